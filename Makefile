@@ -1,0 +1,67 @@
+# Every target sets up by itself what it needs; a fresh clone needs nothing done by hand before.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check lint format diagrams bench bench-etcd pin etcd docker clean
+
+bin := .venv/bin
+stamp := .venv/stamp
+etcd := .cache/etcd/bin/etcd
+# a subset: make test tests="tests/core -k queue"
+tests ?= tests
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(stamp) ## make .venv: pinned packages with checked hashes, and outrider in editable mode
+
+# by content, not by time: a checkout gives every file a new time, and nothing needs installing again for that
+$(stamp): pyproject.toml constraints.txt tools/setup.sh
+	@if [ -x $(bin)/python ] && [ -x $(bin)/outrider ] && \
+	  [ "$$(cat $^ | cksum)" = "$$(cat $@ 2>/dev/null)" ]; \
+	then touch $@; else tools/setup.sh; fi
+
+demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 under load, and a bad 3.0.0 is stopped
+	$(bin)/outrider demo
+
+test: setup etcd docker ## run all tests (a part of them: make test tests="tests/core -k queue")
+	$(bin)/python -m pytest $(tests)
+
+check: lint test ## everything that must hold before a commit: lint, types, imports, generated files, all tests
+
+lint: setup ## style, types, import layers, and that pictures and generated pages are not stale
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+	$(bin)/python tools/diagrams.py --check
+	$(bin)/python tools/settings_doc.py --check
+
+format: setup ## put the code into the project's form
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+diagrams: setup ## redraw the pictures and generated pages from statechart and settings
+	$(bin)/python tools/diagrams.py
+	$(bin)/python tools/settings_doc.py
+
+bench: bench-etcd ## run all benchmarks
+
+bench-etcd: setup etcd ## measure the etcd seam: delivery, hand-off beside etcdctl lock
+	$(bin)/python -m bench.etcd
+
+pin: ## write constraints.txt anew from pyproject.toml (newest versions: make pin upgrade=1)
+	tools/pin.sh "$$(tools/setup.sh find)" $(if $(upgrade),--upgrade)
+
+etcd: $(etcd) ## fetch the etcd that the tests kill and restart (into .cache)
+
+$(etcd): tools/fetch_etcd.sh
+	@tools/fetch_etcd.sh && touch $@
+
+# without Docker the tests that need it are skipped with their reason; with CI=true that is a failure
+docker: ## start a Docker daemon when none answers and this machine lets us
+	@tools/start_docker.sh || [ "$$CI" != true ]
+
+clean: ## remove what the targets above made
+	@tools/start_docker.sh --stop
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

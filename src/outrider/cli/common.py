@@ -1,0 +1,159 @@
+"""What all commands share: one group class that turns errors into one line, and the options that name the servers."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, NoReturn, TypeVar
+
+import click
+
+from outrider import __version__
+from outrider.cluster.seam import Cluster, Endpoint, EtcdAddress
+from outrider.core.errors import ConfigError, OutriderError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+COMMANDS: Mapping[str, str] = {
+    "app": "outrider.cli.app:app",
+    "channel": "outrider.cli.channel:channel",
+    "config": "outrider.cli.config:config",
+    "demo": "outrider.cli.demo:demo",
+    "group": "outrider.cli.group:group",
+    "instance": "outrider.cli.instance:instance",
+    "lock": "outrider.cli.lock:lock",
+    "package": "outrider.cli.package:package",
+    "release": "outrider.cli.release:release",
+    "serve": "outrider.cli.serve:serve",
+    "sidekick": "outrider.cli.sidekick:sidekick",
+    "statechart": "outrider.cli.statechart:statechart",
+    "status": "outrider.cli.status:status",
+    "why": "outrider.cli.status:why",
+}
+"""Command -> where it lives; imported only when used, so that ``outrider --help`` stays quick."""
+
+
+class Group(click.Group):
+    """Prints an ``OutriderError`` as one line and leaves with 1; any other exception is a bug with its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OutriderError as error:
+            click.echo(f"Error: {error.kind}: {error}", err=True)
+            ctx.exit(1)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click has it, but an unknown command leaves with 3 and lists the known ones."""
+        name = args[0] if args else ""
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = ", ".join(self.list_commands(ctx))
+            click.echo(f"Error: usage: no command {name!r} in '{ctx.command_path}'; known: {known}", err=True)
+            ctx.exit(3)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Group):
+    """The top group: imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OUTRIDER"},
+)
+@click.version_option(__version__, prog_name="outrider")
+def main() -> None:
+    """Zero-downtime rolling updates for services on a fleet of machines, without Kubernetes."""
+    from outrider.config import LogSettings
+    from outrider.log import setup_logging
+
+    # a command's answer is its log; services and sidekicks set up their own
+    setup_logging(LogSettings(level="error", format="text"), sys.stderr)
+
+
+def etcd_options(command: F) -> F:
+    """Add ``--etcd`` and ``--prefix``: for commands that read or write etcd themselves."""
+    for option in (
+        click.option(
+            "--prefix", envvar="OUTRIDER_PREFIX", default="/outrider/v1", show_default=True, help="Key prefix."
+        ),
+        click.option(
+            "--etcd",
+            "etcd",
+            envvar="OUTRIDER_ETCD",
+            default="127.0.0.1:2379",
+            show_default=True,
+            help="etcd endpoints, HOST:PORT, separated by commas.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def server_option(command: F) -> F:
+    """Add ``--server``: the update service's address, for the verbs that updatectl has."""
+    return click.option(
+        "--server",
+        envvar=["OUTRIDER_SERVER", "UPDATECTL_SERVER"],
+        default="http://localhost:8000",
+        show_default=True,
+        help="Address of the update service.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """Add ``--json``: print the same facts for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
+    """Read ``host:port,host:port``.
+
+    Raises:
+        ConfigError: an entry without a port, or with one that isn't 1 to 65535.
+    """
+    endpoints = []
+    for part in (piece.strip() for piece in text.split(",")):
+        host, _, port = part.removeprefix("http://").rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ConfigError(f"etcd endpoint {part!r}: write HOST:PORT, for example 127.0.0.1:2379")
+        endpoints.append(Endpoint(host=host, port=int(port)))
+    return tuple(endpoints)
+
+
+def open_cluster(etcd: str) -> Cluster:
+    """Connect to the etcd that ``--etcd`` names."""
+    from outrider.cluster.etcd import connect
+
+    return connect(EtcdAddress(endpoints=parse_endpoints(etcd)))
+
+
+def echo_json(value: object, file: IO[str] | None = None) -> None:
+    """Print ``value`` as indented JSON."""
+    click.echo(json.dumps(value, indent=2, default=str), file=file)
+
+
+def echo_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows below a header, columns aligned by two blanks as updatectl does with tabs."""
+    lines = [tuple(header), *(tuple("" if cell is None else str(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def fail(kind: str, message: str) -> NoReturn:
+    """Leave with 1 and one line."""
+    click.echo(f"Error: {kind}: {message}", err=True)
+    sys.exit(1)

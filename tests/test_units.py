@@ -1,0 +1,115 @@
+"""The systemd units name real commands and keep what the design needs of them: workloads that outlive the sidekick."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from outrider.cli import main
+from tests.requirements import skip_or_fail
+
+UNITS = Path(__file__).parent.parent / "units"
+SIDEKICK = UNITS / "outrider-sidekick@.service"
+SERVE = UNITS / "outrider-serve.service"
+INSTALLED = "/opt/outrider/bin/outrider"
+
+# fleet 1.0 ignores what it doesn't know without a word (its unit-files documentation lists these)
+FLEET_OPTIONS = {"MachineID", "MachineOf", "MachineMetadata", "Conflicts", "Global", "Replaces"}
+
+Unit = dict[str, list[tuple[str, str]]]
+
+
+def read_unit(path: Path) -> Unit:
+    """Section -> its assignments in order; a key may come several times."""
+    sections: Unit = {}
+    section = ""
+    for line in path.read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+            sections[section] = []
+        elif line and not line.startswith(("#", ";")):
+            key, equals, value = line.partition("=")
+            assert equals, f"{path.name}: neither a section nor an assignment: {line}"
+            sections[section].append((key, value))
+    return sections
+
+
+def only(unit: Unit, section: str, key: str) -> str:
+    """The value of a key that must be there exactly once."""
+    (value,) = (value for name, value in unit[section] if name == key)
+    return value
+
+
+@pytest.fixture(params=[SIDEKICK, SERVE], ids=lambda path: path.name)
+def unit(request: pytest.FixtureRequest) -> Unit:
+    return read_unit(request.param)
+
+
+def test_every_unit_file_is_looked_at_here() -> None:
+    assert set(UNITS.glob("*.service")) == {SIDEKICK, SERVE}
+
+
+def test_a_restart_of_the_sidekick_leaves_the_workload_running() -> None:
+    unit = read_unit(SIDEKICK)
+
+    assert only(unit, "Service", "KillMode") == "process"
+    assert only(unit, "Service", "OOMPolicy") == "continue"
+    assert "PrivateTmp" not in dict(unit["Service"])
+
+
+def test_a_hanging_sidekick_is_restarted_for_ever() -> None:
+    unit = read_unit(SIDEKICK)
+
+    assert only(unit, "Service", "Type") == "notify"
+    assert only(unit, "Service", "NotifyAccess") == "main"
+    assert int(only(unit, "Service", "WatchdogSec")) > 0
+    assert only(unit, "Service", "Restart") == "always"
+    assert only(unit, "Unit", "StartLimitIntervalSec") == "0"
+
+
+def test_what_is_started_is_a_command_with_options_that_outrider_has(unit: Unit) -> None:
+    program, *words = shlex.split(only(unit, "Service", "ExecStart"))
+    assert program == INSTALLED
+
+    command: click.Command = main
+    context = click.Context(main, info_name="outrider")
+    while isinstance(command, click.Group):
+        name = words.pop(0)
+        found = command.get_command(context, name)
+        assert found is not None, f"no command {name}"
+        command, context = found, click.Context(found, parent=context, info_name=name)
+
+    _, left, _ = command.make_parser(context).parse_args(words)  # click's own UsageError names an unknown option
+    assert not left
+
+
+def test_fleet_reads_the_same_file(unit: Unit) -> None:
+    assert {key for key, _ in unit["X-Fleet"]} <= FLEET_OPTIONS
+    assert "Install" not in unit, "fleet doesn't track units with an [Install] section"
+
+
+def test_systemd_knows_every_key_and_value(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        skip_or_fail("systemd-analyze is not installed")
+    program = Path(sys.executable).with_name("outrider")
+    copies = []
+    for path, name in ((SIDEKICK, "outrider-sidekick@a.service"), (SERVE, SERVE.name)):
+        copies.append(tmp_path / name)
+        copies[-1].write_text(path.read_text().replace(INSTALLED, str(program)))
+
+    said = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, copies)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    # it leaves with 0 after an unknown key, and it talks of other units of the machine as well
+    problems = [line for line in said.stderr.splitlines() if "outrider" in line]
+    assert problems == []
+    assert said.returncode == 0, said.stderr

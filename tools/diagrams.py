@@ -1,0 +1,128 @@
+"""Write everything that is drawn from the statechart, or check that it is up to date.
+
+    python tools/diagrams.py           writes docs/statecharts/* and the generated part of docs/develop/statechart.md
+    python tools/diagrams.py --check   changes nothing; prints a diff and leaves with 1 when something is stale
+
+Text is compared byte by byte. So are the SVGs, but only by the renderer of the pinned version: another one draws the
+same picture with other bytes.
+"""
+
+import argparse
+import difflib
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from outrider.core.chart import Chart
+from outrider.core.draw import overview, sketch, to_table, zoomed
+from outrider.core.draw_dot import to_dot
+from outrider.core.draw_mermaid import to_mermaid
+from outrider.core.errors import OutriderError
+from outrider.statechart import load_sidekick_chart, render_picture
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = Path("docs/develop/statechart.md")
+PICTURES = Path("docs/statecharts")
+BEGIN = "<!-- chart:sidekick:begin -->"
+END = "<!-- chart:sidekick:end -->"
+RENDERER = "graphviz-pure"
+
+
+def texts(chart: Chart, page: str) -> dict[Path, str]:
+    """Every generated text by its path; ``page`` is the docs page as it is now."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{PAGE}: the markers {BEGIN} and {END} are missing")
+    return {
+        PAGE: f"{before}{BEGIN}\n{generated(chart)}{END}{after}",
+        PICTURES / f"{chart.name}.mmd": to_mermaid(overview(chart)),
+    }
+
+
+def generated(chart: Chart) -> str:
+    """The part of the docs page between the markers."""
+    inside = [top.id for top in chart.tops if top.children]
+    parts = [
+        f"<!-- written by tools/diagrams.py from statecharts/{chart.source}: change that, then `make diagrams` -->",
+        "\n## The whole at a glance\n",
+        "With words: the main road. Without: what else leads there. All of it is below.\n",
+        f"```mermaid\n{to_mermaid(overview(chart))}```\n",
+        "## From the inside\n",
+        *(f"### {top}\n\n![{top} from the inside](../statecharts/{chart.name}-{top}.svg)\n" for top in inside),
+        "## Every state and every transition\n",
+        "In document order, which is the order in which they are asked: a child before the states around it.\n",
+        to_table(chart).replace("\n### ", "\n#### ").replace("### ", "#### ", 1),
+    ]
+    return "\n".join(parts)
+
+
+def drawings(chart: Chart) -> dict[Path, str]:
+    """Graphviz source of every SVG by the picture's path."""
+    found = {PICTURES / f"{chart.name}.svg": to_dot(sketch(chart), sideways=True)}
+    for top in chart.tops:
+        if top.children:
+            found[PICTURES / f"{chart.name}-{top.id}.svg"] = to_dot(zoomed(chart, top.id))
+    return found
+
+
+def has_pinned_renderer() -> bool:
+    """Whether the renderer is installed in the version that pyproject.toml pins."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    try:
+        return f"{RENDERER}=={version(RENDERER)}" in extras["diagrams"]
+    except PackageNotFoundError:
+        return False
+
+
+def main() -> int:
+    """Write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Draw the statechart for the docs.")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail when something is stale")
+    check = parser.parse_args().check
+    try:
+        chart = load_sidekick_chart()
+        wanted = {path: text.encode() for path, text in texts(chart, (ROOT / PAGE).read_text()).items()}
+        if has_pinned_renderer():
+            wanted |= {path: render_picture(dot, "svg") for path, dot in drawings(chart).items()}
+        else:
+            print(f"the pinned {RENDERER} is not installed: the SVGs are left alone", file=sys.stderr)
+    except OutriderError as error:
+        print(f"Error: {error.kind}: {error}", file=sys.stderr)
+        return 1
+    stale = {path: content for path, content in wanted.items() if content != _now(path)}
+    surplus = sorted({path.relative_to(ROOT) for path in (ROOT / PICTURES).glob("*")} - wanted.keys())
+    surplus = [path for path in surplus if path.suffix != ".svg" or has_pinned_renderer()]
+    for path, content in stale.items():
+        if check:
+            print_difference(path, content)
+        else:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_bytes(content)
+            print(f"wrote {path}")
+    for path in surplus:
+        print(f"{path}: belongs to no picture of the chart any more" + ("" if check else "; removed"))
+        if not check:
+            (ROOT / path).unlink()
+    if check and (stale or surplus):
+        print("the drawings are stale: run 'make diagrams'", file=sys.stderr)
+        return 1
+    return 0
+
+
+def print_difference(path: Path, wanted: bytes) -> None:
+    """Show what would change; for a picture only that it would."""
+    if path.suffix == ".svg":
+        print(f"{path}: {'differs' if (ROOT / path).exists() else 'is missing'}")
+        return
+    now, then = _now(path).decode().splitlines(keepends=True), wanted.decode().splitlines(keepends=True)
+    sys.stdout.writelines(difflib.unified_diff(now, then, f"{path} (now)", f"{path} (from the chart)"))
+
+
+def _now(path: Path) -> bytes:
+    return (ROOT / path).read_bytes() if (ROOT / path).exists() else b""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

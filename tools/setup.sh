@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes .venv: the pinned packages with checked hashes, then this checkout in editable mode.
+#
+# Usage: tools/setup.sh find    prints the Python to use, or one line on what to install
+#        tools/setup.sh         makes or renews .venv
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+# A name on PATH proves nothing: pyenv's shims exist for versions that aren't chosen, and Debian packs ensurepip apart.
+find_python() {
+  local candidate found=
+  for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+    "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+    found=$candidate
+    if "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  if [ -n "$found" ]; then
+    echo "setup: $found cannot make a virtual environment: apt-get install python3-venv" >&2
+  else
+    echo "setup: no Python 3.11 or later${PYTHON:+ under PYTHON=$PYTHON}: apt-get install python3 python3-venv" >&2
+  fi
+  return 1
+}
+
+python=$(find_python)
+if [ "${1:-}" = find ]; then
+  echo "$python"
+  exit 0
+fi
+
+pip=(.venv/bin/python -m pip --disable-pip-version-check)
+if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "setup: making .venv with $("$python" --version)"
+  "$python" -m venv --clear .venv
+fi
+"${pip[@]}" install --quiet --require-hashes -r constraints.txt
+# hash mode refuses editable projects, hence a second step; it fetches nothing, since the build's requirements are pinned too
+"${pip[@]}" install --quiet --no-deps --no-build-isolation --no-index --editable .
+"${pip[@]}" check >/dev/null || {
+  echo "setup: constraints.txt does not fit pyproject.toml: make pin" >&2
+  "${pip[@]}" check >&2
+  exit 1
+}
+cat pyproject.toml constraints.txt tools/setup.sh | cksum >.venv/stamp
+echo "setup: .venv is ready ($(.venv/bin/outrider --version))"
