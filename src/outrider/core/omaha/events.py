@@ -1,0 +1,83 @@
+"""The events that a sidekick reports, with codes that CoreUpdate's and Nebraska's tables have names for.
+
+Order of a good update: ``downloading`` 13:1, ``downloaded`` 14:1, ``waiting_for_turn`` 800:1, ``installed`` 3:1 (only
+after the health check: Nebraska takes the first 3:1 as the end of the update), ``running`` 3:2 with the new version.
+A bad one ends with ``failed`` 3:0 and a code.
+
+Source: CoreUpdate update-protocol.md; go-omaha client/update_engine_events.go; update_engine action_processor.h.
+"""
+
+from enum import IntEnum, unique
+
+from outrider.core.omaha.types import OmahaEvent
+
+UPDATE = 3
+DOWNLOADING = 13
+DOWNLOADED = 14
+HELD_BACK = 800
+"""CoreOS' extension: installed, and the instance itself holds the completion back."""
+
+ERROR = 0
+SUCCESS = 1
+SUCCESS_RUNNING = 2
+"""``success reboot`` on the wire: what was installed is what runs now."""
+
+
+@unique
+class FailureCode(IntEnum):
+    """update_engine's numbers, reused so that other servers show a name."""
+
+    TRANSFER = 9
+    HASH_MISMATCH = 10
+    SIZE_MISMATCH = 11
+    PAYLOAD_VERIFICATION = 12
+    WRITE = 14
+    RESPONSE_NOT_XML = 31
+    RESPONSE_INVALID = 34
+    DEFERRED = 40
+    ROLLED_BACK = 44
+
+
+def downloading(*, previous_version: str = "", next_version: str = "") -> OmahaEvent:
+    """13:1, the download has begun."""
+    return _event(DOWNLOADING, SUCCESS, previous_version, next_version)
+
+
+def downloaded(*, previous_version: str = "", next_version: str = "") -> OmahaEvent:
+    """14:1, the payload is on disk and proved."""
+    return _event(DOWNLOADED, SUCCESS, previous_version, next_version)
+
+
+def waiting_for_turn(*, previous_version: str = "", next_version: str = "") -> OmahaEvent:
+    """800:1, ready to swap and waiting for a turn."""
+    return _event(HELD_BACK, SUCCESS, previous_version, next_version)
+
+
+def installed(*, previous_version: str = "", next_version: str = "") -> OmahaEvent:
+    """3:1, swapped and healthy."""
+    return _event(UPDATE, SUCCESS, previous_version, next_version)
+
+
+def running(*, previous_version: str = "") -> OmahaEvent:
+    """3:2, the version named in the request is the one that runs; also part of every check."""
+    return _event(UPDATE, SUCCESS_RUNNING, previous_version, "")
+
+
+def failed(code: FailureCode, *, previous_version: str = "", next_version: str = "") -> OmahaEvent:
+    """3:0, the update to ``next_version`` has failed for good."""
+    return OmahaEvent(
+        type=UPDATE,
+        result=ERROR,
+        error_code=int(code),
+        previous_version=previous_version,
+        next_version=next_version,
+    )
+
+
+def is_progress(event: OmahaEvent) -> bool:
+    """Tell whether the event is only a step on the way: losing it loses no outcome."""
+    return event.type in (DOWNLOADING, DOWNLOADED, HELD_BACK)
+
+
+def _event(event_type: int, result: int, previous_version: str, next_version: str) -> OmahaEvent:
+    return OmahaEvent(type=event_type, result=result, previous_version=previous_version, next_version=next_version)
