@@ -1,0 +1,88 @@
+"""Runtimes: how one version of the app is run beside another on this machine.
+
+A *workload* is one started version, named by ``workload_id``, which the sidekick chooses and journals *before* it
+asks for the start: whatever happens in between, the workload is found again under that name. Every call is
+idempotent, ends within a deadline, and reports through ``DriverError``, ``Refused`` and ``Unknown``.
+``tests/contracts/test_runtimes.py`` holds all of them to the same promises.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSpec:
+    """What to start.
+
+    Attributes:
+        workload_id: Lower-case name, unique on this machine, chosen by the caller.
+        version: The version that it will be, told to the app in its environment.
+        payload: The verified payload on disk.
+    """
+
+    workload_id: str
+    version: str
+    payload: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What runs.
+
+    Attributes:
+        url: Where it answers, ``http://host:port`` without a slash at the end.
+        handle: The runtime's own name for it (``pid 4711``, a container id, a unit), for people.
+    """
+
+    workload_id: str
+    version: str
+    url: str
+    handle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A workload ended. ``status`` is for people: ``exit 3``, ``signal 9``, ``gone``."""
+
+    workload_id: str
+    status: str
+
+
+class ExitWatch(Protocol):
+    """A running look-out for a workload's end."""
+
+    def close(self) -> None:
+        """Stop looking; nothing is delivered after it returns. Safe to call twice."""
+
+
+class Runtime(Protocol):
+    """Starts, finds and ends workloads."""
+
+    name: str
+
+    def start(self, spec: WorkloadSpec) -> Workload:
+        """Start it, or adopt it when it runs already under that id (never a second copy).
+
+        Returns as soon as it was started and not yet proved healthy.
+
+        Raises:
+            Refused: the payload is bad (unsafe archive, command missing, exits at once): the release's fault.
+            DriverError: this machine can't do it now (no port, no memory, disk full).
+        """
+
+    def find(self, workload_id: str) -> Workload | None:
+        """The workload if it runs, also when another sidekick process started it; None when it doesn't run."""
+
+    def running(self) -> tuple[Workload, ...]:
+        """All workloads of this instance that run, by id."""
+
+    def stop(self, workload_id: str, grace_s: float) -> None:
+        """End it: SIGTERM, up to ``grace_s`` seconds, then KILL. What doesn't run is stopped already."""
+
+    def remove(self, workload_id: str) -> None:
+        """Stop it if it runs, and remove what was unpacked for it. The payload itself stays."""
+
+    def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> ExitWatch:
+        """Call ``deliver`` once, from another thread, when the workload ends; at once when it doesn't run."""
