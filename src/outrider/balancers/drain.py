@@ -1,0 +1,147 @@
+"""Draining: the wait between "the balancer was told" and "nobody misses the old instance" (P4).
+
+Two questions, one after the other: does the balancer still send new requests to the old address, and has the old
+instance requests open? Each is answered by asking where that is possible, and by time where it isn't.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from outrider.balancers import Balancer
+from outrider.balancers.ask import ask
+from outrider.config import DrainSettings
+
+POLL_S = 0.1
+INFLIGHT_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """The old address gets nothing any more; ``how`` says how we know, for people."""
+
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmoved:
+    """The balancer surely still sends to the old address, or not to the new one: the old instance must not stop."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """``max_s`` passed with requests open, or with nothing known: whatever is open will be cut."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """``stop`` was set; nothing is decided."""
+
+
+DrainVerdict = Drained | Unmoved | Expired | Interrupted
+
+
+class Drain:
+    """Waits for one swap at a time, as ``settings`` say."""
+
+    def __init__(
+        self, balancer: Balancer, settings: DrainSettings, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``clock`` gives seconds that never go back."""
+        self._balancer, self._settings, self._clock = balancer, settings, clock
+
+    def wait(
+        self,
+        present: frozenset[str],
+        absent: frozenset[str],
+        *,
+        inflight_url: str | None,
+        stop: threading.Event,
+    ) -> DrainVerdict:
+        """Wait until the balancer sends to ``present`` and not to ``absent``, and ``absent`` has finished.
+
+        ``Balancer.confirm`` is asked every 100 ms. While it can't tell, time decides: ``propagation_s`` without a
+        "no". A "no" that lasts for ``confirm_timeout_s`` is the verdict ``Unmoved``. Then requests under way: polled
+        at ``inflight_url`` until 0 twice in a row, or ``wait_s``. With nothing in ``absent`` there are none.
+
+        Args:
+            present: Addresses that must serve now.
+            absent: Addresses that must get nothing any more.
+            inflight_url: Where the old instance tells its number of open requests as plain text; None without it.
+            stop: Ends the wait at once, with ``Interrupted``.
+        """
+        started = self._clock()
+        end = started + self._settings.max_s
+        propagated = self._propagated(present, absent, started, end, stop)
+        if not isinstance(propagated, Drained) or not absent:
+            return propagated
+        finished = self._finished(inflight_url, end, stop)
+        if isinstance(finished, Drained):
+            return Drained(how=f"{propagated.how}; {finished.how}")
+        return finished
+
+    def _propagated(
+        self, present: frozenset[str], absent: frozenset[str], started: float, end: float, stop: threading.Event
+    ) -> DrainVerdict:
+        # a "no" ends in Unmoved, never in Expired: what surely still gets traffic isn't stopped, whatever max_s says
+        give_up = min(started + self._settings.confirm_timeout_s, end)
+        unsure_since, said_no = started, False
+        while not stop.is_set():
+            confirmed = self._balancer.confirm(present=present, absent=absent)
+            now = self._clock()
+            if confirmed:
+                return Drained(how=f"confirmed by {self._balancer.name} after {now - started:.1f} s")
+            if confirmed is False:
+                unsure_since, said_no = now, True
+            elif now - unsure_since >= self._balancer.propagation_s:
+                return Drained(how=f"not confirmed, waited {self._balancer.propagation_s:g} s for it to reach all")
+            if said_no and now >= give_up:
+                return Unmoved(
+                    why=f"{self._balancer.name} did not follow within {now - started:.1f} s: it doesn't send to"
+                    f" {_list(present)} or still sends to {_list(absent)}"
+                )
+            if now >= end:
+                return Expired(why=f"{self._settings.max_s:g} s passed before the change could have reached all")
+            stop.wait(POLL_S)
+        return Interrupted()
+
+    def _finished(self, inflight_url: str | None, end: float, stop: threading.Event) -> DrainVerdict:
+        started = self._clock()
+        zeros = 0
+        open_requests: int | None = None
+        while not stop.is_set():
+            if inflight_url is not None:
+                open_requests = _inflight(inflight_url, min(INFLIGHT_TIMEOUT_S, max(POLL_S, end - self._clock())))
+                zeros = zeros + 1 if open_requests == 0 else 0
+            now = self._clock()
+            # twice: a request that the balancer had routed just before may have been on its way at the first look
+            if zeros == 2:
+                return Drained(how=f"no request open after {now - started:.1f} s")
+            if open_requests is None and now - started >= self._settings.wait_s:
+                unasked = "" if inflight_url is None else f", as {inflight_url} doesn't answer a number"
+                return Drained(how=f"waited {self._settings.wait_s:g} s for open requests{unasked}")
+            if now >= end:
+                return Expired(
+                    why=f"{self._settings.max_s:g} s passed with "
+                    + ("requests perhaps open" if open_requests is None else f"{open_requests} requests open")
+                )
+            stop.wait(POLL_S)
+        return Interrupted()
+
+
+def _inflight(url: str, timeout_s: float) -> int | None:
+    """The number that the app answers, None when it doesn't answer one."""
+    answer = ask(url, timeout_s=timeout_s)
+    if answer is None or answer.status != 200:
+        return None
+    text = answer.body.strip()
+    return int(text) if text.isdigit() and len(text) < 10 else None
+
+
+def _list(urls: frozenset[str]) -> str:
+    return ", ".join(sorted(urls)) or "nobody"

@@ -1,0 +1,210 @@
+"""All balancers keep the same promises, and Traefik's confirms nothing that isn't so."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from outrider.balancers import Balancer, Server
+from outrider.balancers.none import NoBalancer
+from outrider.balancers.traefik import Traefik
+from outrider.config import TraefikSettings
+from outrider.core.errors import ConfigError
+
+OLD, NEW, FOREIGN = "http://127.0.0.1:8085", "http://127.0.0.1:8086", "http://10.0.0.9:80"
+URL_KEY = "traefik/http/services/hello/loadbalancer/servers/web-1/url"
+
+
+def traefik(rule: str = "Host(`hello.test`)", api_urls: tuple[str, ...] = (), throttle_s: float = 2.0) -> Traefik:
+    return Traefik(TraefikSettings(service="hello", rule=rule, api_urls=api_urls, throttle_s=throttle_s))
+
+
+BALANCERS: dict[str, Callable[[], Balancer]] = {"traefik": traefik, "none": NoBalancer}
+
+
+@pytest.fixture(params=BALANCERS)
+def balancer(request: pytest.FixtureRequest) -> Balancer:
+    return BALANCERS[request.param]()
+
+
+class TestEveryBalancer:
+    def test_all_keys_of_a_server_lie_below_the_prefix_it_owns(self, balancer: Balancer) -> None:
+        keys = balancer.server_keys(Server(service="hello", id="web-1", url=OLD))
+
+        assert all(key.startswith(balancer.owned_prefix("web-1")) for key in keys)
+
+    def test_no_server_owns_a_key_of_another(self, balancer: Balancer) -> None:
+        owned = balancer.owned_prefix("web-1")
+        for other in ("web-10", "web-1.a", "web"):
+            keys = balancer.server_keys(Server(service="hello", id=other, url=OLD))
+
+            assert not [key for key in keys if key.startswith(owned)]
+
+    def test_the_address_is_read_back_from_the_keys(self, balancer: Balancer) -> None:
+        keys = balancer.server_keys(Server(service="hello", id="web-1", url=OLD))
+
+        assert (OLD if keys else None) == balancer.url_of("web-1", keys)
+        assert balancer.url_of("web-1", {}) is None
+
+    def test_static_keys_are_no_servers_keys(self, balancer: Balancer) -> None:
+        owned = balancer.owned_prefix("web-1")
+
+        assert not owned or not [key for key in balancer.static_keys() if key.startswith(owned)]
+
+
+class TestTraefikKeys:
+    def test_a_server_is_one_key_and_never_has_a_weight(self) -> None:
+        assert {URL_KEY: OLD} == traefik().server_keys(Server(service="hello", id="web-1", url=OLD))
+
+    def test_static_keys_route_and_keep_the_service_when_its_last_server_leaves(self) -> None:
+        settings = TraefikSettings(service="hello", root="edge/lb", rule="Host(`h`)", entrypoints=("web", "webSecure"))
+
+        assert {
+            "edge/lb/http/services/hello/loadbalancer/passhostheader": "true",
+            "edge/lb/http/routers/hello/rule": "Host(`h`)",
+            "edge/lb/http/routers/hello/service": "hello",
+            "edge/lb/http/routers/hello/entrypoints/0": "web",
+            "edge/lb/http/routers/hello/entrypoints/1": "webSecure",
+        } == Traefik(settings).static_keys()
+
+    def test_without_a_rule_nothing_static_is_written(self) -> None:
+        assert {} == traefik(rule="").static_keys()
+
+    def test_propagation_is_the_throttle_and_the_time_to_apply(self) -> None:
+        assert pytest.approx(2.5) == traefik().propagation_s
+        assert pytest.approx(0.6) == traefik(throttle_s=0.1).propagation_s
+
+    @pytest.mark.parametrize("id", ["Web-1", "web@1", "web/1", "", ".web", "-web", "web 1", "wéb", "w" * 128])
+    def test_a_server_id_that_traefik_would_mix_up_is_refused(self, id: str) -> None:
+        with pytest.raises(ConfigError, match="server id"):
+            traefik().owned_prefix(id)
+
+    @pytest.mark.parametrize("id", ["0", "web-a", "i-0f3a_v2", "host1.example", "w" * 127])
+    def test_a_plain_server_id_is_taken(self, id: str) -> None:
+        assert traefik().owned_prefix(id).endswith(f"/servers/{id}/")
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "127.0.0.1:80", "http://127.0.0.1", "http://127.0.0.1:0", "http://127.0.0.1:70000", "http://:80",
+            "http://a:80/", "http://a:80/x", "http://a:80?x", "http://u:p@a:80", "http://a b:80", "ftp://a:80",
+            "http://a:80\n", " http://a:80", "http://[::1:80", "http://a%zz:80", "http://a:080", "", "HTTP://a:80",
+        ],
+    )  # fmt: skip
+    def test_an_address_that_would_freeze_all_services_is_refused(self, url: str) -> None:
+        with pytest.raises(ConfigError, match="write http://HOST:PORT"):
+            traefik().server_keys(Server(service="hello", id="web-1", url=url))
+
+    @pytest.mark.parametrize("url", [OLD, "https://web-1.example:8443", "http://[::1]:80", "http://my_host:1"])
+    def test_a_plain_address_is_taken(self, url: str) -> None:
+        assert {URL_KEY: url} == traefik().server_keys(Server(service="hello", id="web-1", url=url))
+
+    def test_another_services_server_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="service"):
+            traefik().server_keys(Server(service="other", id="web-1", url=OLD))
+
+    @pytest.mark.parametrize(
+        ("settings", "word"),
+        [
+            (TraefikSettings(service="Hello"), "service"),
+            (TraefikSettings(service=""), "service"),
+            (TraefikSettings(service="a@b"), "service"),
+            (TraefikSettings(service="a", root="traefik/"), "root"),
+            (TraefikSettings(service="a", root="/traefik"), "root"),
+            (TraefikSettings(service="a", root=""), "root"),
+            (TraefikSettings(service="a", entrypoints=("we/b",)), "entrypoints"),
+        ],
+    )
+    def test_a_bad_setting_is_named(self, settings: TraefikSettings, word: str) -> None:
+        with pytest.raises(ConfigError, match=f"traefik.{word}"):
+            Traefik(settings)
+
+
+@contextmanager
+def api(status: int, answer: object) -> Iterator[str]:
+    """Something that answers every GET with ``answer`` (as JSON unless it is text), as Traefik's API would."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert set(asked) <= {"/api/http/services/hello@etcd"}
+
+
+def listing(*urls: str, status: str = "enabled") -> dict[str, object]:
+    return {"loadBalancer": {"servers": [{"url": url} for url in urls]}, "status": status}
+
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+class TestTraefikConfirms:
+    @pytest.mark.parametrize(
+        ("status", "answer", "confirmed"),
+        [
+            (200, listing(NEW), True),
+            (200, listing(NEW + "/", FOREIGN), True),
+            (200, listing(OLD), False),
+            (200, listing(OLD, NEW), False),
+            (200, listing(), False),
+            (200, {"loadBalancer": {}, "status": "enabled"}, False),
+            (200, listing(NEW, status="disabled"), False),
+            (404, {"message": "service not found: hello@etcd"}, False),
+            (404, "404 page not found", None),
+            (200, "<html>", None),
+            (200, ["no", "object"], None),
+            (200, {"weighted": {}}, None),
+            (500, listing(NEW), None),
+            (302, listing(NEW), None),
+        ],
+    )
+    def test_a_swap_is_confirmed_by_what_is_listed_and_by_nothing_else(
+        self, status: int, answer: object, confirmed: bool | None
+    ) -> None:
+        with api(status, answer) as url:
+            told = traefik(api_urls=(url,)).confirm(present=frozenset({NEW}), absent=frozenset({OLD}))
+
+        assert confirmed is told
+
+    def test_a_missing_service_lists_nothing_so_leaving_is_confirmed(self) -> None:
+        with api(404, {"message": "service not found: hello@etcd"}) as url:
+            assert traefik(api_urls=(url,)).confirm(present=frozenset(), absent=frozenset({OLD})) is True
+
+    def test_an_entry_point_taken_for_the_api_confirms_nothing(self) -> None:
+        with api(404, "404 page not found\n") as url:
+            assert traefik(api_urls=(url,)).confirm(present=frozenset(), absent=frozenset({OLD})) is None
+
+    def test_every_traefik_is_asked_and_one_no_is_a_no(self) -> None:
+        with api(200, listing(NEW)) as done, api(200, listing(OLD)) as late:
+            for urls in ((done, late), (late, done), (NOWHERE, late)):
+                assert traefik(api_urls=urls).confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is False
+
+    def test_one_that_does_not_answer_leaves_it_open(self) -> None:
+        with api(200, listing(NEW)) as done:
+            for urls in ((done, NOWHERE), (NOWHERE, done), (NOWHERE,), ()):
+                assert traefik(api_urls=urls).confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is None
+
+
+def test_no_balancer_confirms_everything() -> None:
+    assert NoBalancer().confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is True
