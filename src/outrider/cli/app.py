@@ -1,0 +1,72 @@
+"""``outrider app``: what instances are instances of."""
+
+import click
+
+from outrider.cli.client import Json, ServiceClient
+from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+
+HEADER = ("Id", "Label", "Description")
+
+
+@click.group(cls=Group)
+def app() -> None:
+    """Manage applications."""
+
+
+@app.command("list")
+@server_option
+@json_option
+def list_apps(server: str, as_json: bool) -> None:
+    """List all applications."""
+    show(ServiceClient(server).get("apps")["items"], as_json)
+
+
+@app.command()
+@click.option("--app-id", help="A UUID or a name; a random UUID when absent.")
+@click.option("--label", default="", help="Name for people.")
+@click.option("--description", default="", help="What it is.")
+@server_option
+@json_option
+def create(app_id: str | None, label: str, description: str, server: str, as_json: bool) -> None:
+    """Create an application."""
+    body: Json = {"id": app_id, "label": label, "description": description}
+    show([ServiceClient(server).post("apps", body=body)], as_json)
+
+
+@app.command()
+@click.option("--app-id", required=True, help="Application to change.")
+@click.option("--label", help="New name for people.")
+@click.option("--description", help="New description.")
+@server_option
+@json_option
+def update(app_id: str, label: str | None, description: str | None, server: str, as_json: bool) -> None:
+    """Change an application's label or description.
+
+    With both given, an application that doesn't exist is created.
+    """
+    if label is None and description is None:
+        raise click.UsageError("nothing to change: give --label, --description or both")
+    client = ServiceClient(server)
+    if label is None or description is None:
+        client.get("apps", app_id)
+    saved, created = client.put("apps", app_id, body={"label": label, "description": description})
+    if created:
+        click.echo(f"app {saved['id']} didn't exist: created", err=True)
+    show([saved], as_json)
+
+
+@app.command()
+@click.option("--app-id", required=True, help="Application to delete; nothing may use it.")
+@server_option
+@json_option
+def delete(app_id: str, server: str, as_json: bool) -> None:
+    """Delete an application."""
+    show([ServiceClient(server).delete("apps", app_id)], as_json)
+
+
+def show(apps: list[Json], as_json: bool) -> None:
+    """Print applications."""
+    if as_json:
+        echo_json(apps)
+    else:
+        echo_table(HEADER, [(one["id"], one["label"], one["description"]) for one in apps])

@@ -1,0 +1,107 @@
+"""``outrider group``: instances that follow one channel under one policy."""
+
+import click
+
+from outrider.cli.client import Json, ServiceClient
+from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+
+HEADER = ("Label", "App", "Channel", "Id", "Updates Paused", "Slots")
+app_option = click.option("--app-id", required=True, help="Application that the group belongs to.")
+group_option = click.option("--group-id", required=True, help="ID of the group.")
+
+
+@click.group(cls=Group)
+def group() -> None:
+    """Operations that manage groups in an application."""
+
+
+@group.command("list")
+@app_option
+@server_option
+@json_option
+def list_groups(app_id: str, server: str, as_json: bool) -> None:
+    """List all groups of an application and whether their updates are paused."""
+    show(ServiceClient(server).get("apps", app_id, "groups")["items"], as_json)
+
+
+@group.command()
+@app_option
+@group_option
+@click.option("--channel", required=True, help="Channel to follow; created when it doesn't exist.")
+@click.option("--label", default="", help="Name for people.")
+@click.option("--slots", type=int, default=1, show_default=True, help="Instances that may swap at the same time.")
+@server_option
+@json_option
+def create(app_id: str, group_id: str, channel: str, label: str, slots: int, server: str, as_json: bool) -> None:
+    """Create a group."""
+    body: Json = {"id": group_id, "channel": channel, "label": label, "slots": slots}
+    show([ServiceClient(server).post("apps", app_id, "groups", body=body)], as_json)
+
+
+@group.command()
+@app_option
+@group_option
+@click.option("--channel", help="Channel to follow.")
+@click.option("--label", help="Name for people.")
+@click.option("--slots", type=int, help="Instances that may swap at the same time.")
+@server_option
+@json_option
+def update(
+    app_id: str,
+    group_id: str,
+    channel: str | None,
+    label: str | None,
+    slots: int | None,
+    server: str,
+    as_json: bool,
+) -> None:
+    """Update an existing group."""
+    body: Json = {"channel": channel, "label": label, "slots": slots}
+    if all(value is None for value in body.values()):
+        raise click.UsageError("nothing to change: give --channel, --label or --slots")
+    show([ServiceClient(server).patch("apps", app_id, "groups", group_id, body=body)], as_json)
+
+
+@group.command()
+@app_option
+@group_option
+@server_option
+@json_option
+def delete(app_id: str, group_id: str, server: str, as_json: bool) -> None:
+    """Delete a group of which no sidekick runs."""
+    show([ServiceClient(server).delete("apps", app_id, "groups", group_id)], as_json)
+
+
+@group.command()
+@app_option
+@group_option
+@server_option
+@json_option
+def pause(app_id: str, group_id: str, server: str, as_json: bool) -> None:
+    """Pause a group's updates; a swap under way is finished."""
+    show([ServiceClient(server).patch("apps", app_id, "groups", group_id, body={"paused": True})], as_json)
+
+
+@group.command()
+@app_option
+@group_option
+@server_option
+@json_option
+def unpause(app_id: str, group_id: str, server: str, as_json: bool) -> None:
+    """Let a group's updates go on."""
+    show([ServiceClient(server).patch("apps", app_id, "groups", group_id, body={"paused": False})], as_json)
+
+
+def show(groups: list[Json], as_json: bool) -> None:
+    """Print groups, and on stderr what a person should know besides."""
+    for one in groups:
+        for note in one["notes"]:
+            click.echo(f"note: {note}", err=True)
+    if as_json:
+        echo_json(groups)
+    else:
+        rows = [
+            (one["label"], one["app"], one["channel"], one["id"], str(one["paused"]).lower(), one["slots"])
+            for one in groups
+        ]
+        echo_table(HEADER, rows)

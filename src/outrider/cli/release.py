@@ -1,0 +1,49 @@
+"""``outrider release``: releases that are marked bad."""
+
+import click
+
+from outrider.cli.client import ServiceClient
+from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+from outrider.core.errors import NotFound
+
+HEADER = ("Version", "Instance", "When", "Why")
+app_option = click.option("--app-id", required=True, help="Application of the release.")
+
+
+@click.group(cls=Group)
+def release() -> None:
+    """Releases that an instance has proved bad: nobody is offered them until an operator lifts the mark."""
+
+
+@release.command("list")
+@app_option
+@server_option
+@json_option
+def list_releases(app_id: str, server: str, as_json: bool) -> None:
+    """List the releases that are marked bad."""
+    marked = ServiceClient(server).get("apps", app_id, "poison")["items"]
+    if as_json:
+        echo_json(marked)
+    else:
+        echo_table(HEADER, [(one["version"], one["instance"], one["at"], one["why"]) for one in marked])
+
+
+@release.command()
+@app_option
+@click.option("--version", required=True, help="Version to offer again.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@server_option
+def lift(app_id: str, version: str, yes: bool, server: str) -> None:
+    """Take the mark off a release: its groups are offered it again at once."""
+    client = ServiceClient(server)
+    marked = [one for one in client.get("apps", app_id, "poison")["items"] if one["version"] == version]
+    if not marked:
+        raise NotFound(f"app {app_id}: release {version!r} isn't marked bad")
+    if not yes:
+        click.confirm(
+            f"{version} was marked bad by {marked[0]['instance']} ({marked[0]['why']}). Offer it again?",
+            abort=True,
+            err=True,
+        )
+    client.delete("apps", app_id, "poison", version)
+    click.echo(f"lifted: {version} of {app_id} may be installed again")

@@ -1,0 +1,58 @@
+"""``outrider serve``: the update service."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from outrider.cli.common import etcd_options, open_cluster
+from outrider.core.errors import ConfigError
+
+
+@click.command()
+@click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option(
+    "--payload-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/lib/outrider/payloads"),
+    show_default=True,
+    help="Where uploaded payloads are stored.",
+)
+@click.option("--public-url", help="Where clients reach the service, for payload addresses; else each request's Host.")
+@click.option("--insecure-listen", is_flag=True, help="Allow an address that others reach: anybody may write.")
+@click.option("-v", "--verbose", count=True, help="Log more; twice: libraries too.")
+@etcd_options
+def serve(
+    listen: str,
+    payload_dir: Path,
+    public_url: str | None,
+    insecure_listen: bool,
+    verbose: int,
+    etcd: str,
+    prefix: str,
+) -> None:
+    """Run the update service until SIGTERM.
+
+    Prints one line with its address when it serves. Without etcd it serves as well: /readyz and every answer say 503
+    until etcd is there.
+    """
+    try:
+        from outrider.service import server
+        from outrider.service.application import create_application
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is missing; install outrider[server]") from error
+    from outrider.config import LogSettings
+    from outrider.log import setup_logging
+    from outrider.service.payloads import PayloadFolder
+
+    setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
+    payloads = PayloadFolder(folder=payload_dir)
+    payloads.prepare()
+    bound = server.bind(server.parse_listen(listen), allow_others=insecure_listen)
+    address = server.address_of(bound)
+    cluster = open_cluster(etcd)
+    try:
+        application = create_application(cluster, payloads, prefix=prefix.rstrip("/"), public_url=public_url)
+        server.serve(application, bound, lambda: click.echo(f"outrider update service on {address}"))
+    finally:
+        cluster.close()

@@ -1,0 +1,1 @@
+"""The update service: Omaha and REST over etcd. `nouns` and `overview` are free of the web framework."""

@@ -1,0 +1,65 @@
+"""The service as one ASGI application without state of its own: any number of processes may run side by side."""
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from outrider import __version__
+from outrider.cluster.keys import DEFAULT_PREFIX
+from outrider.cluster.seam import Cluster
+from outrider.core.errors import OutriderError
+from outrider.service import omaha_endpoint, payload_endpoint, problems, rest
+from outrider.service.checkins import Checkins
+from outrider.service.context import Context, context_of
+from outrider.service.nouns import Clock
+from outrider.service.payloads import PayloadFolder
+from outrider.service.problems import RETRY_HEADERS
+from outrider.service.store import open_store, utc_now
+
+
+def create_application(
+    cluster: Cluster,
+    payloads: PayloadFolder,
+    *,
+    prefix: str = DEFAULT_PREFIX,
+    public_url: str | None = None,
+    now: Clock = utc_now,
+) -> FastAPI:
+    """Build the application; it works as soon as etcd does, and says 503 until then."""
+    application = FastAPI(
+        title="outrider update service",
+        version=__version__,
+        summary="Apps, channels, groups, packages and the instances that follow them.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    store = open_store(cluster, prefix, now)
+    application.state.context = Context(
+        store=store,
+        checkins=Checkins(place=store.place),
+        payloads=payloads,
+        public_url=public_url.rstrip("/") if public_url else None,
+    )
+    problems.install(application)
+    application.include_router(omaha_endpoint.router)
+    application.include_router(payload_endpoint.router)
+    application.include_router(rest.router)
+    application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
+    application.add_api_route("/readyz", readyz, tags=["operation"], response_class=PlainTextResponse)
+    return application
+
+
+async def healthz() -> Response:
+    """The process is alive."""
+    return PlainTextResponse("ok\n")
+
+
+def readyz(request: Request) -> Response:
+    """The service can answer: 200, or 503 with what is missing."""
+    place = context_of(request).store.place
+    try:
+        place.cluster.get(f"{place.keys.prefix}/ready")
+    except OutriderError as error:
+        return PlainTextResponse(f"etcd: {error}\n", status_code=503, headers=RETRY_HEADERS)
+    return PlainTextResponse("ready\n")

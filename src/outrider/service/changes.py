@@ -1,0 +1,149 @@
+"""One change of the stored documents is one guarded transaction.
+
+Theory: a change reads documents and remembers each one's mod revision, decides, and writes everything at once under
+the condition that nothing it read has moved. When it lost the race it starts again from reading. That alone leaves one
+hole: a *new* key among those that a list returned moves no revision. Hence the rule: whoever adds a key that refers to
+a document (a group to its channel, a channel to its package, anything to its app) *touches* that document, which means
+writes it unchanged; whoever changes or removes the document then loses the race and lists anew.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from outrider.cluster import documents
+from outrider.cluster.documents import Document
+from outrider.cluster.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Entry, Listing, ModifiedAt, Op, Put
+from outrider.core.errors import Conflict, NotFound, Unknown
+
+D = TypeVar("D", bound=Document)
+T = TypeVar("T")
+
+ATTEMPTS = 24
+"""Somebody wins every race, so this many lost in a row means two dozen other writers of the same keys at once."""
+MAX_OPERATIONS = 128
+"""etcd's default ``--max-txn-ops``: comparisons, and operations, of one transaction."""
+
+
+class Change:
+    """What one transaction has read and is going to write."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._entries: dict[str, Entry | None] = {}
+        self._guards: dict[str, Compare] = {}
+        self._writes: dict[str, Op] = {}
+
+    def read(self, kind: type[D], key: str) -> D | None:
+        """Read a document and guard it, absent ones too."""
+        if key not in self._entries:
+            self._guard(key, self._cluster.get(key))
+        entry = self._entries[key]
+        return None if entry is None else documents.decode(kind, key, entry.value)
+
+    def require(self, kind: type[D], key: str, absent: str) -> D:
+        """Read a document that must be there; ``absent`` is the line for a person when it isn't.
+
+        Raises:
+            NotFound: it isn't there.
+        """
+        document = self.read(kind, key)
+        if document is None:
+            raise NotFound(absent)
+        return document
+
+    def require_only_existing(self, kind: type[D], key: str, absent: str) -> D:
+        """As ``require``, but a change of the document doesn't hurt, only its removal.
+
+        Raises:
+            NotFound: it isn't there.
+        """
+        entry = self._cluster.get(key)
+        if entry is None:
+            raise NotFound(absent)
+        self._guards[key] = CreatedAt(key=key, revision=entry.create_revision)
+        return documents.decode(kind, key, entry.value)
+
+    def list(self, prefix: str) -> Listing:
+        """Read all entries below ``prefix``. What matters of them is guarded by ``guard``, new ones by touching."""
+        return self._cluster.list(prefix)
+
+    def guard(self, kind: type[D], entry: Entry) -> D:
+        """Guard an entry that came from a list."""
+        if entry.key not in self._entries:
+            self._guard(entry.key, entry)
+        return documents.decode(kind, entry.key, entry.value)
+
+    def put(self, key: str, document: Document) -> None:
+        """Write a document, unless it is what was read."""
+        value = documents.encode(document)
+        known = self._entries.get(key)
+        if known is None or known.value != value:
+            self._writes[key] = Put(key=key, value=value)
+
+    def touch(self, key: str) -> None:
+        """Write a document that was read as it is: see the module's theory."""
+        entry = self._entries[key]
+        assert entry is not None, f"{key} was not read"
+        self._writes.setdefault(key, Put(key=key, value=entry.value))
+
+    def delete(self, key: str) -> None:
+        self._writes[key] = Delete(key=key)
+
+    def delete_below(self, prefix: str) -> None:
+        self._writes[prefix] = DeletePrefix(prefix=prefix)
+
+    def commit(self) -> bool:
+        """Write it all, or nothing; False when something that was read has moved.
+
+        Raises:
+            Unknown: no answer, and reading again had none either.
+            Conflict: more than etcd takes in one transaction.
+        """
+        if not self._writes:
+            return True
+        compares, ops = tuple(self._guards.values()), tuple(self._writes.values())
+        if max(len(compares), len(ops)) > MAX_OPERATIONS:
+            raise Conflict(f"{max(len(compares), len(ops))} keys in one change; etcd takes {MAX_OPERATIONS}")
+        try:
+            return self._cluster.txn(compares, ops).succeeded
+        except Unknown:
+            return self._was_applied()
+
+    def _guard(self, key: str, entry: Entry | None) -> None:
+        self._entries[key] = entry
+        self._guards[key] = ModifiedAt(key=key, revision=0 if entry is None else entry.mod_revision)
+
+    def _was_applied(self) -> bool:
+        """All our values are there at revisions that are not the ones we read: nobody else writes all of them."""
+        for key, write in self._writes.items():
+            if isinstance(write, DeletePrefix):
+                continue
+            now, before = self._cluster.get(key), self._entries.get(key)
+            if isinstance(write, Delete):
+                if now is not None:
+                    return False
+            elif now is None or now.value != write.value or (before and now.mod_revision == before.mod_revision):
+                return False
+        return True
+
+
+def apply(cluster: Cluster, attempt: Callable[[Change], T]) -> T:
+    """Run ``attempt`` and commit what it wrote, again from the start whenever the race was lost.
+
+    Returns:
+        What the attempt that was committed returned.
+
+    Raises:
+        Conflict: lost ``ATTEMPTS`` times in a row; or the attempt's own.
+        Unknown: etcd gives no answer.
+    """
+    for lost in range(ATTEMPTS):
+        change = Change(cluster)
+        outcome = attempt(change)
+        if change.commit():
+            return outcome
+        if lost:
+            time.sleep(random.uniform(0, 0.002 * lost))  # noqa: S311 - parts rivals that would meet again and again
+    raise Conflict(f"others changed the same documents {ATTEMPTS} times meanwhile; try again")

@@ -1,0 +1,44 @@
+"""What every endpoint needs, kept on the application: nothing here changes while it serves."""
+
+import re
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from outrider.service.checkins import Checkins
+from outrider.service.payloads import PayloadFolder
+from outrider.service.store import Store
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The service's parts.
+
+    Attributes:
+        public_url: Where clients reach the service, without a slash at the end; None takes each request's own Host.
+    """
+
+    store: Store
+    checkins: Checkins
+    payloads: PayloadFolder
+    public_url: str | None = None
+
+
+def context_of(request: Request) -> Context:
+    """The context of the application that serves ``request``."""
+    context: Context = request.app.state.context
+    return context
+
+
+def base_url_of(request: Request) -> str:
+    """Where the client reaches this service: the public URL, else what it asked for itself."""
+    public_url = context_of(request).public_url
+    if public_url is not None:
+        return public_url
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        server = request.scope.get("server") or ("127.0.0.1", 80)
+        host = f"{server[0]}:{server[1]}"
+    return f"{request.url.scheme}://{host}"

@@ -1,0 +1,184 @@
+"""What the REST API takes and gives, as its OpenAPI document shows it."""
+
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Given(BaseModel):
+    """A request body: an unknown field is an error, not silently nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Shown(BaseModel):
+    """A response body, made from a stored document."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Items(BaseModel, Generic[M]):
+    """A list. ``items`` and nothing else today; a page token finds its place beside it."""
+
+    items: list[M]
+
+
+class NewApp(Given):
+    id: str | None = Field(None, description="A UUID or a name; a random UUID when absent.")
+    label: str = ""
+    description: str = ""
+
+
+class AppChange(Given):
+    label: str | None = None
+    description: str | None = None
+
+
+class AppShown(Shown):
+    id: str
+    label: str
+    description: str
+    created: datetime
+
+
+class NewChannel(Given):
+    name: str
+    version: str | None = Field(None, description="The version it points at; its package may come later.")
+    publish: bool = False
+
+
+class ChannelChange(Given):
+    version: str | None = None
+    publish: bool | None = None
+
+
+class ChannelShown(Shown):
+    app: str
+    name: str
+    version: str | None
+    publish: bool
+    created: datetime
+    notes: list[str] = Field([], description="What a person should know besides.")
+
+
+class NewGroup(Given):
+    id: str
+    channel: str = Field(description="The channel to follow; made, pointing at nothing, when there is none.")
+    label: str = ""
+    slots: int = Field(1, description="Instances that may swap at the same time.")
+    paused: bool = False
+
+
+class GroupChange(Given):
+    label: str | None = None
+    channel: str | None = None
+    slots: int | None = None
+    paused: bool | None = None
+
+
+class GroupShown(Shown):
+    app: str
+    id: str
+    label: str
+    channel: str
+    paused: bool
+    slots: int
+    created: datetime
+    notes: list[str] = []
+
+
+class TargetShown(Shown):
+    version: str | None
+    sha256: str
+    paused: bool
+    slots: int
+
+
+class NewPackage(Given):
+    """Either ``url`` with ``size_bytes`` and ``sha256``, or ``stored``: the SHA-256 of an uploaded payload."""
+
+    version: str
+    url: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = Field(None, description="64 hex digits, or base64.")
+    sha1: str = Field("", description="Base64, or 40 hex digits.")
+    stored: str | None = Field(None, description="SHA-256 of a payload that was uploaded before.")
+    name: str | None = Field(None, description="File name of a stored payload.")
+    release_notes: str = ""
+
+
+class PackageShown(Shown):
+    app: str
+    version: str
+    url: str | None = Field(description="Null for a payload that this service serves.")
+    download_url: str = Field("", description="Where the payload is.")
+    name: str
+    size_bytes: int
+    sha1: str
+    sha256: str
+    release_notes: str
+    created: datetime
+
+
+class PayloadShown(Shown):
+    sha256: str
+    sha1: str
+    size_bytes: int
+
+
+class HappeningShown(Shown):
+    at: datetime
+    version: str
+    event: str
+    error_code: int
+    request_id: str
+
+
+class InstanceShown(Shown):
+    app: str
+    id: str
+    group: str
+    version: str
+    status: str
+    granted_version: str | None
+    error_code: int
+    address: str
+    alias: str
+    oem: str
+    first_seen: datetime
+    last_seen: datetime
+    history: list[HappeningShown]
+
+
+class PresenceShown(Shown):
+    instance: str
+    app: str
+    group: str
+    state: str
+    version: str
+    wanted: str | None
+    why: str
+    url: str | None
+    since: datetime
+
+
+class PoisonShown(Shown):
+    version: str
+    sha256: str
+    instance: str
+    why: str
+    at: datetime
+
+
+class NewCommand(Given):
+    verb: Literal["pause", "resume", "rollback", "retry"]
+    by: str = Field("", description="Who says so, for the sidekick's log.", max_length=200)
+
+
+class CommandShown(Shown):
+    verb: str
+    by: str
+    at: datetime

@@ -1,0 +1,106 @@
+"""What the stores of the single nouns share: where they write, the clock, names, and the lines for a person."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from outrider.cluster import documents
+from outrider.cluster.documents import Document
+from outrider.cluster.keys import Keys, check_part
+from outrider.cluster.seam import Cluster
+from outrider.core.errors import ConfigError, NotFound
+from outrider.core.omaha import app_key
+from outrider.service.targets import direct
+
+D = TypeVar("D", bound=Document)
+
+Clock = Callable[[], datetime]
+
+MAX_TEXT = 4096
+"""Characters of a label or a description: they are read by people, and etcd takes 1.5 MB in one request."""
+MAX_NOTES = 256 * 1024
+SHOWN = 5
+"""A refusal names so many of those that use a thing and counts the rest."""
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where and when a store works."""
+
+    cluster: Cluster
+    keys: Keys
+    now: Clock
+
+    def get(self, kind: type[D], key: str) -> D | None:
+        """Read one document, unguarded."""
+        entry = self.cluster.get(key)
+        return None if entry is None else documents.decode(kind, key, entry.value)
+
+    def require_app(self, app: str) -> str:
+        """The id under which an existing app is stored.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id = app_id_of(app)
+        if self.cluster.get(self.keys.app(app_id)) is None:
+            raise NotFound(absent_app(app))
+        return app_id
+
+    def children(self, kind: type[D], prefix: str) -> tuple[D, ...]:
+        """Read the documents right below ``prefix``, by key."""
+        return tuple(
+            documents.decode(kind, entry.key, entry.value)
+            for entry in direct(self.cluster.list(prefix).entries, prefix)
+        )
+
+    def all_below(self, kind: type[D], prefix: str) -> tuple[D, ...]:
+        """Read all documents below ``prefix``, however deep, by key."""
+        return tuple(documents.decode(kind, entry.key, entry.value) for entry in self.cluster.list(prefix).entries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved(Generic[D]):
+    """A document as it is stored now.
+
+    Attributes:
+        created: It wasn't there before.
+        notes: What a person should know besides, one line each.
+    """
+
+    document: D
+    created: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def absent_app(app: str) -> str:
+    """The line for an app that isn't there."""
+    return f"no app {app!r}; `app list` shows them, `app create` adds one"
+
+
+def app_id_of(text: str) -> str:
+    """The form under which an app is stored: a UUID with or without braces, or a name; case doesn't count.
+
+    Raises:
+        ConfigError: it can't be a part of a key.
+    """
+    return check_part("app", app_key(text))
+
+
+def checked_text(what: str, text: str, limit: int = MAX_TEXT) -> str:
+    """Return a text for people, or raise ``ConfigError`` when it is too long or holds control characters."""
+    if len(text) > limit:
+        raise ConfigError(f"{what}: {len(text)} characters; at most {limit}")
+    if _UNPRINTABLE.search(text):
+        raise ConfigError(f"{what}: holds control characters; write plain text")
+    return text
+
+
+def some(names: Iterable[str]) -> str:
+    """``a, b and 7 more``: a list that fits one line."""
+    every = sorted(names)
+    more = len(every) - SHOWN
+    return ", ".join(every) if more <= 0 else f"{', '.join(every[:SHOWN])} and {more} more"

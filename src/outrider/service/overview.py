@@ -1,0 +1,185 @@
+"""One group at one moment: who is alive and does what, who holds a turn, and why an instance doesn't move (P7).
+
+Read straight from etcd, so that it works while the update service is away, and beside a foreign one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from outrider.cluster.documents import Command, Group, Instance, Poison, Presence, Target
+from outrider.cluster.turns import read_scope
+from outrider.core.errors import NotFound
+from outrider.core.policy import Grant, Situation, decide
+from outrider.core.slots import TurnState, line, turns
+from outrider.service.nouns import Place, absent_app, app_id_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupOverview:
+    """A group with everything that decides what its instances do.
+
+    Attributes:
+        group: None when only sidekicks know it (they use another update service).
+        poison: The mark on what the group shall run, if that is marked bad.
+        alive: Sidekicks with a lease, by instance.
+        rows: Instances that ever checked in, by instance.
+        turns: One per slot, and those beyond the slots that still exist.
+        queue: Instances that wait for a turn, the next one first.
+    """
+
+    app: str
+    name: str
+    group: Group | None
+    target: Target
+    poison: Poison | None
+    alive: dict[str, Presence]
+    rows: dict[str, Instance]
+    turns: tuple[TurnState, ...]
+    queue: tuple[str, ...]
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """Every instance that is alive or known, by name."""
+        return tuple(sorted({*self.alive, *self.rows}))
+
+
+def read_overviews(place: Place, app: str, group: str | None = None) -> tuple[GroupOverview, ...]:
+    """Read an app's groups, or one of them.
+
+    Raises:
+        NotFound: neither the service nor a living sidekick knows the app, or the group.
+    """
+    app_id, keys = app_id_of(app), place.keys
+    groups = {one.id: one for one in place.children(Group, keys.groups(app_id))}
+    rows = place.children(Instance, keys.instances(app_id))
+    alive = place.all_below(Presence, keys.presences(app_id))
+    names = sorted({*groups, *(one.group for one in alive), *(row.group for row in rows)})
+    if group is not None and group not in names:
+        raise NotFound(f"app {app_id} has no group {group!r}; there are: {', '.join(names) or 'none'}")
+    if not names and place.cluster.get(keys.app(app_id)) is None:
+        raise NotFound(absent_app(app))
+    return tuple(
+        _read(place, app_id, name, groups.get(name), alive, rows) for name in names if group is None or name == group
+    )
+
+
+def _read(
+    place: Place,
+    app_id: str,
+    name: str,
+    group: Group | None,
+    alive: Iterable[Presence],
+    rows: Iterable[Instance],
+) -> GroupOverview:
+    keys = place.keys
+    target = place.get(Target, keys.target(app_id, name)) or Target(version=None)
+    scope = read_scope(place.cluster, keys, f"{app_id}.{name}")
+    return GroupOverview(
+        app=app_id,
+        name=name,
+        group=group,
+        target=target,
+        poison=None if target.version is None else place.get(Poison, keys.poison(app_id, target.version)),
+        alive={one.instance: one for one in alive if one.group == name},
+        rows={row.id: row for row in rows if row.group == name},
+        turns=turns(scope.waiting, scope.holding, target.slots),
+        queue=tuple(each.instance for each in line(scope.waiting, scope.holding)),
+    )
+
+
+def explain(place: Place, app: str, instance: str) -> tuple[str, ...]:
+    """Why an instance is where it is: lines for a person, the most important first.
+
+    Raises:
+        NotFound: nobody knows the app or the instance.
+    """
+    for overview in read_overviews(place, app):
+        if instance in overview.instances:
+            command = place.get(Command, place.keys.command(overview.app, instance))
+            return explain_in(overview, instance, command, place.now())
+    raise NotFound(f"app {app_id_of(app)} has no instance {instance!r}, neither alive nor in the service's list")
+
+
+def explain_in(overview: GroupOverview, instance: str, command: Command | None, now: datetime) -> tuple[str, ...]:
+    """As ``explain``, from what was read."""
+    presence, row = overview.alive.get(instance), overview.rows.get(instance)
+    lines = [
+        *_where(instance, overview, presence, row, now),
+        *_turn(instance, overview),
+        *_service(overview, presence, row),
+    ]
+    if row is not None and row.status == "error":
+        lines.append(f"its last update failed with error code {row.error_code}")
+    if command is not None:
+        age = ago(command.at, now)
+        lines.append(
+            f"the command {command.verb!r} of {command.by or 'an operator'} waits for its sidekick since {age}"
+        )
+    return tuple(lines)
+
+
+def _where(
+    instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
+) -> list[str]:
+    name = f"{instance} of {overview.app}, group {overview.name}"
+    if presence is not None:
+        wanted = f", wants {presence.wanted}" if presence.wanted and presence.wanted != presence.version else ""
+        lines = [f"{name}: {presence.state} since {ago(presence.since, now)}, runs {presence.version}{wanted}"]
+        return [*lines, f"it says: {presence.why}"] if presence.why else lines
+    if row is None:
+        return [f"{name}: no sidekick is alive, and the service never saw one"]
+    seen = f"the service saw it {ago(row.last_seen, now)} ago, with {row.version or 'no version'}, {row.status}"
+    return [f"{name}: no sidekick is alive; {seen}"]
+
+
+def _turn(instance: str, overview: GroupOverview) -> list[str]:
+    mine = next((turn for turn in overview.turns if turn.instance == instance), None)
+    if mine is not None and mine.state == "dirty":
+        return [
+            f"it died or was cut off in mid-swap and left turn {mine.number} dirty: nobody takes that turn until its "
+            "sidekick is back, or `outrider lock release` frees it"
+        ]
+    if mine is not None:
+        return [f"it holds turn {mine.number} of {overview.target.slots}"]
+    if instance not in overview.queue:
+        return []
+    ahead = overview.queue[: overview.queue.index(instance)]
+    place = f"{len(ahead)} ahead of it: {', '.join(ahead)}" if ahead else "it is next"
+    lines = [f"it waits for one of {overview.target.slots} turns; {place}"]
+    for turn in overview.turns:
+        if turn.state == "held":
+            lines.append(f"turn {turn.number} is held by {turn.instance}")
+        elif turn.state == "dirty":
+            lines.append(
+                f"turn {turn.number} is dirty: {turn.instance} died or was cut off in mid-swap; it counts until its "
+                "sidekick is back, or `outrider lock release` frees it"
+            )
+    return lines
+
+
+def _service(overview: GroupOverview, presence: Presence | None, row: Instance | None) -> list[str]:
+    running = presence.version if presence else row.version if row else None
+    if overview.group is None or running is None:
+        return []
+    verdict = decide(
+        Situation(
+            running=running,
+            wanted=overview.target.version,
+            channel=overview.group.channel,
+            paused=overview.group.paused,
+            poisoned=None if overview.poison is None else overview.poison.why,
+        )
+    )
+    if isinstance(verdict, Grant):
+        return [f"the service offers it {verdict.version}"]
+    return [f"the service offers it nothing: {verdict.reason}"]
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """An age for people: ``7s``, ``12m``, ``5h``, ``3d``."""
+    seconds = max(timedelta(), now - then).total_seconds()
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "m"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{int(seconds // unit)}{name}"
+    return f"{int(seconds // 86400)}d"

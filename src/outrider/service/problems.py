@@ -1,0 +1,82 @@
+"""Errors on the wire: ``application/problem+json`` (RFC 9457) with our stable ``kind``, and never a traceback."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from loguru import logger
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from outrider.core.errors import ConfigError, Conflict, DriverError, NotFound, OmahaError, OutriderError, Refused
+
+RETRY_AFTER_S = 10
+"""When etcd is away: an election takes about a second, a restart a few."""
+RETRY_HEADERS = {"Retry-After": str(RETRY_AFTER_S), "X-Retry-After": str(RETRY_AFTER_S)}
+
+_STATUS: tuple[tuple[type[OutriderError], int], ...] = (
+    (NotFound, 404),
+    (Conflict, 409),
+    (ConfigError, 400),
+    (OmahaError, 400),
+    (Refused, 502),
+    (DriverError, 503),
+    (OutriderError, 500),
+)
+
+
+class Problem(BaseModel):
+    """What went wrong, for a person (``detail``) and for a program (``kind``)."""
+
+    title: str = Field(description="The same for every problem of this kind.")
+    status: int
+    detail: str = Field(description="One line: what, which, and what to do.")
+    kind: str = Field(description="Short stable word.", examples=["not-found", "conflict", "config", "unknown"])
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": title, "content": {"application/problem+json": {}}}
+    for status, title in (
+        (400, "The request says something that can't be used"),
+        (404, "There is no such thing"),
+        (409, "Contradicts what is stored"),
+        (422, "The request has not the shape that this document describes"),
+        (503, "etcd doesn't answer; try again"),
+    )
+}
+
+
+def status_of(error: OutriderError) -> int:
+    """The HTTP status that says whose fault it is."""
+    return next(status for kind, status in _STATUS if isinstance(error, kind))
+
+
+def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """One problem as a response."""
+    title = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 409: "Conflict"}.get(status, "Failed")
+    content = {"title": title, "status": status, "detail": detail, "kind": kind}
+    return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
+
+
+def install(application: FastAPI) -> None:
+    """Answer every error of ours, and every misshapen request, with a problem."""
+
+    @application.exception_handler(OutriderError)
+    async def of_ours(request: Request, error: OutriderError) -> JSONResponse:
+        status = status_of(error)
+        if status >= 500:
+            logger.bind(path=request.url.path, error_kind=error.kind, cause=str(error)).error("request failed")
+        return problem(status, error.kind, str(error), RETRY_HEADERS if error.retry else None)
+
+    @application.exception_handler(RequestValidationError)
+    async def of_shape(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return problem(422, "config", f"{where}: {first['msg']}")
+
+    @application.exception_handler(HTTPException)
+    async def of_http(request: Request, error: HTTPException) -> JSONResponse:
+        kind = "not-found" if error.status_code == 404 else "usage"
+        headers = dict(error.headers) if error.headers else None
+        return problem(error.status_code, kind, f"{request.method} {request.url.path}: {error.detail}", headers)

@@ -1,0 +1,236 @@
+"""The REST API under ``/api/v1``: what the command line and, later, the web page use.
+
+Every function parses, calls the store, and shows what it returned. They are plain functions, run in the thread pool,
+because the store waits for etcd.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from outrider.cluster.documents import Package
+from outrider.core.errors import ConfigError
+from outrider.service.checkins import codebase_of
+from outrider.service.context import Context, base_url_of, context_of
+from outrider.service.models import (
+    AppChange,
+    AppShown,
+    ChannelChange,
+    ChannelShown,
+    CommandShown,
+    GroupChange,
+    GroupShown,
+    InstanceShown,
+    Items,
+    NewApp,
+    NewChannel,
+    NewCommand,
+    NewGroup,
+    NewPackage,
+    PackageShown,
+    PoisonShown,
+    PresenceShown,
+    TargetShown,
+)
+from outrider.service.packages import Payload, sha256_hex
+from outrider.service.problems import RESPONSES
+
+router = APIRouter(prefix="/api/v1", responses=RESPONSES)
+Ours = Annotated[Context, Depends(context_of)]
+OfGroup = Annotated[str | None, Query(description="Only of this group.")]
+
+
+@router.get("/apps", tags=["apps"])
+def list_apps(ours: Ours) -> Items[AppShown]:
+    """All apps."""
+    return Items(items=[AppShown.model_validate(app) for app in ours.store.apps.list()])
+
+
+@router.post("/apps", status_code=201, tags=["apps"])
+def create_app(new: NewApp, ours: Ours) -> AppShown:
+    """Add an app."""
+    made = ours.store.apps.create(app=new.id, label=new.label, description=new.description)
+    return AppShown.model_validate(made)
+
+
+@router.get("/apps/{app}", tags=["apps"])
+def get_app(app: str, ours: Ours) -> AppShown:
+    """One app, by UUID (any case, with or without braces) or by name."""
+    return AppShown.model_validate(ours.store.apps.get(app))
+
+
+@router.put("/apps/{app}", tags=["apps"], responses={201: {"model": AppShown, "description": "There was none"}})
+def save_app(app: str, change: AppChange, ours: Ours, response: Response) -> AppShown:
+    """Change what is given, or add the app when there is none (201)."""
+    saved = ours.store.apps.save(app, label=change.label, description=change.description)
+    response.status_code = 201 if saved.created else 200
+    return AppShown.model_validate(saved.document)
+
+
+@router.delete("/apps/{app}", tags=["apps"])
+def delete_app(app: str, ours: Ours) -> AppShown:
+    """Remove an app that nothing uses."""
+    return AppShown.model_validate(ours.store.apps.delete(app))
+
+
+@router.get("/apps/{app}/channels", tags=["channels"])
+def list_channels(app: str, ours: Ours) -> Items[ChannelShown]:
+    """An app's channels."""
+    return Items(items=[ChannelShown.model_validate(channel) for channel in ours.store.channels.list(app)])
+
+
+@router.post("/apps/{app}/channels", status_code=201, tags=["channels"])
+def create_channel(app: str, new: NewChannel, ours: Ours) -> ChannelShown:
+    """Add a channel."""
+    saved = ours.store.channels.create(app, new.name, version=new.version, publish=new.publish)
+    return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
+
+
+@router.get("/apps/{app}/channels/{channel}", tags=["channels"])
+def get_channel(app: str, channel: str, ours: Ours) -> ChannelShown:
+    """One channel."""
+    return ChannelShown.model_validate(ours.store.channels.get(app, channel))
+
+
+@router.put(
+    "/apps/{app}/channels/{channel}",
+    tags=["channels"],
+    responses={201: {"model": ChannelShown, "description": "There was none"}},
+)
+def save_channel(app: str, channel: str, change: ChannelChange, ours: Ours, response: Response) -> ChannelShown:
+    """Change what is given, or add the channel when there is none (201). Every group on it moves at once."""
+    saved = ours.store.channels.save(app, channel, version=change.version, publish=change.publish)
+    response.status_code = 201 if saved.created else 200
+    return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
+
+
+@router.delete("/apps/{app}/channels/{channel}", tags=["channels"])
+def delete_channel(app: str, channel: str, ours: Ours) -> ChannelShown:
+    """Remove a channel that no group follows."""
+    return ChannelShown.model_validate(ours.store.channels.delete(app, channel))
+
+
+@router.get("/apps/{app}/groups", tags=["groups"])
+def list_groups(app: str, ours: Ours) -> Items[GroupShown]:
+    """An app's groups."""
+    return Items(items=[GroupShown.model_validate(group) for group in ours.store.groups.list(app)])
+
+
+@router.post("/apps/{app}/groups", status_code=201, tags=["groups"])
+def create_group(app: str, new: NewGroup, ours: Ours) -> GroupShown:
+    """Add a group."""
+    saved = ours.store.groups.create(
+        app, new.id, channel=new.channel, label=new.label, slots=new.slots, paused=new.paused
+    )
+    return GroupShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
+
+
+@router.get("/apps/{app}/groups/{group}", tags=["groups"])
+def get_group(app: str, group: str, ours: Ours) -> GroupShown:
+    """One group."""
+    return GroupShown.model_validate(ours.store.groups.get(app, group))
+
+
+@router.patch("/apps/{app}/groups/{group}", tags=["groups"])
+def change_group(app: str, group: str, change: GroupChange, ours: Ours) -> GroupShown:
+    """Change what is given."""
+    changed = ours.store.groups.update(
+        app, group, label=change.label, channel=change.channel, paused=change.paused, slots=change.slots
+    )
+    return GroupShown.model_validate(changed)
+
+
+@router.delete("/apps/{app}/groups/{group}", tags=["groups"])
+def delete_group(app: str, group: str, ours: Ours) -> GroupShown:
+    """Remove a group of which no sidekick runs."""
+    return GroupShown.model_validate(ours.store.groups.delete(app, group))
+
+
+@router.get("/apps/{app}/groups/{group}/target", tags=["groups"])
+def get_target(app: str, group: str, ours: Ours) -> TargetShown:
+    """What the group's instances shall run."""
+    return TargetShown.model_validate(ours.store.groups.target(app, group))
+
+
+@router.get("/apps/{app}/packages", tags=["packages"])
+def list_packages(app: str, ours: Ours, request: Request) -> Items[PackageShown]:
+    """An app's packages, newest version first."""
+    return Items(items=[_package(package, request) for package in ours.store.packages.list(app)])
+
+
+@router.post("/apps/{app}/packages", status_code=201, tags=["packages"])
+def create_package(app: str, new: NewPackage, ours: Ours, request: Request) -> PackageShown:
+    """Add a package: an address with size and SHA-256, or a payload that was uploaded before."""
+    made = ours.store.packages.create(app, new.version, _payload(new, ours), release_notes=new.release_notes)
+    return _package(made, request)
+
+
+@router.get("/apps/{app}/packages/{version}", tags=["packages"])
+def get_package(app: str, version: str, ours: Ours, request: Request) -> PackageShown:
+    """One package."""
+    return _package(ours.store.packages.get(app, version), request)
+
+
+@router.delete("/apps/{app}/packages/{version}", tags=["packages"])
+def delete_package(app: str, version: str, ours: Ours, request: Request) -> PackageShown:
+    """Remove a package that no channel points at."""
+    return _package(ours.store.packages.delete(app, version), request)
+
+
+@router.get("/apps/{app}/instances", tags=["instances"])
+def list_instances(app: str, ours: Ours, group: OfGroup = None) -> Items[InstanceShown]:
+    """The instances that checked in, as the service saw them last."""
+    return Items(items=[InstanceShown.model_validate(row) for row in ours.store.fleet.instances(app, group)])
+
+
+@router.get("/apps/{app}/instances/{instance}", tags=["instances"])
+def get_instance(app: str, instance: str, ours: Ours) -> InstanceShown:
+    """One instance."""
+    return InstanceShown.model_validate(ours.store.fleet.instance(app, instance))
+
+
+@router.delete("/apps/{app}/instances/{instance}", tags=["instances"])
+def forget_instance(app: str, instance: str, ours: Ours) -> InstanceShown:
+    """Forget an instance whose sidekick doesn't run."""
+    return InstanceShown.model_validate(ours.store.fleet.forget(app, instance))
+
+
+@router.post("/apps/{app}/instances/{instance}/command", status_code=202, tags=["instances"])
+def command_instance(app: str, instance: str, new: NewCommand, ours: Ours) -> CommandShown:
+    """Leave a command for an instance's sidekick."""
+    return CommandShown.model_validate(ours.store.fleet.command(app, instance, new.verb, new.by))
+
+
+@router.get("/apps/{app}/presence", tags=["instances"])
+def list_presence(app: str, ours: Ours, group: OfGroup = None) -> Items[PresenceShown]:
+    """The sidekicks that are alive, and what they do."""
+    return Items(items=[PresenceShown.model_validate(one) for one in ours.store.fleet.presences(app, group)])
+
+
+@router.get("/apps/{app}/poison", tags=["releases"])
+def list_poison(app: str, ours: Ours) -> Items[PoisonShown]:
+    """The releases that are marked bad."""
+    return Items(items=[PoisonShown.model_validate(poison) for poison in ours.store.fleet.poisons(app)])
+
+
+@router.delete("/apps/{app}/poison/{version}", tags=["releases"])
+def lift_poison(app: str, version: str, ours: Ours) -> PoisonShown:
+    """Take the mark off a release and summon those that were kept from it."""
+    return PoisonShown.model_validate(ours.store.fleet.lift(app, version))
+
+
+def _payload(new: NewPackage, ours: Context) -> Payload:
+    if new.stored is not None:
+        if new.url is not None:
+            raise ConfigError("url and stored: give one of them")
+        if new.name is None:
+            raise ConfigError("name: missing; a stored payload needs a file name")
+        return ours.payloads.describe(sha256_hex(new.stored), new.name)
+    if new.url is None or new.size_bytes is None or new.sha256 is None:
+        raise ConfigError("a package needs url, size_bytes and sha256, or stored: nobody installs what can't be proved")
+    return Payload(url=new.url, size_bytes=new.size_bytes, sha256=new.sha256, sha1=new.sha1)
+
+
+def _package(package: Package, request: Request) -> PackageShown:
+    where = codebase_of(package, package.app, base_url_of(request)) + package.name
+    return PackageShown.model_validate(package).model_copy(update={"download_url": where})

@@ -1,0 +1,109 @@
+"""Running the application: one uvicorn, one socket that we bind ourselves, one line when it serves."""
+
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from outrider.core.errors import ConfigError
+
+GRACE_S = 3
+"""Requests under way get so long at SIGTERM; an Omaha answer takes milliseconds, a download resumes elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only programs of this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_listen(text: str) -> Listen:
+    """Read ``HOST:PORT``; an IPv6 address stands in brackets, no host means 127.0.0.1.
+
+    Raises:
+        ConfigError: no port, or one that isn't 0 to 65535.
+    """
+    host, colon, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"listen {text!r}: write HOST:PORT, for example 127.0.0.1:8000")
+    return Listen(host=host or "127.0.0.1", port=int(port))
+
+
+def bind(listen: Listen, *, allow_others: bool) -> socket.socket:
+    """Bind the service's socket.
+
+    Raises:
+        ConfigError: other machines could reach it and ``allow_others`` isn't set; or the address can't be bound.
+    """
+    if not listen.is_loopback and not allow_others:
+        raise ConfigError(
+            f"listen {listen.host}:{listen.port}: there are no users yet, so whoever reaches this address could change "
+            "everything; listen on 127.0.0.1, or say --insecure-listen on a network that you trust"
+        )
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        return socket.create_server((listen.host, listen.port), family=family, backlog=2048)
+    except OSError as error:
+        # strerror already says "Address already in use"; a failed look-up of the name has its own words
+        raise ConfigError(f"listen {listen.host}:{listen.port}: {error.strerror or error}") from error
+
+
+def address_of(bound: socket.socket) -> str:
+    """The bound address as a URL."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then return within ``GRACE_S`` seconds; ``on_ready`` runs once it answers."""
+    config = uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+        # As long as an operator's page or a sidekick keeps its connection between two questions.
+        timeout_keep_alive=15,
+    )
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # uvicorn raises the signal again when it has shut down: the end was asked for, so it is a good one.
+        sys.exit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    try:
+        _Server(config, on_ready).run(sockets=[bound])
+    finally:
+        bound.close()

@@ -1,0 +1,43 @@
+"""Everything the service knows, in etcd and nowhere else: a process keeps nothing between two requests."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from outrider.cluster.keys import DEFAULT_PREFIX, Keys
+from outrider.cluster.seam import Cluster
+from outrider.service.apps import Apps
+from outrider.service.channels import Channels
+from outrider.service.fleet import Fleet
+from outrider.service.groups import Groups
+from outrider.service.nouns import Clock, Place
+from outrider.service.packages import Packages
+
+
+def utc_now() -> datetime:
+    """The time, as documents hold it."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The nouns of one key prefix."""
+
+    place: Place
+    apps: Apps
+    channels: Channels
+    groups: Groups
+    packages: Packages
+    fleet: Fleet
+
+
+def open_store(cluster: Cluster, prefix: str = DEFAULT_PREFIX, now: Clock = utc_now) -> Store:
+    """The store below ``prefix``; nothing is read or written yet."""
+    place = Place(cluster=cluster, keys=Keys(prefix), now=now)
+    return Store(
+        place=place,
+        apps=Apps(place=place),
+        channels=Channels(place=place),
+        groups=Groups(place=place),
+        packages=Packages(place=place),
+        fleet=Fleet(place=place),
+    )

@@ -1,0 +1,117 @@
+"""Why an instance is where it is, over an etcd in memory."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from outrider.cluster.documents import Command, encode
+from outrider.core.errors import NotFound
+from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
+from outrider.service.checkins import Caller, Checkins
+from outrider.service.overview import explain, read_overviews
+from outrider.service.store import Store
+from tests.service.conftest import NOON, WallClock
+from tests.service.examples import APP, be_alive, hold_turn, make_app, poison, put, stand_in_line
+
+
+@dataclass
+class Scene:
+    """A group ``beta`` that shall run 2.0.0, one turn at a time."""
+
+    store: Store
+
+    def why(self, instance: str = "web-1") -> str:
+        return "\n".join(explain(self.store.place, APP, instance))
+
+    def checks_in(self, version: str, *events: OmahaEvent, machine: str = "web-1") -> None:
+        app = AppRequest(app_id=APP, version=version, track="beta", machine_id=machine, ping=True, events=events)
+        Checkins(place=self.store.place).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
+
+
+@pytest.fixture
+def scene(store: Store) -> Scene:
+    make_app(store, version="2.0.0")
+    return Scene(store)
+
+
+def test_a_living_sidekick_is_quoted(scene: Scene, clock: WallClock) -> None:
+    be_alive(scene.store, "web-1", NOON, state="swapping.draining", wanted="2.0.0", why="3 requests are under way")
+    clock.advance(12)
+
+    head, said, *_ = scene.why().splitlines()
+
+    assert f"web-1 of {APP}, group beta: swapping.draining since 12s, runs 1.0.0, wants 2.0.0" == head
+    assert "it says: 3 requests are under way" == said
+
+
+def test_a_waiting_instance_learns_who_is_ahead_and_who_holds_the_turn(scene: Scene) -> None:
+    for instance in ("web-0", "web-2", "web-1"):
+        be_alive(scene.store, instance, NOON, state="swapping.queueing", wanted="2.0.0")
+        stand_in_line(scene.store, instance, NOON)
+    hold_turn(scene.store, "web-0", NOON)
+
+    assert "it waits for one of 1 turns; 1 ahead of it: web-2\nturn 0 is held by web-0" in scene.why("web-1")
+    assert "it is next" in scene.why("web-2")
+    assert "it holds turn 0 of 1" in scene.why("web-0")
+
+
+def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(scene: Scene) -> None:
+    be_alive(scene.store, "web-1", NOON, state="swapping.queueing")
+    stand_in_line(scene.store, "web-1", NOON)
+    hold_turn(scene.store, "web-0", NOON)
+    scene.checks_in("1.0.0", machine="web-0")
+
+    assert "turn 0 is dirty: web-0 died" in scene.why("web-1")
+    assert "outrider lock release" in scene.why("web-1")
+    assert "left turn 0 dirty" in scene.why("web-0")
+
+
+def test_a_pause_and_a_mark_are_named(scene: Scene) -> None:
+    be_alive(scene.store, "web-1", NOON)
+    poison(scene.store, "2.0.0", "health check failed", NOON)
+    marked = scene.why()
+    scene.store.groups.update(APP, "beta", paused=True)
+
+    assert "offers it nothing: 2.0.0 is marked bad: health check failed" in marked
+    assert "offers it nothing: group is paused" in scene.why()
+
+
+def test_an_instance_without_a_sidekick_is_said_to_be_away_and_since_when(scene: Scene, clock: WallClock) -> None:
+    scene.checks_in("1.0.0")
+    clock.advance(7 * 60)
+
+    assert "no sidekick is alive; the service saw it 7m ago, with 1.0.0" in scene.why()
+
+
+def test_an_up_to_date_instance_says_so(scene: Scene) -> None:
+    be_alive(scene.store, "web-1", NOON, version="2.0.0")
+
+    assert "offers it nothing: up to date" in scene.why()
+
+
+def test_a_failure_and_a_command_that_waits_are_named(scene: Scene, clock: WallClock) -> None:
+    scene.checks_in("1.0.0", OmahaEvent(type=3, result=0, error_code=44))
+    command = Command(verb="retry", by="kim", at=NOON)
+    put(scene.store.place.cluster, scene.store.place.keys.command(APP, "web-1"), encode(command))
+    clock.advance(5)
+
+    assert "failed with error code 44" in scene.why()
+    assert "the command 'retry' of kim waits for its sidekick since 5s" in scene.why()
+
+
+def test_an_instance_that_nobody_knows_is_not_found(scene: Scene) -> None:
+    with pytest.raises(NotFound, match="no instance 'web-9'"):
+        scene.why("web-9")
+    with pytest.raises(NotFound, match="no app 'absent'"):
+        read_overviews(scene.store.place, "absent")
+    with pytest.raises(NotFound, match="there are: beta"):
+        read_overviews(scene.store.place, APP, "absent")
+
+
+def test_sidekicks_that_use_a_foreign_update_service_are_seen_as_well(store: Store) -> None:
+    be_alive(store, "web-1", NOON)
+
+    (overview,) = read_overviews(store.place, APP)
+
+    assert (None, ("web-1",)) == (overview.group, overview.instances)
+    assert 1 == len(explain(store.place, APP, "web-1"))

@@ -1,0 +1,180 @@
+"""``outrider serve`` as a process: its one line, its end, and an etcd that comes late."""
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from outrider.cli.status import REFRESH_S
+from outrider.cluster.seam import Cluster
+from outrider.service.store import open_store
+from tests.servers import EtcdServer, free_ports
+from tests.service.conftest import NOON
+from tests.service.examples import APP, be_alive, make_app
+from tests.service.test_http import CHECK
+from tests.waiting import eventually
+
+
+class Process:
+    """``outrider serve`` with its first line read."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "outrider", "serve", "--payload-dir", str(folder / "payloads"), *options]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OUTRIDER_")}
+        self._errors = (folder / "errors.txt").open("wb")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
+        self.line = self._first_line(within_s=20)
+        self.url = self.line.rpartition(" ")[2]
+
+    def _first_line(self, within_s: float) -> str:
+        assert self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            assert selector.select(within_s), "nothing printed"
+        return self.process.stdout.readline().decode().strip()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._errors.close()
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Process]:
+    process = Process(folder, "--listen", "127.0.0.1:0", *options)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_printed_line_names_the_real_port_and_a_signal_ends_it_well(
+    etcd_server: EtcdServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    with serving(tmp_path, "--etcd", f"127.0.0.1:{etcd_server.port}") as running:
+        ready = requests.get(running.url + "/readyz", timeout=10)
+        running.process.send_signal(number)
+
+        assert 0 == running.process.wait(5)
+        assert 200 == ready.status_code
+        assert running.line.startswith("outrider update service on http://127.0.0.1:")
+        assert running.process.stdout is not None
+        assert b"" == running.process.stdout.read()
+
+
+def test_it_starts_without_etcd_says_503_and_serves_when_etcd_comes(tmp_path: Path) -> None:
+    etcd = EtcdServer(tmp_path / "etcd")
+
+    with serving(tmp_path, "--etcd", f"127.0.0.1:{etcd.port}") as running:
+        away = requests.post(running.url + "/v1/update", data=CHECK, timeout=20)
+        not_ready = requests.get(running.url + "/readyz", timeout=20)
+        etcd.start()
+        try:
+            etcd.wait_ready()
+            eventually(lambda: requests.get(running.url + "/readyz", timeout=20).ok, within_s=30)
+            there = requests.post(running.url + "/v1/update", data=CHECK, timeout=20)
+        finally:
+            etcd.stop()
+
+    assert (503, 503, 200) == (away.status_code, not_ready.status_code, there.status_code)
+    assert not_ready.text.startswith("etcd: ")
+
+
+def test_an_upload_under_way_does_not_keep_it_from_ending(etcd_server: EtcdServer, tmp_path: Path) -> None:
+    with serving(tmp_path, "--etcd", f"127.0.0.1:{etcd_server.port}") as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as raw:
+            raw.sendall(b"POST /api/v1/payloads HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+            eventually(lambda: list((tmp_path / "payloads").rglob("*.part")))
+            running.process.terminate()
+
+            assert 0 == running.process.wait(10)
+        assert [] == list((tmp_path / "payloads").rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--listen", "0.0.0.0:0"), "--insecure-listen"),
+        (("--listen", "192.0.2.1:0", "--insecure-listen"), "listen 192.0.2.1:0"),
+        (("--listen", "nonsense"), "write HOST:PORT"),
+        (("--listen", "127.0.0.1:99999"), "write HOST:PORT"),
+        (("--etcd", "nonsense"), "etcd endpoint"),
+        (("--payload-dir", "/proc/nowhere"), "payload folder"),
+    ],
+)
+def test_what_cannot_be_served_is_one_clear_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    command = [sys.executable, "-m", "outrider", "serve", "--listen", "127.0.0.1:0"]
+    command += ["--payload-dir", str(tmp_path / "payloads"), *options]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert 1 == done.returncode
+    assert "" == done.stdout
+    assert words in done.stderr
+    assert 1 == len(done.stderr.splitlines())
+
+
+def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path, etcd_server: EtcdServer) -> None:
+    with serving(tmp_path, "--etcd", f"127.0.0.1:{etcd_server.port}") as running:
+        taken = running.url.removeprefix("http://")
+        command = [sys.executable, "-m", "outrider", "serve", "--listen", taken, "--payload-dir", str(tmp_path / "p")]
+
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert 1 == done.returncode
+    assert "Address already in use" in done.stderr
+
+
+def test_other_machines_are_let_in_when_the_operator_insists(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    process = Process(tmp_path, "--listen", f"0.0.0.0:{port}", "--insecure-listen", "--etcd", "127.0.0.1:1")
+    try:
+        assert f"http://0.0.0.0:{port}" == process.url
+    finally:
+        process.stop()
+
+
+def test_status_watch_prints_again_when_something_changes_and_ends_well(
+    etcd_server: EtcdServer, cluster: Cluster, prefix: str
+) -> None:
+    below = prefix.rstrip("/")
+    store = open_store(cluster, below)
+    make_app(store)
+    be_alive(store, "web-1", NOON)
+    command = [sys.executable, "-m", "outrider", "status", APP, "--watch", "--prefix", below]
+    command += ["--etcd", f"127.0.0.1:{etcd_server.port}"]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    seen: list[str] = []
+    assert watching.stdout is not None
+    reader = threading.Thread(target=lambda: seen.extend(iter(watching.stdout.readline, "")))  # type: ignore[union-attr]
+    reader.start()
+    try:
+        eventually(lambda: any("web-1" in line for line in seen))
+        before = time.monotonic()
+        be_alive(store, "web-1", NOON, state="downloading", why="40 % of web.tar")
+        eventually(lambda: any("40 % of web.tar" in line for line in seen))
+
+        # Well before the ages are printed anew: a watch did it, not a poll.
+        assert time.monotonic() - before < REFRESH_S / 2
+        watching.send_signal(signal.SIGINT)
+        assert 0 == watching.wait(10)
+    finally:
+        watching.kill()
+        watching.wait()
+        reader.join()
+        watching.stdout.close()
