@@ -1,0 +1,215 @@
+"""The values behind the keys: JSON documents with a schema version, decoded strictly (design, section 5).
+
+A document from another schema version is refused with one clear line, never half understood. Times are aware UTC,
+written as RFC 3339.
+"""
+
+from datetime import datetime
+from typing import Literal, TypeVar
+
+import msgspec
+
+from outrider.core.errors import Conflict
+
+SCHEMA = 1
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """Base of every stored value. Unknown fields are tolerated: a newer writer may have added some."""
+
+    schema: int = SCHEMA
+
+
+class App(Document, frozen=True, kw_only=True):
+    """``apps/{app}``. ``id`` is a UUID in lower case, or a name."""
+
+    id: str
+    label: str
+    description: str = ""
+    created: datetime
+
+
+class Package(Document, frozen=True, kw_only=True):
+    """``apps/{app}/packages/{version}``.
+
+    Attributes:
+        url: Full address of the payload; None for a file stored by the service (served below its own address).
+        name: File name of the payload, the last part of its address.
+        sha1: Base64, 28 characters, for old Omaha clients; empty when unknown.
+        sha256: 64 lower-case hex digits.
+    """
+
+    app: str
+    version: str
+    url: str | None
+    name: str
+    size_bytes: int
+    sha1: str = ""
+    sha256: str
+    release_notes: str = ""
+    created: datetime
+
+
+class Channel(Document, frozen=True, kw_only=True):
+    """``apps/{app}/channels/{channel}``: a name that points at a package, or at none yet."""
+
+    app: str
+    name: str
+    version: str | None = None
+    publish: bool = False
+    created: datetime
+
+
+class Group(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}``: instances that follow one channel under one policy.
+
+    Attributes:
+        slots: Instances of the group that may swap at the same time.
+    """
+
+    app: str
+    id: str
+    label: str
+    channel: str
+    paused: bool = False
+    slots: int = 1
+    created: datetime
+
+
+class Target(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/target``: what the group's instances shall run.
+
+    Attributes:
+        version: None while the channel points at nothing.
+        sha256: Of the payload, 64 lower-case hex digits; empty without a version.
+        slots: How many instances may swap at once.
+    """
+
+    version: str | None
+    sha256: str = ""
+    paused: bool = False
+    slots: int = 1
+
+
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an instance's history: an Omaha event as it was reported."""
+
+    at: datetime
+    version: str
+    event: str
+    error_code: int = 0
+    request_id: str = ""
+
+
+class Instance(Document, frozen=True, kw_only=True):
+    """``instances/{app}/{instance}``: one row per sidekick or foreign Omaha client, as the service saw it last.
+
+    Attributes:
+        status: CoreUpdate's word: undefined, update-granted, error, complete, installed, downloaded, downloading,
+            on-hold.
+        history: Newest last, bounded by the service.
+    """
+
+    app: str
+    id: str
+    group: str
+    version: str
+    status: str = "undefined"
+    granted_version: str | None = None
+    error_code: int = 0
+    address: str = ""
+    alias: str = ""
+    oem: str = ""
+    first_seen: datetime
+    last_seen: datetime
+    history: tuple[Happening, ...] = ()
+
+
+class Presence(Document, frozen=True, kw_only=True):
+    """``presence/{app}/{group}/{instance}``: the sidekick's live state, gone when its lease ends.
+
+    Attributes:
+        state: Full dotted path of the chart's state.
+        why: What it waits for, in words for a person; empty when it waits for nothing.
+        target_revision: etcd revision of the last target the sidekick has seen.
+    """
+
+    instance: str
+    app: str
+    group: str
+    state: str
+    version: str
+    wanted: str | None = None
+    why: str = ""
+    url: str | None = None
+    since: datetime
+    target_revision: int = 0
+
+
+class Waiter(Document, frozen=True, kw_only=True):
+    """``turns/{scope}/queue/{instance}``, under the sidekick's lease. ``release``: the version it wants to run."""
+
+    instance: str
+    release: str
+    since: datetime
+
+
+class Slot(Document, frozen=True, kw_only=True):
+    """``turns/{scope}/slot/{n}``, without a lease: it outlives its owner, so that a crash can't free it.
+
+    Attributes:
+        update: Id of the update in the owner's journal: how a restarted sidekick knows the turn as its own.
+    """
+
+    instance: str
+    release: str
+    since: datetime
+    update: str
+
+
+class Poison(Document, frozen=True, kw_only=True):
+    """``poison/{app}/{version}``: a release proved bad, until an operator lifts it."""
+
+    version: str
+    sha256: str
+    instance: str
+    why: str
+    at: datetime
+
+
+class Command(Document, frozen=True, kw_only=True):
+    """``commands/{app}/{instance}``: an operator's word to one sidekick; the sidekick removes it when taken."""
+
+    verb: Literal["pause", "resume", "rollback", "retry"]
+    by: str
+    at: datetime
+
+
+class Summons(Document, frozen=True, kw_only=True):
+    """``summons/{app}/{instance}``: ask the update service again now."""
+
+    why: str
+
+
+D = TypeVar("D", bound=Document)
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def encode(document: Document) -> bytes:
+    """Write a document as one line of JSON with sorted keys."""
+    return _ENCODER.encode(document)
+
+
+def decode(kind: type[D], key: str, value: bytes) -> D:
+    """Read the document stored at ``key``.
+
+    Raises:
+        Conflict: not JSON, not this kind of document, or of another schema version.
+    """
+    try:
+        document = msgspec.json.decode(value, type=kind)
+    except msgspec.DecodeError as error:
+        raise Conflict(f"{key}: not a {kind.__name__.lower()} document: {error}") from error
+    if document.schema != SCHEMA:
+        raise Conflict(f"{key}: schema {document.schema}, this outrider reads {SCHEMA}; use the version that wrote it")
+    return document

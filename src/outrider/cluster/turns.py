@@ -1,0 +1,145 @@
+"""The queue and the slots of one scope as they are stored: read at one revision, and freed by an operator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from outrider.cluster.documents import Document, Slot, decode, encode
+from outrider.cluster.keys import Keys
+from outrider.cluster.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
+from outrider.core.errors import Conflict
+from outrider.core.slots import Holding, Waiting
+
+ACTIVITY_KEPT_S = 30 * 24 * 3600.0
+"""How long the record of an operator's release is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSlot:
+    """One slot key with what it says."""
+
+    number: int
+    entry: Entry
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Everything below ``turns/{scope}/`` as it was at ``revision``.
+
+    Attributes:
+        queue: Keys of the queue by instance: of those who wait and of those who hold a turn.
+        slots: Slot keys by number.
+    """
+
+    revision: int
+    queue: Mapping[str, Entry]
+    slots: Mapping[int, StoredSlot]
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        return tuple(
+            Waiting(
+                instance=instance,
+                key=entry.key,
+                create_revision=entry.create_revision,
+                mod_revision=entry.mod_revision,
+            )
+            for instance, entry in self.queue.items()
+        )
+
+    @property
+    def holding(self) -> tuple[Holding, ...]:
+        return tuple(
+            Holding(
+                number=number,
+                instance=stored.slot.instance,
+                create_revision=stored.entry.create_revision,
+                update=stored.slot.update,
+            )
+            for number, stored in self.slots.items()
+        )
+
+    def slot_of(self, instance: str) -> StoredSlot | None:
+        """The slot that ``instance`` holds, dirty or not; the lowest if somebody gave it several by hand."""
+        return next((stored for stored in self.slots.values() if stored.slot.instance == instance), None)
+
+
+def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
+    """Return the queue and the slots of ``scope``, in order of create revision and of number.
+
+    Raises:
+        Conflict: a slot key that outrider didn't write, or a newer outrider did. It might be a turn, so nobody may
+            take one before a person has looked.
+    """
+    listing = cluster.list(keys.turns(scope))
+    queue_prefix, slots_prefix = keys.queue(scope), keys.slots(scope)
+    queue: list[Entry] = []
+    slots: list[StoredSlot] = []
+    for entry in listing.entries:
+        if entry.key.startswith(queue_prefix):
+            queue.append(entry)
+        elif entry.key.startswith(slots_prefix):
+            slots.append(_stored_slot(entry, entry.key.removeprefix(slots_prefix)))
+    queue.sort(key=lambda entry: entry.create_revision)
+    slots.sort(key=lambda stored: stored.number)
+    return Scope(
+        revision=listing.revision,
+        queue={entry.key.removeprefix(queue_prefix): entry for entry in queue},
+        slots={stored.number: stored for stored in slots},
+    )
+
+
+def _stored_slot(entry: Entry, number: str) -> StoredSlot:
+    if not (number.isascii() and number.isdigit() and number == str(int(number))):
+        raise Conflict(f"{entry.key}: not a slot number; remove the key, it blocks the scope")
+    return StoredSlot(number=int(number), entry=entry, slot=decode(Slot, entry.key, entry.value))
+
+
+class Activity(Document, frozen=True, kw_only=True):
+    """One record below ``activity/{scope}/``: who freed which turn, and the slot as it was before."""
+
+    at: datetime
+    what: str
+    who: str
+    before: Slot
+
+
+def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int, *, who: str, at: datetime) -> None:
+    """End a turn that isn't ours, as an operator, and leave a record of it; all in one transaction.
+
+    The owner's key in the queue goes too: left alone it would make the owner, which doesn't wait, the first in line.
+
+    Args:
+        seen: What the operator was shown: the turn must still be the same, held or dirty as it was.
+        number: A slot that exists in ``seen``.
+        who: For the record.
+
+    Raises:
+        Conflict: the turn changed since it was read; nothing was done.
+    """
+    stored = seen.slots[number]
+    waiter_key = keys.waiter(scope, stored.slot.instance)
+    waiter = seen.queue.get(stored.slot.instance)
+    record = Activity(at=at, what=f"turn {number} of {scope} released by an operator", who=who, before=stored.slot)
+    lease = cluster.grant(ACTIVITY_KEPT_S)
+    ops: list[Op] = [
+        Delete(key=stored.entry.key),
+        Put(
+            key=f"{keys.activity(scope)}{at:%Y%m%dT%H%M%S.%fZ}-{stored.entry.create_revision}",
+            value=encode(record),
+            lease=lease,
+        ),
+    ]
+    if waiter is not None:
+        ops.append(Delete(key=waiter_key))
+    done = cluster.txn(
+        (
+            CreatedAt(key=stored.entry.key, revision=stored.entry.create_revision),
+            ModifiedAt(key=waiter_key, revision=waiter.mod_revision if waiter else 0),
+        ),
+        tuple(ops),
+    )
+    if not done.succeeded:
+        cluster.revoke(lease)
+        raise Conflict(f"turn {number} of {scope} changed meanwhile, nothing was done; look again: lock show {scope}")

@@ -1,0 +1,56 @@
+"""What the lock promises, checked on every revision of a store: from the promises, not with the code under test."""
+
+from outrider.cluster.documents import Slot, Target, decode
+from outrider.cluster.keys import Keys
+from outrider.cluster.seam import Changed, Entry
+
+KEYS = Keys()
+APP, GROUP, SCOPE = "shop", "web", "shop.web"
+TARGET = KEYS.target(APP, GROUP)
+TRAFFIC = KEYS.prefix + "/traffic/"
+
+
+def check_history(history: list[Changed], slots: int) -> int:
+    """Replay all revisions and assert P1, P2 and the order of the queue; returns the number of turns taken."""
+    state: dict[str, Entry] = {}
+    taken = 0
+    for revision in sorted({change.revision for change in history}):
+        before = dict(state)
+        changes = [change for change in history if change.revision == revision]
+        for change in changes:
+            if change.entry is None:
+                state.pop(change.key, None)
+            else:
+                state[change.key] = change.entry
+        turns = {key: _slot(entry) for key, entry in state.items() if key.startswith(KEYS.slots(SCOPE))}
+        budget = decode(Target, TARGET, state[TARGET].value).slots if TARGET in state else slots
+        assert len(turns) <= slots, f"revision {revision}: {sorted(turns)}"
+        owners = [turn.instance for turn in turns.values()]
+        assert len(set(owners)) == len(owners), f"revision {revision}: one instance with two turns"
+        for key in turns.keys() - before.keys():
+            taken += 1
+            assert len(turns) <= budget, f"revision {revision}: {len(turns)} turns, {budget} slots"
+            first = _first_in_line(before)
+            assert turns[key].instance == first, f"revision {revision}: {turns[key].instance} overtook {first}"
+        for change in changes:
+            if change.key.startswith(TRAFFIC) and change.entry is not None:
+                name, update = change.entry.value.decode().split()
+                assert KEYS.waiter(SCOPE, name) in state, f"revision {revision}: {name} wrote without a lease"
+                assert (name, update) in {(t.instance, t.update) for t in turns.values()}, (
+                    f"revision {revision}: {name} wrote without a turn"
+                )
+    return taken
+
+
+def _slot(entry: Entry) -> Slot:
+    return decode(Slot, entry.key, entry.value)
+
+
+def _first_in_line(state: dict[str, Entry]) -> str | None:
+    holders = {_slot(entry).instance for key, entry in state.items() if key.startswith(KEYS.slots(SCOPE))}
+    waiting = [
+        (entry.create_revision, key.removeprefix(KEYS.queue(SCOPE)))
+        for key, entry in state.items()
+        if key.startswith(KEYS.queue(SCOPE)) and key.removeprefix(KEYS.queue(SCOPE)) not in holders
+    ]
+    return min(waiting)[1] if waiting else None
