@@ -1,0 +1,176 @@
+"""What the fleet tells this instance through etcd: target, poison, summons, commands. Watches, never polls (P8).
+
+Each subject is read once, then watched from the revision after that; while etcd is away, both are tried again with
+back-off. An announcement is handed to the loop as an event; what it means is the chart's business.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable
+
+from loguru import logger
+
+from outrider.cluster.documents import Command, D, Poison, Summons, Target, decode
+from outrider.cluster.keys import Keys
+from outrider.cluster.seam import Changed, Cluster, Entry, Listing, ModifiedAt, Resynced, Watch, WatchEvent
+from outrider.cluster.seam import Delete as DeleteKey
+from outrider.core.errors import DriverError, OutriderError
+from outrider.core.events import (
+    Commanded,
+    OperatorPaused,
+    OperatorResumed,
+    OperatorRetried,
+    OperatorRolledBack,
+    PoisonChanged,
+    SummonsReceived,
+    TargetChanged,
+)
+from outrider.sidekick.worker import Post, now
+
+RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+
+
+class Subject:
+    """Follows one key or prefix: a whole listing first, then every change."""
+
+    def __init__(
+        self, cluster: Cluster, prefix: str, tell: Callable[[dict[str, Entry], int], None], *, exact: bool
+    ) -> None:
+        """``tell`` gets all entries by key and the store's revision, once at first and after every change."""
+        self._cluster, self._prefix, self._tell, self._exact = cluster, prefix, tell, exact
+        self._entries: dict[str, Entry] = {}
+        self._watch: Watch | None = None
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._begin, name="announcements", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(10.0)
+        if self._watch is not None:
+            self._watch.close()
+
+    def _begin(self) -> None:
+        delay_s = RETRY_MIN_S
+        while not self._closed.is_set():
+            try:
+                listing = self._cluster.list(self._prefix)
+            except DriverError as error:
+                logger.bind(error_kind=error.kind, cause=str(error), key=self._prefix).warning("etcd away")
+                self._closed.wait(delay_s)
+                delay_s = min(RETRY_MAX_S, delay_s * 2)
+                continue
+            self._replace(listing)
+            self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._deliver, exact=self._exact)
+            return
+
+    def _deliver(self, event: WatchEvent) -> None:
+        match event:
+            case Changed():
+                if event.entry is None:
+                    self._entries.pop(event.key, None)
+                else:
+                    self._entries[event.key] = event.entry
+                self._tell(dict(self._entries), event.revision)
+            case Resynced():
+                self._replace(event.listing)
+
+    def _replace(self, listing: Listing) -> None:
+        wanted = (entry for entry in listing.entries if not self._exact or entry.key == self._prefix)
+        self._entries = {entry.key: entry for entry in wanted}
+        self._tell(dict(self._entries), listing.revision)
+
+
+class Announcements:
+    """Follows everything that this instance must hear of."""
+
+    def __init__(self, cluster: Cluster, keys: Keys, *, app: str, group: str, instance: str, post: Post) -> None:
+        self._cluster, self._post = cluster, post
+        self._target, self._poisons = keys.target(app, group), keys.poisons(app)
+        self._summons, self._command = keys.summons(app, instance), keys.command(app, instance)
+        self._taken = 0
+        self._subjects: list[Subject] = []
+
+    def start(self, *, command_revision: int, default_slots: int) -> None:
+        """Begin; commands up to ``command_revision`` were taken before the restart and are only removed."""
+        self._taken, self._default_slots = command_revision, default_slots
+        for prefix, tell, exact in (
+            (self._target, self._tell_target, True),
+            (self._poisons, self._tell_poisons, False),
+            (self._summons, self._tell_summons, True),
+            (self._command, self._tell_command, True),
+        ):
+            self._subjects.append(Subject(self._cluster, prefix, tell, exact=exact))
+
+    def close(self) -> None:
+        for subject in self._subjects:
+            subject.close()
+
+    def consumed(self, event: Commanded) -> None:
+        """The command is in the journal: remove it from etcd."""
+        self._taken = max(self._taken, event.revision)
+        threading.Thread(target=self._remove_command, args=(event.revision,), daemon=True).start()
+
+    def _tell_target(self, entries: dict[str, Entry], revision: int) -> None:
+        entry = entries.get(self._target)
+        target = self._read(Target, entry) if entry is not None else None
+        if entry is None or target is None:
+            event = TargetChanged(at=now(), version=None, paused=False, slots=self._default_slots, revision=0)
+        else:
+            event = TargetChanged(
+                at=now(),
+                version=target.version,
+                paused=target.paused,
+                slots=target.slots,
+                revision=entry.mod_revision,
+            )
+        self._post(event)
+
+    def _tell_poisons(self, entries: dict[str, Entry], revision: int) -> None:
+        versions = {}
+        for key, entry in entries.items():
+            poison = self._read(Poison, entry)
+            versions[key.removeprefix(self._poisons)] = (
+                f"{poison.instance}: {poison.why}" if poison else "no reason kept"
+            )
+        self._post(PoisonChanged(at=now(), versions=versions))
+
+    def _tell_summons(self, entries: dict[str, Entry], revision: int) -> None:
+        entry = entries.get(self._summons)
+        summons = self._read(Summons, entry) if entry is not None else None
+        if summons is not None:
+            self._post(SummonsReceived(at=now(), why=summons.why))
+
+    def _tell_command(self, entries: dict[str, Entry], revision: int) -> None:
+        entry = entries.get(self._command)
+        command = self._read(Command, entry) if entry is not None else None
+        if entry is None or command is None:
+            return
+        if entry.mod_revision <= self._taken:
+            self._remove_command(entry.mod_revision)
+            return
+        logger.bind(verb=command.verb, by=command.by).info("command received")
+        match command.verb:
+            case "pause":
+                self._post(OperatorPaused(at=now(), revision=entry.mod_revision))
+            case "resume":
+                self._post(OperatorResumed(at=now(), revision=entry.mod_revision))
+            case "retry":
+                self._post(OperatorRetried(at=now(), revision=entry.mod_revision))
+            case "rollback":
+                self._post(OperatorRolledBack(at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex))
+
+    def _remove_command(self, revision: int) -> None:
+        try:
+            self._cluster.txn((ModifiedAt(key=self._command, revision=revision),), (DeleteKey(key=self._command),))
+        except DriverError as error:  # it is remembered as taken, and removed after the next restart at the latest
+            logger.bind(error_kind=error.kind, cause=str(error)).warning("command not removed")
+
+    @staticmethod
+    def _read(kind: type[D], entry: Entry) -> D | None:
+        """A document that can't be read is as good as absent, and a person must look."""
+        try:
+            return decode(kind, entry.key, entry.value)
+        except OutriderError as error:
+            logger.bind(error_kind=error.kind, cause=str(error)).error("document not understood")
+            return None

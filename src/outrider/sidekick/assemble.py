@@ -1,0 +1,244 @@
+"""Puts a sidekick together from settings, runs it, and takes it apart again."""
+
+import os
+from collections.abc import Mapping
+
+from loguru import logger
+
+from outrider.balancers import Balancer
+from outrider.balancers.drain import Drain
+from outrider.balancers.none import NoBalancer
+from outrider.balancers.registration import Registration
+from outrider.balancers.traefik import Traefik
+from outrider.cluster.etcd import connect
+from outrider.cluster.keys import Keys
+from outrider.cluster.lease import LeaseKeeper
+from outrider.cluster.lock import TurnLock
+from outrider.cluster.seam import Cluster, Endpoint, EtcdAddress
+from outrider.config import EtcdSettings, Settings
+from outrider.core.effects import Effect
+from outrider.core.events import AnyEvent, LockLost
+from outrider.core.memory import Memory
+from outrider.core.omaha import app_key
+from outrider.core.rules import make_rules
+from outrider.journal import Journal
+from outrider.notify import Notifier
+from outrider.outbox import Outbox
+from outrider.payload import PayloadStore
+from outrider.prober import Prober
+from outrider.runtimes.process import ProcessRuntime
+from outrider.sidekick.announcements import Announcements
+from outrider.sidekick.balancer_work import BalancerWork
+from outrider.sidekick.lock_work import LockWork
+from outrider.sidekick.loop import Sidekick
+from outrider.sidekick.presence import PresenceWriter
+from outrider.sidekick.probe_work import ProbeWork
+from outrider.sidekick.release_work import ReleaseWork
+from outrider.sidekick.report_work import ReportWork
+from outrider.sidekick.worker import Noun, Worker, now
+from outrider.sidekick.workload_work import WorkloadWork
+from outrider.statechart import load_sidekick_chart
+from outrider.upstream import Upstream
+
+STOP_WITHIN_S = 5.0
+_SLACK_S = 30.0
+"""The chart's deadline lies this much behind the driver's own: the driver's verdict is the better-worded one."""
+
+
+def etcd_address(settings: EtcdSettings) -> EtcdAddress:
+    """What ``[etcd]`` says, in the seam's terms."""
+    endpoints = []
+    for text in settings.endpoints:
+        host, _, port = text.removeprefix("http://").removeprefix("https://").rpartition(":")
+        endpoints.append(Endpoint(host=host, port=int(port)))
+    return EtcdAddress(
+        endpoints=tuple(endpoints),
+        ca_file=str(settings.ca_file) if settings.ca_file else None,
+        cert_file=str(settings.cert_file) if settings.cert_file else None,
+        key_file=str(settings.key_file) if settings.key_file else None,
+        user=settings.user or None,
+        password=settings.password.reveal() or None,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def delays(settings: Settings) -> Mapping[str, float]:
+    """Timers of the chart whose delay is the operator's: timer id -> seconds."""
+    drain_s = settings.drain.max_s + settings.drain.confirm_timeout_s + _SLACK_S
+    probe_s = settings.probe.deadline_s + _SLACK_S
+    stop_s = settings.process.stop_grace_s + _SLACK_S
+    return {
+        "poll": settings.service.poll_interval_s,
+        "poll-held": settings.service.poll_interval_s,
+        "check": settings.service.timeout_s * len(settings.service.urls) + _SLACK_S,
+        "download": settings.download.deadline_s + _SLACK_S,
+        "probe": probe_s,
+        "prove": probe_s,
+        "reprobe": probe_s,
+        "reprove": probe_s,
+        "drain": drain_s,
+        "undrain": drain_s,
+        "soak": settings.soak.duration_s,
+        "retire": stop_s,
+        "remove": stop_s,
+        "retreat": stop_s,
+        "replace": stop_s + 60.0,
+        "revert": stop_s,
+    }
+
+
+def first_memory(settings: Settings) -> Memory:
+    """What a sidekick knows before its first event."""
+    instance = settings.instance
+    return Memory(
+        instance=instance.id,
+        app=app_key(instance.app),
+        group=instance.group,
+        scope=settings.lock.scope,
+        strategy=instance.strategy,
+        at=now(),
+        allow_downgrade=instance.allow_downgrade,
+        slots=settings.lock.slots,
+    )
+
+
+def make_balancer(settings: Settings) -> tuple[Balancer, str]:
+    """The balancer that ``[instance] balancer`` names, and its name for the app's pool."""
+    match settings.instance.balancer:
+        case "traefik":
+            return Traefik(settings.traefik), settings.traefik.service
+        case "none":
+            return NoBalancer(), ""
+
+
+class Assembly:
+    """A sidekick with all that it needs."""
+
+    def __init__(self, settings: Settings, *, cluster: Cluster | None = None) -> None:
+        """Open the journal and the outbox, connect to nothing yet that could fail for being away.
+
+        Raises:
+            JournalError: the journal can't be opened, or another sidekick has it.
+            ConfigError: the journal is another instance's, or a setting can't work.
+            ChartError: the shipped chart is unsound.
+        """
+        instance, app = settings.instance, app_key(settings.instance.app)
+        chart = load_sidekick_chart()
+        rules = make_rules(
+            delays(settings), retry_min_s=settings.service.retry_min_s, retry_max_s=settings.service.retry_max_s
+        )
+        balancer, service = make_balancer(settings)
+        self._journal = Journal(instance.state_dir)
+        keys = Keys(settings.etcd.prefix)
+        self._cluster = cluster or connect(etcd_address(settings.etcd))
+        notifier = Notifier.from_environment(os.environ)
+        upstream = Upstream(
+            urls=settings.service.urls,
+            app_id=instance.app,
+            group=instance.group,
+            instance=instance.id,
+            alias=instance.alias,
+            timeout_s=settings.service.timeout_s,
+        )
+        self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
+        payloads = PayloadStore(instance.state_dir / "payloads", settings.download)
+        self._runtime = ProcessRuntime(settings.process, state_dir=instance.state_dir, instance=instance.id)
+        self._keeper = LeaseKeeper(
+            self._cluster, settings.lock.ttl_s, on_granted=self._lease_granted, on_lost=self._lease_lost
+        )
+        self._presence = PresenceWriter(
+            self._cluster, keys.presence(app, instance.group, instance.id), lambda: self._keeper.lease
+        )
+        self._lock_work = LockWork(
+            self._cluster,
+            keys,
+            TurnLock(self._cluster, keys, scope=settings.lock.scope, instance=instance.id, clock=now),
+            self._keeper,
+            app=app,
+            group=instance.group,
+            instance=instance.id,
+            post=self._post,
+        )
+        registration = Registration(
+            self._cluster, balancer, service=service, server_id=settings.traefik.server_id or instance.id
+        )
+        nouns: dict[str, Noun] = {
+            "lock": self._lock_work,
+            "workload": WorkloadWork(
+                self._runtime, payloads, stop_grace_s=settings.process.stop_grace_s, post=self._post
+            ),
+            "balancer": BalancerWork(
+                registration,
+                Drain(balancer, settings.drain),
+                keys,
+                instance=instance.id,
+                inflight_path=settings.drain.inflight_path,
+                post=self._post,
+            ),
+            "release": ReleaseWork(upstream, payloads, self._post),
+            "probe": ProbeWork(Prober(settings.probe), self._post),
+        }
+        self._workers = {name: Worker(name, noun, self._post, self._crash) for name, noun in nouns.items()}
+        self._announcements = Announcements(
+            self._cluster, keys, app=app, group=instance.group, instance=instance.id, post=self._post
+        )
+        reports = ReportWork(self._outbox.put, self._post)
+        self._sidekick = Sidekick(
+            chart,
+            rules,
+            first_memory(settings),
+            self._journal,
+            nouns={name: worker.submit for name, worker in self._workers.items()}
+            | {"report": reports.perform, "sidekick": _alarm},
+            show=self._presence.show,
+            consumed=self._announcements.consumed,
+            notifier=notifier,
+        )
+        self._settings, self._notifier = settings, notifier
+
+    def run(self) -> None:
+        """Work until ``stop``; then let go of everything, workloads excepted."""
+        try:
+            self._keeper.start()
+            self._announcements.start(
+                command_revision=self._sidekick.memory.command_revision, default_slots=self._settings.lock.slots
+            )
+            self._sidekick.run()
+        finally:
+            self._notifier.stopping()
+            self._close()
+
+    def stop(self) -> None:
+        """Let ``run`` end; safe in a signal handler."""
+        self._sidekick.stop()
+
+    def _close(self) -> None:
+        """A turn that is under way stays ours: its keys stay, dirty once the lease ends, and the journal knows."""
+        self._announcements.close()
+        for worker in self._workers.values():
+            worker.close(STOP_WITHIN_S)
+        self._presence.close()
+        self._keeper.close(revoke=True)
+        self._outbox.close(STOP_WITHIN_S)
+        self._runtime.close()
+        self._cluster.close()
+        self._journal.close()
+
+    def _post(self, event: AnyEvent) -> None:
+        self._sidekick.post(event)
+
+    def _crash(self, error: BaseException) -> None:
+        self._sidekick.crash(error)
+
+    def _lease_granted(self, lease: int) -> None:
+        self._presence.refresh()
+        pending = self._lock_work.take_pending()
+        if pending is not None:
+            self._workers["lock"].submit(*pending)
+
+    def _lease_lost(self, lease: int, why: str) -> None:
+        self._sidekick.post(LockLost(at=now(), why=why))
+
+
+def _alarm(effect: Effect, request: int | None) -> None:
+    logger.bind(cause=getattr(effect, "cause", "")).error("a person should look")

@@ -1,0 +1,62 @@
+"""Presence: this sidekick's live state in etcd, under its lease. For people and the web page; nobody decides by it."""
+
+import threading
+from collections.abc import Callable
+
+from loguru import logger
+
+from outrider.cluster.documents import Presence, encode
+from outrider.cluster.seam import Cluster, Put
+from outrider.core.errors import DriverError
+
+RETRY_S = 2.0
+
+
+class PresenceWriter:
+    """Writes the newest state, from a thread of its own; states that are overtaken meanwhile are skipped."""
+
+    def __init__(self, cluster: Cluster, key: str, lease: Callable[[], int | None]) -> None:
+        self._cluster, self._key, self._lease = cluster, key, lease
+        self._changed = threading.Condition()
+        self._newest: Presence | None = None
+        self._stale = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        self._thread.start()
+
+    def show(self, presence: Presence) -> None:
+        """Let the fleet see this from now on."""
+        with self._changed:
+            self._newest, self._stale = presence, True
+            self._changed.notify_all()
+
+    def refresh(self) -> None:
+        """Write again: there is a new lease, and the key went with the old one."""
+        with self._changed:
+            self._stale = self._newest is not None
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(10.0)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stale or self._closed)
+                if self._closed:
+                    return
+                presence, self._stale = self._newest, False
+            lease = self._lease()
+            if presence is None or lease is None:
+                continue  # refresh() comes with the next lease
+            try:
+                self._cluster.txn((), (Put(key=self._key, value=encode(presence), lease=lease),))
+            except DriverError as error:
+                logger.bind(error_kind=error.kind, cause=str(error)).debug("presence not written")
+                with self._changed:
+                    self._stale = True
+                    if self._changed.wait_for(lambda: self._closed, timeout=RETRY_S):
+                        return

@@ -1,0 +1,90 @@
+"""Seven instances, two slots, two hundred schedules: P1, P3 and P5 as properties of the real chart."""
+
+from functools import partial
+
+import pytest
+
+from tests.sim.fleet import Badness, Breach, Fleet
+
+SEEDS = range(200)
+
+
+def chunks(seeds: range, size: int) -> list[range]:
+    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
+
+
+def disturb(fleet: Fleet, crashes: int, lapses: int) -> None:
+    """Spread crashes and lost leases over the first minute."""
+    fleet.lost_answers = 0.02
+    for _ in range(crashes):
+        member, down_s = fleet.random.choice(fleet.members), fleet.random.uniform(0.1, 20.0)
+        fleet.at(fleet.random.uniform(0.0, 60.0), partial(fleet.crash, member, down_s))
+    for _ in range(lapses):
+        member = fleet.random.choice(fleet.members)
+        fleet.at(fleet.random.uniform(0.0, 60.0), partial(fleet.lose_lease, member))
+
+
+def all_on(fleet: Fleet, version: str) -> bool:
+    return fleet.at_rest() and set(fleet.versions()) == {version}
+
+
+def stopped_at(fleet: Fleet, version: str) -> bool:
+    return fleet.at_rest() and fleet.poison == {version}
+
+
+@pytest.mark.parametrize("seeds", chunks(SEEDS, 50), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_a_good_release_reaches_every_instance_and_never_more_than_slots_swap(seeds: range) -> None:
+    for seed in seeds:
+        fleet = Fleet(seed, strategy="stop-first" if seed % 2 else "start-first")
+        fleet.run(fleet.at_rest)
+        disturb(fleet, crashes=seed % 5, lapses=seed % 3)
+
+        fleet.promote("2.0.0")
+        fleet.run(partial(all_on, fleet, "2.0.0"))
+
+        assert {len(member.workloads) for member in fleet.members} == {1}, f"seed {seed}: something was left running"
+        assert fleet.most_slots <= 2
+        assert not fleet.poison, f"seed {seed}: a good release was condemned"
+
+
+@pytest.mark.parametrize("badness", ["refused", "unhealthy", "dies"])
+@pytest.mark.parametrize("seeds", chunks(range(66), 33), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_a_bad_release_stops_at_the_slots_and_everybody_comes_home(seeds: range, badness: Badness) -> None:
+    for seed in seeds:
+        fleet = Fleet(seed, strategy="stop-first" if seed % 2 else "start-first", bad={"3.0.0": badness})
+        fleet.run(fleet.at_rest)
+        disturb(fleet, crashes=seed % 3, lapses=seed % 2)
+
+        fleet.promote("3.0.0")
+        fleet.run(partial(stopped_at, fleet, "3.0.0"))
+
+        assert set(fleet.versions()) == {"1.0.0"}, f"seed {seed}: {fleet.versions()}"
+        assert len(fleet.touched["3.0.0"]) <= 2, f"seed {seed}: P5: {fleet.touched['3.0.0']}"
+        assert {len(member.workloads) for member in fleet.members} == {1}, f"seed {seed}: something was left running"
+
+
+def test_a_release_after_a_bad_one_is_rolled_out() -> None:
+    fleet = Fleet(1, bad={"3.0.0": "unhealthy"})
+    fleet.promote("3.0.0")
+    fleet.run(lambda: fleet.poison == {"3.0.0"} and fleet.at_rest())
+
+    fleet.promote("3.0.1")
+    fleet.run(lambda: fleet.at_rest() and set(fleet.versions()) == {"3.0.1"})
+
+    assert len(fleet.touched["3.0.0"]) <= 2
+
+
+def test_the_simulator_sees_a_broken_promise() -> None:
+    """A world whose lock gives one turn too many must not pass."""
+    fleet = Fleet(1)
+    fleet.run(fleet.at_rest)
+    fleet.promote("2.0.0")
+    fleet.slots_allowed = 3
+
+    def narrower() -> None:
+        fleet.slots_allowed = 2
+        fleet.check()
+
+    fleet.run(lambda: len(fleet.slots) == 3)
+    with pytest.raises(Breach, match="P1"):
+        narrower()

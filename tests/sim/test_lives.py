@@ -1,0 +1,53 @@
+"""Stop a sidekick after every single step of an update, restart it, and require the end of the undisturbed run."""
+
+import pytest
+
+from outrider.core.machine import Step
+from outrider.core.memory import Strategy
+from tests.sim.fleet import Badness, Fleet, Member
+
+
+class Stopped(Fleet):
+    """A fleet of one, killed right after its ``kill_at``-th step was journalled, before or after it acts."""
+
+    def __init__(self, kill_at: int, *, acts: bool, strategy: Strategy, badness: Badness) -> None:
+        self.count, self.kill_at, self.acts = 0, 10**9, acts
+        self.killed_in = ""
+        super().__init__(7, instances=1, slots=1, strategy=strategy, bad={"2.0.0": badness})
+        self.run(self.at_rest)
+        self.count, self.kill_at = 0, kill_at
+
+    def _settle(self, member: Member, step: Step) -> None:
+        if step.dropped:
+            return
+        self.count += 1
+        if self.count != self.kill_at:
+            super()._settle(member, step)
+            return
+        self.killed_in = step.target
+        if self.acts:
+            super()._settle(member, step)
+        else:
+            member.journal = (member.machine.snapshot(), member.machine.memory)
+        self.crash(member, 2.0)
+
+    def finish(self, badness: Badness) -> None:
+        self.promote("2.0.0")
+        wanted = "2.0.0" if badness == "none" else "1.0.0"
+        poison = set() if badness == "none" else {"2.0.0"}
+        self.run(lambda: self.at_rest() and self.versions() == [wanted] and self.poison == poison)
+        assert len(self.members[0].workloads) == 1, f"killed in {self.killed_in}: something was left running"
+
+
+@pytest.mark.parametrize("badness", ["none", "refused", "unhealthy", "dies"])
+@pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
+@pytest.mark.parametrize("acts", [False, True], ids=["before-acting", "after-acting"])
+def test_killed_after_any_step_it_ends_as_if_undisturbed(acts: bool, strategy: Strategy, badness: Badness) -> None:
+    whole = Stopped(10**9, acts=True, strategy=strategy, badness=badness)
+    whole.finish(badness)
+    assert whole.count >= 10, "the undisturbed update has at least ten steps"
+
+    for kill_at in range(1, whole.count + 1):
+        fleet = Stopped(kill_at, acts=acts, strategy=strategy, badness=badness)
+        fleet.finish(badness)
+        assert fleet.killed_in, f"step {kill_at} was never reached"
