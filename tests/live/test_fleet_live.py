@@ -1,0 +1,172 @@
+"""A real fleet on loopback: woken by watches, fenced after a pause, patient while etcd is away."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outrider.cluster.documents import Presence, decode
+from outrider.cluster.seam import Changed, WatchEvent
+from outrider.demo.example import build_package
+from outrider.demo.stage import APP_ID, CHANNEL, GROUP, Stage
+from outrider.journal import Record, read
+from tests.servers import etcd_binary
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.live
+CHECKOUT = Path(__file__).parents[2]
+
+
+class LiveStage(Stage):
+    """A stage with the words that tests need."""
+
+    def create(self, slots: int = 1) -> None:
+        self.outrider("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=live")
+        self.publish("1.0.0")
+        self.outrider(
+            *("group", "create", f"--app-id={APP_ID}", f"--group-id={GROUP}", f"--channel={CHANNEL}"),
+            *("--label=Production", f"--slots={slots}"),
+        )
+
+    def publish(self, version: str) -> None:
+        package = build_package(self.folder, version)
+        self.outrider("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}")
+        self.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
+
+    def presences(self) -> dict[str, Presence]:
+        listing = self.cluster.list(self.keys.presences(APP_ID))
+        found = (decode(Presence, entry.key, entry.value) for entry in listing.entries)
+        return {one.instance: one for one in found}
+
+    def all_on(self, version: str) -> bool:
+        at_rest = [one for one in self.presences().values() if (one.version, one.state) == (version, "idle.waiting")]
+        return len(at_rest) == len(self.instances)
+
+    def records(self, instance: str) -> list[Record]:
+        return read(self.state_dir(instance) / "journal.jsonl")
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveStage]:
+    monkeypatch.setenv("OUTRIDER_DEMO_ETCD", str(etcd_binary()))
+    stage = LiveStage(tmp_path, ["web-a", "web-b", "web-c"], environment={"PYTHONPATH": str(CHECKOUT)})
+    try:
+        yield stage
+    finally:
+        stage.stop()
+        shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def test_a_promoted_channel_wakes_every_idle_sidekick_by_its_watch(stage: LiveStage) -> None:
+    """
+    1. three sidekicks that would poll once an hour are idle
+    2. the channel is pointed at 2.0.0
+    3. each goes from idle to checking by the target's change, asked once, and no timer had a part in it
+    """
+    stage.start()
+    stage.create()
+    for instance in stage.instances:
+        stage.start_sidekick(instance)
+    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    before = {instance: stage.records(instance)[-1].number for instance in stage.instances}
+
+    stage.publish("2.0.0")
+    eventually(lambda: stage.all_on("2.0.0"), within_s=60, every_s=0.2)
+
+    for instance in stage.instances:
+        after = [record for record in stage.records(instance) if record.number > before[instance]]
+        checks = [record for record in after if record.target == "checking" and record.source != "checking"]
+        assert [("idle.waiting", "target.changed")] == [(record.source, record.event["name"]) for record in checks]
+        assert not [record for record in after if record.event["name"] == "poll.due"]
+    for program in stage.sidekicks.values():
+        program.stop(grace_s=20.0)
+        assert 0 == program.ended, "SIGTERM must be heard, whatever thread it comes to"
+    assert all(1 == len(stage.running(instance)) for instance in stage.instances), "instances outlive their sidekicks"
+
+
+def test_a_sidekick_stopped_longer_than_its_lease_lives_cannot_change_the_traffic(stage: LiveStage) -> None:
+    """
+    1. a sidekick with a turn stops (SIGSTOP) right before it switches the traffic, for longer than its lease lives
+    2. it goes on (SIGCONT) and sends the switch with the fence of the turn that it no longer holds: etcd refuses
+    3. it makes its turn valid again, and only under the new fence the traffic moves
+    """
+    stage.start()
+    stage.create()
+    stage.instances = ("web-a",)
+    stage.start_sidekick("web-a")
+    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    stage.sidekicks["web-a"].stop()
+    seen: list[WatchEvent] = []
+    prefix = "traefik/http/services/example/loadbalancer/servers/"
+    watch = stage.cluster.watch(prefix, stage.cluster.list(prefix).revision + 1, seen.append)
+    command = [sys.executable, "-m", "tests.live.killed_sidekick", "--config", str(stage.folder / "web-a.toml")]
+    command += ["--kill-at", "swapping.switching", "--stop", "--done", str(stage.folder / "stopped")]
+    program = stage.start_sidekick("web-a", command)
+
+    stage.publish("2.0.0")
+    eventually(lambda: (stage.folder / "stopped").exists(), within_s=60)
+    waiter = stage.keys.waiter(f"{APP_ID}.{GROUP}", "web-a")
+    eventually(lambda: stage.cluster.get(waiter) is None, within_s=30)
+    assert [] == seen, "nothing may have been written yet"
+    os.kill(program.pid, signal.SIGCONT)
+    eventually(lambda: stage.all_on("2.0.0"), within_s=60, every_s=0.2)
+
+    watch.close()
+    turns = [record.event["turn"] for record in stage.records("web-a") if record.event["name"] == "lock.acquired"]
+    old, new = turns[-2], turns[-1]
+    assert old["waiter_revision"] < new["waiter_revision"]
+    writes = [event.revision for event in seen if isinstance(event, Changed)]
+    assert writes, "the traffic has moved in the end"
+    assert min(writes) > new["waiter_revision"], "a write of the old turn was let through"
+
+
+def test_a_sidekick_that_starts_before_etcd_waits_for_it(stage: LiveStage) -> None:
+    """An outage at start is told in one line a time, loses nothing, and ends by itself."""
+    stage.start()
+    stage.create()
+    stage.instances = ("web-a",)
+    stage.start_sidekick("web-a")
+    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    stage.sidekicks["web-a"].stop()
+    assert 1 == len(stage.running("web-a")), "the instance goes on without its sidekick"
+    os.kill(stage.etcd.pid, signal.SIGSTOP)
+
+    program = stage.start_sidekick("web-a")
+    eventually(lambda: "etcd away" in program.log.read_text(), within_s=30)
+    assert program.ended is None
+    assert 1 == len(stage.running("web-a"))
+    os.kill(stage.etcd.pid, signal.SIGCONT)
+
+    stage.publish("2.0.0")
+    eventually(lambda: stage.all_on("2.0.0"), within_s=60, every_s=0.2)
+    assert "Traceback" not in program.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", APP_ID),
+        ("why", APP_ID, "web-a"),
+        ("lock", "show", "a.b"),
+        ("lock", "release", "a.b", "--slot", "0", "--yes"),
+    ],
+    ids=lambda arguments: "-".join(arguments[:2]),
+)
+def test_a_command_without_etcd_says_so_in_one_line(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "outrider", *arguments, "--etcd", "127.0.0.1:9"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert 1 == done.returncode
+    assert "" == done.stdout
+    assert 1 == len(done.stderr.strip().splitlines()), done.stderr
+    assert "127.0.0.1:9" in done.stderr
