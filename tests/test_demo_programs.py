@@ -66,19 +66,22 @@ class TestExample:
 
     def test_told_to_stop_it_finishes_what_is_under_way_and_ends_well(self, tmp_path: Path) -> None:
         app, url = run_app(tmp_path, "1.0.0")
-        texts: list[str] = []
-        slow = threading.Thread(target=lambda: texts.append(requests.get(f"{url}/slow/1", timeout=5).text))
-        with requests.Session() as idle:
-            idle.get(url, timeout=5)  # a kept connection, as Traefik has, must not hold it up
-            slow.start()
-            eventually(lambda: requests.get(f"{url}/inflight", timeout=5).text == "1\n")
+        try:
+            texts: list[str] = []
+            slow = threading.Thread(target=lambda: texts.append(requests.get(f"{url}/slow/1", timeout=5).text))
+            with requests.Session() as idle:
+                idle.get(url, timeout=5)  # a kept connection, as Traefik has, must not hold it up
+                slow.start()
+                eventually(lambda: requests.get(f"{url}/inflight", timeout=5).text == "1\n")
 
-            os.kill(app.pid, signal.SIGTERM)
-            eventually(lambda: not answers(url))
-            slow.join()
+                os.kill(app.pid, signal.SIGTERM)
+                eventually(lambda: not answers(url))
+                slow.join()
 
-            eventually(lambda: app.ended is not None)
-            assert 0 == app.ended
+                eventually(lambda: app.ended is not None)
+                assert 0 == app.ended
+        finally:
+            app.stop()
         assert texts[0].startswith("hello from 1.0.0")
 
     def test_a_package_is_the_same_bytes_each_time(self, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class Demo:
         turns = TurnWatch(stage.cluster, stage.keys, f"{APP_ID}.{GROUP}")
         try:
             self._say("the operator creates the app, as CoreOS' guide does")
-            self._command("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=The guide's example")
+            self._command("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=From the guide")
             self._publish("1.0.0")
             self._command(
                 *("group", "create", f"--app-id={APP_ID}", f"--group-id={GROUP}"),
