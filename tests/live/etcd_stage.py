@@ -46,14 +46,6 @@ def create(cluster: Cluster, key: str, value: bytes = b"x") -> None:
     eventually(done, within_s=30, every_s=0.05)
 
 
-def works(cluster: Cluster) -> bool:
-    try:
-        cluster.get("/")
-    except Unknown:
-        return False
-    return True
-
-
 @contextmanager
 def writing(cluster: Cluster, prefix: str, count: int) -> Iterator[list[str]]:
     """Write ``count`` keys in another thread, each once; the block gets the list of what was written so far."""

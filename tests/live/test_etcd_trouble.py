@@ -221,63 +221,70 @@ def test_a_listing_in_pages_is_of_one_revision(cluster: EtcdCluster) -> None:
     assert len(written) == 300
 
 
-def test_calls_and_watches_go_on_when_the_node_in_use_is_killed(nodes: EtcdNodes) -> None:
-    cluster, diary = connect(nodes.address()), Diary()
+@pytest.mark.parametrize(("role", "unknown"), [("follower", 1), ("leader", 2)])
+def test_calls_and_watches_go_on_when_the_node_in_use_is_killed(nodes: EtcdNodes, role: str, unknown: int) -> None:
+    """
+    The write that is under way may be unknown; one that wasn't sent goes to another node by itself. When the leader
+    dies, that other node may give one more write to the dead one.
+    """
+    used = member_that_is(role, nodes)
+    cluster, diary = connect(nodes.address(first=used)), Diary()
     watch = cluster.watch("/k/", 1, diary)
     outcomes: list[str] = []
     for number in range(30):
         if number == 10:
-            nodes.members[0].kill()
+            used.kill()
         outcomes.append(_try(cluster, f"/k/{number}"))
+    used.start()
 
-    nodes.members[0].start()
-
-    # the one that was under way may be unknown; a write that wasn't sent goes to another node by itself
-    assert outcomes.count("unknown") <= 1
-    assert outcomes[-15:] == ["done"] * 15
     stored = [entry.key for entry in sorted(cluster.list("/k/").entries, key=lambda entry: entry.mod_revision)]
     eventually(lambda: len(diary.events) >= len(stored))
-    assert stored == diary.keys()
     watch.close()
     cluster.close()
+    assert outcomes.count("unknown") <= unknown
+    assert outcomes[-15:] == ["done"] * 15
+    assert stored == diary.keys()
 
 
-def test_calls_and_watches_go_on_when_the_node_in_use_freezes(nodes: EtcdNodes) -> None:
-    """Writes: one unknown outcome. Reads: none. The watch: on another node within ten seconds, nothing lost."""
-    cluster, diary = connect(nodes.address()), Diary()
+@pytest.mark.parametrize("role", ["follower", "leader"])
+def test_calls_and_watches_go_on_when_the_node_in_use_freezes(nodes: EtcdNodes, role: str) -> None:
+    """Writes: two unknown outcomes at most. The watch: on another node within ten seconds, nothing lost."""
+    used = member_that_is(role, nodes)
+    cluster, diary = connect(nodes.address(first=used)), Diary()
     watch = cluster.watch("/k/", 1, diary)
     create(cluster, "/k/first")
     eventually(lambda: diary.events)
 
-    nodes.members[0].pause()
+    used.pause()
     paused = time.monotonic()
-    read_s = _seconds(lambda: cluster.get("/k/first"))
     outcomes = [_try(cluster, f"/k/{number}") for number in range(20)]
     stored = [entry.key for entry in sorted(cluster.list("/k/").entries, key=lambda entry: entry.mod_revision)]
     eventually(lambda: len(diary.events) >= len(stored), within_s=12)
     moved_s = time.monotonic() - paused
-    nodes.members[0].resume()
+    used.resume()
 
-    assert read_s < 3.0
-    assert outcomes.count("unknown") <= 1
-    assert outcomes[1:] == ["done"] * 19
-    assert stored == diary.keys()
-    assert moved_s < 10
     watch.close()
     cluster.close()
+    assert outcomes.count("unknown") <= (1 if role == "follower" else 2)
+    assert outcomes[2:] == ["done"] * 18
+    assert stored == diary.keys()
+    assert moved_s < 10
 
 
-def test_a_frozen_node_costs_a_write_at_most_one_unknown_outcome(nodes: EtcdNodes) -> None:
-    cluster = connect(nodes.address(timeout_s=1.0))
+def test_a_frozen_follower_costs_a_read_a_moment_and_no_error(nodes: EtcdNodes) -> None:
+    used = member_that_is("follower", nodes)
+    cluster = connect(nodes.address(first=used))
     create(cluster, "/k/first")
-    nodes.members[0].pause()
+    used.pause()
 
-    outcomes = [_try(cluster, f"/k/{number}") for number in range(20)]
-    nodes.members[0].resume()
-
-    assert outcomes[0] in ("unknown", "done")
-    assert outcomes[1:] == ["done"] * 19
+    began = time.monotonic()
+    found = [cluster.get("/k/first") for _ in range(50)]
+    took_s = time.monotonic() - began
+    used.resume()
     cluster.close()
+
+    assert None not in found
+    assert took_s < 2.5, "one share of the time limit, once"
 
 
 def test_a_member_without_the_others_is_not_believed(nodes: EtcdNodes) -> None:
@@ -379,7 +386,6 @@ def _try(cluster: EtcdCluster, key: str) -> str:
     return outcome
 
 
-def _seconds(call: object) -> float:
-    began = time.monotonic()
-    call()  # type: ignore[operator]
-    return time.monotonic() - began
+def member_that_is(role: str, nodes: EtcdNodes) -> EtcdServer:
+    leader = nodes.leader()
+    return leader if role == "leader" else next(member for member in nodes.members if member is not leader)

@@ -1,0 +1,50 @@
+"""What every test may ask for: a real etcd, a connection to it, a part of its keys that nobody else writes.
+
+Invariant at teardown of every test that talks to etcd: no thread of ours is left running.
+"""
+
+import threading
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from outrider.cluster.etcd import connect
+from outrider.cluster.seam import Cluster
+from tests.servers import EtcdServer
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="session")
+def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    """One real etcd for the whole run. Tests share it: write below ``prefix`` only, and leave it running."""
+    server = EtcdServer(tmp_path_factory.mktemp("etcd")).start().wait_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix of keys that no other test uses, with a slash at its end."""
+    return f"/test/{uuid.uuid4().hex[:12]}/"
+
+
+@pytest.fixture
+def no_thread_left() -> Iterator[None]:
+    """Fails when a thread of ours outlives the test."""
+    before = set(threading.enumerate())
+    yield
+    eventually(lambda: not our_threads(before) or pytest.fail(f"still running: {our_threads(before)}"), within_s=5)
+
+
+def our_threads(before: set[threading.Thread]) -> list[str]:
+    """Names of outrider's threads that run now and did not run ``before``."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("outrider") and t not in before]
+
+
+@pytest.fixture
+def cluster(etcd_server: EtcdServer, no_thread_left: None) -> Iterator[Cluster]:
+    """A connection to the shared etcd."""
+    connection = connect(etcd_server.address())
+    yield connection
+    connection.close()
