@@ -1,10 +1,12 @@
 """What all commands share: one group class that turns errors into one line, and the options that name the servers."""
 
+import functools
 import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import IO, Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -84,10 +86,53 @@ def main() -> None:
 
 
 def etcd_options(command: F) -> F:
-    """Add ``--etcd`` and ``--prefix``: for commands that read or write etcd themselves."""
+    """Add ``--prefix`` and the options that say where etcd is: the command gets them as ``prefix`` and ``etcd``.
+
+    ``etcd`` is an ``EtcdAddress``. The variables are those that set ``[etcd]`` of a sidekick.
+    """
+
+    @functools.wraps(command)
+    def with_address(
+        *arguments: Any,
+        etcd: str,
+        etcd_ca_file: Path | None,
+        etcd_cert_file: Path | None,
+        etcd_key_file: Path | None,
+        etcd_user: str,
+        etcd_password_file: Path | None,
+        **options: Any,
+    ) -> Any:
+        if (etcd_cert_file is None) != (etcd_key_file is None):
+            raise ConfigError("etcd: --etcd-cert-file and --etcd-key-file go together")
+        if bool(etcd_user) != (etcd_password_file is not None):
+            raise ConfigError("etcd: --etcd-user and --etcd-password-file go together")
+        address = EtcdAddress(
+            endpoints=parse_endpoints(etcd),
+            ca_file=str(etcd_ca_file) if etcd_ca_file else None,
+            cert_file=str(etcd_cert_file) if etcd_cert_file else None,
+            key_file=str(etcd_key_file) if etcd_key_file else None,
+            user=etcd_user or None,
+            password=_read_secret(etcd_password_file) if etcd_password_file else None,
+        )
+        return command(*arguments, etcd=address, **options)
+
+    file = click.Path(path_type=Path, dir_okay=False)
+    decorated: Any = with_address
     for option in (
         click.option(
             "--prefix", envvar="OUTRIDER_PREFIX", default="/outrider/v1", show_default=True, help="Key prefix."
+        ),
+        click.option(
+            "--etcd-password-file",
+            envvar="OUTRIDER_ETCD_PASSWORD_FILE",
+            type=file,
+            help="File with the user's password.",
+        ),
+        click.option("--etcd-user", envvar="OUTRIDER_ETCD_USER", default="", help="etcd user, when etcd has users."),
+        click.option("--etcd-key-file", envvar="OUTRIDER_ETCD_KEY_FILE", type=file, help="Client certificate's key."),
+        click.option("--etcd-cert-file", envvar="OUTRIDER_ETCD_CERT_FILE", type=file, help="Client certificate (PEM)."),
+        click.option(
+            "--etcd-ca-file", envvar="OUTRIDER_ETCD_CA_FILE", type=file, help="Authority of etcd (PEM); turns TLS on."
         ),
         click.option(
             "--etcd",
@@ -98,8 +143,15 @@ def etcd_options(command: F) -> F:
             help="etcd endpoints, HOST:PORT, separated by commas.",
         ),
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return cast(F, decorated)
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--etcd-password-file {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def server_option(command: F) -> F:
@@ -126,18 +178,18 @@ def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
     """
     endpoints = []
     for part in (piece.strip() for piece in text.split(",")):
-        host, _, port = part.removeprefix("http://").rpartition(":")
+        host, _, port = part.removeprefix("http://").removeprefix("https://").rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise ConfigError(f"etcd endpoint {part!r}: write HOST:PORT, for example 127.0.0.1:2379")
         endpoints.append(Endpoint(host=host, port=int(port)))
     return tuple(endpoints)
 
 
-def open_cluster(etcd: str) -> Cluster:
-    """Connect to the etcd that ``--etcd`` names."""
+def open_cluster(etcd: EtcdAddress) -> Cluster:
+    """Connect to the etcd that the command's options name."""
     from outrider.cluster.etcd import connect
 
-    return connect(EtcdAddress(endpoints=parse_endpoints(etcd)))
+    return connect(etcd)
 
 
 def echo_json(value: object, file: IO[str] | None = None) -> None:

@@ -9,7 +9,7 @@ import click
 from outrider.cli.common import Group, echo_json, echo_table, etcd_options, json_option, open_cluster
 from outrider.cluster.documents import Target, Waiter, decode
 from outrider.cluster.keys import Keys, check_part
-from outrider.cluster.seam import Cluster
+from outrider.cluster.seam import Cluster, EtcdAddress
 from outrider.cluster.turns import Scope, free_turn, read_scope
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.slots import TurnState, line, turns
@@ -27,7 +27,7 @@ def lock() -> None:
 @click.argument("scope")
 @etcd_options
 @json_option
-def show(scope: str, etcd: str, prefix: str, as_json: bool) -> None:
+def show(scope: str, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     """Show the turns of SCOPE and who waits for one, next one first.
 
     SCOPE is APP.GROUP unless the sidekicks are configured with another. A turn is free, held, or dirty: its sidekick
@@ -63,7 +63,7 @@ def show(scope: str, etcd: str, prefix: str, as_json: bool) -> None:
 @click.option("--slot", "number", required=True, type=click.IntRange(min=0), help="Number of the slot.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @etcd_options
-def release(scope: str, number: int, yes: bool, etcd: str, prefix: str) -> None:
+def release(scope: str, number: int, yes: bool, etcd: EtcdAddress, prefix: str) -> None:
     """End a turn of SCOPE that isn't free, so that the next instance in line may swap.
 
     The turn's owner can't write to shared state any more. Make sure first that its instance serves, or that you can do

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from outrider.cli.common import etcd_options, open_cluster
+from outrider.cluster.seam import EtcdAddress
 from outrider.core.errors import ConfigError
 
 
@@ -28,7 +29,7 @@ def serve(
     public_url: str | None,
     insecure_listen: bool,
     verbose: int,
-    etcd: str,
+    etcd: EtcdAddress,
     prefix: str,
 ) -> None:
     """Run the update service until SIGTERM.

@@ -9,7 +9,7 @@ import msgspec
 
 from outrider.cli.common import echo_json, echo_table, etcd_options, json_option, open_cluster
 from outrider.cluster.keys import Keys
-from outrider.cluster.seam import Cluster, WatchEvent
+from outrider.cluster.seam import Cluster, EtcdAddress, WatchEvent
 from outrider.service.nouns import Place, app_id_of
 from outrider.service.overview import GroupOverview, ago, explain, read_overviews
 from outrider.service.store import utc_now
@@ -25,7 +25,7 @@ REFRESH_S = 5.0
 @click.option("--watch", is_flag=True, help="Print again whenever something changes, until Ctrl-C.")
 @etcd_options
 @json_option
-def status(app: str, group: str | None, watch: bool, etcd: str, prefix: str, as_json: bool) -> None:
+def status(app: str, group: str | None, watch: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     """Show the instances of APP, what each does and waits for, and who holds a turn."""
     cluster = open_cluster(etcd)
     try:
@@ -43,7 +43,7 @@ def status(app: str, group: str | None, watch: bool, etcd: str, prefix: str, as_
 @click.argument("instance")
 @etcd_options
 @json_option
-def why(app: str, instance: str, etcd: str, prefix: str, as_json: bool) -> None:
+def why(app: str, instance: str, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     """Tell why INSTANCE of APP is where it is, and what it waits for."""
     cluster = open_cluster(etcd)
     try:
