@@ -46,6 +46,7 @@ class Wire:
         with self._lock:
             self._state = state
             broken = list(self._pairs) if break_all else []
+            self._pairs.difference_update(broken)  # what they hold back is lost, never sent late
             self._lock.notify_all()
         for pair in broken:
             self._break(pair)
@@ -87,6 +88,8 @@ class Wire:
             while passing := source.recv(65536):
                 with self._lock:
                     self._lock.wait_for(lambda: self._state != "frozen" or pair not in self._pairs)
+                    if pair not in self._pairs:
+                        break
                     swallowed = answers and self._state == "muted"
                 if not swallowed:
                     sink.sendall(passing)

@@ -132,15 +132,15 @@ def test_an_answer_after_the_deadline_does_not_bring_the_lease_back(
     keeper: LeaseKeeper, told: Told, client: FakeCluster, clock: ShiftedClock, store: FakeEtcd
 ) -> None:
     """
-    1. a keep-alive is under way, and its time runs out before it is answered
-    2. the answer comes, and says that the lease lives
+    1. a keep-alive is under way, and the time of the one before it runs out
+    2. the answer comes, and by its own sending time the lease could be relied on again
     3. the loss is told all the same, once; a new lease takes its place
     """
     first = keeper.lease
 
     def late(name: str, moment: Moment) -> None:
         if name == "keep_alive" and moment == "after":
-            clock.shift_s += TRUSTED_S
+            clock.shift_s += TRUSTED_S - RENEWED_S / 2
             client.trouble = None
 
     client.trouble = late
@@ -169,6 +169,33 @@ def test_after_a_loss_the_old_lease_is_revoked_before_a_new_one_is_granted(
     assert "/mine" not in store.entries
     assert [("granted", first), ("lost", first), ("granted", keeper.lease)] == told.news
     assert [keeper.lease] == list(store.leases)
+
+
+def test_nothing_is_given_back_or_asked_for_before_the_loss_was_told(
+    client: FakeCluster, told: Told, store: FakeEtcd
+) -> None:
+    """Whoever hears of a loss stops its work first, also when etcd answers again meanwhile."""
+    telling, go_on = threading.Event(), threading.Event()
+
+    def lost(lease: int, why: str) -> None:
+        telling.set()
+        go_on.wait(10)
+
+    keeper = LeaseKeeper(client, TTL_S, on_granted=told.granted, on_lost=lost)
+    keeper.start()
+    eventually(told.count(1))
+    client.hold()
+    assert telling.wait(10)
+    client.release()
+    began = time.monotonic()
+    eventually(lambda: time.monotonic() - began > RENEWED_S)
+
+    meanwhile = [name for name in client.calls if name != "keep_alive"]
+    go_on.set()
+
+    assert meanwhile == ["grant"], "the first one"
+    eventually(told.count(2))
+    keeper.close(revoke=True)
 
 
 def test_a_lease_that_etcd_has_ended_is_lost_at_the_next_keep_alive(
