@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from outrider.cluster.documents import Poison, Presence, decode
 from outrider.core.memory import Strategy
-from outrider.demo.example import build_package
-from outrider.demo.stage import APP_ID, CHANNEL, GROUP, QUICK, Stage, end_workloads
+from outrider.demo.stage import QUICK, end_workloads
+from tests.live.live_stage import LiveStage
 from tests.waiting import eventually
 
 CHECKOUT = Path(__file__).parents[2]
@@ -31,7 +30,7 @@ class Life:
         )
 
 
-class KilledStage(Stage):
+class KilledStage(LiveStage):
     """Instances whose sidekicks die as their lives say; slots for all of them."""
 
     def __init__(
@@ -55,21 +54,10 @@ class KilledStage(Stage):
 
     def bring_up(self) -> None:
         self.start()
-        self.outrider("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=kills")
-        self.publish("1.0.0")
-        self.outrider(
-            *("group", "create", f"--app-id={APP_ID}", f"--group-id={GROUP}", f"--channel={CHANNEL}"),
-            *("--label=Production", "--slots=50"),
-        )
+        self.create(slots=50)
         for instance in self.instances:
             self.start_sidekick(instance)
         eventually(lambda: self.nobody_died() and self.all_on("1.0.0"), within_s=90, every_s=0.3)
-
-    def publish(self, version: str, kind: str = "good") -> None:
-        healthy_answers = {"good": None, "unhealthy": 0, "souring": 3}[kind]  # three prove it healthy
-        package = build_package(self.folder, version, healthy_answers=healthy_answers)
-        self.outrider("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}")
-        self.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
 
     def arm(self) -> None:
         """From here on each sidekick is one that will be killed at the first of its states."""
@@ -116,15 +104,3 @@ class KilledStage(Stage):
     def end_workloads(self, instance: str) -> None:
         """Let the app end, as in a crash of its own."""
         end_workloads(self.state_dir(instance))
-
-    def presences(self) -> list[Presence]:
-        listing = self.cluster.list(self.keys.presences(APP_ID))
-        return [decode(Presence, entry.key, entry.value) for entry in listing.entries]
-
-    def all_on(self, version: str) -> bool:
-        at_rest = [one for one in self.presences() if one.version == version and one.state == "idle.waiting"]
-        return len(at_rest) == len(self.instances)
-
-    def poison(self) -> list[str]:
-        listing = self.cluster.list(self.keys.poisons(APP_ID))
-        return [decode(Poison, entry.key, entry.value).version for entry in listing.entries]

@@ -14,7 +14,7 @@ import requests
 from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, OUTRIDER
 from tests.file_server import Files
-from tests.live.test_fleet_live import LiveStage
+from tests.live.live_stage import LiveStage
 from tests.servers import etcd_binary
 from tests.waiting import eventually
 

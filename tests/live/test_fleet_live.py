@@ -10,45 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from outrider.cluster.documents import Presence, decode
 from outrider.cluster.seam import Changed, WatchEvent
-from outrider.demo.example import build_package
-from outrider.demo.stage import APP_ID, CHANNEL, GROUP, Stage
-from outrider.journal import Record, read
+from outrider.demo.stage import APP_ID, GROUP
+from tests.live.live_stage import LiveStage
 from tests.servers import etcd_binary
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.live
 CHECKOUT = Path(__file__).parents[2]
-
-
-class LiveStage(Stage):
-    """A stage with the words that tests need."""
-
-    def create(self, slots: int = 1) -> None:
-        self.outrider("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=live")
-        self.publish("1.0.0")
-        self.outrider(
-            *("group", "create", f"--app-id={APP_ID}", f"--group-id={GROUP}", f"--channel={CHANNEL}"),
-            *("--label=Production", f"--slots={slots}"),
-        )
-
-    def publish(self, version: str) -> None:
-        package = build_package(self.folder, version)
-        self.outrider("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}")
-        self.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
-
-    def presences(self) -> dict[str, Presence]:
-        listing = self.cluster.list(self.keys.presences(APP_ID))
-        found = (decode(Presence, entry.key, entry.value) for entry in listing.entries)
-        return {one.instance: one for one in found}
-
-    def all_on(self, version: str) -> bool:
-        at_rest = [one for one in self.presences().values() if (one.version, one.state) == (version, "idle.waiting")]
-        return len(at_rest) == len(self.instances)
-
-    def records(self, instance: str) -> list[Record]:
-        return read(self.state_dir(instance) / "journal.jsonl")
 
 
 @pytest.fixture

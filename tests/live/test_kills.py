@@ -7,18 +7,14 @@ from pathlib import Path
 import pytest
 
 from outrider.demo.stage import APP_ID, GROUP
-from outrider.journal import read
 from outrider.statechart import load_sidekick_chart
 from tests.live.killed_stage import KilledStage, Life
+from tests.live.live_stage import HEALTHY_ANSWERS
 from tests.live.test_kills_apart import APART
 from tests.servers import etcd_binary
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.live
-
-RELEASES = ("good", "unhealthy", "souring")
-"""``unhealthy`` never proves healthy; ``souring`` does, and turns bad under traffic."""
-
 
 START, STOP = "start-first", "stop-first"
 LIVES = (
@@ -74,7 +70,7 @@ def test_every_state_of_the_chart_has_its_kill() -> None:
 
 BATCHES = [
     pytest.param(release, strategy, odd_acts, id=f"{release}-{strategy}-{'b' if odd_acts else 'a'}")
-    for release in RELEASES
+    for release in HEALTHY_ANSWERS
     for strategy in (START, STOP)
     # the second half of the matrix, with before and after exchanged, runs when it is asked for
     for odd_acts in ((False, True) if os.environ.get("OUTRIDER_TEST_KILLS") == "all" else (False,))
@@ -107,7 +103,7 @@ def test_a_kill_in_any_state_is_mended_by_a_restart_alone(
         assert ([] if release == "good" else ["2.0.0"]) == stage.poison()
         assert () == stage.cluster.list(stage.keys.turns(f"{APP_ID}.{GROUP}")).entries
         for instance in stage.instances:
-            records = read(stage.state_dir(instance) / "journal.jsonl")
+            records = stage.records(instance)
             assert records[-1].memory["running"]["release"]["version"] == wanted
             assert 1 == len(stage.running(instance)), f"{instance}: {stage.running(instance)}"
     finally:

@@ -11,7 +11,6 @@ import pytest
 
 from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, QUICK
-from outrider.journal import read
 from tests.file_server import Files
 from tests.live.killed_stage import KilledStage, Life
 from tests.servers import etcd_binary
@@ -60,7 +59,7 @@ def killed_and_ends(stage: KilledStage, version: str, state: str = "idle.waiting
 def ends(stage: KilledStage, version: str, state: str = "idle.waiting") -> None:
     def at_rest() -> bool:
         stage.restart_the_dead()
-        return [(one.version, one.state) for one in stage.presences()] == [(version, state)]
+        return [(one.version, one.state) for one in stage.presences().values()] == [(version, state)]
 
     eventually(at_rest, within_s=60, every_s=0.2)
     assert 1 == len(stage.running(stage.instances[0]))
@@ -77,7 +76,7 @@ def publish_from(stage: KilledStage, version: str, files: Files, size: int, sha2
 
 def has_reached(stage: KilledStage, state: str) -> bool:
     """Whether the update to 2.0.0 has come so far, by the journal: etcd may be away."""
-    records = read(stage.state_dir(stage.instances[0]) / "journal.jsonl")
+    records = stage.records(stage.instances[0])
     updates = [
         record for record in records if (record.memory["candidate"] or {}).get("release", {}).get("version") == "2.0.0"
     ]

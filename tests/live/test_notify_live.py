@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.test_fleet_live import LiveStage
+from tests.live.live_stage import LiveStage
 from tests.servers import etcd_binary
 from tests.waiting import eventually
 

@@ -1,0 +1,48 @@
+"""A stage with the words that the live tests need."""
+
+from outrider.cluster.documents import Poison, Presence, decode
+from outrider.demo.example import build_package
+from outrider.demo.stage import APP_ID, CHANNEL, GROUP, Stage
+from outrider.journal import Record, read
+
+HEALTHY_ANSWERS = {"good": None, "unhealthy": 0, "souring": 3}
+"""Kinds of releases. ``unhealthy`` never proves healthy; ``souring`` does, by three answers, and then turns bad."""
+
+
+class LiveStage(Stage):
+    """Creates the app, publishes releases, and says where the fleet is."""
+
+    def create(self, slots: int = 1) -> None:
+        """The app on 1.0.0, with one group."""
+        self.outrider("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=live")
+        self.publish("1.0.0")
+        self.outrider(
+            *("group", "create", f"--app-id={APP_ID}", f"--group-id={GROUP}", f"--channel={CHANNEL}"),
+            *("--label=Production", f"--slots={slots}"),
+        )
+
+    def publish(self, version: str, kind: str = "good") -> None:
+        """Make a package and point the channel at it."""
+        package = build_package(self.folder, version, healthy_answers=HEALTHY_ANSWERS[kind])
+        self.outrider("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}")
+        self.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
+
+    def presences(self) -> dict[str, Presence]:
+        """Every sidekick's live state, by instance."""
+        listing = self.cluster.list(self.keys.presences(APP_ID))
+        found = (decode(Presence, entry.key, entry.value) for entry in listing.entries)
+        return {one.instance: one for one in found}
+
+    def all_on(self, version: str) -> bool:
+        """Whether all instances run ``version`` and are at rest."""
+        at_rest = [one for one in self.presences().values() if (one.version, one.state) == (version, "idle.waiting")]
+        return len(at_rest) == len(self.instances)
+
+    def poison(self) -> list[str]:
+        """Versions that are marked bad."""
+        listing = self.cluster.list(self.keys.poisons(APP_ID))
+        return [decode(Poison, entry.key, entry.value).version for entry in listing.entries]
+
+    def records(self, instance: str) -> list[Record]:
+        """The journal of ``instance``."""
+        return read(self.state_dir(instance) / "journal.jsonl")
