@@ -14,6 +14,7 @@ from outrider.core.effects import (
     ReclaimLock,
     ReportResult,
     RestoreBalancer,
+    ReturnBalancer,
     SwitchBalancer,
 )
 from outrider.core.machine import Machine, Perform, StartTimer, Step
@@ -367,3 +368,19 @@ def test_an_older_version_is_taken_only_where_that_is_allowed() -> None:
         sidekick = Sidekick(allow_downgrade=allowed).come_up()
         sidekick.promote("0.9.0")
         assert state == sidekick.answer("release.check", ev.ReleaseFound, **offer).target
+
+
+def test_an_app_that_comes_up_at_another_port_may_overwrite_its_former_address() -> None:
+    """
+    1. the machine was down, and somebody else has the port now
+    2. the app is started at another one; the balancer's entry still names the former
+    3. coming back, the sidekick knows that address for its own
+    """
+    sidekick = Sidekick().come_up()
+    sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="gone")
+    sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url="http://one:2")
+
+    step = sidekick.answer("probe.confirm", ev.ProbePassed, url="http://one:2")
+
+    assert "http://one:2" == effect(step, ReturnBalancer).url
+    assert {"http://one", "http://one:2"} == set(effect(step, ReturnBalancer).replacing)

@@ -36,7 +36,7 @@ def _url(installed: Installed | None) -> str | None:
 def _former_urls(memory: Memory) -> tuple[str, ...]:
     """Addresses that may stand in the balancer's entry and are ours."""
     known = (memory.running, memory.candidate, memory.previous, memory.leftover)
-    return tuple(dict.fromkeys(one.url for one in known if one is not None and one.url))
+    return tuple(dict.fromkeys([*(one.url for one in known if one is not None and one.url), *memory.former_urls]))
 
 
 @effect(do.AcquireLock)

@@ -120,6 +120,8 @@ class Memory:
         command_revision: etcd revision of the last operator's command that was taken.
         held_reason: What the update service said when it held us back.
         progress: Share of the payload on disk, 0 to 1.
+        former_urls: Addresses that a workload of ours had before it was started again, the newest last: one of them
+            may still stand in the balancer's entry, and is ours to overwrite.
     """
 
     instance: str
@@ -159,3 +161,4 @@ class Memory:
     held_reason: str = ""
     place: Place | None = None
     progress: float = 0.0
+    former_urls: tuple[str, ...] = ()

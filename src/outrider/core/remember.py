@@ -63,6 +63,9 @@ EVENT_NAMES = frozenset(EVENT_TYPES)
 # Omaha error codes that update_engine and Nebraska know by name (reference: omaha.md, 2.3)
 TRANSFER, UNVERIFIED, ROLLED_BACK = 9, 12, 44
 
+FORMER_URLS = 8
+"""More restarts on other ports than that, without once reaching the balancer, don't happen to a living machine."""
+
 _TIMER_TROUBLE: dict[str, Fault] = {
     "check.expired": Fault(blame="world", cause="the update service did not answer in time", error_code=ROLLED_BACK),
     "download.expired": Fault(blame="world", cause="the download took too long", error_code=TRANSFER),
@@ -218,9 +221,13 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
     match event:
         case WorkloadStarted():
             if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
-                return replace(memory, candidate=replace(memory.candidate, url=event.url), candidate_fallen=False)
+                candidate = replace(memory.candidate, url=event.url)
+                return replace(
+                    _moved(memory, memory.candidate.url, event.url), candidate=candidate, candidate_fallen=False
+                )
             if memory.running is not None and memory.running.workload_id == event.workload_id:
-                return replace(memory, running=replace(memory.running, url=event.url))
+                running = replace(memory.running, url=event.url)
+                return replace(_moved(memory, memory.running.url, event.url), running=running)
             return memory
         case WorkloadExited():
             if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
@@ -235,6 +242,14 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
             return replace(memory, leftover=None)
         case _:
             assert_never(event)
+
+
+def _moved(memory: Memory, before: str, after: str) -> Memory:
+    """A port may be taken by somebody else while a workload is down."""
+    if not before or before == after:
+        return memory
+    former = tuple(url for url in memory.former_urls if url not in (before, after))
+    return replace(memory, former_urls=(*former, before)[-FORMER_URLS:])
 
 
 def _release(
