@@ -1,5 +1,7 @@
 """The journal keeps every step, whatever happens to the process or the disk."""
 
+import errno
+import os
 import resource
 import subprocess
 import sys
@@ -116,6 +118,27 @@ def test_the_file_is_rotated_and_the_last_record_stays(tmp_path: Path, monkeypat
     older = read(tmp_path / "journal.1.jsonl")
     assert older[-1].number == read(again.path)[0].number, "the story has no gap"
     again.close()
+
+
+def test_a_rotation_that_fails_loses_nothing_and_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outrider.journal, "ROTATE_BYTES", 1000)
+    journal = Journal(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "link", full)
+        for number in range(1, 10):
+            journal.append(record(number, size=300))
+
+    assert list(range(1, 10)) == [one.number for one in read(journal.path)]
+    assert ["journal.jsonl"] == [path.name for path in tmp_path.iterdir()]
+    journal.append(record(10, size=300))
+    journal.close()
+    assert [10] == [one.number for one in read(journal.path)]
 
 
 FULL = """

@@ -5,6 +5,7 @@ where this sidekick is (state, memory, open requests); the lines before it are i
 crash or a full disk was never acted upon, so it is dropped on opening.
 """
 
+import contextlib
 import os
 import zlib
 from datetime import datetime
@@ -146,24 +147,34 @@ class Journal:
         self._size += len(line)
         self.last = record
         if self._size > ROTATE_BYTES:
-            self._rotate(line)
+            with contextlib.suppress(OSError):  # the record is on disk: a full one puts this off to the next
+                self._rotate(line)
 
     def _rotate(self, line: bytes) -> None:
         """Begin a new file with the last record; the rename decides, so a crash leaves either the old or the new."""
         fresh = self.path.with_suffix(".new")
         fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        os.write(fd, line)
-        os.fsync(fd)
-        _lock(fd, fresh)
-        older = self.path.with_suffix(".1.jsonl")
-        older.unlink(missing_ok=True)
-        os.link(self.path, older)
-        fresh.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(fd, line[written:])
+            os.fsync(fd)
+            _lock(fd, fresh)
+            older = self.path.with_suffix(".1.jsonl")
+            older.unlink(missing_ok=True)
+            os.link(self.path, older)
+            fresh.replace(self.path)
+        except OSError:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
+            raise
         os.close(self._fd)
         self._fd, self._size = fd, len(line)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outrider.core import hierarchy
-from outrider.core.chart import Chart, ChartError, load_chart
+from outrider.core.chart import Chart, ChartError, RaiseEvent, load_chart
 from outrider.core.machine import Hierarchy, Machine
 from outrider.statechart import find_sidekick_chart, load_sidekick_chart, read_chart_file
 
@@ -76,7 +76,9 @@ def walk_random_charts(seeds: Iterable[int]) -> Counter[str]:
 def test_the_sidekicks_chart_does_the_same_as_in_another_engine(seed: int) -> None:
     chart, source = load_sidekick_chart(), read_chart_file(find_sidekick_chart())
     timers = {timer.event for _, timer in chart.contents() if hasattr(timer, "timer") and hasattr(timer, "event")}
-    news = tuple(sorted(event for event in chart.events - timers if not event.startswith("done.state.")))
+    # what the chart raises itself comes with no news: the oracle would be told of guards that our memory isn't
+    raised = {item.event for _, item in chart.contents() if isinstance(item, RaiseEvent)}
+    news = tuple(sorted(event for event in chart.events - timers - raised if not event.startswith("done.state.")))
 
     seen = compare(chart, source, news, seed, walks=3, events=200)
 

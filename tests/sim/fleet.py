@@ -104,6 +104,12 @@ class Fleet:
         self.at(self.random.uniform(0.0, 3.0), lambda: self._lapse(member, lease))  # unless a new one replaced it
         self.at(down_s, lambda: self._restart(member))
 
+    def reboot(self, member: Member, down_s: float) -> None:
+        """The whole machine: what ran on it is gone, and will answer at other addresses."""
+        member.deserted.update(member.workloads)
+        member.workloads.clear()
+        self.crash(member, down_s)
+
     def lose_lease(self, member: Member) -> None:
         """The lease lapses under a living sidekick; a new one follows."""
         if not member.up or member.leased is None:
@@ -159,7 +165,7 @@ class Fleet:
 
     def _member(self, name: str) -> Member:
         release = Release(version="1.0.0", urls=("http://x/1",), sha256="0" * 64, size_bytes=1)
-        running = Installed(release=release, workload_id=f"{name}-first", url=f"http://{name}-first")
+        running = Installed(release=release, workload_id=f"{name}-first", url=f"http://{name}-first:0")
         memory = Memory(
             instance=name, app="app", group="g", scope="app.g", strategy=self.strategy, at=EPOCH, running=running,
             slots=self.slots_allowed,
@@ -360,9 +366,8 @@ class Fleet:
     def _die(self, member: Member, url: str) -> None:
         if member.workloads.pop(url, None) is not None:
             member.deserted.add(url)
-            life = member.life
-            name = url.removeprefix("http://")
-            self._tell(member, life, ev.WorkloadExited(at=self._at(), workload_id=name, status="exit 1"))
+            event = ev.WorkloadExited(at=self._at(), workload_id=_id_of(url), status="exit 1")
+            self._tell(member, member.life, event)
 
     def _perform_lock(self, member: Member, life: int, effect: Any, request: int | None) -> ev.AnyEvent | None:
         at = self._at()
@@ -412,9 +417,8 @@ class Fleet:
                     return ev.WorkloadAbsent(at=at, request=request)
                 return self._run(member, effect.installed, request)
             case do.TidyWorkload():
-                keep = {f"http://{name}" for name in effect.keep}
-                for url in [url for url in member.workloads if url not in keep]:
-                    del member.workloads[url]
+                for name in {_id_of(url) for url in member.workloads}.difference(effect.keep):
+                    _end(member, name)
                 return None
             case do.StartWorkload():
                 return self._run(member, effect.installed, request)
@@ -423,13 +427,13 @@ class Fleet:
                 if isinstance(effect, do.RevertWorkload):
                     gone, come = come, gone
                 if gone is not None:
-                    member.workloads.pop(f"http://{gone.workload_id}", None)
+                    _end(member, gone.workload_id)
                 if come is None:
                     return ev.WorkloadAbsent(at=at, request=request)
                 return self._run(member, come, request)
             case do.RetireWorkload() | do.RemoveWorkload():
                 if effect.installed is not None:
-                    member.workloads.pop(f"http://{effect.installed.workload_id}", None)
+                    _end(member, effect.installed.workload_id)
                 if isinstance(effect, do.RetireWorkload):
                     return ev.WorkloadRetired(at=at, request=request)
                 return ev.WorkloadRemoved(at=at, request=request)
@@ -445,7 +449,10 @@ class Fleet:
         self.touched.setdefault(version, set()).add(member.name)
         if self.bad.get(version) == "refused":
             return ev.WorkloadFailed(at=self._at(), request=request, blame="release", cause="no such command")
-        url = f"http://{installed.workload_id}"
+        url = next((url for url in member.workloads if _id_of(url) == installed.workload_id), None)
+        if url is None:
+            self._count += 1
+            url = f"http://{installed.workload_id}:{self._count}"
         member.workloads[url] = version
         return ev.WorkloadStarted(at=self._at(), request=request, workload_id=installed.workload_id, url=url)
 
@@ -467,9 +474,20 @@ class Fleet:
                 return ev.BalancerLeft(at=at, request=request)
             case do.JoinBalancer() | do.ReturnBalancer():
                 if effect.url is not None:
+                    if member.entry not in (None, effect.url, *effect.replacing):
+                        return ev.BalancerRefused(at=at, request=request, cause=f"{member.entry} isn't ours")
                     member.entry = effect.url
                 return ev.BalancerJoined(at=at, request=request)
             case do.DrainBalancer() | do.UndrainBalancer():
                 return ev.BalancerDrained(at=at, request=request, how="asked")
             case _:
                 raise AssertionError(effect)
+
+
+def _id_of(url: str) -> str:
+    return url.removeprefix("http://").rpartition(":")[0]
+
+
+def _end(member: Member, workload_id: str) -> None:
+    for url in [url for url in member.workloads if _id_of(url) == workload_id]:
+        del member.workloads[url]

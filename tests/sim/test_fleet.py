@@ -14,11 +14,12 @@ def chunks(seeds: range, size: int) -> list[range]:
 
 
 def disturb(fleet: Fleet, crashes: int, lapses: int) -> None:
-    """Spread crashes and lost leases over the first minute."""
+    """Spread crashes, of sidekicks and of whole machines, and lost leases over the first minute."""
     fleet.lost_answers = 0.02
     for _ in range(crashes):
         member, down_s = fleet.random.choice(fleet.members), fleet.random.uniform(0.1, 20.0)
-        fleet.at(fleet.random.uniform(0.0, 60.0), partial(fleet.crash, member, down_s))
+        crash = fleet.random.choice((fleet.crash, fleet.reboot))
+        fleet.at(fleet.random.uniform(0.0, 60.0), partial(crash, member, down_s))
     for _ in range(lapses):
         member = fleet.random.choice(fleet.members)
         fleet.at(fleet.random.uniform(0.0, 60.0), partial(fleet.lose_lease, member))

@@ -8,10 +8,15 @@ from tests.sim.fleet import Badness, Fleet, Member
 
 
 class Stopped(Fleet):
-    """A fleet of one, killed right after its ``kill_at``-th step was journalled, before or after it acts."""
+    """A fleet of one, killed right after its ``kill_at``-th step was journalled, before or after it acts.
 
-    def __init__(self, kill_at: int, *, acts: bool, strategy: Strategy, badness: Badness) -> None:
-        self.count, self.kill_at, self.acts = 0, 10**9, acts
+    With ``reboots`` it isn't the sidekick alone that ends then, but all that runs on its machine.
+    """
+
+    def __init__(
+        self, kill_at: int, *, acts: bool, strategy: Strategy, badness: Badness, reboots: bool = False
+    ) -> None:
+        self.count, self.kill_at, self.acts, self.reboots = 0, 10**9, acts, reboots
         self.killed_in = ""
         super().__init__(7, instances=1, slots=1, strategy=strategy, bad={"2.0.0": badness})
         self.run(self.at_rest)
@@ -29,7 +34,10 @@ class Stopped(Fleet):
             super()._settle(member, step)
         else:
             member.journal = (member.machine.snapshot(), member.machine.memory)
-        self.crash(member, 2.0)
+        if self.reboots:
+            self.reboot(member, 2.0)
+        else:
+            self.crash(member, 2.0)
 
     def finish(self, badness: Badness) -> None:
         self.promote("2.0.0")
@@ -42,12 +50,15 @@ class Stopped(Fleet):
 @pytest.mark.parametrize("badness", ["none", "refused", "unhealthy", "dies"])
 @pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
 @pytest.mark.parametrize("acts", [False, True], ids=["before-acting", "after-acting"])
-def test_killed_after_any_step_it_ends_as_if_undisturbed(acts: bool, strategy: Strategy, badness: Badness) -> None:
+@pytest.mark.parametrize("reboots", [False, True], ids=["sidekick", "machine"])
+def test_killed_after_any_step_it_ends_as_if_undisturbed(
+    reboots: bool, acts: bool, strategy: Strategy, badness: Badness
+) -> None:
     whole = Stopped(10**9, acts=True, strategy=strategy, badness=badness)
     whole.finish(badness)
     assert whole.count >= 10, "the undisturbed update has at least ten steps"
 
     for kill_at in range(1, whole.count + 1):
-        fleet = Stopped(kill_at, acts=acts, strategy=strategy, badness=badness)
+        fleet = Stopped(kill_at, acts=acts, strategy=strategy, badness=badness, reboots=reboots)
         fleet.finish(badness)
         assert fleet.killed_in, f"step {kill_at} was never reached"

@@ -120,8 +120,8 @@ class Memory:
         command_revision: etcd revision of the last operator's command that was taken.
         held_reason: What the update service said when it held us back.
         progress: Share of the payload on disk, 0 to 1.
-        former_urls: Addresses that a workload of ours had before it was started again, the newest last: one of them
-            may still stand in the balancer's entry, and is ours to overwrite.
+        former_urls: Addresses that a workload of ours had before it was started again, since the balancer's entry was
+            last written: one of them may still stand there, and is ours to overwrite.
     """
 
     instance: str

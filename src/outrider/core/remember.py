@@ -64,7 +64,7 @@ EVENT_NAMES = frozenset(EVENT_TYPES)
 TRANSFER, UNVERIFIED, ROLLED_BACK = 9, 12, 44
 
 FORMER_URLS = 8
-"""More restarts on other ports than that, without once reaching the balancer, don't happen to a living machine."""
+"""Kept of an app that is started again and again: the first, which the entry was written with, and the last."""
 
 _TIMER_TROUBLE: dict[str, Fault] = {
     "check.expired": Fault(blame="world", cause="the update service did not answer in time", error_code=ROLLED_BACK),
@@ -138,6 +138,8 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return replace(
                 memory, fallen=memory.running is not None, restarts=restarts, turn_held=False, trouble=trouble
             )
+        case BalancerSwitched() | BalancerJoined() | BalancerRestored():
+            return replace(memory, former_urls=())
         case UpdateExposed():
             return replace(memory, exposed=True)
         case UpdateFailed():
@@ -151,8 +153,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             )  # fmt: skip
         case (
             SidekickSettled() | SummonsReceived() | ReleaseVerified() | WorkloadAbsent() | WorkloadRemoved()
-            | BalancerSwitched() | BalancerLeft() | BalancerJoined() | BalancerRestored() | BalancerDrained()
-            | ReportQueued()
+            | BalancerLeft() | BalancerDrained() | ReportQueued()
         ):  # fmt: skip
             return memory
         case _:
@@ -170,7 +171,10 @@ def _wishes(
                 target_revision=event.revision, declined=declined,
             )  # fmt: skip
         case PoisonChanged():
-            return replace(memory, poisoned=event.versions)
+            version = memory.candidate.release.version if memory.candidate is not None else ""
+            news = version in event.versions and version not in memory.poisoned
+            trouble = world(f"marked bad by {event.versions[version]}") if news else memory.trouble
+            return replace(memory, poisoned=event.versions, trouble=trouble)
         case OperatorPaused():
             return replace(memory, paused=True)
         case OperatorResumed():
@@ -248,8 +252,8 @@ def _moved(memory: Memory, before: str, after: str) -> Memory:
     """A port may be taken by somebody else while a workload is down."""
     if not before or before == after:
         return memory
-    former = tuple(url for url in memory.former_urls if url not in (before, after))
-    return replace(memory, former_urls=(*former, before)[-FORMER_URLS:])
+    former = tuple(dict.fromkeys((*memory.former_urls, before)))
+    return replace(memory, former_urls=(former[0], *former[1:][1 - FORMER_URLS :]))
 
 
 def _release(

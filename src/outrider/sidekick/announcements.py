@@ -88,7 +88,7 @@ class Announcements:
         self._cluster, self._post = cluster, post
         self._target, self._poisons = keys.target(app, group), keys.poisons(app)
         self._summons, self._command = keys.summons(app, instance), keys.command(app, instance)
-        self._taken = 0
+        self._taken = self._told = 0
         self._subjects: list[Subject] = []
 
     def start(self, *, command_revision: int, default_slots: int) -> None:
@@ -149,6 +149,9 @@ class Announcements:
         if entry.mod_revision <= self._taken:
             self._remove_command(entry.mod_revision)
             return
+        if entry.mod_revision == self._told:  # listed once more after a broken stream, and not in the journal yet
+            return
+        self._told = entry.mod_revision
         logger.bind(verb=command.verb, by=command.by).info("command received")
         match command.verb:
             case "pause":

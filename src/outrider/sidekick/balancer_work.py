@@ -92,13 +92,15 @@ class BalancerWork:
         return fence(self._keys, self._instance, turn)
 
     def _wait(self, effect: DrainBalancer | UndrainBalancer, request: int | None) -> None:
-        verdict = self._drain.wait(
-            frozenset({effect.present} if effect.present else ()),
-            frozenset({effect.absent} if effect.absent else ()),
-            inflight_url=effect.absent + self._inflight_path if effect.absent and self._inflight_path else None,
-            stop=self._waits[0],
-        )
-        self._waits.popleft()
+        try:
+            verdict = self._drain.wait(
+                frozenset({effect.present} if effect.present else ()),
+                frozenset({effect.absent} if effect.absent else ()),
+                inflight_url=effect.absent + self._inflight_path if effect.absent and self._inflight_path else None,
+                stop=self._waits[0],
+            )
+        finally:
+            self._waits.popleft()
         match verdict:
             case Drained():
                 self._post(BalancerDrained(at=now(), request=request, how=verdict.how))

@@ -37,6 +37,7 @@ class LockWork:
         self._target = keys.target(app, group)
         self._mutex = threading.Lock()
         self._pending: tuple[Effect, int | None] | None = None
+        self._newest = 0
 
     def interrupt(self, effect: Effect) -> None:
         """A newer wish replaces one that still waits for a lease."""
@@ -50,6 +51,10 @@ class LockWork:
             return pending
 
     def perform(self, effect: Effect, request: int | None) -> None:
+        if request is not None:
+            if request < self._newest:  # it had waited for a lease, and its successor overtook it on the way back
+                return
+            self._newest = request
         match effect:
             case AcquireLock() | RetakeLock() | ReclaimLock():
                 lease = self._keeper.lease

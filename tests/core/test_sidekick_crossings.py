@@ -1,0 +1,160 @@
+"""What comes at an awkward moment: news that cross with answers, words to a sidekick that is busy, starts in vain."""
+
+from typing import Any
+
+import pytest
+
+from outrider.core import events as ev
+from outrider.core.effects import ReturnBalancer
+from outrider.core.machine import Machine
+from outrider.core.memory import Installed, Release
+from outrider.core.rules import make_rules
+from tests.core.test_sidekick import CHART, TURN, Sidekick, effect, effects
+
+OFFER: dict[str, Any] = {"urls": ("http://x/2",), "sha256": "2" * 64, "size_bytes": 9, "update": "u1"}
+PREVIOUS = Installed(
+    release=Release(version="0.9.0", urls=("http://x/0",), sha256="9" * 64, size_bytes=1), workload_id="a-0"
+)
+
+
+def restarted(sidekick: Sidekick) -> Sidekick:
+    """The same sidekick after a restart, from what the journal has."""
+    sidekick.machine = Machine.restore(CHART, make_rules({}), sidekick.memory, sidekick.machine.snapshot())
+    sidekick.tell(ev.SidekickRestarted)
+    return sidekick
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        (ev.TargetChanged, {"version": "2.0.1", "paused": False, "slots": 1, "revision": 41}),
+        (ev.SummonsReceived, {"why": "your turn"}),
+    ],
+    ids=["target", "summons"],
+)
+def test_news_that_crosses_with_the_services_answer_is_not_lost(kind: type[Any], facts: dict[str, Any]) -> None:
+    """
+    1. the service is asked, and answers by what it knew then
+    2. before that answer is read, something newer is announced
+    3. the answer is dropped, and the service asked again
+    """
+    sidekick = Sidekick().come_up()
+    sidekick.promote("2.0.0")
+    crossed = sidekick.asked["release.check"]
+
+    step = sidekick.tell(kind, **facts)
+
+    assert ("checking", ["release.check"]) == (step.target, effects(step))
+    assert sidekick.tell(ev.ReleaseFound, request=crossed, version="2.0.0", **OFFER).dropped
+
+
+def test_a_roll_back_reaches_a_sidekick_whose_app_does_not_come_up() -> None:
+    sidekick = Sidekick(previous=PREVIOUS)
+    sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url="http://one")
+    assert "idle.proving" == sidekick.machine.state
+
+    step = sidekick.tell(ev.OperatorRolledBack, update="u2")
+
+    assert "downloading.fetching" == step.target
+    assert sidekick.memory.candidate is not None
+    assert ("0.9.0", "1.0.0") == (sidekick.memory.candidate.release.version, sidekick.memory.declined)
+
+
+@pytest.mark.parametrize("state", ["idle.waiting", "idle.held"])
+def test_a_resumed_sidekick_looks_for_work_wherever_the_pause_met_it(state: str) -> None:
+    """
+    1. the app is ailing as the operator pauses, and what could cure it is asked for
+    2. there is nothing to take for one who is paused
+    3. the operator resumes
+    """
+    sidekick = Sidekick()
+    sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
+    sidekick.tell(ev.OperatorPaused)
+    sidekick.tell(ev.SummonsReceived, why="a cure")
+    if state == "idle.held":
+        sidekick.answer("release.check", ev.ReleaseFound, version="2.0.0", **OFFER)
+    else:
+        sidekick.answer("release.check", ev.ReleaseMissing)
+    assert state == sidekick.machine.state
+
+    assert "checking" == sidekick.tell(ev.OperatorResumed).target
+
+
+def test_a_release_that_was_condemned_while_the_turn_was_away_is_not_tried_again() -> None:
+    sidekick = restarted(Sidekick().probe())
+    assert "swapping.reclaiming" == sidekick.machine.state
+    sidekick.tell(ev.PoisonChanged, versions={"2.0.0": "b: 503"})
+
+    assert "rollback.relocking" == sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN).target
+    assert sidekick.memory.fault is not None
+    assert ("world", "marked bad by b: 503") == (sidekick.memory.fault.blame, sidekick.memory.fault.cause)
+
+
+def test_a_roll_back_that_came_while_the_lease_was_lost_is_obeyed_with_the_turn() -> None:
+    sidekick = Sidekick().probe()
+    sidekick.tell(ev.LockLost, why="etcd away")
+    sidekick.tell(ev.OperatorRolledBack, update="u9")
+    sidekick.answer("workload.remove", ev.WorkloadRemoved)
+
+    assert "rollback.relocking" == sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN).target
+
+
+def test_a_release_that_was_condemned_while_the_old_one_drained_is_not_committed() -> None:
+    sidekick = Sidekick().switch()
+    sidekick.answer("balancer.switch", ev.BalancerSwitched)
+    sidekick.tell(ev.PoisonChanged, versions={"2.0.0": "b: 503"})
+    sidekick.answer("balancer.drain", ev.BalancerDrained, how="asked")
+
+    assert "rollback.relocking" == sidekick.expire("soak.due").target
+
+
+def test_an_app_that_ends_as_soon_as_it_is_started_is_not_started_again_at_once() -> None:
+    sidekick = Sidekick()
+    sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url="http://one")
+
+    step = sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="exit 1")
+
+    assert ("idle.ailing", ["probe.stop", "sidekick.alarm"]) == (step.target, effects(step))
+    assert "idle.waking" == sidekick.expire("revive.due").target
+
+
+def test_after_a_restart_past_the_commit_the_entry_is_written_before_the_old_version_ends() -> None:
+    """
+    1. the machine goes down right after the commit
+    2. what runs is started again, and answers at another address
+    3. the balancer learns it, under the turn, before anything is retired
+    """
+    sidekick = restarted(Sidekick().retire())
+    running = sidekick.memory.running
+    assert running is not None
+    sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id=running.workload_id, url="http://new")
+
+    step = sidekick.answer("probe.confirm", ev.ProbePassed, url="http://new")
+
+    assert ("swapping.returning", "http://new") == (step.target, effect(step, ReturnBalancer).url)
+    assert "http://two" in effect(step, ReturnBalancer).replacing
+    assert "swapping.retiring" == sidekick.answer("balancer.return", ev.BalancerJoined).target
+
+
+def test_no_turn_is_given_back_before_the_old_version_serves_even_when_the_new_one_does_not_go() -> None:
+    sidekick = Sidekick().probe()
+    sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="killed")
+    sidekick.answer("probe.start", ev.ProbeFailed, cause="503")
+    assert "rollback.removing" == sidekick.machine.state
+
+    assert "rollback.reverting" == sidekick.expire("remove.expired").target
+
+
+def test_an_app_started_again_and_again_still_knows_the_address_that_the_balancer_has() -> None:
+    sidekick = Sidekick().come_up()
+    for port in range(1, 31):
+        sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="exit 1")
+        if sidekick.machine.state == "idle.ailing":
+            sidekick.expire("revive.due")
+        sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url=f"http://one:{port}")
+
+    step = sidekick.answer("probe.confirm", ev.ProbePassed, url="http://one:30")
+
+    assert "http://one" in effect(step, ReturnBalancer).replacing
+    sidekick.answer("balancer.return", ev.BalancerJoined)
+    assert () == sidekick.memory.former_urls

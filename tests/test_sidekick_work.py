@@ -1,0 +1,103 @@
+"""What the nouns' workers keep in order when threads meet: wishes for turns, and an operator's words."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import cast
+
+import pytest
+
+from outrider.cluster.documents import Command, encode
+from outrider.cluster.keys import Keys
+from outrider.cluster.lease import LeaseKeeper
+from outrider.cluster.lock import TurnLock
+from outrider.cluster.seam import Put
+from outrider.cluster.turns import read_scope
+from outrider.core.effects import AcquireLock, ReleaseLock
+from outrider.core.events import AnyEvent, LockReleased, OperatorPaused
+from outrider.sidekick.announcements import Announcements
+from outrider.sidekick.lock_work import LockWork
+from tests.sim.fake_etcd import FakeCluster, FakeEtcd
+from tests.waiting import eventually
+
+KEYS = Keys("/outrider/v1")
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+WISH = AcquireLock(update="u1", version="2.0.0", slots=1, target_revision=-1)
+
+
+class Keeper:
+    """Has a lease when the test says so."""
+
+    lease: int | None = None
+
+
+@pytest.fixture
+def etcd() -> FakeEtcd:
+    return FakeEtcd()
+
+
+@pytest.fixture
+def client(etcd: FakeEtcd, no_thread_left: None) -> Iterator[FakeCluster]:
+    client = etcd.client()
+    yield client
+    client.close()
+
+
+def test_a_wish_that_waited_for_a_lease_is_not_taken_up_after_the_turn_was_given_back(client: FakeCluster) -> None:
+    """
+    1. a turn is wished for without a lease
+    2. there is a lease again: its keeper fetches the wish, and is held up right then
+    3. the sidekick changes its mind and leaves the queue
+    4. the keeper hands in the wish: an instance at rest would hold a turn that nobody gives back
+    """
+    events: list[AnyEvent] = []
+    keeper = Keeper()
+    lock = TurnLock(client, KEYS, scope="app.g", instance="a", clock=lambda: NOON)
+    work = LockWork(
+        client, KEYS, lock, cast(LeaseKeeper, keeper), app="app", group="g", instance="a", post=events.append
+    )
+    try:
+        work.perform(WISH, 5)
+        keeper.lease = client.grant(60.0)
+        late = work.take_pending()
+        assert late is not None
+        work.perform(ReleaseLock(turn=None, update="u1"), 6)
+
+        work.perform(*late)
+
+        assert [LockReleased] == [type(event) for event in events]
+    finally:
+        work.close()
+    scope = read_scope(client, KEYS, "app.g")
+    assert ({}, {}) == (dict(scope.queue), dict(scope.slots))
+
+
+def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: FakeCluster) -> None:
+    """
+    1. an operator's word is heard, and the loop hasn't written it down yet
+    2. the watch falls behind a compaction, and everything is listed anew
+    3. told twice, a roll-back would roll itself back
+    """
+    events: list[AnyEvent] = []
+    watching = etcd.client("sidekick")
+    heard = Announcements(watching, KEYS, app="app", group="g", instance="a", post=events.append)
+    heard.start(command_revision=0, default_slots=1)
+    key = KEYS.command("app", "a")
+    client.txn((), (Put(key=key, value=encode(Command(verb="pause", by="test", at=NOON))),))
+    eventually(lambda: pauses(events) == 1, within_s=5)
+    before = len(events)
+
+    watching.cut_off()
+    for number in range(3):
+        client.txn((), (Put(key=f"{KEYS.summons('app', 'a')}/{number}", value=b"{}"),))
+    etcd.compact()
+    watching.mend()
+    client.txn((), (Put(key=f"{KEYS.poisons('app')}9.9.9", value=b"{}"),))
+
+    eventually(lambda: len(events) > before + 1, within_s=5)
+    heard.close()
+    watching.close()
+    assert 1 == pauses(events)
+
+
+def pauses(events: list[AnyEvent]) -> int:
+    return sum(isinstance(event, OperatorPaused) for event in events)
