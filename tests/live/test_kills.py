@@ -8,6 +8,7 @@ import pytest
 
 from outrider.demo.stage import APP_ID, GROUP
 from outrider.statechart import load_sidekick_chart
+from outrider.story import read_lines, replay
 from tests.live.killed_stage import KilledStage, Life
 from tests.live.live_stage import HEALTHY_ANSWERS
 from tests.live.test_kills_apart import APART
@@ -36,6 +37,7 @@ LIVES = (
     Life(("swapping.retiring",)),
     Life(("swapping.retiring", "swapping.reviving")),
     Life(("swapping.retiring", "swapping.reproving")),
+    Life(("swapping.retiring", "swapping.returning")),
     Life(("swapping.releasing",)),
     Life(("reporting",)),
     Life(("swapping.leaving",), strategy="stop-first"),
@@ -106,6 +108,7 @@ def test_a_kill_in_any_state_is_mended_by_a_restart_alone(
             records = stage.records(instance)
             assert records[-1].memory["running"]["release"]["version"] == wanted
             assert 1 == len(stage.running(instance)), f"{instance}: {stage.running(instance)}"
+            assert replay(read_lines(stage.state_dir(instance)), load_sidekick_chart()).restarts
     finally:
         stage.stop()
         shutil.rmtree(tmp_path, ignore_errors=True)

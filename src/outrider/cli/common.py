@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "sidekick": "outrider.cli.sidekick:sidekick",
     "statechart": "outrider.cli.statechart:statechart",
     "status": "outrider.cli.status:status",
+    "story": "outrider.cli.story:story",
     "why": "outrider.cli.status:why",
 }
 """Command -> where it lives; imported only when used, so that ``outrider --help`` stays quick."""
