@@ -384,3 +384,32 @@ def test_an_app_that_comes_up_at_another_port_may_overwrite_its_former_address()
 
     assert "http://one:2" == effect(step, ReturnBalancer).url
     assert {"http://one", "http://one:2"} == set(effect(step, ReturnBalancer).replacing)
+
+
+def test_a_candidate_stays_while_the_balancer_surely_still_sends_to_it() -> None:
+    """
+    1. a release turned bad under traffic, and the balancer's entry is turned back
+    2. the balancer doesn't follow: it is asked again, and the candidate goes on serving
+    3. only the deadline, or the balancer, ends the wait
+    """
+    sidekick = Sidekick().soak()
+    sidekick.answer("probe.watch", ev.ProbeFailed, cause="503")
+    sidekick.answer("lock.retake", ev.LockAcquired, turn=TURN)
+    sidekick.answer("balancer.restore", ev.BalancerRestored)
+
+    step = sidekick.answer("balancer.undrain", ev.BalancerUnmoved, cause="stale")
+
+    assert ("rollback.undraining", ["balancer.undrain"]) == (step.target, effects(step))
+    assert "rollback.removing" == sidekick.expire("undrain.expired").target
+
+
+def test_a_service_that_never_answers_is_asked_less_and_less() -> None:
+    sidekick = Sidekick().come_up()
+    sidekick.promote("2.0.0")
+    pauses = []
+    for _ in range(3):
+        step = sidekick.expire("check.expired")
+        pauses += [action.delay_s for action in step.actions if isinstance(action, StartTimer)]
+        sidekick.expire("retry.due")
+
+    assert [2.0, 4.0, 8.0] == pauses

@@ -11,6 +11,8 @@ import pytest
 
 from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, QUICK
+from outrider.statechart import load_sidekick_chart
+from outrider.story import read_lines, replay
 from tests.file_server import Files
 from tests.live.killed_stage import KilledStage, Life
 from tests.servers import etcd_binary
@@ -64,6 +66,7 @@ def ends(stage: KilledStage, version: str, state: str = "idle.waiting") -> None:
     eventually(at_rest, within_s=60, every_s=0.2)
     assert 1 == len(stage.running(stage.instances[0]))
     assert () == stage.cluster.list(stage.keys.turns(f"{APP_ID}.production")).entries
+    assert replay(read_lines(stage.state_dir(stage.instances[0])), load_sidekick_chart()).restarts
 
 
 def publish_from(stage: KilledStage, version: str, files: Files, size: int, sha256: str) -> None:

@@ -130,7 +130,8 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return replace(memory, trouble=world(f"balancer: {event.cause}"))
         case TimerExpired():
             trouble = _TIMER_TROUBLE.get(event.name)
-            return memory if trouble is None else replace(memory, trouble=trouble)
+            failures = memory.failures + (event.name == "check.expired")
+            return memory if trouble is None else replace(memory, trouble=trouble, failures=failures)
         case SidekickRestarted():
             restarts = memory.restarts + bool(memory.update)
             times = "once" if restarts == 1 else f"{restarts} times"
