@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check lint format diagrams bench bench-etcd pin etcd docker clean
+.PHONY: help setup demo test check verify verify-all lint format diagrams bench bench-etcd pin etcd docker clean
 
 bin := .venv/bin
 stamp := .venv/stamp
@@ -28,6 +28,12 @@ test: setup etcd docker ## run all tests (a part of them: make test tests="tests
 	$(bin)/python -m pytest $(tests)
 
 check: lint test ## everything that must hold before a commit: lint, types, imports, generated files, all tests
+
+verify: setup ## run the statechart exhaustively against the promises, about a minute
+	$(bin)/outrider statechart verify
+
+verify-all: setup ## the same within larger bounds, several minutes
+	$(bin)/outrider statechart verify --bounds large
 
 lint: setup ## style, types, import layers, and that pictures and generated pages are not stale
 	$(bin)/ruff check .

@@ -1,4 +1,4 @@
-"""``outrider statechart``: check a statechart, draw it."""
+"""``outrider statechart``: check a statechart, draw it, verify it against the promises."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from outrider.cli.common import Group, fail
+from outrider.cli.verify import verify_chart
 from outrider.core.chart import Chart, load_chart
 from outrider.core.draw import Picture, overview, sketch, to_table, whole, zoomed
 from outrider.core.draw_dot import to_dot
@@ -19,7 +20,7 @@ VIEWS: Mapping[str, Callable[[Chart], Picture]] = {"whole": whole, "overview": o
 
 @click.group(cls=Group)
 def statechart() -> None:
-    """Check and draw the statechart that every sidekick runs."""
+    """Check, draw and verify the statechart that every sidekick runs."""
 
 
 @statechart.command()
@@ -64,6 +65,31 @@ def draw(file: Path | None, kind: str, view: str, sideways: bool, output: Path |
         output.write_bytes(drawing)
     except OSError as error:
         fail("output", f"{output}: can't be written: {error.strerror}")
+
+
+@statechart.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--bounds",
+    type=click.Choice(["small", "usual", "large"]),
+    default="usual",
+    show_default=True,
+    help="How much trouble to allow: small takes some seconds, usual about a minute, large several minutes.",
+)
+@click.option("--quick", "bounds", flag_value="small", help="The same as --bounds small.")
+@click.option(
+    "--reordered",
+    is_flag=True,
+    help="Let late writes arrive even after a later write to the same keys, with every strategy.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify(file: Path | None, bounds: str, reordered: bool, as_json: bool) -> None:
+    """Run FILE (the shipped chart if left out) exhaustively against the promises.
+
+    Leaves with 0 when all of them hold, and with 1 and the shortest story found when one doesn't.
+    """
+    if not verify_chart(_load(file), bounds, reorder=reordered, as_json=as_json):
+        sys.exit(1)
 
 
 def _load(file: Path | None) -> Chart:
