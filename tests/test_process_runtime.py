@@ -16,6 +16,7 @@ import pytest
 from outrider.core.errors import DriverError, Refused
 from outrider.runtimes import Exited, WorkloadSpec
 from outrider.runtimes.identity import is_running, look_at, open_process
+from outrider.runtimes.ports import free_port
 from outrider.runtimes.process import ProcessRuntime
 from tests.waiting import eventually
 from tests.workloads import APP, SETTINGS, answer, ours, payload, pid_of, process_runtime, spec, state_dir
@@ -304,3 +305,12 @@ def test_closing_the_runtime_leaves_the_workload_alone(state_dir: Path, tmp_path
 
     answer(started)
     assert is_running(process.pid, process.started)
+
+
+def test_a_port_that_nobody_chose_is_none_that_an_outgoing_connection_can_take() -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    ports = [free_port("127.0.0.1", "") for _ in range(50)]
+
+    assert all(10_000 <= port < lowest for port in ports), ports
+    assert len(set(ports)) > 40, "instances that start at the same time shall not all get the same one"
