@@ -9,6 +9,8 @@ stamp := .venv/stamp
 etcd := .cache/etcd/bin/etcd
 # a subset: make test tests="tests/core -k queue"
 tests ?= tests
+# tests side by side: more than cores, for the live ones mostly wait for leases and deadlines
+workers ?= $(shell expr $$(nproc) + 2)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +27,7 @@ demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 unde
 	$(bin)/outrider demo
 
 test: setup etcd docker ## run all tests (a part of them: make test tests="tests/core -k queue")
-	$(bin)/python -m pytest $(tests)
+	$(bin)/python -m pytest -n $(workers) --dist worksteal $(tests)
 
 check: lint test ## everything that must hold before a commit: lint, types, imports, generated files, all tests
 

@@ -23,8 +23,9 @@ import docker.errors
 import testcontainers.core.container as testcontainers
 
 from outrider.cluster.seam import Endpoint, EtcdAddress
+from outrider.demo.programs import free_ports
 from tests.requirements import skip_or_fail
-from tests.servers import etcd_binary, free_ports
+from tests.servers import etcd_binary
 from tests.waiting import eventually
 
 _DOCKERFILE = b'FROM scratch\nCOPY root /\nENV PATH=/usr/bin\nENTRYPOINT ["etcd"]\n'

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 import trustme
 
 from outrider.cluster.seam import Endpoint, EtcdAddress
+from outrider.demo.programs import free_ports
 from tests.requirements import skip_or_fail
 from tests.waiting import eventually
 
@@ -37,15 +37,6 @@ def _program(name: str, given: str | None) -> Path:
     if not path.is_file():
         skip_or_fail(f"{name}: no such program: {path}; run tools/fetch_etcd.sh, or set OUTRIDER_TEST_ETCD to an etcd")
     return path
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [bound.getsockname()[1] for bound in sockets]
-    for bound in sockets:
-        bound.close()
-    return ports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,8 @@ from outrider.core.omaha import (
     parse_request,
     render_response,
 )
+from outrider.demo.programs import free_ports
 from outrider.upstream import Upstream
-from tests.servers import free_ports
 
 APP = "{E96281A6-d1af-4bde-9a0a-97b76e56dc57}"
 OFFER = Offer(

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from outrider.cli import main
 from outrider.cluster.documents import Command
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
+from outrider.demo.programs import free_ports
 from outrider.service.checkins import Caller, Checkins
-from tests.servers import free_ports
 from tests.service.conftest import NOON, Service
 from tests.service.examples import APP, SHA256, be_alive, hold_turn, make_app, poison, stand_in_line
 

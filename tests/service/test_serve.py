@@ -17,8 +17,9 @@ import requests
 
 from outrider.cli.status import REFRESH_S
 from outrider.cluster.seam import Cluster
+from outrider.demo.programs import free_ports
 from outrider.service.store import open_store
-from tests.servers import EtcdServer, free_ports
+from tests.servers import EtcdServer
 from tests.service.conftest import NOON
 from tests.service.examples import APP, be_alive, make_app
 from tests.service.test_http import CHECK
