@@ -72,6 +72,7 @@ class Upstream:
         boot_id: Id of this run of the sidekick; a new one by default.
         timeout_s: Longest time for one request, from connecting to the last byte.
         clock: Seconds that only move forward.
+        verify: What proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
 
     Raises:
         ConfigError: no address, or one that isn't ``http(s)://host``.
@@ -89,6 +90,7 @@ class Upstream:
         timeout_s: float = 10.0,
         user_agent: str = f"outrider/{__version__}",
         clock: Callable[[], float] = monotonic,
+        verify: bool | str = True,
     ) -> None:
         if not urls:
             raise ConfigError("service.urls: empty; name at least one address of the update service")
@@ -96,7 +98,7 @@ class Upstream:
         self._app = AppRequest(
             app_id=app_id, track=group, machine_id=instance, alias=alias, boot_id=boot_id or str(uuid.uuid4())
         )
-        self._timeout_s, self._user_agent, self._clock = timeout_s, user_agent, clock
+        self._timeout_s, self._user_agent, self._clock, self._verify = timeout_s, user_agent, clock, verify
         self._lock = threading.Lock()
         self._preferred = 0
         self._quiet_until: dict[str, float] = {}
@@ -186,7 +188,9 @@ class Upstream:
     def _post(self, url: str, body: bytes) -> "_Answer":
         log = logger.bind(url=url)
         log.bind(body=body.decode()).debug("omaha request")
-        with exchange(url, body, timeout_s=self._timeout_s, user_agent=self._user_agent) as response:
+        with exchange(
+            url, body, timeout_s=self._timeout_s, user_agent=self._user_agent, verify=self._verify
+        ) as response:
             headers, status = response.headers, response.status_code
             content = read_body(response, MAX_RESPONSE_BYTES)
         log.bind(status=status, body=content[:4096].decode(errors="replace")).debug("omaha response")

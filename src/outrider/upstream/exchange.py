@@ -14,8 +14,18 @@ from outrider.core.errors import DriverError, Unknown
 
 
 @contextmanager
-def exchange(url: str, body: bytes, *, timeout_s: float, user_agent: str) -> Iterator[requests.Response]:
+def exchange(
+    url: str,
+    body: bytes,
+    *,
+    timeout_s: float,
+    user_agent: str,
+    content_type: str = "text/xml; charset=utf-8",
+    verify: bool | str = True,
+) -> Iterator[requests.Response]:
     """POST ``body`` on a connection of its own; the response's body is still to be read, inside the ``with``.
+
+    ``verify`` is what proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
 
     Raises:
         DriverError: the request was never sent: no connection, or one that TLS refuses.
@@ -23,7 +33,7 @@ def exchange(url: str, body: bytes, *, timeout_s: float, user_agent: str) -> Ite
             ``with`` block fails in the same ways.
     """
     headers = {
-        "Content-Type": "text/xml; charset=utf-8",
+        "Content-Type": content_type,
         "User-Agent": user_agent,
         "Accept": "text/xml, application/xml",
         # No decoder, so no few bytes that unpack to gigabytes.
@@ -33,6 +43,7 @@ def exchange(url: str, body: bytes, *, timeout_s: float, user_agent: str) -> Ite
     with requests.Session() as session, _Deadline(timeout_s) as deadline:
         # Nothing reads the environment after start (proxies, .netrc).
         session.trust_env = False
+        session.verify = verify
         session.mount("http://", deadline)
         session.mount("https://", deadline)
         try:

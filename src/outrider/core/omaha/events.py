@@ -27,6 +27,8 @@ SUCCESS_RUNNING = 2
 class FailureCode(IntEnum):
     """update_engine's numbers, reused so that other servers show a name."""
 
+    PROGRAM = 5
+    """``kActionCodePostinstallRunnerError``: what was to install it has failed."""
     TRANSFER = 9
     HASH_MISMATCH = 10
     SIZE_MISMATCH = 11

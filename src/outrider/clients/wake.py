@@ -1,0 +1,59 @@
+"""What wakes a watcher before its interval is over: the group's target, and a summons of its own, both in etcd."""
+
+import threading
+from collections.abc import Callable
+
+from outrider.cluster.keys import Keys
+from outrider.cluster.seam import Changed, Cluster, Watch, WatchEvent
+from outrider.core.errors import DriverError
+
+RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+
+
+class Announced:
+    """Calls ``wake`` whenever the service has said something that concerns one instance.
+
+    Once more when the watches stand: what changed before that is found by the check which follows. While etcd is away
+    the watcher's own interval goes on.
+    """
+
+    def __init__(
+        self, cluster: Cluster, keys: Keys, *, app: str, group: str, instance: str, wake: Callable[[], None]
+    ) -> None:
+        self._cluster, self._wake = cluster, wake
+        self._subjects = (keys.target(app, group), keys.summons(app, instance))
+        self._watches: list[Watch] = []
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._begin, name="announced", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening; the connection stays open."""
+        self._closed.set()
+        self._thread.join(10.0)
+        for watch in self._watches:
+            watch.close()
+
+    def _begin(self) -> None:
+        for key in self._subjects:
+            revision = self._revision(key)
+            if revision is None:
+                return
+            self._watches.append(self._cluster.watch(key, revision + 1, self._deliver, exact=True))
+        self._wake()
+
+    def _revision(self, key: str) -> int | None:
+        delay_s = RETRY_MIN_S
+        while not self._closed.is_set():
+            try:
+                return self._cluster.list(key).revision
+            except DriverError:
+                self._closed.wait(delay_s)
+                delay_s = min(RETRY_MAX_S, delay_s * 2)
+        return None
+
+    def _deliver(self, event: WatchEvent) -> None:
+        if isinstance(event, Changed) and event.entry is None:
+            # A summons whose lease ran out, or a group that is gone: nothing to ask for.
+            return
+        self._wake()
