@@ -2,40 +2,22 @@
 
 import hashlib
 import json
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from outrider.cli import main
 from outrider.cluster.documents import Command
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
 from outrider.demo.programs import free_ports
 from outrider.service.checkins import Caller, Checkins
 from tests.service.conftest import NOON, Service
 from tests.service.examples import APP, SHA256, be_alive, hold_turn, make_app, poison, stand_in_line
-
-Run = Callable[..., Result]
-
-
-def lines(text: str) -> list[list[str]]:
-    """A table as cells: columns are two blanks or more apart."""
-    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
+from tests.service.typing_verbs import Run, lines, typist
 
 
 @pytest.fixture
 def run(service: Service) -> Run:
-    """Run a command line against the service; ``code`` is what it must leave with."""
-    environment = {"OUTRIDER_SERVER": service.url, "OUTRIDER_ETCD": service.etcd, "OUTRIDER_PREFIX": service.prefix}
-
-    def typed(command: str, *, code: int = 0, typing: str | None = None) -> Result:
-        result = CliRunner().invoke(main, shlex.split(command), env=environment, input=typing)
-        assert code == result.exit_code, f"{command}: {result.output}{result.exception!r}"
-        return result
-
-    return typed
+    return typist(service)
 
 
 def test_the_guides_commands_work_word_for_word(run: Run, service: Service, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import click
 
+from outrider.cli.access import service_options
 from outrider.cli.client import Json, ServiceClient
-from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+from outrider.cli.common import Group, echo_json, echo_table, json_option
 
 HEADER = ("Id", "Label", "Description")
 
@@ -14,42 +15,41 @@ def app() -> None:
 
 
 @app.command("list")
-@server_option
+@service_options
 @json_option
-def list_apps(server: str, as_json: bool) -> None:
+def list_apps(service: ServiceClient, as_json: bool) -> None:
     """List all applications."""
-    show(ServiceClient(server).get("apps")["items"], as_json)
+    show(service.get_all("apps"), as_json)
 
 
 @app.command()
 @click.option("--app-id", help="A UUID or a name; a random UUID when absent.")
 @click.option("--label", default="", help="Name for people.")
 @click.option("--description", default="", help="What it is.")
-@server_option
+@service_options
 @json_option
-def create(app_id: str | None, label: str, description: str, server: str, as_json: bool) -> None:
+def create(app_id: str | None, label: str, description: str, service: ServiceClient, as_json: bool) -> None:
     """Create an application."""
     body: Json = {"id": app_id, "label": label, "description": description}
-    show([ServiceClient(server).post("apps", body=body)], as_json)
+    show([service.post("apps", body=body)], as_json)
 
 
 @app.command()
 @click.option("--app-id", required=True, help="Application to change.")
 @click.option("--label", help="New name for people.")
 @click.option("--description", help="New description.")
-@server_option
+@service_options
 @json_option
-def update(app_id: str, label: str | None, description: str | None, server: str, as_json: bool) -> None:
+def update(app_id: str, label: str | None, description: str | None, service: ServiceClient, as_json: bool) -> None:
     """Change an application's label or description.
 
     With both given, an application that doesn't exist is created.
     """
     if label is None and description is None:
         raise click.UsageError("nothing to change: give --label, --description or both")
-    client = ServiceClient(server)
     if label is None or description is None:
-        client.get("apps", app_id)
-    saved, created = client.put("apps", app_id, body={"label": label, "description": description})
+        service.get("apps", app_id)
+    saved, created = service.put("apps", app_id, body={"label": label, "description": description})
     if created:
         click.echo(f"app {saved['id']} didn't exist: created", err=True)
     show([saved], as_json)
@@ -57,11 +57,11 @@ def update(app_id: str, label: str | None, description: str | None, server: str,
 
 @app.command()
 @click.option("--app-id", required=True, help="Application to delete; nothing may use it.")
-@server_option
+@service_options
 @json_option
-def delete(app_id: str, server: str, as_json: bool) -> None:
+def delete(app_id: str, service: ServiceClient, as_json: bool) -> None:
     """Delete an application."""
-    show([ServiceClient(server).delete("apps", app_id)], as_json)
+    show([service.delete("apps", app_id)], as_json)
 
 
 def show(apps: list[Json], as_json: bool) -> None:

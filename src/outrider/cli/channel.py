@@ -2,8 +2,9 @@
 
 import click
 
+from outrider.cli.access import service_options
 from outrider.cli.client import Json, ServiceClient
-from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+from outrider.cli.common import Group, echo_json, echo_table, json_option
 
 HEADER = ("Label", "Version", "Publish", "Upstream")
 app_option = click.option("--app-id", required=True, help="Application that the channel belongs to.")
@@ -21,11 +22,11 @@ def channel() -> None:
 
 @channel.command("list")
 @app_option
-@server_option
+@service_options
 @json_option
-def list_channels(app_id: str, server: str, as_json: bool) -> None:
+def list_channels(app_id: str, service: ServiceClient, as_json: bool) -> None:
     """List all channels for an application."""
-    show(ServiceClient(server).get("apps", app_id, "channels")["items"], as_json)
+    show(service.get_all("apps", app_id, "channels"), as_json)
 
 
 @channel.command()
@@ -33,12 +34,14 @@ def list_channels(app_id: str, server: str, as_json: bool) -> None:
 @channel_option
 @click.option("--version", help="Version to point at; nothing when absent.")
 @publish_option
-@server_option
+@service_options
 @json_option
-def create(app_id: str, name: str, version: str | None, publish: bool | None, server: str, as_json: bool) -> None:
+def create(
+    app_id: str, name: str, version: str | None, publish: bool | None, service: ServiceClient, as_json: bool
+) -> None:
     """Create a channel."""
     body: Json = {"name": name, "version": version, "publish": bool(publish)}
-    show([ServiceClient(server).post("apps", app_id, "channels", body=body)], as_json)
+    show([service.post("apps", app_id, "channels", body=body)], as_json)
 
 
 @channel.command()
@@ -46,9 +49,11 @@ def create(app_id: str, name: str, version: str | None, publish: bool | None, se
 @channel_option
 @click.option("--version", help="Version to point at: every group on the channel moves there.")
 @publish_option
-@server_option
+@service_options
 @json_option
-def update(app_id: str, name: str, version: str | None, publish: bool | None, server: str, as_json: bool) -> None:
+def update(
+    app_id: str, name: str, version: str | None, publish: bool | None, service: ServiceClient, as_json: bool
+) -> None:
     """Change the version and publish state of a channel.
 
     A channel that doesn't exist is created.
@@ -56,7 +61,7 @@ def update(app_id: str, name: str, version: str | None, publish: bool | None, se
     if version is None and publish is None:
         raise click.UsageError("nothing to change: give --version, --publish or both")
     body: Json = {"version": version, "publish": publish}
-    saved, created = ServiceClient(server).put("apps", app_id, "channels", name, body=body)
+    saved, created = service.put("apps", app_id, "channels", name, body=body)
     if created:
         click.echo(f"channel {name} didn't exist: created", err=True)
     show([saved], as_json)
@@ -65,11 +70,15 @@ def update(app_id: str, name: str, version: str | None, publish: bool | None, se
 @channel.command()
 @app_option
 @channel_option
-@server_option
-def delete(app_id: str, name: str, server: str) -> None:
+@service_options
+@json_option
+def delete(app_id: str, name: str, service: ServiceClient, as_json: bool) -> None:
     """Delete a channel that no group follows."""
-    ServiceClient(server).delete("apps", app_id, "channels", name)
-    click.echo(f"deleted channel: {name}, for application: {app_id}")
+    deleted = service.delete("apps", app_id, "channels", name)
+    if as_json:
+        echo_json([deleted])
+    else:
+        click.echo(f"deleted channel: {name}, for application: {app_id}")
 
 
 def show(channels: list[Json], as_json: bool) -> None:

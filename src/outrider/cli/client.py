@@ -1,11 +1,15 @@
 """The verbs' way to the update service: its REST API, with problems turned back into our errors."""
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 import requests
+from loguru import logger
+from requests.auth import AuthBase, HTTPBasicAuth
 
 from outrider import __version__
 from outrider.core.errors import ConfigError, Conflict, DriverError, NotFound, OutriderError, Refused, Unknown
@@ -18,6 +22,8 @@ _KINDS: Mapping[str, type[OutriderError]] = {
 }
 
 Json = dict[str, Any]
+Progress = Callable[[int], object]
+"""Called with the number of bytes of each piece."""
 
 
 class ServiceError(OutriderError):
@@ -26,35 +32,89 @@ class ServiceError(OutriderError):
     kind: ClassVar[str] = "service"
 
 
-class ServiceClient:
-    """Calls one update service."""
+class AccessError(OutriderError):
+    """The update service wants to know who asks, or doesn't let that user do this."""
 
-    def __init__(self, server: str) -> None:
-        """Take the service's address, ``http://host:port``, with or without a slash at its end.
+    kind: ClassVar[str] = "access"
+
+
+class ServiceClient:
+    """Calls one update service.
+
+    Attributes:
+        server: Its address without a slash at the end.
+        verify: What proves a TLS server: True for the machine's authorities, a file's path, or False for nothing.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        token: str = "",
+        user: str = "",
+        key: str = "",
+        ca_file: Path | None = None,
+        skip_ssl_verify: bool = False,
+    ) -> None:
+        """Take the service's address, ``http://host:port``, with or without a slash at its end, and who asks.
+
+        A ``token`` goes before ``user`` and ``key``.
 
         Raises:
-            ConfigError: it isn't an address.
+            ConfigError: it isn't an address, or only one of ``user`` and ``key`` is there.
         """
         parts = urlsplit(server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"server {server!r}: write http://HOST:PORT")
+        if ca_file is not None and not ca_file.is_file():
+            raise ConfigError(f"--ca-file {ca_file}: no such file")
         self.server = server.rstrip("/")
+        self.verify: bool | str = False if skip_ssl_verify else str(ca_file) if ca_file else True
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"outrider/{__version__}"
         # A proxy for the world outside must not be asked for this machine.
         self._session.trust_env = not _is_loopback(parts.hostname)
+        self._session.auth = _credentials(token, user, key)
+
+    @property
+    def omaha_url(self) -> str:
+        """Where clients of Omaha ask; an address that already leads there (with a secret) is left as it is."""
+        return self.server if "/v1/update" in urlsplit(self.server).path else f"{self.server}/v1/update/"
 
     def get(self, *path: str, **query: str | None) -> Json:
-        """Read one thing; a list has its ``items``."""
-        return self._call("GET", path, params={key: value for key, value in query.items() if value is not None})[1]
+        """Read one thing; a list has its ``items``, and ``next`` when there are more."""
+        return self._call("GET", path, params=_given(query))[1]
+
+    def get_all(self, *path: str, **query: str | None) -> list[Json]:
+        """Read a whole list, page by page."""
+        items: list[Json] = []
+        after: str | None = None
+        while True:
+            page = self.get(*path, **query, after=after)
+            items += page["items"]
+            following = page.get("next")
+            if not following:
+                return items
+            if following == after:
+                raise ServiceError(f"{self.server}: the list of {'/'.join(path)} never ends: {following!r} comes again")
+            after = following
+
+    def get_tagged(self, *path: str) -> tuple[Json, str | None]:
+        """Read one thing to change it, with the tag that ``put(..., if_match=)`` compares; None without one."""
+        answer = self._send("GET", path)
+        return _read(answer, self.server), answer.headers.get("ETag")
 
     def post(self, *path: str, body: Json) -> Json:
         """Add something."""
         return self._call("POST", path, json=body)[1]
 
-    def put(self, *path: str, body: Json) -> tuple[Json, bool]:
-        """Change or add something; also tells whether it was added."""
-        status, answer = self._call("PUT", path, json=body)
+    def put(self, *path: str, body: Json, if_match: str | None = None) -> tuple[Json, bool]:
+        """Change or add something; also tells whether it was added.
+
+        With ``if_match`` it is refused (``Conflict``) when somebody else has changed it meanwhile.
+        """
+        headers = {"If-Match": if_match} if if_match else {}
+        status, answer = self._call("PUT", path, json=body, headers=headers)
         return answer, status == 201
 
     def patch(self, *path: str, body: Json) -> Json:
@@ -65,39 +125,94 @@ class ServiceClient:
         """Remove something; returns what it was."""
         return self._call("DELETE", path)[1]
 
-    def upload(self, file: IO[bytes]) -> Json:
+    def upload(self, file: IO[bytes], tell: Progress | None = None) -> Json:
         """Send a file's bytes; returns its digests and its size."""
-        return self._call("POST", ("payloads",), data=_chunks(file))[1]
+        return self._call("POST", ("payloads",), data=_chunks(file, tell))[1]
 
     def _call(self, method: str, path: tuple[str, ...], **options: Any) -> tuple[int, Json]:
+        answer = self._send(method, path, **options)
+        return answer.status_code, _read(answer, self.server)
+
+    def _send(self, method: str, path: tuple[str, ...], **options: Any) -> requests.Response:
         url = f"{self.server}/api/v1/" + "/".join(quote(part, safe="") for part in path)
         try:
-            answer = self._session.request(method, url, timeout=TIMEOUT_S, **options)
+            with warnings.catch_warnings():
+                # The operator has said --skip-ssl-verify; once is enough.
+                warnings.filterwarnings("ignore", message="Unverified HTTPS request")
+                answer = self._session.request(
+                    method, url, timeout=TIMEOUT_S, allow_redirects=False, verify=self.verify, **options
+                )
+        except requests.exceptions.SSLError as error:
+            raise DriverError(f"update service {self.server}: TLS: {_reason(error)}; see --ca-file") from error
         except requests.ConnectionError as error:
             raise DriverError(f"update service {self.server} doesn't answer: {_reason(error)}") from error
         except requests.Timeout as error:
             raise Unknown(f"update service {self.server} gave no answer in time; look before you repeat it") from error
         except requests.RequestException as error:
             raise DriverError(f"update service {self.server}: {error}") from error
-        return answer.status_code, _read(answer, self.server)
+        logger.bind(method=method, url=answer.url, status=answer.status_code).debug("rest call")
+        return answer
+
+
+class _Bearer(AuthBase):
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class _Nobody(AuthBase):
+    """Says nothing: without it requests would look into .netrc."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+def _credentials(token: str, user: str, key: str) -> AuthBase:
+    if token:
+        if not token.isascii() or not token.isprintable():
+            raise ConfigError("token: has characters that no token has; is it whole?")
+        return _Bearer(token)
+    if bool(user) != bool(key):
+        raise ConfigError("--user and --key go together (UPDATECTL_USER and UPDATECTL_KEY)")
+    return HTTPBasicAuth(user.encode(), key.encode()) if user else _Nobody()
 
 
 def _read(answer: requests.Response, server: str) -> Json:
+    if 300 <= answer.status_code < 400:
+        location = answer.headers.get("Location", "")[:200]
+        raise ServiceError(f"{server} redirects to {location!r}; give the final address as --server")
     try:
         body = answer.json()
     except ValueError:
         body = None
-    if not isinstance(body, dict):
+    if not isinstance(body, dict) and answer.status_code not in (401, 403):
         raise ServiceError(f"{server} isn't an outrider update service: status {answer.status_code}, not JSON")
     if answer.ok:
+        assert isinstance(body, dict)
         return body
-    detail = str(body.get("detail", f"status {answer.status_code}"))
-    raise _KINDS.get(str(body.get("kind")), ServiceError)(detail)
+    problem = body if isinstance(body, dict) else {}
+    detail = str(problem.get("detail", f"status {answer.status_code}"))
+    if answer.status_code == 401:
+        raise AccessError(f"{detail}; give --token (OUTRIDER_TOKEN), or --user and --key")
+    if answer.status_code == 403:
+        raise AccessError(detail)
+    if answer.status_code == 412:
+        raise Conflict(detail)
+    raise _KINDS.get(str(problem.get("kind")), ServiceError)(detail)
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+def _given(query: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _chunks(file: IO[bytes], tell: Progress | None) -> Iterator[bytes]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
+        if tell is not None:
+            tell(len(chunk))
 
 
 def _is_loopback(host: str) -> bool:

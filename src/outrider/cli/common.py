@@ -11,6 +11,7 @@ from typing import IO, Any, NoReturn, TypeVar, cast
 import click
 
 from outrider import __version__
+from outrider.cli.access import top_options
 from outrider.cluster.seam import Cluster, Endpoint, EtcdAddress
 from outrider.core.errors import ConfigError, OutriderError
 
@@ -22,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "config": "outrider.cli.config:config",
     "demo": "outrider.cli.demo:demo",
     "group": "outrider.cli.group:group",
+    "help": "outrider.cli.help:help_command",
     "instance": "outrider.cli.instance:instance",
     "lock": "outrider.cli.lock:lock",
     "package": "outrider.cli.package:package",
@@ -31,6 +33,8 @@ COMMANDS: Mapping[str, str] = {
     "statechart": "outrider.cli.statechart:statechart",
     "status": "outrider.cli.status:status",
     "story": "outrider.cli.story:story",
+    "upstream": "outrider.cli.upstream:upstream",
+    "watch": "outrider.cli.watch:watch",
     "why": "outrider.cli.status:why",
 }
 """Command -> where it lives; imported only when used, so that ``outrider --help`` stays quick."""
@@ -52,10 +56,14 @@ class Group(click.Group):
         """As click has it, but an unknown command leaves with 3 and lists the known ones."""
         name = args[0] if args else ""
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            known = ", ".join(self.list_commands(ctx))
-            click.echo(f"Error: usage: no command {name!r} in '{ctx.command_path}'; known: {known}", err=True)
-            ctx.exit(3)
+            self.refuse(ctx, name)
         return super().resolve_command(ctx, args)
+
+    def refuse(self, ctx: click.Context, name: str) -> NoReturn:
+        """Leave with 3: there is no such command."""
+        known = ", ".join(self.list_commands(ctx))
+        click.echo(f"Error: usage: no command {name!r} in '{ctx.command_path}'; known: {known}", err=True)
+        ctx.exit(3)
 
 
 class LazyGroup(Group):
@@ -76,8 +84,9 @@ class LazyGroup(Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OUTRIDER"},
 )
-@click.version_option(__version__, prog_name="outrider")
-def main() -> None:
+@click.version_option(__version__)
+@top_options
+def main(**_: object) -> None:
     """Zero-downtime rolling updates for services on a fleet of machines, without Kubernetes."""
     from outrider.config import LogSettings
     from outrider.log import setup_logging
@@ -86,10 +95,11 @@ def main() -> None:
     setup_logging(LogSettings(level="error", format="text"), sys.stderr)
 
 
-def etcd_options(command: F) -> F:
+def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
     """Add ``--prefix`` and the options that say where etcd is: the command gets them as ``prefix`` and ``etcd``.
 
-    ``etcd`` is an ``EtcdAddress``. The variables are those that set ``[etcd]`` of a sidekick.
+    ``etcd`` is an ``EtcdAddress``; None when nobody names one and ``default`` is empty. The variables are those that
+    set ``[etcd]`` of a sidekick.
     """
 
     @functools.wraps(command)
@@ -107,6 +117,8 @@ def etcd_options(command: F) -> F:
             raise ConfigError("etcd: --etcd-cert-file and --etcd-key-file go together")
         if bool(etcd_user) != (etcd_password_file is not None):
             raise ConfigError("etcd: --etcd-user and --etcd-password-file go together")
+        if not etcd and not default:
+            return command(*arguments, etcd=None, **options)
         address = EtcdAddress(
             endpoints=parse_endpoints(etcd),
             ca_file=str(etcd_ca_file) if etcd_ca_file else None,
@@ -139,13 +151,18 @@ def etcd_options(command: F) -> F:
             "--etcd",
             "etcd",
             envvar="OUTRIDER_ETCD",
-            default="127.0.0.1:2379",
-            show_default=True,
+            default=default,
+            show_default=bool(default),
             help="etcd endpoints, HOST:PORT, separated by commas.",
         ),
     ):
         decorated = option(decorated)
     return cast(F, decorated)
+
+
+def optional_etcd_options(command: F) -> F:
+    """``etcd_options`` for a command that can do without etcd."""
+    return etcd_options(command, default="")
 
 
 def _read_secret(path: Path) -> str:

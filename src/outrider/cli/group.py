@@ -2,8 +2,10 @@
 
 import click
 
+from outrider.cli.access import service_options
 from outrider.cli.client import Json, ServiceClient
-from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+from outrider.cli.common import Group, echo_json, echo_table, json_option
+from outrider.cli.rollup import events, versions
 
 HEADER = ("Label", "App", "Channel", "Id", "Updates Paused", "Slots")
 app_option = click.option("--app-id", required=True, help="Application that the group belongs to.")
@@ -15,13 +17,17 @@ def group() -> None:
     """Operations that manage groups in an application."""
 
 
+group.add_command(versions)
+group.add_command(events)
+
+
 @group.command("list")
 @app_option
-@server_option
+@service_options
 @json_option
-def list_groups(app_id: str, server: str, as_json: bool) -> None:
+def list_groups(app_id: str, service: ServiceClient, as_json: bool) -> None:
     """List all groups of an application and whether their updates are paused."""
-    show(ServiceClient(server).get("apps", app_id, "groups")["items"], as_json)
+    show(service.get_all("apps", app_id, "groups"), as_json)
 
 
 @group.command()
@@ -30,12 +36,14 @@ def list_groups(app_id: str, server: str, as_json: bool) -> None:
 @click.option("--channel", required=True, help="Channel to follow; created when it doesn't exist.")
 @click.option("--label", default="", help="Name for people.")
 @click.option("--slots", type=int, default=1, show_default=True, help="Instances that may swap at the same time.")
-@server_option
+@service_options
 @json_option
-def create(app_id: str, group_id: str, channel: str, label: str, slots: int, server: str, as_json: bool) -> None:
+def create(
+    app_id: str, group_id: str, channel: str, label: str, slots: int, service: ServiceClient, as_json: bool
+) -> None:
     """Create a group."""
     body: Json = {"id": group_id, "channel": channel, "label": label, "slots": slots}
-    show([ServiceClient(server).post("apps", app_id, "groups", body=body)], as_json)
+    show([service.post("apps", app_id, "groups", body=body)], as_json)
 
 
 @group.command()
@@ -44,7 +52,7 @@ def create(app_id: str, group_id: str, channel: str, label: str, slots: int, ser
 @click.option("--channel", help="Channel to follow.")
 @click.option("--label", help="Name for people.")
 @click.option("--slots", type=int, help="Instances that may swap at the same time.")
-@server_option
+@service_options
 @json_option
 def update(
     app_id: str,
@@ -52,44 +60,44 @@ def update(
     channel: str | None,
     label: str | None,
     slots: int | None,
-    server: str,
+    service: ServiceClient,
     as_json: bool,
 ) -> None:
     """Update an existing group."""
     body: Json = {"channel": channel, "label": label, "slots": slots}
     if all(value is None for value in body.values()):
         raise click.UsageError("nothing to change: give --channel, --label or --slots")
-    show([ServiceClient(server).patch("apps", app_id, "groups", group_id, body=body)], as_json)
+    show([service.patch("apps", app_id, "groups", group_id, body=body)], as_json)
 
 
 @group.command()
 @app_option
 @group_option
-@server_option
+@service_options
 @json_option
-def delete(app_id: str, group_id: str, server: str, as_json: bool) -> None:
+def delete(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
     """Delete a group of which no sidekick runs."""
-    show([ServiceClient(server).delete("apps", app_id, "groups", group_id)], as_json)
+    show([service.delete("apps", app_id, "groups", group_id)], as_json)
 
 
 @group.command()
 @app_option
 @group_option
-@server_option
+@service_options
 @json_option
-def pause(app_id: str, group_id: str, server: str, as_json: bool) -> None:
+def pause(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
     """Pause a group's updates; a swap under way is finished."""
-    show([ServiceClient(server).patch("apps", app_id, "groups", group_id, body={"paused": True})], as_json)
+    show([service.patch("apps", app_id, "groups", group_id, body={"paused": True})], as_json)
 
 
 @group.command()
 @app_option
 @group_option
-@server_option
+@service_options
 @json_option
-def unpause(app_id: str, group_id: str, server: str, as_json: bool) -> None:
+def unpause(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
     """Let a group's updates go on."""
-    show([ServiceClient(server).patch("apps", app_id, "groups", group_id, body={"paused": False})], as_json)
+    show([service.patch("apps", app_id, "groups", group_id, body={"paused": False})], as_json)
 
 
 def show(groups: list[Json], as_json: bool) -> None:

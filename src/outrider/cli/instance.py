@@ -1,13 +1,32 @@
 """``outrider instance``: the instances that checked in, and commands for their sidekicks."""
 
 import getpass
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
 
 import click
 
+from outrider.cli.access import service_options
 from outrider.cli.client import Json, ServiceClient
-from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+from outrider.cli.common import Group, echo_json, echo_table, json_option
+from outrider.cli.fake import bench, fake
+from outrider.cli.moments import between, end_option, start_option
 
 HEADER = ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted")
+VERSIONS_HEADER = ("AppID", "GroupID", "Version", "Clients")
+HISTORY_HEADER = ("Time", "Version", "Event", "Meaning", "ErrorCode")
+_MEANING = {
+    "3:0": "failed",
+    "3:1": "installed",
+    "3:2": "running",
+    "13:1": "downloading",
+    "14:1": "downloaded",
+    "800:1": "waits for its turn",
+}
+
+app_option = click.option("--app-id", help="Only instances of this application.")
+group_option = click.option("--group-id", help="Only instances of this group.")
 
 
 @click.group(cls=Group)
@@ -15,73 +34,152 @@ def instance() -> None:
     """Operations to view and command instances."""
 
 
+instance.add_command(fake)
+instance.add_command(bench)
+
+
 @instance.command("list-updates")
-@click.option("--app-id", required=True, help="Application of the instances.")
-@click.option("--group-id", help="Only instances of this group.")
-@server_option
+@app_option
+@group_option
+@start_option("Only instances seen since then")
+@end_option("Only instances seen before")
+@service_options
 @json_option
-def list_updates(app_id: str, group_id: str | None, server: str, as_json: bool) -> None:
+def list_updates(
+    app_id: str | None,
+    group_id: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    service: ServiceClient,
+    as_json: bool,
+) -> None:
     """List the instances that checked in: their version and where their update stands."""
-    rows = ServiceClient(server).get("apps", app_id, "instances", group=group_id)["items"]
+    rows = list(_instances(service, app_id, group_id, start, end))
     if as_json:
         echo_json(rows)
+    else:
+        echo_table(HEADER, [_row(one) for one in rows])
+
+
+@instance.command("list-app-versions")
+@app_option
+@group_option
+@start_option("Only instances seen since then")
+@end_option("Only instances seen before")
+@service_options
+@json_option
+def list_app_versions(
+    app_id: str | None,
+    group_id: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    service: ServiceClient,
+    as_json: bool,
+) -> None:
+    """Count the instances of each application, group and version."""
+    rows = _instances(service, app_id, group_id, start, end)
+    counts = sorted(Counter((one["app"], one["group"], one["version"]) for one in rows).items())
+    if as_json:
+        echo_json(
+            [{"app": app, "group": group, "version": version, "clients": n} for (app, group, version), n in counts]
+        )
+    else:
+        echo_table(VERSIONS_HEADER, [(*key, number) for key, number in counts])
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@service_options
+@json_option
+def history(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
+    """Show what INSTANCE of APP has reported, oldest first; the service keeps the last 50 events."""
+    lines = service.get("apps", app, "instances", name)["history"]
+    if as_json:
+        echo_json(lines)
         return
-    echo_table(HEADER, [_row(one) for one in rows])
+    rows = [
+        (one["at"], one["version"], one["event"], _MEANING.get(one["event"], ""), one["error_code"] or "")
+        for one in lines
+    ]
+    echo_table(HISTORY_HEADER, rows)
 
 
 @instance.command()
 @click.argument("app")
 @click.argument("name", metavar="INSTANCE")
-@server_option
-def delete(app: str, name: str, server: str) -> None:
+@service_options
+@json_option
+def delete(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
     """Forget an instance that is gone for good; it comes back by itself if it checks in again."""
-    ServiceClient(server).delete("apps", app, "instances", name)
-    click.echo(f"deleted instance: {name}, for application: {app}")
+    deleted = service.delete("apps", app, "instances", name)
+    if as_json:
+        echo_json([deleted])
+    else:
+        click.echo(f"deleted instance: {name}, for application: {app}")
 
 
 @instance.command()
 @click.argument("app")
 @click.argument("name", metavar="INSTANCE")
-@server_option
-def pause(app: str, name: str, server: str) -> None:
+@service_options
+@json_option
+def pause(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
     """Stop an instance from updating at its next safe point."""
-    _command(server, app, name, "pause")
+    _command(service, app, name, "pause", as_json)
 
 
 @instance.command()
 @click.argument("app")
 @click.argument("name", metavar="INSTANCE")
-@server_option
-def resume(app: str, name: str, server: str) -> None:
+@service_options
+@json_option
+def resume(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
     """Let a paused instance go on."""
-    _command(server, app, name, "resume")
+    _command(service, app, name, "resume", as_json)
 
 
 @instance.command()
 @click.argument("app")
 @click.argument("name", metavar="INSTANCE")
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@server_option
-def rollback(app: str, name: str, yes: bool, server: str) -> None:
+@service_options
+@json_option
+def rollback(app: str, name: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
     """Take an instance back to the version before."""
     if not yes:
         click.confirm(f"Take instance {name} of {app} back to its version before?", abort=True, err=True)
-    _command(server, app, name, "rollback")
+    _command(service, app, name, "rollback", as_json)
 
 
 @instance.command()
 @click.argument("app")
 @click.argument("name", metavar="INSTANCE")
-@server_option
-def retry(app: str, name: str, server: str) -> None:
+@service_options
+@json_option
+def retry(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
     """Let an instance try again what failed."""
-    _command(server, app, name, "retry")
+    _command(service, app, name, "retry", as_json)
 
 
-def _command(server: str, app: str, name: str, verb: str) -> None:
+def _instances(
+    service: ServiceClient, app_id: str | None, group_id: str | None, start: datetime | None, end: datetime | None
+) -> Iterator[Json]:
+    """Rows of one app, or of all when none is named."""
+    apps = [one["id"] for one in service.get_all("apps")] if app_id is None else [app_id]
+    for app in apps:
+        for row in service.get_all("apps", app, "instances", group=group_id):
+            if between(row["last_seen"], start, end):
+                yield row
+
+
+def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bool) -> None:
     body: Json = {"verb": verb, "by": _operator()}
-    ServiceClient(server).post("apps", app, "instances", name, "command", body=body)
-    click.echo(f"{verb} left for instance {name}: its sidekick takes it when it is next awake")
+    left = service.post("apps", app, "instances", name, "command", body=body)
+    if as_json:
+        echo_json([left])
+    else:
+        click.echo(f"{verb} left for instance {name}: its sidekick takes it when it is next awake")
 
 
 def _operator() -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from outrider.cli.access import service_options
 from outrider.cli.client import CHUNK_BYTES, Json, ServiceClient
-from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+from outrider.cli.common import Group, echo_json, echo_table, json_option
 from outrider.core.errors import ConfigError, DriverError, NotFound
 
 HEADER = ("Version", "URL", "Size")
@@ -24,11 +25,11 @@ def package() -> None:
 
 @package.command("list")
 @app_option
-@server_option
+@service_options
 @json_option
-def list_packages(app_id: str, server: str, as_json: bool) -> None:
+def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
     """List all packages, newest version first."""
-    show(ServiceClient(server).get("apps", app_id, "packages")["items"], as_json)
+    show(service.get_all("apps", app_id, "packages"), as_json)
 
 
 @package.command()
@@ -40,7 +41,7 @@ def list_packages(app_id: str, server: str, as_json: bool) -> None:
 @click.option("--sha1", default="", help="SHA-1 for old Omaha clients, with --url.")
 @click.option("--sha256", help="SHA-256: 64 hex digits or base64; with --file it is compared.")
 @click.option("--release-notes", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Text file.")
-@server_option
+@service_options
 @json_option
 def create(
     app_id: str,
@@ -51,14 +52,13 @@ def create(
     sha1: str,
     sha256: str | None,
     release_notes: Path | None,
-    server: str,
+    service: ServiceClient,
     as_json: bool,
 ) -> None:
     """Create a package from a file, which the service stores and serves, or from an address.
 
     An address needs --size and --sha256, or --file to take them from.
     """
-    client = ServiceClient(server)
     body: Json = {"version": version, "release_notes": _read_notes(release_notes)}
     if file is None:
         if url is None or size is None or sha256 is None:
@@ -71,19 +71,19 @@ def create(
         if url is not None:
             body |= {"url": url, **measured}
         else:
-            _refuse_known(client, app_id, version)
-            body |= {"stored": _upload(client, path, measured), "name": path.name}
-    show([client.post("apps", app_id, "packages", body=body)], as_json)
+            _refuse_known(service, app_id, version)
+            body |= {"stored": _upload(service, path, measured), "name": path.name}
+    show([service.post("apps", app_id, "packages", body=body)], as_json)
 
 
 @package.command()
 @app_option
 @version_option
-@server_option
+@service_options
 @json_option
-def delete(app_id: str, version: str, server: str, as_json: bool) -> None:
+def delete(app_id: str, version: str, service: ServiceClient, as_json: bool) -> None:
     """Delete a package that no channel points at."""
-    show([ServiceClient(server).delete("apps", app_id, "packages", version)], as_json)
+    show([service.delete("apps", app_id, "packages", version)], as_json)
 
 
 def show(packages: list[Json], as_json: bool) -> None:
@@ -136,19 +136,19 @@ def _compare(path: Path, measured: Json, size: int | None, sha1: str, sha256: st
             raise ConfigError(f"--file {path}: its {name} is {hexadecimal}, and --{name} says {said}")
 
 
-def _refuse_known(client: ServiceClient, app_id: str, version: str) -> None:
+def _refuse_known(service: ServiceClient, app_id: str, version: str) -> None:
     """Ask before a long upload for what would be refused after it."""
-    client.get("apps", app_id)
+    service.get("apps", app_id)
     try:
-        client.get("apps", app_id, "packages", version)
+        service.get("apps", app_id, "packages", version)
     except NotFound:
         return
     raise ConfigError(f"version {version} has a package already; a package never changes: use a new version")
 
 
-def _upload(client: ServiceClient, path: Path, measured: Json) -> str:
+def _upload(service: ServiceClient, path: Path, measured: Json) -> str:
     with path.open("rb") as opened:
-        stored = client.upload(opened)
+        stored = service.upload(opened)
     if stored["sha256"] != measured["sha256"]:
         raise DriverError(f"--file {path}: arrived as {stored['sha256']}, read as {measured['sha256']}; try again")
     return str(stored["sha256"])

@@ -2,8 +2,9 @@
 
 import click
 
+from outrider.cli.access import service_options
 from outrider.cli.client import ServiceClient
-from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+from outrider.cli.common import Group, echo_json, echo_table, json_option
 from outrider.core.errors import NotFound
 
 HEADER = ("Version", "Instance", "When", "Why")
@@ -17,11 +18,11 @@ def release() -> None:
 
 @release.command("list")
 @app_option
-@server_option
+@service_options
 @json_option
-def list_releases(app_id: str, server: str, as_json: bool) -> None:
+def list_releases(app_id: str, service: ServiceClient, as_json: bool) -> None:
     """List the releases that are marked bad."""
-    marked = ServiceClient(server).get("apps", app_id, "poison")["items"]
+    marked = service.get_all("apps", app_id, "poison")
     if as_json:
         echo_json(marked)
     else:
@@ -32,11 +33,11 @@ def list_releases(app_id: str, server: str, as_json: bool) -> None:
 @app_option
 @click.option("--version", required=True, help="Version to offer again.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@server_option
-def lift(app_id: str, version: str, yes: bool, server: str) -> None:
+@service_options
+@json_option
+def lift(app_id: str, version: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
     """Take the mark off a release: its groups are offered it again at once."""
-    client = ServiceClient(server)
-    marked = [one for one in client.get("apps", app_id, "poison")["items"] if one["version"] == version]
+    marked = [one for one in service.get_all("apps", app_id, "poison") if one["version"] == version]
     if not marked:
         raise NotFound(f"app {app_id}: release {version!r} isn't marked bad")
     if not yes:
@@ -45,5 +46,8 @@ def lift(app_id: str, version: str, yes: bool, server: str) -> None:
             abort=True,
             err=True,
         )
-    client.delete("apps", app_id, "poison", version)
-    click.echo(f"lifted: {version} of {app_id} may be installed again")
+    lifted = service.delete("apps", app_id, "poison", version)
+    if as_json:
+        echo_json([lifted])
+    else:
+        click.echo(f"lifted: {version} of {app_id} may be installed again")

@@ -194,18 +194,29 @@ class _Client:
             ping=ping,
         )
         self._fleet.show(self._name, body)
-        agent = f"outrider/{__version__}"
-        with exchange(
-            settings.url, body, timeout_s=TIMEOUT_S, user_agent=agent, content_type="text/xml", verify=settings.verify
-        ) as response:
-            status, content = response.status_code, read_body(response, MAX_RESPONSE_BYTES)
+        answer, content = ask(settings, body)
         self._fleet.show(self._name, content)
-        if status != 200:
-            raise OmahaError(f"{settings.url}: HTTP {status}")
-        answer = parse_response(content).answer_to(settings.app_id)
-        if answer is None:
-            raise OmahaError(f"{settings.url}: no answer for app {settings.app_id!r} in the response")
         return answer
+
+
+def ask(settings: FakeSettings, body: bytes) -> tuple[AppAnswer, bytes]:
+    """Send one request; returns the answer for the settings' app, and the body as it came.
+
+    Raises:
+        OmahaError: the answer isn't one.
+        DriverError: there is none.
+    """
+    agent = f"outrider/{__version__}"
+    with exchange(
+        settings.url, body, timeout_s=TIMEOUT_S, user_agent=agent, content_type="text/xml", verify=settings.verify
+    ) as response:
+        status, content = response.status_code, read_body(response, MAX_RESPONSE_BYTES)
+    if status != 200:
+        raise OmahaError(f"{settings.url}: HTTP {status}")
+    answer = parse_response(content).answer_to(settings.app_id)
+    if answer is None:
+        raise OmahaError(f"{settings.url}: no answer for app {settings.app_id!r} in the response")
+    return answer, content
 
 
 def render(
