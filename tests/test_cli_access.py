@@ -198,7 +198,7 @@ def test_a_certificate_is_checked_unless_the_operator_says_otherwise(
     [
         ("help", 0, "Usage: main [OPTIONS] COMMAND"),
         ("help group create", 0, "Usage: main group create [OPTIONS]"),
-        ("help package create", 0, "Usage: main package create"),
+        ("help package create bulk", 0, "Usage: main package create bulk"),
         ("help nothing", 3, "no command 'nothing'"),
         ("help group nothing", 3, "no command 'nothing' in 'main group'"),
         ("help status deeper", 2, "has no commands below it"),

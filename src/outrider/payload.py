@@ -71,9 +71,12 @@ class WriteFailed(PayloadError):
 class PayloadStore:
     """The payloads in one folder. One download runs at a time; any thread may cancel it."""
 
-    def __init__(self, folder: Path, settings: DownloadSettings) -> None:
-        """Keep payloads in ``folder``, which is made when it is needed."""
-        self._folder, self._settings = folder, settings
+    def __init__(self, folder: Path, settings: DownloadSettings, *, verify: bool | str = True) -> None:
+        """Keep payloads in ``folder``, which is made when it is needed.
+
+        ``verify`` is what proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
+        """
+        self._folder, self._settings, self._verify = folder, settings, verify
         self._lock = threading.Lock()
         self._transfer: _Transfer | None = None
 
@@ -125,6 +128,7 @@ class PayloadStore:
         if size_bytes > self._settings.max_bytes:
             raise SizeMismatch(f"{version}: {size_bytes} bytes; download.max_bytes is {self._settings.max_bytes}")
         transfer = _Transfer(version, tuple(urls), size_bytes, self._part(sha256), self._settings, on_progress)
+        transfer.verify = self._verify
         with self._lock:
             assert self._transfer is None, "one download at a time"
             self._transfer = transfer
@@ -219,6 +223,7 @@ class _Transfer:
         self._urls, self._size_bytes, self._part, self._settings = urls, size_bytes, part, settings
         self._etag = part.with_suffix(".etag")
         self._on_progress = on_progress
+        self.verify: bool | str = True
         self._progress_due = 0.0
         self._lock = threading.RLock()
         self._over = threading.Event()
@@ -283,7 +288,9 @@ class _Transfer:
             etag = self._known_etag(url)
             if etag:
                 headers["If-Range"] = etag
-        with requests.get(url, headers=headers, stream=True, timeout=self._settings.timeout_s) as response:
+        with requests.get(
+            url, headers=headers, stream=True, timeout=self._settings.timeout_s, verify=self.verify
+        ) as response:
             if response.status_code == 416 and have:
                 start = None
             elif response.status_code == 206 and have:

@@ -110,7 +110,7 @@ def test_json_has_the_same_facts(run: Run, service: Service) -> None:
         ("channel delete --app-id={app} --channel=beta", "Error: conflict: channel 'beta' is in use: groups beta"),
         ("package delete --app-id={app} --version=1.0.0", "Error: conflict: package 1.0.0 is in use: channels beta"),
         ("package create --app-id={app} --version=9.0.0 --file=/no/such/file.tar", "Error: config: --file"),
-        ("package create --app-id={app} --version=9.0.0 --file=coreos/example:9.0.0", "image references"),
+        ("package create --app-id={app} --version=9.0.0 --file=coreos/example", "taken for a file, and there is none"),
         ("package create --app-id={app} --version=9.0.0 --url=x --size=1 --sha256=00", "Error: config: url 'x'"),
         ("release lift --app-id={app} --version=2.0.0 --yes", "isn't marked bad"),
         ("instance retry {app} web-9", "Error: not-found: app"),

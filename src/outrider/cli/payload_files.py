@@ -1,0 +1,111 @@
+"""Payloads on the operator's side: is it a file or an image, how large, which digests; and a bar while it travels."""
+
+import base64
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from outrider.cli.client import CHUNK_BYTES, Json, ServiceClient
+from outrider.core.errors import ConfigError, DriverError
+
+# github.com/distribution/reference: [domain[:port]/]path[:tag][@digest]; here with a tag, a digest or both.
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_ARCHIVE = (".tar", ".gz", ".tgz", ".xz", ".txz", ".bz2", ".zst", ".zip", ".img", ".raw", ".bin", ".deb", ".rpm")
+
+
+def file_or_image(text: str) -> Path | str:
+    """Tell what ``--file`` names: a file that exists, or an image reference with a tag or digest.
+
+    ``/x``, ``./x``, ``../x`` and what ends like an archive are files in any case: a typo never becomes an image.
+
+    Raises:
+        ConfigError: neither; the line says what it was taken for.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"--file {text}: a folder, not a file")
+    if text.startswith(("/", "./", "../", "~")) or text.endswith(_ARCHIVE):
+        raise ConfigError(f"--file {text}: no such file")
+    last = text.rpartition("/")[2]
+    if (":" in last or "@" in last) and _IMAGE.fullmatch(text):
+        return text
+    raise ConfigError(
+        f"--file {text}: taken for a file, and there is none; an image reference has a tag or a digest: NAME:TAG"
+    )
+
+
+def measure(path: Path) -> Json:
+    """Size and digests of a file, as the service wants them.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    sha1, sha256, size_bytes = hashlib.sha1(usedforsecurity=False), hashlib.sha256(), 0
+    try:
+        with path.open("rb") as opened:
+            while chunk := opened.read(CHUNK_BYTES):
+                sha1.update(chunk)
+                sha256.update(chunk)
+                size_bytes += len(chunk)
+    except OSError as error:
+        raise ConfigError(f"--file {path}: {error.strerror}") from error
+    return {
+        "size_bytes": size_bytes,
+        "sha1": base64.b64encode(sha1.digest()).decode("ascii"),
+        "sha256": sha256.hexdigest(),
+    }
+
+
+def compare(path: Path, measured: Json, size: int | None, sha1: str, sha256: str | None) -> None:
+    """What the operator says of a file must be true of it: it may be another file than was meant.
+
+    Raises:
+        ConfigError: it isn't; the line says what is.
+    """
+    if size is not None and size != measured["size_bytes"]:
+        raise ConfigError(f"--file {path}: {measured['size_bytes']} bytes, and --size says {size}")
+    for name, said, hexadecimal in (
+        ("sha1", sha1, base64.b64decode(measured["sha1"]).hex()),
+        ("sha256", sha256, measured["sha256"]),
+    ):
+        as_base64 = base64.b64encode(bytes.fromhex(hexadecimal)).decode("ascii")
+        if said and said.strip().lower() != hexadecimal and said.strip() != as_base64:
+            raise ConfigError(f"--file {path}: its {name} is {hexadecimal}, and --{name} says {said}")
+
+
+def upload(service: ServiceClient, path: Path, measured: Json) -> str:
+    """Send a file to the service; returns its SHA-256.
+
+    Raises:
+        ConfigError: it can't be read.
+        DriverError: it arrived as something else.
+    """
+    try:
+        with path.open("rb") as opened, progress(path.name, measured["size_bytes"]) as tell:
+            stored = service.upload(opened, tell)
+    except OSError as error:
+        raise ConfigError(f"--file {path}: {error.strerror}") from error
+    if stored["sha256"] != measured["sha256"]:
+        raise DriverError(f"--file {path}: arrived as {stored['sha256']}, read as {measured['sha256']}; try again")
+    return str(stored["sha256"])
+
+
+@contextmanager
+def progress(label: str, total_bytes: int) -> Iterator[Callable[[int], object]]:
+    """Show a bar on stderr when that is a terminal; call what is yielded with the number of bytes of each piece."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=total_bytes, label=label, file=sys.stderr) as bar:
+        yield bar.update
