@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outrider.cluster.documents import Instance
-from tests.servers import free_ports
+from outrider.demo.programs import free_ports
 from tests.service.conftest import Service
 from tests.service.examples import APP, make_app, payload_of
 from tests.service.test_serve import serving
