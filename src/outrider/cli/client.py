@@ -201,6 +201,9 @@ def _read(answer: requests.Response, server: str) -> Json:
         raise AccessError(detail)
     if answer.status_code == 412:
         raise Conflict(detail)
+    if answer.status_code in (404, 405) and detail.startswith(f"{answer.request.method} /api/"):
+        # Not a thing that isn't there, but a question that the service doesn't understand.
+        raise ServiceError(f"{server} doesn't know this call ({detail}); is it older than this command?")
     raise _KINDS.get(str(problem.get("kind")), ServiceError)(detail)
 
 

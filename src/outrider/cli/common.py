@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "lock": "outrider.cli.lock:lock",
     "package": "outrider.cli.package:package",
     "release": "outrider.cli.release:release",
+    "rollout": "outrider.cli.rollout:rollout",
     "serve": "outrider.cli.serve:serve",
     "sidekick": "outrider.cli.sidekick:sidekick",
     "statechart": "outrider.cli.statechart:statechart",

@@ -5,7 +5,9 @@ import click
 from outrider.cli.access import service_options
 from outrider.cli.client import Json, ServiceClient
 from outrider.cli.common import Group, echo_json, echo_table, json_option
+from outrider.cli.policy import change, percent, policy
 from outrider.cli.rollup import events, versions
+from outrider.core.errors import ConfigError
 
 HEADER = ("Label", "App", "Channel", "Id", "Updates Paused", "Slots")
 app_option = click.option("--app-id", required=True, help="Application that the group belongs to.")
@@ -17,6 +19,8 @@ def group() -> None:
     """Operations that manage groups in an application."""
 
 
+group.add_command(policy)
+group.add_command(percent)
 group.add_command(versions)
 group.add_command(events)
 
@@ -52,6 +56,9 @@ def create(
 @click.option("--channel", help="Channel to follow.")
 @click.option("--label", help="Name for people.")
 @click.option("--slots", type=int, help="Instances that may swap at the same time.")
+@click.option("--update-count", type=click.IntRange(min=1), help="At most so many updates, with --update-interval.")
+@click.option("--update-interval", type=click.IntRange(min=1), help="In so many seconds, with --update-count.")
+@click.option("--oem-blacklist", hidden=True, help="updatectl's list of OEMs that get no updates.")
 @service_options
 @json_option
 def update(
@@ -60,14 +67,26 @@ def update(
     channel: str | None,
     label: str | None,
     slots: int | None,
+    update_count: int | None,
+    update_interval: int | None,
+    oem_blacklist: str | None,
     service: ServiceClient,
     as_json: bool,
 ) -> None:
     """Update an existing group."""
+    if oem_blacklist is not None:
+        raise ConfigError("--oem-blacklist: OEMs aren't told apart here; put those instances into a group of their own")
+    if (update_count is None) != (update_interval is None):
+        raise click.UsageError("--update-count and --update-interval go together")
     body: Json = {"channel": channel, "label": label, "slots": slots}
-    if all(value is None for value in body.values()):
-        raise click.UsageError("nothing to change: give --channel, --label or --slots")
-    show([service.patch("apps", app_id, "groups", group_id, body=body)], as_json)
+    changed = any(value is not None for value in body.values())
+    if not changed and update_count is None:
+        raise click.UsageError("nothing to change: give --channel, --label, --slots, or --update-count")
+    if update_count is not None:
+        limit = {"count": update_count, "interval_s": update_interval}
+        change(service, app_id, group_id, {"max_per_interval": limit})
+    place = ("apps", app_id, "groups", group_id)
+    show([service.patch(*place, body=body) if changed else service.get(*place)], as_json)
 
 
 @group.command()
