@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One request. ``target`` is path and query."""
+    """One request. ``target`` is path and query; ``body`` is decoded when it is JSON."""
 
     method: str
     target: str
@@ -41,9 +41,8 @@ class RestStub:
             def _answer(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(
-                    method=self.command, target=self.path, headers=headers, body=json.loads(raw) if raw else None
-                )
+                body = json.loads(raw) if headers.get("content-type") == "application/json" else raw or None
+                asked = Asked(method=self.command, target=self.path, headers=headers, body=body)
                 stub.asked.append(asked)
                 say = answer(asked)
                 content = say.body if isinstance(say.body, bytes) else json.dumps(say.body).encode()

@@ -12,6 +12,7 @@ import trustme
 from click.testing import CliRunner, Result
 
 from outrider.cli import main
+from outrider.cli.client import ServiceClient
 from tests.rest_stub import Asked, RestStub, Say
 
 EMPTY = Say(body={"items": []})
@@ -215,3 +216,16 @@ def test_upstream_says_what_to_do_instead(verb: str) -> None:
     assert result.stderr.startswith(f"Error: unsupported: upstream {verb}: this service doesn't copy")
     assert "package download" in result.stderr
     assert 1 == len(result.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("server", "asked"),
+    [
+        ("http://x:8000", "http://x:8000/v1/update/"),
+        ("http://x:8000/", "http://x:8000/v1/update/"),
+        ("https://x/behind/a/proxy/", "https://x/behind/a/proxy/v1/update/"),
+        ("http://x/v1/update/SECRET", "http://x/v1/update/SECRET"),
+    ],
+)
+def test_omaha_is_asked_below_the_server_unless_its_address_leads_there(server: str, asked: str) -> None:
+    assert asked == ServiceClient(server).omaha_url

@@ -152,6 +152,20 @@ def test_a_held_instance_is_woken_when_the_hold_ends(
     assert ["2.0.0"] == [each["VERSION"] for each in program.environments]
 
 
+def test_without_the_etcd_that_was_named_the_interval_goes_on(
+    service: Service, tmp_path: Path, program: Program, started: list[WatchProcess]
+) -> None:
+    make_app(service.store, version="2.0.0")
+    (port,) = free_ports(1)
+    words = (f"--server={service.url}", f"--app-id={APP}", "--group-id=beta", "--version=1.0.0", "--interval=0.2")
+    watch = WatchProcess(tmp_path, *words, f"--etcd=127.0.0.1:{port}", str(program.path))
+    started.append(watch)
+
+    eventually(lambda: "1.0.0 -> 2.0.0: done" in watch.printed, 20)
+
+    assert 0 == watch.end()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_program_and_then_the_watch(
     service: Service, tmp_path: Path, program: Program, started: list[WatchProcess], number: signal.Signals
