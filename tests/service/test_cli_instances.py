@@ -5,11 +5,12 @@ from datetime import timedelta
 
 import pytest
 
+from outrider.cluster.documents import Instance, encode
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
 from outrider.service.checkins import Caller, Checkins
 from outrider.service.nouns import Place
 from tests.service.conftest import NOON, Service, WallClock
-from tests.service.examples import APP, make_app
+from tests.service.examples import APP, make_app, put
 from tests.service.typing_verbs import Run, lines, typist
 
 OTHER = "io.example.web"
@@ -50,6 +51,20 @@ def test_without_an_app_the_instances_of_all_are_listed(run: Run, fleet: Service
     rows = lines(run("instance list-updates").stdout)[1:]
 
     assert [[APP, "web-1"], [APP, "web-2"], [APP, "web-3"]] == [row[:2] for row in rows]
+
+
+def test_more_instances_than_a_page_holds_are_all_listed(run: Run, service: Service) -> None:
+    make_app(service.store)
+    place = service.store.place
+    for number in range(230):
+        row = Instance(app=APP, id=f"web-{number:03}", group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
+        put(place.cluster, place.keys.instance(APP, row.id), encode(row))
+
+    rows = json.loads(run(f"instance list-updates --app-id={APP} --json").stdout)
+    counted = json.loads(run("instance list-app-versions --json").stdout)
+
+    assert [f"web-{number:03}" for number in range(230)] == [row["id"] for row in rows]
+    assert [230] == [one["clients"] for one in counted]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from outrider.cluster.documents import Instance
 from outrider.demo.programs import free_ports
-from tests.service.conftest import Service
-from tests.service.examples import APP, make_app, payload_of
+from tests.service.conftest import NOON, Service
+from tests.service.examples import APP, make_app, payload_of, poison
 from tests.service.test_serve import serving
 from tests.waiting import eventually
 from tests.watched import Program
@@ -149,6 +149,24 @@ def test_a_held_instance_is_woken_when_the_hold_ends(
 
     eventually(lambda: program.runs, 10)
     assert [] == held
+    assert ["2.0.0"] == [each["VERSION"] for each in program.environments]
+
+
+def test_a_mark_that_is_lifted_wakes_it_too(
+    service: Service, tmp_path: Path, program: Program, started: list[WatchProcess]
+) -> None:
+    make_app(service.store, version="2.0.0")
+    poison(service.store, "2.0.0", "health check failed", NOON)
+    words = (f"--server={service.url}", f"--app-id={APP}", "--group-id=beta", "--client-id=web-1", "--version=1.0.0")
+    watch = WatchProcess(
+        tmp_path, *words, "--etcd", service.etcd, "--prefix", service.prefix, "--interval=3600", str(program.path)
+    )
+    started.append(watch)
+    eventually(lambda: "2.0.0 is marked bad" in watch.printed, 20)
+
+    service.store.fleet.lift(APP, "2.0.0")
+
+    eventually(lambda: program.runs, 10)
     assert ["2.0.0"] == [each["VERSION"] for each in program.environments]
 
 

@@ -1,4 +1,4 @@
-"""What wakes a watcher before its interval is over: the group's target, and a summons of its own, both in etcd."""
+"""What wakes a watcher before its interval is over: the group's target, a summons, a mark that is lifted (in etcd)."""
 
 import threading
 from collections.abc import Callable
@@ -21,7 +21,12 @@ class Announced:
         self, cluster: Cluster, keys: Keys, *, app: str, group: str, instance: str, wake: Callable[[], None]
     ) -> None:
         self._cluster, self._wake = cluster, wake
-        self._subjects = (keys.target(app, group), keys.summons(app, instance))
+        self._subjects = (
+            (keys.target(app, group), True, self._written),
+            (keys.summons(app, instance), True, self._written),
+            # A watcher has no presence, so nobody summons it when a release is no longer marked bad.
+            (keys.poisons(app), False, self._removed),
+        )
         self._watches: list[Watch] = []
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._begin, name="announced", daemon=True)
@@ -35,11 +40,11 @@ class Announced:
             watch.close()
 
     def _begin(self) -> None:
-        for key in self._subjects:
+        for key, exact, deliver in self._subjects:
             revision = self._revision(key)
             if revision is None:
                 return
-            self._watches.append(self._cluster.watch(key, revision + 1, self._deliver, exact=True))
+            self._watches.append(self._cluster.watch(key, revision + 1, deliver, exact=exact))
         self._wake()
 
     def _revision(self, key: str) -> int | None:
@@ -52,8 +57,11 @@ class Announced:
                 delay_s = min(RETRY_MAX_S, delay_s * 2)
         return None
 
-    def _deliver(self, event: WatchEvent) -> None:
-        if isinstance(event, Changed) and event.entry is None:
-            # A summons whose lease ran out, or a group that is gone: nothing to ask for.
-            return
-        self._wake()
+    def _written(self, event: WatchEvent) -> None:
+        """Removals say nothing: a summons whose lease ran out, a group that is gone."""
+        if not isinstance(event, Changed) or event.entry is not None:
+            self._wake()
+
+    def _removed(self, event: WatchEvent) -> None:
+        if not isinstance(event, Changed) or event.entry is None:
+            self._wake()
