@@ -1,6 +1,7 @@
 """Instances by the verbs: lists, counts over time, histories, and simulated ones against the real service."""
 
 import json
+import signal
 from datetime import timedelta
 
 import pytest
@@ -159,12 +160,14 @@ def test_json_of_commands_and_deletions(run: Run, fleet: Service) -> None:
 def test_simulated_instances_update_and_are_listed(run: Run, service: Service) -> None:
     make_app(service.store, version="2.0.0")
 
+    before = signal.getsignal(signal.SIGINT)
     result = run(
         f"instance fake --app-id={APP} --group-id=beta --clients-per-app=5 --version=1.0.0 "
         "--min-sleep=0 --max-sleep=0.1 --errorrate=0 --updates=1 --oem=lab"
     )
     rows = lines(run(f"instance list-updates --app-id={APP}").stdout)[1:]
 
+    assert before == signal.getsignal(signal.SIGINT)
     assert "5 clients: 5 checks, 5 updates, 0 failures" == result.stdout.splitlines()[-1]
     assert 5 == sum("updated from 1.0.0 to 2.0.0" in line for line in result.stdout.splitlines())
     assert [("2.0.0", "beta", "lab", "complete")] * 5 == [(row[2], *row[4:7]) for row in rows]

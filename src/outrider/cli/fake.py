@@ -1,7 +1,5 @@
 """``outrider instance fake`` and ``instance bench``: simulated instances."""
 
-import signal
-
 import click
 
 from outrider.cli.access import service_options
@@ -60,7 +58,7 @@ def fake(
 
     They are rows like any other in `instance list-updates`: their ids begin with deadbeef.
     """
-    from outrider.cli.sidekick import on_signals
+    from outrider.cli.stopping import stopped_by_signals
     from outrider.clients import FakeFleet, FakeSettings
 
     if min_sleep > max_sleep:
@@ -84,8 +82,8 @@ def fake(
         lambda client, text: click.echo(f"{client}: {text}"),
         (lambda client, body: click.echo(f"{client}: {body.decode(errors='replace')}")) if verbose else None,
     )
-    on_signals((signal.SIGINT, signal.SIGTERM), fleet.stop)
-    tally = fleet.run()
+    with stopped_by_signals(fleet.stop):
+        tally = fleet.run()
     click.echo(f"{clients_per_app} clients: {tally.checks} checks, {tally.updates} updates, {tally.failures} failures")
 
 
@@ -120,7 +118,7 @@ def bench(
 
     Every request leaves a row in `instance list-updates` (ids begin with deadbeefdeadbeef): use an app of its own.
     """
-    from outrider.cli.sidekick import on_signals
+    from outrider.cli.stopping import stopped_by_signals
     from outrider.clients import Bench, FakeSettings
 
     settings = FakeSettings(
@@ -138,8 +136,8 @@ def bench(
         click.echo(line, err=True)
 
     measuring = Bench(settings, seconds, tell, tell if verbose else None)
-    on_signals((signal.SIGINT, signal.SIGTERM), measuring.stop)
-    found = measuring.run()
+    with stopped_by_signals(measuring.stop):
+        found = measuring.run()
     if as_json:
         facts = {"seconds": round(found.seconds, 3), "answers": found.answers, "offers": found.offers}
         echo_json(facts | {"errors": found.errors, "per_second": round(found.per_second, 1)})

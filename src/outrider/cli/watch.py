@@ -1,7 +1,6 @@
 """``outrider watch``: run a program for every update."""
 
 import shutil
-import signal
 import sys
 import uuid
 from contextlib import ExitStack
@@ -51,7 +50,7 @@ def watch(
     0 means that the version runs now; after any other it is run again, later and later. With --etcd nothing is
     polled: the service's word arrives at once.
     """
-    from outrider.cli.sidekick import on_signals
+    from outrider.cli.stopping import stopped_by_signals
     from outrider.clients import Watcher, WatchSettings
     from outrider.clients.wake import Announced
     from outrider.cluster.keys import Keys
@@ -73,8 +72,8 @@ def watch(
         time_limit_s=time_limit,
     )
     watcher = Watcher(upstream, settings, lambda line: click.echo(line, file=sys.stderr))
-    on_signals((signal.SIGTERM, signal.SIGINT), watcher.stop)
     with ExitStack() as open_things:
+        open_things.enter_context(stopped_by_signals(watcher.stop))
         if etcd is not None:
             cluster = open_cluster(etcd)
             open_things.callback(cluster.close)
