@@ -1,8 +1,16 @@
-"""A real program for ``watch`` to run: it writes down what it was given and leaves as a test wants."""
+"""A watcher on a thread, and a real program for it: it writes down what it was given and leaves as a test wants."""
 
 import json
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
+
+from outrider.clients import Watcher, WatchSettings
+from outrider.core.errors import Refused
+from outrider.upstream import Upstream
+
+APP = "e96281a6-d1af-4bde-9a0a-97b76e56dc57"
 
 _TEXT = """#!{python}
 import json, os, signal, sys, time
@@ -66,3 +74,40 @@ class Program:
             assert isinstance(variables, dict)
             found.append({name.removeprefix("UPDATE_SERVICE_"): value for name, value in variables.items()})
         return found
+
+
+class Watching:
+    """A watcher on a thread of its own."""
+
+    def __init__(self, url: str, program: Program, app: str = APP, **changes: object) -> None:
+        settings = WatchSettings(
+            app_id=app,
+            interval_s=0.05,
+            retry_min_s=0.2,
+            retry_max_s=0.4,
+            grace_s=0.5,
+            program=(str(program.path), "now"),
+        )
+        client = Upstream(urls=(url,), app_id=app, group="beta", instance="web-1", timeout_s=5)
+        self.told: list[str] = []
+        self.watcher = Watcher(client, replace(settings, **changes), self.told.append)  # type: ignore[arg-type]
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.watcher.run()
+        except Refused as error:
+            self.error = error
+
+    def __enter__(self) -> "Watching":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.watcher.stop()
+        self.join()
+
+    def join(self) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the watcher didn't end"
