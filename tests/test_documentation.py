@@ -35,6 +35,6 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
 
 
 def test_every_outrider_command_that_is_named_exists(page: Path) -> None:
-    named = set(re.findall(r"(?:`|/)outrider ([a-z]+)", page.read_text()))
+    named = set(re.findall(r"(?:`|/)outrider ([a-z]+(?:-[a-z]+)*)", page.read_text()))
 
     assert named <= set(COMMANDS)

@@ -17,8 +17,8 @@ import requests
 
 from outrider.cli.status import REFRESH_S
 from outrider.cluster.seam import Cluster
-from outrider.demo.programs import free_ports
 from outrider.service.store import open_store
+from tests.requirements import skip_or_fail
 from tests.servers import EtcdServer
 from tests.service.conftest import NOON
 from tests.service.examples import APP, be_alive, make_app
@@ -36,6 +36,16 @@ class Process:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
         self.line = self._first_line(within_s=20)
         self.url = self.line.rpartition(" ")[2]
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path, *options: str) -> "Iterator[Process]":
+        """Start it, and end it for certain."""
+        process = cls(folder, *options)
+        try:
+            yield process
+        finally:
+            process.stop()
 
     def _first_line(self, within_s: float) -> str:
         assert self.process.stdout is not None
@@ -55,11 +65,8 @@ class Process:
 
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[Process]:
-    process = Process(folder, "--listen", "127.0.0.1:0", *options)
-    try:
+    with Process.running(folder, "--listen", "127.0.0.1:0", *options) as process:
         yield process
-    finally:
-        process.stop()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -110,8 +117,7 @@ def test_an_upload_under_way_does_not_keep_it_from_ending(etcd_server: EtcdServe
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--listen", "0.0.0.0:0"), "--insecure-listen"),
-        (("--listen", "192.0.2.1:0", "--insecure-listen"), "listen 192.0.2.1:0"),
+        (("--listen", "192.0.2.1:0"), "listen 192.0.2.1:0"),
         (("--listen", "nonsense"), "write HOST:PORT"),
         (("--listen", "127.0.0.1:99999"), "write HOST:PORT"),
         (("--etcd", "nonsense"), "etcd endpoint"),
@@ -141,13 +147,57 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path, etcd_server: Etc
     assert "Address already in use" in done.stderr
 
 
-def test_other_machines_are_let_in_when_the_operator_insists(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
-    process = Process(tmp_path, "--listen", f"0.0.0.0:{port}", "--insecure-listen", "--etcd", "127.0.0.1:1")
-    try:
-        assert f"http://0.0.0.0:{port}" == process.url
-    finally:
-        process.stop()
+def address_of_this_machine() -> str:
+    """An address by which this machine reaches itself, and which isn't loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            skip_or_fail("this machine has no address but loopback")
+        return str(probe.getsockname()[0])
+
+
+def test_without_users_the_api_answers_this_machine_alone_and_says_so(
+    etcd_server: EtcdServer, prefix: str, tmp_path: Path
+) -> None:
+    """
+    1. there are no users, and the service listens everywhere
+    2. who comes by another address than loopback may ask for updates and for nothing else
+    3. the first user is made: from then on a token counts, wherever it comes from
+    """
+    address = address_of_this_machine()
+    etcd = ("--etcd", f"127.0.0.1:{etcd_server.port}", "--prefix", prefix.rstrip("/"))
+    with Process.running(tmp_path, "--listen", "0.0.0.0:0", *etcd) as running:
+        port = running.url.rpartition(":")[2]
+        near, far = f"http://127.0.0.1:{port}", f"http://{address}:{port}"
+        before = [requests.get(f"{url}/api/v1/apps", timeout=10).status_code for url in (near, far)]
+        check = requests.post(f"{far}/v1/update", data=CHECK, timeout=10)
+        refusal = requests.get(f"{far}/api/v1/apps", timeout=10).json()
+        warned = (tmp_path / "errors.txt").read_text()
+
+        command = [sys.executable, "-m", "outrider", "database", "init", *etcd]
+        token = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+        bearer = {"Authorization": f"Bearer {token}"}
+        eventually(lambda: requests.get(f"{near}/api/v1/apps", timeout=10).status_code == 401, within_s=5)
+        after = requests.get(f"{far}/api/v1/whoami", headers=bearer, timeout=10)
+
+    assert ([200, 403], 200) == (before, check.status_code)
+    assert "database init" in refusal["detail"]
+    assert 1 == warned.count("no users yet")
+    assert {"name": "admin", "role": "admin"} == after.json()
+
+
+def test_other_machines_are_let_in_before_there_are_users_when_the_operator_insists(
+    etcd_server: EtcdServer, prefix: str, tmp_path: Path
+) -> None:
+    address = address_of_this_machine()
+    etcd = ("--etcd", f"127.0.0.1:{etcd_server.port}", "--prefix", prefix.rstrip("/"))
+    with Process.running(tmp_path, "--listen", "0.0.0.0:0", "--insecure-listen", *etcd) as running:
+        port = running.url.rpartition(":")[2]
+
+        answer = requests.get(f"http://{address}:{port}/api/v1/apps", timeout=10)
+
+    assert 200 == answer.status_code
 
 
 def test_status_watch_prints_again_when_something_changes_and_ends_well(

@@ -18,9 +18,11 @@ from outrider.core.errors import ConfigError, OutriderError
 F = TypeVar("F", bound=Callable[..., Any])
 
 COMMANDS: Mapping[str, str] = {
+    "admin-user": "outrider.cli.admin_user:admin_user",
     "app": "outrider.cli.app:app",
     "channel": "outrider.cli.channel:channel",
     "config": "outrider.cli.config:config",
+    "database": "outrider.cli.database:database",
     "demo": "outrider.cli.demo:demo",
     "group": "outrider.cli.group:group",
     "help": "outrider.cli.help:help_command",

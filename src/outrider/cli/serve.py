@@ -1,13 +1,19 @@
 """``outrider serve``: the update service."""
 
+import contextlib
 import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from outrider.cli.common import etcd_options, open_cluster
 from outrider.cluster.seam import EtcdAddress
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, OutriderError
+
+if TYPE_CHECKING:
+    from outrider.service.users import KnownUsers
 
 
 @click.command()
@@ -20,7 +26,7 @@ from outrider.core.errors import ConfigError
     help="Where uploaded payloads are stored.",
 )
 @click.option("--public-url", help="Where clients reach the service, for payload addresses; else each request's Host.")
-@click.option("--insecure-listen", is_flag=True, help="Allow an address that others reach: anybody may write.")
+@click.option("--insecure-listen", is_flag=True, help="Until there are users: other machines may do everything, too.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice: libraries too.")
 @etcd_options
 def serve(
@@ -35,7 +41,7 @@ def serve(
     """Run the update service until SIGTERM.
 
     Prints one line with its address when it serves. Without etcd it serves as well: /readyz and every answer say 503
-    until etcd is there.
+    until etcd is there. Its API asks for a token; until there are users it answers this machine alone.
     """
     try:
         from outrider.service import server
@@ -49,11 +55,26 @@ def serve(
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
     payloads = PayloadFolder(folder=payload_dir)
     payloads.prepare()
-    bound = server.bind(server.parse_listen(listen), allow_others=insecure_listen)
+    bound = server.bind(server.parse_listen(listen))
     address = server.address_of(bound)
     cluster = open_cluster(etcd)
     try:
-        application = create_application(cluster, payloads, prefix=prefix.rstrip("/"), public_url=public_url)
-        server.serve(application, bound, lambda: click.echo(f"outrider update service on {address}"))
+        application = create_application(
+            cluster, payloads, prefix=prefix.rstrip("/"), public_url=public_url, open_to_all=insecure_listen
+        )
+
+        def ready() -> None:
+            click.echo(f"outrider update service on {address}")
+            # Beside the serving: etcd may be away, and then the first request of the API reads them.
+            users = application.state.context.known_users
+            threading.Thread(target=_read_users, args=(users,), name="outrider-users", daemon=True).start()
+
+        server.serve(application, bound, ready)
     finally:
         cluster.close()
+
+
+def _read_users(users: "KnownUsers") -> None:
+    """Says in the log when there are none."""
+    with contextlib.suppress(OutriderError):
+        users.load()

@@ -185,6 +185,27 @@ class Command(Document, frozen=True, kw_only=True):
     at: datetime
 
 
+Role = Literal["viewer", "operator", "admin"]
+
+
+class User(Document, frozen=True, kw_only=True):
+    """``users/{name}``: who may use the service's API.
+
+    Attributes:
+        token_sha256: Of the token, 64 lower-case hex digits. A plain, fast hash is enough, because nobody can try
+            2**256 tokens; passwords, which people choose, would need a slow one.
+        token_end: The token's last four characters, for a person who wonders which one it is.
+        created: When the user was made; ``token_created`` when the present token was.
+    """
+
+    name: str
+    role: Role
+    token_sha256: str
+    token_end: str
+    created: datetime
+    token_created: datetime
+
+
 class Summons(Document, frozen=True, kw_only=True):
     """``summons/{app}/{instance}``: ask the update service again now."""
 

@@ -105,3 +105,9 @@ class Keys:
 
     def activity(self, app: str) -> str:
         return f"{self.prefix}/activity/{check_part('app', app)}/"
+
+    def users(self) -> str:
+        return f"{self.prefix}/users/"
+
+    def user(self, name: str) -> str:
+        return self.users() + check_part("user", name)

@@ -54,6 +54,24 @@ class Conflict(OutriderError):
     kind = "conflict"
 
 
+class Unauthorized(OutriderError):
+    """Who asks hasn't shown that they are somebody we know."""
+
+    kind = "unauthorized"
+
+
+class Forbidden(OutriderError):
+    """We know who asks, and they may not do that."""
+
+    kind = "forbidden"
+
+
+class Changed(OutriderError):
+    """The document isn't any more what the operator had before them when they decided (HTTP's ``If-Match``)."""
+
+    kind = "changed"
+
+
 class DriverError(OutriderError):
     """The world didn't do it; trying again may help."""
 

@@ -7,13 +7,15 @@ from outrider import __version__
 from outrider.cluster.keys import DEFAULT_PREFIX
 from outrider.cluster.seam import Cluster
 from outrider.core.errors import OutriderError
-from outrider.service import omaha_endpoint, payload_endpoint, problems, rest
+from outrider.service import omaha_endpoint, payload_endpoint, problems, rest, rest_users
 from outrider.service.checkins import Checkins
 from outrider.service.context import Context, context_of
+from outrider.service.gate import Gate
 from outrider.service.nouns import Clock
 from outrider.service.payloads import PayloadFolder
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.store import open_store, utc_now
+from outrider.service.users import KnownUsers
 
 
 def create_application(
@@ -22,9 +24,15 @@ def create_application(
     *,
     prefix: str = DEFAULT_PREFIX,
     public_url: str | None = None,
+    open_to_all: bool = False,
     now: Clock = utc_now,
 ) -> FastAPI:
-    """Build the application; it works as soon as etcd does, and says 503 until then."""
+    """Build the application; it works as soon as etcd does, and says 503 until then.
+
+    Args:
+        public_url: Where clients reach the service; None takes each request's own Host.
+        open_to_all: Until there are users other machines may do everything too.
+    """
     application = FastAPI(
         title="outrider update service",
         version=__version__,
@@ -35,9 +43,11 @@ def create_application(
         redirect_slashes=False,
     )
     store = open_store(cluster, prefix, now)
+    known_users = KnownUsers(cluster, store.place.keys)
     application.state.context = Context(
         store=store,
         checkins=Checkins(place=store.place),
+        known_users=known_users,
         payloads=payloads,
         public_url=public_url.rstrip("/") if public_url else None,
     )
@@ -45,8 +55,10 @@ def create_application(
     application.include_router(omaha_endpoint.router)
     application.include_router(payload_endpoint.router)
     application.include_router(rest.router)
+    application.include_router(rest_users.router)
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
     application.add_api_route("/readyz", readyz, tags=["operation"], response_class=PlainTextResponse)
+    application.add_middleware(Gate, known=known_users, open_to_all=open_to_all)
     return application
 
 

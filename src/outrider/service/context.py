@@ -8,6 +8,7 @@ from fastapi import Request
 from outrider.service.checkins import Checkins
 from outrider.service.payloads import PayloadFolder
 from outrider.service.store import Store
+from outrider.service.users import KnownUsers
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 
@@ -22,6 +23,7 @@ class Context:
 
     store: Store
     checkins: Checkins
+    known_users: KnownUsers
     payloads: PayloadFolder
     public_url: str | None = None
 

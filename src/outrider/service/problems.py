@@ -9,21 +9,47 @@ from loguru import logger
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from outrider.core.errors import ConfigError, Conflict, DriverError, NotFound, OmahaError, OutriderError, Refused
+from outrider.core.errors import (
+    Changed,
+    ConfigError,
+    Conflict,
+    DriverError,
+    Forbidden,
+    NotFound,
+    OmahaError,
+    OutriderError,
+    Refused,
+    Unauthorized,
+)
 
 RETRY_AFTER_S = 10
 """When etcd is away: an election takes about a second, a restart a few."""
 RETRY_HEADERS = {"Retry-After": str(RETRY_AFTER_S), "X-Retry-After": str(RETRY_AFTER_S)}
 
 _STATUS: tuple[tuple[type[OutriderError], int], ...] = (
+    (Unauthorized, 401),
+    (Forbidden, 403),
     (NotFound, 404),
     (Conflict, 409),
+    (Changed, 412),
     (ConfigError, 400),
     (OmahaError, 400),
     (Refused, 502),
     (DriverError, 503),
     (OutriderError, 500),
 )
+
+
+_TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    412: "Changed meanwhile",
+    422: "Wrong shape",
+}
 
 
 class Problem(BaseModel):
@@ -39,8 +65,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": title, "content": {"application/problem+json": {}}}
     for status, title in (
         (400, "The request says something that can't be used"),
+        (401, "No token, or one that nobody has"),
+        (403, "The user's role doesn't allow it"),
         (404, "There is no such thing"),
         (409, "Contradicts what is stored"),
+        (412, "The document isn't what `If-Match` says it is"),
         (422, "The request has not the shape that this document describes"),
         (503, "etcd doesn't answer; try again"),
     )
@@ -54,9 +83,17 @@ def status_of(error: OutriderError) -> int:
 
 def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """One problem as a response."""
-    title = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 409: "Conflict"}.get(status, "Failed")
+    title = _TITLES.get(status, "Failed")
     content = {"title": title, "status": status, "detail": detail, "kind": kind}
     return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
+
+
+def problem_of(error: OutriderError, where: str) -> JSONResponse:
+    """Answer an error of ours; what is the world's fault is logged with ``where`` it happened."""
+    status = status_of(error)
+    if status >= 500:
+        logger.bind(path=where, error_kind=error.kind, cause=str(error)).error("request failed")
+    return problem(status, error.kind, str(error), RETRY_HEADERS if error.retry else None)
 
 
 def install(application: FastAPI) -> None:
@@ -64,10 +101,7 @@ def install(application: FastAPI) -> None:
 
     @application.exception_handler(OutriderError)
     async def of_ours(request: Request, error: OutriderError) -> JSONResponse:
-        status = status_of(error)
-        if status >= 500:
-            logger.bind(path=request.url.path, error_kind=error.kind, cause=str(error)).error("request failed")
-        return problem(status, error.kind, str(error), RETRY_HEADERS if error.retry else None)
+        return problem_of(error, request.url.path)
 
     @application.exception_handler(RequestValidationError)
     async def of_shape(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,6 +1,5 @@
 """Running the application: one uvicorn, one socket that we bind ourselves, one line when it serves."""
 
-import ipaddress
 import signal
 import socket
 import sys
@@ -24,16 +23,6 @@ class Listen:
     host: str
     port: int
 
-    @property
-    def is_loopback(self) -> bool:
-        """Only programs of this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
 
 def parse_listen(text: str) -> Listen:
     """Read ``HOST:PORT``; an IPv6 address stands in brackets, no host means 127.0.0.1.
@@ -48,17 +37,12 @@ def parse_listen(text: str) -> Listen:
     return Listen(host=host or "127.0.0.1", port=int(port))
 
 
-def bind(listen: Listen, *, allow_others: bool) -> socket.socket:
+def bind(listen: Listen) -> socket.socket:
     """Bind the service's socket.
 
     Raises:
-        ConfigError: other machines could reach it and ``allow_others`` isn't set; or the address can't be bound.
+        ConfigError: the address can't be bound.
     """
-    if not listen.is_loopback and not allow_others:
-        raise ConfigError(
-            f"listen {listen.host}:{listen.port}: there are no users yet, so whoever reaches this address could change "
-            "everything; listen on 127.0.0.1, or say --insecure-listen on a network that you trust"
-        )
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
         return socket.create_server((listen.host, listen.port), family=family, backlog=2048)

@@ -11,6 +11,7 @@ from outrider.service.fleet import Fleet
 from outrider.service.groups import Groups
 from outrider.service.nouns import Clock, Place
 from outrider.service.packages import Packages
+from outrider.service.users import Users
 
 
 def utc_now() -> datetime:
@@ -28,6 +29,7 @@ class Store:
     groups: Groups
     packages: Packages
     fleet: Fleet
+    users: Users
 
 
 def open_store(cluster: Cluster, prefix: str = DEFAULT_PREFIX, now: Clock = utc_now) -> Store:
@@ -40,4 +42,5 @@ def open_store(cluster: Cluster, prefix: str = DEFAULT_PREFIX, now: Clock = utc_
         groups=Groups(place=place),
         packages=Packages(place=place),
         fleet=Fleet(place=place),
+        users=Users(place=place),
     )

@@ -1,0 +1,69 @@
+"""``outrider admin-user``: who may use the update service, and their tokens."""
+
+import click
+
+from outrider.cli.client import Json, ServiceClient
+from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+
+HEADER = ("Name", "Role", "Token", "Created", "Token Created")
+
+
+@click.group("admin-user", cls=Group)
+def admin_user() -> None:
+    """Users: who may use the update service, and their tokens."""
+
+
+@admin_user.command()
+@click.argument("username")
+@click.option(
+    "--role",
+    type=click.Choice(("viewer", "operator", "admin")),
+    help="viewer reads, operator changes, admin has users; by default what the user has, else admin.",
+)
+@server_option
+@json_option
+def create(username: str, role: str | None, server: str, as_json: bool) -> None:
+    """Make USERNAME, or give an existing user a new token: the old one ends.
+
+    The token is shown this once.
+    """
+    client = ServiceClient(server)
+    if role is None:
+        # The verb's name says what it makes; but a new token alone must not make an admin of a viewer.
+        known = {user["name"] for user in client.get("users")["items"]}
+        role = None if username in known else "admin"
+    made = client.post("users", body={"name": username, "role": role})
+    if as_json:
+        echo_json(made)
+        return
+    click.echo(f"{made['name']} is {made['role']}; keep the token, it is not shown again:", err=True)
+    click.echo(made["token"])
+
+
+@admin_user.command("list")
+@server_option
+@json_option
+def list_(server: str, as_json: bool) -> None:
+    """List all users."""
+    show(ServiceClient(server).get("users")["items"], as_json)
+
+
+@admin_user.command()
+@click.argument("username")
+@server_option
+@json_option
+def delete(username: str, server: str, as_json: bool) -> None:
+    """Remove USERNAME. The token ends within a second."""
+    show([ServiceClient(server).delete("users", username)], as_json)
+
+
+def show(users: list[Json], as_json: bool) -> None:
+    """Print users; of their tokens only the end is known."""
+    if as_json:
+        echo_json(users)
+        return
+    rows = [
+        (one["name"], one["role"], f"...{one['token_end']}", one["created"][:19], one["token_created"][:19])
+        for one in users
+    ]
+    echo_table(HEADER, rows)
