@@ -1,9 +1,17 @@
 """``outrider database``: what the update service keeps in etcd, as a whole."""
 
+import uuid
+from typing import TYPE_CHECKING
+
 import click
 
 from outrider.cli.common import Group, echo_json, etcd_options, json_option, open_cluster
+from outrider.cli.lock import operator
 from outrider.cluster.seam import EtcdAddress
+
+if TYPE_CHECKING:
+    from outrider.service.acting import Act
+    from outrider.service.nouns import Place
 
 
 @click.group(cls=Group)
@@ -22,12 +30,14 @@ def init(name: str, again: bool, etcd: EtcdAddress, prefix: str, as_json: bool) 
     Works on etcd itself: whoever may write there may do everything. From then on the service asks everybody for a token
     and answers other machines, too.
     """
+    from outrider.service.acting import acting
     from outrider.service.store import open_store
 
     cluster = open_cluster(etcd)
     try:
-        users = open_store(cluster, prefix.rstrip("/")).users
-        made = users.create(name, "admin") if again else users.begin(name)
+        store = open_store(cluster, prefix.rstrip("/"))
+        with acting(_operators_act(store.place)):
+            made = store.users.create(name, "admin") if again else store.users.begin(name)
     finally:
         cluster.close()
     if as_json:
@@ -35,3 +45,13 @@ def init(name: str, again: bool, etcd: EtcdAddress, prefix: str, as_json: bool) 
         return
     click.echo(f"{made.user.name} is {made.user.role}; keep the token, it is not shown again:", err=True)
     click.echo(made.token)
+
+
+def _operators_act(place: "Place") -> "Act":
+    """For the audit log: whoever types this, on etcd itself."""
+    from outrider.service.acting import Act, Actor
+    from outrider.service.audit import AuditLog
+
+    actor = Actor(name=f"({operator()})", role="admin")
+    did = click.get_current_context().command_path
+    return Act(actor=actor, did=did, request_id=uuid.uuid4().hex, log=AuditLog(place=place))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--public-url", help="Where clients reach the service, for payload addresses; else each request's Host.")
 @click.option("--insecure-listen", is_flag=True, help="Until there are users: other machines may do everything, too.")
+@click.option("--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Keep the audit log so long.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice: libraries too.")
 @etcd_options
 def serve(
@@ -34,6 +35,7 @@ def serve(
     payload_dir: Path,
     public_url: str | None,
     insecure_listen: bool,
+    audit_days: int,
     verbose: int,
     etcd: EtcdAddress,
     prefix: str,
@@ -60,7 +62,12 @@ def serve(
     cluster = open_cluster(etcd)
     try:
         application = create_application(
-            cluster, payloads, prefix=prefix.rstrip("/"), public_url=public_url, open_to_all=insecure_listen
+            cluster,
+            payloads,
+            prefix=prefix.rstrip("/"),
+            public_url=public_url,
+            open_to_all=insecure_listen,
+            audit_days=audit_days,
         )
 
         def ready() -> None:

@@ -111,3 +111,11 @@ class Keys:
 
     def user(self, name: str) -> str:
         return self.users() + check_part("user", name)
+
+    def audit_days(self) -> str:
+        """Prefix of the days that have entries in the audit log."""
+        return f"{self.prefix}/audit/days/"
+
+    def audit_entries(self, day: str) -> str:
+        """Prefix of one day's entries in the audit log; ``day`` is ``YYYY-MM-DD``."""
+        return f"{self.prefix}/audit/entries/{check_part('day', day)}/"

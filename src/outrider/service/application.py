@@ -7,7 +7,8 @@ from outrider import __version__
 from outrider.cluster.keys import DEFAULT_PREFIX
 from outrider.cluster.seam import Cluster
 from outrider.core.errors import OutriderError
-from outrider.service import omaha_endpoint, payload_endpoint, problems, rest, rest_users
+from outrider.service import omaha_endpoint, payload_endpoint, problems, rest, rest_audit, rest_users
+from outrider.service.audit import KEPT_DAYS, AuditLog
 from outrider.service.checkins import Checkins
 from outrider.service.context import Context, context_of
 from outrider.service.gate import Gate
@@ -25,6 +26,7 @@ def create_application(
     prefix: str = DEFAULT_PREFIX,
     public_url: str | None = None,
     open_to_all: bool = False,
+    audit_days: int = KEPT_DAYS,
     now: Clock = utc_now,
 ) -> FastAPI:
     """Build the application; it works as soon as etcd does, and says 503 until then.
@@ -32,6 +34,7 @@ def create_application(
     Args:
         public_url: Where clients reach the service; None takes each request's own Host.
         open_to_all: Until there are users other machines may do everything too.
+        audit_days: Entries of the audit log stay so long.
     """
     application = FastAPI(
         title="outrider update service",
@@ -44,10 +47,12 @@ def create_application(
     )
     store = open_store(cluster, prefix, now)
     known_users = KnownUsers(cluster, store.place.keys)
+    audit_log = AuditLog(place=store.place, kept_days=audit_days)
     application.state.context = Context(
         store=store,
         checkins=Checkins(place=store.place),
         known_users=known_users,
+        audit_log=audit_log,
         payloads=payloads,
         public_url=public_url.rstrip("/") if public_url else None,
     )
@@ -56,9 +61,10 @@ def create_application(
     application.include_router(payload_endpoint.router)
     application.include_router(rest.router)
     application.include_router(rest_users.router)
+    application.include_router(rest_audit.router)
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
     application.add_api_route("/readyz", readyz, tags=["operation"], response_class=PlainTextResponse)
-    application.add_middleware(Gate, known=known_users, open_to_all=open_to_all)
+    application.add_middleware(Gate, known=known_users, log=audit_log, open_to_all=open_to_all)
     return application
 
 

@@ -5,6 +5,9 @@ the condition that nothing it read has moved. When it lost the race it starts ag
 hole: a *new* key among those that a list returned moves no revision. Hence the rule: whoever adds a key that refers to
 a document (a group to its channel, a channel to its package, anything to its app) *touches* that document, which means
 writes it unchanged; whoever changes or removes the document then loses the race and lists anew.
+
+What an operator asked for is held to their condition (``If-Match``) and recorded in the audit log here, for every noun:
+the condition is compared, and the record written, by the transaction that makes the change.
 """
 
 import random
@@ -15,7 +18,8 @@ from typing import TypeVar
 from outrider.cluster import documents
 from outrider.cluster.documents import Document
 from outrider.cluster.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Entry, Listing, ModifiedAt, Op, Put
-from outrider.core.errors import Conflict, NotFound, Unknown
+from outrider.core.errors import Changed, Conflict, NotFound, Unknown
+from outrider.service.acting import Act, Edit, current_act
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
@@ -34,6 +38,7 @@ class Change:
         self._entries: dict[str, Entry | None] = {}
         self._guards: dict[str, Compare] = {}
         self._writes: dict[str, Op] = {}
+        self._records: tuple[Put, ...] = ()
 
     def read(self, kind: type[D], key: str) -> D | None:
         """Read a document and guard it, absent ones too."""
@@ -62,7 +67,7 @@ class Change:
         entry = self._cluster.get(key)
         if entry is None:
             raise NotFound(absent)
-        self._guards[key] = CreatedAt(key=key, revision=entry.create_revision)
+        self._guards.setdefault(key, CreatedAt(key=key, revision=entry.create_revision))
         return documents.decode(kind, key, entry.value)
 
     def list(self, prefix: str) -> Listing:
@@ -94,6 +99,50 @@ class Change:
     def delete_below(self, prefix: str) -> None:
         self._writes[prefix] = DeletePrefix(prefix=prefix)
 
+    def hold_to(self, act: Act) -> None:
+        """See that the condition of ``act`` holds, and let the transaction compare it.
+
+        Raises:
+            Changed: it doesn't.
+        """
+        condition = act.condition
+        if condition is None:
+            return
+        key = condition.key
+        if key not in self._entries:
+            self._guard(key, self._cluster.get(key))
+        entry = self._entries[key]
+        if condition.holds(None if entry is None else entry.value):
+            return
+        if condition.absent:
+            raise Changed("it exists already, and `If-None-Match: *` says that it mustn't; nothing was done")
+        gone = "it isn't there any more" if entry is None else "it isn't what `If-Match` names any more"
+        raise Changed(f"{gone}: {act.log.explain(key)}; nothing was done, read it again")
+
+    def record(self, act: Act) -> None:
+        """Let the transaction write into the audit log what it changes."""
+        edits = []
+        for key, write in self._writes.items():
+            if isinstance(write, DeletePrefix):
+                continue
+            entry = self._entries[key] if key in self._entries else self._cluster.get(key)
+            after = write.value if isinstance(write, Put) else None
+            edits.append(Edit(key=key, before=None if entry is None else entry.value, after=after))
+        self._records = act.log.puts(act, edits)
+
+    def settle(self, act: Act) -> None:
+        """Tell ``act`` what was read and written. It is done: its condition was for this change."""
+        act.condition = None
+        act.log.written(self._records)
+        for key, entry in self._entries.items():
+            if entry is not None:
+                act.seen[key] = entry.value
+        for key, write in self._writes.items():
+            if isinstance(write, Put):
+                act.seen[key] = write.value
+            else:
+                act.seen.pop(key, None)
+
     def commit(self) -> bool:
         """Write it all, or nothing; False when something that was read has moved.
 
@@ -103,7 +152,7 @@ class Change:
         """
         if not self._writes:
             return True
-        compares, ops = tuple(self._guards.values()), tuple(self._writes.values())
+        compares, ops = tuple(self._guards.values()), (*self._writes.values(), *self._records)
         if max(len(compares), len(ops)) > MAX_OPERATIONS:
             raise Conflict(f"{max(len(compares), len(ops))} keys in one change; etcd takes {MAX_OPERATIONS}")
         try:
@@ -117,6 +166,9 @@ class Change:
 
     def _was_applied(self) -> bool:
         """All our values are there at revisions that are not the ones we read: nobody else writes all of them."""
+        if self._records:
+            # Nobody else can have written a record of ours: its key is random.
+            return self._cluster.get(self._records[0].key) is not None
         for key, write in self._writes.items():
             if isinstance(write, DeletePrefix):
                 continue
@@ -136,13 +188,20 @@ def apply(cluster: Cluster, attempt: Callable[[Change], T]) -> T:
         What the attempt that was committed returned.
 
     Raises:
+        Changed: what the operator had before them isn't what is stored.
         Conflict: lost ``ATTEMPTS`` times in a row; or the attempt's own.
         Unknown: etcd gives no answer.
     """
+    act = current_act()
     for lost in range(ATTEMPTS):
         change = Change(cluster)
         outcome = attempt(change)
+        if act is not None:
+            change.hold_to(act)
+            change.record(act)
         if change.commit():
+            if act is not None:
+                change.settle(act)
             return outcome
         if lost:
             time.sleep(random.uniform(0, 0.002 * lost))  # noqa: S311 - parts rivals that would meet again and again

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from outrider.service.audit import AuditLog
 from outrider.service.checkins import Checkins
 from outrider.service.payloads import PayloadFolder
 from outrider.service.store import Store
@@ -24,6 +25,7 @@ class Context:
     store: Store
     checkins: Checkins
     known_users: KnownUsers
+    audit_log: AuditLog
     payloads: PayloadFolder
     public_url: str | None = None
 

@@ -74,9 +74,14 @@ class Fleet:
         if not known and not any(presence.instance == instance for presence in self.presences(app_id)):
             raise NotFound(absent_instance(app_id, instance))
         command = Command(verb=verb, by=by, at=self.place.now())
-        # No guard: the last word of an operator is the one that counts.
-        self.place.cluster.txn((), (Put(key=keys.command(app_id, instance), value=encode(command)),))
-        return command
+
+        def attempt(change: Change) -> Command:
+            # Read for the record's sake, and not to refuse: an operator's last word is the one that counts.
+            change.read(Command, keys.command(app_id, instance))
+            change.put(keys.command(app_id, instance), command)
+            return command
+
+        return apply(self.place.cluster, attempt)
 
     def presences(self, app: str, group: str | None = None) -> tuple[Presence, ...]:
         """Who is alive, by group and instance.

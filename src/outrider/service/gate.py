@@ -1,4 +1,4 @@
-"""The gate before the API: who asks, and whether they may.
+"""The gate before the API: who asks, whether they may, on which condition, and what the client has already.
 
 It is a layer around the whole application and goes by the path, not by routes: whatever is added below ``/api/`` is
 behind it. Only the API's own description is open; Omaha, payloads and health are not below ``/api/``.
@@ -15,14 +15,17 @@ import uuid
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outrider.cluster.documents import Role, User
 from outrider.core.errors import Forbidden, OutriderError, Unauthorized
 from outrider.service.acting import Act, Actor, acting
+from outrider.service.audit import AuditLog
 from outrider.service.problems import problem_of
+from outrider.service.subjects import subject_of
+from outrider.service.tags import TaggedAnswer, condition_of
 from outrider.service.users import KnownUsers, may
 
 API = "/api/"
@@ -30,6 +33,8 @@ OPEN = frozenset({"/api/v1/openapi.json"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMINS_ALONE = re.compile(r"(?:[A-Z]+ /api/v1/(?:users|database)(?:/.*)?|DELETE /api/v1/apps/[^/]*)", re.DOTALL)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
+_NOBODY = Actor(name="(nobody)", role="viewer")
+MAX_DID = 1000
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
@@ -43,10 +48,11 @@ def role_needed(method: str, path: str) -> Role:
 class Gate:
     """ASGI middleware. ``open_to_all``: without users other machines may do everything too."""
 
-    def __init__(self, application: ASGIApp, known: KnownUsers, *, open_to_all: bool = False) -> None:
+    def __init__(self, application: ASGIApp, known: KnownUsers, log: AuditLog, *, open_to_all: bool = False) -> None:
         """Wrap ``application``."""
         self._application = application
         self._known = known
+        self._log = log
         self._open_to_all = open_to_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,21 +60,18 @@ class Gate:
         if scope["type"] != "http" or not scope["path"].startswith(API) or scope["path"] in OPEN:
             await self._application(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        asked = headers.get("x-request-id", "")
-        request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
-            await send(message)
-
+        headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
+        reading = method in READING
+        subject = subject_of(self._log.place.keys, path)
+        act = Act(actor=_NOBODY, did=f"{method} {path}"[:MAX_DID], request_id=_request_id(headers), log=self._log)
+        answer = TaggedAnswer(send, act, subject, headers, reading=reading)
         try:
-            actor = await self._admit(scope, headers)
+            act.actor = await self._admit(scope, headers)
+            act.condition = None if reading else condition_of(headers, subject)
         except OutriderError as error:
-            await _refusal(error, scope["path"], headers)(scope, receive, answer)
+            await _refusal(error, path, headers)(scope, receive, answer)
             return
-        with acting(Act(actor=actor, did=f"{scope['method']} {scope['path']}", request_id=request_id)):
+        with acting(act):
             await self._application(scope, receive, answer)
 
     async def _admit(self, scope: Scope, headers: Headers) -> Actor:
@@ -99,6 +102,11 @@ class Gate:
         if user is None or (name and name != user.name):
             raise Unauthorized("nobody has this token (any more)")
         return user
+
+
+def _request_id(headers: Headers) -> str:
+    asked = headers.get("x-request-id", "")
+    return asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
 
 
 def is_from_this_machine(address: str, headers: Headers) -> bool:

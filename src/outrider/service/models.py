@@ -21,9 +21,10 @@ class Shown(BaseModel):
 
 
 class Items(BaseModel, Generic[M]):
-    """A list. ``items`` and nothing else today; a page token finds its place beside it."""
+    """A page of a list."""
 
     items: list[M]
+    next: str | None = Field(default=None, description="Give it as `after` for the next page; null on the last one.")
 
 
 class NewApp(Given):

@@ -12,6 +12,7 @@ from outrider.cluster.keys import Keys, check_part
 from outrider.cluster.seam import Cluster
 from outrider.core.errors import ConfigError, NotFound
 from outrider.core.omaha import app_key
+from outrider.service.acting import note_seen
 from outrider.service.targets import direct
 
 D = TypeVar("D", bound=Document)
@@ -37,7 +38,10 @@ class Place:
     def get(self, kind: type[D], key: str) -> D | None:
         """Read one document, unguarded."""
         entry = self.cluster.get(key)
-        return None if entry is None else documents.decode(kind, key, entry.value)
+        if entry is None:
+            return None
+        note_seen(key, entry.value)
+        return documents.decode(kind, key, entry.value)
 
     def require_app(self, app: str) -> str:
         """The id under which an existing app is stored.

@@ -84,7 +84,7 @@ def status_of(error: OutriderError) -> int:
 def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """One problem as a response."""
     title = _TITLES.get(status, "Failed")
-    content = {"title": title, "status": status, "detail": detail, "kind": kind}
+    content = {"title": title, "status": status, "detail": " ".join(detail.split()), "kind": kind}
     return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from outrider.cluster.documents import Package
 from outrider.core.errors import ConfigError
+from outrider.service.acting import current_act
 from outrider.service.checkins import codebase_of
 from outrider.service.context import Context, base_url_of, context_of
 from outrider.service.models import (
@@ -198,7 +199,7 @@ def forget_instance(app: str, instance: str, ours: Ours) -> InstanceShown:
 @router.post("/apps/{app}/instances/{instance}/command", status_code=202, tags=["instances"])
 def command_instance(app: str, instance: str, new: NewCommand, ours: Ours) -> CommandShown:
     """Leave a command for an instance's sidekick."""
-    return CommandShown.model_validate(ours.store.fleet.command(app, instance, new.verb, new.by))
+    return CommandShown.model_validate(ours.store.fleet.command(app, instance, new.verb, _speaker(new.by)))
 
 
 @router.get("/apps/{app}/presence", tags=["instances"])
@@ -217,6 +218,14 @@ def list_poison(app: str, ours: Ours) -> Items[PoisonShown]:
 def lift_poison(app: str, version: str, ours: Ours) -> PoisonShown:
     """Take the mark off a release and summon those that were kept from it."""
     return PoisonShown.model_validate(ours.store.fleet.lift(app, version))
+
+
+def _speaker(by: str) -> str:
+    """Who a command is from: what the client says, and the user when there is one."""
+    act = current_act()
+    if act is None or not act.actor.is_user:
+        return by
+    return f"{by}, as {act.actor.name}" if by else act.actor.name
 
 
 def _payload(new: NewPackage, ours: Context) -> Payload:
