@@ -4,11 +4,14 @@ Every function parses, calls the store, and shows what it returned. They are pla
 because the store waits for etcd.
 """
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AwareDatetime
 
-from outrider.cluster.documents import Package
+from outrider.cluster.documents import Instance, Package
+from outrider.core import versions
 from outrider.core.errors import ConfigError
 from outrider.service.acting import current_act
 from outrider.service.checkins import codebase_of
@@ -34,17 +37,22 @@ from outrider.service.models import (
     TargetShown,
 )
 from outrider.service.packages import Payload, sha256_hex
+from outrider.service.pages import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.problems import RESPONSES
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 Ours = Annotated[Context, Depends(context_of)]
 OfGroup = Annotated[str | None, Query(description="Only of this group.")]
+OfVersion = Annotated[
+    str | None, Query(description="Only with a version that begins so: 1.2 begins 1.2.3, and not 1.20.0.")
+]
 
 
 @router.get("/apps", tags=["apps"])
-def list_apps(ours: Ours) -> Items[AppShown]:
-    """All apps."""
-    return Items(items=[AppShown.model_validate(app) for app in ours.store.apps.list()])
+def list_apps(ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[AppShown]:
+    """All apps, by id."""
+    page, following = page_of(ours.store.apps.list(), limit=limit, after=after, name=lambda app: app.id)
+    return Items(items=[AppShown.model_validate(app) for app in page], next=following)
 
 
 @router.post("/apps", status_code=201, tags=["apps"])
@@ -75,9 +83,12 @@ def delete_app(app: str, ours: Ours) -> AppShown:
 
 
 @router.get("/apps/{app}/channels", tags=["channels"])
-def list_channels(app: str, ours: Ours) -> Items[ChannelShown]:
-    """An app's channels."""
-    return Items(items=[ChannelShown.model_validate(channel) for channel in ours.store.channels.list(app)])
+def list_channels(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[ChannelShown]:
+    """An app's channels, by name."""
+    page, following = page_of(
+        ours.store.channels.list(app), limit=limit, after=after, name=lambda channel: channel.name
+    )
+    return Items(items=[ChannelShown.model_validate(channel) for channel in page], next=following)
 
 
 @router.post("/apps/{app}/channels", status_code=201, tags=["channels"])
@@ -112,9 +123,10 @@ def delete_channel(app: str, channel: str, ours: Ours) -> ChannelShown:
 
 
 @router.get("/apps/{app}/groups", tags=["groups"])
-def list_groups(app: str, ours: Ours) -> Items[GroupShown]:
-    """An app's groups."""
-    return Items(items=[GroupShown.model_validate(group) for group in ours.store.groups.list(app)])
+def list_groups(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[GroupShown]:
+    """An app's groups, by id."""
+    page, following = page_of(ours.store.groups.list(app), limit=limit, after=after, name=lambda group: group.id)
+    return Items(items=[GroupShown.model_validate(group) for group in page], next=following)
 
 
 @router.post("/apps/{app}/groups", status_code=201, tags=["groups"])
@@ -154,9 +166,27 @@ def get_target(app: str, group: str, ours: Ours) -> TargetShown:
 
 
 @router.get("/apps/{app}/packages", tags=["packages"])
-def list_packages(app: str, ours: Ours, request: Request) -> Items[PackageShown]:
+def list_packages(
+    app: str,
+    ours: Ours,
+    request: Request,
+    version: Annotated[
+        str | None, Query(description="Only versions that begin so: 1.2 is 1.2.3, and not 1.20.0.")
+    ] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
+) -> Items[PackageShown]:
     """An app's packages, newest version first."""
-    return Items(items=[_package(package, request) for package in ours.store.packages.list(app)])
+    every = ours.store.packages.list(app)
+    page, following = page_of(
+        (package for package in every if version is None or _begins(package.version, version)),
+        limit=limit,
+        after=after,
+        name=lambda package: package.version,
+        rank=lambda name: (versions.parse(name), name),
+        descending=True,
+    )
+    return Items(items=[_package(package, request) for package in page], next=following)
 
 
 @router.post("/apps/{app}/packages", status_code=201, tags=["packages"])
@@ -179,9 +209,34 @@ def delete_package(app: str, version: str, ours: Ours, request: Request) -> Pack
 
 
 @router.get("/apps/{app}/instances", tags=["instances"])
-def list_instances(app: str, ours: Ours, group: OfGroup = None) -> Items[InstanceShown]:
-    """The instances that checked in, as the service saw them last."""
-    return Items(items=[InstanceShown.model_validate(row) for row in ours.store.fleet.instances(app, group)])
+def list_instances(
+    app: str,
+    ours: Ours,
+    group: OfGroup = None,
+    status: Annotated[str | None, Query(description="Only with this status: complete, error, on-hold...")] = None,
+    version: OfVersion = None,
+    seen_since: Annotated[AwareDatetime | None, Query(description="Only those that checked in since.")] = None,
+    text: Annotated[
+        str | None,
+        Query(description="Only with this in the id, the alias, the address or the OEM; case doesn't count."),
+    ] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
+) -> Items[InstanceShown]:
+    """The instances that checked in, as the service saw them last, by id."""
+    wanted = text.casefold() if text else ""
+
+    def is_wanted(row: Instance) -> bool:
+        return (
+            (status is None or row.status == status)
+            and (version is None or _begins(row.version, version))
+            and (seen_since is None or row.last_seen >= seen_since)
+            and any(wanted in said.casefold() for said in (row.id, row.alias, row.address, row.oem))
+        )
+
+    rows: Iterable[Instance] = ours.store.fleet.instances(app, group)
+    page, following = page_of(filter(is_wanted, rows), limit=limit, after=after, name=lambda row: row.id)
+    return Items(items=[InstanceShown.model_validate(row) for row in page], next=following)
 
 
 @router.get("/apps/{app}/instances/{instance}", tags=["instances"])
@@ -203,21 +258,37 @@ def command_instance(app: str, instance: str, new: NewCommand, ours: Ours) -> Co
 
 
 @router.get("/apps/{app}/presence", tags=["instances"])
-def list_presence(app: str, ours: Ours, group: OfGroup = None) -> Items[PresenceShown]:
-    """The sidekicks that are alive, and what they do."""
-    return Items(items=[PresenceShown.model_validate(one) for one in ours.store.fleet.presences(app, group)])
+def list_presence(
+    app: str, ours: Ours, group: OfGroup = None, limit: Limit = DEFAULT_LIMIT, after: After = None
+) -> Items[PresenceShown]:
+    """The sidekicks that are alive, and what they do, by group and instance."""
+    page, following = page_of(
+        ours.store.fleet.presences(app, group),
+        limit=limit,
+        after=after,
+        # As etcd orders them by key, in which the slash is there too.
+        name=lambda one: f"{one.group}/{one.instance}",
+    )
+    return Items(items=[PresenceShown.model_validate(one) for one in page], next=following)
 
 
 @router.get("/apps/{app}/poison", tags=["releases"])
-def list_poison(app: str, ours: Ours) -> Items[PoisonShown]:
-    """The releases that are marked bad."""
-    return Items(items=[PoisonShown.model_validate(poison) for poison in ours.store.fleet.poisons(app)])
+def list_poison(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[PoisonShown]:
+    """The releases that are marked bad, by version as text."""
+    page, following = page_of(ours.store.fleet.poisons(app), limit=limit, after=after, name=lambda one: one.version)
+    return Items(items=[PoisonShown.model_validate(poison) for poison in page], next=following)
 
 
 @router.delete("/apps/{app}/poison/{version}", tags=["releases"])
 def lift_poison(app: str, version: str, ours: Ours) -> PoisonShown:
     """Take the mark off a release and summon those that were kept from it."""
     return PoisonShown.model_validate(ours.store.fleet.lift(app, version))
+
+
+def _begins(version: str, prefix: str) -> bool:
+    """By whole numbers: ``1.2`` begins 1.2.3 and 1.2.0-rc, and not 1.20.0."""
+    rest = version.removeprefix(prefix) if version.startswith(prefix) else "x"
+    return not rest or not rest[0].isalnum() or prefix.endswith(".")
 
 
 def _speaker(by: str) -> str:

@@ -8,6 +8,7 @@ from outrider.service.acting import current_act
 from outrider.service.context import Context, context_of
 from outrider.service.models import Items
 from outrider.service.models_users import NewUser, UserCreated, UserShown, WhoAmI
+from outrider.service.pages import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.problems import RESPONSES
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES, tags=["users"])
@@ -23,9 +24,10 @@ def whoami() -> WhoAmI:
 
 
 @router.get("/users")
-def list_users(ours: Ours) -> Items[UserShown]:
-    """All users."""
-    return Items(items=[UserShown.model_validate(user) for user in ours.store.users.list()])
+def list_users(ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[UserShown]:
+    """All users, by name."""
+    page, following = page_of(ours.store.users.list(), limit=limit, after=after, name=lambda user: user.name)
+    return Items(items=[UserShown.model_validate(user) for user in page], next=following)
 
 
 @router.post("/users", responses={201: {"model": UserCreated, "description": "There was none"}})
