@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check verify verify-all lint format diagrams bench bench-etcd pin etcd docker clean
+.PHONY: help setup demo test check verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
 
 bin := .venv/bin
 stamp := .venv/stamp
@@ -53,10 +53,13 @@ diagrams: setup ## redraw the pictures and generated pages from statechart and s
 	$(bin)/python tools/diagrams.py
 	$(bin)/python tools/settings_doc.py
 
-bench: bench-etcd ## run all benchmarks
+bench: bench-etcd bench-omaha ## run all benchmarks
 
 bench-etcd: setup etcd ## measure the etcd seam: delivery, hand-off beside etcdctl lock
 	$(bin)/python -m bench.etcd
+
+bench-omaha: setup etcd ## measure the update service's check-ins: how many a second, and what a crowd is answered
+	$(bin)/python -m bench.omaha
 
 pin: ## write constraints.txt anew from pyproject.toml (newest versions: make pin upgrade=1)
 	tools/pin.sh "$$(tools/setup.sh find)" $(if $(upgrade),--upgrade)

@@ -73,12 +73,12 @@ class Service:
 class RunningServer:
     """One uvicorn on a free port, on a thread of its own."""
 
-    def __init__(self, cluster: Cluster, payload_dir: Path, prefix: str) -> None:
+    def __init__(self, cluster: Cluster, payload_dir: Path, prefix: str, *, omaha_secret: str | None = None) -> None:
         payloads = PayloadFolder(folder=payload_dir)
         payloads.prepare()
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.host, self.port = self.socket.getsockname()[:2]
-        application = create_application(cluster, payloads, prefix=prefix)
+        application = create_application(cluster, payloads, prefix=prefix, omaha_secret=omaha_secret)
         config = uvicorn.Config(application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, daemon=True)

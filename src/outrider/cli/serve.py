@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--public-url", help="Where clients reach the service, for payload addresses; else each request's Host.")
 @click.option("--insecure-listen", is_flag=True, help="Until there are users: other machines may do everything, too.")
+@click.option("--omaha-secret", help="Serve Omaha below /v1/update/SECRET alone; better in the environment.")
 @click.option("--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Keep the audit log so long.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice: libraries too.")
 @etcd_options
@@ -35,6 +36,7 @@ def serve(
     payload_dir: Path,
     public_url: str | None,
     insecure_listen: bool,
+    omaha_secret: str | None,
     audit_days: int,
     verbose: int,
     etcd: EtcdAddress,
@@ -68,6 +70,7 @@ def serve(
             public_url=public_url,
             open_to_all=insecure_listen,
             audit_days=audit_days,
+            omaha_secret=omaha_secret,
         )
 
         def ready() -> None:

@@ -27,6 +27,7 @@ def create_application(
     public_url: str | None = None,
     open_to_all: bool = False,
     audit_days: int = KEPT_DAYS,
+    omaha_secret: str | None = None,
     now: Clock = utc_now,
 ) -> FastAPI:
     """Build the application; it works as soon as etcd does, and says 503 until then.
@@ -35,6 +36,10 @@ def create_application(
         public_url: Where clients reach the service; None takes each request's own Host.
         open_to_all: Until there are users other machines may do everything too.
         audit_days: Entries of the audit log stay so long.
+        omaha_secret: What Omaha's address ends in.
+
+    Raises:
+        ConfigError: ``omaha_secret`` can't be one.
     """
     application = FastAPI(
         title="outrider update service",
@@ -55,6 +60,7 @@ def create_application(
         audit_log=audit_log,
         payloads=payloads,
         public_url=public_url.rstrip("/") if public_url else None,
+        omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
     )
     problems.install(application)
     application.include_router(omaha_endpoint.router)

@@ -1,12 +1,13 @@
 """What every endpoint needs, kept on the application: nothing here changes while it serves."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
 from outrider.service.audit import AuditLog
 from outrider.service.checkins import Checkins
+from outrider.service.load import Load
 from outrider.service.payloads import PayloadFolder
 from outrider.service.store import Store
 from outrider.service.users import KnownUsers
@@ -20,6 +21,7 @@ class Context:
 
     Attributes:
         public_url: Where clients reach the service, without a slash at the end; None takes each request's own Host.
+        omaha_secret: What Omaha's address ends in; None for nothing.
     """
 
     store: Store
@@ -28,6 +30,8 @@ class Context:
     audit_log: AuditLog
     payloads: PayloadFolder
     public_url: str | None = None
+    omaha_secret: str | None = None
+    load: Load = field(default_factory=Load)
 
 
 def context_of(request: Request) -> Context:

@@ -1,32 +1,94 @@
 """``POST /v1/update`` and ``/v1/update/``: Omaha v3, for our sidekicks and for every other client of the protocol.
 
 Both spellings answer without a redirect, because Go's client turns a redirected POST into a GET. The content type isn't
-looked at: update_engine, updatectl and go-omaha each send another one.
+looked at: update_engine, updatectl and go-omaha each send another one. With a secret both have it at their end, and
+whatever else is below ``/v1/update`` doesn't exist.
 """
+
+import hmac
+import re
+from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from loguru import logger
-from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
-from outrider.core.errors import OmahaError, OutriderError
+from outrider.core.errors import ConfigError, OmahaError, OutriderError, Throttled
 from outrider.core.omaha import MAX_REQUEST_BYTES, NoUpdate, Offer, OmahaResponse, parse_request, render_response
 from outrider.service.checkins import Caller, Checkins
 from outrider.service.context import base_url_of, context_of
+from outrider.service.load import come_back_s
 from outrider.service.problems import RETRY_HEADERS
 
 router = APIRouter(tags=["omaha"])
+_SECRET = re.compile(r"[A-Za-z0-9._~-]{8,200}")
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-@router.post("/v1/update", response_class=Response, responses={200: {"content": {"text/xml": {}}}})
+def checked_secret(secret: str | None) -> str | None:
+    """Return the secret that clients have in their address, None for none.
+
+    Raises:
+        ConfigError: it can't be a part of an address, or anybody could guess it.
+    """
+    if secret and not _SECRET.fullmatch(secret):
+        raise ConfigError("omaha secret: use 8 to 200 letters, digits or . _ ~ -")
+    return secret or None
+
+
+@router.post(
+    "/v1/update",
+    response_class=Response,
+    summary="Omaha",
+    responses={
+        200: {"description": "An Omaha v3 response: one `<app>` per `<app>`", "content": {"text/xml": {}}},
+        400: {"description": "Not an Omaha v3 request; why, in one line", "content": {"text/plain": {}}},
+        404: {"description": "The service has a secret, and this isn't it"},
+        413: {"description": f"More than {MAX_REQUEST_BYTES} bytes", "content": {"text/plain": {}}},
+        503: {"description": "etcd is away, or the service too busy: `Retry-After`", "content": {"text/plain": {}}},
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {"text/xml": {"schema": {"type": "string"}}}}},
+)
 @router.post("/v1/update/", response_class=Response, include_in_schema=False)
 async def update(request: Request) -> Response:
-    """Answer an Omaha v3 request: 200 with XML, 400 when it isn't one, 413 when too large, 503 when etcd is away."""
-    body = await _read(request)
-    if body is None:
-        return _line(413, f"omaha request: more than {MAX_REQUEST_BYTES} bytes")
+    """Answer an Omaha v3 request.
+
+    With `--omaha-secret` the address is `/v1/update/SECRET`, and this one doesn't exist.
+    """
+    if context_of(request).omaha_secret is not None:
+        raise HTTPException(404)
+    return await _update(request)
+
+
+@router.api_route("/v1/update", methods=_METHODS, include_in_schema=False)
+@router.api_route("/v1/update/{secret:path}", methods=_METHODS, include_in_schema=False)
+async def update_in_secret(request: Request, secret: str = "") -> Response:
+    """As ``update``, where the service has a secret; else nothing is here."""
+    expected = context_of(request).omaha_secret
+    if expected is None:
+        if not secret and request.method != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        raise HTTPException(404)
+    given = secret.removesuffix("/").encode("utf-8", "surrogateescape")
+    # The same answer, after the same time, whatever is wrong.
+    if not hmac.compare_digest(given, expected.encode()) or request.method != "POST":
+        raise HTTPException(404)
+    return await _update(request)
+
+
+async def _update(request: Request) -> Response:
+    load, checkins = context_of(request).load, context_of(request).checkins
     caller = Caller(address=request.client.host if request.client else "", base_url=base_url_of(request))
-    return await run_in_threadpool(_answer, context_of(request).checkins, body, caller)
+    try:
+        load.let_in()  # before the body is read
+        body = await _read(request)
+        if body is None:
+            return _line(413, f"omaha request: more than {MAX_REQUEST_BYTES} bytes")
+        return await load.run(lambda is_busy: _answer(checkins, body, caller, is_busy=is_busy))
+    except Throttled as error:
+        seconds = str(int(error.retry_after_s))
+        return _line(503, str(error), {"Retry-After": seconds, "X-Retry-After": seconds})
 
 
 async def _read(request: Request) -> bytes | None:
@@ -42,7 +104,7 @@ async def _read(request: Request) -> bytes | None:
     return bytes(body)
 
 
-def _answer(checkins: Checkins, body: bytes, caller: Caller) -> Response:
+def _answer(checkins: Checkins, body: bytes, caller: Caller, *, is_busy: bool) -> Response:
     try:
         request = parse_request(body)
     except OmahaError as error:
@@ -55,7 +117,29 @@ def _answer(checkins: Checkins, body: bytes, caller: Caller) -> Response:
         return _line(503, f"{error.kind}: {error}", RETRY_HEADERS)
     _log(response, caller)
     # Without a charset, letter by letter as Nebraska sends it: clients compare it.
-    return Response(render_response(response), headers={"Content-Type": "text/xml"})
+    headers = {"Content-Type": "text/xml"}
+    if is_busy:
+        response, later = _asking_to_come_later(response)
+        headers |= later
+    return Response(render_response(response), headers=headers)
+
+
+def _asking_to_come_later(response: OmahaResponse) -> tuple[OmahaResponse, dict[str, str]]:
+    """Tell who merely polls when to come back: ``PollInterval`` for update_engine, the header for the others.
+
+    Who got an update, or reported of one, comes when it has something to say.
+    """
+    checks = [answer.update_check for answer in response.apps]
+    if not all(isinstance(check, NoUpdate) for check in checks):
+        return response, {}
+    seconds = come_back_s()
+    apps = tuple(
+        replace(answer, update_check=replace(answer.update_check, poll_interval_s=seconds))
+        if isinstance(answer.update_check, NoUpdate) and answer.update_check.poll_interval_s is None
+        else answer
+        for answer in response.apps
+    )
+    return replace(response, apps=apps), {"X-Retry-After": str(seconds)}
 
 
 def _log(response: OmahaResponse, caller: Caller) -> None:
