@@ -27,7 +27,9 @@ from tests.waiting import eventually
 
 
 class Process:
-    """``outrider serve`` with its first line read."""
+    """``outrider serve`` with its first line read. ``secret``: for tests that serve Omaha at a secret address."""
+
+    secret = False
 
     def __init__(self, folder: Path, *options: str) -> None:
         command = [sys.executable, "-m", "outrider", "serve", "--payload-dir", str(folder / "payloads"), *options]
