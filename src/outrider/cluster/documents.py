@@ -37,6 +37,7 @@ class Package(Document, frozen=True, kw_only=True):
         name: File name of the payload, the last part of its address.
         sha1: Base64, 28 characters, for old Omaha clients; empty when unknown.
         sha256: 64 lower-case hex digits.
+        image: Reference of a container image; the payload is its descriptor then. Empty for a file.
     """
 
     app: str
@@ -47,6 +48,7 @@ class Package(Document, frozen=True, kw_only=True):
     sha1: str = ""
     sha256: str
     release_notes: str = ""
+    image: str = ""
     created: datetime
 
 

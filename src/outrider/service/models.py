@@ -99,7 +99,11 @@ class TargetShown(Shown):
 
 
 class NewPackage(Given):
-    """Either ``url`` with ``size_bytes`` and ``sha256``, or ``stored``: the SHA-256 of an uploaded payload."""
+    """A version with its payload.
+
+    Either `url` with `size_bytes` and `sha256`; or `stored`, the SHA-256 of an uploaded file, with its `name`; or
+    `image`.
+    """
 
     version: str
     url: str | None = None
@@ -108,6 +112,11 @@ class NewPackage(Given):
     sha1: str = Field("", description="Base64, or 40 hex digits.")
     stored: str | None = Field(None, description="SHA-256 of a payload that was uploaded before.")
     name: str | None = Field(None, description="File name of a stored payload.")
+    image: str | None = Field(
+        None,
+        description="Reference of a container image, with tag or digest; the payload is a descriptor of it then.",
+        examples=["coreos/example:1.0.0"],
+    )
     release_notes: str = ""
 
 
@@ -121,7 +130,9 @@ class PackageShown(Shown):
     sha1: str
     sha256: str
     release_notes: str
+    image: str = Field(description="Reference of a container image; empty when the payload is a file.")
     created: datetime
+    notes: list[str] = Field([], description="What a person should know besides.")
 
 
 class PayloadShown(Shown):

@@ -27,6 +27,7 @@ class Payload:
         url: Full address; None when the service stores it under ``name``.
         sha1: Base64 or 40 hex digits; empty when unknown.
         sha256: 64 hex digits, or base64.
+        image: Reference of the container image that the payload describes; empty for a file.
     """
 
     size_bytes: int
@@ -34,6 +35,7 @@ class Payload:
     sha1: str = ""
     url: str | None = None
     name: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,7 @@ class Packages:
             sha1=sha1_base64(payload.sha1),
             sha256=sha256_hex(payload.sha256),
             release_notes=checked_text("release notes", release_notes, MAX_NOTES),
+            image=payload.image,
             created=self.place.now(),
         )
 

@@ -10,7 +10,9 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from outrider.core.errors import NotFound
+from outrider.core.images import DESCRIPTOR_MEDIA_TYPE
 from outrider.service.context import Context, context_of
+from outrider.service.image_payloads import restored_descriptor
 from outrider.service.models import PayloadShown
 from outrider.service.packages import absent_package
 from outrider.service.payloads import CHUNK_BYTES
@@ -47,11 +49,12 @@ def download(app: str, version: str, name: str, ours: Ours, request: Request) ->
     package = ours.store.packages.get(app, version)
     if package.url is not None or package.name != name:
         raise NotFound(absent_package(app, f"{version}/{name}"))
-    path = ours.payloads.find(package.sha256)
+    path = ours.payloads.find(package.sha256) or restored_descriptor(ours.payloads, package)
     if path is None:
         raise NotFound(f"package {version}: its payload {package.sha256} isn't on this service's disk (--payload-dir)")
     headers = {"ETag": f'"{package.sha256}"', "Cache-Control": "public, max-age=31536000, immutable"}
     known = request.headers.get("if-none-match", "")
     if any(tag.strip().removeprefix("W/") in ("*", headers["ETag"]) for tag in known.split(",")):
         return Response(status_code=304, headers=headers)
-    return FileResponse(path, media_type="application/octet-stream", headers=headers)
+    media_type = DESCRIPTOR_MEDIA_TYPE if package.image else "application/octet-stream"
+    return FileResponse(path, media_type=media_type, headers=headers)

@@ -135,6 +135,16 @@ class PayloadFolder:
         path = _path_of(self.folder, sha256)
         return path if path.is_file() else None
 
+    def store(self, content: bytes) -> StoredFile:
+        """Take in a small file that is in memory.
+
+        Raises:
+            DriverError: the disk is full or broken.
+        """
+        with self.receive() as arriving:
+            arriving.write(content)
+            return arriving.finish()
+
     def describe(self, sha256: str, name: str) -> Payload:
         """Read a stored file again and tell what it is: its digests are those of the bytes on this disk.
 

@@ -16,6 +16,7 @@ from outrider.core.errors import ConfigError
 from outrider.service.acting import current_act
 from outrider.service.checkins import codebase_of
 from outrider.service.context import Context, base_url_of, context_of
+from outrider.service.image_payloads import image_notes, image_payload
 from outrider.service.models import (
     AppChange,
     AppShown,
@@ -191,7 +192,7 @@ def list_packages(
 
 @router.post("/apps/{app}/packages", status_code=201, tags=["packages"])
 def create_package(app: str, new: NewPackage, ours: Ours, request: Request) -> PackageShown:
-    """Add a package: an address with size and SHA-256, or a payload that was uploaded before."""
+    """Add a package: an address with size and SHA-256, a payload that was uploaded before, or an image's reference."""
     made = ours.store.packages.create(app, new.version, _payload(new, ours), release_notes=new.release_notes)
     return _package(made, request)
 
@@ -300,17 +301,25 @@ def _speaker(by: str) -> str:
 
 
 def _payload(new: NewPackage, ours: Context) -> Payload:
+    if sum(source is not None for source in (new.url, new.stored, new.image)) > 1:
+        raise ConfigError("url, stored and image: give one of them")
+    if new.image is not None:
+        if new.size_bytes is not None or new.sha256 is not None or new.sha1 or new.name is not None:
+            raise ConfigError("image: needs no size, digests or name; those of its descriptor are measured")
+        return image_payload(ours.payloads, new.image)
     if new.stored is not None:
-        if new.url is not None:
-            raise ConfigError("url and stored: give one of them")
         if new.name is None:
             raise ConfigError("name: missing; a stored payload needs a file name")
         return ours.payloads.describe(sha256_hex(new.stored), new.name)
     if new.url is None or new.size_bytes is None or new.sha256 is None:
-        raise ConfigError("a package needs url, size_bytes and sha256, or stored: nobody installs what can't be proved")
+        raise ConfigError(
+            "a package needs url, size_bytes and sha256, or stored, or image: nobody installs what can't be proved"
+        )
     return Payload(url=new.url, size_bytes=new.size_bytes, sha256=new.sha256, sha1=new.sha1)
 
 
 def _package(package: Package, request: Request) -> PackageShown:
     where = codebase_of(package, package.app, base_url_of(request)) + package.name
-    return PackageShown.model_validate(package).model_copy(update={"download_url": where})
+    return PackageShown.model_validate(package).model_copy(
+        update={"download_url": where, "notes": image_notes(package)}
+    )
