@@ -91,6 +91,13 @@ class UpdateFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateJudged(Event):
+    """Raised by the chart: all is known that there is to report."""
+
+    name: ClassVar[str] = "update.judged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateEnded(Event):
     """Raised by the chart on coming home: no update is under way."""
 
@@ -405,7 +412,7 @@ class ReportQueued(Event):
 
 AnyEvent = (
     TimerExpired | SidekickRestarted | SidekickSettled | ReleaseCommitted | UpdateExposed | UpdateFailed
-    | UpdateEnded | TargetChanged | PoisonChanged | SummonsReceived | OperatorPaused | OperatorResumed
+    | UpdateJudged | UpdateEnded | TargetChanged | PoisonChanged | SummonsReceived | OperatorPaused | OperatorResumed
     | OperatorRolledBack | OperatorRetried | LockLost | WorkloadExited | ReleaseFound | ReleaseMissing
     | ReleaseProgressed | ReleaseDownloaded | ReleaseVerified | ReleaseFailed | LockQueued | LockAcquired
     | LockRefused | LockReleased | LockFailed | WorkloadStarted | WorkloadAbsent | WorkloadFailed | WorkloadRetired

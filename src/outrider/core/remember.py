@@ -48,6 +48,7 @@ from outrider.core.events import (
     UpdateEnded,
     UpdateExposed,
     UpdateFailed,
+    UpdateJudged,
     WorkloadAbsent,
     WorkloadExited,
     WorkloadFailed,
@@ -154,7 +155,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             )  # fmt: skip
         case (
             SidekickSettled() | SummonsReceived() | ReleaseVerified() | WorkloadAbsent() | WorkloadRemoved()
-            | BalancerLeft() | BalancerDrained() | ReportQueued()
+            | BalancerLeft() | BalancerDrained() | UpdateJudged() | ReportQueued()
         ):  # fmt: skip
             return memory
         case _:

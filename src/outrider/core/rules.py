@@ -17,6 +17,7 @@ from outrider.core.events import (
     UpdateEnded,
     UpdateExposed,
     UpdateFailed,
+    UpdateJudged,
 )
 from outrider.core.guards import GUARDS
 from outrider.core.machine import Rules
@@ -31,7 +32,8 @@ def _raised(kind: type[Event]) -> Callable[[Memory], Event]:
 
 
 INTERNAL: Mapping[str, Callable[[Memory], Event]] = {
-    kind.name: _raised(kind) for kind in (SidekickSettled, ReleaseCommitted, UpdateExposed, UpdateFailed, UpdateEnded)
+    kind.name: _raised(kind)
+    for kind in (SidekickSettled, ReleaseCommitted, UpdateExposed, UpdateFailed, UpdateJudged, UpdateEnded)
 }
 """Events that the chart raises itself, at the time of the event that caused them."""
 

@@ -42,6 +42,7 @@ from outrider.core.events import (
     UpdateEnded,
     UpdateExposed,
     UpdateFailed,
+    UpdateJudged,
     WorkloadAbsent,
     WorkloadExited,
     WorkloadFailed,
@@ -108,7 +109,7 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
             return "the sidekick was restarted"
         case TimerExpired():
             return _timer(event.name)
-        case SidekickSettled() | ReleaseCommitted() | UpdateExposed() | UpdateFailed() | UpdateEnded():
+        case SidekickSettled() | ReleaseCommitted() | UpdateExposed() | UpdateFailed() | UpdateJudged() | UpdateEnded():
             return event.name  # the chart raises these within a step, no journal has them as a step's event
         case _:
             assert_never(event)
