@@ -175,6 +175,37 @@ def test_a_port_where_nobody_listens_is_refused_until_the_deadline() -> None:
 
     assert isinstance(verdict, Failed)
     assert verdict.reason.startswith("/health: connection refused (")
+    assert "release" == verdict.blame
+
+
+@pytest.mark.parametrize("kind", ["prove", "watch"])
+def test_an_address_that_this_machine_cannot_send_to_tells_nothing_of_the_release(kind: Kind) -> None:
+    """The kernel has no way to that address: nothing is sent, as from a machine that was unplugged."""
+    verdict = verdict_of("http://255.255.255.255:80", kind, replace(SETTINGS, deadline_s=0.2))
+
+    assert isinstance(verdict, Failed)
+    assert verdict.reason.startswith("/health: network is unreachable (")
+    assert "world" == verdict.blame
+
+
+@pytest.mark.parametrize(
+    ("answers", "blame"),
+    [
+        (["", "no route to host", "503", "503"], "world"),
+        (["503", "503", "network is unreachable"], "world"),
+        (["network is unreachable", "", "503", "503", "503"], "release"),
+    ],
+)
+def test_a_release_is_blamed_for_its_own_answers_alone(
+    monkeypatch: pytest.MonkeyPatch, answers: list[str], blame: str
+) -> None:
+    left = list(answers)
+    monkeypatch.setattr("outrider.prober.ask", lambda url, timeout_s: left.pop(0))
+
+    verdict = verdict_of("http://app", "watch")
+
+    assert isinstance(verdict, Failed)
+    assert (blame, []) == (verdict.blame, left)
 
 
 def test_a_watch_is_silent_while_bad_answers_do_not_come_in_a_row(app: App) -> None:

@@ -1,7 +1,8 @@
 """Asks an instance for its health: does a new version prove itself, and does it stay healthy under traffic?
 
 Each probe runs on a thread of its own and delivers at most one verdict. Answers that don't come count against the
-instance; no answer is never a pass.
+instance; no answer is never a pass. But where this machine can't send to the address at all, as when its network is
+unplugged, the release has not been heard: that fails too, and the world is to blame.
 """
 
 import queue
@@ -16,8 +17,11 @@ import requests
 import urllib3
 
 from outrider.config import ProbeSettings
+from outrider.core.memory import Blame
 
 _BODY_LIMIT_BYTES = 64 * 1024
+_UNREACHABLE = ("network is unreachable", "network is down", "no route to host", "cannot assign requested address")
+"""The kernel's words when it has no way to an address: none of them comes from what listens there, or doesn't."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +33,14 @@ class Passed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Not healthy; ``reason`` is ``/health: 503 (7 of 9 answers), last: connection refused``."""
+    """Not healthy; ``reason`` is ``/health: 503 (7 of 9 answers), last: connection refused``.
+
+    Attributes:
+        blame: ``world`` when one of the last bad answers in a row wasn't an answer: the address couldn't be reached.
+    """
 
     reason: str
+    blame: Blame = "release"
 
 
 Verdict = Passed | Failed
@@ -45,18 +54,23 @@ class _Tally:
         self.total = self.good_run = self.bad_run = 0
         self.bad: Counter[str] = Counter()
         self._last_bad = ""
+        self._unheard = False
 
     def add(self, answer: str) -> None:
         self.total += 1
         self.good_run, self.bad_run = (0, self.bad_run + 1) if answer else (self.good_run + 1, 0)
+        self._unheard = bool(answer) and (self._unheard or answer in _UNREACHABLE)
         if answer:
             self.bad[answer] += 1
             self._last_bad = answer
 
-    def reason(self, path: str) -> str:
+    def failed(self, path: str) -> Failed:
         commonest, count = self.bad.most_common(1)[0]
         last = f", last: {self._last_bad}" if self._last_bad != commonest else ""
-        return f"{path}: {commonest} ({count} of {self.total} answers){last}"
+        return Failed(
+            reason=f"{path}: {commonest} ({count} of {self.total} answers){last}",
+            blame="world" if self._unheard else "release",
+        )
 
 
 class Probe:
@@ -95,13 +109,13 @@ class Probe:
     def _verdict(self, tally: "_Tally", took_s: float) -> Verdict | None:
         wanted = self._settings
         if self._kind == "watch":
-            return Failed(reason=tally.reason(wanted.path)) if tally.bad_run >= wanted.failures else None
+            return tally.failed(wanted.path) if tally.bad_run >= wanted.failures else None
         if tally.good_run >= wanted.successes:
             return Passed(took_s=took_s)
         if took_s < wanted.deadline_s:
             return None
         if tally.bad:
-            return Failed(reason=tally.reason(wanted.path))
+            return tally.failed(wanted.path)
         return Failed(
             reason=f"{wanted.path}: {tally.good_run} of {wanted.successes} healthy answers in {wanted.deadline_s:g} s"
         )
@@ -182,9 +196,9 @@ def ask(url: str, timeout_s: float) -> str:
 
 def _plain(error: Exception) -> str:
     text = str(error)
-    for phrase in ("Connection refused", "Connection reset", "No route to host", "Network is unreachable"):
-        if phrase in text:
-            return phrase.lower()
+    for phrase in ("connection refused", "connection reset", *_UNREACHABLE):
+        if phrase in text.lower():
+            return phrase
     if "closed connection" in text or "Connection aborted" in text or "IncompleteRead" in text:
         return "connection closed"
     return "no HTTP answer"

@@ -158,3 +158,17 @@ def test_an_app_started_again_and_again_still_knows_the_address_that_the_balance
     assert "http://one" in effect(step, ReturnBalancer).replacing
     sidekick.answer("balancer.return", ev.BalancerJoined)
     assert () == sidekick.memory.former_urls
+
+
+def test_a_release_that_could_not_be_asked_is_rolled_back_and_tried_again_but_not_condemned() -> None:
+    """The machine was unplugged while the release soaked: that says nothing of the release."""
+    sidekick = Sidekick().soak()
+    sidekick.answer("probe.watch", ev.ProbeFailed, cause="network is unreachable", blame="world")
+    sidekick.answer("lock.retake", ev.LockAcquired, turn=TURN)
+    sidekick.answer("balancer.restore", ev.BalancerRestored)
+    sidekick.answer("balancer.undrain", ev.BalancerDrained, how="asked")
+    sidekick.answer("workload.remove", ev.WorkloadRemoved)
+
+    assert "reporting" == sidekick.answer("lock.release", ev.LockReleased).target
+    assert "idle.cooling" == sidekick.answer("report.result", ev.ReportQueued).target
+    assert {} == sidekick.memory.poisoned

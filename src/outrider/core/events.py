@@ -339,8 +339,11 @@ class ProbePassed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFailed(Event):
+    """It didn't prove healthy. ``blame`` is ``world`` when it couldn't be asked."""
+
     name: ClassVar[str] = "probe.failed"
     cause: str
+    blame: Blame = "release"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,7 +125,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             proved = memory.running is not None and event.url == memory.running.url
             return replace(memory, fallen=False) if proved else memory
         case ProbeFailed():
-            fault = Fault(blame="release", cause=f"health check: {event.cause}", error_code=ROLLED_BACK)
+            fault = Fault(blame=event.blame, cause=f"health check: {event.cause}", error_code=ROLLED_BACK)
             return replace(memory, trouble=fault)
         case BalancerRefused() | BalancerFailed() | BalancerUnmoved():
             return replace(memory, trouble=world(f"balancer: {event.cause}"))

@@ -37,7 +37,7 @@ class ProbeWork:
 
         def deliver(verdict: Verdict) -> None:
             if isinstance(verdict, Failed):
-                self._post(ProbeFailed(at=now(), request=request, cause=verdict.reason))
+                self._post(ProbeFailed(at=now(), request=request, cause=verdict.reason, blame=verdict.blame))
             else:
                 self._post(ProbePassed(at=now(), request=request, url=url))
 
