@@ -66,11 +66,12 @@ def drained(
     settings: DrainSettings | None = None,
     inflight_url: str | None = None,
     absent: frozenset[str] = OLD,
+    undoing: bool = False,
 ) -> tuple[DrainVerdict, float]:
     """The verdict, and the second at which it fell, for a balancer that answers by the seconds that have passed."""
     time = time or Time()
     drain = Drain(Told(lambda: answer(time())), settings or DrainSettings(), clock=time)
-    return drain.wait(NEW, absent, inflight_url=inflight_url, stop=time), time()
+    return drain.wait(NEW, absent, inflight_url=inflight_url, stop=time, undoing=undoing), time()
 
 
 @contextmanager
@@ -143,6 +144,22 @@ def test_a_no_between_silences_is_a_no() -> None:
     verdict, _ = drained(lambda now: False if round(now) % 2 else None)
 
     assert isinstance(verdict, Unmoved)
+
+
+def test_a_yes_to_an_undoing_counts_once_what_is_undone_had_its_time_to_arrive() -> None:
+    """It has neither followed the change nor its undoing yet, and will do the one just before the other."""
+    verdict, at = drained(lambda now: not 1.0 <= now < 1.6, undoing=True, settings=DrainSettings(wait_s=0))
+
+    assert isinstance(verdict, Drained)
+    assert "confirmed by told after 2.5 s" in verdict.how
+    assert pytest.approx(2.5, abs=0.11) == at
+
+
+def test_an_undoing_that_is_not_followed_is_unmoved_all_the_same() -> None:
+    verdict, at = drained(lambda now: now < 2.0, undoing=True)
+
+    assert isinstance(verdict, Unmoved)
+    assert pytest.approx(15.0, abs=0.11) == at
 
 
 def test_when_nothing_is_known_and_all_the_time_is_gone_the_verdict_says_so() -> None:

@@ -1,4 +1,4 @@
-"""What the nouns' workers keep in order when threads meet: wishes for turns, and an operator's words."""
+"""What the nouns' workers keep in order when threads meet: wishes for turns, waits, and an operator's words."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -6,15 +6,20 @@ from typing import cast
 
 import pytest
 
+from outrider.balancers.drain import Drain
+from outrider.balancers.registration import Registration
+from outrider.balancers.traefik import Traefik
 from outrider.cluster.documents import Command, encode
 from outrider.cluster.keys import Keys
 from outrider.cluster.lease import LeaseKeeper
 from outrider.cluster.lock import TurnLock
 from outrider.cluster.seam import Put
 from outrider.cluster.turns import read_scope
-from outrider.core.effects import AcquireLock, ReleaseLock
-from outrider.core.events import AnyEvent, LockReleased, OperatorPaused
+from outrider.config import DrainSettings, TraefikSettings
+from outrider.core.effects import AcquireLock, DrainBalancer, Effect, ReleaseLock, UndrainBalancer
+from outrider.core.events import AnyEvent, BalancerDrained, LockReleased, OperatorPaused
 from outrider.sidekick.announcements import Announcements
+from outrider.sidekick.balancer_work import BalancerWork
 from outrider.sidekick.lock_work import LockWork
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.waiting import eventually
@@ -69,6 +74,36 @@ def test_a_wish_that_waited_for_a_lease_is_not_taken_up_after_the_turn_was_given
         work.close()
     scope = read_scope(client, KEYS, "app.g")
     assert ({}, {}) == (dict(scope.queue), dict(scope.slots))
+
+
+@pytest.mark.parametrize(
+    ("effect", "after"),
+    [
+        (DrainBalancer(present="http://127.0.0.1:2", absent="http://127.0.0.1:1"), "after 0.0 s"),
+        (UndrainBalancer(present="http://127.0.0.1:1", absent="http://127.0.0.1:2"), "after 0.5 s"),
+    ],
+)
+def test_a_balancer_is_believed_at_once_but_not_when_a_change_is_taken_back(
+    client: FakeCluster, effect: Effect, after: str
+) -> None:
+    """
+    1. the balancer has not followed a switch, which is taken back
+    2. it sends to the old address: that is no sign that it has heard of either
+    3. the switch reaches it late; a candidate that is gone by then would get requests
+    """
+    events: list[AnyEvent] = []
+    traefik = Traefik(TraefikSettings(service="app", throttle_s=0.0))
+    traefik.confirm = lambda *, present, absent: True  # type: ignore[method-assign]
+    registration = Registration(client, traefik, service="app", server_id="a")
+    drain = Drain(traefik, DrainSettings(wait_s=0.0))
+    work = BalancerWork(registration, drain, KEYS, instance="a", inflight_path="", post=events.append)
+    work.interrupt(effect)
+
+    work.perform(effect, 1)
+
+    (drained,) = events
+    assert isinstance(drained, BalancerDrained)
+    assert after in drained.how
 
 
 def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: FakeCluster) -> None:

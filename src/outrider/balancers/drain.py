@@ -62,6 +62,7 @@ class Drain:
         *,
         inflight_url: str | None,
         stop: threading.Event,
+        undoing: bool = False,
     ) -> DrainVerdict:
         """Wait until the balancer sends to ``present`` and not to ``absent``, and ``absent`` has finished.
 
@@ -74,10 +75,13 @@ class Drain:
             absent: Addresses that must get nothing any more.
             inflight_url: Where the old instance tells its number of open requests as plain text; None without it.
             stop: Ends the wait at once, with ``Interrupted``.
+            undoing: The change takes back another one, which may be on its way to the balancer still: one that says
+                "as you wish" may not have begun yet. So its word counts only after ``propagation_s``.
         """
         started = self._clock()
         end = started + self._settings.max_s
-        propagated = self._propagated(present, absent, started, end, stop)
+        heed_from = started + (self._balancer.propagation_s if undoing else 0.0)
+        propagated = self._propagated(present, absent, started, heed_from, end, stop)
         if not isinstance(propagated, Drained) or not absent:
             return propagated
         finished = self._finished(inflight_url, end, stop)
@@ -86,7 +90,13 @@ class Drain:
         return finished
 
     def _propagated(
-        self, present: frozenset[str], absent: frozenset[str], started: float, end: float, stop: threading.Event
+        self,
+        present: frozenset[str],
+        absent: frozenset[str],
+        started: float,
+        heed_from: float,
+        end: float,
+        stop: threading.Event,
     ) -> DrainVerdict:
         # a "no" ends in Unmoved, never in Expired: what surely still gets traffic isn't stopped, whatever max_s says
         give_up = min(started + self._settings.confirm_timeout_s, end)
@@ -94,11 +104,11 @@ class Drain:
         while not stop.is_set():
             confirmed = self._balancer.confirm(present=present, absent=absent)
             now = self._clock()
-            if confirmed:
+            if confirmed and now >= heed_from:
                 return Drained(how=f"confirmed by {self._balancer.name} after {now - started:.1f} s")
             if confirmed is False:
                 unsure_since, said_no = now, True
-            elif now - unsure_since >= self._balancer.propagation_s:
+            elif confirmed is None and now - unsure_since >= self._balancer.propagation_s:
                 return Drained(how=f"not confirmed, waited {self._balancer.propagation_s:g} s for it to reach all")
             if said_no and now >= give_up:
                 return Unmoved(

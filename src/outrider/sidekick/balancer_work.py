@@ -98,6 +98,7 @@ class BalancerWork:
                 frozenset({effect.absent} if effect.absent else ()),
                 inflight_url=effect.absent + self._inflight_path if effect.absent and self._inflight_path else None,
                 stop=self._waits[0],
+                undoing=isinstance(effect, UndrainBalancer),
             )
         finally:
             self._waits.popleft()
