@@ -30,7 +30,7 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
     "etcd": {"timeout_s": 1.5},
     "lock": {"ttl_s": 5.0},
     "probe": {"interval_s": 0.2, "timeout_s": 2.0, "successes": 3, "failures": 3, "deadline_s": 6.0},
-    "drain": {"wait_s": 0.5, "confirm_timeout_s": 4.0, "max_s": 8.0, "inflight_path": "/inflight"},
+    "drain": {"wait_s": 0.5, "confirm_timeout_s": 5.0, "max_s": 20.0, "inflight_path": "/inflight"},
     "soak": {"duration_s": 1.0},
     "process": {"stop_grace_s": 3.0},
     "service": {"timeout_s": 2.0, "retry_min_s": 0.5, "retry_max_s": 3.0},
@@ -120,8 +120,12 @@ class Fleet:
 
     def hold(self, instance: str, state: str) -> None:
         """Let the sidekick stand still when it comes to ``state``; lets it go from where it stands now."""
-        wish = self.file(instance, "hold")
-        wish.with_suffix(".wish").write_text(state)
+        self._tell(instance, "hold", state)
+
+    def _tell(self, instance: str, suffix: str, text: str) -> None:
+        """Write a file so that nobody reads half of it."""
+        wish = self.file(instance, suffix)
+        wish.with_suffix(".wish").write_text(text)
         wish.with_suffix(".wish").rename(wish)
 
     def let_go(self, instance: str) -> None:
@@ -140,11 +144,9 @@ class Fleet:
         except AssertionError as error:
             raise AssertionError(f"{instance} never came to {state}: it is in {self.last(instance).target}") from error
 
-    def kill(self, instance: str) -> None:
-        """SIGKILL the sidekick, which is then started again."""
-        wish = self.file(instance, "kill")
-        wish.touch()
-        eventually(lambda: not wish.exists(), 20.0)
+    def kill(self, instance: str, then_hold: str) -> None:
+        """SIGKILL the sidekick, which is then started again, to stand still when it comes to ``then_hold``."""
+        self._tell(instance, "kill", then_hold)
 
     def complain_of_ends(self) -> None:
         """Fail when a sidekick has ended: none may, whatever is cut."""

@@ -50,6 +50,7 @@ PLACES = (
     Place("swapping.reproving", "after it moved", way="restarted"),
     Place("swapping.returning", "after it moved", way="restarted"),
     Place("swapping.releasing", "after it moved"),
+    Place("swapping.queueing", "before a turn", "stop-first", way="second"),
     Place("swapping.leaving", "before traffic moved", "stop-first"),
     Place("swapping.draining", "out", "stop-first"),
     Place("swapping.replacing", "out", "stop-first"),
@@ -64,11 +65,15 @@ PLACES = (
     Place("rollback.removing", "back", release="unhealthy"),
     Place("rollback.condemning", "back", release="unhealthy"),
     Place("rollback.releasing", "back", way="rolled back"),
+    Place("rollback.relocking", "back", "stop-first", "souring"),
     Place("rollback.quitting", "back", "stop-first", "souring"),
     Place("rollback.undraining", "back", "stop-first", "souring"),
     Place("rollback.reverting", "back", "stop-first", "unhealthy"),
     Place("rollback.reprobing", "back", "stop-first", "unhealthy"),
     Place("rollback.rejoining", "back", "stop-first", "unhealthy"),
+    Place("rollback.removing", "back", "stop-first", "unhealthy"),
+    Place("rollback.condemning", "back", "stop-first", "unhealthy"),
+    Place("rollback.releasing", "back", "stop-first", way="rolled back"),
 )
 
 ELSEWHERE = {

@@ -130,7 +130,8 @@ class World:
 
     def etcd_address(self) -> EtcdAddress:
         """How the test itself reaches etcd, from the host."""
-        return EtcdAddress(endpoints=tuple(Endpoint(host=etcd.address, port=2379) for etcd in self.etcds))
+        endpoints = tuple(Endpoint(host=etcd.address, port=2379) for etcd in self.etcds)
+        return EtcdAddress(endpoints=endpoints, timeout_s=10.0)
 
     def machine_folder(self, name: str) -> Path:
         """What machine ``name`` shares with the test."""

@@ -1,0 +1,100 @@
+"""A machine is cut from one thing after the other, in every substate of a swap: what it does is what the table says."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from outrider.statechart import load_sidekick_chart
+from tests.partitions import report, table
+from tests.partitions.cuts import THINGS, Thing
+from tests.partitions.fleet import App
+from tests.partitions.places import ELSEWHERE, PLACES, place
+from tests.partitions.theatre import ALL, CELLS, PLANS, Act, Theatre
+
+
+@pytest.fixture(scope="module")
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    made = Theatre(tmp_path_factory.mktemp("partitions"))
+    try:
+        yield made
+        if ALL and len(made.all_seen()) == len(CELLS):
+            report.write(made.all_seen())
+    finally:
+        made.close()
+
+
+def test_every_substate_has_its_place() -> None:
+    leaves = {leaf.id for leaf in load_sidekick_chart().leaves}
+    substates = {leaf for leaf in leaves if leaf.startswith(("swapping.", "rollback."))}
+
+    assert {one.state for one in PLACES if one.state in substates} == substates - ELSEWHERE.keys()
+    assert ELSEWHERE.keys() <= substates
+    assert {one.state for one in PLACES} <= leaves
+    assert len({one.name for one in PLACES}) == len(PLACES)
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_the_table_says_something_of_every_cell_and_nothing_of_none(thing: Thing) -> None:
+    for one in PLACES:
+        table.expected(thing, one)
+    first = {next(name for name, _ in table.TABLE[thing] if name in (one.name, one.phase)) for one in PLACES}
+
+    assert {name for name, _ in table.TABLE[thing]} <= table.names()
+    if thing not in ("network", "etcd's answers"):  # which are etcd's row with exceptions before it
+        assert first == {name for name, _ in table.TABLE[thing]}, "a rule that another hides"
+
+
+def test_the_run_has_a_cell_for_every_thing_and_phase() -> None:
+    things = set(THINGS) if ALL else set(THINGS) - {"etcd's answers"}
+
+    assert {(thing, app.place.phase) for thing, app in CELLS} == {(t, p) for t in things for p in table.phases()}
+
+
+@pytest.mark.live
+@pytest.mark.timeout(480)
+@pytest.mark.parametrize(
+    ("thing", "app"), [pytest.param(thing, app, id=f"{thing}-{app.place.name}") for thing, app in CELLS]
+)
+def test_a_cut_machine_does_what_the_table_says(theatre: Theatre, thing: Thing, app: App) -> None:
+    """
+    1. a release is under way, and the machine's sidekick stands at the place
+    2. the thing is cut off; what is seen then is what the table says, and no promise is broken
+    3. the thing comes back; with nobody's help the fleet ends where it should be, and no turn is left
+    """
+    seen = theatre.seen(thing, app)
+
+    assert [] == seen.problems, f"path: {seen.path} | {seen.after}"
+    assert seen.healed
+
+
+@pytest.mark.live
+@pytest.mark.timeout(480)
+@pytest.mark.parametrize(
+    "act", [pytest.param(act, id="+".join(cut.thing for cut in act)) for plan in PLANS for act in plan.acts]
+)
+def test_requests_fail_only_where_the_balancer_cannot_reach_a_machine(theatre: Theatre, act: Act) -> None:
+    """The load is on all along; nothing is repeated and nothing forgiven."""
+    assert [] == theatre.failures(act)
+
+
+@pytest.mark.live
+@pytest.mark.timeout(480)
+def test_what_is_cut_nowhere_was_passed(theatre: Theatre) -> None:
+    """The reason that ``ELSEWHERE`` gives holds."""
+    probing = place("probing")
+    cell = next((thing, app) for thing, app in CELLS if thing == "etcd" and app.place == probing)
+
+    seen = theatre.seen(*cell)
+
+    assert {"swapping.retreating", "swapping.reclaiming"} <= {*seen.path}
+
+
+@pytest.mark.live
+@pytest.mark.timeout(480)
+def test_whatever_was_passed_has_its_place(theatre: Theatre) -> None:
+    """Also for the strategy that it was passed with: the list of places is held to what journals show."""
+    theatre.seen(*CELLS[0])
+    passed = {(seen.app.place.strategy, state) for seen in theatre.all_seen() for state in (*seen.path, *seen.after)}
+    swaps = {(strategy, state) for strategy, state in passed if state.startswith(("swapping.", "rollback."))}
+
+    assert {one for one in swaps if one[1] not in ELSEWHERE} <= {(one.strategy, one.state) for one in PLACES}
