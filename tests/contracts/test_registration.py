@@ -7,6 +7,7 @@ import pytest
 from outrider.balancers import Balancer
 from outrider.balancers.none import NoBalancer
 from outrider.balancers.registration import Fenced, Occupied, Registration, ensure_static
+from outrider.cluster.documents import ServerStamp, decode
 from outrider.cluster.etcd import connect
 from outrider.cluster.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Op, Put, TxnResult
 from outrider.core.errors import ConfigError, DriverError, Refused, Unknown
@@ -16,6 +17,7 @@ from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 
 FOREIGN = "http://10.0.0.9:80"
 SLOT = "/outrider/v1/turns/hello/slot/0"
+STAMP = "/outrider/v1/servers/hello/web-1"
 WEIGHT_KEY = "traefik/http/services/hello/loadbalancer/servers/web-1/weight"
 
 
@@ -33,7 +35,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     server: EtcdServer = request.getfixturevalue("etcd_server")
     real = connect(server.address())
     yield real
-    real.txn((), (DeletePrefix(prefix="traefik/"), Delete(key=SLOT)))
+    real.txn((), (DeletePrefix(prefix="traefik/"), Delete(key=SLOT), Delete(key=STAMP)))
     real.close()
 
 
@@ -224,6 +226,124 @@ class TestRegistration:
         assert {**traefik().static_keys(), "traefik/http/routers/hello/rule": "Host(`mine`)"} == stored(cluster)
 
 
+Write = Callable[[Registration, tuple[CreatedAt, ...]], None]
+
+
+class TestLateWrites:
+    """A sidekick is killed, and etcd carries its last transaction out when its successor has moved on."""
+
+    @pytest.mark.parametrize(
+        ("before", "first", "then"),
+        [
+            pytest.param(OLD, lambda one, fence: one.leave(fence=fence), lambda one, _: one.join(OLD), id="leave-join"),
+            pytest.param(
+                OLD,
+                lambda one, fence: one.switch(NEW, fence=fence),
+                lambda one, fence: one.restore(OLD, fence=fence),
+                id="switch-restore",
+            ),
+            pytest.param(
+                OLD,
+                lambda one, _: one.join(NEW, replacing=(OLD,)),
+                lambda one, fence: one.switch(OLD, fence=fence),
+                id="join-switch",
+            ),
+            pytest.param(
+                None, lambda one, _: one.join(NEW), lambda one, fence: one.leave(fence=fence), id="join-leave"
+            ),
+            pytest.param(
+                None,
+                lambda one, fence: one.switch(NEW, fence=fence),
+                lambda one, fence: one.restore(None, fence=fence),
+                id="switch-leave",
+            ),
+        ],
+    )
+    def test_what_a_killed_sidekick_left_under_way_is_refused_once_its_successor_looked_after_the_entry(
+        self, cluster: Cluster, before: str | None, first: Write, then: Write
+    ) -> None:
+        """
+        1. a transaction is sent, and its sender killed
+        2. the successor finds the entry as it shall be, and has nothing to write to the balancer
+        3. now the transaction arrives, with its turn still held
+        """
+        if before is not None:
+            put(cluster, URL_KEY, before)
+        fence = take_turn(cluster)
+        late = given_up(cluster, lambda one: first(one, fence))
+        entries = cluster.list("traefik").entries
+
+        then(registration(cluster), fence)
+
+        assert late() is False
+        assert entries == cluster.list("traefik").entries, "the balancer was disturbed"
+
+    def test_it_is_refused_as_well_when_the_successor_has_lost_its_turn(self, cluster: Cluster) -> None:
+        """What is so already needs no turn, but what comes back needs none either: it must not come late."""
+        put(cluster, URL_KEY, OLD)
+        fence = take_turn(cluster)
+        late = given_up(cluster, lambda one: one.join(NEW, replacing=(OLD,)))
+        end_turn(cluster)
+
+        registration(cluster).restore(OLD, fence=fence)
+
+        assert late() is False
+        assert {URL_KEY: OLD} == stored(cluster)
+
+    def test_of_several_late_writes_one_arrives_at_most(self, cluster: Cluster) -> None:
+        put(cluster, URL_KEY, OLD)
+        fence = take_turn(cluster)
+        one = given_up(cluster, lambda entry: entry.switch(NEW, fence=fence))
+        other = given_up(cluster, lambda entry: entry.leave(fence=fence))
+
+        assert one() is True
+        assert other() is False
+        assert {URL_KEY: NEW} == stored(cluster)
+
+    def test_an_entry_that_looks_right_is_not_sure_before_the_stamp_is_written(self, cluster: Cluster) -> None:
+        """
+        1. a leave is sent, and its sender killed
+        2. the successor comes back: the entry looks right, but its own transaction is given up, too
+        3. so the leave may still arrive, and the successor is told that it doesn't know
+        """
+        put(cluster, URL_KEY, OLD)
+        fence = take_turn(cluster)
+        leave = given_up(cluster, lambda entry: entry.leave(fence=fence))
+
+        given_up(cluster, lambda entry: entry.join(OLD))
+
+        assert leave() is True
+
+    def test_restarts_of_a_sidekick_that_serves_need_no_turn_and_leave_the_balancer_in_peace(
+        self, cluster: Cluster
+    ) -> None:
+        put(cluster, URL_KEY, OLD)
+        before = cluster.list("traefik").entries
+
+        for _ in range(5):
+            registration(cluster).join(OLD)
+
+        assert before == cluster.list("traefik").entries
+
+    def test_the_stamp_says_what_the_entry_was_made_to_be(self, cluster: Cluster) -> None:
+        fence = take_turn(cluster)
+        entry = registration(cluster)
+        said = []
+
+        writes: list[Callable[[], None]] = [
+            lambda: entry.join(OLD),
+            lambda: entry.switch(NEW, fence=fence),
+            lambda: entry.leave(fence=fence),
+        ]
+        for write in writes:
+            write()
+            stamp = cluster.get(STAMP)
+            assert stamp is not None
+            said.append(decode(ServerStamp, STAMP, stamp.value).url)
+
+        assert [OLD, NEW, None] == said
+
+
 class TestRegistrationInTrouble:
     """The fake can lose answers at the very moment that matters."""
 
@@ -369,15 +489,23 @@ def fail_once(call: str, moment: str) -> Callable[[str, str], None]:
     return once(call, moment, fail)
 
 
-def withhold_txn(fake: FakeCluster) -> Callable[[], bool]:
+def withhold_txn(cluster: Cluster) -> Callable[[], bool]:
     """Keep the next transaction back, as a network may. The result delivers it, and tells whether it was applied."""
-    real = fake.txn
+    real = cluster.txn
     kept: list[Callable[[], TxnResult]] = []
 
     def txn(compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
         kept.append(lambda: real(compares, ops))
-        fake.txn = real  # type: ignore[method-assign]
+        cluster.txn = real  # type: ignore[method-assign]
         raise Unknown("no answer")
 
-    fake.txn = txn  # type: ignore[method-assign]
+    cluster.txn = txn  # type: ignore[method-assign]
     return lambda: kept[0]().succeeded
+
+
+def given_up(cluster: Cluster, write: Callable[[Registration], None]) -> Callable[[], bool]:
+    """A write by a process that is killed before it has an answer. The result delivers it, as ``withhold_txn``."""
+    late = withhold_txn(cluster)
+    with pytest.raises(Unknown):
+        write(registration(cluster))
+    return late

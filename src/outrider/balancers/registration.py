@@ -4,17 +4,20 @@ Three rules keep a sidekick that was stopped, cut off or cloned from changing th
 
 - ``switch``, ``leave`` and ``restore`` compare the fence: etcd refuses them once the turn has ended. ``join``, coming
   back, needs none, but takes the entry only when it is absent or holds an address the caller calls its own.
-- Every write also compares what was read before it. A write whose answer was lost may still arrive late; after any
-  other write to the entry it is refused.
-- So after a lost answer the next call writes even if the entry looks right: that is what makes the late one harmless.
-  (Only an entry that is away, and shall be, can't be written; there the end of the turn does it.)
+- Every write also compares what was read before it, and the *stamp*: a key of ours beside the balancer's, which every
+  call writes. A write whose answer was lost, or whose sender was killed, may still arrive late; after any later call,
+  of whichever process, it is refused.
+- So a call writes the stamp even if the entry looks right: that is what makes the late ones harmless. The balancer
+  doesn't notice, for nothing below its root is written then, and an entry that is away, and shall be, has a stamp too.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, assert_never
 
 from outrider.balancers import Balancer, Server
+from outrider.cluster.documents import ServerStamp, encode
+from outrider.cluster.keys import Keys
 from outrider.cluster.seam import (
     Cluster,
     Compare,
@@ -25,10 +28,10 @@ from outrider.cluster.seam import (
     ModifiedAt,
     Op,
     Put,
-    TxnResult,
 )
 from outrider.core.errors import DriverError, Refused, Unknown
 
+DEFAULT_KEYS = Keys()
 Fence = tuple[Compare, ...]
 
 
@@ -46,10 +49,14 @@ class Occupied(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What stood below the server's prefix."""
+    """What stood below the server's prefix, and the stamp's mod revision (0: none yet)."""
 
     entries: tuple[Entry, ...]
     url: str | None
+    stamp: int
+
+    def is_exactly(self, keys: Mapping[str, bytes]) -> bool:
+        return {entry.key: entry.value for entry in self.entries} == keys
 
     def unchanged(self, wanted: Collection[str]) -> tuple[Compare, ...]:
         """Comparisons that hold as long as nobody wrote any of these keys, nor created a ``wanted`` one."""
@@ -59,21 +66,30 @@ class _Found:
             *(ModifiedAt(key=key, revision=0) for key in wanted if key not in there),
         )
 
+    def overwritten(self, keys: Mapping[str, bytes]) -> tuple[Op, ...]:
+        """Puts before deletes: a balancer that applies events one by one never sees the server gone."""
+        return (
+            *(Put(key=key, value=value) for key, value in keys.items()),
+            *(Delete(key=entry.key) for entry in self.entries if entry.key not in keys),
+        )
+
 
 class Registration:
     """One server's entry in the balancer. For one thread at a time.
 
     Every method may raise ``Unknown`` (the answer was lost), ``Refused`` (etcd said no, for example by its
     permissions) and ``DriverError`` (somebody wrote the entry at the same moment; nothing was changed by us).
-    Each may be repeated safely.
+    Each may be repeated safely, and once it has returned, nothing that was sent before it can happen any more.
     """
 
-    def __init__(self, cluster: Cluster, balancer: Balancer, *, service: str, server_id: str) -> None:
-        """``service`` and ``server_id`` are the balancer's names; see ``Server``."""
+    def __init__(
+        self, cluster: Cluster, balancer: Balancer, *, service: str, server_id: str, keys: Keys = DEFAULT_KEYS
+    ) -> None:
+        """``service`` and ``server_id`` are the balancer's names; see ``Server``. ``keys`` says where the stamp is."""
         self._cluster, self._balancer = cluster, balancer
         self._service, self._server_id = service, server_id
         self._prefix = balancer.owned_prefix(server_id)
-        self._in_doubt = False
+        self._stamp_key = keys.server(service, server_id) if self._prefix else ""
 
     def current(self) -> str | None:
         """The address that is registered now, None when there is none."""
@@ -89,36 +105,24 @@ class Registration:
         Raises:
             Fenced: ``fence`` doesn't hold any more; nothing was changed. (An entry that holds ``url`` already is
                 left as it is, and nothing is raised.)
-            Unknown: the answer was lost, and the entry doesn't hold ``url`` (yet).
+            Unknown: the answer was lost, and the entry doesn't hold ``url`` (yet), or an earlier change of it may
+                still arrive.
             ConfigError: the balancer can't take such an address; nothing was changed.
         """
         keys = self._keys_of(url)
-        if not keys:
-            return
-        found = self._read()
-        if not self._in_doubt and _is_exactly(found, keys):
-            return
-        compares = (*fence, *found.unchanged(keys))
-        result = self._txn(compares, _overwrite(found, keys), done=lambda now: now.url == url)
-        if result is not None and not result.succeeded:
-            self._explain(result, fence, done=lambda now: _is_exactly(now, keys))
+        if keys:
+            found = self._read()
+            self._write(found, url, keys, found.overwritten(keys), fence)
 
     def leave(self, *, fence: Fence) -> None:
         """Remove the entry with everything below its prefix, in one fenced transaction.
 
         Raises:
             Fenced: ``fence`` doesn't hold any more and the entry is there; nothing was changed.
-            Unknown: the answer was lost, and the entry is (still) there.
+            Unknown: the answer was lost, and the entry is (still) there, or an earlier change of it may still arrive.
         """
-        if not self._prefix:
-            return
-        found = self._read()
-        if not self._in_doubt and not found.entries:
-            return
-        compares = (*fence, *found.unchanged(()))
-        result = self._txn(compares, (DeletePrefix(prefix=self._prefix),), done=lambda now: not now.entries)
-        if result is not None and not result.succeeded:
-            self._explain(result, fence, done=lambda now: not now.entries)
+        if self._prefix:
+            self._write(self._read(), None, {}, (DeletePrefix(prefix=self._prefix),), fence)
 
     def join(self, url: str, *, replacing: Collection[str] = ()) -> None:
         """Put ``url`` in, without a fence: coming back never needs a turn.
@@ -129,23 +133,15 @@ class Registration:
 
         Raises:
             Occupied: the entry holds an address that is neither ``url`` nor one of ``replacing``.
-            Unknown: the answer was lost, and the entry doesn't hold ``url`` (yet).
+            Unknown: the answer was lost, and the entry doesn't hold ``url`` (yet), or an earlier change of it may
+                still arrive.
             ConfigError: the balancer can't take such an address; nothing was changed.
         """
         keys = self._keys_of(url)
-        if not keys:
-            return
-        found = self._read()
-        if not self._in_doubt and _is_exactly(found, keys):
-            return
-        self._refuse_foreign(found, {url, *replacing})
-        result = self._txn(found.unchanged(keys), _overwrite(found, keys), done=lambda now: now.url == url)
-        if result is not None and not result.succeeded:
-            now = self._read()
-            if _is_exactly(now, keys):
-                return
-            self._refuse_foreign(now, {url, *replacing})
-            raise self._changed_meanwhile()
+        if keys:
+            found = self._read()
+            self._refuse_foreign(found, {url, *replacing})
+            self._write(found, url, keys, found.overwritten(keys), (), own=frozenset({url, *replacing}))
 
     def restore(self, url: str | None, *, fence: Fence) -> None:
         """Undo a ``switch``: put the old address back, or remove the entry when there was none (``url`` None).
@@ -167,38 +163,59 @@ class Registration:
 
     def _read(self) -> _Found:
         if not self._prefix:  # listing the empty prefix would be all of etcd, and removing it too
-            return _Found(entries=(), url=None)
+            return _Found(entries=(), url=None, stamp=0)
         entries = self._cluster.list(self._prefix).entries
         texts = {entry.key: entry.value.decode(errors="replace") for entry in entries}
-        return _Found(entries=entries, url=self._balancer.url_of(self._server_id, texts))
+        stamp = self._cluster.get(self._stamp_key)
+        return _Found(
+            entries=entries,
+            url=self._balancer.url_of(self._server_id, texts),
+            stamp=stamp.mod_revision if stamp is not None else 0,
+        )
 
-    def _txn(self, compares: Fence, ops: tuple[Op, ...], *, done: Callable[[_Found], bool]) -> TxnResult | None:
-        """The transaction's result, or None when its answer was lost and reading shows that it is done."""
+    def _write(
+        self,
+        found: _Found,
+        url: str | None,
+        keys: Mapping[str, bytes],
+        ops: tuple[Op, ...],
+        fence: Fence,
+        *,
+        own: Collection[str] | None = None,
+    ) -> None:
+        """Make what was ``found`` into ``keys`` by ``ops``, and stamp it; ``own`` as for ``_refuse_foreign``."""
+        stamp = Put(key=self._stamp_key, value=encode(ServerStamp(url=url)))
+        same = ModifiedAt(key=self._stamp_key, revision=found.stamp)
+        changes = () if found.is_exactly(keys) else ops
         try:
-            result = self._cluster.txn(compares, ops)
+            result = self._cluster.txn((*fence, *found.unchanged(keys), same), (stamp, *changes))
         except Unknown as lost:
-            self._in_doubt = True
-            if done(self._read()):
-                return None
+            now = self._read()
+            if now.is_exactly(keys) and now.stamp != found.stamp:
+                return
             raise Unknown(
                 f"server {self._server_id}: no answer from etcd to the change of {self._prefix}, and it isn't there"
                 " yet; it may still arrive"
             ) from lost
         if result.succeeded:
-            self._in_doubt = False
-        return result
-
-    def _explain(self, result: TxnResult, fence: Fence, *, done: Callable[[_Found], bool]) -> None:
-        """Return when what was wanted is so anyhow, else raise why the transaction was refused."""
-        broken = not _holds(fence, result.found)
-        # once broken, a fence stays broken: no late write of this turn can arrive any more, so reading is proof
-        if done(self._read()):
             return
-        if broken:
-            raise Fenced(
-                f"server {self._server_id}: the turn has ended, so {self._prefix} was left as it is; take a new turn"
-            )
-        raise self._changed_meanwhile()
+        now = self._read()
+        if own is not None:
+            self._refuse_foreign(now, own)
+        # once broken, a fence stays broken: no late write of this turn can arrive any more
+        broken = not _holds(fence, result.found)
+        if not now.is_exactly(keys):
+            if broken:
+                raise Fenced(
+                    f"server {self._server_id}: the turn has ended, so {self._prefix} was left as it is; take a new"
+                    " turn"
+                )
+            raise self._changed_meanwhile()
+        if now.stamp == found.stamp:
+            # what was wanted is so without us: that needs no turn, but what isn't fenced may still be on its way
+            same = ModifiedAt(key=self._stamp_key, revision=now.stamp)
+            if not self._cluster.txn((*now.unchanged(keys), same), (stamp,)).succeeded:
+                raise self._changed_meanwhile()
 
     def _refuse_foreign(self, found: _Found, own: Collection[str]) -> None:
         if found.url is not None and found.url not in own:
@@ -227,18 +244,6 @@ def ensure_static(cluster: Cluster, balancer: Balancer) -> None:
     )
     if not result.succeeded and any(cluster.get(key) is None for key in missing):
         raise DriverError(f"{balancer.name}: its static keys were changed while we wrote them; try again")
-
-
-def _overwrite(found: _Found, keys: dict[str, bytes]) -> tuple[Op, ...]:
-    """Puts before deletes: a balancer that applies events one by one never sees the server gone."""
-    return (
-        *(Put(key=key, value=value) for key, value in keys.items()),
-        *(Delete(key=entry.key) for entry in found.entries if entry.key not in keys),
-    )
-
-
-def _is_exactly(found: _Found, keys: dict[str, bytes]) -> bool:
-    return {entry.key: entry.value for entry in found.entries} == keys
 
 
 def _holds(compares: Fence, found: tuple[Entry, ...]) -> bool:

@@ -169,6 +169,18 @@ class Slot(Document, frozen=True, kw_only=True):
     update: str
 
 
+class ServerStamp(Document, frozen=True, kw_only=True):
+    """``servers/{service}/{server}``: written with every change of the server's entry in the balancer.
+
+    Its revision counts, not its value: a change that was sent before the last stamp is refused.
+
+    Attributes:
+        url: What the entry was last made to be; None: it was removed.
+    """
+
+    url: str | None
+
+
 class Poison(Document, frozen=True, kw_only=True):
     """``poison/{app}/{version}``: a release proved bad, until an operator lifts it."""
 

@@ -94,6 +94,10 @@ class Keys:
     def slot(self, scope: str, number: int) -> str:
         return f"{self.slots(scope)}{number}"
 
+    def server(self, service: str, server_id: str) -> str:
+        """The stamp of a server's entry in the balancer; ``service`` is the balancer's name for the app's pool."""
+        return f"{self.prefix}/servers/{check_part('service', service)}/{check_part('server id', server_id)}"
+
     def poisons(self, app: str) -> str:
         return f"{self.prefix}/poison/{check_part('app', app)}/"
 

@@ -160,7 +160,7 @@ class Assembly:
             post=self._post,
         )
         registration = Registration(
-            self._cluster, balancer, service=service, server_id=settings.traefik.server_id or instance.id
+            self._cluster, balancer, service=service, server_id=settings.traefik.server_id or instance.id, keys=keys
         )
         nouns: dict[str, Noun] = {
             "lock": self._lock_work,
