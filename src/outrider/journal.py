@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from outrider.core.errors import OutriderError
+from outrider.edges import crossing
 
 SCHEMA = 1
 ROTATE_BYTES = 4 * 1024 * 1024
@@ -137,9 +138,11 @@ class Journal:
         line = _line(record)
         try:
             written = 0
-            while written < len(line):
-                written += os.write(self._fd, line[written:])
-            os.fdatasync(self._fd)
+            with crossing("journal.write"):
+                while written < len(line):
+                    written += os.write(self._fd, line[written:])
+            with crossing("journal.sync"):
+                os.fdatasync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, self._size)
             os.lseek(self._fd, self._size, os.SEEK_SET)
@@ -147,7 +150,8 @@ class Journal:
         self._size += len(line)
         self.last = record
         if self._size > ROTATE_BYTES:
-            with contextlib.suppress(OSError):  # the record is on disk: a full one puts this off to the next
+            # the record is on disk: a full one puts this off to the next
+            with contextlib.suppress(OSError), crossing("journal.rotate"):
                 self._rotate(line)
 
     def _rotate(self, line: bytes) -> None:

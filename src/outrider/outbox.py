@@ -22,6 +22,7 @@ from loguru import logger
 
 from outrider.core.errors import ConfigError, DriverError, OutriderError, Refused, Throttled
 from outrider.core.omaha import Report, is_progress
+from outrider.edges import crossing
 
 MAX_PENDING = 10_000
 """A sidekick writes about five reports per update: years of updates against a service that never answers."""
@@ -143,7 +144,8 @@ class Outbox:
             report = waiting.report
             log = logger.bind(update=report.update, request_id=report.request_id, event=report.event.code)
             try:
-                self._send(report)
+                with crossing("outbox.send"):
+                    self._send(report)
             except Refused as error:
                 log.bind(error_kind=error.kind, cause=str(error), retry=False).error("report refused for ever")
                 self._set_aside(waiting.path)
@@ -205,7 +207,8 @@ class Outbox:
 
     def _remove(self, path: Path) -> None:
         try:
-            path.unlink(missing_ok=True)
+            with crossing("outbox.remove"):
+                path.unlink(missing_ok=True)
         except OSError as error:
             # It is sent again after the next start, which P9 allows; stopping here would hold back all the others.
             logger.bind(path=str(path), cause=error.strerror).error("report can't be removed")
@@ -249,14 +252,15 @@ def _sequence(path: Path) -> int:
 
 def _write_durably(path: Path, content: bytes) -> None:
     unfinished = path.with_name(path.name + _UNFINISHED)
-    with unfinished.open("wb") as file:
+    with crossing("outbox.write"), unfinished.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    unfinished.replace(path)
-    # The name itself is only safe once the folder is.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with crossing("outbox.rename"):
+        unfinished.replace(path)
+        # The name itself is only safe once the folder is.
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -22,6 +22,7 @@ import urllib3
 
 from outrider.config import DownloadSettings
 from outrider.core.errors import DriverError, Refused
+from outrider.edges import carried, crossing
 
 Progress = Callable[[int, int], None]
 """Called with (bytes on disk, bytes in all)."""
@@ -150,17 +151,20 @@ class PayloadStore:
             with path.open("rb") as file:
                 found_bytes = os.fstat(file.fileno()).st_size
                 found = hashlib.file_digest(file, "sha256").hexdigest() if found_bytes == size_bytes else ""
-                os.fsync(file.fileno())
+                with crossing("payload.sync"):
+                    os.fsync(file.fileno())
             if found != sha256:
-                path.unlink()
-                self._part(sha256).with_suffix(".etag").unlink(missing_ok=True)
+                with crossing("payload.prune"):
+                    path.unlink()
+                    self._part(sha256).with_suffix(".etag").unlink(missing_ok=True)
                 if found_bytes != size_bytes:
                     raise SizeMismatch(f"{path.name}: {found_bytes} bytes instead of {size_bytes}")
                 raise HashMismatch(f"{path.name}: SHA-256 is {found} instead of {sha256}")
             final = self._final(sha256)
-            path.rename(final)
-            self._part(sha256).with_suffix(".etag").unlink(missing_ok=True)
-            _sync_folder(self._folder)
+            with crossing("payload.rename"):
+                path.rename(final)
+                self._part(sha256).with_suffix(".etag").unlink(missing_ok=True)
+                _sync_folder(self._folder)
         except OSError as error:
             raise WriteFailed(f"{path}: can't verify: {error.strerror or error}") from error
         return final
@@ -191,7 +195,7 @@ class PayloadStore:
         spare = max(0, self._settings.keep_versions - len(set(needed)))
         payloads = [path for path in self._folder.glob("*.payload") if path.stem not in needed]
         for path in sorted(payloads, key=lambda path: path.stat().st_mtime, reverse=True)[spare:]:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), crossing("payload.prune"):
                 path.unlink()
 
     def _part(self, sha256: str) -> Path:
@@ -231,7 +235,7 @@ class _Transfer:
 
     def run(self) -> None:
         """Return when all bytes are there, else raise."""
-        threading.Thread(target=self._work, name="download", daemon=True).start()
+        threading.Thread(target=carried(self._work), name="download", daemon=True).start()
         limit_s = self._settings.deadline_s
         try:
             if not self._over.wait(limit_s):
@@ -288,9 +292,11 @@ class _Transfer:
             etag = self._known_etag(url)
             if etag:
                 headers["If-Range"] = etag
-        with requests.get(
-            url, headers=headers, stream=True, timeout=self._settings.timeout_s, verify=self.verify
-        ) as response:
+        with crossing("payload.fetch"):
+            asked = requests.get(
+                url, headers=headers, stream=True, timeout=self._settings.timeout_s, verify=self.verify
+            )
+        with asked as response:
             if response.status_code == 416 and have:
                 start = None
             elif response.status_code == 206 and have:
@@ -341,11 +347,12 @@ class _Transfer:
         """Write the chunk, or drop what is there already when there is None."""
         with self._lock:
             self._check_going_on()
-            if chunk is None:
-                file.truncate(0)
-            view = memoryview(chunk or b"")
-            while view:
-                view = view[file.write(view) :]
+            with crossing("payload.keep"):
+                if chunk is None:
+                    file.truncate(0)
+                view = memoryview(chunk or b"")
+                while view:
+                    view = view[file.write(view) :]
 
     def _check_going_on(self) -> None:
         if self._over.is_set():

@@ -18,6 +18,7 @@ import urllib3
 
 from outrider.config import ProbeSettings
 from outrider.core.memory import Blame
+from outrider.edges import carried, crossing
 
 _BODY_LIMIT_BYTES = 64 * 1024
 _UNREACHABLE = ("network is unreachable", "network is down", "no route to host", "cannot assign requested address")
@@ -81,7 +82,7 @@ class Probe:
         self._stopped = threading.Event()
         self._answers: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
         self._delivering = threading.RLock()
-        threading.Thread(target=self._run, name=f"probe-{kind}", daemon=True).start()
+        threading.Thread(target=carried(self._run), name=f"probe-{kind}", daemon=True).start()
 
     def stop(self) -> None:
         """End it; nothing is delivered after this returns. Safe to call twice, and from ``deliver``."""
@@ -130,7 +131,8 @@ class Probe:
         patience = limit if deadline is None else min(limit, max(0.0, deadline - time.monotonic()))
         if patience <= 0:
             return None
-        threading.Thread(target=self._request, args=(number,), name="probe-request", daemon=True).start()
+        request = carried(lambda: self._request(number))
+        threading.Thread(target=request, name="probe-request", daemon=True).start()
         until = time.monotonic() + patience
         while True:
             try:
@@ -143,7 +145,9 @@ class Probe:
                 return answer[1]
 
     def _request(self, number: int) -> None:
-        self._answers.put((number, ask(self._url + self._settings.path, self._settings.timeout_s)))
+        with crossing("probe.ask"):
+            answer = ask(self._url + self._settings.path, self._settings.timeout_s)
+        self._answers.put((number, answer))
 
     def _end(self, verdict: Verdict) -> None:
         with self._delivering:

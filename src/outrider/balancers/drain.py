@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from outrider.balancers import Balancer
 from outrider.balancers.ask import ask
 from outrider.config import DrainSettings
+from outrider.edges import crossing
 
 POLL_S = 0.1
 INFLIGHT_TIMEOUT_S = 2.0
@@ -102,7 +103,8 @@ class Drain:
         give_up = min(started + self._settings.confirm_timeout_s, end)
         unsure_since, said_no = started, False
         while not stop.is_set():
-            confirmed = self._balancer.confirm(present=present, absent=absent)
+            with crossing("balancer.ask"):
+                confirmed = self._balancer.confirm(present=present, absent=absent)
             now = self._clock()
             if confirmed and now >= heed_from:
                 return Drained(how=f"confirmed by {self._balancer.name} after {now - started:.1f} s")
@@ -126,7 +128,8 @@ class Drain:
         open_requests: int | None = None
         while not stop.is_set():
             if inflight_url is not None:
-                open_requests = _inflight(inflight_url, min(INFLIGHT_TIMEOUT_S, max(POLL_S, end - self._clock())))
+                with crossing("app.ask"):
+                    open_requests = _inflight(inflight_url, min(INFLIGHT_TIMEOUT_S, max(POLL_S, end - self._clock())))
                 zeros = zeros + 1 if open_requests == 0 else 0
             now = self._clock()
             # twice: a request that the balancer had routed just before may have been on its way at the first look

@@ -30,6 +30,7 @@ from outrider.cluster.seam import (
     Put,
 )
 from outrider.core.errors import DriverError, Refused, Unknown
+from outrider.edges import crossing
 
 DEFAULT_KEYS = Keys()
 Fence = tuple[Compare, ...]
@@ -164,7 +165,8 @@ class Registration:
     def _read(self) -> _Found:
         if not self._prefix:  # listing the empty prefix would be all of etcd, and removing it too
             return _Found(entries=(), url=None, stamp=0)
-        entries = self._cluster.list(self._prefix).entries
+        with crossing("entry.read"):
+            entries = self._cluster.list(self._prefix).entries
         texts = {entry.key: entry.value.decode(errors="replace") for entry in entries}
         stamp = self._cluster.get(self._stamp_key)
         return _Found(
@@ -187,8 +189,10 @@ class Registration:
         stamp = Put(key=self._stamp_key, value=encode(ServerStamp(url=url)))
         same = ModifiedAt(key=self._stamp_key, revision=found.stamp)
         changes = () if found.is_exactly(keys) else ops
+        edge = "entry.write" if keys else "entry.remove"
         try:
-            result = self._cluster.txn((*fence, *found.unchanged(keys), same), (stamp, *changes))
+            with crossing(edge):
+                result = self._cluster.txn((*fence, *found.unchanged(keys), same), (stamp, *changes))
         except Unknown as lost:
             now = self._read()
             if now.is_exactly(keys) and now.stamp != found.stamp:
@@ -214,7 +218,9 @@ class Registration:
         if now.stamp == found.stamp:
             # what was wanted is so without us: that needs no turn, but what isn't fenced may still be on its way
             same = ModifiedAt(key=self._stamp_key, revision=now.stamp)
-            if not self._cluster.txn((*now.unchanged(keys), same), (stamp,)).succeeded:
+            with crossing(edge):
+                stamped = self._cluster.txn((*now.unchanged(keys), same), (stamp,))
+            if not stamped.succeeded:
                 raise self._changed_meanwhile()
 
     def _refuse_foreign(self, found: _Found, own: Collection[str]) -> None:
@@ -238,10 +244,11 @@ def ensure_static(cluster: Cluster, balancer: Balancer) -> None:
     missing = [key for key in keys if cluster.get(key) is None]
     if not missing:
         return
-    result = cluster.txn(
-        tuple(CreatedAt(key=key, revision=0) for key in missing),
-        tuple(Put(key=key, value=keys[key].encode()) for key in missing),
-    )
+    with crossing("static.write"):
+        result = cluster.txn(
+            tuple(CreatedAt(key=key, revision=0) for key in missing),
+            tuple(Put(key=key, value=keys[key].encode()) for key in missing),
+        )
     if not result.succeeded and any(cluster.get(key) is None for key in missing):
         raise DriverError(f"{balancer.name}: its static keys were changed while we wrote them; try again")
 

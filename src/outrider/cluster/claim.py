@@ -18,6 +18,7 @@ from outrider.cluster.turns import Scope, StoredSlot, read_scope
 from outrider.core.errors import OutriderError, Refused, Unknown
 from outrider.core.memory import Turn
 from outrider.core.slots import Take, WaitBehind, WatchSlots, decide
+from outrider.edges import crossing
 
 Why = Literal["poisoned", "target-changed", "condition-changed", "lapsed", "left-over", "refused"]
 
@@ -163,13 +164,16 @@ class Claim:
 
     def refusal(self, error: OutriderError) -> Denied:
         """Turn an error that no retry helps into the last news. A lease that has ended is the usual cause."""
-        if self._cluster.keep_alive(self._wish.lease) <= 0:
+        with crossing("lease.keep"):
+            lives_s = self._cluster.keep_alive(self._wish.lease)
+        if lives_s <= 0:
             return Denied(reason=f"{self._waiter_key}: the lease has ended", why="lapsed")
         if self._waiter_revision:
             # Refused again, as a rule for the same reason? Then the place in the queue ends with the lease.
             with suppress(Refused):
                 ours = CreatedAt(key=self._waiter_key, revision=self._waiter_revision)
-                self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
+                with crossing("turn.leave"):
+                    self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
         return Denied(reason=str(error), why="refused")
 
     def _queued(self, scope: Scope, rank: int, ahead: str | None) -> Queued:
@@ -181,7 +185,8 @@ class Claim:
         same = CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision)
         if slot.slot.update != self._wish.update:
             if slot.slot.update in self._superseded:
-                self._cluster.txn((same,), (Delete(key=slot.entry.key),))
+                with crossing("turn.leave"):
+                    self._cluster.txn((same,), (Delete(key=slot.entry.key),))
                 return None
             return Denied(
                 reason=f"{slot.entry.key}: our own turn of update {slot.slot.update} was never ended", why="left-over"
@@ -210,15 +215,20 @@ class Claim:
         waiter = Waiter(instance=self._instance, release=self._wish.release, since=self._since)
         put = Put(key=key, value=encode(waiter), lease=self._wish.lease)
         if entry is None:
-            done = self._cluster.txn((CreatedAt(key=key, revision=0), *also), (put,))
+            with crossing("turn.enrol"):
+                done = self._cluster.txn((CreatedAt(key=key, revision=0), *also), (put,))
             if done.succeeded:
                 self._waiter_revision = done.revision
         elif entry.lease != self._wish.lease:
-            self._cluster.txn((ModifiedAt(key=key, revision=entry.mod_revision), *also), (Delete(key=key),))
+            with crossing("turn.enrol"):
+                self._cluster.txn((ModifiedAt(key=key, revision=entry.mod_revision), *also), (Delete(key=key),))
         else:
-            same_release = decode(Waiter, key, entry.value).release == self._wish.release
-            unchanged = ModifiedAt(key=key, revision=entry.mod_revision)
-            if same_release or self._cluster.txn((unchanged, *also), (put,)).succeeded:
+            kept = decode(Waiter, key, entry.value).release == self._wish.release
+            if not kept:
+                with crossing("turn.enrol"):
+                    unchanged = ModifiedAt(key=key, revision=entry.mod_revision)
+                    kept = self._cluster.txn((unchanged, *also), (put,)).succeeded
+            if kept:
                 self._waiter_revision = entry.create_revision
 
     def _take(self, take: Take, entry: Entry) -> Granted | Denied | None:
@@ -230,18 +240,19 @@ class Claim:
         """
         slot_key = self._keys.slot(self._scope, take.number)
         slot = Slot(instance=self._instance, release=self._wish.release, since=self._clock(), update=self._wish.update)
-        done = self._cluster.txn(
-            (
-                CreatedAt(key=entry.key, revision=self._waiter_revision),
-                ModifiedAt(key=entry.key, revision=entry.mod_revision),
-                *(CreatedAt(key=self._keys.slot(self._scope, number), revision=0) for number in take.absent),
-                *self._wish.conditions,
-            ),
-            (
-                Put(key=slot_key, value=encode(slot)),
-                Put(key=entry.key, value=entry.value, lease=self._wish.lease),
-            ),
-        )
+        with crossing("turn.take"):
+            done = self._cluster.txn(
+                (
+                    CreatedAt(key=entry.key, revision=self._waiter_revision),
+                    ModifiedAt(key=entry.key, revision=entry.mod_revision),
+                    *(CreatedAt(key=self._keys.slot(self._scope, number), revision=0) for number in take.absent),
+                    *self._wish.conditions,
+                ),
+                (
+                    Put(key=slot_key, value=encode(slot)),
+                    Put(key=entry.key, value=entry.value, lease=self._wish.lease),
+                ),
+            )
         if done.succeeded:
             return Granted(
                 turn=Turn(
@@ -279,10 +290,11 @@ class Claim:
 
     def _leave(self, entry: Entry, denied: Denied) -> Denied | None:
         """Leave the queue, unless a first attempt was carried out after all: then the next look finds the slot."""
-        done = self._cluster.txn(
-            (ModifiedAt(key=entry.key, revision=entry.mod_revision),),
-            (Delete(key=entry.key),),
-        )
+        with crossing("turn.leave"):
+            done = self._cluster.txn(
+                (ModifiedAt(key=entry.key, revision=entry.mod_revision),),
+                (Delete(key=entry.key),),
+            )
         return denied if done.succeeded else None
 
 
@@ -320,6 +332,10 @@ def abandon(cluster: Cluster, keys: Keys, scope: str, instance: str, updates: tu
         if slot is not None:
             compares.append(CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision))
             ops.append(Delete(key=slot.entry.key))
-        if not ops or cluster.txn(tuple(compares), tuple(ops)).succeeded:
+        if not ops:
+            return
+        with crossing("turn.leave"):
+            done = cluster.txn(tuple(compares), tuple(ops))
+        if done.succeeded:
             return
     raise Unknown(f"{waiter_key}: changed ten times while it was being removed; try again")

@@ -19,6 +19,7 @@ from loguru import logger
 
 from outrider.cluster.seam import Cluster
 from outrider.core.errors import DriverError, Refused
+from outrider.edges import crossing
 
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
@@ -178,7 +179,8 @@ class LeaseKeeper:
 
     def _renew(self, lease: int) -> None:
         sent = self._clock()
-        lives_s = self._cluster.keep_alive(lease)
+        with crossing("lease.keep"):
+            lives_s = self._cluster.keep_alive(lease)
         with self._changed:
             if self._lease != lease:
                 return
@@ -190,7 +192,8 @@ class LeaseKeeper:
 
     def _revoke(self, old: int) -> None:
         try:
-            self._cluster.revoke(old)
+            with crossing("lease.revoke"):
+                self._cluster.revoke(old)
         except Refused as error:  # an error of rights must not keep us from a new lease; the old one ends by itself
             logger.bind(lease=old, error=str(error), retry=False).warning("lease left to end by itself")
         with self._changed:
@@ -198,7 +201,8 @@ class LeaseKeeper:
 
     def _grant(self) -> None:
         sent = self._clock()
-        fresh = self._cluster.grant(self._ttl_s)
+        with crossing("lease.grant"):
+            fresh = self._cluster.grant(self._ttl_s)
         with self._changed:
             self._fresh = fresh
             self._rely(sent, self._ttl_s)

@@ -17,6 +17,7 @@ from outrider.cluster.turns import read_scope
 from outrider.cluster.wait import Wait
 from outrider.core.errors import Refused, Unknown
 from outrider.core.memory import Turn
+from outrider.edges import crossing
 
 __all__ = ["Denied", "Granted", "News", "Queued", "Turn", "TurnLock", "fence"]
 
@@ -137,7 +138,8 @@ class TurnLock:
         slot_key = self._keys.slot(turn.scope, turn.number)
         ours = CreatedAt(key=slot_key, revision=turn.slot_revision)
         for _ in range(10):
-            entry = self._cluster.get(slot_key)
+            with crossing("turn.read"):
+                entry = self._cluster.get(slot_key)
             if entry is None or entry.create_revision != turn.slot_revision:
                 raise Refused(f"{slot_key}: {self._whose(entry)}; our turn of update {turn.update} has ended")
             slot = decode(Slot, slot_key, entry.value)
@@ -149,9 +151,12 @@ class TurnLock:
                 absent = CreatedAt(key=self._waiter_key, revision=0)
                 put = Put(key=self._waiter_key, value=encode(document), lease=lease)
                 try:
-                    done = self._cluster.txn((ours, absent), (put,))
+                    with crossing("turn.reclaim"):
+                        done = self._cluster.txn((ours, absent), (put,))
                 except Refused as error:
-                    if self._cluster.keep_alive(lease) > 0:
+                    with crossing("lease.keep"):
+                        lives_s = self._cluster.keep_alive(lease)
+                    if lives_s > 0:
                         raise
                     # Refused would mean that the turn is gone; it is still ours.
                     raise Unknown(f"{self._waiter_key}: the lease has ended; reclaim under a new one") from error
@@ -161,10 +166,11 @@ class TurnLock:
                 return replace(turn, waiter_revision=waiter.create_revision)
             else:
                 # An earlier process's, whose lease hasn't ended yet. Written anew, not over: see Claim._enrol.
-                self._cluster.txn(
-                    (ours, ModifiedAt(key=self._waiter_key, revision=waiter.mod_revision)),
-                    (Delete(key=self._waiter_key),),
-                )
+                with crossing("turn.reclaim"):
+                    self._cluster.txn(
+                        (ours, ModifiedAt(key=self._waiter_key, revision=waiter.mod_revision)),
+                        (Delete(key=self._waiter_key),),
+                    )
         raise Unknown(f"{self._waiter_key}: changed ten times while it was being written; try again")
 
     def release(self, turn: Turn, *, ops: tuple[Op, ...] = ()) -> None:
@@ -182,8 +188,10 @@ class TurnLock:
         alive = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)
         absent = CreatedAt(key=self._waiter_key, revision=0)
         free = (Delete(key=slot_key), Delete(key=self._waiter_key), *ops)
-        ended = turn.waiter_revision > 0 and self._cluster.txn((ours, alive), free).succeeded
-        if not (ended or self._cluster.txn((ours, absent), free).succeeded):
+        with crossing("turn.release"):
+            ended = turn.waiter_revision > 0 and self._cluster.txn((ours, alive), free).succeeded
+            ended = ended or self._cluster.txn((ours, absent), free).succeeded
+        if not ended:
             self._check_ended(turn, slot_key, ops)
         with self._changing:
             if self._wait is not None and self._wait.ended and turn.update in self._wait.claim.updates:
@@ -197,7 +205,8 @@ class TurnLock:
         if turn.waiter_revision and (self._wait is None or self._wait.ended):
             # Left behind by whoever removed the slot alone, our key would be first in line with nobody waiting at it.
             ours = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)
-            self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
+            with crossing("turn.leave"):
+                self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
         if not all(self._is_applied(op) for op in ops):
             raise Refused(
                 f"{slot_key}: {self._whose(entry)}; our turn of update {turn.update} has ended without what was to be"

@@ -9,6 +9,7 @@ from outrider.cluster.keys import Keys
 from outrider.cluster.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
 from outrider.core.errors import Conflict
 from outrider.core.slots import Holding, Waiting
+from outrider.edges import crossing
 
 ACTIVITY_KEPT_S = 30 * 24 * 3600.0
 """How long the record of an operator's release is kept."""
@@ -72,7 +73,8 @@ def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
         Conflict: a slot key that outrider didn't write, or a newer outrider did. It might be a turn, so nobody may
             take one before a person has looked.
     """
-    listing = cluster.list(keys.turns(scope))
+    with crossing("turn.read"):
+        listing = cluster.list(keys.turns(scope))
     queue_prefix, slots_prefix = keys.queue(scope), keys.slots(scope)
     queue: list[Entry] = []
     slots: list[StoredSlot] = []

@@ -8,6 +8,7 @@ from outrider.cluster.claim import Claim, Denied, Granted, News, Queued, Sight, 
 from outrider.cluster.seam import Changed, Cluster, Resynced, Watch, WatchEvent
 from outrider.core.errors import Conflict, Refused, Unknown
 from outrider.core.memory import Turn
+from outrider.edges import carried
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0  # as the watches' own back-off
 JOIN_LIMIT_S = 20.0  # several calls of the cluster, each at its own time limit
@@ -40,7 +41,9 @@ class Wait:
 
     def start(self) -> None:
         """Give it a thread."""
-        self._thread = threading.Thread(target=self.run, name=f"outrider-turn {self.claim.waiter_key}", daemon=True)
+        self._thread = threading.Thread(
+            target=carried(self.run), name=f"outrider-turn {self.claim.waiter_key}", daemon=True
+        )
         self._thread.start()
 
     def run(self) -> None:

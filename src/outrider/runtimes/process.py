@@ -21,6 +21,7 @@ import msgspec
 
 from outrider.config import ProcessSettings
 from outrider.core.errors import DriverError, Refused
+from outrider.edges import crossing
 from outrider.runtimes import Exited, ExitWatch, Workload, WorkloadSpec
 from outrider.runtimes.archive import unpack
 from outrider.runtimes.exits import GONE, Exits
@@ -93,10 +94,12 @@ class ProcessRuntime:
             return running
         home = self._home(spec.workload_id)
         try:
-            home.mkdir(parents=True, exist_ok=True)
-            # Left by an earlier run whose first process died; beside the new one they would be half a second copy.
-            self.stop(spec.workload_id, self._settings.stop_grace_s)
-            self._unpack(spec.payload, home)
+            with crossing("workload.clear"):
+                home.mkdir(parents=True, exist_ok=True)
+                # Left by an earlier run whose first process died; beside the new one they would be half a second copy.
+                self._end(spec.workload_id, self._settings.stop_grace_s)
+            with crossing("workload.unpack"):
+                self._unpack(spec.payload, home)
             taken = {int(each.url.rpartition(":")[2]) for each in self.running()}
             record = Record(
                 workload_id=spec.workload_id,
@@ -108,7 +111,8 @@ class ProcessRuntime:
             self._write(record)
             return self._launch(record)
         except Refused:
-            (home / "record.json").unlink(missing_ok=True)
+            with crossing("workload.clear"):
+                (home / "record.json").unlink(missing_ok=True)
             raise
         except OSError as error:
             raise DriverError(f"{spec.workload_id}: can't start: {error}") from error
@@ -129,6 +133,10 @@ class ProcessRuntime:
 
     def stop(self, workload_id: str, grace_s: float) -> None:
         """As ``Runtime.stop``; what the app has started itself ends with it."""
+        with crossing("workload.signal"):
+            self._end(workload_id, grace_s)
+
+    def _end(self, workload_id: str, grace_s: float) -> None:
         record = self._running_record(workload_id)
         leader = record.pid if record is not None else 0
         members = self._members(workload_id, leader)
@@ -150,12 +158,15 @@ class ProcessRuntime:
         home, trash = self._home(workload_id), self._folder / "workloads" / f".removed-{workload_id}"
         self._statuses.pop(workload_id, None)
         try:
-            shutil.rmtree(trash, ignore_errors=True)
             if home.is_dir():
-                self._keep_output(workload_id, home / "output.log")
-                # Renamed first: a half-removed root would be taken for a whole one.
-                home.rename(trash)
-                shutil.rmtree(trash)
+                with crossing("workload.rename"):
+                    shutil.rmtree(trash, ignore_errors=True)
+                    self._keep_output(workload_id, home / "output.log")
+                    # Renamed first: a half-removed root would be taken for a whole one.
+                    home.rename(trash)
+            with crossing("workload.erase"):
+                if trash.is_dir():
+                    shutil.rmtree(trash)
         except OSError as error:
             raise DriverError(f"{workload_id}: can't remove {home}: {error}") from error
 
@@ -202,15 +213,16 @@ class ProcessRuntime:
 
         with (home / "output.log").open("ab") as output:
             try:
-                child = subprocess.Popen(
-                    command,
-                    cwd=home / "root",
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
+                with crossing("workload.spawn"):
+                    child = subprocess.Popen(
+                        command,
+                        cwd=home / "root",
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        start_new_session=True,
+                    )
             except OSError as error:
                 if error.errno not in _RELEASE_FAULTS:
                     raise
@@ -221,7 +233,7 @@ class ProcessRuntime:
         record = msgspec.structs.replace(record, pid=child.pid, started=process.started)
         self._write(record)
         if ended.wait(_AT_ONCE_S):
-            self.stop(record.workload_id, 0)
+            self._end(record.workload_id, 0)
             status = self._statuses[record.workload_id]
             raise Refused(f"{record.workload_id}: ends at once: {status}{_last_line(home / 'output.log')}")
         return _workload(record)
@@ -285,11 +297,12 @@ class ProcessRuntime:
         """Write ``record.json`` so that it is there whole, or as it was before."""
         path = self._home(record.workload_id) / "record.json"
         partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(record))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        with crossing("workload.record"):
+            with partial.open("wb") as file:
+                file.write(msgspec.json.encode(record))
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(path)
 
     def _keep_output(self, workload_id: str, output: Path) -> None:
         logs = self._folder / "logs"

@@ -25,6 +25,7 @@ from outrider.core.events import (
     SummonsReceived,
     TargetChanged,
 )
+from outrider.edges import crossing
 from outrider.sidekick.worker import Post, now
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
@@ -54,7 +55,8 @@ class Subject:
         delay_s = RETRY_MIN_S
         while not self._closed.is_set():
             try:
-                listing = self._cluster.list(self._prefix)
+                with crossing("announcement.read"):
+                    listing = self._cluster.list(self._prefix)
             except DriverError as error:
                 logger.bind(error_kind=error.kind, cause=str(error), key=self._prefix).warning("etcd away")
                 self._closed.wait(delay_s)
@@ -165,7 +167,8 @@ class Announcements:
 
     def _remove_command(self, revision: int) -> None:
         try:
-            self._cluster.txn((ModifiedAt(key=self._command, revision=revision),), (DeleteKey(key=self._command),))
+            with crossing("command.remove"):
+                self._cluster.txn((ModifiedAt(key=self._command, revision=revision),), (DeleteKey(key=self._command),))
         except DriverError as error:  # it is remembered as taken, and removed after the next restart at the latest
             logger.bind(error_kind=error.kind, cause=str(error)).warning("command not removed")
 

@@ -14,6 +14,7 @@ from outrider.core.effects import AcquireLock, CondemnLock, Effect, ReclaimLock,
 from outrider.core.errors import Refused
 from outrider.core.events import LockAcquired, LockQueued, LockRefused, LockReleased
 from outrider.core.memory import Turn
+from outrider.edges import crossing
 from outrider.sidekick.worker import Post, now
 
 
@@ -159,7 +160,8 @@ class LockWork:
             ),
         )
         if not self._end(effect.turn, effect.update, (poison,)):  # the turn is gone, the verdict stands
-            self._cluster.txn((CreatedAt(key=poison.key, revision=0),), (poison,))
+            with crossing("poison.write"):
+                self._cluster.txn((CreatedAt(key=poison.key, revision=0),), (poison,))
         self._post(LockReleased(at=now(), request=request))
 
     def _end(self, turn: Turn | None, update: str, ops: tuple[Op, ...]) -> bool:

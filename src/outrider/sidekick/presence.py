@@ -8,6 +8,7 @@ from loguru import logger
 from outrider.cluster.documents import Presence, encode
 from outrider.cluster.seam import Cluster, Put
 from outrider.core.errors import DriverError
+from outrider.edges import crossing
 
 RETRY_S = 2.0
 
@@ -53,7 +54,8 @@ class PresenceWriter:
             if presence is None or lease is None:
                 continue  # refresh() comes with the next lease
             try:
-                self._cluster.txn((), (Put(key=self._key, value=encode(presence), lease=lease),))
+                with crossing("presence.write"):
+                    self._cluster.txn((), (Put(key=self._key, value=encode(presence), lease=lease),))
             except DriverError as error:
                 logger.bind(error_kind=error.kind, cause=str(error)).debug("presence not written")
                 with self._changed:

@@ -10,6 +10,7 @@ from outrider.core.errors import DriverError
 from outrider.core.events import ReportQueued
 from outrider.core.omaha import FailureCode, OmahaEvent, Report, downloaded, downloading, failed, installed, running
 from outrider.core.omaha import waiting_for_turn as queueing
+from outrider.edges import performing
 from outrider.sidekick.worker import Post, now
 
 
@@ -24,6 +25,7 @@ class ReportWork:
         """Writing to the outbox is quick."""
 
     def perform(self, effect: Effect, request: int | None) -> None:
+        performing(effect.name)  # on the loop's own thread, which asks for nothing else that belongs to an effect
         for report in reports(effect, now()):
             try:
                 self._put(report)

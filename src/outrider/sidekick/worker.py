@@ -20,6 +20,7 @@ from outrider.core.events import (
     WorkloadFailed,
 )
 from outrider.core.memory import Blame
+from outrider.edges import performing
 
 Post = Callable[[AnyEvent], None]
 """Hands an event to the loop; any thread may call it."""
@@ -107,6 +108,7 @@ class Worker:
         while (work := self._queue.get()) is not None:
             effect, request = work
             started = now()
+            performing(effect.name)
             try:
                 self._noun.perform(effect, request)
             except OutriderError as error:

@@ -32,6 +32,7 @@ from outrider.core.omaha import (
     render_request,
     running,
 )
+from outrider.edges import crossing
 from outrider.upstream.exchange import exchange, read_body
 
 T = TypeVar("T")
@@ -131,7 +132,8 @@ class Upstream:
             events=(running(previous_version=previous_version),),
         )
         source = "ondemandupdate" if on_demand else "scheduler"
-        return self._ask(self._request(app, source, update, str(uuid.uuid4())), _read_check)
+        with crossing("omaha.check"):
+            return self._ask(self._request(app, source, update, str(uuid.uuid4())), _read_check)
 
     def send(self, report: Report) -> None:
         """Deliver one report; returns once the service has acknowledged it.
