@@ -2,8 +2,9 @@
 
 import click
 
+from outrider.cli.access import service_options
 from outrider.cli.client import Json, ServiceClient
-from outrider.cli.common import Group, echo_json, echo_table, json_option, server_option
+from outrider.cli.common import Group, echo_json, echo_table, json_option
 
 HEADER = ("Name", "Role", "Token", "Created", "Token Created")
 
@@ -20,19 +21,18 @@ def admin_user() -> None:
     type=click.Choice(("viewer", "operator", "admin")),
     help="viewer reads, operator changes, admin has users; by default what the user has, else admin.",
 )
-@server_option
+@service_options
 @json_option
-def create(username: str, role: str | None, server: str, as_json: bool) -> None:
+def create(username: str, role: str | None, service: ServiceClient, as_json: bool) -> None:
     """Make USERNAME, or give an existing user a new token: the old one ends.
 
     The token is shown this once.
     """
-    client = ServiceClient(server)
     if role is None:
         # The verb's name says what it makes; but a new token alone must not make an admin of a viewer.
-        known = {user["name"] for user in client.get("users")["items"]}
+        known = {user["name"] for user in service.get_all("users")}
         role = None if username in known else "admin"
-    made = client.post("users", body={"name": username, "role": role})
+    made = service.post("users", body={"name": username, "role": role})
     if as_json:
         echo_json(made)
         return
@@ -41,20 +41,20 @@ def create(username: str, role: str | None, server: str, as_json: bool) -> None:
 
 
 @admin_user.command("list")
-@server_option
+@service_options
 @json_option
-def list_(server: str, as_json: bool) -> None:
+def list_(service: ServiceClient, as_json: bool) -> None:
     """List all users."""
-    show(ServiceClient(server).get("users")["items"], as_json)
+    show(service.get_all("users"), as_json)
 
 
 @admin_user.command()
 @click.argument("username")
-@server_option
+@service_options
 @json_option
-def delete(username: str, server: str, as_json: bool) -> None:
+def delete(username: str, service: ServiceClient, as_json: bool) -> None:
     """Remove USERNAME. The token ends within a second."""
-    show([ServiceClient(server).delete("users", username)], as_json)
+    show([service.delete("users", username)], as_json)
 
 
 def show(users: list[Json], as_json: bool) -> None:

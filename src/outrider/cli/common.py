@@ -18,6 +18,7 @@ from outrider.core.errors import ConfigError, OutriderError
 F = TypeVar("F", bound=Callable[..., Any])
 
 COMMANDS: Mapping[str, str] = {
+    "activity": "outrider.cli.activity:activity",
     "admin-user": "outrider.cli.admin_user:admin_user",
     "app": "outrider.cli.app:app",
     "channel": "outrider.cli.channel:channel",
@@ -38,6 +39,7 @@ COMMANDS: Mapping[str, str] = {
     "story": "outrider.cli.story:story",
     "upstream": "outrider.cli.upstream:upstream",
     "watch": "outrider.cli.watch:watch",
+    "webhook": "outrider.cli.webhook:webhook",
     "why": "outrider.cli.status:why",
 }
 """Command -> where it lives; imported only when used, so that ``outrider --help`` stays quick."""
@@ -173,17 +175,6 @@ def _read_secret(path: Path) -> str:
         return path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--etcd-password-file {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def server_option(command: F) -> F:
-    """Add ``--server``: the update service's address, for the verbs that updatectl has."""
-    return click.option(
-        "--server",
-        envvar=["OUTRIDER_SERVER", "UPDATECTL_SERVER"],
-        default="http://localhost:8000",
-        show_default=True,
-        help="Address of the update service.",
-    )(command)
 
 
 def json_option(command: F) -> F:

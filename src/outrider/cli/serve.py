@@ -55,6 +55,7 @@ def serve(
     from outrider.config import LogSettings
     from outrider.log import setup_logging
     from outrider.service.payloads import PayloadFolder
+    from outrider.service.tellers import tellers
 
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
     payloads = PayloadFolder(folder=payload_dir)
@@ -79,7 +80,8 @@ def serve(
             users = application.state.context.known_users
             threading.Thread(target=_read_users, args=(users,), name="outrider-users", daemon=True).start()
 
-        server.serve(application, bound, ready)
+        with tellers(cluster, prefix.rstrip("/")):
+            server.serve(application, bound, ready)
     finally:
         cluster.close()
 

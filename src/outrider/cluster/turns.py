@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from outrider.cluster.documents import Document, Slot, decode, encode
+from outrider.cluster.activity import ACTIVITY_KEPT_S, Activity, activity_key
+from outrider.cluster.documents import Slot, decode, encode
 from outrider.cluster.keys import Keys
 from outrider.cluster.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
 from outrider.core.errors import Conflict
 from outrider.core.slots import Holding, Waiting
 from outrider.edges import crossing
-
-ACTIVITY_KEPT_S = 30 * 24 * 3600.0
-"""How long the record of an operator's release is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,15 +96,6 @@ def _stored_slot(entry: Entry, number: str) -> StoredSlot:
     return StoredSlot(number=int(number), entry=entry, slot=decode(Slot, entry.key, entry.value))
 
 
-class Activity(Document, frozen=True, kw_only=True):
-    """One record below ``activity/{scope}/``: who freed which turn, and the slot as it was before."""
-
-    at: datetime
-    what: str
-    who: str
-    before: Slot
-
-
 def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int, *, who: str, at: datetime) -> None:
     """End a turn that isn't ours, as an operator, and leave a record of it; all in one transaction.
 
@@ -123,12 +112,26 @@ def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int
     stored = seen.slots[number]
     waiter_key = keys.waiter(scope, stored.slot.instance)
     waiter = seen.queue.get(stored.slot.instance)
-    record = Activity(at=at, what=f"turn {number} of {scope} released by an operator", who=who, before=stored.slot)
+    app, _, group = scope.rpartition(
+        "."
+    )  # a scope of another form has nothing before a dot, and is told as its own app
+    record = Activity(
+        at=at,
+        severity="warning",
+        kind="turn-freed",
+        app=app or scope,
+        group=group if app else "",
+        instance=stored.slot.instance,
+        version=stored.slot.release,
+        text=f"turn {number} of {scope} was taken from {stored.slot.instance} by an operator",
+        by=who,
+        facts={"update": stored.slot.update, "since": stored.slot.since.isoformat()},
+    )
     lease = cluster.grant(ACTIVITY_KEPT_S)
     ops: list[Op] = [
         Delete(key=stored.entry.key),
         Put(
-            key=f"{keys.activity(scope)}{at:%Y%m%dT%H%M%S.%fZ}-{stored.entry.create_revision}",
+            key=activity_key(keys, record, stored.entry.create_revision),
             value=encode(record),
             lease=lease,
         ),

@@ -7,7 +7,16 @@ from outrider import __version__
 from outrider.cluster.keys import DEFAULT_PREFIX
 from outrider.cluster.seam import Cluster
 from outrider.core.errors import OutriderError
-from outrider.service import omaha_endpoint, payload_endpoint, problems, rest, rest_audit, rest_users
+from outrider.service import (
+    metrics,
+    omaha_endpoint,
+    payload_endpoint,
+    problems,
+    rest,
+    rest_activity,
+    rest_audit,
+    rest_users,
+)
 from outrider.service.audit import KEPT_DAYS, AuditLog
 from outrider.service.checkins import Checkins
 from outrider.service.context import Context, context_of
@@ -68,9 +77,13 @@ def create_application(
     application.include_router(rest.router)
     application.include_router(rest_users.router)
     application.include_router(rest_audit.router)
+    application.include_router(rest_activity.router)
+    application.include_router(metrics.router)
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
     application.add_api_route("/readyz", readyz, tags=["operation"], response_class=PlainTextResponse)
     application.add_middleware(Gate, known=known_users, log=audit_log, open_to_all=open_to_all)
+    application.state.metrics = metrics.Metrics(store.place)
+    application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)
     return application
 
 

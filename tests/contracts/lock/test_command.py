@@ -131,10 +131,10 @@ def test_release_of_a_dirty_turn_lets_the_next_one_in_and_records_who_did_it(
     assert (result.exit_code, result.stdout) == (0, "slot 0 of shop.web is free\n")
     assert "dirty, a swaps to 2.0.0 since 2026-11-23T12:00:00Z (update update-1)" in result.stderr
     assert b.turn().number == 0
-    (record,) = store.list(keys.activity(SCOPE)).entries
+    (record,) = store.list(keys.activity("shop")).entries
     written = json.loads(record.value)
-    assert "@" in written["who"]
-    assert written["before"]["instance"] == "a"
+    assert "@" in written["by"]
+    assert ("turn-freed", "web", "a") == (written["kind"], written["group"], written["instance"])
     assert record.lease
 
 

@@ -189,9 +189,9 @@ def test_an_operators_release_shuts_the_owner_out_lets_the_next_one_in_and_is_re
 
     assert b.turn().number == 0
     assert not store.txn(fence(keys, "a", turn), ()).succeeded
-    (record,) = store.list(keys.activity(SCOPE)).entries
+    (record,) = store.list(keys.activity("shop")).entries
     assert record.lease
-    assert b'"who":"operator"' in record.value
+    assert b'"by":"operator"' in record.value
     assert b'"update":"update-1"' in record.value
 
 
@@ -209,4 +209,4 @@ def test_an_operators_release_of_a_turn_that_changed_since_it_was_read_does_noth
         free_turn(store, keys, SCOPE, seen, 0, who="operator", at=NOON)
 
     assert list(read_scope(store, keys, SCOPE).slots) == [0]
-    assert not store.list(keys.activity(SCOPE)).entries
+    assert not store.list(keys.activity("shop")).entries
