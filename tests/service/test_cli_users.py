@@ -10,7 +10,6 @@ import requests
 from click.testing import CliRunner, Result
 
 from outrider.cli import main
-from outrider.cli.client import ServiceClient
 from tests.service.conftest import Service
 from tests.waiting import eventually
 
@@ -18,19 +17,12 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(service: Service, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(service: Service) -> Run:
     """Run a command line against the service, signed in with ``token`` when given."""
     environment = {"OUTRIDER_SERVER": service.url, "OUTRIDER_ETCD": service.etcd, "OUTRIDER_PREFIX": service.prefix}
 
     def typed(command: str, *, token: str = "", code: int = 0) -> Result:
-        class SignedIn(ServiceClient):
-            def __init__(self, server: str) -> None:
-                super().__init__(server)
-                if token:
-                    self._session.headers["Authorization"] = f"Bearer {token}"
-
-        monkeypatch.setattr("outrider.cli.admin_user.ServiceClient", SignedIn)
-        result = CliRunner().invoke(main, shlex.split(command), env=environment)
+        result = CliRunner().invoke(main, shlex.split(command), env={**environment, "OUTRIDER_TOKEN": token})
         assert code == result.exit_code, f"{command}: {result.output}{result.exception!r}"
         return result
 
