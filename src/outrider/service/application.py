@@ -15,9 +15,11 @@ from outrider.service import (
     rest,
     rest_activity,
     rest_audit,
+    rest_database,
     rest_users,
 )
 from outrider.service.audit import KEPT_DAYS, AuditLog
+from outrider.service.backups import restoring_key
 from outrider.service.checkins import Checkins
 from outrider.service.context import Context, context_of
 from outrider.service.gate import Gate
@@ -79,6 +81,7 @@ def create_application(
     application.include_router(rest_audit.router)
     application.include_router(rest_activity.router)
     application.include_router(metrics.router)
+    application.include_router(rest_database.router)
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
     application.add_api_route("/readyz", readyz, tags=["operation"], response_class=PlainTextResponse)
     application.add_middleware(Gate, known=known_users, log=audit_log, open_to_all=open_to_all)
@@ -96,7 +99,10 @@ def readyz(request: Request) -> Response:
     """The service can answer: 200, or 503 with what is missing."""
     place = context_of(request).store.place
     try:
-        place.cluster.get(f"{place.keys.prefix}/ready")
+        restoring = place.cluster.get(restoring_key(place.keys))
     except OutriderError as error:
         return PlainTextResponse(f"etcd: {error}\n", status_code=503, headers=RETRY_HEADERS)
+    if restoring is not None:
+        reason = "a restore of the database is under way, or was broken off\n"
+        return PlainTextResponse(reason, status_code=503, headers=RETRY_HEADERS)
     return PlainTextResponse("ready\n")
