@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
+.PHONY: help setup demo test check partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
 
 bin := .venv/bin
 stamp := .venv/stamp
@@ -30,6 +30,9 @@ test: setup etcd docker ## run all tests (a part of them: make test tests="tests
 	$(bin)/python -m pytest -n $(workers) --dist worksteal $(tests)
 
 check: lint test ## everything that must hold before a commit: lint, types, imports, generated files, all tests
+
+partitions: setup etcd docker ## cut containers from one thing after the other in every substate, half an hour (a part: only="etcd")
+	OUTRIDER_TEST_PARTITIONS=all $(bin)/python -m pytest tests/partitions $(if $(only),-k "$(only)")
 
 verify: setup ## run the statechart exhaustively against the promises, about a minute
 	$(bin)/outrider statechart verify

@@ -1,43 +1,74 @@
-"""The table of ``docs/develop/partitions.md``: what was seen, cell by cell, written by the run that saw it."""
+"""The tables of ``docs/develop/partitions.md``: what was seen, cell by cell, written by the runs that saw it.
+
+A run replaces the rows of its own cells and leaves the others, so a part of the cells can be played anew.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.partitions.cuts import THINGS
+from tests.partitions.cuts import THINGS, Thing
+from tests.partitions.places import PLACES, Place
 from tests.partitions.rounds import Seen
 
 PAGE = Path(__file__).parents[2] / "docs" / "develop" / "partitions.md"
 BEGIN, END = "<!-- seen: begin, written by make partitions -->", "<!-- seen: end -->"
+HEAD = ("cut at", "went through, while cut", "runs", "entry", "turn", "reports wait", "then, healed")
+
+Rows = dict[tuple[str, str], str]
+"""Thing and place, as the page names it -> the row."""
 
 
 def write(cells: Iterable[Seen], page: Path = PAGE) -> None:
-    """Put the tables of ``cells`` into the page, in place of those of an earlier run."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
+    """Put the rows of ``cells`` into the page, in place of those of an earlier run."""
+    rows = read(page) | {(seen.thing, title(seen.app.place)): _row(seen) for seen in cells}
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    assert rest, f"{page} has no line {BEGIN!r}"
-    page.write_text(f"{before}{BEGIN}\n\n{tables(cells)}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{_tables(rows)}{END}{after}", encoding="utf-8")
 
 
-def tables(cells: Iterable[Seen]) -> str:
-    """A table for each thing, in the order of the places."""
-    found = list(cells)
+def read(page: Path = PAGE) -> Rows:
+    """The rows that the page has.
+
+    Raises:
+        AssertionError: the page has no place for them.
+    """
+    _, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    seen, end, _ = rest.partition(END)
+    assert begin, f"{page} has no line {BEGIN!r}"
+    assert end, f"{page} has no line {END!r}"
+    rows, thing = {}, ""
+    for line in seen.splitlines():
+        if line.startswith("### "):
+            thing = line.removeprefix("### ")
+        elif line.startswith("| ") and not line.startswith(f"| {HEAD[0]} "):
+            rows[thing, line.split(" | ")[0].removeprefix("| ")] = line
+    return rows
+
+
+def cells() -> set[tuple[Thing, str]]:
+    """All rows that the page should have."""
+    return {(thing, title(place)) for thing in THINGS for place in PLACES}
+
+
+def title(place: Place) -> str:
+    """How the page names a place."""
+    second = ", stop-first" if place.strategy == "stop-first" else ""
+    return place.state + second + ("" if place.release == "good" else f", {place.release} release")
+
+
+def _tables(rows: Rows) -> str:
     parts = []
     for thing in THINGS:
-        rows = [_row(seen) for seen in found if seen.thing == thing]
-        if rows:
-            head = "| cut at | went through, while cut | runs | entry | turn | reports wait | then, healed |"
-            parts.append("\n".join([f"### {thing}", "", head, "|---|---|---|---|---|---|---|", *rows, ""]))
-    return "\n".join(parts)
+        found = [rows[thing, title(place)] for place in PLACES if (thing, title(place)) in rows]
+        if found:
+            head = f"\n### {thing}\n\n| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}\n"
+            parts.append(head + "\n".join(found) + "\n")
+    return "".join(parts) + "\n"
 
 
 def _row(seen: Seen) -> str:
-    place = seen.app.place
-    name = place.state + (", stop-first" if place.strategy == "stop-first" else "")
-    release = "" if place.release == "good" else f", {place.release} release"
-    waits = "yes" if seen.reports else "no"
-    cells = (f"{name}{release}", _way(seen.path), seen.runs, seen.entry, seen.turn, waits, _way(seen.after))
-    return f"| {' | '.join(cells)} |"
+    words = (seen.runs, seen.entry, seen.turn, "yes" if seen.reports else "no", _way(seen.after))
+    return f"| {' | '.join((title(seen.app.place), _way(seen.path), *words))} |"
 
 
 def _way(path: tuple[str, ...]) -> str:
@@ -45,9 +76,7 @@ def _way(path: tuple[str, ...]) -> str:
     words: list[str] = []
     for state in path:
         word = state.rpartition(".")[2]
-        if word == "cooling" and word in words:
-            return " → ".join([*words, "again"])
-        if words and words.count(word) > 1:
+        if words.count(word) > (0 if word == "cooling" else 1):
             return " → ".join([*words, "again"])
         words.append(word)
     return " → ".join(words)

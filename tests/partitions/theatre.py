@@ -15,7 +15,7 @@ from tests.partitions.world import World
 ALL = os.environ.get("OUTRIDER_TEST_PARTITIONS") == "all"
 """Every cell; else one for each thing and phase, two things at a time."""
 
-CAST = 9
+CAST = 6
 
 Act = tuple[Cut, ...]
 
