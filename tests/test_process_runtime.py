@@ -314,3 +314,31 @@ def test_a_port_that_nobody_chose_is_none_that_an_outgoing_connection_can_take()
 
     assert all(10_000 <= port < lowest for port in ports), ports
     assert len(set(ports)) > 40, "instances that start at the same time shall not all get the same one"
+
+
+def test_a_workload_that_is_started_again_gets_no_address_but_its_own(state_dir: Path, tmp_path: Path) -> None:
+    """
+    1. two versions ran, and are down, as after a reboot of the machine in mid-swap
+    2. the one that the balancer's entry names is started first, and a third beside it
+    3. each is where the balancer may look for it, and the third where nothing of ours was
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = replace(SETTINGS, ports=f"{port}-{min(port + 20, 65535)}")
+    runtime = ProcessRuntime(settings, state_dir=state_dir, instance="web1")
+    try:
+        old, new = (runtime.start(spec(tmp_path, workload_id=name)).url for name in ("app-old", "app-new"))
+        for name in ("app-old", "app-new"):
+            runtime.stop(name, 5)
+
+        again = runtime.start(spec(tmp_path, workload_id="app-new")).url
+        third = runtime.start(spec(tmp_path, workload_id="app-third")).url
+
+        assert new == again
+        assert third not in (old, new)
+        assert old == runtime.start(spec(tmp_path, workload_id="app-old")).url
+    finally:
+        for workload in runtime.running():
+            runtime.stop(workload.workload_id, 5)
+        runtime.close()

@@ -1,5 +1,6 @@
 """Finds a free port for a workload."""
 
+import contextlib
 import errno
 import random
 import socket
@@ -42,6 +43,26 @@ def _quiet_ports() -> list[int]:
         return []
     quiet = range(_LEAST, lowest)
     return random.sample(quiet, min(_TRIES, len(quiet)))
+
+
+def port_again(host: str, ports: str, *, before: int | None, known: Collection[int], running: Collection[int]) -> int:
+    """As ``free_port``, for a workload that may have run already.
+
+    It gets the port that it had, for the balancer's entry may name that still. For the same reason it gets none that
+    another workload of ours had, which may be down and come back: it would get the other's traffic.
+
+    Args:
+        before: The port that it had, None when it is new.
+        known: Ports of all other workloads of ours, also of those that don't run. Without another they are taken.
+        running: Ports of those that run.
+    """
+    wanted = port_range(ports)
+    if before is not None and (wanted is None or wanted[0] <= before <= wanted[1]):
+        with contextlib.suppress(DriverError):
+            return free_port(host, str(before), running)
+    with contextlib.suppress(DriverError):
+        return free_port(host, ports, {*known, *running})
+    return free_port(host, ports, running)
 
 
 def address(host: str, port: int) -> str:

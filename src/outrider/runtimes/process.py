@@ -5,6 +5,7 @@ sessions of their own and outlive the sidekick; the next one finds them by the r
 between starting and recording, by the variables in their environment. See docs/decisions/0005-process-runtime.md.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -35,7 +36,7 @@ from outrider.runtimes.identity import (
     open_process,
     processes,
 )
-from outrider.runtimes.ports import address, free_port
+from outrider.runtimes.ports import address, port_again
 
 # How long a start waits for the sort of failure that shows at once: a missing library, a wrong argument.
 _AT_ONCE_S = 0.2
@@ -100,12 +101,11 @@ class ProcessRuntime:
                 self._end(spec.workload_id, self._settings.stop_grace_s)
             with crossing("workload.unpack"):
                 self._unpack(spec.payload, home)
-            taken = {int(each.url.rpartition(":")[2]) for each in self.running()}
             record = Record(
                 workload_id=spec.workload_id,
                 version=spec.version,
                 host=self._settings.host,
-                port=free_port(self._settings.host, self._settings.ports, taken),
+                port=self._port(spec.workload_id),
                 boot=boot_id(),
             )
             self._write(record)
@@ -124,11 +124,7 @@ class ProcessRuntime:
 
     def running(self) -> tuple[Workload, ...]:
         """As ``Runtime.running``."""
-        try:
-            names = sorted(os.listdir(self._folder / "workloads"))
-        except FileNotFoundError:
-            return ()
-        found = (self.find(name) for name in names if _WORKLOAD_ID.fullmatch(name))
+        found = (self.find(name) for name in self._names())
         return tuple(workload for workload in found if workload is not None)
 
     def stop(self, workload_id: str, grace_s: float) -> None:
@@ -190,6 +186,22 @@ class ProcessRuntime:
         if not _WORKLOAD_ID.fullmatch(workload_id):
             raise ValueError(f"workload id {workload_id!r}")
         return self._folder / "workloads" / workload_id
+
+    def _names(self) -> list[str]:
+        """Ids of all workloads that have a folder."""
+        try:
+            return [name for name in sorted(os.listdir(self._folder / "workloads")) if _WORKLOAD_ID.fullmatch(name)]
+        except FileNotFoundError:
+            return []
+
+    def _port(self, workload_id: str) -> int:
+        recorded: dict[str, int] = {}
+        for name in self._names():
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                recorded[name] = msgspec.json.decode((self._home(name) / "record.json").read_bytes(), type=Record).port
+        before, known = recorded.pop(workload_id, None), recorded.values()
+        running = {int(each.url.rpartition(":")[2]) for each in self.running()}
+        return port_again(self._settings.host, self._settings.ports, before=before, known=known, running=running)
 
     def _unpack(self, payload: Path, home: Path) -> None:
         """Unpack, unless that was done on this boot: after a power cut files may be empty that were complete before."""
