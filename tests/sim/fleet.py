@@ -1,57 +1,134 @@
-"""A fleet in memory: real charts and rules, a made-up world, simulated time, one seed for everything.
+"""A fleet in memory: real charts, loops, locks and drivers, a made-up world, simulated time, one seed for everything.
 
-The world is small but honest: etcd keys with revisions and leases, one balancer entry and some workloads for each
-instance. Effects take time, arrive after a crash of who sent them, or lose their answers. What must always hold is
-checked after every change of the world, not at the end.
+The world is small but honest: an etcd with revisions, leases and watches (``store.py``), machines whose addresses are
+used again (``host.py``), processes that are killed, stopped and cut off (``life.py``). Effects take time, arrive after
+a crash of who sent them, lose their answers, or are carried out when nobody waits any more. What must always hold is
+checked at every change of the world, not at the end (``promises.py``).
 """
 
-import heapq
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, cast
 
-from outrider.core import effects as do
-from outrider.core import events as ev
-from outrider.core.errors import Unknown
-from outrider.core.hierarchy import Hierarchy
-from outrider.core.machine import CancelTimer, Machine, Perform, Snapshot, StartTimer, Step
-from outrider.core.memory import Installed, Memory, Release, Strategy, Turn
-from outrider.core.rules import make_rules
-from outrider.core.slots import Holding, Take, Waiting, decide, line
-from outrider.sidekick.worker import failure
-from outrider.statechart import load_sidekick_chart
+import msgspec
+from loguru import logger
 
-CHART = load_sidekick_chart()
-HIERARCHY = Hierarchy(CHART)
-RULES = make_rules({"probe": 20.0, "soak": 5.0, "drain": 20.0}, retry_min_s=2.0, retry_max_s=60.0)
+from outrider.balancers import Server
+from outrider.cluster.documents import Command, Slot, Target, decode, encode
+from outrider.cluster.seam import Delete, Put
+from outrider.core.events import AnyEvent
+from outrider.core.machine import Machine, Snapshot, Step
+from outrider.core.memory import Installed, Memory, Release, Strategy
+from outrider.journal import Journal, Record
+from tests.sim.agenda import Agenda
+from tests.sim.host import FIRST_PORT, Badness, Host, sha_of
+from tests.sim.life import APP, BALANCER, GROUP, SCOPE, SERVICE, Life
+from tests.sim.loop import CHART, Kept
+from tests.sim.promises import Breach, Promises, at_home
+from tests.sim.store import KEYS, Changes, Cut, SimEtcd, Weather
+
+__all__ = ["CHART", "EPOCH", "Badness", "Breach", "Fleet", "Member"]
+
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-
-Badness = Literal["none", "refused", "unhealthy", "dies"]
-
-
-class Breach(AssertionError):
-    """A promise was broken."""
+FIRST = "1.0.0"
+PORTS: Mapping[Strategy, int] = {"start-first": 5, "stop-first": 1}
+KEPT_REPORTS = 8
 
 
-@dataclass(slots=True)
+class _OnlyLast:
+    """What the loop reads of a journal: its last record."""
+
+    def __init__(self, last: Record | None) -> None:
+        self.last = last
+
+
 class Member:
-    """One instance with its sidekick. ``life`` counts up with every crash: what an older life was told is dropped."""
+    """One instance: its machine, its journal, and the process of its sidekick, if that is up."""
 
-    name: str
-    machine: Machine[Memory]
-    journal: tuple[Snapshot, Memory]
-    workloads: dict[str, str] = field(default_factory=dict)
-    entry: str | None = None
-    up: bool = True
-    life: int = 0
-    leased: int | None = 1
-    wish: tuple[int | None, do.AcquireLock | do.RetakeLock] | None = None
-    deserted: set[str] = field(default_factory=set)
-    reports: list[do.ReportResult] = field(default_factory=list)
-    busy_s: dict[str, float] = field(default_factory=dict)
+    def __init__(self, fleet: "Fleet", name: str) -> None:
+        self.name, self._fleet = name, fleet
+        self.host = Host(
+            name=name, agenda=fleet.agenda, random=fleet.random, weather=fleet.weather, bad=fleet.bad,
+            ports=fleet.ports, changed=lambda host: fleet.promises.check(),
+            started=lambda host, version: fleet.promises.started(name, version),
+        )  # fmt: skip
+        self.up = True
+        self.kept = Kept()
+        self.reports: deque[Any] = deque(maxlen=KEPT_REPORTS)
+        self.outbox: deque[Any] = deque(maxlen=KEPT_REPORTS)
+        self.life: Life
+
+    @property
+    def machine(self) -> Machine[Memory]:
+        return cast(Machine[Memory], self.life.loop.machine)
+
+    @property
+    def workloads(self) -> dict[str, str]:
+        """Address -> version of what runs."""
+        return self.host.workloads
+
+    @property
+    def entry(self) -> str | None:
+        """The address that the balancer sends to."""
+        return self._fleet.promises.entries.get(self.name)
+
+    @property
+    def running_url(self) -> str:
+        """Where what should run answers, as far as the sidekick knows."""
+        memory = self.kept.memory
+        return memory.running.url if memory is not None and memory.running is not None else ""
+
+    @property
+    def journal_bytes(self) -> int:
+        """Size of what the newest record says of machine and memory."""
+        return len(msgspec.json.encode(self.kept.machine)) + len(msgspec.json.encode(self.kept.memory))
+
+    def first(self) -> Memory:
+        """What a sidekick knows that was installed with a running version."""
+        url = f"http://{self.name}:{FIRST_PORT}"
+        release = Release(version=FIRST, urls=("http://x/1",), sha256=sha_of(FIRST), size_bytes=1)
+        workload = f"{self.name}-first"
+        self.host.workloads[url], self.host.ids[workload], self.host.answers[url] = FIRST, url, 0
+        self.host.recorded[workload] = url
+        self.host.payloads[sha_of(FIRST)] = None
+        running = Installed(release=release, workload_id=workload, url=url)
+        return self.settings(running)
+
+    def settings(self, running: Installed | None = None) -> Memory:
+        return Memory(
+            instance=self.name, app=APP, group=GROUP, scope=SCOPE, strategy=self._fleet.strategy, at=EPOCH,
+            running=running, slots=self._fleet.slots_allowed,
+        )  # fmt: skip
+
+    def wrote(self, event: AnyEvent | None, step: Step, machine: Machine[Memory]) -> None:
+        """The loop writes a step down."""
+        kept = self.kept
+        if step.source == "reporting" and step.event_name == "report.queued":
+            update = kept.memory.update if kept.memory is not None else ""
+            if not any(report.update == update for report in self.outbox):
+                raise Breach(f"seed {self._fleet.seed}: P9: {self.name}: no report of update {update}")
+        kept.number += 1
+        kept.at = event.at if event is not None else self._fleet.now()
+        kept.event, kept.step = event, step
+        kept.machine, kept.memory = machine.snapshot(), machine.memory
+
+    def begin(self, last: Record | None, memory: Memory) -> None:
+        self.life = Life(self._fleet, self, memory, cast(Journal, _OnlyLast(last)))
+        self.up = True
+        self.life.begin()
+
+    def read_back(self) -> Record:
+        """The newest record from its bytes; every field must be what was written."""
+        record = msgspec.json.decode(msgspec.json.encode(self.kept.record()), type=Record)
+        if msgspec.convert(record.memory, type=Memory) != self.kept.memory:
+            raise Breach(f"seed {self._fleet.seed}: {self.name}: the journal's memory isn't what was written")
+        if msgspec.convert(record.machine, type=Snapshot) != self.kept.machine:
+            raise Breach(f"seed {self._fleet.seed}: {self.name}: the journal's machine isn't what was written")
+        return record
 
 
 class Fleet:
@@ -65,429 +142,224 @@ class Fleet:
         slots: int = 2,
         strategy: Strategy = "start-first",
         bad: dict[str, Badness] | None = None,
+        ports: int = 0,
     ) -> None:
+        """``ports``: addresses that each machine has for workloads; by default enough for the strategy."""
+        self.seed, self.strategy = seed, strategy
         self.random = random.Random(seed)
-        self.seed, self.slots_allowed, self.strategy = seed, slots, strategy
-        self.bad: dict[str, Badness] = bad or {}
-        self.now_s = 0.0
-        self.revision = 10
-        self.queue: dict[str, Waiting] = {}
-        self.slots: dict[int, Holding] = {}
-        self.poison: set[str] = set()
-        self.target: tuple[str, int] = ("1.0.0", 5)
-        self.lost_answers = 0.0
-        self.touched: dict[str, set[str]] = {}
-        self.most_slots = 0
+        self.bad: dict[str, Badness] = bad if bad is not None else {}
+        self.ports = ports or PORTS[strategy]
+        self.weather, self.agenda = Weather(), Agenda()
+        self.members: list[Member] = []
+        self.promises = Promises(self)
+        self.store = SimEtcd(self.agenda, self.random, self._noted)
+        self._hand = self.store.client("operator")
+        self._aim = Target(version=FIRST, slots=slots)
+        self.most_allowed = slots
         self.steps = 0
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
-        self.members = [self._member(f"web-{number}") for number in range(instances)]
+        self._write_target()
+        self._by_name = {name: Member(self, name) for name in (f"web-{number}" for number in range(instances))}
+        self.members = list(self._by_name.values())
         for member in self.members:
-            self._settle(member, member.machine.start())
-            self._announce(member)
+            memory = member.first()
+            assert memory.running is not None
+            server = Server(service=SERVICE, id=member.name, url=memory.running.url)
+            puts = tuple(Put(key=key, value=url.encode()) for key, url in BALANCER.server_keys(server).items())
+            self.members, everybody = [], self.members  # until all of them are in the balancer
+            self._hand.txn((), puts)
+            self.members = everybody
+            member.kept.memory = memory
+        with _quiet():
+            for member in self.members:
+                member.begin(None, member.settings(member.kept.memory.running if member.kept.memory else None))
 
     # --- the script's side ------------------------------------------------------------------------------------------
 
+    @property
+    def now_s(self) -> float:
+        return self.agenda.now_s
+
+    def now(self) -> datetime:
+        """The simulated time, as events carry it."""
+        return EPOCH + timedelta(seconds=self.agenda.now_s)
+
+    @property
+    def slots(self) -> Mapping[int, Slot]:
+        """The turns that there are."""
+        return self.promises.slots
+
+    @property
+    def poison(self) -> set[str]:
+        """Versions that are marked bad."""
+        return self.promises.poison
+
+    @property
+    def touched(self) -> Mapping[str, set[str]]:
+        """Version -> instances where it was ever started."""
+        return self.promises.touched
+
+    @property
+    def most_slots(self) -> int:
+        """The most turns that there were at once."""
+        return self.promises.most_slots
+
+    @property
+    def lost_answers(self) -> float:
+        """How likely the answer of a write gets lost."""
+        return self.weather.lost_answers
+
+    @lost_answers.setter
+    def lost_answers(self, chance: float) -> None:
+        self.weather.lost_answers = chance
+
+    @property
+    def target(self) -> tuple[str, int]:
+        """Version and revision of what the group shall run."""
+        entry = self.store.entries[KEYS.target(APP, GROUP)]
+        return decode(Target, entry.key, entry.value).version or "", entry.mod_revision
+
+    @property
+    def paused(self) -> bool:
+        """The group is paused."""
+        return self._aim.paused
+
+    @property
+    def slots_allowed(self) -> int:
+        """How many turns there may be."""
+        return self._aim.slots
+
+    @slots_allowed.setter
+    def slots_allowed(self, slots: int) -> None:
+        self.most_allowed = max(self.most_allowed, slots)
+        self._aim = msgspec.structs.replace(self._aim, slots=slots)
+        self._write_target()
+
+    def resize(self, slots: int) -> None:
+        """Let an operator change how many turns there may be; those that are held by then end as they end."""
+        self.promises.narrowed = max(0, len(self.slots) - slots)
+        self.slots_allowed = slots
+
     def promote(self, version: str) -> None:
         """Point the group at ``version``."""
-        self.revision += 1
-        self.target = (version, self.revision)
-        for member in self.members:
-            self._announce(member)
+        self._aim = msgspec.structs.replace(self._aim, version=version)
+        self._write_target()
+
+    def pause(self, *, paused: bool) -> None:
+        """Pause the group, or let it go on."""
+        self._aim = msgspec.structs.replace(self._aim, paused=paused)
+        self._write_target()
+
+    def command(self, member: Member, verb: Any) -> None:
+        """Say an operator's word to one sidekick."""
+        command = Command(verb=verb, by="test", at=self.now())
+        self._hand.txn((), (Put(key=KEYS.command(APP, member.name), value=encode(command)),))
+
+    def lift(self, version: str) -> None:
+        """Let an operator take a version's mark away; whatever it has reached counts anew."""
+        self.promises.reached.pop(version, None)
+        self._hand.txn((), (Delete(key=KEYS.poison(APP, version)),))
 
     def crash(self, member: Member, down_s: float) -> None:
         """SIGKILL the sidekick; its workloads live on; a restart alone follows."""
         if not member.up:
             return
-        member.up, member.life, member.wish = False, member.life + 1, None
-        lease = member.leased
-        self.at(self.random.uniform(0.0, 3.0), lambda: self._lapse(member, lease))  # unless a new one replaced it
-        self.at(down_s, lambda: self._restart(member))
+        member.up = False
+        lease = member.life.keeper.known
+        member.life.kill()
+        if lease is not None and self.random.random() < 0.5:  # as when it was ended in good order; else its time ends
+            self.at(self.random.uniform(0.0, 3.0), partial(self._end_lease, lease))
+        self.at(down_s, partial(self._restart, member))
 
     def reboot(self, member: Member, down_s: float) -> None:
         """The whole machine: what ran on it is gone, and will answer at other addresses."""
-        member.deserted.update(member.workloads)
-        member.workloads.clear()
         self.crash(member, down_s)
+        member.host.power_off()
 
     def lose_lease(self, member: Member) -> None:
-        """The lease lapses under a living sidekick; a new one follows."""
-        if not member.up or member.leased is None:
-            return
-        self._lapse(member, member.leased)
+        """The lease ends in etcd under a living sidekick, which finds out at its next keep-alive."""
+        lease = member.life.keeper.known if member.up else None
+        if lease is not None:
+            self.store.end_lease(lease)
+
+    def freeze(self, member: Member, for_s: float) -> None:
+        """SIGSTOP the sidekick, and SIGCONT later."""
         life = member.life
-        self.at(0.1, lambda: self._tell(member, life, ev.LockLost(at=self._at(), why="test")))
-        self.at(1.0, lambda: self._lease(member, life))
+        if member.up and not life.frozen:
+            life.frozen = True
+            self.at(for_s, life.thaw)
+
+    def cut_off(self, member: Member, how: Cut, for_s: float) -> None:
+        """Cut the sidekick off from etcd and update service for a while."""
+        client = member.life.client
+        if member.up and not client.cut:
+            client.set_cut(how)
+            self.at(for_s, lambda: client.set_cut(""))
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         """Do something later."""
-        self._count += 1
-        heapq.heappush(self._agenda, (self.now_s + delay_s, self._count, action))
+        self.agenda.at(delay_s, action)
 
     def run(self, until: Callable[[], bool], within_s: float = 7200.0) -> None:
         """Let time pass until the fact holds; the fleet being stuck is a failure that names the seed."""
-        while not until():
-            if not self._agenda or self._agenda[0][0] > within_s:
-                where = {member.name: (member.machine.state, member.up) for member in self.members}
-                raise Breach(f"seed {self.seed}: stuck after {self.now_s:.0f} s: {where}, slots {self.slots}")
-            self.now_s, _, action = heapq.heappop(self._agenda)
-            action()
+        end_s = self.now_s + within_s
+        with _quiet():
+            while not until():
+                next_s = self.agenda.next_s()
+                if next_s is None or next_s > end_s:
+                    where = {member.name: (member.machine.state, member.up) for member in self.members}
+                    turns = {number: slot.instance for number, slot in self.slots.items()}
+                    raise Breach(
+                        f"seed {self.seed}: stuck after {self.now_s:.0f} s: {where}, slots {turns},"
+                        f" queue {sorted(self.promises.queue)}"
+                    )
+                self.agenda.advance()
 
     def at_rest(self) -> bool:
         """Everybody is up and idle, and nobody has anything of the lock."""
-        return (
-            not self.slots
-            and not self.queue
-            and all(m.up and m.machine.state in ("idle.waiting", "idle.held") for m in self.members)
-        )
+        return not self.promises.slots and not self.promises.queue and all(map(at_home, self.members))
 
     def versions(self) -> list[str]:
         """What serves on each instance, by the balancer's entry."""
         return [member.workloads.get(member.entry or "", "nothing") for member in self.members]
 
-    # --- what must always hold --------------------------------------------------------------------------------------
-
     def check(self) -> None:
-        """P1, and P3 as far as a sidekick can keep it: a version that dies by itself is excused until it is undone."""
-        self.most_slots = max(self.most_slots, len(self.slots))
-        if len(self.slots) > self.slots_allowed:
-            raise Breach(f"seed {self.seed}: P1: {len(self.slots)} turns: {self.slots}")
-        out = [m for m in self.members if m.entry not in m.workloads and m.entry not in m.deserted]
-        for member in out:
-            holds = any(slot.instance == member.name for slot in self.slots.values())
-            if self.strategy == "start-first" or (member.entry is not None) or not holds:
-                raise Breach(
-                    f"seed {self.seed}: P3: {member.name} in {member.machine.state}: entry {member.entry},"
-                    f" workloads {member.workloads}, turn {holds}"
-                )
+        """Raise ``Breach`` if a promise is broken now."""
+        self.promises.check()
 
-    # --- the sidekick's side ----------------------------------------------------------------------------------------
+    def member(self, name: str) -> Member:
+        return self._by_name[name]
 
-    def _member(self, name: str) -> Member:
-        release = Release(version="1.0.0", urls=("http://x/1",), sha256="0" * 64, size_bytes=1)
-        running = Installed(release=release, workload_id=f"{name}-first", url=f"http://{name}-first:0")
-        memory = Memory(
-            instance=name, app="app", group="g", scope="app.g", strategy=self.strategy, at=EPOCH, running=running,
-            slots=self.slots_allowed,
-        )  # fmt: skip
-        machine = Machine(CHART, RULES, memory, hierarchy=HIERARCHY)
-        member = Member(name=name, machine=machine, journal=(machine.snapshot(), memory))
-        member.workloads[running.url], member.entry = "1.0.0", running.url
-        return member
+    # --- hooks ------------------------------------------------------------------------------------------------------
 
-    def _at(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.now_s)
-
-    def _announce(self, member: Member) -> None:
-        version, revision = self.target
-        event = ev.TargetChanged(
-            at=self._at(), version=version, paused=False, slots=self.slots_allowed, revision=revision
-        )
-        life = member.life
-        self.at(self.random.uniform(0.0, 0.2), lambda: self._tell(member, life, event))
-        poison = dict.fromkeys(self.poison, "web-0: test")
-        self.at(0.2, lambda: self._tell(member, life, ev.PoisonChanged(at=self._at(), versions=poison)))
-
-    def _tell(self, member: Member, life: int, event: ev.AnyEvent) -> None:
-        if member.up and member.life == life:
-            self._settle(member, member.machine.step(event))
-
-    def _settle(self, member: Member, step: Step) -> None:
-        if step.dropped:
-            return
+    def journalled(self, member: Member, event: AnyEvent | None, step: Step) -> None:
+        """A step was written down, and nothing of it done yet."""
         self.steps += 1
-        member.journal = (member.machine.snapshot(), member.machine.memory)
-        life = member.life
-        for action in step.actions:
-            match action:
-                case Perform():
-                    self._send(member, life, action)
-                case StartTimer():
-                    self.at(action.delay_s, self._expiry(member, life, action))
-                case CancelTimer():
-                    pass
-        self.check()
 
-    def _expiry(self, member: Member, life: int, timer: StartTimer) -> Callable[[], None]:
-        def expire() -> None:
-            event = ev.TimerExpired(name=timer.event, at=self._at(), generation=timer.generation)
-            self._tell(member, life, event)
-
-        return expire
-
-    def _send(self, member: Member, life: int, action: Perform) -> None:
-        """The effect reaches the world a little later, whether or not its sender still lives."""
-
-        def arrive() -> None:
-            event = self._perform(member, life, action.effect, action.request)
-            self.check()
-            # what this machine itself does is never in doubt; a lost answer of the network is told as one
-            lost = noun in ("lock", "balancer", "release") and self.random.random() < self.lost_answers
-            if event is not None and lost:
-                event = failure(action.effect.name, Unknown("no answer"), action.request)
-            if event is not None:
-                self.at(self.random.uniform(0.001, 0.2), partial(self._tell, member, life, event))
-
-        noun = action.effect.name.partition(".")[0]
-        arrives_s = max(self.now_s + self.random.uniform(0.001, 0.05), member.busy_s.get(noun, 0.0) + 0.0001)
-        member.busy_s[noun] = arrives_s  # effects on one noun stay in order
-        self.at(arrives_s - self.now_s, arrive)
-
-    def _restart(self, member: Member) -> None:
-        snapshot, memory = member.journal
-        member.machine = Machine.restore(CHART, RULES, memory, snapshot, hierarchy=HIERARCHY)
-        member.up = True
-        life = member.life
-        self._settle(member, member.machine.step(ev.SidekickRestarted(at=self._at())))
-        self._announce(member)
-        self.at(self.random.uniform(0.01, 1.0), lambda: self._lease(member, life))
-
-    # --- the store --------------------------------------------------------------------------------------------------
-
-    def _lapse(self, member: Member, lease: int | None) -> None:
-        if lease is None or member.leased != lease:
-            return
-        member.leased = None
-        self.queue.pop(member.name, None)
-        self._wake()
-
-    def _lease(self, member: Member, life: int) -> None:
-        if member.up and member.life == life:
-            self._lapse(member, member.leased)  # a restarted sidekick's lease isn't the one of its earlier life
-            self.revision += 1
-            member.leased = self.revision
-            self._wake()
-
-    def _enqueue(self, member: Member) -> None:
-        self.revision += 1
-        self.queue[member.name] = Waiting(
-            instance=member.name, key=member.name, create_revision=self.revision, mod_revision=self.revision
-        )
-
-    def _wake(self) -> None:
-        """Let whoever may take a slot now take it."""
-        for member in self.members:
-            if member.wish is None or not member.up or member.leased is None:
-                continue
-            if member.name not in self.queue:
-                self._enqueue(member)
-        for waiting in line(self.queue.values(), self.slots.values()):
-            member = next(one for one in self.members if one.name == waiting.instance)
-            choice = decide(member.name, self.queue.values(), self.slots.values(), self.slots_allowed)
-            if not isinstance(choice, Take) or member.wish is None:
-                return
-            request, effect = member.wish
-            member.wish = None
-            life = member.life
-            event: ev.AnyEvent
-            if isinstance(effect, do.AcquireLock) and effect.version in self.poison:
-                self.queue.pop(member.name)
-                event = ev.LockRefused(at=self._at(), request=request, cause="poisoned")
-            elif isinstance(effect, do.AcquireLock) and effect.target_revision not in (-1, self.target[1]):
-                self.queue.pop(member.name)
-                event = ev.LockRefused(at=self._at(), request=request, cause="target changed")
-            else:
-                self.revision += 1
-                self.slots[choice.number] = Holding(
-                    number=choice.number, instance=member.name, create_revision=self.revision, update=effect.update
-                )
-                event = ev.LockAcquired(at=self._at(), request=request, turn=self._turn(member, choice.number))
-            self.check()
-            self.at(0.02, self._telling(member, life, event))
-
-    def _telling(self, member: Member, life: int, event: ev.AnyEvent) -> Callable[[], None]:
-        return lambda: self._tell(member, life, event)
-
-    def _turn(self, member: Member, number: int) -> Turn:
-        slot = self.slots[number]
-        return Turn(
-            scope="app.g", number=number, slot_revision=slot.create_revision,
-            waiter_revision=self.queue[member.name].create_revision, update=slot.update,
-        )  # fmt: skip
-
-    def _own_slot(self, member: Member, turn: Turn | None, update: str) -> int | None:
-        for number, slot in self.slots.items():
-            if slot.instance == member.name and (
-                slot.update == update if turn is None else slot.create_revision == turn.slot_revision
-            ):
-                return number
-        return None
-
-    def _fenced(self, member: Member, turn: Turn | None) -> bool:
-        waiting = self.queue.get(member.name)
-        return (
-            turn is not None
-            and self._own_slot(member, turn, "") is not None
-            and waiting is not None
-            and waiting.create_revision == turn.waiter_revision
-        )
+    def acted(self, member: Member, step: Step) -> None:
+        """The effects of a step were handed out."""
 
     # --- the world --------------------------------------------------------------------------------------------------
 
-    def _perform(self, member: Member, life: int, effect: Any, request: int | None) -> ev.AnyEvent | None:
-        at = self._at()
-        noun = effect.name.partition(".")[0]
-        if noun == "lock":
-            return self._perform_lock(member, life, effect, request)
-        if noun == "workload":
-            return self._perform_workload(member, effect, request)
-        if noun == "balancer":
-            return self._perform_balancer(member, effect, request)
-        match effect:
-            case do.StartProbe() | do.ConfirmProbe():
-                version = member.workloads.get(effect.url)
-                if version is None or self.bad.get(version) == "unhealthy":
-                    return ev.ProbeFailed(at=at, request=request, cause="503")
-                return ev.ProbePassed(at=at, request=request, url=effect.url)
-            case do.WatchProbe():
-                version = member.workloads.get(effect.url)
-                if version is not None and self.bad.get(version) == "dies":
-                    self.at(1.0, lambda: self._die(member, effect.url))
-                return None
-            case do.CheckRelease():
-                version = self.target[0]
-                if version in self.poison or version == effect.version:
-                    return ev.ReleaseMissing(at=at, request=request, reason="nothing for you")
-                update = f"{self.random.getrandbits(64):016x}"
-                return ev.ReleaseFound(
-                    at=at, request=request, version=version, urls=("http://x/p",), sha256="1" * 64, size_bytes=1,
-                    update=update,
-                )  # fmt: skip
-            case do.DownloadRelease():
-                return ev.ReleaseDownloaded(at=at, request=request)
-            case do.VerifyRelease():
-                return ev.ReleaseVerified(at=at, request=request)
-            case do.ReportResult():
-                member.reports.append(effect)
-                return ev.ReportQueued(at=at, request=request)
-            case _:
-                return None
+    def _restart(self, member: Member) -> None:
+        with _quiet():
+            member.begin(member.read_back(), member.settings())
 
-    def _die(self, member: Member, url: str) -> None:
-        if member.workloads.pop(url, None) is not None:
-            member.deserted.add(url)
-            event = ev.WorkloadExited(at=self._at(), workload_id=_id_of(url), status="exit 1")
-            self._tell(member, member.life, event)
+    def _end_lease(self, lease: int) -> None:
+        self.store.end_lease(lease)
 
-    def _perform_lock(self, member: Member, life: int, effect: Any, request: int | None) -> ev.AnyEvent | None:
-        at = self._at()
-        match effect:
-            case do.AcquireLock():
-                if member.life == life:
-                    member.wish = (request, effect)
-                    self._wake()
-                return None
-            case do.RetakeLock() | do.ReclaimLock():
-                if member.life != life:
-                    return None
-                number = self._own_slot(member, effect.turn, effect.update)
-                if number is None and isinstance(effect, do.RetakeLock):
-                    member.wish = (request, effect)
-                    self._wake()
-                    return None
-                if number is None:
-                    return ev.LockRefused(at=at, request=request, cause="not ours")
-                if member.leased is None:
-                    return ev.LockFailed(at=at, request=request, cause="no lease")
-                if member.name not in self.queue:
-                    self._enqueue(member)
-                return ev.LockAcquired(at=at, request=request, turn=self._turn(member, number))
-            case do.ReleaseLock() | do.CondemnLock():
-                if member.life == life:
-                    member.wish = None
-                number = self._own_slot(member, effect.turn, effect.update)
-                if number is not None:
-                    del self.slots[number]
-                if isinstance(effect, do.CondemnLock):
-                    self.poison.add(effect.version)
-                    for one in self.members:
-                        self._announce(one)
-                if member.life == life:
-                    self.queue.pop(member.name, None)
-                self._wake()
-                return ev.LockReleased(at=at, request=request)
-            case _:
-                raise AssertionError(effect)
+    def _write_target(self) -> None:
+        self._hand.calls.clear()
+        self._hand.txn((), (Put(key=KEYS.target(APP, GROUP), value=encode(self._aim)),))
 
-    def _perform_workload(self, member: Member, effect: Any, request: int | None) -> ev.AnyEvent | None:
-        at = self._at()
-        match effect:
-            case do.EnsureWorkload():
-                if effect.installed is None:
-                    return ev.WorkloadAbsent(at=at, request=request)
-                return self._run(member, effect.installed, request)
-            case do.TidyWorkload():
-                for name in {_id_of(url) for url in member.workloads}.difference(effect.keep):
-                    _end(member, name)
-                return None
-            case do.StartWorkload():
-                return self._run(member, effect.installed, request)
-            case do.ReplaceWorkload() | do.RevertWorkload():
-                gone, come = (effect.old, effect.new)
-                if isinstance(effect, do.RevertWorkload):
-                    gone, come = come, gone
-                if gone is not None:
-                    _end(member, gone.workload_id)
-                if come is None:
-                    return ev.WorkloadAbsent(at=at, request=request)
-                return self._run(member, come, request)
-            case do.RetireWorkload() | do.RemoveWorkload():
-                if effect.installed is not None:
-                    _end(member, effect.installed.workload_id)
-                if isinstance(effect, do.RetireWorkload):
-                    return ev.WorkloadRetired(at=at, request=request)
-                return ev.WorkloadRemoved(at=at, request=request)
-            case do.ReviveWorkload():
-                for installed in effect.installed:
-                    self._run(member, installed, None)
-                return None
-            case _:
-                raise AssertionError(effect)
-
-    def _run(self, member: Member, installed: Installed, request: int | None) -> ev.AnyEvent:
-        version = installed.release.version
-        self.touched.setdefault(version, set()).add(member.name)
-        if self.bad.get(version) == "refused":
-            return ev.WorkloadFailed(at=self._at(), request=request, blame="release", cause="no such command")
-        url = next((url for url in member.workloads if _id_of(url) == installed.workload_id), None)
-        if url is None:
-            self._count += 1
-            url = f"http://{installed.workload_id}:{self._count}"
-        member.workloads[url] = version
-        return ev.WorkloadStarted(at=self._at(), request=request, workload_id=installed.workload_id, url=url)
-
-    def _perform_balancer(self, member: Member, effect: Any, request: int | None) -> ev.AnyEvent | None:
-        at = self._at()
-        match effect:
-            case do.SwitchBalancer() | do.RestoreBalancer():
-                if member.entry != effect.url:
-                    if not self._fenced(member, effect.turn):
-                        return ev.BalancerRefused(at=at, request=request, cause="fence")
-                    member.entry = effect.url
-                if isinstance(effect, do.SwitchBalancer):
-                    return ev.BalancerSwitched(at=at, request=request)
-                return ev.BalancerRestored(at=at, request=request)
-            case do.LeaveBalancer():
-                if member.entry is not None and not self._fenced(member, effect.turn):
-                    return ev.BalancerRefused(at=at, request=request, cause="fence")
-                member.entry = None
-                return ev.BalancerLeft(at=at, request=request)
-            case do.JoinBalancer() | do.ReturnBalancer():
-                if effect.url is not None:
-                    if member.entry not in (None, effect.url, *effect.replacing):
-                        return ev.BalancerRefused(at=at, request=request, cause=f"{member.entry} isn't ours")
-                    member.entry = effect.url
-                return ev.BalancerJoined(at=at, request=request)
-            case do.DrainBalancer() | do.UndrainBalancer():
-                return ev.BalancerDrained(at=at, request=request, how="asked")
-            case _:
-                raise AssertionError(effect)
+    def _noted(self, changes: Changes) -> None:
+        self.promises.noted(changes)
 
 
-def _id_of(url: str) -> str:
-    return url.removeprefix("http://").rpartition(":")[0]
-
-
-def _end(member: Member, workload_id: str) -> None:
-    for url in [url for url in member.workloads if _id_of(url) == workload_id]:
-        del member.workloads[url]
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the sidekicks would log isn't printed: thousands of lives would drown what matters."""
+    logger.disable("outrider")
+    try:
+        yield
+    finally:
+        logger.enable("outrider")

@@ -1,7 +1,10 @@
 """Stop a sidekick after every single step of an update, restart it, and require the end of the undisturbed run."""
 
+from functools import partial
+
 import pytest
 
+from outrider.core.events import AnyEvent
 from outrider.core.machine import Step
 from outrider.core.memory import Strategy
 from tests.sim.fleet import Badness, Fleet, Member
@@ -22,18 +25,23 @@ class Stopped(Fleet):
         self.run(self.at_rest)
         self.count, self.kill_at = 0, kill_at
 
-    def _settle(self, member: Member, step: Step) -> None:
-        if step.dropped:
-            return
+    def _is_past(self, moment_s: float) -> bool:
+        return self.now_s >= moment_s
+
+    def journalled(self, member: Member, event: AnyEvent | None, step: Step) -> None:
+        super().journalled(member, event, step)
         self.count += 1
-        if self.count != self.kill_at:
-            super()._settle(member, step)
-            return
-        self.killed_in = step.target
-        if self.acts:
-            super()._settle(member, step)
-        else:
-            member.journal = (member.machine.snapshot(), member.machine.memory)
+        if self.count == self.kill_at:
+            self.killed_in = step.target
+            if not self.acts:
+                self._kill(member)
+
+    def acted(self, member: Member, step: Step) -> None:
+        if self.count == self.kill_at:
+            self._kill(member)
+
+    def _kill(self, member: Member) -> None:
+        self.kill_at = 10**9
         if self.reboots:
             self.reboot(member, 2.0)
         else:
@@ -43,7 +51,10 @@ class Stopped(Fleet):
         self.promote("2.0.0")
         wanted = "2.0.0" if badness == "none" else "1.0.0"
         poison = set() if badness == "none" else {"2.0.0"}
-        self.run(lambda: self.at_rest() and self.versions() == [wanted] and self.poison == poison)
+        for _ in range(2):
+            self.run(lambda: self.at_rest() and self.versions() == [wanted] and self.poison == poison)
+            self.run(partial(self._is_past, self.now_s + 1.0))  # whatever is announced has been heard by then
+        self.run(self.at_rest)
         assert len(self.members[0].workloads) == 1, f"killed in {self.killed_in}: something was left running"
 
 

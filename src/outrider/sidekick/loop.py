@@ -20,7 +20,7 @@ from outrider.core.chart_model import Chart
 from outrider.core.effects import EFFECT_TYPES
 from outrider.core.errors import ConfigError
 from outrider.core.events import AnyEvent, Commanded, SidekickRestarted, TimerExpired
-from outrider.core.machine import CancelTimer, Machine, Perform, Rules, Snapshot, StartTimer, Step
+from outrider.core.machine import CancelTimer, Hierarchy, Machine, Perform, Rules, Snapshot, StartTimer, Step
 from outrider.core.memory import Memory
 from outrider.core.words import why
 from outrider.journal import Journal, JournalError, Record
@@ -57,6 +57,7 @@ class Sidekick:
         consumed: Callable[[Commanded], None],
         notifier: Notifier,
         clock: Callable[[], float] = time.monotonic,
+        hierarchy: Hierarchy | None = None,
     ) -> None:
         """Take up the journal's last record, or begin with ``memory``.
 
@@ -65,6 +66,7 @@ class Sidekick:
             nouns: First part of an effect's name -> who performs it.
             show: Makes the live state visible to the fleet.
             consumed: Called when an operator's command is in the journal.
+            hierarchy: As ``Machine`` takes it.
         """
         self._journal, self._nouns = journal, nouns
         self._show, self._consumed = show, consumed
@@ -76,9 +78,11 @@ class Sidekick:
         self._shown: Presence | None = None
         last = journal.last
         if last is None:
-            self._machine = Machine(chart, rules, memory)
+            self._machine = Machine(chart, rules, memory, hierarchy=hierarchy)
         else:
-            self._machine = Machine.restore(chart, rules, _recall(last, memory), _thaw(last.machine))
+            self._machine = Machine.restore(
+                chart, rules, _recall(last, memory), _thaw(last.machine), hierarchy=hierarchy
+            )
         self._restored = last
 
     @property

@@ -1,0 +1,292 @@
+"""The machine under one instance: what runs on it, its payloads, and how what runs there behaves."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from outrider.core.errors import DriverError, Refused
+from outrider.payload import Progress, TransferFailed
+from outrider.prober import Failed, Kind, Passed, Verdict
+from outrider.runtimes import Exited, Workload, WorkloadSpec
+from tests.sim.agenda import Agenda
+from tests.sim.store import At, Weather
+
+Badness = Literal["none", "refused", "unhealthy", "dies", "sours"]
+"""``dies``: ends by itself while it is watched. ``sours``: proves healthy, and then answers badly."""
+
+INTERVAL_S, ANSWERS, DEADLINE_S = 0.5, 3, 10.0
+"""Of the probes: so many good answers in a row prove, so many bad ones condemn."""
+SWEET_ANSWERS = 4
+"""What sours answers so many times well."""
+FIRST_PORT = 8000
+KEPT_PAYLOADS = 3
+
+
+class Killed(BaseException):
+    """The process ends in the middle of what it does."""
+
+
+def sha_of(version: str) -> str:
+    return hashlib.sha256(version.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Lookout:
+    """A wish to hear of a workload's end."""
+
+    deliver: Callable[[Exited], None]
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass(slots=True)
+class Host:
+    """One machine. Its addresses are used again, as ports are.
+
+    Attributes:
+        workloads: Address -> version of all that runs.
+        ids: Workload id -> address.
+        recorded: The same, of what doesn't run at the moment, too.
+        deserted: Addresses where something has ended by itself: nobody could have known beforehand.
+        payloads: SHA-256 of what is on the disk, oldest first.
+        answers: Address -> how often what runs there was asked for its health.
+    """
+
+    name: str
+    agenda: Agenda
+    random: Random
+    weather: Weather
+    bad: Mapping[str, Badness]
+    ports: int
+    changed: Callable[["Host"], None]
+    started: Callable[["Host", str], None]
+    workloads: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    recorded: dict[str, str] = field(default_factory=dict)
+    deserted: dict[str, None] = field(default_factory=dict)
+    payloads: dict[str, None] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+    lookouts: dict[str, list[Lookout]] = field(default_factory=dict)
+
+    def run(self, workload_id: str, version: str) -> None:
+        """Start a workload."""
+        url = self._address(workload_id)
+        self.recorded[workload_id] = url
+        self.workloads[url], self.ids[workload_id], self.answers[url] = version, url, 0
+        self.deserted.pop(url, None)
+        self.started(self, version)
+        self.changed(self)
+
+    def _address(self, workload_id: str) -> str:
+        """As ``ProcessRuntime`` chooses it: the one that it had, else one that nobody had, else any that is free."""
+        free = [f"http://{self.name}:{port}" for port in range(FIRST_PORT, FIRST_PORT + self.ports)]
+        free = [url for url in free if url not in self.workloads]
+        if not free:
+            raise DriverError("no free port")
+        before = self.recorded.get(workload_id)
+        if before in free and self.random.random() < 0.9:  # else another program has taken it meanwhile
+            return before
+        known = set(self.recorded.values())
+        return self.random.choice([url for url in free if url not in known] or free)
+
+    def remove(self, workload_id: str) -> None:
+        """Remove what is kept of a workload."""
+        self.recorded.pop(workload_id, None)
+
+    def end(self, workload_id: str) -> None:
+        """Stop a workload, if it runs."""
+        url = self.ids.pop(workload_id, None)
+        if url is not None:
+            del self.workloads[url]
+            self._tell(workload_id, "exit 0")
+            self.changed(self)
+
+    def die(self, workload_id: str) -> None:
+        """Let a workload end by itself."""
+        url = self.ids.pop(workload_id, None)
+        if url is not None:
+            self._desert(url)
+            self._tell(workload_id, "exit 1")
+            self.changed(self)
+
+    def power_off(self) -> None:
+        """All that ran here is gone."""
+        for url in list(self.workloads):
+            self._desert(url)
+        self.ids.clear()
+        self.lookouts.clear()
+        self.changed(self)
+
+    def at_address(self, url: str) -> str | None:
+        """Id of what runs at ``url``."""
+        return next((workload_id for workload_id, where in self.ids.items() if where == url), None)
+
+    def is_healthy(self, url: str) -> bool:
+        """Ask once."""
+        version = self.workloads.get(url)
+        if version is None:
+            return False
+        self.answers[url] += 1
+        match self.bad.get(version, "none"):
+            case "unhealthy":
+                return False
+            case "sours":
+                return self.answers[url] <= SWEET_ANSWERS
+            case _:
+                return True
+
+    def _desert(self, url: str) -> None:
+        del self.workloads[url]
+        self.deserted[url] = None
+
+    def _tell(self, workload_id: str, status: str) -> None:
+        for lookout in self.lookouts.pop(workload_id, []):
+            if not lookout.closed:
+                lookout.deliver(Exited(workload_id=workload_id, status=status))
+
+
+class SimRuntime:
+    """The runtime of one process on a host; implements ``Runtime``."""
+
+    name = "simulated"
+
+    def __init__(self, host: Host, spend: Callable[[float], None], at: At) -> None:
+        self._host, self._spend, self._at = host, spend, at
+        self.dies_at_start = False
+
+    def start(self, spec: WorkloadSpec) -> Workload:
+        if self.dies_at_start:
+            raise Killed
+        found = self.find(spec.workload_id)
+        if found is not None:
+            return found
+        host = self._host
+        if host.weather.runtime and host.random.random() < host.weather.runtime:
+            self._spend(1.0)
+            raise DriverError("no memory")
+        if host.bad.get(spec.version) == "refused":
+            host.started(host, spec.version)
+            raise Refused("no such command")
+        host.run(spec.workload_id, spec.version)
+        self._spend(host.random.uniform(0.01, 0.3))
+        return self._workload(spec.workload_id)
+
+    def find(self, workload_id: str) -> Workload | None:
+        return self._workload(workload_id) if workload_id in self._host.ids else None
+
+    def running(self) -> tuple[Workload, ...]:
+        return tuple(self._workload(workload_id) for workload_id in sorted(self._host.ids))
+
+    def stop(self, workload_id: str, grace_s: float) -> None:
+        if workload_id in self._host.ids:
+            self._spend(self._host.random.uniform(0.01, grace_s))
+            self._host.end(workload_id)
+
+    def remove(self, workload_id: str) -> None:
+        self.stop(workload_id, 1.0)
+        self._host.remove(workload_id)
+
+    def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> Lookout:
+        lookout = Lookout(lambda exited: self._deliver(lookout, exited, deliver))
+        if workload_id in self._host.ids:
+            kept = [one for one in self._host.lookouts.get(workload_id, []) if not one.closed]
+            self._host.lookouts[workload_id] = [*kept, lookout]
+        else:
+            lookout.deliver(Exited(workload_id=workload_id, status="gone"))
+        return lookout
+
+    def _deliver(self, lookout: Lookout, exited: Exited, deliver: Callable[[Exited], None]) -> None:
+        def tell() -> None:
+            if not lookout.closed:
+                deliver(exited)
+
+        self._at(self._host.random.uniform(0.001, 0.1), tell)
+
+    def _workload(self, workload_id: str) -> Workload:
+        url = self._host.ids[workload_id]
+        return Workload(
+            workload_id=workload_id, version=self._host.workloads[url], url=url, handle=f"simulated {workload_id}"
+        )
+
+
+class SimPayloads:
+    """The payloads on a host, as ``PayloadStore`` keeps them."""
+
+    def __init__(self, host: Host, spend: Callable[[float], None], cut: Callable[[], None]) -> None:
+        self._host, self._spend, self.cancel = host, spend, cut
+
+    def download(
+        self, version: str, urls: Sequence[str], size_bytes: int, sha256: str, on_progress: Progress | None = None
+    ) -> Path:
+        random = self._host.random
+        if sha256 not in self._host.payloads:
+            self._spend(random.uniform(0.05, 1.5))
+            if self._host.weather.downloads and random.random() < self._host.weather.downloads:
+                raise TransferFailed(f"{version}: connection reset")
+        return Path(sha256)
+
+    def verify(self, path: Path, size_bytes: int, sha256: str) -> Path:
+        self._host.payloads[sha256] = None
+        return path
+
+    def find(self, sha256: str) -> Path | None:
+        return Path(sha256) if sha256 in self._host.payloads else None
+
+    def prune(self, needed: Collection[str]) -> None:
+        spare = max(0, KEPT_PAYLOADS - len(set(needed)))
+        others = [sha256 for sha256 in self._host.payloads if sha256 not in needed]
+        for sha256 in others[: len(others) - spare]:
+            del self._host.payloads[sha256]
+
+
+class SimProbe:
+    """One probe of one address; implements what ``ProbeWork`` needs of ``Probe``."""
+
+    def __init__(self, host: Host, url: str, kind: Kind, deliver: Callable[[Verdict], None], at: At) -> None:
+        self._host, self._url, self._kind, self._deliver, self._at = host, url, kind, deliver, at
+        self._good = self._bad = 0
+        self._since_s = host.agenda.now_s
+        self._stopped = False
+        self._at(INTERVAL_S / 2, self._ask)
+        if kind == "watch" and host.bad.get(host.workloads.get(url, "")) == "dies":
+            workload_id = host.at_address(url)
+            assert workload_id is not None
+            host.agenda.at(1.0, partial(host.die, workload_id))
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _ask(self) -> None:
+        if self._stopped:
+            return
+        if self._host.is_healthy(self._url):
+            self._good, self._bad = self._good + 1, 0
+        else:
+            self._good, self._bad = 0, self._bad + 1
+        if self._kind == "watch":
+            verdict: Verdict | None = Failed(reason="503") if self._bad >= ANSWERS else None
+        elif self._good >= ANSWERS:
+            verdict = Passed(took_s=1.0)
+        else:
+            verdict = Failed(reason="503") if self._host.agenda.now_s - self._since_s >= DEADLINE_S else None
+        if verdict is None:
+            self._at(INTERVAL_S, self._ask)
+        else:
+            self._stopped = True
+            self._deliver(verdict)
+
+
+class SimProber:
+    """Starts probes; implements what ``ProbeWork`` needs of ``Prober``."""
+
+    def __init__(self, host: Host, at: At) -> None:
+        self._host, self._at = host, at
+
+    def start(self, url: str, *, kind: Kind, deliver: Callable[[Verdict], None]) -> SimProbe:
+        return SimProbe(self._host, url, kind, deliver, self._at)

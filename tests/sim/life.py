@@ -1,0 +1,202 @@
+"""One process of a sidekick: the real loop, workers' nouns, lock and registration, in a made-up world.
+
+What is real: ``Sidekick`` (timers, inbox, order of journal and effects), ``LockWork`` with ``TurnLock`` and ``Claim``,
+``BalancerWork`` with ``Registration`` and the keys of ``Traefik``, ``WorkloadWork``, ``ProbeWork``, ``ReleaseWork``,
+``Announcements``. Made up: time, etcd, the machine, the balancer's answers, the update service.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from outrider.balancers.drain import Drain
+from outrider.balancers.registration import Registration
+from outrider.balancers.traefik import Traefik
+from outrider.cluster.lease import LeaseKeeper
+from outrider.cluster.lock import TurnLock
+from outrider.cluster.wait import Wait
+from outrider.config import TraefikSettings
+from outrider.core.effects import Effect, ReportResult
+from outrider.core.events import AnyEvent, LockLost, OperatorRolledBack, ReleaseFound
+from outrider.core.memory import Memory
+from outrider.core.omaha import Report
+from outrider.journal import Journal
+from outrider.payload import PayloadStore
+from outrider.prober import Prober
+from outrider.sidekick.balancer_work import BalancerWork
+from outrider.sidekick.lock_work import LockWork
+from outrider.sidekick.probe_work import ProbeWork
+from outrider.sidekick.release_work import ReleaseWork
+from outrider.sidekick.report_work import ReportWork
+from outrider.sidekick.worker import Noun
+from outrider.sidekick.workload_work import WorkloadWork
+from outrider.upstream import Upstream
+from tests.sim.host import SimPayloads, SimProber, SimRuntime
+from tests.sim.keeper import SimAnnouncements, SimKeeper
+from tests.sim.loop import SimLoop
+from tests.sim.store import KEYS, SimClient
+from tests.sim.workers import SimDrain, SimUpstream, SimWorker
+
+if TYPE_CHECKING:
+    from tests.sim.fleet import Fleet, Member
+
+APP, GROUP, SCOPE, SERVICE = "app", "g", "app.g", "example"
+BALANCER = Traefik(TraefikSettings(service=SERVICE))
+TTL_S = 30.0
+STOP_GRACE_S = 1.0
+
+
+class Life:
+    """One process, from its start to its kill. What is dead does and says nothing any more."""
+
+    def __init__(self, fleet: "Fleet", member: "Member", memory: Memory, journal: Journal) -> None:
+        self.fleet, self.member = fleet, member
+        self.dead = self.frozen = False
+        self._held: list[Callable[[], None]] = []
+        self._heard_s: dict[str, float] = {}
+        self.client = SimClient(fleet.store, member.name, fleet.weather, fleet.random, self.at, self.noticed)
+        self.keeper = SimKeeper(
+            self.client, TTL_S, on_granted=self._granted, on_lost=self._lost, agenda=fleet.agenda,
+            random=fleet.random, at=self.at,
+        )  # fmt: skip
+        self.announcements = SimAnnouncements(
+            self.client, KEYS, app=APP, group=GROUP, instance=member.name, post=self.post, at=self.at,
+            random=fleet.random,
+        )  # fmt: skip
+        self.runtime = SimRuntime(member.host, self.spend, self.at)
+        self.wait: Wait | None = None
+        self._looking = False
+        self._lock_work = LockWork(
+            self.client,
+            KEYS,
+            TurnLock(self.client, KEYS, scope=SCOPE, instance=member.name, clock=fleet.now, start=self._start_wait),
+            cast(LeaseKeeper, self.keeper),
+            app=APP,
+            group=GROUP,
+            instance=member.name,
+            post=self.post,
+        )
+        payloads = cast(PayloadStore, SimPayloads(member.host, self.spend, self._cut_download))
+        registration = Registration(self.client, BALANCER, service=SERVICE, server_id=member.name)
+        nouns: dict[str, Noun] = {
+            "lock": self._lock_work,
+            "workload": WorkloadWork(self.runtime, payloads, stop_grace_s=STOP_GRACE_S, post=self.post),
+            "balancer": BalancerWork(
+                registration, cast(Drain, SimDrain(self)), KEYS, instance=member.name, inflight_path="", post=self.post
+            ),
+            "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.post),
+            "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at)), self.post),
+        }
+        self.workers: dict[str, SimWorker] = {name: SimWorker(self, noun) for name, noun in nouns.items()}
+        self._reports = ReportWork(self._queued, self.post)
+        self.submits: dict[str, Callable[[Any, int | None], None]] = {
+            **{name: worker.submit for name, worker in self.workers.items()},
+            "report": self._report,
+            "sidekick": lambda effect, request: None,
+        }
+        self.loop = SimLoop(self, journal, memory)
+
+    def begin(self) -> None:
+        """As ``Assembly.run`` begins."""
+        self.keeper.start()
+        self.announcements.start(
+            command_revision=self.loop.memory.command_revision, default_slots=self.fleet.slots_allowed
+        )
+        self.loop.begin()
+
+    def at(self, delay_s: float, action: Callable[[], None]) -> Any:
+        """Do something later, if the process lives then; while it stands still, when it goes on."""
+        return self.fleet.agenda.at(delay_s, partial(self._go, action))
+
+    def _go(self, action: Callable[[], None]) -> None:
+        if self.frozen:
+            self._held.append(action)
+        elif not self.dead:
+            action()
+
+    def thaw(self) -> None:
+        """SIGCONT: everything goes on at once, in the order in which it was due."""
+        self.frozen = False
+        held, self._held = self._held, []
+        delay_s = 0.0
+        for action in held:
+            delay_s += self.fleet.random.uniform(0.0, 0.005)
+            self.at(delay_s, action)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.dead = True
+        self._held.clear()
+        for worker in self.workers.values():
+            worker.outlive()
+        self.client.stream.close()
+        self.fleet.store.forget(self.client.stream)
+
+    def _cut_download(self) -> None:
+        self.workers["release"].cut()
+
+    def spend(self, seconds: float) -> None:
+        """Let the call under way take so long."""
+        self.client.spent_s += seconds
+
+    def post(self, event: AnyEvent) -> None:
+        """Hand an event to the loop, when the call under way is over; events of one thread stay in order."""
+        if isinstance(event, ReleaseFound | OperatorRolledBack):
+            event = replace(event, update=f"{self.fleet.random.getrandbits(64):016x}")
+        heard_s = self.fleet.now_s + self.client.spent_s + self.fleet.random.uniform(0.001, 0.1)
+        noun = event.name.partition(".")[0]
+        heard_s = self._heard_s[noun] = max(heard_s, self._heard_s.get(noun, 0.0))
+        self.at(heard_s - self.fleet.now_s, partial(self._hear, event))
+
+    def _hear(self, event: AnyEvent) -> None:
+        self.loop.post(replace(event, at=self.fleet.now()))
+        self.loop.work()
+
+    def _report(self, effect: Effect, request: int | None) -> None:
+        self.client.spent_s = 0.0
+        if isinstance(effect, ReportResult):
+            self.member.reports.append(effect)
+        self._reports.perform(effect, request)
+
+    def _queued(self, report: Report) -> None:
+        self.member.outbox.append(report)
+
+    def _granted(self) -> None:
+        pending = self._lock_work.take_pending()
+        if pending is not None:
+            self.workers["lock"].submit(*pending)
+
+    def _lost(self, why: str) -> None:
+        self.post(LockLost(at=self.fleet.now(), why=why))
+
+    # --- the lock's own thread ---------------------------------------------------------------------------------------
+
+    def _start_wait(self, wait: Wait) -> None:
+        if self.wait is not None:
+            self.wait.close_watches()
+        self.wait = wait
+        self._look_soon(0.01)
+
+    def noticed(self) -> None:
+        """A watch has delivered: the wait may have something to look at."""
+        if self.wait is not None and self.wait.due:
+            self._look_soon(0.02)
+
+    def _look_soon(self, within_s: float) -> None:
+        if not self._looking:
+            self._looking = True
+            self.at(self.fleet.random.uniform(0.001, within_s), self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        wait = self.wait
+        if wait is None or wait.ended:
+            return
+        self.client.spent_s = 0.0
+        wait.round()
+        if wait.ended:
+            wait.close_watches()
+        elif wait.due:
+            pause_s = self.fleet.random.uniform(0.05, 1.0) if self.client.spent_s else 0.005
+            self._look_soon(self.client.spent_s + pause_s)

@@ -1,0 +1,118 @@
+"""What must hold at every change of the simulated world, judged from the store and the machines alone."""
+
+from typing import TYPE_CHECKING
+
+from outrider.cluster.documents import Slot, decode
+from tests.sim.store import KEYS, Changes
+
+if TYPE_CHECKING:
+    from tests.sim.fleet import Fleet, Member
+
+SCOPE = "app.g"
+_SLOTS, _QUEUE, _POISONS = KEYS.slots(SCOPE), KEYS.queue(SCOPE), KEYS.poisons("app")
+_SERVERS = "traefik/http/services/example/loadbalancer/servers/"
+
+
+class Breach(AssertionError):
+    """A promise was broken."""
+
+
+class Promises:
+    """Follows every change, and raises ``Breach`` at the first that breaks a promise.
+
+    Attributes:
+        slots: Number -> turn, as stored.
+        queue: Instances with a key in the queue.
+        poison: Versions that are marked bad.
+        entries: Instance -> address in the balancer.
+        most_slots: The most turns that there were at once.
+        touched: Version -> instances where it was ever started.
+        reached: The same without those whose turn was given up for a reason that isn't the release's (decision 0008).
+    """
+
+    def __init__(self, fleet: "Fleet") -> None:
+        self._fleet = fleet
+        self.slots: dict[int, Slot] = {}
+        self.queue: set[str] = set()
+        self.poison: set[str] = set()
+        self.entries: dict[str, str] = {}
+        self.most_slots = 0
+        self.touched: dict[str, set[str]] = {}
+        self.reached: dict[str, set[str]] = {}
+        self.narrowed = 0
+        """Turns that there may be beyond the allowed ones, as they were taken when more were allowed."""
+
+    def noted(self, changes: Changes) -> None:
+        """Something was written."""
+        condemned = any(key.startswith(_POISONS) and new is not None for key, (_, new) in changes.items())
+        for key, (old, new) in changes.items():
+            if key.startswith(_SERVERS):
+                self._moved(key.removeprefix(_SERVERS).partition("/")[0], new.value.decode() if new else None)
+            elif key.startswith(_SLOTS):
+                number = int(key.removeprefix(_SLOTS))
+                if old is not None:
+                    self._ended(self.slots.pop(number), condemned=condemned)
+                if new is not None:
+                    self.slots[number] = decode(Slot, key, new.value)
+            elif key.startswith(_QUEUE):
+                name = key.removeprefix(_QUEUE)
+                (self.queue.discard if new is None else self.queue.add)(name)
+            elif key.startswith(_POISONS):
+                version = key.removeprefix(_POISONS)
+                (self.poison.discard if new is None else self.poison.add)(version)
+        self.check()
+
+    def started(self, name: str, version: str) -> None:
+        """A version was started on an instance's machine."""
+        self.touched.setdefault(version, set()).add(name)
+        if self._fleet.bad.get(version, "none") == "none":
+            return
+        reached = self.reached.setdefault(version, set())
+        reached.add(name)
+        if len(reached) > self._fleet.most_allowed:
+            self._fail(f"P5: {version} is bad and was started on {sorted(reached)}")
+
+    def check(self) -> None:
+        """P1, and P3 as far as a sidekick can keep it: a version that dies by itself is excused until it is undone."""
+        held = len(self.slots)
+        self.most_slots = max(self.most_slots, held)
+        self.narrowed = min(self.narrowed, max(0, held - self._fleet.slots_allowed))
+        if held > self._fleet.slots_allowed + self.narrowed:
+            self._fail(f"P1: {held} turns: {self.slots}")
+        for member in self._fleet.members:
+            entry, host = self.entries.get(member.name), member.host
+            if entry in host.workloads or entry in host.deserted:
+                continue
+            if self._fleet.strategy == "start-first" or entry is not None or not self._holds(member.name):
+                self._fail(
+                    f"P3: {member.name} in {member.machine.state}: entry {entry}, workloads {host.workloads},"
+                    f" turn {self._holds(member.name)}"
+                )
+
+    def _holds(self, name: str) -> bool:
+        return any(slot.instance == name for slot in self.slots.values())
+
+    def _moved(self, name: str, after: str | None) -> None:
+        """P2, from outside: traffic leaves what serves only under a turn that is held."""
+        before = self.entries.pop(name, None)
+        if after is not None:
+            self.entries[name] = after
+        member = self._fleet.member(name)
+        running = member.running_url
+        leaves = before is not None and before in member.host.workloads and before != after and after != running
+        if leaves and not (self._holds(name) and name in self.queue):
+            self._fail(f"P2: {name}: entry {before} -> {after} without a held turn; what should run is at {running}")
+
+    def _ended(self, slot: Slot, *, condemned: bool) -> None:
+        memory = self._fleet.member(slot.instance).machine.memory
+        if not condemned and memory.fault is not None and memory.fault.blame != "release":
+            self.reached.get(slot.release, set()).discard(slot.instance)
+
+    def _fail(self, problem: str) -> None:
+        raise Breach(f"seed {self._fleet.seed}: at {self._fleet.now_s:.3f} s: {problem}")
+
+
+def at_home(member: "Member") -> bool:
+    """Up, awake, and nothing under way."""
+    life = member.life
+    return member.up and not life.frozen and member.machine.state in ("idle.waiting", "idle.held")
