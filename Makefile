@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
+.PHONY: help setup demo test check chaos chaos-all partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
 
 bin := .venv/bin
 stamp := .venv/stamp
@@ -39,6 +39,12 @@ verify: setup ## run the statechart exhaustively against the promises, about a m
 
 verify-all: setup ## the same within larger bounds, several minutes
 	$(bin)/outrider statechart verify --bounds large
+
+chaos: setup etcd ## a sample of the kill matrix, two minutes (seconds=600 seed=7)
+	$(bin)/python -m tests.chaos --seconds $(or $(seconds),120) --seed $(or $(seed),1)
+
+chaos-all: setup etcd ## the whole kill matrix, an hour or more; writes docs/develop/chaos.md
+	$(bin)/python -m tests.chaos --all --seed $(or $(seed),1) --stages $(or $(stages),3)
 
 lint: setup ## style, types, import layers, and that pictures and generated pages are not stale
 	$(bin)/ruff check .

@@ -61,6 +61,7 @@ UNDER: dict[tuple[str, str], str] = {
     ("archive", "_unpack"): "always under workload.unpack",
     ("process", "_unpack"): "always under workload.unpack",
     ("process", "_signal"): "always within _end",
+    ("process", "_store"): "always under workload.record or workload.adopt",
     ("process", "_keep_output"): "always under workload.rename",
     ("turns", "free_turn"): "an operator's command",
     ("lease", "close"): "ends the lease on an orderly stop; not doing it leaves it to its time",

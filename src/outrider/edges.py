@@ -45,6 +45,7 @@ EDGES: Mapping[str, str] = {
     "workload.clear": "leftovers of an earlier run are removed",
     "workload.unpack": "the payload is unpacked and gets its name",
     "workload.record": "record.json is written: who runs here",
+    "workload.adopt": "the same for a workload that an earlier life started and didn't record, whoever finds it",
     "workload.spawn": "the process is started",
     "workload.signal": "SIGTERM or SIGKILL to the workload",
     "workload.rename": "a workload's folder gets another name, so that it isn't taken for a whole one",
@@ -115,6 +116,7 @@ CROSSES: Mapping[str, tuple[str, ...]] = {
 UNASKED: tuple[str, ...] = (
     "journal.write", "journal.sync", "journal.rotate", "lease.grant", "lease.keep", "lease.revoke", "outbox.send",
     "outbox.remove", "presence.write", "announcement.read", "command.remove",
+    "workload.adopt",
 )  # fmt: skip
 """Edges that no effect asks for: the loop itself, and threads that run all the time."""
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from loguru import logger
 
 from outrider.config import ProcessSettings
 from outrider.core.errors import DriverError, Refused
@@ -295,7 +296,11 @@ class ProcessRuntime:
             pid=leader.pid,
             started=leader.started,
         )
-        self._write(record)
+        try:
+            with crossing("workload.adopt"):
+                self._store(record)
+        except OSError as error:  # it is found by its marks the next time, too
+            logger.bind(workload=workload_id, cause=str(error)).warning("record of a workload not written")
         return record
 
     def _members(self, workload_id: str, leader: int) -> tuple[Process, ...]:
@@ -306,15 +311,18 @@ class ProcessRuntime:
         return tuple(found.values())
 
     def _write(self, record: Record) -> None:
+        with crossing("workload.record"):
+            self._store(record)
+
+    def _store(self, record: Record) -> None:
         """Write ``record.json`` so that it is there whole, or as it was before."""
         path = self._home(record.workload_id) / "record.json"
         partial = path.with_suffix(".partial")
-        with crossing("workload.record"):
-            with partial.open("wb") as file:
-                file.write(msgspec.json.encode(record))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(path)
+        with partial.open("wb") as file:
+            file.write(msgspec.json.encode(record))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
 
     def _keep_output(self, workload_id: str, output: Path) -> None:
         logs = self._folder / "logs"

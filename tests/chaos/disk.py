@@ -1,0 +1,44 @@
+"""A small disk of its own for each instance, which can be filled and emptied."""
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+from tests.requirements import skip_or_fail
+
+SIZE_MIB = 48
+"""Journal, payloads and unpacked versions of a case take about one; the example app is small."""
+
+
+class Disk:
+    """A tmpfs at ``folder``; needs root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        options = f"size={SIZE_MIB}m,mode=755"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "outrider-chaos", str(folder)],
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            skip_or_fail(f"no small disk can be mounted ({done.stderr.strip()}): the kill matrix needs root")
+
+    def fill(self) -> None:
+        """Leave not a byte."""
+        with (self.folder / ".ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            while True:
+                ballast.write(b"\0" * 65536)
+        with (self.folder / ".ballast").open("ab", buffering=0) as ballast, contextlib.suppress(OSError):
+            while True:
+                ballast.write(b"\0")
+        assert os.statvfs(self.folder).f_bavail == 0, "the disk isn't full"
+
+    def free(self) -> None:
+        """Give the room back."""
+        (self.folder / ".ballast").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Unmount it; whatever still has a file open there goes on until it ends."""
+        subprocess.run(["umount", "-l", str(self.folder)], capture_output=True, timeout=20, check=False)

@@ -1,0 +1,180 @@
+"""The rows of the matrix, made from the list of edges and the chart; and which scenario brings a sidekick to each.
+
+A new effect in the chart, or a new edge in a row, has no scenario here and fails ``test_matrix.py``.
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from outrider.core.memory import Strategy
+from outrider.edges import CROSSES, EDGES, UNASKED, When
+
+Fault = Literal["kill", "stop", "cut", "full", "clock"]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+WHENS: tuple[When, ...] = ("before", "after")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One edge as one effect crosses it; ``effect`` is empty where none asks for it."""
+
+    effect: str
+    edge: str
+
+    @property
+    def name(self) -> str:
+        """``balancer.switch/entry.write``; ``/journal.sync`` where no effect asks."""
+        return f"{self.effect}/{self.edge}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One thing to try."""
+
+    row: Row
+    when: When
+    fault: Fault
+
+    @property
+    def name(self) -> str:
+        """What ``--only`` takes."""
+        return f"{self.row.name}:{self.when}:{self.fault}"
+
+
+SCENARIOS: Mapping[str, str] = {
+    "lock.acquire": "good",
+    "lock.acquire/turn.leave": "moved",
+    "lock.reclaim": "restarted",
+    "lock.retake": "souring",
+    "lock.retake/turn.reclaim": "souring-restarted",
+    "lock.retake/turn.enrol": "robbed",
+    "lock.retake/turn.take": "robbed",
+    "lock.release": "good",
+    "lock.release/turn.read": "withdrawn",
+    "lock.release/turn.leave": "withdrawn",
+    "lock.condemn": "unhealthy",
+    "lock.condemn/turn.read": "robbed-late",
+    "lock.condemn/poison.write": "robbed-late",
+    "workload.ensure": "fallen",
+    "workload.tidy": "stray",
+    "workload.start": "good",
+    "workload.replace": "good-2",
+    "workload.revert": "unhealthy-2",
+    "workload.retire": "good",
+    "workload.remove": "unhealthy",
+    "workload.revive": "rebooted",
+    "probe.start": "good",
+    "probe.confirm": "started",
+    "probe.watch": "good",
+    "balancer.switch": "good",
+    "balancer.switch/static.write": "bare",
+    "balancer.leave": "good-2",
+    "balancer.join": "good-2",
+    "balancer.join/static.write": "bare-2",
+    "balancer.return": "started",
+    "balancer.return/entry.write": "fallen",
+    "balancer.return/static.write": "bare-started",
+    "balancer.restore": "souring",
+    "balancer.drain": "good",
+    "balancer.undrain": "souring",
+    "release.check": "good",
+    "release.download": "good",
+    "release.verify": "good",
+    "release.verify/payload.prune": "wrong",
+    "report.downloading": "good",
+    "report.downloaded": "good",
+    "report.queueing": "good",
+    "report.result": "good",
+    "/journal.write": "good",
+    "/journal.sync": "good",
+    "/journal.rotate": "rotating",
+    "/lease.grant": "started",
+    "/lease.keep": "good",
+    "/lease.revoke": "lapsed",
+    "/outbox.send": "good",
+    "/outbox.remove": "good",
+    "/presence.write": "good",
+    "/announcement.read": "started",
+    "/command.remove": "commanded",
+    "/workload.adopt": "adopted",
+}
+"""Effect, or row, -> scenario; a row's own entry goes before its effect's."""
+
+UNREACHED: Mapping[str, str] = {
+    "lock.retake/turn.leave": "only when a take has conditions (poison, target), and a retake has none",
+    "lock.condemn/turn.leave": "only when somebody removed the slot key alone, by hand and not by our commands",
+    "balancer.restore/entry.remove": "only in a first install of a bad release; leave is the same transaction",
+}
+"""Rows that no scenario reaches -> why. Their edges are reached under other effects."""
+
+STOP_FIRST = frozenset({"good-2", "unhealthy-2", "bare-2"})
+"""Scenarios that need a fleet with the strategy stop-first."""
+
+
+TOGETHER = frozenset({"good", "good-2", "started", "bare-started", "restarted", "rotating", "adopted"})
+"""Scenarios that end in a good release and nothing else: as many of their cases as there are instances meet in one."""
+
+
+def rows() -> tuple[Row, ...]:
+    """Every row, in the order of the list."""
+    asked = (Row(effect=effect, edge=edge) for effect, edges in CROSSES.items() for edge in edges)
+    return (*(row for row in asked if not UNREACHED.get(row.name)), *(Row(effect="", edge=edge) for edge in UNASKED))
+
+
+def scenario_of(row: Row) -> str:
+    """Its scenario's name.
+
+    Raises:
+        LookupError: it has none: write one.
+    """
+    found = SCENARIOS.get(row.name) or SCENARIOS.get(row.effect)
+    if not found:
+        raise LookupError(f"{row.name}: no scenario brings a sidekick there; name one in tests/chaos/matrix.py")
+    return found
+
+
+def strategy_of(row: Row) -> Strategy:
+    """The strategy of the fleet that its scenario needs."""
+    return "stop-first" if scenario_of(row) in STOP_FIRST else "start-first"
+
+
+def cases() -> tuple[Case, ...]:
+    """All rows x before and after x all faults."""
+    return tuple(Case(row=row, when=when, fault=fault) for row in rows() for when in WHENS for fault in FAULTS)
+
+
+def sample(seed: int, strategy: Strategy) -> Iterator[Case]:
+    """Cases in an order that the seed decides, faults in turn, so that any beginning has some of each."""
+    chosen = random.Random(seed)
+    left = {
+        fault: [case for case in cases() if case.fault == fault and strategy_of(case.row) == strategy]
+        for fault in FAULTS
+    }
+    for pile in left.values():
+        chosen.shuffle(pile)
+    while any(left.values()):
+        for pile in left.values():
+            if pile:
+                yield pile.pop()
+
+
+def in_company(chosen: Iterable[Case], most: int) -> Iterator[tuple[Case, ...]]:
+    """The same cases in their order, those that may meet in one roll-out in groups of at most ``most``."""
+    waiting: list[Case] = []
+    for case in chosen:
+        if scenario_of(case.row) not in TOGETHER:
+            yield (case,)
+            continue
+        waiting.append(case)
+        if len(waiting) == most:
+            yield tuple(waiting)
+            waiting = []
+    if waiting:
+        yield tuple(waiting)
+
+
+def unlisted_edges() -> set[str]:
+    """Edges that no row reaches: there must be none."""
+    return set(EDGES) - {row.edge for row in rows()}

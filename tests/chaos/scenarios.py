@@ -1,0 +1,199 @@
+"""What brings a sidekick to a crossing: what is prepared, what is released, and how it must end."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from outrider.cluster.seam import Delete
+from outrider.cluster.turns import free_turn, read_scope
+from outrider.demo.stage import APP_ID, GROUP, SERVICE, end_workloads, workloads
+from outrider.runtimes import WorkloadSpec
+from tests.chaos.stage import TTL_S, ChaosStage
+from tests.waiting import eventually
+
+Act = Callable[["Play"], None]
+
+
+def nothing(play: "Play") -> None:
+    """Nothing besides."""
+
+
+@dataclass(slots=True)
+class Play:
+    """One case as it goes.
+
+    Attributes:
+        armed: The instance whose sidekick is armed.
+        wanted: The version that all shall run in the end.
+        bad: Versions that must be marked bad in the end.
+    """
+
+    stage: ChaosStage
+    armed: str
+    wanted: str
+    bad: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A way to a crossing.
+
+    Attributes:
+        prepare: Before the armed sidekick is started; the ordinary one has been stopped.
+        first: EFFECT/EDGE before which the armed sidekick's first life ends by SIGKILL; empty for one life.
+        between: After that first life, before the second.
+        release: Once the fleet is at rest again with the armed sidekick in it.
+        gate: EFFECT/EDGE before which ``gated`` happens.
+        repair: After the fault: what belongs to the scenario, not to the repair of the fault.
+        freed, apps_die: See ``auditor.Rules``.
+        options: Of the armed sidekick, besides.
+        settles: Whether the armed sidekick comes to rest before the release: not when its start is the case.
+        goes_first: The other sidekicks stand still until the armed one has the turn: only one meets a bad release.
+    """
+
+    prepare: Act = nothing
+    first: str = ""
+    between: Act = nothing
+    release: Act = nothing
+    gate: str = ""
+    gated: Act = nothing
+    repair: Act = nothing
+    freed: bool = False
+    apps_die: bool = False
+    options: tuple[str, ...] = ()
+    settles: bool = True
+    goes_first: bool = False
+
+
+def _good(play: Play) -> None:
+    play.wanted = play.stage.release("good")
+
+
+def _bad(kind: str) -> Act:
+    def release(play: Play) -> None:
+        play.bad.add(play.stage.release(kind))
+
+    return release
+
+
+def _rob(play: Play) -> None:
+    """An operator takes the armed sidekick's turn away."""
+    stage, scope = play.stage, f"{APP_ID}.{GROUP}"
+    seen = read_scope(stage.cluster, stage.keys, scope)
+    slot = seen.slot_of(play.armed)
+    assert slot is not None, f"{play.armed} has no turn to be robbed of"
+    free_turn(stage.cluster, stage.keys, scope, seen, slot.number, who="chaos", at=datetime.now(UTC))
+
+
+def _move_on(play: Play) -> None:
+    """The target moves on while the armed sidekick is about to take its turn."""
+    play.wanted = play.stage.release("good")
+
+
+def _pause(play: Play) -> None:
+    """An operator pauses the armed sidekick while it is about to take its turn; it has heard of that."""
+    play.stage.say(play.armed, "pause")
+
+    def heard() -> bool:
+        return play.stage.records(play.armed)[-1].target == "swapping.withdrawing"
+
+    eventually(heard, within_s=30)
+
+
+def _resume(play: Play) -> None:
+    play.stage.say(play.armed, "resume")
+
+
+def _pause_and_resume(play: Play) -> None:
+    play.stage.say(play.armed, "pause")
+    play.wanted = play.stage.release("good")
+
+
+def _end_apps(play: Play) -> None:
+    end_workloads(play.stage.state_dir(play.armed))
+
+
+def _leave_a_stray(play: Play) -> None:
+    """A workload that nobody knows, as an earlier bug or a hand may leave."""
+    state_dir = play.stage.state_dir(play.armed)
+    payload = next(iter(sorted((state_dir / "payloads").glob("*.payload"))))
+    from outrider.config import ProcessSettings
+    from outrider.runtimes.process import ProcessRuntime
+
+    command = ("python3", "server.py")
+    runtime = ProcessRuntime(ProcessSettings(command=command), state_dir=state_dir, instance=play.armed)
+    try:
+        runtime.start(WorkloadSpec(workload_id=f"{play.armed}-stray", version="0.0.1", payload=payload))
+    finally:
+        runtime.close()
+    with workloads(state_dir) as seen:
+        assert any("stray" in one.workload_id for one in seen.running())
+
+
+def _remove_a_static_key(play: Play) -> None:
+    """One without which Traefik goes on, as long as there are servers."""
+    key = f"traefik/http/services/{SERVICE}/loadbalancer/passhostheader"
+    play.stage.cluster.txn((), (Delete(key=key),))
+
+
+def _wrong(play: Play) -> None:
+    """A payload that isn't what was promised; the next release is."""
+    stage, version = play.stage, play.stage.next_version()
+    content = stage.folder / f"wrong-{version}.tar"
+    content.write_bytes(b"x" * 4000)
+    with content.open("rb") as file:
+        stored = stage.client.upload(file)
+    content.unlink()
+    path = f"{stage.service_url}/packages/{APP_ID}/{version}-as-stored/{content.name}"
+    stage.client.post(
+        *("apps", APP_ID, "packages"),
+        body={"version": f"{version}-as-stored", "stored": stored["sha256"], "name": content.name},
+    )
+    stage.client.post(
+        *("apps", APP_ID, "packages"),
+        body={"version": version, "url": path, "size_bytes": 4000, "sha256": hashlib.sha256(b"y").hexdigest()},
+    )
+    stage.point_at(version)
+
+
+def _lapse(play: Play) -> None:
+    """The armed sidekick loses its lease, and etcd comes back."""
+    proxy = play.stage.proxies[play.armed]
+    proxy.cut("refuse")
+    until = time.monotonic() + TTL_S + 1.0
+    eventually(lambda: time.monotonic() > until, within_s=TTL_S + 5.0)
+    proxy.heal()
+
+
+_SOURING = _bad("souring")
+_RELOCK = "lock.retake/turn.read"
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "good": Scenario(release=_good),
+    "good-2": Scenario(release=_good),
+    "unhealthy": Scenario(goes_first=True, release=_bad("unhealthy")),
+    "unhealthy-2": Scenario(goes_first=True, release=_bad("unhealthy")),
+    "souring": Scenario(goes_first=True, release=_SOURING),
+    "started": Scenario(settles=False, release=_good),
+    "stray": Scenario(prepare=_leave_a_stray, settles=False, release=_good),
+    "fallen": Scenario(prepare=_end_apps, settles=False, release=_good, apps_die=True),
+    "bare": Scenario(release=_good, gate="probe.start/probe.ask", gated=_remove_a_static_key),
+    "bare-2": Scenario(release=_good, gate="probe.start/probe.ask", gated=_remove_a_static_key),
+    "bare-started": Scenario(prepare=_remove_a_static_key, settles=False, release=_good),
+    "restarted": Scenario(release=_good, first="balancer.drain/balancer.ask"),
+    "rebooted": Scenario(release=_good, first="balancer.drain/balancer.ask", between=_end_apps, apps_die=True),
+    "souring-restarted": Scenario(goes_first=True, release=_SOURING, first="balancer.restore/entry.write"),
+    "adopted": Scenario(release=_good, first="workload.start/workload.record", options=("--first-skip", "1")),
+    "robbed": Scenario(goes_first=True, release=_SOURING, gate=_RELOCK, gated=_rob, freed=True),
+    "robbed-late": Scenario(
+        goes_first=True, release=_bad("unhealthy"), gate="lock.condemn/turn.release", gated=_rob, freed=True
+    ),
+    "moved": Scenario(release=_good, gate="lock.acquire/turn.take", gated=_move_on),
+    "withdrawn": Scenario(release=_good, gate="lock.acquire/turn.take", gated=_pause, repair=_resume),
+    "wrong": Scenario(release=_wrong, repair=_good),
+    "commanded": Scenario(release=_pause_and_resume, repair=_resume),
+    "lapsed": Scenario(release=_lapse, repair=_good),
+    "rotating": Scenario(release=_good, options=("--rotate-bytes", "30000")),
+}

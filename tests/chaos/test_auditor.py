@@ -1,0 +1,114 @@
+"""The auditor can fail: made-up histories, one for each way in which a promise breaks."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from outrider.cluster.seam import Changed, Entry
+from tests.chaos.auditor import Rules, audit
+
+SCOPE = "/outrider/v1/turns/app.g"
+Story = list[tuple[int, str, str | None]]
+"""Revision, key, value or None for a removal."""
+
+
+def slot(number: int) -> str:
+    return f"{SCOPE}/slot/{number}"
+
+
+def queue(instance: str) -> str:
+    return f"{SCOPE}/queue/{instance}"
+
+
+def entry(instance: str) -> str:
+    return f"traefik/http/services/example/loadbalancer/servers/{instance}/url"
+
+
+def held_by(instance: str) -> str:
+    return msgspec.json.encode({"instance": instance}).decode()
+
+
+BEFORE = {entry(name): f"http://{name}:1".encode() for name in ("a", "b")}
+TAKE: Story = [(10, queue("a"), "{}"), (11, slot(0), held_by("a"))]
+GIVE: Story = [(90, slot(0), None), (90, queue("a"), None)]
+
+
+def judged(story: Story, **rules: object) -> list[str]:
+    changes = [
+        Changed(
+            key=key,
+            entry=None
+            if value is None
+            else Entry(key=key, value=value.encode(), create_revision=revision, mod_revision=revision),
+            revision=revision,
+        )
+        for revision, key, value in story
+    ]
+    given = {"slots": 1, "starts_first": True, "instances": ("a", "b"), **rules}
+    return audit(BEFORE, changes, Rules(**given))  # type: ignore[arg-type]
+
+
+def test_a_swap_as_it_should_be_has_no_breach() -> None:
+    assert [] == judged([*TAKE, (20, entry("a"), "http://a:2"), *GIVE])
+
+
+def test_a_stop_first_swap_may_be_out_under_its_turn() -> None:
+    story: Story = [*TAKE, (20, entry("a"), None), (30, entry("a"), "http://a:2"), *GIVE]
+
+    assert [] == judged(story, starts_first=False)
+
+
+BREACHES: dict[str, tuple[Story, str]] = {
+    "two turns": ([*TAKE, (12, slot(1), held_by("b")), (80, slot(1), None), *GIVE], "revision 12: P1: 2 turns"),
+    "moved without a turn": (
+        [(20, entry("a"), "http://a:2")],
+        "revision 20: P2: traffic of a was moved from http://a:1 to http://a:2 without a valid turn",
+    ),
+    "moved under another's turn": ([*TAKE, (20, entry("b"), "http://b:2"), *GIVE], "revision 20: P2: traffic of b"),
+    "moved under a dirty turn": (
+        [*TAKE, (15, queue("a"), None), (20, entry("a"), "http://a:2"), (90, slot(0), None)],
+        "revision 20: P2: traffic of a",
+    ),
+    "removed without a turn": ([(20, entry("a"), None), (21, entry("a"), "x")], "revision 20: P2: a was taken out"),
+    "start-first and out": (
+        [*TAKE, (20, entry("a"), None), (21, entry("a"), "x"), *GIVE],
+        "P3: a is out of the balancer",
+    ),
+    "poison without the end of a turn": (
+        [*TAKE, (20, "/outrider/v1/poison/app/2.0.0", "{}"), *GIVE],
+        "revision 20: P5: /outrider/v1/poison/app/2.0.0 was written without the end of a turn",
+    ),
+    "a turn left": ([*TAKE], "in the end: left of turns"),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_each_breach_is_found(name: str) -> None:
+    story, words = BREACHES[name]
+
+    found = judged(story)
+
+    assert any(words in line for line in found), found
+
+
+def test_a_turn_given_back_while_the_instance_is_out_is_found() -> None:
+    story: Story = [*TAKE, (20, entry("a"), None), *GIVE, (95, entry("a"), "x")]
+
+    found = judged(story, starts_first=False)
+
+    assert any("revision 90: P3: a is out of the balancer without a turn" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("rule", "story"),
+    [
+        ("freed", [*TAKE, *GIVE, (95, "/outrider/v1/poison/app/2.0.0", "{}")]),
+        ("apps_die", [(20, entry("a"), "http://a:2")]),
+    ],
+)
+def test_what_a_scenario_does_itself_is_excused_there_and_only_there(rule: str, story: Story) -> None:
+    excused: Callable[..., list[str]] = judged
+
+    assert [] == excused(story, **{rule: True})
+    assert judged(story)

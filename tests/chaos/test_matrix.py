@@ -1,0 +1,47 @@
+"""The matrix is whole: made from the list of edges and the chart, every row with a way to it."""
+
+import pytest
+
+from outrider.edges import CROSSES
+from tests.chaos import matrix
+from tests.chaos.matrix import FAULTS, UNREACHED, Row, cases, rows, sample, scenario_of, strategy_of, unlisted_edges
+from tests.chaos.scenarios import SCENARIOS
+
+
+def test_every_row_has_a_scenario_that_exists() -> None:
+    assert {scenario_of(row) for row in rows()} <= set(SCENARIOS)
+
+
+def test_every_edge_is_in_a_row() -> None:
+    assert set() == unlisted_edges()
+
+
+def test_an_effect_without_a_scenario_is_named() -> None:
+    with pytest.raises(LookupError, match=r"balancer\.paint/entry\.write: no scenario brings a sidekick there"):
+        scenario_of(Row(effect="balancer.paint", edge="entry.write"))
+
+
+def test_what_is_said_to_be_unreached_is_a_row_and_has_a_reason() -> None:
+    known = {f"{effect}/{edge}" for effect, edges in CROSSES.items() for edge in edges}
+
+    assert set(UNREACHED) <= known
+    assert all(UNREACHED.values())
+
+
+def test_no_scenario_is_named_for_nothing() -> None:
+    names = {row.name for row in rows()} | {row.effect for row in rows()}
+
+    assert set(matrix.SCENARIOS) <= names
+
+
+def test_there_are_ten_cases_to_a_row() -> None:
+    assert len(rows()) * 2 * len(FAULTS) == len({case.name for case in cases()})
+
+
+@pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
+def test_any_beginning_of_a_sample_has_each_fault(strategy: str) -> None:
+    chosen = list(sample(3, strategy))  # type: ignore[arg-type]
+
+    assert set(FAULTS) == {case.fault for case in chosen[: len(FAULTS)]}
+    assert {case.name for case in cases() if strategy_of(case.row) == strategy} == {case.name for case in chosen}
+    assert chosen != list(sample(4, strategy))  # type: ignore[arg-type]

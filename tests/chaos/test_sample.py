@@ -1,0 +1,60 @@
+"""A seeded sample of the kill matrix, a minute for each strategy, and a fault that is no single sidekick's."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from outrider.core.memory import Strategy
+from tests.chaos.__main__ import keep_results, run
+from tests.chaos.also import ALSO, run_also
+from tests.chaos.cases import Outcome
+from tests.chaos.matrix import FAULTS, sample
+from tests.chaos.stage import FAKETIME
+from tests.requirements import skip_or_fail
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
+SEED = int(os.environ.get("OUTRIDER_TEST_CHAOS_SEED", "1"))
+SECONDS = 45.0
+LEAST = len(FAULTS)
+"""Cases, whatever the machine's speed: one with each fault."""
+
+
+@pytest.fixture(autouse=True)
+def needs() -> None:
+    if not FAKETIME:
+        skip_or_fail("libfaketime isn't installed: apt-get install faketime")
+    if os.geteuid():
+        skip_or_fail("the kill matrix mounts small disks: it needs root")
+
+
+def described(outcome: Outcome) -> str:
+    return f"{outcome.case} (seed {outcome.seed}): " + "; ".join(outcome.problems)
+
+
+@pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
+def test_a_sample_of_the_kill_matrix_holds(strategy: Strategy) -> None:
+    until = time.monotonic() + SECONDS
+    outcomes: list[Outcome] = []
+    for outcome in run(sample(SEED, strategy), strategy, SEED):
+        outcomes.append(outcome)
+        if len(outcomes) >= LEAST and time.monotonic() > until:
+            break
+
+    assert [] == [described(one) for one in outcomes if one.problems]
+    assert LEAST <= len(outcomes)
+    assert sum(one.requests for one in outcomes) > 30 * len(outcomes), "the load was under way"
+
+
+@pytest.mark.parametrize("name", ALSO if os.environ.get("OUTRIDER_TEST_CHAOS") == "all" else ["leader-killed"])
+def test_a_fault_that_is_no_single_sidekicks_is_survived(name: str, tmp_path: Path) -> None:
+    try:
+        outcome = run_also(name, SEED, tmp_path)
+    finally:
+        shutil.rmtree(tmp_path, ignore_errors=True)
+
+    assert [] == outcome.problems
+    assert outcome.requests > 30
+    keep_results([outcome])
