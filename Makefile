@@ -9,7 +9,7 @@ stamp := .venv/stamp
 etcd := .cache/etcd/bin/etcd
 # a subset: make test tests="tests/core -k queue"
 tests ?= tests
-# tests side by side: more than cores, for the live ones mostly wait for leases and deadlines
+# tests side by side: more than cores, for the live ones mostly wait; those under load one after the other (conftest.py)
 workers ?= $(shell expr $$(nproc) + 2)
 
 help: ## show this list
@@ -27,7 +27,7 @@ demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 unde
 	$(bin)/outrider demo
 
 test: setup etcd docker ## run all tests (a part of them: make test tests="tests/core -k queue")
-	$(bin)/python -m pytest -n $(workers) --dist worksteal $(tests)
+	$(bin)/python -m pytest -n $(workers) --dist loadgroup $(tests)
 
 check: lint test ## everything that must hold before a commit: lint, types, imports, generated files, all tests
 

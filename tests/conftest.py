@@ -14,6 +14,22 @@ from outrider.cluster.seam import Cluster
 from tests.servers import EtcdServer
 from tests.waiting import eventually
 
+UNDER_LOAD = (
+    "tests/chaos/",
+    "tests/partitions/",
+    "tests/soak/",
+    "tests/live/test_demo.py",
+    "tests/live/test_traefik.py",
+)
+"""Whole fleets whose every request counts: one after the other on one worker, beside all other tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group those tests for pytest-xdist."""
+    for item in items:
+        if item.nodeid.startswith(UNDER_LOAD):
+            item.add_marker(pytest.mark.xdist_group("under load"))
+
 
 @pytest.fixture(scope="session")
 def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:

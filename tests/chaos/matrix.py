@@ -113,7 +113,7 @@ STOP_FIRST = frozenset({"good-2", "unhealthy-2", "bare-2"})
 """Scenarios that need a fleet with the strategy stop-first."""
 
 
-TOGETHER = frozenset({"good", "good-2", "started", "bare-started", "restarted", "rotating", "adopted"})
+TOGETHER = frozenset({"good", "good-2", "started", "restarted", "rotating", "adopted"})
 """Scenarios that end in a good release and nothing else: as many of their cases as there are instances meet in one."""
 
 
