@@ -24,6 +24,7 @@ UNDER_LOAD = (
 """Whole fleets whose every request counts: one after the other on one worker, beside all other tests."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group those tests for pytest-xdist."""
     for item in items:
