@@ -77,8 +77,15 @@ class _Tally:
 class Probe:
     """A running probe; made by ``Prober.start``."""
 
-    def __init__(self, url: str, kind: Kind, settings: ProbeSettings, deliver: Callable[[Verdict], None]) -> None:
-        self._url, self._kind, self._settings, self._deliver = url, kind, settings, deliver
+    def __init__(
+        self,
+        url: str,
+        kind: Kind,
+        settings: ProbeSettings,
+        deliver: Callable[[Verdict], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._url, self._kind, self._settings, self._deliver, self._clock = url, kind, settings, deliver, clock
         self._stopped = threading.Event()
         self._answers: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
         self._delivering = threading.RLock()
@@ -91,15 +98,15 @@ class Probe:
         self._answers.put(None)
 
     def _run(self) -> None:
-        started = time.monotonic()
+        started = self._clock()
         deadline = started + self._settings.deadline_s if self._kind == "prove" else None
         tally = _Tally()
         while not self._stopped.is_set():
-            asked = time.monotonic()
+            asked = self._clock()
             answer = self._ask(tally.total, deadline)
             if answer is not None:
                 tally.add(answer)
-            now = time.monotonic()
+            now = self._clock()
             verdict = self._verdict(tally, now - started)
             if verdict is not None:
                 self._end(verdict)
@@ -128,7 +135,7 @@ class Probe:
         would hold up deadline and ``stop``. Such a thread ends with the server's connection.
         """
         limit = self._settings.timeout_s
-        patience = limit if deadline is None else min(limit, max(0.0, deadline - time.monotonic()))
+        patience = limit if deadline is None else min(limit, max(0.0, deadline - self._clock()))
         if patience <= 0:
             return None
         request = carried(lambda: self._request(number))
@@ -159,8 +166,9 @@ class Probe:
 class Prober:
     """Starts probes with the settings of ``[probe]``."""
 
-    def __init__(self, settings: ProbeSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ProbeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` gives seconds that never go back; one that leaves standstills out (``AwakeClock``) is fairer."""
+        self._settings, self._clock = settings, clock
 
     def start(self, url: str, *, kind: Kind, deliver: Callable[[Verdict], None]) -> Probe:
         """Probe ``url`` + ``probe.path`` every interval until a verdict or ``stop``.
@@ -171,7 +179,7 @@ class Prober:
                 delivers ``Failed`` after ``failures`` bad answers in a row and is else silent.
             deliver: Called at most once, from the probe's thread; it should only pass the verdict on.
         """
-        return Probe(url, kind, self._settings, deliver)
+        return Probe(url, kind, self._settings, deliver, self._clock)
 
 
 def ask(url: str, timeout_s: float) -> str:

@@ -285,7 +285,7 @@ class Fleet:
         """SIGSTOP the sidekick, and SIGCONT later."""
         life = member.life
         if member.up and not life.frozen:
-            life.frozen = True
+            life.freeze()
             self.at(for_s, life.thaw)
 
     def cut_off(self, member: Member, how: Cut, for_s: float) -> None:
@@ -341,8 +341,7 @@ class Fleet:
     # --- the world --------------------------------------------------------------------------------------------------
 
     def _restart(self, member: Member) -> None:
-        with _quiet():
-            member.begin(member.read_back(), member.settings())
+        member.begin(member.read_back(), member.settings())
 
     def _end_lease(self, lease: int) -> None:
         self.store.end_lease(lease)

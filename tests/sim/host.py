@@ -159,6 +159,12 @@ class SimRuntime:
     def __init__(self, host: Host, spend: Callable[[float], None], at: At) -> None:
         self._host, self._spend, self._at = host, spend, at
         self.dies_at_start = False
+        self._lookouts: list[Lookout] = []
+
+    def close(self) -> None:
+        """The process has ended: it looks out for nothing any more."""
+        for lookout in self._lookouts:
+            lookout.close()
 
     def start(self, spec: WorkloadSpec) -> Workload:
         if self.dies_at_start:
@@ -197,6 +203,7 @@ class SimRuntime:
         if workload_id in self._host.ids:
             kept = [one for one in self._host.lookouts.get(workload_id, []) if not one.closed]
             self._host.lookouts[workload_id] = [*kept, lookout]
+            self._lookouts = [*(one for one in self._lookouts if not one.closed), lookout]
         else:
             lookout.deliver(Exited(workload_id=workload_id, status="gone"))
         return lookout
@@ -248,10 +255,13 @@ class SimPayloads:
 class SimProbe:
     """One probe of one address; implements what ``ProbeWork`` needs of ``Probe``."""
 
-    def __init__(self, host: Host, url: str, kind: Kind, deliver: Callable[[Verdict], None], at: At) -> None:
+    def __init__(
+        self, host: Host, url: str, kind: Kind, deliver: Callable[[Verdict], None], at: At, clock: Callable[[], float]
+    ) -> None:
         self._host, self._url, self._kind, self._deliver, self._at = host, url, kind, deliver, at
+        self._clock = clock
         self._good = self._bad = 0
-        self._since_s = host.agenda.now_s
+        self._since_s = clock()
         self._stopped = False
         self._at(INTERVAL_S / 2, self._ask)
         if kind == "watch" and host.bad.get(host.workloads.get(url, "")) == "dies":
@@ -274,7 +284,7 @@ class SimProbe:
         elif self._good >= ANSWERS:
             verdict = Passed(took_s=1.0)
         else:
-            verdict = Failed(reason="503") if self._host.agenda.now_s - self._since_s >= DEADLINE_S else None
+            verdict = Failed(reason="503") if self._clock() - self._since_s >= DEADLINE_S else None
         if verdict is None:
             self._at(INTERVAL_S, self._ask)
         else:
@@ -285,8 +295,8 @@ class SimProbe:
 class SimProber:
     """Starts probes; implements what ``ProbeWork`` needs of ``Prober``."""
 
-    def __init__(self, host: Host, at: At) -> None:
-        self._host, self._at = host, at
+    def __init__(self, host: Host, at: At, clock: Callable[[], float]) -> None:
+        self._host, self._at, self._clock = host, at, clock
 
     def start(self, url: str, *, kind: Kind, deliver: Callable[[Verdict], None]) -> SimProbe:
-        return SimProbe(self._host, url, kind, deliver, self._at)
+        return SimProbe(self._host, url, kind, deliver, self._at, self._clock)

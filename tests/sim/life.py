@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from outrider.awake import LATE_S, TICK_S
 from outrider.balancers.drain import Drain
 from outrider.balancers.registration import Registration
 from outrider.balancers.traefik import Traefik
@@ -53,6 +54,7 @@ class Life:
     def __init__(self, fleet: "Fleet", member: "Member", memory: Memory, journal: Journal) -> None:
         self.fleet, self.member = fleet, member
         self.dead = self.frozen = False
+        self._frozen_at_s = self._stood_s = 0.0
         self._held: list[Callable[[], None]] = []
         self._heard_s: dict[str, float] = {}
         self.client = SimClient(fleet.store, member.name, fleet.weather, fleet.random, self.at, self.noticed)
@@ -86,7 +88,7 @@ class Life:
                 registration, cast(Drain, SimDrain(self)), KEYS, instance=member.name, inflight_path="", post=self.post
             ),
             "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.post),
-            "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at)), self.post),
+            "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at, self.awake_s)), self.post),
         }
         self.workers: dict[str, SimWorker] = {name: SimWorker(self, noun) for name, noun in nouns.items()}
         self._reports = ReportWork(self._queued, self.post)
@@ -115,9 +117,19 @@ class Life:
         elif not self.dead:
             action()
 
+    def awake_s(self) -> float:
+        """As ``AwakeClock`` shows it."""
+        return self.fleet.now_s - self._stood_s
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.frozen, self._frozen_at_s = True, self.fleet.now_s
+
     def thaw(self) -> None:
         """SIGCONT: everything goes on at once, in the order in which it was due."""
         self.frozen = False
+        stood_s = self.fleet.now_s - self._frozen_at_s
+        self._stood_s += stood_s - TICK_S if stood_s > LATE_S else 0.0
         held, self._held = self._held, []
         delay_s = 0.0
         for action in held:
@@ -130,6 +142,7 @@ class Life:
         self._held.clear()
         for worker in self.workers.values():
             worker.outlive()
+        self.runtime.close()
         self.client.stream.close()
         self.fleet.store.forget(self.client.stream)
 

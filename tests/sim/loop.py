@@ -100,7 +100,7 @@ class SimLoop(Sidekick):
             show=lambda presence: None,
             consumed=life.announcements.consumed,
             notifier=Notifier(),
-            clock=lambda: life.fleet.agenda.now_s,
+            clock=life.awake_s,
             hierarchy=HIERARCHY,
         )
         self._inbox = cast(Any, Inbox())
@@ -126,7 +126,7 @@ class SimLoop(Sidekick):
                     return
         except Asleep as asleep:
             if self._timers:
-                self._waking = self._life.at(asleep.for_s, self.work)
+                self._waking = self._life.at(asleep.for_s + 1e-6, self.work)  # never no time at all, by rounding
 
     def _settle(self, event: AnyEvent | None, step: Step) -> bool:
         goes_on = super()._settle(event, step)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from loguru import logger
 
+from outrider.awake import AwakeClock
 from outrider.balancers import Balancer
 from outrider.balancers.drain import Drain
 from outrider.balancers.none import NoBalancer
@@ -131,6 +132,7 @@ class Assembly:
         self._journal = Journal(instance.state_dir)
         keys = Keys(settings.etcd.prefix)
         self._cluster = cluster or connect(etcd_address(settings.etcd))
+        clock = AwakeClock().start()
         notifier = Notifier.from_environment(os.environ)
         upstream = Upstream(
             urls=settings.service.urls,
@@ -176,7 +178,7 @@ class Assembly:
                 post=self._post,
             ),
             "release": ReleaseWork(upstream, payloads, self._post),
-            "probe": ProbeWork(Prober(settings.probe), self._post),
+            "probe": ProbeWork(Prober(settings.probe, clock=clock), self._post),
         }
         self._workers = {name: Worker(name, noun, self._post, self._crash) for name, noun in nouns.items()}
         self._announcements = Announcements(
@@ -193,6 +195,7 @@ class Assembly:
             show=self._presence.show,
             consumed=self._announcements.consumed,
             notifier=notifier,
+            clock=clock,
         )
         self._settings, self._notifier = settings, notifier
 

@@ -66,6 +66,7 @@ class Sidekick:
             nouns: First part of an effect's name -> who performs it.
             show: Makes the live state visible to the fleet.
             consumed: Called when an operator's command is in the journal.
+            clock: Seconds that never go back, for the chart's timers.
             hierarchy: As ``Machine`` takes it.
         """
         self._journal, self._nouns = journal, nouns
