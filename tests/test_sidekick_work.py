@@ -134,5 +134,26 @@ def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: Fak
     assert 1 == pauses(events)
 
 
+def test_a_command_that_was_taken_is_removed_once_etcd_answers_again(etcd: FakeEtcd, client: FakeCluster) -> None:
+    events: list[AnyEvent] = []
+    taking = etcd.client("sidekick")
+    heard = Announcements(taking, KEYS, app="app", group="g", instance="a", post=events.append)
+    heard.start(command_revision=0, default_slots=1)
+    key = KEYS.command("app", "a")
+    client.txn((), (Put(key=key, value=encode(Command(verb="pause", by="test", at=NOON))),))
+    eventually(lambda: pauses(events) == 1, within_s=5)
+    told = next(event for event in events if isinstance(event, OperatorPaused))
+    calls = len(taking.calls)
+
+    taking.cut_off()
+    heard.consumed(told)
+    eventually(lambda: len(taking.calls) > calls, within_s=5)
+    taking.mend()
+
+    eventually(lambda: client.get(key) is None, within_s=10)
+    heard.close()
+    taking.close()
+
+
 def pauses(events: list[AnyEvent]) -> int:
     return sum(isinstance(event, OperatorPaused) for event in events)

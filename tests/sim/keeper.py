@@ -1,13 +1,13 @@
 """A lease kept in simulated time, by the rules of ``LeaseKeeper``, and watches without threads."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from outrider.cluster.keys import Keys
 from outrider.cluster.lease import FIRST_RETRY_S, LAST_RETRY_S
 from outrider.cluster.seam import Cluster, Entry
 from outrider.core.errors import DriverError, Refused
-from outrider.core.events import Commanded
 from outrider.sidekick.announcements import RETRY_MAX_S, RETRY_MIN_S, Announcements, Subject
 from outrider.sidekick.worker import Post
 from tests.sim.agenda import Agenda
@@ -146,6 +146,9 @@ class SimAnnouncements(Announcements):
                 SimSubject(self._cluster, prefix, tell, exact=exact, at=self._at, random=self._random)
             )
 
-    def consumed(self, event: Commanded) -> None:
-        self._taken = max(self._taken, event.revision)
-        self._at(self._random.uniform(0.001, 0.1), lambda: self._remove_command(event.revision))
+    def _remove_soon(self, revision: int) -> None:
+        self._at(self._random.uniform(0.001, 0.1), partial(self._remove_by_and_by, revision))
+
+    def _remove_by_and_by(self, revision: int) -> None:
+        if not self._remove_command(revision):
+            self._at(self._random.uniform(RETRY_MIN_S, RETRY_MAX_S), partial(self._remove_by_and_by, revision))

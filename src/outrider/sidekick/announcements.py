@@ -91,6 +91,7 @@ class Announcements:
         self._target, self._poisons = keys.target(app, group), keys.poisons(app)
         self._summons, self._command = keys.summons(app, instance), keys.command(app, instance)
         self._taken = self._told = 0
+        self._closed = threading.Event()
         self._subjects: list[Subject] = []
 
     def start(self, *, command_revision: int, default_slots: int) -> None:
@@ -105,13 +106,14 @@ class Announcements:
             self._subjects.append(Subject(self._cluster, prefix, tell, exact=exact))
 
     def close(self) -> None:
+        self._closed.set()
         for subject in self._subjects:
             subject.close()
 
     def consumed(self, event: Commanded) -> None:
         """The command is in the journal: remove it from etcd."""
         self._taken = max(self._taken, event.revision)
-        threading.Thread(target=self._remove_command, args=(event.revision,), daemon=True).start()
+        self._remove_soon(event.revision)
 
     def _tell_target(self, entries: dict[str, Entry], revision: int) -> None:
         entry = entries.get(self._target)
@@ -149,7 +151,7 @@ class Announcements:
         if entry is None or command is None:
             return
         if entry.mod_revision <= self._taken:
-            self._remove_command(entry.mod_revision)
+            self._remove_soon(entry.mod_revision)
             return
         if entry.mod_revision == self._told:  # listed once more after a broken stream, and not in the journal yet
             return
@@ -165,12 +167,23 @@ class Announcements:
             case "rollback":
                 self._post(OperatorRolledBack(at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex))
 
-    def _remove_command(self, revision: int) -> None:
+    def _remove_soon(self, revision: int) -> None:
+        threading.Thread(target=self._remove_until_gone, args=(revision,), name="command", daemon=True).start()
+
+    def _remove_until_gone(self, revision: int) -> None:
+        delay_s = RETRY_MIN_S
+        while not self._remove_command(revision) and not self._closed.wait(delay_s):
+            delay_s = min(RETRY_MAX_S, delay_s * 2)
+
+    def _remove_command(self, revision: int) -> bool:
+        """Whether etcd has answered; what isn't removed now is remembered as taken, and removed after a restart."""
         try:
             with crossing("command.remove"):
                 self._cluster.txn((ModifiedAt(key=self._command, revision=revision),), (DeleteKey(key=self._command),))
-        except DriverError as error:  # it is remembered as taken, and removed after the next restart at the latest
+        except DriverError as error:
             logger.bind(error_kind=error.kind, cause=str(error)).warning("command not removed")
+            return False
+        return True
 
     @staticmethod
     def _read(kind: type[D], entry: Entry) -> D | None:
