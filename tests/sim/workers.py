@@ -34,6 +34,11 @@ class SimWorker:
         self._queue.append((effect, request))
         self._begin()
 
+    @property
+    def waiting(self) -> int:
+        """How many effects wait to be performed."""
+        return len(self._queue)
+
     def cut(self) -> None:
         """What is done now ends at once."""
         if self.current is not None:
