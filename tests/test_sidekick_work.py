@@ -9,7 +9,7 @@ import pytest
 from outrider.balancers.drain import Drain
 from outrider.balancers.registration import Registration
 from outrider.balancers.traefik import Traefik
-from outrider.cluster.documents import Command, encode
+from outrider.cluster.documents import Command, Poison, encode
 from outrider.cluster.keys import Keys
 from outrider.cluster.lease import LeaseKeeper
 from outrider.cluster.lock import TurnLock
@@ -17,8 +17,8 @@ from outrider.cluster.seam import Put
 from outrider.cluster.turns import read_scope
 from outrider.config import DrainSettings, TraefikSettings
 from outrider.core.effects import AcquireLock, DrainBalancer, Effect, ReleaseLock, UndrainBalancer
-from outrider.core.events import AnyEvent, BalancerDrained, LockReleased, OperatorPaused
-from outrider.sidekick.announcements import Announcements
+from outrider.core.events import AnyEvent, BalancerDrained, LockReleased, OperatorPaused, PoisonChanged
+from outrider.sidekick.announcements import KEPT_POISONS, Announcements
 from outrider.sidekick.balancer_work import BalancerWork
 from outrider.sidekick.lock_work import LockWork
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
@@ -153,6 +153,23 @@ def test_a_command_that_was_taken_is_removed_once_etcd_answers_again(etcd: FakeE
     eventually(lambda: client.get(key) is None, within_s=10)
     heard.close()
     taking.close()
+
+
+def test_only_the_newest_marks_are_told(etcd: FakeEtcd, client: FakeCluster) -> None:
+    """Every record of the journal has them, and a fleet has more of them every year."""
+    for number in range(KEPT_POISONS + 5):
+        poison = Poison(version=f"1.0.{number}", sha256="", instance="b", why="503", at=NOON)
+        client.txn((), (Put(key=KEYS.poison("app", poison.version), value=encode(poison)),))
+    events: list[AnyEvent] = []
+    listening = etcd.client("sidekick")
+    heard = Announcements(listening, KEYS, app="app", group="g", instance="a", post=events.append)
+
+    heard.start(command_revision=0, default_slots=1)
+
+    told = eventually(lambda: [event for event in events if isinstance(event, PoisonChanged)], within_s=5)[0]
+    heard.close()
+    listening.close()
+    assert {f"1.0.{number}" for number in range(5, KEPT_POISONS + 5)} == set(told.versions)
 
 
 def pauses(events: list[AnyEvent]) -> int:

@@ -56,13 +56,14 @@ class Figures:
 class LongRun:
     """A fleet and its fate, from one seed."""
 
-    def __init__(self, seed: int, *, tell: Callable[[str], None] = lambda line: None) -> None:
-        self.seed, self._tell = seed, tell
+    def __init__(self, seed: int, *, instances: int = 0, tell: Callable[[str], None] = lambda line: None) -> None:
+        """``instances`` 0: the seed says how many, from 3 to 12."""
+        self.seed, self._instances, self._tell = seed, instances, tell
         self.random = Random(f"fate {seed}")
         strategy: Strategy = "stop-first" if seed % 2 else "start-first"
         self.fleet = Fleet(
             seed,
-            instances=self.random.randint(3, 12),
+            instances=instances or self.random.randint(3, 12),
             slots=self.random.randint(1, 3),
             strategy=strategy,
         )
@@ -112,7 +113,8 @@ class LongRun:
         return figures
 
     def _again(self, number: int) -> str:
-        return f"python -m tests.sim.long_run --seed {self.seed} --rollouts {number}"
+        instances = f" --instances {self._instances}" if self._instances else ""
+        return f"python -m tests.sim.long_run --seed {self.seed} --rollouts {number}{instances}"
 
     def _time(self, least_s: float, most_s: float) -> float:
         return self.random.uniform(least_s, most_s)
@@ -277,13 +279,14 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
     options.add_argument("--fleets", type=int, default=1, help="how many seeds from there (default: 1)")
     options.add_argument("--rollouts", type=int, default=1000, help="of each fleet (default: 1000)")
+    options.add_argument("--instances", type=int, default=0, help="in each fleet (default: as the seed says, 3 to 12)")
     options.add_argument("--minutes", type=float, help="begin no other fleet after so many minutes")
     chosen = options.parse_args()
     started, failed = time.monotonic(), 0
     for seed in range(chosen.seed, chosen.seed + chosen.fleets):
         if chosen.minutes is not None and time.monotonic() - started > chosen.minutes * 60:
             break
-        run = LongRun(seed)
+        run = LongRun(seed, instances=chosen.instances)
         begun = time.process_time()
         try:
             figures = run.run(chosen.rollouts)
@@ -294,7 +297,7 @@ def main() -> int:
             sys.stdout.write(
                 f"seed {seed}: {len(run.fleet.members)} instances, {run.fleet.strategy}: {chosen.rollouts} roll-outs,"
                 f" {figures.steps} steps, {figures.simulated_s / 3600:.1f} h in {time.process_time() - begun:.1f} s;"
-                f" record {figures.journal_bytes[0]}..{max(figures.journal_bytes)} bytes\n"
+                f" record {figures.journal_bytes[0]}..{max(figures.journal_bytes)} bytes, objects {figures.objects}\n"
             )
         sys.stdout.flush()
     return 1 if failed else 0

@@ -29,6 +29,9 @@ from outrider.edges import crossing
 from outrider.sidekick.worker import Post, now
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+KEPT_POISONS = 20
+"""The newest marks are told; all of them would be in every record of the journal, and they become more for years. An older
+one still holds: the update service offers no such release, and etcd grants no turn for it."""
 
 
 class Subject:
@@ -132,7 +135,8 @@ class Announcements:
 
     def _tell_poisons(self, entries: dict[str, Entry], revision: int) -> None:
         versions = {}
-        for key, entry in entries.items():
+        newest = sorted(entries.items(), key=lambda item: item[1].mod_revision)[-KEPT_POISONS:]
+        for key, entry in newest:
             poison = self._read(Poison, entry)
             versions[key.removeprefix(self._poisons)] = (
                 f"{poison.instance}: {poison.why}" if poison else "no reason kept"
