@@ -96,7 +96,13 @@ class SimDrain:
         self._life = life
 
     def wait(
-        self, present: frozenset[str], absent: frozenset[str], *, inflight_url: str | None, stop: threading.Event
+        self,
+        present: frozenset[str],
+        absent: frozenset[str],
+        *,
+        inflight_url: str | None,
+        stop: threading.Event,
+        undoing: bool = False,
     ) -> DrainVerdict:
         fleet = self._life.fleet
         if stop.is_set():

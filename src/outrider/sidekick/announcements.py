@@ -30,8 +30,8 @@ from outrider.sidekick.worker import Post, now
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
 KEPT_POISONS = 20
-"""The newest marks are told; all of them would be in every record of the journal, and they become more for years. An older
-one still holds: the update service offers no such release, and etcd grants no turn for it."""
+"""The newest marks are told; all of them would be in every record of the journal, and they become more for years. An
+older one still holds: the update service offers no such release, and etcd grants no turn for it."""
 
 
 class Subject:
