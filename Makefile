@@ -27,7 +27,7 @@ demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 unde
 	$(bin)/outrider demo
 
 test: setup etcd docker ## run all tests (a part of them: make test tests="tests/core -k queue")
-	$(bin)/python -m pytest -n $(workers) --dist loadgroup $(tests)
+	$(bin)/python -m pytest -n $(workers) --dist loadscope $(tests)
 
 check: lint test ## everything that must hold before a commit: lint, types, imports, generated files, all tests
 
