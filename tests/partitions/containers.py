@@ -91,7 +91,11 @@ class Network:
             | dict(env or {}),
             labels={LABEL: self.run},
             host_config=api.create_host_config(
-                binds=binds, tmpfs={"/tmp": "", "/run": ""}, cap_add=list(capabilities), **_unconfined(capabilities)
+                binds=binds,
+                tmpfs={"/tmp": "", "/run": ""},
+                cap_add=list(capabilities),
+                cgroup_parent=os.environ.get("OUTRIDER_TEST_CGROUP"),
+                **_unconfined(capabilities),
             ),
             networking_config=api.create_networking_config(
                 {self.name: api.create_endpoint_config(ipv4_address=self.address(number))}

@@ -19,6 +19,7 @@ from outrider.statechart import load_sidekick_chart
 from outrider.story import read_lines, replay
 from tests.partitions.cuts import Thing, cut
 from tests.partitions.fleet import SETTINGS, App, Fleet
+from tests.partitions.places import Place
 from tests.partitions.table import Expected, expected, verdict
 from tests.partitions.watching import History
 from tests.waiting import eventually
@@ -129,7 +130,7 @@ class Director:
             for app in each.apps:
                 place = app.place
                 first = {"restarted": "swapping.retiring", "rolled back": "swapping.probing"}
-                fleet.hold(app.other, "swapping.starting" if place.way in ("second", "called off") else "checking")
+                fleet.hold(app.other, _with_turn(place) if place.way in ("second", "called off") else "checking")
                 if place.way in ("second", "called off"):
                     fleet.hold(app.cut, "checking")
                 elif place.way != "announced":
@@ -153,7 +154,7 @@ class Director:
                 pass
             case "second" | "called off":
                 fleet.await_held(app.cut, "checking")
-                fleet.await_held(app.other, "swapping.starting")
+                fleet.await_held(app.other, _with_turn(place))
                 fleet.hold(app.cut, "swapping.queueing")
                 fleet.await_held(app.cut, "swapping.queueing")
                 if place.way == "called off":
@@ -331,6 +332,11 @@ class Director:
             self._fleet.pause(app, False)
         resumed = [name for app in paused for name, _ in app.instances]
         eventually(lambda: all(self._fleet.at_rest(name, version) for name in resumed), HEAL_S, every_s=0.2)
+
+
+def _with_turn(place: Place) -> str:
+    """The first state with a turn."""
+    return "swapping.starting" if place.strategy == "start-first" else "swapping.leaving"
 
 
 def _differences(cell: Expected, seen: Seen) -> list[str]:
