@@ -88,7 +88,8 @@ def _observer(chosen: argparse.Namespace) -> Callable[[Crossing], None]:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # at this very thread: sent to the process, another one may take it, and this one would go on meanwhile
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             case "clock":
                 _step_clock(chosen.signals)
             case _:
