@@ -26,7 +26,7 @@ SECTIONS: Mapping[str, type[Any]] = get_type_hints(Settings)
 _NOT_SETTINGS = re.compile(
     # The command line's own variables (click's auto_envvar_prefix) where a command is named like a section, and what
     # the process runtime tells the app that it starts.
-    r"OUTRIDER_(INSTANCE_DIR|INSTANCE_(DELETE|LIST|PAUSE|RESUME|RETRY|ROLLBACK|SHOW)_.*|LOCK_(SHOW|RELEASE)_.*)"
+    r"OUTRIDER_(INSTANCE_DIR|INSTANCE_(BENCH|DELETE|FAKE|HISTORY|LIST|PAUSE|RESUME|RETRY|ROLLBACK|SHOW)_.*|LOCK_(SHOW|RELEASE)_.*)"
 )
 _RESERVED = frozenset({"PORT", "HOST"})
 
