@@ -1,7 +1,7 @@
 """``/metrics`` for Prometheus: what etcd says of every group at the time of the scrape, and this process's requests.
 
-Gauges are read from etcd when they are asked for (at most every few seconds), so every process says the same. Counters
-and latencies are the process's own: sum them over processes.
+Gauges are read from etcd when they are asked for (at most every few seconds), so every process says the same.
+Latencies are the process's own: sum them over processes.
 """
 
 import threading
@@ -10,7 +10,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,12 +42,6 @@ class Metrics:
             ("method", "route", "status"),
             registry=self.registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
-        )
-        self.checks = Counter(
-            "outrider_update_checks",
-            "Update checks that this process answered, by outcome: granted, or the reason's kind.",
-            ("app", "group", "outcome"),
-            registry=self.registry,
         )
         self.registry.register(_FleetCollector(place, clock))
 
