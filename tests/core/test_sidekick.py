@@ -328,6 +328,20 @@ def test_stop_first_leaves_before_it_replaces_and_comes_back_without_a_fence() -
     assert "swapping.soaking" == sidekick.answer("balancer.join", ev.BalancerJoined).target
 
 
+def test_a_candidate_that_dies_while_stop_first_brings_it_in_is_taken_out_again() -> None:
+    sidekick = Sidekick("stop-first").queue()
+    sidekick.answer("lock.acquire", ev.LockAcquired, turn=TURN)
+    sidekick.answer("balancer.leave", ev.BalancerLeft)
+    sidekick.answer("balancer.drain", ev.BalancerDrained, how="asked")
+    candidate = sidekick.candidate_id()
+    sidekick.answer("workload.replace", ev.WorkloadStarted, workload_id=candidate, url="http://one")
+    assert "swapping.joining" == sidekick.answer("probe.start", ev.ProbePassed, url="http://one").target
+
+    step = sidekick.tell(ev.WorkloadExited, workload_id=candidate, status=1)
+
+    assert "rollback.relocking" == step.target
+
+
 def test_losing_the_lease_while_stop_first_drains_brings_the_instance_back() -> None:
     sidekick = Sidekick("stop-first").queue()
     sidekick.answer("lock.acquire", ev.LockAcquired, turn=TURN)

@@ -172,3 +172,33 @@ def test_a_release_that_could_not_be_asked_is_rolled_back_and_tried_again_but_no
     assert "reporting" == sidekick.answer("lock.release", ev.LockReleased).target
     assert "idle.cooling" == sidekick.answer("report.result", ev.ReportQueued).target
     assert {} == sidekick.memory.poisoned
+
+
+def test_a_release_without_a_verdict_keeps_its_turn_while_the_runtime_may_start_it_yet() -> None:
+    """
+    1. the runtime hangs: neither the start is answered, nor the removal that waits behind it
+    2. were the turn given back now, the next instance would take it, and the start could still happen here
+    """
+    sidekick = Sidekick().start()
+    assert "rollback.removing" == sidekick.expire("start.expired").target
+
+    step = sidekick.expire("remove.expired")
+
+    assert ("rollback.removing", ["sidekick.alarm", "workload.remove"]) == (step.target, effects(step))
+    assert "rollback.releasing" == sidekick.answer("workload.remove", ev.WorkloadRemoved).target
+
+
+def test_a_runtime_that_answers_and_can_not_remove_the_candidate_does_not_hold_up_the_fleet() -> None:
+    sidekick = Sidekick().start()
+    sidekick.expire("start.expired")
+
+    step = sidekick.answer("workload.remove", ev.WorkloadFailed, blame="world", cause="device busy")
+
+    assert "rollback.releasing" == step.target
+
+
+def test_a_release_that_is_known_to_be_bad_is_condemned_even_if_it_can_not_be_removed() -> None:
+    sidekick = Sidekick().probe()
+    sidekick.answer("probe.start", ev.ProbeFailed, cause="503")
+
+    assert "rollback.condemning" == sidekick.expire("remove.expired").target
