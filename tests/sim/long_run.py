@@ -32,8 +32,6 @@ PATIENCE_S = 3600.0
 APPOINTMENTS = 16
 """The most that one resting sidekick has: its keeper's next call and look, its timers, the watches' deliveries."""
 WATCHES = 4
-WARM_UP = 100
-"""Roll-outs until versions and counters have got their usual length and the poison list its limit."""
 
 
 @dataclass(slots=True)

@@ -83,11 +83,26 @@ class LoadFigures:
 class Load:
     """The load in a process of its own. The process ends with ``stop``, and by itself when ours ends."""
 
-    def __init__(self, url: str, host_header: str, rate_per_s: float, *, timeout_s: float = TIMEOUT_S) -> None:
-        """``url`` is ``http://HOST:PORT/PATH``; ``host_header`` is what the balancer routes by."""
+    def __init__(
+        self,
+        url: str,
+        host_header: str,
+        rate_per_s: float,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        kept_failures: int = KEPT_FAILURES,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            url: ``http://HOST:PORT/PATH``.
+            host_header: What the balancer routes by.
+            kept_failures: How many of the first failures ``LoadFigures.examples`` holds.
+        """
         self._command = [
             *(sys.executable, "-m", "outrider.demo.load", url, "--host", host_header),
             *("--rate", str(rate_per_s), "--timeout", str(timeout_s), "--json"),
+            *("--kept-failures", str(kept_failures)),
         ]
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[str] | None = None
@@ -167,12 +182,12 @@ class Load:
 class _Run:
     """One run of the load, inside its process."""
 
-    def __init__(self, url: str, host_header: str, rate_per_s: float, timeout_s: float) -> None:
+    def __init__(self, url: str, host_header: str, rate_per_s: float, timeout_s: float, kept_failures: int) -> None:
         parts = urlsplit(url)
         self._path = parts.path or "/"
         self._headers = {"Host": host_header, "User-Agent": "outrider-demo-load"}
         self._requester = Requester(parts.hostname or "", parts.port or 80, timeout_s=timeout_s)
-        self._rate_per_s = rate_per_s
+        self._rate_per_s, self._kept_failures = rate_per_s, kept_failures
         self._began = time.monotonic()
         self._open: set[asyncio.Task[None]] = set()
         self._took_ms: Counter[int] = Counter()
@@ -231,7 +246,7 @@ class _Run:
                 raise Failed(f"status {reply.status}", reply.body[:200].decode(errors="replace").strip())
         except Failed as failed:
             self._failures[failed.kind] += 1
-            if len(self._examples) < KEPT_FAILURES:
+            if len(self._examples) < self._kept_failures:
                 took_s = round(time.monotonic() - started, 3)
                 self._examples.append(
                     Failure(started_at=started_at, took_s=took_s, method=method, kind=failed.kind, text=str(failed))
@@ -257,7 +272,8 @@ def _percentile(counted: Counter[int], share: float) -> int:
 
 
 async def _main(options: argparse.Namespace) -> LoadFigures:
-    run = _Run(options.url, options.host or urlsplit(options.url).netloc, options.rate, options.timeout)
+    host = options.host or urlsplit(options.url).netloc
+    run = _Run(options.url, host, options.rate, options.timeout, options.kept_failures)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     if options.seconds is not None:
@@ -295,6 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--timeout", type=float, default=TIMEOUT_S, help="limit of one request in seconds (default: 10)"
     )
     parser.add_argument("--seconds", type=float, help="how long (default: until the input is closed, Ctrl-D)")
+    parser.add_argument("--kept-failures", type=int, default=KEPT_FAILURES, help="how many to keep (default: 20)")
     parser.add_argument("--json", action="store_true", help="print figures as a line of JSON, four times a second")
     options = parser.parse_args(arguments)
     if urlsplit(options.url).scheme != "http" or options.rate <= 0 or options.timeout <= 0:

@@ -1,0 +1,288 @@
+"""Roll-outs in real time under load, one after the other, with faults at random: what must hold after each, and always.
+
+It fails on: a breach of P1 or P3 at any etcd revision, a bad release on more instances than there are turns, somebody
+not home in time, a key or file left behind, a request that failed without a fault that explains it, a step that the
+chart doesn't have, and a process that grows.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from outrider.core.errors import OutriderError
+from outrider.demo.load import Failure, Load, LoadFigures
+from outrider.demo.stage import APP_ID, GROUP, HOST
+from outrider.statechart import load_sidekick_chart
+from outrider.story import lines_of, replay
+from tests.soak.faults import Excuse, Faults
+from tests.soak.gauges import LIMITS, Life, on_disk
+from tests.soak.stage import Kind, SoakStage
+
+INSTANCES = ("web-a", "web-b", "web-c", "web-d", "web-e")
+SPARED = ("web-a", "web-b")
+"""Never killed, so that their sidekicks live long enough to tell whether they grow. Stopped and cut off they are."""
+SLOTS = 2
+RATE_PER_S = 40.0
+FAULTS_S = 10.0
+HOME_S = 300.0
+"""From the last fault's end to everybody's rest: several deadlines of the chart, on a machine that has other work."""
+LOOK_S = 0.1
+SAMPLE_S = 1.0
+KINDS: tuple[Kind, ...] = ("good", "good", "good", "unhealthy", "souring", "refused")
+KEPT_FAILURES = 2000
+NO_SERVICE_KILLS = 0.4
+"""The last part of the run in which the service is left alive, to see whether it grows."""
+
+
+class SoakFailed(Exception):
+    """Something that must hold doesn't; the text says what."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a soak did."""
+
+    rollouts: int = 0
+    breaches: list[str] = field(default_factory=list)
+    figures: LoadFigures = field(default_factory=LoadFigures)
+    excused: int = 0
+
+
+class Soak:
+    """One soak on one stage."""
+
+    def __init__(self, folder: Path, seed: int, minutes: float, tell: Callable[[str], None]) -> None:
+        self._random, self._tell = Random(f"soak {seed}"), tell
+        self._seconds = minutes * 60.0
+        self.stage = SoakStage(folder, INSTANCES)
+        self._faults = Faults(self.stage, self._random, SPARED)
+        self._lives: dict[int, Life] = {}
+        self._sampled_s = 0.0
+        self._began_s = time.monotonic()
+        self._good = "1.0.0"
+        self._version = 0
+        self._load: Load | None = None
+        self._judged = 0
+        self.tally = Tally()
+
+    def run(self) -> Tally:
+        """From an empty folder to the tally; ends all that it began.
+
+        Raises:
+            SoakFailed: it can't go on; what was found before is in ``tally``.
+        """
+        try:
+            self._bring_up()
+            while time.monotonic() - self._began_s < self._seconds:
+                self._roll_out()
+            self._finish()
+        finally:
+            self._faults.end_all()
+            if self._load is not None:
+                self.tally.figures = self._load.stop()
+                self._judge_requests()
+            if hasattr(self.stage, "history"):
+                self.stage.history.close()
+            self.stage.stop()
+        return self.tally
+
+    def _bring_up(self) -> None:
+        stage = self.stage
+        stage.start()
+        stage.remember_commands()
+        stage.watch(SLOTS)
+        stage.create(slots=SLOTS)
+        for instance in stage.instances:
+            stage.start_sidekick(instance)
+        self._until("all instances on 1.0.0", lambda: stage.all_on("1.0.0"))
+        self._load = Load(f"{stage.traefik.web_url}/", HOST, RATE_PER_S, kept_failures=KEPT_FAILURES).start()
+        self._began_s = time.monotonic()
+
+    def _roll_out(self) -> None:
+        self._version += 1
+        version = f"1.{self._version}.0"
+        kind = self._random.choice(KINDS)
+        began_s, wanted = time.monotonic(), self._good
+        may_kill_service = time.monotonic() - self._began_s < self._seconds * (1 - NO_SERVICE_KILLS)
+        self.stage.release(version, kind)
+        begun: list[str] = []
+        plan = sorted(self._random.uniform(0.0, FAULTS_S) for _ in range(self._random.choice((0, 1, 1, 2, 3, 5))))
+        published_s = time.monotonic()
+        for due_s in plan:
+            self._live_until(published_s + due_s)
+            if what := self._faults.begin_one(may_kill_service=may_kill_service):
+                begun.append(what)
+        if kind == "good":
+            wanted = version
+        self._until(f"{version} ({kind})", lambda: self._is_over(version, kind, wanted))
+        self._good = wanted
+        self.tally.rollouts += 1
+        problems = self._check_left() + self._check_release(version, kind)
+        self.tally.breaches += problems
+        excused = self._judge_requests()
+        failed = self._load.snapshot().failed if self._load is not None else 0
+        self._tell(
+            f"{time.monotonic() - self._began_s:6.1f} s  {version} {kind:9} {time.monotonic() - began_s:5.1f} s"
+            f"  failed {failed} (explained {excused})  {'; '.join(begun) or 'no fault'}"
+        )
+        for problem in problems:
+            self._tell(f"          BREACH {problem}")
+
+    def _is_over(self, version: str, kind: Kind, wanted: str) -> bool:
+        if self._faults.open:
+            return False
+        presences = self.stage.presences()
+        if len(presences) != len(INSTANCES) or self._turn_keys():
+            return False
+        if any(one.version != wanted or one.state not in ("idle.waiting", "idle.held") for one in presences.values()):
+            return False
+        return (version in self.stage.poison()) == (kind != "good")
+
+    def _turn_keys(self) -> list[str]:
+        keys = self.stage.keys
+        return [entry.key for entry in self.stage.cluster.list(keys.turns(f"{APP_ID}.{GROUP}")).entries]
+
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    def _live_until(self, when_s: float) -> None:
+        while time.monotonic() < when_s:
+            self._look()
+            time.sleep(LOOK_S)
+
+    def _until(self, what: str, fact: Callable[[], bool]) -> None:
+        """Look until the fact holds; etcd being away isn't an answer."""
+        deadline_s = time.monotonic() + HOME_S
+        while True:
+            self._look()
+            if self._faults.open and any(not undo.what.startswith("app") for undo in self._faults.open):
+                deadline_s = time.monotonic() + HOME_S
+            try:
+                if fact():
+                    return
+            except OutriderError:
+                pass
+            if time.monotonic() > deadline_s:
+                raise SoakFailed(f"{what}: not within {HOME_S:.0f} s of the last fault: {self._where()}")
+            time.sleep(LOOK_S)
+
+    def _where(self) -> str:
+        try:
+            told = [f"{one.instance} {one.state} {one.version} ({one.why})" for one in self.stage.presences().values()]
+            return (
+                f"{'; '.join(told)}; turns {self._turn_keys()}; poison {self.stage.poison()}; open {self._faults.open}"
+            )
+        except OutriderError as error:
+            return str(error)
+
+    def _look(self) -> None:
+        """Undo faults that are due, sample the processes, and see that nobody has died."""
+        self._faults.look()
+        now_s = time.monotonic()
+        if now_s - self._sampled_s < SAMPLE_S:
+            return
+        self._sampled_s = now_s
+        programs = [*self.stage.sidekicks.values(), self.stage.service]
+        down = {undo.what for undo in self._faults.open}
+        for program in programs:
+            name = program.name.replace("sidekick-", "sidekick ")
+            if program.ended is not None and name not in down:
+                raise SoakFailed(f"{program.name} ended by itself with {program.ended}, see {program.log}")
+            self._lives.setdefault(program.pid, Life(program.name, program.pid)).sample(now_s)
+
+    # --- judging ----------------------------------------------------------------------------------------------------
+
+    def _check_left(self) -> list[str]:
+        """Keys, workloads and files that a roll-out leaves behind; waits a little for what is on its way."""
+        deadline_s = time.monotonic() + 30.0
+        while True:
+            try:
+                found = self._left()
+            except OutriderError as error:
+                found = [str(error)]
+            if not found or time.monotonic() > deadline_s:
+                break
+            self._look()
+            time.sleep(LOOK_S)
+        history = self.stage.history
+        new, self._judged = history.breaches[self._judged :], len(history.breaches)
+        return found + new
+
+    def _left(self) -> list[str]:
+        stage, found = self.stage, []
+        entries = stage.cluster.list(stage.keys.prefix + "/").entries
+        for part in ("/turns/", "/commands/", "/summons/", "/grants/"):
+            found += [f"left behind: {entry.key}" for entry in entries if part in entry.key]
+        for instance in stage.instances:
+            running = stage.running(instance)
+            if len(running) != 1:
+                found.append(f"{instance}: {len(running)} workloads run: {', '.join(running)}")
+            held = on_disk(stage.state_dir(instance))
+            found += [f"{instance}: {held[what]} {what}" for what, most in LIMITS.items() if held[what] > most]
+        return found
+
+    def _check_release(self, version: str, kind: Kind) -> list[str]:
+        """P5, and that every step of every journal is one of the chart's."""
+        found = []
+        reached = self.stage.history.reached(version) - self._gave_up(version)
+        if kind != "good" and len(reached) > SLOTS:
+            found.append(f"P5: {version} is bad and reached {sorted(reached)}")
+        return found
+
+    def _gave_up(self, version: str) -> set[str]:
+        """Instances whose turn for ``version`` was given up for a reason that isn't the release's (decision 0008)."""
+        found = set()
+        for instance in INSTANCES:
+            for record in self.stage.records(instance):
+                candidate, fault = record.memory.get("candidate"), record.memory.get("fault")
+                if not candidate or not fault or record.target != "reporting":
+                    continue
+                if candidate["release"]["version"] == version and fault["blame"] != "release":
+                    found.add(instance)
+        return found
+
+    def _judge_requests(self) -> int:
+        """How many failed requests a fault explains; the others are breaches."""
+        figures = self._load.snapshot() if self._load is not None else LoadFigures()
+        unexplained = [one for one in figures.examples if not self._is_excused(one)]
+        excused = len(figures.examples) - len(unexplained)
+        known = {breach for breach in self.tally.breaches if breach.startswith("request")}
+        for one in unexplained:
+            line = f"request at {one.started_at:.3f} ({one.method}, {one.took_s:.1f} s): {one.kind}: {one.text[:100]}"
+            if line not in known:
+                self.tally.breaches.append(line)
+                self._tell(f"          BREACH {line}")
+        if figures.failed > KEPT_FAILURES:
+            raise SoakFailed(f"{figures.failed} requests failed, too many to tell why")
+        self.tally.excused = excused
+        return excused
+
+    def _is_excused(self, failure: Failure) -> bool:
+        return any(excuse.covers(failure.started_at, failure.took_s) for excuse in self._excuses())
+
+    def _excuses(self) -> list[Excuse]:
+        return self._faults.excuses
+
+    def _finish(self) -> None:
+        """Replay the journals, and see whether anything has grown."""
+        chart = load_sidekick_chart()
+        for instance in INSTANCES:
+            try:
+                replay(lines_of(self.stage.records(instance)), chart)
+            except OutriderError as error:
+                self.tally.breaches.append(f"{instance}: {error}")
+        for life in self._lives.values():
+            self.tally.breaches += life.complaints()
+
+    def summary(self) -> list[str]:
+        """The last words, line by line."""
+        tally, figures = self.tally, self.tally.figures
+        lines = [
+            f"{tally.rollouts} roll-outs, {len(self._faults.begun)} faults, {figures.requests} requests,"
+            f" {figures.failed} failed, of which {tally.excused} explained by a fault",
+            f"etcd revisions judged: {dict(self.stage.history.revisions) if hasattr(self.stage, 'history') else {}}",
+        ]
+        longest = sorted(self._lives.values(), key=lambda life: -len(life.samples))
+        lines += [life.summary() for life in longest[:6]]
+        return lines
