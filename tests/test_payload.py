@@ -356,6 +356,19 @@ def test_a_digest_that_could_be_a_path_is_a_bug(store: PayloadStore, files: File
         store.fetch("1.0.0", [files.url], SIZE, "../" + SHA256)
 
 
+def test_downloads_that_were_never_finished_are_pruned_but_the_newest(tmp_path: Path) -> None:
+    for age, digit in enumerate("abc"):
+        for suffix in ("part", "etag"):
+            path = tmp_path / f"{digit * 64}.{suffix}"
+            path.write_bytes(b"x")
+            os.utime(path, (1000 + age, 1000 + age))
+    (tmp_path / f"{'d' * 64}.etag").write_bytes(b"of a payload that is complete")
+
+    PayloadStore(tmp_path, DownloadSettings()).prune([])
+
+    assert {"c" * 64 + ".part", "c" * 64 + ".etag"} == {path.name for path in tmp_path.iterdir()}
+
+
 def test_old_payloads_are_pruned_and_needed_ones_stay(tmp_path: Path) -> None:
     """
     1. five payloads, the two oldest of them needed, and room for three

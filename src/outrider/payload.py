@@ -190,13 +190,20 @@ class PayloadStore:
     def prune(self, needed: Collection[str]) -> None:
         """Delete all but the newest ``download.keep_versions`` payloads; those of ``needed`` (SHA-256s) stay anyhow.
 
+        Of what was begun and never finished only the newest stays, for a download that goes on where it was cut off.
         What can't be deleted stays: it is tried again the next time.
         """
         spare = max(0, self._settings.keep_versions - len(set(needed)))
-        payloads = [path for path in self._folder.glob("*.payload") if path.stem not in needed]
-        for path in sorted(payloads, key=lambda path: path.stat().st_mtime, reverse=True)[spare:]:
+        payloads = [path for path in self._newest_first("*.payload") if path.stem not in needed]
+        parts = self._newest_first("*.part")
+        kept = {path.stem for path in parts[:1]}
+        etags = [path for path in self._newest_first("*.etag") if path.stem not in kept]
+        for path in (*payloads[spare:], *parts[1:], *etags):
             with contextlib.suppress(OSError), crossing("payload.prune"):
                 path.unlink()
+
+    def _newest_first(self, pattern: str) -> list[Path]:
+        return sorted(self._folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
 
     def _part(self, sha256: str) -> Path:
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
