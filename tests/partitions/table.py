@@ -155,6 +155,7 @@ TABLE: Mapping[Thing, Rules] = {
         ("back", FINISHES),
     ),
     "runtime": (
+        ("queueing-2", DOWN),  # it leaves the balancer, and then nothing can be started
         ("withdrawing", CALLED_OFF),
         ("before a turn", AGAIN_AND_AGAIN),
         ("starting", AGAIN_AND_AGAIN),
