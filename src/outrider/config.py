@@ -284,7 +284,12 @@ class DrainSettings:
 class SoakSettings:
     """[soak]: watching the new version under traffic before the swap counts."""
 
-    duration_s: float = setting(10.0, "Time for which the new version must stay healthy under traffic.", least=0)
+    duration_s: float = setting(
+        20.0,
+        "Time for which the new version must stay healthy under traffic; 0 for none. Never shorter than probe.failures "
+        "answers may take: else a version that hangs would pass.",
+        least=0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ TTL_S = 2.0
 HASTE: Mapping[str, Mapping[str, object]] = {
     "lock": {"ttl_s": TTL_S},
     "etcd": {"timeout_s": 1.0},
-    "probe": {"interval_s": 0.03, "timeout_s": 2.0, "successes": 3, "failures": 2, "deadline_s": 4.0},
+    "probe": {"interval_s": 0.03, "timeout_s": 1.0, "successes": 3, "failures": 2, "deadline_s": 4.0},
     "drain": {"wait_s": 0.05, "max_s": 8.0, "confirm_timeout_s": 5.0, "inflight_path": "/inflight"},
     "soak": {"duration_s": 0.6},
     "process": {"stop_grace_s": 3.0},

@@ -29,7 +29,7 @@ AT_REST = ("idle.waiting", "idle.held")
 SETTINGS: Mapping[str, Mapping[str, object]] = {
     "etcd": {"timeout_s": 1.5},
     "lock": {"ttl_s": 5.0},
-    "probe": {"interval_s": 0.2, "timeout_s": 2.0, "successes": 3, "failures": 3, "deadline_s": 6.0},
+    "probe": {"interval_s": 0.2, "timeout_s": 1.0, "successes": 3, "failures": 2, "deadline_s": 6.0},
     "drain": {"wait_s": 0.5, "confirm_timeout_s": 5.0, "max_s": 60.0, "inflight_path": "/inflight"},
     "soak": {"duration_s": 1.0},
     "process": {"stop_grace_s": 3.0},

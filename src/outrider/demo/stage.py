@@ -37,7 +37,7 @@ P = TypeVar("P", bound=Program)
 
 QUICK: Mapping[str, Mapping[str, object]] = {
     "lock": {"ttl_s": 5.0},
-    "probe": {"interval_s": 0.2, "timeout_s": 2.0, "successes": 3, "failures": 3, "deadline_s": 5.0},
+    "probe": {"interval_s": 0.2, "timeout_s": 1.0, "successes": 3, "failures": 2, "deadline_s": 5.0},
     "drain": {"wait_s": 1.0, "max_s": 10.0, "inflight_path": "/inflight"},
     "soak": {"duration_s": 1.0},
     "process": {"stop_grace_s": 5.0},

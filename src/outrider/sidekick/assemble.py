@@ -79,13 +79,25 @@ def delays(settings: Settings) -> Mapping[str, float]:
         "reprove": probe_s,
         "drain": drain_s,
         "undrain": drain_s,
-        "soak": settings.soak.duration_s,
+        "soak": soak_s(settings),
         "retire": stop_s,
         "remove": stop_s,
         "retreat": stop_s,
         "replace": stop_s + 60.0,
         "revert": stop_s,
     }
+
+
+def soak_s(settings: Settings) -> float:
+    """How long the new version is watched, in seconds; 0 when the operator wants no watch.
+
+    At least as long as ``probe.failures`` answers may take: a version that doesn't answer at all needs that long to be
+    condemned, and a watch that ends before it could say no says nothing.
+    """
+    if settings.soak.duration_s == 0:
+        return 0.0
+    probe = settings.probe
+    return max(settings.soak.duration_s, probe.failures * max(probe.timeout_s, probe.interval_s) + probe.interval_s)
 
 
 def first_memory(settings: Settings) -> Memory:
