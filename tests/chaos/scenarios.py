@@ -195,5 +195,5 @@ SCENARIOS: Mapping[str, Scenario] = {
     "wrong": Scenario(release=_wrong, repair=_good),
     "commanded": Scenario(release=_pause_and_resume, repair=_resume),
     "lapsed": Scenario(release=_lapse, repair=_good),
-    "rotating": Scenario(release=_good, options=("--rotate-bytes", "30000")),
+    "rotating": Scenario(release=_good, options=("--rotate-bytes", "1000")),
 }
