@@ -21,10 +21,11 @@ class Answer:
     body: bytes
 
 
-def application_over(client: FakeCluster, folder: Path, **options: str) -> FastAPI:
-    """The application over an etcd in memory."""
+def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True, **options: str) -> FastAPI:
+    """The application over an etcd in memory. ``prepare``: payloads can be stored in ``folder``."""
     payloads = PayloadFolder(folder=folder)
-    payloads.prepare()
+    if prepare:
+        payloads.prepare()
     return create_application(client, payloads, **options)  # type: ignore[arg-type]
 
 

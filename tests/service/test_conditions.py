@@ -199,6 +199,7 @@ def test_a_query_of_the_log_that_cannot_be_is_refused(service: Service, query: s
 @pytest.mark.parametrize(
     ("path", "key"),
     [
+        ("/api/v1/webhooks/ops", "webhooks/ops"),
         ("/api/v1/apps/{WEB}", "apps/web"),
         ("/api/v1/apps/web/groups/beta", "apps/web/groups/beta"),
         ("/api/v1/apps/web/groups/beta/policy", "apps/web/groups/beta"),

@@ -1,5 +1,7 @@
 """The service as one ASGI application without state of its own: any number of processes may run side by side."""
 
+from typing import Any
+
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -10,6 +12,7 @@ from outrider.core.errors import OutriderError
 from outrider.service import (
     metrics,
     omaha_endpoint,
+    openapi,
     payload_endpoint,
     problems,
     rest,
@@ -60,6 +63,7 @@ def create_application(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
     )
     store = open_store(cluster, prefix, now)
     known_users = KnownUsers(cluster, store.place.keys)
@@ -74,6 +78,7 @@ def create_application(
         omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
     )
     problems.install(application)
+    openapi.install(application)
     application.include_router(omaha_endpoint.router)
     application.include_router(payload_endpoint.router)
     application.include_router(rest.router)
@@ -83,7 +88,12 @@ def create_application(
     application.include_router(metrics.router)
     application.include_router(rest_database.router)
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
-    application.add_api_route("/readyz", readyz, tags=["operation"], response_class=PlainTextResponse)
+    not_ready: dict[int | str, dict[str, Any]] = {
+        503: {"description": "What is missing, in one line", "content": {"text/plain": {}}}
+    }
+    application.add_api_route(
+        "/readyz", readyz, tags=["operation"], response_class=PlainTextResponse, responses=not_ready
+    )
     application.add_middleware(Gate, known=known_users, log=audit_log, open_to_all=open_to_all)
     application.state.metrics = metrics.Metrics(store.place)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)

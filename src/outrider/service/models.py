@@ -9,9 +9,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Given(BaseModel):
-    """A request body: an unknown field is an error, not silently nothing."""
+    """A request body: an unknown field is an error, not silently nothing; nor is ``"yes"`` true, or true 1."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)  # merged with the models' own
 
 
 class Shown(BaseModel):
@@ -28,17 +28,29 @@ class Items(BaseModel, Generic[M]):
 
 
 class NewApp(Given):
+    """An app to be added."""
+
+    model_config = {
+        "json_schema_extra": {"examples": [{"id": "web", "label": "Example", "description": "Sample application"}]}
+    }
+
     id: str | None = Field(None, description="A UUID or a name; a random UUID when absent.")
     label: str = ""
     description: str = ""
 
 
 class AppChange(Given):
+    """What shall be different of an app; null leaves it."""
+
+    model_config = {"json_schema_extra": {"examples": [{"label": "Example"}]}}
+
     label: str | None = None
     description: str | None = None
 
 
 class AppShown(Shown):
+    """What instances are instances of."""
+
     id: str
     label: str
     description: str
@@ -46,17 +58,27 @@ class AppShown(Shown):
 
 
 class NewChannel(Given):
+    """A channel to be added."""
+
+    model_config = {"json_schema_extra": {"examples": [{"name": "stable", "version": "1.0.0"}]}}
+
     name: str
     version: str | None = Field(None, description="The version it points at; its package may come later.")
     publish: bool = False
 
 
 class ChannelChange(Given):
+    """What shall be different of a channel; null leaves it."""
+
+    model_config = {"json_schema_extra": {"examples": [{"version": "2.0.0"}]}}
+
     version: str | None = None
     publish: bool | None = None
 
 
 class ChannelShown(Shown):
+    """A name that points at a package; groups follow it."""
+
     app: str
     name: str
     version: str | None
@@ -66,6 +88,10 @@ class ChannelShown(Shown):
 
 
 class NewGroup(Given):
+    """A group to be added."""
+
+    model_config = {"json_schema_extra": {"examples": [{"id": "web", "channel": "beta", "slots": 2}]}}
+
     id: str
     channel: str = Field(description="The channel to follow; made, pointing at nothing, when there is none.")
     label: str = ""
@@ -74,6 +100,10 @@ class NewGroup(Given):
 
 
 class GroupChange(Given):
+    """What shall be different of a group; null leaves it."""
+
+    model_config = {"json_schema_extra": {"examples": [{"paused": True}]}}
+
     label: str | None = None
     channel: str | None = None
     slots: int | None = None
@@ -81,6 +111,8 @@ class GroupChange(Given):
 
 
 class GroupShown(Shown):
+    """Instances that follow one channel under one policy."""
+
     app: str
     id: str
     label: str
@@ -92,6 +124,8 @@ class GroupShown(Shown):
 
 
 class TargetShown(Shown):
+    """What the instances of a group shall run now."""
+
     version: str | None
     sha256: str
     paused: bool
@@ -104,6 +138,8 @@ class NewPackage(Given):
     Either `url` with `size_bytes` and `sha256`; or `stored`, the SHA-256 of an uploaded file, with its `name`; or
     `image`.
     """
+
+    model_config = {"json_schema_extra": {"examples": [{"version": "1.0.0", "image": "coreos/example:1.0.0"}]}}
 
     version: str
     url: str | None = None
@@ -121,6 +157,8 @@ class NewPackage(Given):
 
 
 class PackageShown(Shown):
+    """A version of an app with its payload. It never changes."""
+
     app: str
     version: str
     url: str | None = Field(description="Null for a payload that this service serves.")
@@ -136,12 +174,16 @@ class PackageShown(Shown):
 
 
 class PayloadShown(Shown):
+    """A stored file, as it was measured."""
+
     sha256: str
     sha1: str
     size_bytes: int
 
 
 class HappeningShown(Shown):
+    """An event that an instance reported."""
+
     at: datetime
     version: str
     event: str
@@ -150,6 +192,8 @@ class HappeningShown(Shown):
 
 
 class InstanceShown(Shown):
+    """An instance as the service saw it last."""
+
     app: str
     id: str
     group: str
@@ -166,6 +210,8 @@ class InstanceShown(Shown):
 
 
 class PresenceShown(Shown):
+    """What a living sidekick says of itself."""
+
     instance: str
     app: str
     group: str
@@ -178,6 +224,8 @@ class PresenceShown(Shown):
 
 
 class PoisonShown(Shown):
+    """A release that an instance proved bad: nobody is offered it until that is lifted."""
+
     version: str
     sha256: str
     instance: str
@@ -186,11 +234,17 @@ class PoisonShown(Shown):
 
 
 class NewCommand(Given):
+    """What a sidekick shall do."""
+
+    model_config = {"json_schema_extra": {"examples": [{"verb": "retry"}]}}
+
     verb: Literal["pause", "resume", "rollback", "retry"]
     by: str = Field("", description="Who says so, for the sidekick's log.", max_length=200)
 
 
 class CommandShown(Shown):
+    """A command that waits for its sidekick."""
+
     verb: str
     by: str
     at: datetime

@@ -40,7 +40,6 @@ def checked_secret(secret: str | None) -> str | None:
 @router.post(
     "/v1/update",
     response_class=Response,
-    summary="Omaha",
     responses={
         200: {"description": "An Omaha v3 response: one `<app>` per `<app>`", "content": {"text/xml": {}}},
         400: {"description": "Not an Omaha v3 request; why, in one line", "content": {"text/plain": {}}},

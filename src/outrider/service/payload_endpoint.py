@@ -43,7 +43,17 @@ async def upload(request: Request, ours: Ours) -> PayloadShown:
 
 
 @router.head("/packages/{app}/{version}/{name}", include_in_schema=False)
-@router.get("/packages/{app}/{version}/{name}", tags=["packages"], response_class=Response)
+@router.get(
+    "/packages/{app}/{version}/{name}",
+    tags=["packages"],
+    response_class=Response,
+    responses={
+        200: {"description": "The file", "content": {"application/octet-stream": {}, DESCRIPTOR_MEDIA_TYPE: {}}},
+        206: {"description": "The part of it that `Range` asks for", "content": {"application/octet-stream": {}}},
+        304: {"description": "You have it already"},
+        416: {"description": "`Range` is beyond its end", "content": {"text/plain": {}}},
+    },
+)
 def download(app: str, version: str, name: str, ours: Ours, request: Request) -> Response:
     """A package's payload; ``Range`` and ``If-None-Match`` are honoured."""
     package = ours.store.packages.get(app, version)

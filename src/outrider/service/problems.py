@@ -22,6 +22,7 @@ from outrider.core.errors import (
     Unauthorized,
 )
 
+MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 10
 """When etcd is away: an election takes about a second, a restart a few."""
 RETRY_HEADERS = {"Retry-After": str(RETRY_AFTER_S), "X-Retry-After": str(RETRY_AFTER_S)}
@@ -62,7 +63,7 @@ class Problem(BaseModel):
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": title, "content": {"application/problem+json": {}}}
+    status: {"model": Problem, "description": title, "content": {MEDIA_TYPE: {}}}
     for status, title in (
         (400, "The request says something that can't be used"),
         (401, "No token, or one that nobody has"),
@@ -71,6 +72,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (409, "Contradicts what is stored"),
         (412, "The document isn't what `If-Match` says it is"),
         (422, "The request has not the shape that this document describes"),
+        (502, "A stored file is damaged, or etcd refuses"),
         (503, "etcd doesn't answer; try again"),
     )
 }
@@ -85,7 +87,7 @@ def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None 
     """One problem as a response."""
     title = _TITLES.get(status, "Failed")
     content = {"title": title, "status": status, "detail": " ".join(detail.split()), "kind": kind}
-    return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
+    return JSONResponse(content, status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def problem_of(error: OutriderError, where: str) -> JSONResponse:

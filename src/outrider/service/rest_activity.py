@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from outrider.cluster.activity import Activity, Severity
 from outrider.cluster.seam import Entry
@@ -21,6 +21,8 @@ MOST = 1000
 
 
 class ActivityShown(Shown):
+    """One thing that happened."""
+
     id: str = Field(description="The same for every reader; later things have greater ones within an app.")
     at: datetime
     severity: Severity
@@ -35,6 +37,10 @@ class ActivityShown(Shown):
 
 
 class NewWebhook(Given):
+    """A webhook to be added."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "ops", "url": "https://example.org/outrider"}]})
+
     name: str
     url: str = Field(description="Where to post to, http or https.")
     app: str = Field("", description="Only what concerns this app; empty for all.")
@@ -42,6 +48,8 @@ class NewWebhook(Given):
 
 
 class WebhookShown(Shown):
+    """An address that is told what happens."""
+
     name: str
     url: str
     app: str
@@ -51,6 +59,8 @@ class WebhookShown(Shown):
 
 
 class WebhookMade(WebhookShown):
+    """A webhook with its secret, which is shown this once."""
+
     secret: str = Field(description="Signs every delivery; shown this once.")
 
 
@@ -85,6 +95,13 @@ def create_webhook(new: NewWebhook, ours: Ours) -> WebhookMade:
     app = app_id_of(new.app) if new.app else ""
     made = Webhooks(place=ours.store.place).create(new.name, new.url, app=app, least=new.least)
     return WebhookMade.model_validate(made)
+
+
+@router.get("/webhooks/{name}", tags=["activity"])
+def get_webhook(name: str, ours: Ours) -> WebhookShown:
+    """One webhook."""
+    hooks = Webhooks(place=ours.store.place)
+    return _hook(hooks, hooks.get(name))
 
 
 @router.delete("/webhooks/{name}", tags=["activity"])

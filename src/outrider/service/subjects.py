@@ -6,6 +6,7 @@ from collections.abc import Callable
 from outrider.cluster.keys import Keys
 from outrider.core.errors import ConfigError
 from outrider.service.nouns import app_id_of
+from outrider.service.webhooks import webhook_key
 
 _SUBJECTS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
     (re.compile(pattern.replace("{}", "([^/]+)")), key)
@@ -19,6 +20,7 @@ _SUBJECTS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
         ("/api/v1/apps/{}/groups/{}(?:/.*)?", lambda keys, app, group: keys.group(app_id_of(app), group)),
         ("/api/v1/apps/{}/instances/{}", lambda keys, app, instance: keys.instance(app_id_of(app), instance)),
         ("/api/v1/apps/{}/poison/{}", lambda keys, app, version: keys.poison(app_id_of(app), version)),
+        ("/api/v1/webhooks/{}", webhook_key),
         ("/api/v1/users/{}", lambda keys, name: keys.user(name)),
     )
 )

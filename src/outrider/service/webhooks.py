@@ -17,9 +17,9 @@ import msgspec
 
 from outrider.cluster.activity import SEVERITIES, Activity, Severity
 from outrider.cluster.documents import Document, decode, encode
-from outrider.cluster.keys import check_part
+from outrider.cluster.keys import Keys, check_part
 from outrider.cluster.seam import Op, Put
-from outrider.core.errors import ConfigError, Conflict
+from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.service.changes import Change, apply
 from outrider.service.nouns import Place
 
@@ -68,6 +68,17 @@ class Webhooks:
         """All of them, by name."""
         return self.place.children(Webhook, self.prefix)
 
+    def get(self, name: str) -> Webhook:
+        """One webhook.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        found = self.place.get(Webhook, webhook_key(self.place.keys, name))
+        if found is None:
+            raise NotFound(_absent(name))
+        return found
+
     def create(self, name: str, url: str, *, app: str = "", least: Severity = "info") -> Webhook:
         """Add one; its secret is made here.
 
@@ -75,7 +86,7 @@ class Webhooks:
             ConfigError: not an http(s) address, or too many.
             Conflict: the name is taken.
         """
-        key = self.prefix + check_part("webhook", name)
+        key = webhook_key(self.place.keys, name)
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise ConfigError(f"webhook {name}: url {url!r}: write https://HOST/PATH, without a user in it")
@@ -100,10 +111,10 @@ class Webhooks:
         Raises:
             NotFound: there is none of that name.
         """
-        key = self.prefix + check_part("webhook", name)
+        key = webhook_key(self.place.keys, name)
 
         def attempt(change: Change) -> Webhook:
-            old = change.require(Webhook, key, f"no webhook {name!r}; `webhook list` shows them")
+            old = change.require(Webhook, key, _absent(name))
             change.delete(key)
             change.delete_below(f"{self.outbox}{name}/")
             return old
@@ -126,6 +137,11 @@ class Webhooks:
             for hook in self.list()
             if wants(hook, activity)
         )
+
+
+def webhook_key(keys: Keys, name: str) -> str:
+    """Where the webhook ``name`` is kept."""
+    return f"{keys.prefix}/webhooks/{check_part('webhook', name)}"
 
 
 def wants(hook: Webhook, activity: Activity) -> bool:
@@ -156,3 +172,7 @@ def read_delivery(key: str, value: bytes) -> Delivery:
         Conflict: it can't be read.
     """
     return decode(Delivery, key, value)
+
+
+def _absent(name: str) -> str:
+    return f"no webhook {name!r}; `webhook list` shows them"
