@@ -20,7 +20,9 @@ def read_activity(
 ) -> list[tuple[Entry, Activity]]:
     """Records that match, newest first, with their entries."""
     prefix = place.keys.activity(app_id_of(app)) if app is not None else f"{place.keys.prefix}/activity/"
-    entries = sorted(place.cluster.list(prefix).entries, key=lambda entry: entry.create_revision, reverse=True)
+    entries = sorted(
+        place.cluster.list(prefix).entries, key=lambda entry: (entry.create_revision, entry.key), reverse=True
+    )
     rank = SEVERITIES.index(least)
     found = ((entry, decode(Activity, entry.key, entry.value)) for entry in entries)
     return [

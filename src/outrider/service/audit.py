@@ -166,7 +166,8 @@ class AuditLog:
         found: list[Recorded] = []
         oldest = self._oldest_day()
         if wanted.since is not None:
-            oldest = max(oldest, f"{wanted.since.astimezone(UTC):%Y-%m-%d}")
+            # Not strftime: on Linux its year 900 has three digits, and would be the latest of all.
+            oldest = max(oldest, wanted.since.astimezone(UTC).date().isoformat())
         for recorded in self._newest_first(oldest, before):
             if wanted.includes(recorded.entry):
                 found.append(recorded)

@@ -1,17 +1,39 @@
 """What the REST API takes and gives, as its OpenAPI document shows it."""
 
-from datetime import datetime
-from typing import Generic, Literal, TypeVar
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 M = TypeVar("M", bound=BaseModel)
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is not within the years 1 to 9999 of UTC") from error
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A point in time, in UTC: near the ends of the calendar a change of the offset leaves it."""
 
 
 class Given(BaseModel):
     """A request body: an unknown field is an error, not silently nothing; nor is ``"yes"`` true, or true 1."""
 
     model_config = ConfigDict(extra="forbid", strict=True)  # merged with the models' own
+
+    @field_validator("*", check_fields=False)
+    @classmethod
+    def _is_unicode(cls, value: object) -> object:
+        # JSON can spell half a character ("\ud800"). UTF-8 can't, so it could be neither stored nor shown.
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _HALF_A_CHARACTER.search(text):
+                raise ValueError("holds half a character (a lone surrogate)")
+        return value
 
 
 class Shown(BaseModel):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from outrider.cluster import documents
 from outrider.cluster.documents import Document
@@ -22,8 +23,11 @@ Clock = Callable[[], datetime]
 MAX_TEXT = 4096
 """Characters of a label or a description: they are read by people, and etcd takes 1.5 MB in one request."""
 MAX_NOTES = 256 * 1024
+MAX_URL = 2048
+"""What every server and proxy takes; etcd would take 1.5 MB."""
 SHOWN = 5
 """A refusal names so many of those that use a thing and counts the rest."""
+_UNFIT_FOR_A_URL = re.compile(r"[\x00-\x20\x7f]")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -101,6 +105,27 @@ def checked_text(what: str, text: str, limit: int = MAX_TEXT) -> str:
     if _UNPRINTABLE.search(text):
         raise ConfigError(f"{what}: holds control characters; write plain text")
     return text
+
+
+def checked_address(what: str, url: str, expected: str) -> SplitResult:
+    """Take an http(s) address apart.
+
+    Args:
+        what: What is said before the address when it is refused.
+        expected: What is said then to do.
+
+    Raises:
+        ConfigError: it isn't one, or so long that no server takes it.
+    """
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a bracket too few, a port beyond 65535, a letter that stands for a slash
+        is_one = False
+    if not is_one or len(url) > MAX_URL or _UNFIT_FOR_A_URL.search(url):
+        shown = url if len(url) <= MAX_URL else f"{url[:100]}... ({len(url)} characters, at most {MAX_URL})"
+        raise ConfigError(f"{what} {shown!r}: {expected}")
+    return parts
 
 
 def some(names: Iterable[str]) -> str:

@@ -4,13 +4,12 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from outrider.cluster.documents import App, Channel, Package, decode
 from outrider.core import versions
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.service.changes import Change, apply
-from outrider.service.nouns import MAX_NOTES, Place, absent_app, app_id_of, checked_text, some
+from outrider.service.nouns import MAX_NOTES, Place, absent_app, app_id_of, checked_address, checked_text, some
 from outrider.service.targets import aim_all, direct
 
 MAX_SIZE_BYTES = 2**53
@@ -183,9 +182,7 @@ def checked_name(name: str) -> str:
 def _name_of(payload: Payload) -> str:
     if payload.url is None:
         return checked_name(payload.name)
-    parts = urlsplit(payload.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\x00-\x20\x7f]", payload.url):
-        raise ConfigError(f"url {payload.url!r}: write a full http:// or https:// address")
+    parts = checked_address("url", payload.url, "write a full http:// or https:// address")
     if parts.query or parts.fragment:
         raise ConfigError(f"url {payload.url!r}: no ? and no #: Omaha clients join a folder and a file name")
     name = parts.path.rpartition("/")[2]

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from loguru import logger
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from outrider.core.errors import (
     Changed,
@@ -41,6 +42,7 @@ _STATUS: tuple[tuple[type[OutriderError], int], ...] = (
 )
 
 
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _TITLES = {
     400: "Bad request",
     401: "Unauthorized",
@@ -98,6 +100,15 @@ def problem_of(error: OutriderError, where: str) -> JSONResponse:
     return problem(status, error.kind, str(error), RETRY_HEADERS if error.retry else None)
 
 
+def _allowed(request: Request) -> list[str]:
+    """What may be done at the request's path: the router names the methods of its first endpoint there alone."""
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
+
+
 def install(application: FastAPI) -> None:
     """Answer every error of ours, and every misshapen request, with a problem."""
 
@@ -114,5 +125,7 @@ def install(application: FastAPI) -> None:
     @application.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:
         kind = "not-found" if error.status_code == 404 else "usage"
-        headers = dict(error.headers) if error.headers else None
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and request.method not in (allowed := _allowed(request)):
+            headers["Allow"] = ", ".join(allowed)
         return problem(error.status_code, kind, f"{request.method} {request.url.path}: {error.detail}", headers)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime
 
 from outrider.cluster.documents import Instance, Package
 from outrider.core import versions
@@ -27,6 +26,7 @@ from outrider.service.models import (
     GroupShown,
     InstanceShown,
     Items,
+    Moment,
     NewApp,
     NewChannel,
     NewCommand,
@@ -216,7 +216,7 @@ def list_instances(
     group: OfGroup = None,
     status: Annotated[str | None, Query(description="Only with this status: complete, error, on-hold...")] = None,
     version: OfVersion = None,
-    seen_since: Annotated[AwareDatetime | None, Query(description="Only those that checked in since.")] = None,
+    seen_since: Annotated[Moment | None, Query(description="Only those that checked in since.")] = None,
     text: Annotated[
         str | None,
         Query(description="Only with this in the id, the alias, the address or the OEM; case doesn't count."),

@@ -10,14 +10,14 @@ from outrider.cluster.activity import Activity, Severity
 from outrider.cluster.seam import Entry
 from outrider.service.activity_log import read_activity
 from outrider.service.context import Context, context_of
-from outrider.service.models import Given, Items, Shown
+from outrider.service.models import Given, Items, Moment, Shown
 from outrider.service.nouns import app_id_of
+from outrider.service.pages import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.problems import RESPONSES
 from outrider.service.webhooks import Webhook, Webhooks
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 Ours = Annotated[Context, Depends(context_of)]
-MOST = 1000
 
 
 class ActivityShown(Shown):
@@ -72,14 +72,19 @@ def list_activity(
     instance: str | None = None,
     kind: str | None = None,
     severity: Annotated[Severity, Query(description="At least this severe.")] = "success",
-    since: Annotated[datetime | None, Query(description="RFC 3339, with an offset.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
+    since: Annotated[Moment | None, Query(description="Not older than that.")] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
 ) -> Items[ActivityShown]:
     """What happened, newest first."""
     found = read_activity(
-        ours.store.place, app=app, group=group, instance=instance, kind=kind, least=severity, since=_aware(since)
+        ours.store.place, app=app, group=group, instance=instance, kind=kind, least=severity, since=since
     )
-    return Items(items=[_shown(entry, one) for entry, one in found[:limit]])
+    # By when they were written, as they are listed: an id counts within one app.
+    page, following = page_of(
+        found, limit=limit, after=after, name=lambda one: f"{one[0].create_revision:016x}/{one[0].key}", descending=True
+    )
+    return Items(items=[_shown(entry, one) for entry, one in page], next=following)
 
 
 @router.get("/webhooks", tags=["activity"])
@@ -108,10 +113,6 @@ def get_webhook(name: str, ours: Ours) -> WebhookShown:
 def delete_webhook(name: str, ours: Ours) -> WebhookShown:
     """Remove a webhook with what it wasn't told yet."""
     return WebhookShown.model_validate(Webhooks(place=ours.store.place).delete(name))
-
-
-def _aware(since: datetime | None) -> datetime | None:
-    return None if since is None else since.astimezone() if since.tzinfo is None else since
 
 
 def _shown(entry: Entry, activity: Activity) -> ActivityShown:

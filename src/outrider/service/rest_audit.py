@@ -3,11 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime
 
 from outrider.service.audit import Wanted
 from outrider.service.context import Context, context_of
-from outrider.service.models import Items
+from outrider.service.models import Items, Moment
 from outrider.service.models_audit import AuditShown
 from outrider.service.nouns import app_id_of
 from outrider.service.pages import DEFAULT_LIMIT, After, Limit, position_of, token_of
@@ -26,7 +25,7 @@ def list_audit(
     ] = None,
     name: Annotated[str | None, Query(description="Only of the thing with this name.")] = None,
     app: Annotated[str | None, Query(description="Only of this app.")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Not older than that.")] = None,
+    since: Annotated[Moment | None, Query(description="Not older than that.")] = None,
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> Items[AuditShown]:

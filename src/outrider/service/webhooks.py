@@ -11,7 +11,6 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,7 +20,7 @@ from outrider.cluster.keys import Keys, check_part
 from outrider.cluster.seam import Op, Put
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.service.changes import Change, apply
-from outrider.service.nouns import Place
+from outrider.service.nouns import Place, checked_address
 
 MAX_WEBHOOKS = 20
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how the specification marks a secret
@@ -87,9 +86,9 @@ class Webhooks:
             Conflict: the name is taken.
         """
         key = webhook_key(self.place.keys, name)
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise ConfigError(f"webhook {name}: url {url!r}: write https://HOST/PATH, without a user in it")
+        expected = "write https://HOST/PATH, without a user in it"
+        if checked_address(f"webhook {name}: url", url, expected).username is not None:
+            raise ConfigError(f"webhook {name}: url {url!r}: {expected}")
         if least not in SEVERITIES:
             raise ConfigError(f"webhook {name}: severity {least!r}: one of {', '.join(SEVERITIES)}")
         secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
