@@ -76,7 +76,12 @@ def test_conditions_are_shown_where_the_gate_takes_them(path: str, method: str, 
     headers = {one["name"] for one in operation.get("parameters", []) if one["in"] == "header"}
 
     assert ("412" in operation["responses"]) == ("If-Match" in headers)
-    assert ("304" in operation["responses"] and path.startswith(API)) == ("If-None-Match" in headers)
+    assert ("If-None-Match" in headers) == (
+        path.startswith(API) and ("304" in operation["responses"] or method == "put")
+    )
+    assert ("ETag" in operation["responses"].get("200", {}).get("headers", {})) == (
+        bool(headers) and method in ("get", "put", "patch")
+    )
     if method.upper() not in READING and path.endswith("}") and path.startswith(API):
         assert "If-Match" in headers, "a document that two operators may overwrite"
 

@@ -37,6 +37,10 @@ _IF_NONE_MATCH: Json = {
     "schema": {"type": "string"},
     "description": "The `ETag` of what you have: 304 while it is the same.",
 }
+_IF_ABSENT: Json = _IF_NONE_MATCH | {
+    "schema": {"type": "string", "enum": ["*"]},
+    "description": "`*`: only when there is none yet, else 412.",
+}
 _ETAG: Json = {"description": "Changes when the answer does.", "schema": {"type": "string"}}
 
 
@@ -90,6 +94,10 @@ def _complete(path: str, method: str, operation: Json) -> None:
         responses.pop("412", None)
     elif is_document:
         operation.setdefault("parameters", []).append(_IF_MATCH)
+        if method == "PUT":
+            operation["parameters"].append(_IF_ABSENT)
+        for status in {"200", "201"} & set(responses) if method != "DELETE" else ():
+            responses[status]["headers"] = {"ETag": _ETAG}
     else:
         responses.pop("412", None)
 
