@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
+.PHONY: help setup demo test check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
 
 bin := .venv/bin
 stamp := .venv/stamp
@@ -39,6 +39,10 @@ verify: setup ## run the statechart exhaustively against the promises, about a m
 
 verify-all: setup ## the same within larger bounds, several minutes
 	$(bin)/outrider statechart verify --bounds large
+
+fuzz: setup etcd ## 10000 inputs for the Omaha endpoint, 100 requests per operation for the REST API, 15 minutes (inputs=50000)
+	OUTRIDER_TEST_FUZZ=$(or $(inputs),10000) OUTRIDER_TEST_SCHEMATHESIS=$(or $(requests),100) \
+	  $(bin)/python -m pytest -n $(workers) -rP tests/service/test_omaha_fuzz.py tests/service/test_schemathesis.py
 
 chaos: setup etcd ## a sample of the kill matrix, two minutes (seconds=600 seed=7)
 	$(bin)/python -m tests.chaos --seconds $(or $(seconds),120) --seed $(or $(seed),1)
