@@ -10,6 +10,8 @@ from typing import Literal, TypeVar
 import msgspec
 
 from outrider.core.errors import Conflict
+from outrider.core.policy_settings import Policy
+from outrider.core.rollout import Progress
 
 SCHEMA = 1
 
@@ -21,12 +23,24 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class App(Document, frozen=True, kw_only=True):
-    """``apps/{app}``. ``id`` is a UUID in lower case, or a name."""
+    """``apps/{app}``.
+
+    Attributes:
+        id: A UUID in lower case, or a name.
+        product_id: Reverse-DNS name by which Omaha clients may call the app as well; None without one.
+    """
 
     id: str
     label: str
     description: str = ""
+    product_id: str | None = None
     created: datetime
+
+
+class Product(Document, frozen=True, kw_only=True):
+    """``products/{product}``: which app has this product id; the key makes it unique."""
+
+    app: str
 
 
 class Package(Document, frozen=True, kw_only=True):
@@ -38,6 +52,8 @@ class Package(Document, frozen=True, kw_only=True):
         sha1: Base64, 28 characters, for old Omaha clients; empty when unknown.
         sha256: 64 lower-case hex digits.
         image: Reference of a container image; the payload is its descriptor then. Empty for a file.
+        arch: What it runs on: ``all``, or one architecture as ``core/architectures.py`` names it.
+        required: On the wire; clients may leave out a package that isn't.
     """
 
     app: str
@@ -49,16 +65,32 @@ class Package(Document, frozen=True, kw_only=True):
     sha256: str
     release_notes: str = ""
     image: str = ""
+    arch: str = "all"
+    required: bool = True
     created: datetime
 
 
+class Floor(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that an instance must have run on its way to a channel's version, and why."""
+
+    version: str
+    reason: str = ""
+
+
 class Channel(Document, frozen=True, kw_only=True):
-    """``apps/{app}/channels/{channel}``: a name that points at a package, or at none yet."""
+    """``apps/{app}/channels/{channel}``: a name that points at a package, or at none yet.
+
+    Attributes:
+        floors: In the order of their versions; each has a package.
+        excluded: Versions that the channel can't be pointed at.
+    """
 
     app: str
     name: str
     version: str | None = None
     publish: bool = False
+    floors: tuple[Floor, ...] = ()
+    excluded: tuple[str, ...] = ()
     created: datetime
 
 
@@ -75,6 +107,7 @@ class Group(Document, frozen=True, kw_only=True):
     channel: str
     paused: bool = False
     slots: int = 1
+    policy: Policy = Policy()
     created: datetime
 
 
@@ -93,6 +126,43 @@ class Target(Document, frozen=True, kw_only=True):
     slots: int = 1
 
 
+class Rollout(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/rollout``: how far the group is. Every grant and every result is written here, too.
+
+    One of another version than the target's is over; the first who grants something writes the new one.
+    """
+
+    progress: Progress
+
+
+class Granted(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/grants/{instance}``, under a lease as long as the update may take."""
+
+    version: str
+    at: datetime
+
+
+class Held(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/held/{instance}``: who waits for the service; the create revisions are the order.
+
+    What the instance said of itself stands here as well, so that it can be judged without being asked.
+
+    Attributes:
+        asked_at: When it asked last; written anew now and then.
+        summoned_at: When it was called and hasn't asked since; a place is kept for it for a while.
+        calls: How often it was called since it asked last.
+    """
+
+    running: str
+    arch: str = ""
+    prefix: str = ""
+    rollback_allowed: bool = False
+    since: datetime
+    asked_at: datetime
+    summoned_at: datetime | None = None
+    calls: int = 0
+
+
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
     """One line of an instance's history: an Omaha event as it was reported."""
 
@@ -109,6 +179,8 @@ class Instance(Document, frozen=True, kw_only=True):
     Attributes:
         status: CoreUpdate's word: undefined, update-granted, error, complete, installed, downloaded, downloading,
             on-hold.
+        granted_at: When ``granted_version`` was granted.
+        arch: As the client named it, in our words; empty when it didn't.
         history: Newest last, bounded by the service.
     """
 
@@ -118,10 +190,12 @@ class Instance(Document, frozen=True, kw_only=True):
     version: str
     status: str = "undefined"
     granted_version: str | None = None
+    granted_at: datetime | None = None
     error_code: int = 0
     address: str = ""
     alias: str = ""
     oem: str = ""
+    arch: str = ""
     first_seen: datetime
     last_seen: datetime
     history: tuple[Happening, ...] = ()
@@ -134,6 +208,7 @@ class Presence(Document, frozen=True, kw_only=True):
         state: Full dotted path of the chart's state.
         why: What it waits for, in words for a person; empty when it waits for nothing.
         target_revision: etcd revision of the last target the sidekick has seen.
+        serving: It serves, and isn't in the middle of a swap. A sidekick too old to say so counts as serving.
     """
 
     instance: str
@@ -146,6 +221,7 @@ class Presence(Document, frozen=True, kw_only=True):
     url: str | None = None
     since: datetime
     target_revision: int = 0
+    serving: bool = True
 
 
 class Waiter(Document, frozen=True, kw_only=True):

@@ -38,6 +38,9 @@ class Keys:
     def app(self, app: str) -> str:
         return f"{self.prefix}/apps/{check_part('app', app)}"
 
+    def product(self, product: str) -> str:
+        return f"{self.prefix}/products/{check_part('product id', product)}"
+
     def packages(self, app: str) -> str:
         return f"{self.app(app)}/packages/"
 
@@ -62,6 +65,19 @@ class Keys:
 
     def rollout(self, app: str, group: str) -> str:
         return f"{self.group(app, group)}/rollout"
+
+    def grants(self, app: str, group: str) -> str:
+        return f"{self.group(app, group)}/grants/"
+
+    def grant(self, app: str, group: str, instance: str) -> str:
+        return self.grants(app, group) + check_part("instance", instance)
+
+    def held(self, app: str, group: str) -> str:
+        """Prefix of those who wait for the service's word, in order of their create revisions."""
+        return f"{self.group(app, group)}/held/"
+
+    def held_one(self, app: str, group: str, instance: str) -> str:
+        return self.held(app, group) + check_part("instance", instance)
 
     def instances(self, app: str) -> str:
         return f"{self.prefix}/instances/{check_part('app', app)}/"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from outrider.core import versions
+from outrider.core.architectures import ANY
 from outrider.core.errors import ConfigError
 from outrider.core.gate import gate_place
 from outrider.core.policy_settings import Policy, Rate, begins_with
@@ -18,7 +19,6 @@ from outrider.core.windows import is_open, next_opening, zone_of
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN = 3
 """A reason names so many instances and counts the rest."""
-ANY_ARCH = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Situation:
     arch: str = ""
     paused: bool = False
     poisoned: str | None = None
-    package_arch: str = ANY_ARCH
+    package_arch: str = ANY
     policy: Policy = field(default_factory=Policy)
     progress: Progress | None = None
     standing: str | None = None
@@ -183,7 +183,7 @@ def _rollout_stands(situation: Situation, goal: str) -> Hold | None:
 
 def _other_architecture(situation: Situation, goal: str) -> Hold | None:
     needs = situation.package_arch
-    if ANY_ARCH in (needs, situation.arch) or needs == situation.arch:
+    if ANY in (needs, situation.arch) or needs == situation.arch:
         return None
     has = f"this instance is {situation.arch}" if situation.arch else "this instance doesn't say what it is"
     return Hold(reason=f"no package for your architecture: {goal} is for {needs}, and {has}")

@@ -39,8 +39,8 @@ _NOUNS = {
     ("commands", 3): "command",
     ("users", 2): "user",
 }
-_NOT_RECORDED = frozenset({"presence", "turns", "summons", "activity", "audit"})
-_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "grants"})
+_NOT_RECORDED = frozenset({"presence", "turns", "summons", "activity", "audit", "products"})
+_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "grants", "held"})
 
 
 class AuditEntry(Document, frozen=True, kw_only=True):

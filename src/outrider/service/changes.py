@@ -30,6 +30,10 @@ MAX_OPERATIONS = 128
 """etcd's default ``--max-txn-ops``: comparisons, and operations, of one transaction."""
 
 
+_NO_REVISION = -1
+"""Nothing was ever created at it: revisions begin at 1, and 0 stands for what doesn't exist."""
+
+
 class Change:
     """What one transaction has read and is going to write."""
 
@@ -46,6 +50,23 @@ class Change:
             self._guard(key, self._cluster.get(key))
         entry = self._entries[key]
         return None if entry is None else documents.decode(kind, key, entry.value)
+
+    def fetch(self, *keys: str, only_existing: tuple[str, ...] = ()) -> None:
+        """Read several keys at one revision, in one call, and guard them; ``read`` then gives what was found.
+
+        A transaction whose comparison can't hold reads what it compares, and writes nothing. Of ``only_existing`` a
+        change doesn't hurt, only that the key comes or goes.
+        """
+        missing = tuple(dict.fromkeys(key for key in (*keys, *only_existing) if key not in self._entries))
+        if not missing:
+            return
+        never = tuple(CreatedAt(key=key, revision=_NO_REVISION) for key in missing)
+        found = {entry.key: entry for entry in self._cluster.txn(never, ()).found}
+        for key in missing:
+            entry = found.get(key)
+            self._guard(key, entry)
+            if key in only_existing:
+                self._guards[key] = CreatedAt(key=key, revision=0 if entry is None else entry.create_revision)
 
     def require(self, kind: type[D], key: str, absent: str) -> D:
         """Read a document that must be there; ``absent`` is the line for a person when it isn't.
@@ -80,12 +101,12 @@ class Change:
             self._guard(entry.key, entry)
         return documents.decode(kind, entry.key, entry.value)
 
-    def put(self, key: str, document: Document) -> None:
-        """Write a document, unless it is what was read."""
+    def put(self, key: str, document: Document, *, lease: int = 0) -> None:
+        """Write a document, unless it is what was read; with ``lease`` in any case."""
         value = documents.encode(document)
         known = self._entries.get(key)
-        if known is None or known.value != value:
-            self._writes[key] = Put(key=key, value=value)
+        if lease or known is None or known.value != value:
+            self._writes[key] = Put(key=key, value=value, lease=lease)
 
     def touch(self, key: str) -> None:
         """Write a document that was read as it is: see the module's theory."""
@@ -142,6 +163,14 @@ class Change:
                 act.seen[key] = write.value
             else:
                 act.seen.pop(key, None)
+
+    def writes(self, key: str) -> bool:
+        """Whether this change is going to write or remove ``key``."""
+        return key in self._writes
+
+    def entry(self, key: str) -> Entry | None:
+        """The entry that was read at ``key``, with its revisions."""
+        return self._entries[key]
 
     def commit(self) -> bool:
         """Write it all, or nothing; False when something that was read has moved.

@@ -55,7 +55,7 @@ class Channels:
 
         Raises:
             NotFound: there is no such app.
-            Conflict: too many groups follow the channel.
+            Conflict: too many groups follow the channel, or the version is one that it excludes.
         """
         return self._save(app, name, version=version, publish=publish, must_be_new=False)
 
@@ -99,6 +99,10 @@ class Channels:
                 version=base.version if version is None else version,
                 publish=base.publish if publish is None else publish,
             )
+            if new.version is not None and new.version in new.excluded:
+                raise Conflict(
+                    f"channel {name!r} excludes {new.version}: it can't be pointed at it until that is taken back"
+                )
             package = None if new.version is None else change.read(Package, keys.package(app_id, new.version))
             change.put(key, new)
             if old is None:

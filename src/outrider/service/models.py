@@ -59,6 +59,7 @@ class NewApp(Given):
     id: str | None = Field(None, description="A UUID or a name; a random UUID when absent.")
     label: str = ""
     description: str = ""
+    product_id: str | None = Field(None, description="Reverse-DNS name by which Omaha clients may call the app too.")
 
 
 class AppChange(Given):
@@ -68,6 +69,7 @@ class AppChange(Given):
 
     label: str | None = None
     description: str | None = None
+    product_id: str | None = Field(None, description="Empty takes it away.")
 
 
 class AppShown(Shown):
@@ -76,6 +78,7 @@ class AppShown(Shown):
     id: str
     label: str
     description: str
+    product_id: str | None
     created: datetime
 
 
@@ -176,6 +179,8 @@ class NewPackage(Given):
         examples=["coreos/example:1.0.0"],
     )
     release_notes: str = ""
+    arch: str = Field("all", description="What it runs on: all, amd64, aarch64...")
+    required: bool = True
 
 
 class PackageShown(Shown):
@@ -191,6 +196,8 @@ class PackageShown(Shown):
     sha256: str
     release_notes: str
     image: str = Field(description="Reference of a container image; empty when the payload is a file.")
+    arch: str
+    required: bool
     created: datetime
     notes: list[str] = Field([], description="What a person should know besides.")
 
@@ -222,10 +229,12 @@ class InstanceShown(Shown):
     version: str
     status: str
     granted_version: str | None
+    granted_at: datetime | None
     error_code: int
     address: str
     alias: str
     oem: str
+    arch: str
     first_seen: datetime
     last_seen: datetime
     history: list[HappeningShown]

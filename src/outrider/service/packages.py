@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from outrider.cluster.documents import App, Channel, Package, decode
 from outrider.core import versions
+from outrider.core.architectures import ANY, checked_architecture
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.service.changes import Change, apply
 from outrider.service.nouns import MAX_NOTES, Place, absent_app, app_id_of, checked_address, checked_text, some
@@ -67,11 +68,20 @@ class Packages:
             raise NotFound(absent_package(app_id, version))
         return found
 
-    def create(self, app: str, version: str, payload: Payload, *, release_notes: str = "") -> Package:
+    def create(
+        self,
+        app: str,
+        version: str,
+        payload: Payload,
+        *,
+        release_notes: str = "",
+        arch: str = ANY,
+        required: bool = True,
+    ) -> Package:
         """Add a package; the groups whose channel waits for this version are aimed at it in the same transaction.
 
         Raises:
-            ConfigError: the version, the address, the size or a digest can't be right.
+            ConfigError: the version, the address, the size, a digest or the architecture can't be right.
             NotFound: there is no such app.
             Conflict: the version has a package already.
         """
@@ -87,6 +97,8 @@ class Packages:
             sha256=sha256_hex(payload.sha256),
             release_notes=checked_text("release notes", release_notes, MAX_NOTES),
             image=payload.image,
+            arch=checked_architecture(arch),
+            required=required,
             created=self.place.now(),
         )
 
@@ -109,11 +121,11 @@ class Packages:
         return apply(self.place.cluster, attempt)
 
     def delete(self, app: str, version: str) -> Package:
-        """Remove a package that no channel points at. A stored payload file stays.
+        """Remove a package that no channel points at or has as a floor. A stored payload file stays.
 
         Raises:
             NotFound: there is no such app or package.
-            Conflict: channels point at it; the line names them.
+            Conflict: channels use it; the line names them.
         """
         app_id, keys = app_id_of(app), self.place.keys
 
@@ -124,6 +136,9 @@ class Packages:
             users = [channel.name for channel in channels if channel.version == version]
             if users:
                 raise Conflict(f"package {version} is in use: channels {some(users)} point at it")
+            on_the_way = [c.name for c in channels if any(floor.version == version for floor in c.floors)]
+            if on_the_way:
+                raise Conflict(f"package {version} is in use: it is a floor of channels {some(on_the_way)}")
             change.delete(keys.package(app_id, version))
             return old
 

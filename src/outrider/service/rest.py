@@ -59,7 +59,7 @@ def list_apps(ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> 
 @router.post("/apps", status_code=201, tags=["apps"])
 def create_app(new: NewApp, ours: Ours) -> AppShown:
     """Add an app."""
-    made = ours.store.apps.create(app=new.id, label=new.label, description=new.description)
+    made = ours.store.apps.create(app=new.id, label=new.label, description=new.description, product_id=new.product_id)
     return AppShown.model_validate(made)
 
 
@@ -72,7 +72,7 @@ def get_app(app: str, ours: Ours) -> AppShown:
 @router.put("/apps/{app}", tags=["apps"], responses={201: {"model": AppShown, "description": "There was none"}})
 def save_app(app: str, change: AppChange, ours: Ours, response: Response) -> AppShown:
     """Change what is given, or add the app when there is none (201)."""
-    saved = ours.store.apps.save(app, label=change.label, description=change.description)
+    saved = ours.store.apps.save(app, label=change.label, description=change.description, product_id=change.product_id)
     response.status_code = 201 if saved.created else 200
     return AppShown.model_validate(saved.document)
 
@@ -193,7 +193,10 @@ def list_packages(
 @router.post("/apps/{app}/packages", status_code=201, tags=["packages"])
 def create_package(app: str, new: NewPackage, ours: Ours, request: Request) -> PackageShown:
     """Add a package: an address with size and SHA-256, a payload that was uploaded before, or an image's reference."""
-    made = ours.store.packages.create(app, new.version, _payload(new, ours), release_notes=new.release_notes)
+    payload, notes = _payload(new, ours), new.release_notes
+    made = ours.store.packages.create(
+        app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required
+    )
     return _package(made, request)
 
 

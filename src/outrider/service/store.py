@@ -8,6 +8,7 @@ from outrider.cluster.seam import Cluster
 from outrider.service.apps import Apps
 from outrider.service.channels import Channels
 from outrider.service.fleet import Fleet
+from outrider.service.floors import Floors
 from outrider.service.groups import Groups
 from outrider.service.nouns import Clock, Place
 from outrider.service.packages import Packages
@@ -26,6 +27,7 @@ class Store:
     place: Place
     apps: Apps
     channels: Channels
+    floors: Floors
     groups: Groups
     packages: Packages
     fleet: Fleet
@@ -39,6 +41,7 @@ def open_store(cluster: Cluster, prefix: str = DEFAULT_PREFIX, now: Clock = utc_
         place=place,
         apps=Apps(place=place),
         channels=Channels(place=place),
+        floors=Floors(place=place),
         groups=Groups(place=place),
         packages=Packages(place=place),
         fleet=Fleet(place=place),

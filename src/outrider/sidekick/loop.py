@@ -239,7 +239,7 @@ class Sidekick:
         return f"{self._machine.state}: {reason}" if reason else self._machine.state
 
     def _present(self) -> None:
-        memory = self._machine.memory
+        memory, state = self._machine.memory, self._chart.states[self._machine.state]
         presence = Presence(
             instance=memory.instance,
             app=memory.app,
@@ -251,6 +251,7 @@ class Sidekick:
             url=memory.running.url if memory.running is not None else None,
             since=self._since,
             target_revision=memory.target_revision,
+            serving=state.safe and memory.running is not None and not memory.fallen,
         )
         if presence != self._shown:
             self._shown = presence

@@ -1,4 +1,7 @@
-"""Presence: this sidekick's live state in etcd, under its lease. For people and the web page; nobody decides by it."""
+"""Presence: this sidekick's live state in etcd, under its lease.
+
+For people and the web page; the service counts by it who serves (``min_healthy``), and sidekicks decide nothing by it.
+"""
 
 import threading
 from collections.abc import Callable
