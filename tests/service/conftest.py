@@ -3,8 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,23 +15,11 @@ from outrider.service.application import create_application
 from outrider.service.payloads import PayloadFolder
 from outrider.service.store import Store, open_store
 from tests.servers import EtcdServer
+from tests.service.examples import make_app
+from tests.service.fleets import Fleet
+from tests.service.walls import NOON, WallClock
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.waiting import eventually
-
-NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-
-
-@dataclass
-class WallClock:
-    """The time of day, which moves only when told."""
-
-    time: datetime = field(default=NOON)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def advance(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
 
 
 @pytest.fixture
@@ -55,6 +42,9 @@ def client(fake_etcd: FakeEtcd) -> Iterator[FakeCluster]:
 @pytest.fixture
 def store(client: FakeCluster, clock: WallClock) -> Store:
     return open_store(client, now=clock)
+
+
+__all__ = ["NOON", "WallClock"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +103,13 @@ def service(cluster: Cluster, etcd_server: EtcdServer, prefix: str, tmp_path: Pa
             etcd=f"127.0.0.1:{etcd_server.port}",
             payload_dir=tmp_path / "payloads",
         )
+
+
+@pytest.fixture
+def fleet(store: Store, fake_etcd: FakeEtcd, clock: WallClock) -> Fleet:
+    """A group whose channel points at 2.0.0, and its clients."""
+    make_app(store, versions=("1.0.0", "1.5.0", "2.0.0"), version="2.0.0")
+    return Fleet(store=store, etcd=fake_etcd, clock=clock)
 
 
 @pytest.fixture

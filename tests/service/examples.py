@@ -43,10 +43,19 @@ def poison(store: Store, version: str, why: str, at: datetime) -> None:
     put(store.place.cluster, store.place.keys.poison(APP, version), encode(document))
 
 
-def be_alive(store: Store, instance: str, at: datetime, *, group: str = "beta", **facts: str) -> None:
+def be_alive(
+    store: Store, instance: str, at: datetime, *, group: str = "beta", serving: bool = True, **facts: str
+) -> None:
     """Write a sidekick's presence."""
     words = {"state": "idle", "version": "1.0.0"} | facts
-    document = Presence(instance=instance, app=APP, group=group, since=at, **words)  # type: ignore[arg-type]
+    document = Presence(
+        instance=instance,
+        app=APP,
+        group=group,
+        since=at,
+        serving=serving,
+        **words,  # type: ignore[arg-type]
+    )
     put(store.place.cluster, store.place.keys.presence(APP, group, instance), encode(document))
 
 

@@ -287,7 +287,9 @@ def test_what_a_client_says_of_itself_is_bounded_and_printable(omaha: Client) ->
     assert (128, "a[2Jb") == (len(omaha.row.oem), omaha.row.alias)
 
 
-def test_only_the_row_of_the_instance_that_asks_is_written(omaha: Client, store: Store, client: FakeCluster) -> None:
+def test_only_the_row_and_the_grant_of_the_instance_that_asks_are_written(
+    omaha: Client, store: Store, client: FakeCluster
+) -> None:
     Client(store, "web-2").checks("1.0.0")
     before = {entry.key: entry for entry in client.list("/").entries}
 
@@ -295,7 +297,9 @@ def test_only_the_row_of_the_instance_that_asks_is_written(omaha: Client, store:
 
     after = {entry.key: entry for entry in client.list("/").entries}
     changed = {key for key in after if after[key] != before.get(key)}
-    assert {store.place.keys.instance(APP, "web-1")} == changed
+    keys = store.place.keys
+    grant = {keys.rollout(APP, "beta"), keys.grant(APP, "beta", "web-1")}
+    assert {keys.instance(APP, "web-1"), *grant} == changed
 
 
 def test_a_report_whose_answer_was_lost_is_booked_once(omaha: Client, client: FakeCluster) -> None:

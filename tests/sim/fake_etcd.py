@@ -295,7 +295,8 @@ class FakeCluster:
             return self.store.listing(lambda key: key.startswith(prefix))
 
     def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
-        with self._call("txn", writes=True):
+        # without operations it only reads what it compares
+        with self._call("txn" if ops else "get", writes=bool(ops)):
             _refuse_bad(compares, ops)
             store = self.store
             if not all(self._holds(compare) for compare in compares):

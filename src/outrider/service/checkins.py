@@ -4,16 +4,17 @@ Events are facts, not requests: they are always acknowledged, a repeat changes n
 because the row was written a moment ago. Statuses bear the names that CoreUpdate and Nebraska use.
 """
 
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import assert_never
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, assert_never
 from urllib.parse import quote
 
 import msgspec
 from loguru import logger
 
-from outrider.cluster.documents import App, Group, Happening, Instance, Package, Poison, Target
+from outrider.cluster.documents import App, Group, Happening, Instance, Package, Product
 from outrider.cluster.keys import check_part
+from outrider.core.architectures import architecture_of
 from outrider.core.errors import ConfigError
 from outrider.core.omaha import (
     AppAnswer,
@@ -27,9 +28,11 @@ from outrider.core.omaha import (
     UpdateCheck,
     answer_app,
 )
-from outrider.core.policy import Grant, Hold, Situation, Verdict, decide
-from outrider.service.changes import Change, apply
+from outrider.core.policy import Grant, Hold, Verdict
+from outrider.service.changes import Change
 from outrider.service.nouns import Place, absent_app
+from outrider.service.scene import Asker, Scene, keys_of_check, read_scene
+from outrider.service.turnstile import Leases, NeedsTurn, Turnstile
 
 QUIET = timedelta(seconds=30)
 """A row of which nothing but ``last_seen`` changed is written this often at most."""
@@ -48,7 +51,8 @@ STATUS = {
     RUNNING: "complete",
     "3:0": "error",
 }
-UNDER_WAY = frozenset({"update-granted", "downloading", "downloaded", "installed", "on-hold"})
+AT_IT = frozenset({"update-granted", "downloading", "downloaded", "installed"})
+UNDER_WAY = AT_IT | {"on-hold"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class Checkins:
     """Answers Omaha requests; every app of a request is answered, whatever the others are."""
 
     place: Place
+    turnstile: Turnstile = field(default_factory=Turnstile)
 
     def answer(self, request: OmahaRequest, caller: Caller) -> OmahaResponse:
         """Answer one request.
@@ -79,90 +84,198 @@ class Checkins:
         return OmahaResponse(apps=tuple(self._answer_app(request, app, caller) for app in request.apps))
 
     def _answer_app(self, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer:
-        app_id = _key_part("app", app.app_key)
-        if app_id is None or self.place.get(App, self.place.keys.app(app_id)) is None:
-            logger.bind(app=app.app_id[:MAX_WORD], address=caller.address).warning("check-in for an unknown app")
-            reason = absent_app(app.app_id[:MAX_WORD])
-            return answer_app(app, NoUpdate(reason=reason), status="error-unknownApplication")
-        group_id = _key_part("group", app.track)
-        group = None if group_id is None else self.place.get(Group, self.place.keys.group(app_id, group_id))
-        if group is None:
-            logger.bind(app=app_id, group=app.track[:MAX_WORD], address=caller.address).warning(
-                "check-in for an unknown group"
-            )
-            return answer_app(app, NoUpdate(reason=f"app {app_id} has no group {app.track[:MAX_WORD]!r}"))
-        instance_id = _key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
-        if instance_id is None:
-            return answer_app(app, NoUpdate(reason=f"machineid {app.machine_id[:MAX_WORD]!r} can't name an instance"))
-        check = apply(self.place.cluster, lambda change: self._book(change, request, app, group, instance_id, caller))
-        return answer_app(app, check)
+        named = _key_part("app", app.app_key)
+        answer = None if named is None else self._answer_as(named, request, app, caller)
+        if answer is None and named is not None:
+            product = self.place.get(Product, self.place.keys.product(named))
+            answer = None if product is None else self._answer_as(product.app, request, app, caller)
+        if answer is not None:
+            return answer
+        logger.bind(app=app.app_id[:MAX_WORD], address=caller.address).warning("check-in for an unknown app")
+        reason = absent_app(app.app_id[:MAX_WORD])
+        return answer_app(app, NoUpdate(reason=reason), status="error-unknownApplication")
 
-    def _book(
-        self,
-        change: Change,
-        request: OmahaRequest,
-        app: AppRequest,
-        group: Group,
-        instance_id: str,
-        caller: Caller,
-    ) -> UpdateCheck | None:
-        keys, now = self.place.keys, self.place.now()
-        key = keys.instance(group.app, instance_id)
+    def _answer_as(self, app_id: str, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer | None:
+        """The answer for an app of this id; None when there is none."""
+        group_id = _key_part("group", app.track)
+        instance_id = _key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
+        if group_id is None or instance_id is None:
+            if self.place.cluster.get(self.place.keys.app(app_id)) is None:
+                return None
+            if group_id is None or self.place.cluster.get(self.place.keys.group(app_id, group_id)) is None:
+                return self._without_group(app_id, app, caller)
+            return answer_app(app, NoUpdate(reason=f"machineid {app.machine_id[:MAX_WORD]!r} can't name an instance"))
+        checkin = _Checkin(
+            place=self.place,
+            request=request,
+            app=app,
+            app_id=app_id,
+            group_id=group_id,
+            instance_id=instance_id,
+            caller=caller,
+        )
+        outcome = self.turnstile.apply(self.place.cluster, f"{app_id}/{group_id}", checkin.book)
+        match outcome:
+            case "no app":
+                return None
+            case "no group":
+                return self._without_group(app_id, app, caller)
+            case _:
+                return answer_app(app, outcome.check)
+
+    def _without_group(self, app_id: str, app: AppRequest, caller: Caller) -> AppAnswer:
+        logger.bind(app=app_id, group=app.track[:MAX_WORD], address=caller.address).warning(
+            "check-in for an unknown group"
+        )
+        return answer_app(app, NoUpdate(reason=f"app {app_id} has no group {app.track[:MAX_WORD]!r}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Booked:
+    """``check``: what its question is answered; None when it asked nothing."""
+
+    check: UpdateCheck | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checkin:
+    """One app of a request, by one instance of one group."""
+
+    place: Place
+    request: OmahaRequest
+    app: AppRequest
+    app_id: str
+    group_id: str
+    instance_id: str
+    caller: Caller
+
+    def book(self, change: Change, leases: Leases) -> _Booked | Literal["no app", "no group"]:
+        """Bring the row up to date, book the events, judge the check: one transaction."""
+        keys, now, app = self.place.keys, self.place.now(), self.app
+        key, app_key = keys.instance(self.app_id, self.instance_id), keys.app(self.app_id)
+        # At one revision, in one call: what most check-ins need.
+        change.fetch(
+            key, *keys_of_check(self.place, self.app_id, self.group_id, self.instance_id), only_existing=(app_key,)
+        )
+        if change.read(App, app_key) is None:
+            return "no app"
+        group = change.read(Group, keys.group(self.app_id, self.group_id))
+        if group is None:
+            return "no group"
         old = change.read(Instance, key)
-        if old is None:
-            change.require_only_existing(App, keys.app(group.app), absent_app(group.app))
-        row = old or Instance(app=group.app, id=instance_id, group=group.id, version="", first_seen=now, last_seen=now)
+        row = old or Instance(
+            app=self.app_id, id=self.instance_id, group=self.group_id, version="", first_seen=now, last_seen=now
+        )
         ran_before = row.version
-        row = _described(row, app, group, caller)
-        for event in app.events:
-            line = Happening(
-                at=now,
-                version=_word(app.version),
-                event=event.code,
-                error_code=event.error_code,
-                request_id=_word(request.request_id),
-            )
-            row = _with_event(row, event, line, ran_before)
+        if row.group != self.group_id:
+            self._leave(change, row.group, leases)
+        row = _described(row, app, self._arch, self.group_id, self.caller)
+        row, results = self._with_events(row, ran_before, now)
         check: UpdateCheck | None = None
-        if app.update_check:
-            verdict, package = self._judge(change, group, app.version)
-            row = _with_verdict(row, verdict)
-            check = _answered(verdict, package, group.app, caller)
+        if app.update_check or results:
+            scene = read_scene(self.place, change, self.app_id, self.group_id, asker=self.instance_id)
+            assert scene is not None, "the group was read in this change"
+            scene.settle(self.instance_id)
+            for result in results:
+                result.apply(scene, self.instance_id)
+            if app.update_check:
+                row, check = self._judged(scene, row, leases)
+            _write(scene, leases)
         if old is None or row != old or now - old.last_seen >= QUIET:
             change.put(key, msgspec.structs.replace(row, last_seen=now))
-        return check
+        return _Booked(check=check)
 
-    def _judge(self, change: Change, group: Group, running: str) -> tuple[Verdict, Package | None]:
-        """Decide by documents that the transaction compares: a grant never races a pause, a move or a mark."""
-        keys = self.place.keys
-        target = change.read(Target, keys.target(group.app, group.id))
-        wanted = None if target is None else target.version
-        poison = None if wanted is None else change.read(Poison, keys.poison(group.app, wanted))
-        verdict = decide(
-            Situation(
-                running=running,
-                wanted=wanted,
-                channel=group.channel,
-                paused=group.paused if target is None else target.paused,
-                poisoned=None if poison is None else poison.why,
+    @property
+    def _arch(self) -> str:
+        return architecture_of(self.app.board, self.request.arch, self.request.service_pack)
+
+    def _with_events(self, row: Instance, ran_before: str, now: datetime) -> tuple[Instance, list["_Result"]]:
+        results = []
+        for event in self.app.events:
+            line = Happening(
+                at=now,
+                version=_word(self.app.version),
+                event=event.code,
+                error_code=event.error_code,
+                request_id=_word(self.request.request_id),
             )
+            status = row.status
+            row = _with_event(row, event, line, ran_before)
+            if row.status in ("complete", "error") and (row.status != status or row.status == STATUS.get(event.code)):
+                results.append(_Result(event=event, version=line.version, failed=row.status == "error"))
+        return row, results
+
+    def _judged(self, scene: Scene, row: Instance, leases: Leases) -> tuple[Instance, UpdateCheck]:
+        asker = Asker(
+            instance=self.instance_id,
+            running=self.app.version,
+            arch=row.arch,
+            prefix=_word(self.app.target_version_prefix),
+            rollback_allowed=self.app.rollback_allowed,
         )
-        if isinstance(verdict, Hold):
-            return verdict, None
-        package = change.read(Package, keys.package(group.app, verdict.version))
-        if package is None:
-            return Hold(reason=f"{verdict.version} has no package", pending=True), None
-        return verdict, package
+        opened = scene.progress.opened_for(asker.instance)
+        if opened is not None and opened.version == asker.running:
+            # Clients that never report finish here: they ask again with what they were granted.
+            scene.end(asker.instance, "succeeded")
+        verdict = scene.judge(asker)
+        match verdict:
+            case Grant(version=version, standing=False):
+                scene.grant(asker, version, leases.new(scene.group.policy.update_timeout_s))
+            case Hold(pending=pending):
+                # It asks, so it isn't at an update: its place is free for others.
+                scene.end(asker.instance, "withdrawn")
+                if pending:
+                    scene.hold(asker)
+                else:
+                    scene.unhold(asker.instance)
+        package = scene.package(verdict.version) if isinstance(verdict, Grant) else None
+        return _with_verdict(row, verdict, scene.now), _answered(verdict, package, self.app_id, self.caller)
+
+    def _leave(self, change: Change, group_id: str, leases: Leases) -> None:
+        """It has changed its group: what the old one knows of it is over."""
+        scene = read_scene(self.place, change, self.app_id, group_id, asker=self.instance_id)
+        if scene is not None:
+            scene.end(self.instance_id, "withdrawn")
+            scene.unhold(self.instance_id)
+            _write(scene, leases)
 
 
-def _described(row: Instance, app: AppRequest, group: Group, caller: Caller) -> Instance:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """An event that ends an update. ``version``: what the instance runs, as it says."""
+
+    event: OmahaEvent
+    version: str
+    failed: bool
+
+    def apply(self, scene: Scene, instance: str) -> None:
+        """Tell the roll-out, unless the event is of another update than the one that was granted."""
+        opened, meant = scene.progress.opened_for(instance), self.event.next_version
+        if opened is not None and meant and meant != opened.version:
+            return
+        if self.failed:
+            scene.end(instance, "failed", error=f"error code {self.event.error_code}")
+        elif opened is not None and self.event.code == RUNNING and self.version != opened.version:
+            scene.end(instance, "withdrawn")
+        else:
+            scene.end(instance, "succeeded")
+
+
+def _write(scene: Scene, leases: Leases) -> None:
+    if scene.has_changed and not leases.has_turn:
+        raise NeedsTurn
+    scene.write()
+
+
+def _described(row: Instance, app: AppRequest, arch: str, group: str, caller: Caller) -> Instance:
     """What the client says of itself; an empty word never overwrites an earlier one."""
     return msgspec.structs.replace(
         row,
-        group=group.id,
+        group=group,
         version=_word(app.version) or row.version,
         alias=_word(app.alias) or row.alias,
         oem=_word(app.oem) or row.oem,
+        arch=arch or row.arch,
         address=caller.address or row.address,
     )
 
@@ -174,10 +287,15 @@ def _with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: s
     status = STATUS.get(event.code)
     if status is None or (event.code == RUNNING and not _arrived(row, line.version, ran_before)):
         return row
+    if row.granted_version is not None and event.next_version not in ("", row.granted_version):
+        # Late, of an update before this one: a fact, but not what the instance is at.
+        return row
+    over = status in ("complete", "error")
     return msgspec.structs.replace(
         row,
         status=status,
-        granted_version=None if status in ("complete", "error") else row.granted_version,
+        granted_version=None if over else row.granted_version,
+        granted_at=None if over else row.granted_at,
         error_code=event.error_code if status == "error" else 0,
     )
 
@@ -201,18 +319,22 @@ def _facts(line: Happening) -> tuple[str, str, int]:
     return line.event, line.version, line.error_code
 
 
-def _with_verdict(row: Instance, verdict: Verdict) -> Instance:
+def _with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
+    replace = msgspec.structs.replace
     match verdict:
-        case Grant(version=version):
-            return msgspec.structs.replace(row, status="update-granted", granted_version=version)
+        case Grant(version=version, standing=True) if row.status in AT_IT and row.granted_version == version:
+            return row
+        case Grant(version=version, standing=standing):
+            at = row.granted_at if standing and row.granted_at is not None else now
+            return replace(row, status="update-granted", granted_version=version, granted_at=at)
         case Hold(pending=True):
             # An error stays to be seen: it is the reason behind most of what holds an instance back.
             status = row.status if row.status == "error" else "on-hold"
-            return msgspec.structs.replace(row, status=status, granted_version=None)
+            return replace(row, status=status, granted_version=None, granted_at=None)
         case Hold():
             # Clients that never report 3:2 finish here: they ask again with what they were granted.
             if row.status in UNDER_WAY:
-                return msgspec.structs.replace(row, status="complete", granted_version=None)
+                return replace(row, status="complete", granted_version=None, granted_at=None)
             return row
         case _:
             assert_never(verdict)
@@ -226,7 +348,13 @@ def _answered(verdict: Verdict, package: Package | None, app_id: str, caller: Ca
         version=package.version,
         codebases=(codebase_of(package, app_id, caller.base_url),),
         packages=(
-            OfferedPackage(name=package.name, size_bytes=package.size_bytes, sha1=package.sha1, sha256=package.sha256),
+            OfferedPackage(
+                name=package.name,
+                size_bytes=package.size_bytes,
+                sha1=package.sha1,
+                sha256=package.sha256,
+                required=package.required,
+            ),
         ),
     )
 

@@ -8,6 +8,7 @@ from outrider.cluster.seam import Put
 from outrider.core.errors import Conflict, NotFound
 from outrider.service.changes import MAX_OPERATIONS, Change, apply
 from outrider.service.nouns import Place, absent_app, app_id_of
+from outrider.service.scene import read_scene
 
 SUMMONS_TTL_S = 600.0
 """A sidekick that is away for longer asks by itself when it comes back."""
@@ -44,7 +45,7 @@ class Fleet:
         return found
 
     def forget(self, app: str, instance: str) -> Instance:
-        """Remove the row of an instance whose sidekick doesn't run.
+        """Remove the row of an instance whose sidekick doesn't run; its grant, or its place in the line, goes with it.
 
         Raises:
             NotFound: there is no such app or row.
@@ -59,6 +60,11 @@ class Fleet:
             if any(presence.instance == instance for presence in self.presences(app_id)):
                 raise Conflict(f"instance {instance!r} is alive: stop its sidekick first")
             change.delete(key)
+            scene = read_scene(self.place, change, app_id, old.group, asker=instance)
+            if scene is not None:
+                scene.end(instance, "withdrawn")
+                scene.unhold(instance)
+                scene.write()
             return old
 
         return apply(self.place.cluster, attempt)

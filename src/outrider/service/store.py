@@ -12,6 +12,7 @@ from outrider.service.floors import Floors
 from outrider.service.groups import Groups
 from outrider.service.nouns import Clock, Place
 from outrider.service.packages import Packages
+from outrider.service.rollouts import Rollouts
 from outrider.service.users import Users
 
 
@@ -29,6 +30,7 @@ class Store:
     channels: Channels
     floors: Floors
     groups: Groups
+    rollouts: Rollouts
     packages: Packages
     fleet: Fleet
     users: Users
@@ -43,6 +45,7 @@ def open_store(cluster: Cluster, prefix: str = DEFAULT_PREFIX, now: Clock = utc_
         channels=Channels(place=place),
         floors=Floors(place=place),
         groups=Groups(place=place),
+        rollouts=Rollouts(place=place),
         packages=Packages(place=place),
         fleet=Fleet(place=place),
         users=Users(place=place),

@@ -142,6 +142,7 @@ def _read_app_request(element: etree._Element, what: str) -> AppRequest:
         ping=element.find("ping") is not None,
         update_check=check is not None,
         target_version_prefix=_text(check, "targetversionprefix"),
+        rollback_allowed=_text(check, "rollback_allowed") == "true",
         events=tuple(_read_event(event, what) for event in _children(element, "event", MAX_EVENTS, what)),
     )
 

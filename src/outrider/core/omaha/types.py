@@ -74,6 +74,7 @@ class AppRequest:
         board: ``amd64-usr`` and the like; wins over the request's ``arch``.
         update_check: The instance asks for an update: it must be answered with an update check in any case.
         target_version_prefix: Dotted prefix (``1.2`` matches ``1.2.3``, not ``1.20.0``); empty for any version.
+        rollback_allowed: The instance takes an older version than its own, too.
     """
 
     app_id: str
@@ -87,6 +88,7 @@ class AppRequest:
     ping: bool = False
     update_check: bool = False
     target_version_prefix: str = ""
+    rollback_allowed: bool = False
     events: tuple[OmahaEvent, ...] = ()
 
     @property

@@ -84,7 +84,8 @@ def _add_app_request(root: etree._Element, app: AppRequest) -> None:
     if app.ping:
         _element(element, "ping", active="1")
     if app.update_check:
-        _element(element, "updatecheck", targetversionprefix=app.target_version_prefix)
+        allowed = "true" if app.rollback_allowed else ""
+        _element(element, "updatecheck", targetversionprefix=app.target_version_prefix, rollback_allowed=allowed)
     for event in app.events:
         _add_event(element, event)
 

@@ -1,0 +1,478 @@
+"""Grants by a group's policy, over an etcd in memory: every policy on a clock of the test's own."""
+
+from typing import Any
+
+import pytest
+
+from outrider.cluster.keys import Keys
+from outrider.core.policy_settings import Rate
+from outrider.core.windows import Window
+from outrider.service.store import Store
+from tests.service.conftest import NOON
+from tests.service.examples import APP, be_alive, payload_of, poison
+from tests.service.fleets import Fleet
+from tests.sim.fake_etcd import FakeCluster
+
+
+def test_a_grant_is_a_key_under_a_lease_as_long_as_the_update_may_take(
+    fleet: Fleet, keys: Keys, client: FakeCluster
+) -> None:
+    fleet.set(update_timeout_s=600)
+    fleet.granted("web-1")
+
+    entry = client.get(keys.grant(APP, "beta", "web-1"))
+
+    assert entry is not None
+    assert 600 == fleet.etcd.leases[entry.lease].ttl_s
+    assert ("2.0.0", NOON) == (fleet.row("web-1").granted_version, fleet.row("web-1").granted_at)
+    assert [("web-1", "2.0.0", NOON)] == [(one.instance, one.version, one.at) for one in fleet.progress.opened]
+
+
+def test_a_vanished_instance_frees_its_place_by_itself(fleet: Fleet) -> None:
+    fleet.set(max_in_progress=1, update_timeout_s=600)
+    fleet.granted("web-1")
+    held = fleet.why_held("web-2")
+    fleet.passes(599)
+    still_held = fleet.why_held("web-2")
+    fleet.passes(1)
+
+    assert "2.0.0" == fleet.granted("web-2")
+    assert ["1 of 1 in progress: web-1"] * 2 == [held, still_held]
+    assert [("web-1", "no result in time")] == [(one.instance, one.error) for one in fleet.progress.failures]
+
+
+def test_a_granted_instance_that_asks_again_gets_the_same_answer_and_takes_no_second_place(fleet: Fleet) -> None:
+    fleet.set(max_in_progress=1, max_per_interval=Rate(count=1, interval_s=3600))
+    first = fleet.checks("web-1")
+    fleet.sends("web-1", "1.0.0", "13:1")
+    fleet.passes(60)
+
+    again = fleet.checks("web-1")
+
+    assert first == again
+    assert 1 == len(fleet.progress.times)
+    assert ("downloading", NOON) == (fleet.row("web-1").status, fleet.row("web-1").granted_at)
+
+
+@pytest.mark.parametrize("code", ["13:1", "14:1", "800:1"])
+def test_nobody_is_stuck_in_the_middle_of_an_update(fleet: Fleet, code: str) -> None:
+    """The grant lapses while the row still says downloading, downloaded or installed; it is judged anew."""
+    fleet.set(max_in_progress=1, update_timeout_s=600)
+    fleet.granted("web-1")
+    fleet.sends("web-1", "1.0.0", code)
+    fleet.passes(601)
+
+    assert "2.0.0" == fleet.granted("web-1")
+    assert 2 == len(fleet.progress.times)
+
+
+@pytest.mark.parametrize("result", ["succeeds", "fails"])
+def test_a_result_frees_the_place(fleet: Fleet, result: str) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-1")
+    getattr(fleet, result)("web-1")
+
+    assert [] == fleet.under_way
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+def test_a_client_that_never_reports_frees_its_place_when_it_asks_with_what_it_was_granted(fleet: Fleet) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-1")
+    fleet.checks("web-1", "2.0.0")
+
+    assert "2.0.0" == fleet.granted("web-2")
+    assert 1 == fleet.progress.succeeded
+
+
+def test_one_per_five_minutes_is_one_per_five_minutes(fleet: Fleet) -> None:
+    fleet.set(max_per_interval=Rate(count=1, interval_s=300))
+    grants = []
+    for _ in range(16):
+        for number in range(10):
+            version = "2.0.0" if f"web-{number}" in grants else "1.0.0"
+            if fleet.granted(f"web-{number}", version):
+                grants.append(f"web-{number}")
+        fleet.passes(60)
+
+    assert ["web-0", "web-1", "web-2", "web-3"] == grants
+
+
+def test_the_limit_per_interval_does_not_forget_what_another_release_used_up(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_per_interval=Rate(count=1, interval_s=300))
+    fleet.granted("web-1")
+    store.packages.create(APP, "2.1.0", payload_of("2.1.0"))
+    store.channels.save(APP, "beta", version="2.1.0")
+
+    assert "1 per 5 min; next at 12:05:00 UTC" == fleet.why_held("web-2")
+    fleet.passes(300)
+    assert "2.1.0" == fleet.granted("web-2")
+
+
+def test_a_new_target_is_granted_to_who_was_at_the_old_one_and_counts_once_more(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-1")
+    store.packages.create(APP, "2.1.0", payload_of("2.1.0"))
+    store.channels.save(APP, "beta", version="2.1.0")
+
+    assert "2.1.0" == fleet.granted("web-1")
+    assert "1 of 1 in progress: web-1" == fleet.why_held("web-2")
+    assert [("web-1", "2.1.0")] == [(one.instance, one.version) for one in fleet.progress.opened]
+
+
+def test_a_late_report_of_the_old_release_ends_nothing_of_the_new_one(fleet: Fleet, store: Store) -> None:
+    fleet.granted("web-1")
+    store.packages.create(APP, "2.1.0", payload_of("2.1.0"))
+    store.channels.save(APP, "beta", version="2.1.0")
+    fleet.granted("web-1")
+
+    fleet.sends("web-1", "1.0.0", "3:0:10", next_version="2.0.0")
+
+    assert ["web-1"] == fleet.under_way
+    assert ("update-granted", "2.1.0") == (fleet.row("web-1").status, fleet.row("web-1").granted_version)
+    assert "3:0" == fleet.row("web-1").history[-1].event
+
+
+def test_the_canary_goes_first_then_the_rest(fleet: Fleet) -> None:
+    fleet.set(canary=1)
+    first, second = fleet.granted("web-1"), fleet.why_held("web-2")
+    fleet.succeeds("web-1")
+    rest = [fleet.granted(f"web-{number}") for number in range(2, 6)]
+
+    assert ("2.0.0", "canary first: 0 of 1 proved; at it: web-1") == (first, second)
+    assert ["2.0.0"] * 4 == rest
+
+
+def test_a_canary_that_fails_halts_the_roll_out_until_a_person_resumes_it(fleet: Fleet, store: Store) -> None:
+    fleet.set(canary=1)
+    fleet.granted("web-1")
+    fleet.fails("web-1")
+    held = [fleet.why_held("web-1"), fleet.why_held("web-2")]
+    fleet.passes(86_400)
+    still_held = fleet.why_held("web-2")
+    store.rollouts.resume(APP, "beta", by="kim")
+
+    assert {"roll-out of 2.0.0 is halted: a canary failed: web-1 (error code 44)"} == {*held, still_held}
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+def test_a_canary_that_vanishes_halts_the_roll_out_too(fleet: Fleet) -> None:
+    fleet.set(canary=1, update_timeout_s=600)
+    fleet.granted("web-1")
+    fleet.passes(601)
+
+    assert "roll-out of 2.0.0 is halted: a canary failed: web-1 (no result in time)" == fleet.why_held("web-2")
+
+
+def test_the_failure_threshold_is_a_brake_that_holds(fleet: Fleet) -> None:
+    fleet.set(max_failures=2)
+    for number in range(3):
+        fleet.granted(f"web-{number}")
+    fleet.fails("web-0", 9)
+    after_one = fleet.granted("web-9")
+    fleet.fails("web-1", 10)
+    fleet.succeeds("web-2")
+
+    assert "2.0.0" == after_one
+    assert "is halted: 2 failed, and 2 halt it: web-0 (error code 9), web-1 (error code 10)" in fleet.why_held("web-3")
+
+
+def test_a_repeated_failure_report_counts_once(fleet: Fleet) -> None:
+    fleet.set(max_failures=2)
+    fleet.granted("web-0")
+    for _ in range(3):
+        fleet.fails("web-0")
+
+    assert 1 == len(fleet.progress.failures)
+
+
+def test_an_operators_pause_costs_nobody_a_failure(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_failures=1, update_timeout_s=600)
+    fleet.granted("web-1")
+    store.groups.update(APP, "beta", paused=True)
+    fleet.passes(601)
+    held = fleet.why_held("web-2")
+    store.groups.update(APP, "beta", paused=False)
+
+    assert "group is paused" == held
+    assert "2.0.0" == fleet.granted("web-2")
+    assert () == fleet.progress.failures
+
+
+def test_who_asks_during_a_pause_gives_its_place_back(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-1")
+    store.groups.update(APP, "beta", paused=True)
+    fleet.why_held("web-1")
+    store.groups.update(APP, "beta", paused=False)
+
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+@pytest.mark.parametrize("state", ["pause", "halt"])
+def test_a_person_stops_a_roll_out_and_starts_it_again(fleet: Fleet, store: Store, state: str) -> None:
+    getattr(store.rollouts, state)(APP, "beta", why="customers complain", by="kim")
+    held = fleet.why_held("web-1")
+    store.rollouts.resume(APP, "beta", by="kim")
+
+    done = {"pause": "paused", "halt": "halted"}[state]
+    assert f"roll-out of 2.0.0 is {done} by kim: customers complain" == held
+    assert "2.0.0" == fleet.granted("web-1")
+
+
+def test_a_new_release_is_not_stopped_by_the_halt_of_the_last_one(fleet: Fleet, store: Store) -> None:
+    store.rollouts.halt(APP, "beta")
+    store.packages.create(APP, "2.1.0", payload_of("2.1.0"))
+    store.channels.save(APP, "beta", version="2.1.0")
+
+    assert "2.1.0" == fleet.granted("web-1")
+
+
+def test_a_mark_on_the_target_halts_the_roll_out_as_long_as_it_stands(fleet: Fleet, store: Store) -> None:
+    fleet.granted("web-1")
+    poison(store, "2.0.0", "it crashes", NOON)
+    marked = store.rollouts.get(APP, "beta")
+    held = [fleet.why_held("web-1"), fleet.why_held("web-2")]
+    store.fleet.lift(APP, "2.0.0")
+
+    assert ("halted", "2.0.0 is marked bad: it crashes") == (marked.state, marked.why)
+    assert ["2.0.0 is marked bad: it crashes"] * 2 == held
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+def test_updates_start_only_inside_a_window(fleet: Fleet) -> None:
+    fleet.set(windows=(Window(days=("mon",), opens="13:00", closes="14:00"),))
+    held = fleet.why_held("web-1")
+    fleet.passes(3600)
+
+    assert "outside the update windows (mon 13:00-14:00); next opens 13:00:00 UTC" == held
+    assert "2.0.0" == fleet.granted("web-1")
+
+
+def test_who_was_granted_in_the_window_finishes_after_it(fleet: Fleet) -> None:
+    fleet.set(windows=(Window(opens="11:00", closes="12:30"),))
+    fleet.granted("web-1")
+    fleet.passes(1900)
+
+    assert "2.0.0" == fleet.granted("web-1")
+    assert fleet.why_held("web-2").startswith("outside the update windows")
+
+
+def test_the_percentage_lets_the_same_instances_through_on_every_process(fleet: Fleet) -> None:
+    fleet.set(percent=30)
+    through = {name for name in (f"web-{number}" for number in range(40)) if fleet.granted(name)}
+
+    assert 5 < len(through) < 20
+    assert all(
+        "goes to 30 % of the instances" in fleet.why_held(f"web-{n}") for n in range(40) if f"web-{n}" not in through
+    )
+
+
+def test_a_pinned_group_and_a_request_of_its_own(fleet: Fleet) -> None:
+    own = fleet.why_held("web-1", target_version_prefix="1")
+    fleet.set(pin="1.5")
+
+    assert "it asks for versions '1', and 2.0.0 isn't of them" == own
+    assert "group is pinned to 1.5, and 2.0.0 isn't of it" == fleet.why_held("web-1")
+    assert "on-hold" == fleet.row("web-1").status
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "answer"),
+    [("never", True, None), ("asked", False, None), ("asked", True, "2.0.0"), ("always", False, "2.0.0")],
+)
+def test_a_downgrade_only_when_it_is_allowed(fleet: Fleet, policy: str, asked: bool, answer: str | None) -> None:
+    fleet.set(downgrade=policy)
+
+    assert answer == fleet.granted("web-1", "3.0.0", rollback_allowed=asked)
+
+
+def test_floors_are_passed_one_after_the_other(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_in_progress=1)
+    store.floors.set(APP, "beta", "1.5.0", reason="migrates the schema")
+    way = [fleet.granted("web-1", "1.0.0")]
+    fleet.succeeds("web-1", "1.5.0")
+    between = fleet.progress.succeeded
+    way.append(fleet.granted("web-1", "1.5.0"))
+    fleet.succeeds("web-1", "2.0.0")
+
+    assert ["1.5.0", "2.0.0"] == way
+    assert (0, 1) == (between, fleet.progress.succeeded)
+
+
+def test_a_floor_that_is_marked_bad_holds_back_only_who_must_pass_it(fleet: Fleet, store: Store) -> None:
+    store.floors.set(APP, "beta", "1.5.0")
+    poison(store, "1.5.0", "loses data", NOON)
+
+    assert "1.5.0 is marked bad: loses data" == fleet.why_held("web-1", "1.0.0")
+    assert "2.0.0" == fleet.granted("web-2", "1.6.0")
+
+
+def test_a_package_of_another_architecture_is_no_package(fleet: Fleet, store: Store) -> None:
+    store.packages.create(APP, "2.1.0", payload_of("2.1.0"), arch="arm64")
+    store.channels.save(APP, "beta", version="2.1.0")
+
+    assert "2.1.0" == fleet.granted("web-1", board="arm64-usr")
+    assert "2.1.0" == fleet.granted("web-2", arch="arm64")
+    assert "no package for your architecture: 2.1.0 is for aarch64, and this instance is amd64" == (
+        fleet.why_held("web-3", arch="x64")
+    )
+    assert "aarch64" == fleet.row("web-1").arch
+
+
+def test_enough_others_must_serve(fleet: Fleet, store: Store) -> None:
+    fleet.set(min_healthy=2)
+    for name in ("web-1", "web-2", "web-3"):
+        be_alive(store, name, NOON)
+    first, second = fleet.granted("web-1"), fleet.why_held("web-2")
+    fleet.succeeds("web-1")
+
+    assert ("2.0.0", "1 others serve, and 2 must") == (first, second)
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+def test_a_sidekick_that_does_not_serve_is_not_counted(fleet: Fleet, store: Store) -> None:
+    fleet.set(min_healthy=2)
+    for name, serving in (("web-1", True), ("web-2", True), ("web-3", False)):
+        be_alive(store, name, NOON, serving=serving)
+
+    assert "1 others serve, and 2 must" == fleet.why_held("web-1")
+
+
+def test_clients_without_a_sidekick_count_when_they_were_seen_lately_and_did_not_fail(fleet: Fleet) -> None:
+    fleet.set(min_healthy=2)
+    for name in ("web-2", "web-3", "web-4"):
+        fleet.sends(name, "1.0.0", ping=True)
+    fleet.sends("web-4", "1.0.0", "3:0:9")
+    now = fleet.granted("web-1")
+    fleet.succeeds("web-1")
+    fleet.passes(86_401)
+
+    assert "2.0.0" == now
+    assert "0 others serve, and 2 must" == fleet.why_held("web-5")
+
+
+def test_the_held_stand_in_the_order_in_which_they_came(fleet: Fleet) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-0")
+    for name in ("web-3", "web-1", "web-2", "web-3"):
+        fleet.why_held(name)
+
+    assert ["web-3", "web-1", "web-2"] == fleet.line
+
+
+@pytest.mark.parametrize("then", ["granted", "up to date", "forgotten"])
+def test_who_waits_no_longer_stands_in_no_line(fleet: Fleet, store: Store, then: str) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-0")
+    fleet.why_held("web-1")
+    if then == "granted":
+        fleet.succeeds("web-0")
+        fleet.granted("web-1")
+    elif then == "up to date":
+        fleet.checks("web-1", "2.0.0")
+    else:
+        store.fleet.forget(APP, "web-1")
+
+    assert [] == fleet.line
+
+
+def test_who_is_forgotten_gives_its_place_back(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-1")
+    store.fleet.forget(APP, "web-1")
+
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+def test_who_changes_its_group_gives_its_place_back(fleet: Fleet, store: Store) -> None:
+    store.groups.create(APP, "other", channel="beta")
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-1")
+    fleet.why_held("web-2")
+    fleet.checks("web-1", track="other")
+    fleet.checks("web-2", track="other")
+
+    assert [] == fleet.line
+    assert "2.0.0" == fleet.granted("web-3")
+    assert () == fleet.progress.failures
+
+
+def test_a_check_that_changes_nothing_writes_nothing(fleet: Fleet) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-0")
+    fleet.why_held("web-1")
+    fleet.passes(10)
+    before = fleet.etcd.revision
+
+    fleet.why_held("web-1")
+    fleet.checks("web-0")
+
+    assert before == fleet.etcd.revision
+
+
+def test_a_check_costs_few_calls(fleet: Fleet, client: FakeCluster) -> None:
+    """No limits: two reads, and for a grant its lease and its transaction."""
+    costs = []
+    for _ in range(2):
+        client.calls.clear()
+        fleet.checks("web-1")
+        costs.append(list(client.calls))
+
+    # the first try found that it needs its turn, and read in vain
+    assert [["get", "get", "get", "get", "grant", "txn"], ["get", "get"]] == costs
+
+
+def test_a_lost_transaction_leaves_no_lease_behind(fleet: Fleet, client: FakeCluster, store: Store) -> None:
+    """Somebody else takes the place between the read and the write."""
+    fleet.set(max_in_progress=1)
+    meddler = Fleet(store=store, etcd=fleet.etcd, clock=fleet.clock)
+    done: list[str | None] = []
+
+    def take_the_place(name: str, moment: str) -> None:
+        if name == "grant" and moment == "after" and not done:
+            done.append("begun")
+            done[0] = meddler.granted("web-2")
+
+    # the rival is another process: it has a turnstile of its own
+    client.trouble = take_the_place
+    mine = fleet.granted("web-1")
+
+    assert (["2.0.0"], None) == (done, mine)
+    assert ["web-2"] == fleet.under_way
+    assert 1 == len(fleet.etcd.leases)
+
+
+def test_an_answer_that_was_lost_grants_once(fleet: Fleet, client: FakeCluster) -> None:
+    fleet.set(max_in_progress=1, max_per_interval=Rate(count=1, interval_s=60))
+
+    def lose_the_write(name: str, moment: str) -> None:
+        if name == "txn" and moment == "before":
+            client.lose_answers(1)
+
+    client.trouble = lose_the_write
+    first = fleet.granted("web-1")
+    client.trouble = None
+
+    assert "2.0.0" == first
+    assert ("2.0.0", 1) == (fleet.granted("web-1"), len(fleet.progress.times))
+
+
+def test_a_product_id_finds_the_app_and_is_echoed(fleet: Fleet, store: Store) -> None:
+    store.apps.save(APP, product_id="io.example.web")
+
+    answer = fleet.sends("web-1", "1.0.0", check=True, app_id="io.Example.Web")
+
+    assert ("io.Example.Web", "ok") == (answer.app_id, answer.status)
+    assert "2.0.0" == fleet.row("web-1").granted_version
+
+
+@pytest.mark.parametrize("app", [{}, {"track": "absent"}, {"machine_id": ""}])
+def test_a_product_id_is_found_for_requests_that_are_not_granted_anything_too(
+    fleet: Fleet, store: Store, app: dict[str, Any]
+) -> None:
+    store.apps.save(APP, product_id="io.example.web")
+
+    answer = fleet.sends("web-1", "2.0.0", check=True, app_id="io.example.web", **app)
+
+    assert "ok" == answer.status
