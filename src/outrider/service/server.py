@@ -11,6 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from outrider.core.errors import ConfigError
+from outrider.service.context import Context
+from outrider.service.summoner import summoning
 
 GRACE_S = 3
 """Requests under way get so long at SIGTERM; an Omaha answer takes milliseconds, a download resumes elsewhere."""
@@ -69,7 +71,10 @@ class _Server(uvicorn.Server):
 
 
 def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then return within ``GRACE_S`` seconds; ``on_ready`` runs once it answers."""
+    """Serve until SIGTERM or SIGINT, then return within ``GRACE_S`` seconds; ``on_ready`` runs once it answers.
+
+    As long as it serves it also summons those who wait.
+    """
     config = uvicorn.Config(
         application,
         log_config=None,
@@ -87,7 +92,9 @@ def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], Non
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    context: Context = application.state.context
     try:
-        _Server(config, on_ready).run(sockets=[bound])
+        with summoning(context.store.place, context.checkins.turnstile):
+            _Server(config, on_ready).run(sockets=[bound])
     finally:
         bound.close()

@@ -1,0 +1,136 @@
+"""Who of a group is called now: one look at its line, and one transaction for what follows from it.
+
+The one who came first is called first, as many as there are free places, and a place is kept for each a little while. A
+summons grants nothing: who was called asks, and is judged like everybody. So a summons too many is harmless, two
+processes that look at once differ only in who wins the transaction, and one that dies in between leaves nothing undone
+that the next look wouldn't do.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from outrider.cluster.documents import Held, Presence, Summons
+from outrider.core.policy import Grant, Hold
+from outrider.service.changes import Change
+from outrider.service.fleet import SUMMONS_TTL_S
+from outrider.service.nouns import Place
+from outrider.service.scene import PATIENCE, Scene, Waiting, read_scene
+from outrider.service.turnstile import Leases, NeedsTurn, Turnstile
+
+BATCH = 40
+"""Called at once; each costs a comparison and two writes of the 128 that etcd takes in one transaction."""
+LONGEST = timedelta(hours=1)
+"""Who doesn't come is called ever more seldom; a paused sidekick doesn't come, and asks when it is resumed."""
+GONE = timedelta(hours=25)
+"""Without a sidekick, and silent for so long: it waits for nothing any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a look at one group's line came to.
+
+    Attributes:
+        called: Who was summoned, in order.
+        again_at: When to look again if nothing happens before; None when only a happening helps.
+        counts_serving: Somebody waits, perhaps for others to serve again.
+    """
+
+    called: tuple[str, ...] = ()
+    again_at: datetime | None = None
+    counts_serving: bool = False
+
+
+def look(place: Place, turnstile: Turnstile, app: str, group: str) -> Look:
+    """Close what lapsed, and call those whose time has come.
+
+    Raises:
+        Unknown: etcd gives no answer; look again.
+        Conflict: others change the same keys all the time; look again.
+    """
+
+    def attempt(change: Change, leases: Leases) -> Look:
+        scene = read_scene(place, change, app, group)
+        if scene is None:
+            return Look()
+        scene.settle()
+        outcome = _go_through(scene, leases) if scene.waiting else Look()
+        if scene.has_changed and not leases.has_turn:
+            raise NeedsTurn
+        scene.write()
+        return outcome
+
+    return turnstile.apply(place.cluster, f"{app}/{group}", attempt)
+
+
+def _go_through(scene: Scene, leases: Leases) -> Look:
+    place, now = scene.place, scene.now
+    alive = {
+        one.instance for one in place.children(Presence, f"{place.keys.presences(scene.group.app)}{scene.group.id}/")
+    }
+    reserved = [one.instance for one in scene.waiting if one.keeps_a_place(now)]
+    calls: list[Waiting] = []
+    dues: list[datetime] = []
+    edits = 0
+    for one in sorted(scene.waiting, key=lambda each: (each.held.calls, each.entry.create_revision)):
+        if edits + len(calls) >= BATCH:
+            dues.append(now)
+            break
+        later = _not_before(one, now)
+        if later is not None:
+            dues.append(later)
+            if one.keeps_a_place(now) and one.held.summoned_at is not None:
+                dues.append(one.held.summoned_at + PATIENCE)
+            continue
+        if one.instance not in alive:
+            if now - one.held.asked_at >= GONE:
+                _strike(scene, one)
+                edits += 1
+            else:
+                dues.append(one.held.asked_at + GONE)
+            continue
+        match scene.judge(one.asker, reserved=tuple(name for name in reserved if name != one.instance)):
+            case Grant():
+                calls.append(one)
+                reserved.append(one.instance)
+            case Hold(pending=False):
+                _strike(scene, one)
+                edits += 1
+            case Hold(again_at=again_at) if again_at is not None:
+                dues.append(again_at)
+    if calls:
+        _call(scene, calls, leases)
+        dues.append(now + PATIENCE)
+    return Look(
+        called=tuple(one.instance for one in calls),
+        again_at=min(dues, default=None),
+        counts_serving=bool(scene.group.policy.min_healthy),
+    )
+
+
+def _not_before(one: Waiting, now: datetime) -> datetime | None:
+    """When one who was called may be called again; None when that is now."""
+    if one.held.summoned_at is None:
+        return None
+    pause = min(PATIENCE * 2 ** min(one.held.calls - 1, 10), LONGEST)
+    again_at = one.held.summoned_at + pause
+    return again_at if now < again_at else None
+
+
+def _call(scene: Scene, calls: list[Waiting], leases: Leases) -> None:
+    keys, app, group = scene.place.keys, scene.group.app, scene.group.id
+    lease = leases.new(SUMMONS_TTL_S)
+    for one in calls:
+        held = scene.change.guard(Held, one.entry)
+        scene.change.put(
+            keys.held_one(app, group, one.instance),
+            msgspec.structs.replace(held, summoned_at=scene.now, calls=held.calls + 1),
+        )
+        scene.change.put(keys.summons(app, one.instance), Summons(why=f"{scene.wanted}: your turn"), lease=lease)
+
+
+def _strike(scene: Scene, one: Waiting) -> None:
+    """It waits for nothing any more."""
+    scene.change.guard(Held, one.entry)
+    scene.change.delete(one.entry.key)
