@@ -7,11 +7,15 @@ import pytest
 from outrider.cluster.documents import Command, encode
 from outrider.core.errors import NotFound
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
+from outrider.core.policy_settings import Rate
 from outrider.service.checkins import Caller, Checkins
 from outrider.service.overview import explain, read_overviews
 from outrider.service.store import Store
+from outrider.service.summons import look
+from outrider.service.turnstile import Turnstile
 from tests.service.conftest import NOON, WallClock
 from tests.service.examples import APP, be_alive, hold_turn, make_app, poison, put, stand_in_line
+from tests.service.fleets import Fleet
 
 
 @dataclass
@@ -115,3 +119,42 @@ def test_sidekicks_that_use_a_foreign_update_service_are_seen_as_well(store: Sto
 
     assert (None, ("web-1",)) == (overview.group, overview.instances)
     assert 1 == len(explain(store.place, APP, "web-1"))
+
+
+def test_a_held_instance_learns_the_reason_and_how_many_are_ahead(fleet: Fleet, clock: WallClock) -> None:
+    fleet.set(max_per_interval=Rate(count=1, interval_s=300))
+    fleet.granted("web-0")
+    for instance in ("web-3", "web-2", "web-1"):
+        be_alive(fleet.store, instance, NOON)
+        fleet.why_held(instance)
+    clock.advance(5)
+    scene = Scene(fleet.store)
+
+    assert "held since 5s: 1 per 5 min; next at 12:05:00 UTC; 2 ahead of it" in scene.why("web-1")
+    assert "held since 5s: 1 per 5 min; next at 12:05:00 UTC; it is the next one" in scene.why("web-3")
+    assert "roll-out of 2.0.0: running; 0 done, 1 under way, 3 held" in scene.why("web-1")
+    assert "the service offers it 2.0.0 since 5s" in scene.why("web-0")
+
+
+def test_a_roll_out_that_stands_still_is_told_with_its_reason(fleet: Fleet) -> None:
+    fleet.set(max_failures=1)
+    fleet.granted("web-0")
+    fleet.fails("web-0")
+    be_alive(fleet.store, "web-1", NOON)
+
+    (overview,) = read_overviews(fleet.store.place, APP)
+
+    halt = "1 failed, and 1 halt it: web-0 (error code 44)"
+    assert f"roll-out of 2.0.0: halted: {halt}; 0 done, 1 failed" == overview.rollout
+    assert f"offers it nothing: roll-out of 2.0.0 is halted: {halt}" in Scene(fleet.store).why("web-1")
+
+
+def test_a_summoned_instance_is_said_to_be_so(fleet: Fleet, clock: WallClock) -> None:
+    fleet.set(enabled=False)
+    be_alive(fleet.store, "web-1", NOON)
+    fleet.why_held("web-1")
+    fleet.set(enabled=True)
+    look(fleet.store.place, Turnstile(), APP, "beta")
+    clock.advance(3)
+
+    assert "it was summoned 3s ago, and hasn't asked since" in Scene(fleet.store).why("web-1")

@@ -75,6 +75,7 @@ class Act:
         log: Where its changes are recorded.
         condition: Compared in the transaction of its first change.
         seen: The documents that it read or wrote, by key, as they are stored.
+        shows_more: What it answers says more than the document that its path names, which may change by itself.
     """
 
     actor: Actor
@@ -83,6 +84,7 @@ class Act:
     log: "AuditLog"
     condition: Condition | None = None
     seen: dict[str, bytes] = field(default_factory=dict)
+    shows_more: bool = False
 
 
 _CURRENT: ContextVar[Act | None] = ContextVar("act", default=None)
@@ -101,6 +103,21 @@ def acting(act: Act) -> Iterator[None]:
         yield
     finally:
         _CURRENT.reset(before)
+
+
+def speaker(by: str) -> str:
+    """Who says something: what the client says, and the user when there is one."""
+    act = _CURRENT.get()
+    if act is None or not act.actor.is_user:
+        return by
+    return f"{by}, as {act.actor.name}" if by and by != act.actor.name else act.actor.name
+
+
+def note_more() -> None:
+    """Say that the answer is more than the document, so that its tag doesn't prove that a client has it already."""
+    act = _CURRENT.get()
+    if act is not None:
+        act.shows_more = True
 
 
 def note_seen(key: str, value: bytes) -> None:

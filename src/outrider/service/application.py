@@ -19,6 +19,7 @@ from outrider.service import (
     rest_activity,
     rest_audit,
     rest_database,
+    rest_policy,
     rest_users,
 )
 from outrider.service.audit import KEPT_DAYS, AuditLog
@@ -82,6 +83,7 @@ def create_application(
     application.include_router(omaha_endpoint.router)
     application.include_router(payload_endpoint.router)
     application.include_router(rest.router)
+    application.include_router(rest_policy.router)
     application.include_router(rest_users.router)
     application.include_router(rest_audit.router)
     application.include_router(rest_activity.router)

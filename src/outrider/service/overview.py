@@ -4,15 +4,18 @@ Read straight from etcd, so that it works while the update service is away, and 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from outrider.cluster.documents import Command, Group, Instance, Poison, Presence, Target
 from outrider.cluster.turns import read_scope
 from outrider.core.errors import NotFound
-from outrider.core.policy import Grant, Situation, decide
+from outrider.core.policy import Grant, Hold
 from outrider.core.slots import TurnState, line, turns
+from outrider.service.changes import Change
 from outrider.service.nouns import Place, absent_app, app_id_of
+from outrider.service.rollouts import shown
+from outrider.service.scene import Asker, Scene, read_scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class GroupOverview:
         rows: Instances that ever checked in, by instance.
         turns: One per slot, and those beyond the slots that still exist.
         queue: Instances that wait for a turn, the next one first.
+        scene: The roll-out, and who is held back by the service's policy; None without a group.
     """
 
     app: str
@@ -37,6 +41,22 @@ class GroupOverview:
     rows: dict[str, Instance]
     turns: tuple[TurnState, ...]
     queue: tuple[str, ...]
+    scene: Scene | None = None
+
+    @property
+    def rollout(self) -> str:
+        """How far the group is, in one line; empty when nothing is offered."""
+        if self.scene is None or self.scene.wanted is None:
+            return ""
+        now = shown(self.scene)
+        by, why = (f" by {now.by}" if now.by else ""), (f": {now.why}" if now.why else "")
+        counts = [f"{now.succeeded} done"]
+        counts += [
+            f"{len(some)} {what}"
+            for some, what in ((now.opened, "under way"), (now.failures, "failed"), (now.waiting, "held"))
+            if some
+        ]
+        return f"roll-out of {now.version}: {now.state}{by}{why}; {', '.join(counts)}"
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -85,6 +105,7 @@ def _read(
         rows={row.id: row for row in rows if row.group == name},
         turns=turns(scope.waiting, scope.holding, target.slots),
         queue=tuple(each.instance for each in line(scope.waiting, scope.holding)),
+        scene=None if group is None else read_scene(place, Change(place.cluster), app_id, name),
     )
 
 
@@ -107,7 +128,7 @@ def explain_in(overview: GroupOverview, instance: str, command: Command | None, 
     lines = [
         *_where(instance, overview, presence, row, now),
         *_turn(instance, overview),
-        *_service(overview, presence, row),
+        *_service(instance, overview, presence, row, now),
     ]
     if row is not None and row.status == "error":
         lines.append(f"its last update failed with error code {row.error_code}")
@@ -158,22 +179,33 @@ def _turn(instance: str, overview: GroupOverview) -> list[str]:
     return lines
 
 
-def _service(overview: GroupOverview, presence: Presence | None, row: Instance | None) -> list[str]:
+def _service(
+    instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
+) -> list[str]:
     running = presence.version if presence else row.version if row else None
-    if overview.group is None or running is None:
+    scene = overview.scene
+    if scene is None or running is None:
         return []
-    verdict = decide(
-        Situation(
-            running=running,
-            wanted=overview.target.version,
-            channel=overview.group.channel,
-            paused=overview.group.paused,
-            poisoned=None if overview.poison is None else overview.poison.why,
-        )
-    )
+    ahead = [one.instance for one in scene.waiting]
+    waiting = next((one for one in scene.waiting if one.instance == instance), None)
+    known = waiting.asker if waiting is not None else Asker(instance=instance, running=running)
+    asker = replace(known, running=running, arch=known.arch or (row.arch if row else ""))
+    verdict = scene.judge(asker)
     if isinstance(verdict, Grant):
-        return [f"the service offers it {verdict.version}"]
-    return [f"the service offers it nothing: {verdict.reason}"]
+        opened = scene.progress.opened_for(instance)
+        since = f" since {ago(opened.at, now)}" if verdict.standing and opened is not None else ""
+        lines = [f"the service offers it {verdict.version}{since}"]
+    elif waiting is None:
+        lines = [f"the service offers it nothing: {verdict.reason}"]
+    else:
+        before = ahead.index(instance)
+        place = f"{before} ahead of it" if before else "it is the next one"
+        lines = [f"held since {ago(waiting.held.since, now)}: {verdict.reason}; {place}"]
+    if waiting is not None and waiting.held.summoned_at is not None:
+        lines.append(f"it was summoned {ago(waiting.held.summoned_at, now)} ago, and hasn't asked since")
+    if not isinstance(verdict, Hold) or verdict.pending:
+        lines.append(overview.rollout)
+    return lines
 
 
 def ago(then: datetime, now: datetime) -> str:

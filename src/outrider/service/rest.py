@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from outrider.cluster.documents import Instance, Package
 from outrider.core import versions
 from outrider.core.errors import ConfigError
-from outrider.service.acting import current_act
+from outrider.service.acting import speaker
 from outrider.service.checkins import codebase_of
 from outrider.service.context import Context, base_url_of, context_of
 from outrider.service.image_payloads import image_notes, image_payload
@@ -258,7 +258,7 @@ def forget_instance(app: str, instance: str, ours: Ours) -> InstanceShown:
 @router.post("/apps/{app}/instances/{instance}/command", status_code=202, tags=["instances"])
 def command_instance(app: str, instance: str, new: NewCommand, ours: Ours) -> CommandShown:
     """Leave a command for an instance's sidekick."""
-    return CommandShown.model_validate(ours.store.fleet.command(app, instance, new.verb, _speaker(new.by)))
+    return CommandShown.model_validate(ours.store.fleet.command(app, instance, new.verb, speaker(new.by)))
 
 
 @router.get("/apps/{app}/presence", tags=["instances"])
@@ -293,14 +293,6 @@ def _begins(version: str, prefix: str) -> bool:
     """By whole numbers: ``1.2`` begins 1.2.3 and 1.2.0-rc, and not 1.20.0."""
     rest = version.removeprefix(prefix) if version.startswith(prefix) else "x"
     return not rest or not rest[0].isalnum() or prefix.endswith(".")
-
-
-def _speaker(by: str) -> str:
-    """Who a command is from: what the client says, and the user when there is one."""
-    act = current_act()
-    if act is None or not act.actor.is_user:
-        return by
-    return f"{by}, as {act.actor.name}" if by else act.actor.name
 
 
 def _payload(new: NewPackage, ours: Context) -> Payload:

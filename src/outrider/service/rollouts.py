@@ -12,6 +12,7 @@ from outrider.core.errors import Conflict, NotFound
 from outrider.core.policy_lint import Surroundings, lint
 from outrider.core.policy_settings import Policy, check_policy
 from outrider.core.rollout import Failure, Opened, Progress, State, brake
+from outrider.service.acting import note_seen
 from outrider.service.changes import Change, apply
 from outrider.service.groups import absent_group
 from outrider.service.nouns import Place, Saved, absent_app, app_id_of, checked_text
@@ -94,7 +95,12 @@ class Rollouts:
         Raises:
             NotFound: there is no such app or group.
         """
-        return shown(self._scene(Change(self.place.cluster), app, group))
+        change = Change(self.place.cluster)
+        scene = self._scene(change, app, group)
+        stored = change.entry(self.place.keys.rollout(scene.group.app, scene.group.id))
+        if stored is not None:
+            note_seen(stored.key, stored.value)
+        return shown(scene)
 
     def pause(self, app: str, group: str, *, why: str = "", by: str = "") -> RolloutNow:
         """Let nobody begin the update to what the group shall run now, until it is resumed or the target moves.

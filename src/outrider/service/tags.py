@@ -72,7 +72,8 @@ class TaggedAnswer:
         tag = self._tag(start, self._body)
         headers = MutableHeaders(scope=start)
         headers.setdefault("Cache-Control", "private, no-cache")
-        if self._known is not None and (self._known.strip() == "*" or tag in _split(self._known, weak=True)):
+        known = None if self._act.shows_more else self._known
+        if known is not None and (known.strip() == "*" or tag in _split(known, weak=True)):
             start["status"], self._body = 304, b""
             for name in _ABOUT_A_BODY:
                 del headers[name]
