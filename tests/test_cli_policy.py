@@ -15,6 +15,7 @@ from outrider.cli import main
 from outrider.cli.policy import per_interval, seconds
 from outrider.cli.rollout import spread
 from outrider.core.errors import ConfigError
+from outrider.service.models_policy import PolicyGiven
 from tests.rest_stub import Asked, RestStub, Say
 
 GROUP = "/api/v1/apps/x/groups/beta"
@@ -25,7 +26,7 @@ class PolicyStub:
     """The part of the API that these verbs use, with one group in it. Its tags count the changes."""
 
     def __init__(self) -> None:
-        self.policy: dict[str, Any] = {"percent": 100.0, "max_per_interval": None, "max_in_progress": None, "pin": None}
+        self.policy: dict[str, Any] = PolicyGiven.model_validate({}).model_dump()
         self.revision = 1
         self.instances = 0
         self.interfere: Callable[[], None] = lambda: None
@@ -41,10 +42,10 @@ class PolicyStub:
             case "PUT", target if target == f"{GROUP}/policy":
                 return self._put(asked)
             case "GET", target if target == f"{GROUP}/rollout":
-                return Say(body={"release": "2.0.0", "state": "halted", "reason": "3 failures"})
+                return Say(body={"version": "2.0.0", "state": "halted", "why": "3 failures"})
             case "POST", target if target.startswith(f"{GROUP}/rollout/"):
                 self.posted.append(target.rpartition("/")[2])
-                return Say(body={"release": "2.0.0", "state": "running"})
+                return Say(body={"version": "2.0.0", "state": "running"})
             case "GET", target if target.startswith("/api/v1/apps/x/instances?"):
                 return Say(body={"items": [{"id": str(number)} for number in range(self.instances)]})
             case "GET" | "PATCH", target if target == GROUP:
@@ -111,6 +112,21 @@ def test_a_policy_is_shown_and_its_warnings_go_to_stderr(run: Run) -> None:
         ("--max-per-interval=1/5m", {"max_per_interval": {"count": 1, "interval_s": 300}}),
         ("--max-per-interval=none --max-in-progress=2", {"max_per_interval": None, "max_in_progress": 2}),
         ("--percent=12.5 --max-in-progress=none", {"percent": 12.5, "max_in_progress": None}),
+        ("--pin=1.2", {"pin": "1.2"}),
+        ("--pin=none --max-failures=none", {"pin": "", "max_failures": None}),
+        ("--update-timeout=30m --max-failures=2", {"update_timeout_s": 1800, "max_failures": 2}),
+        ("--disabled --ignore-timeouts", {"enabled": False, "count_timeouts": False}),
+        (
+            "--window='fri,sat 22:00-04:00' --window=01:00-02:00",
+            {
+                "windows": [
+                    {"days": ["fri", "sat"], "opens": "22:00", "closes": "04:00"},
+                    {"days": [], "opens": "01:00", "closes": "02:00"},
+                ]
+            },
+        ),
+        ("--window=none --time-zone=Europe/Berlin", {"windows": [], "time_zone": "Europe/Berlin"}),
+        ("--canary=1 --min-healthy=3 --downgrade=asked", {"canary": 1, "min_healthy": 3, "downgrade": "asked"}),
         ("--set pin=1.2", {"pin": 1.2}),
         ("--set 'pin=\"1.2\"'", {"pin": "1.2"}),
         ("--set pin=v1 --set percent=3", {"pin": "v1", "percent": 3}),
@@ -148,6 +164,10 @@ def test_two_operators_do_not_overwrite_each_other_unseen(run: Run, group: Polic
         (f"group policy {WORDS} --set 'pin={{'", 2, "not JSON"),
         (f"group policy {WORDS} --percent=101", 2, "not in the range"),
         (f"group policy {WORDS} --max-per-interval=5", 1, "write COUNT/DURATION such as 1/5m"),
+        (f"group policy {WORDS} --max-failures=0", 1, "--max-failures '0': write a number above 0, or none"),
+        (f"group policy {WORDS} --window=nights", 1, "write DAYS OPENS-CLOSES"),
+        (f"group policy {WORDS} --window=none --window=01:00-02:00", 1, "write DAYS OPENS-CLOSES"),
+        (f"group policy {WORDS} --update-timeout=soon", 1, "write 90s, 5m"),
         (f"group policy {WORDS} --max-in-progress=0", 1, "write a number above 0, or none"),
         ("group policy --app-id=x --group-id=other", 1, "doesn't know this call"),
         (f"group update {WORDS} --update-count=2", 2, "go together"),
@@ -186,12 +206,18 @@ def test_a_rollout_is_shown(run: Run) -> None:
     facts = json.loads(run(f"rollout {WORDS} --json").stdout)
 
     assert ["state", '"halted"'] in shown
-    assert "3 failures" == facts["reason"]
+    assert "3 failures" == facts["why"]
 
 
 @pytest.mark.parametrize(
     ("verb", "posted", "said"),
-    [("activate", "resume", "rollout activated"), ("deactivate", "pause", "rollout deactivated")],
+    [
+        ("activate", "resume", "rollout activated"),
+        ("deactivate", "pause", "rollout deactivated"),
+        ("resume", "resume", "rollout resumed"),
+        ("pause", "pause", "rollout paused"),
+        ("halt", "halt", "rollout halted"),
+    ],
 )
 def test_a_rollout_is_steered(run: Run, group: PolicyStub, verb: str, posted: str, said: str) -> None:
     result = run(f"rollout {verb} {WORDS}")

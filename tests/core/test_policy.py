@@ -14,7 +14,7 @@ def test_an_older_instance_is_granted_the_version_of_its_channel() -> None:
 def test_an_instance_that_runs_what_it_should_is_up_to_date() -> None:
     verdict = decide(Situation(running="1.2.3", wanted="1.2.3"))
 
-    assert Hold(reason="up to date") == verdict
+    assert Hold(reason="up to date", by="current") == verdict
 
 
 def test_versions_are_compared_as_versions_and_not_as_text() -> None:
@@ -25,37 +25,37 @@ def test_versions_are_compared_as_versions_and_not_as_text() -> None:
 def test_nobody_is_sent_back_to_an_older_version() -> None:
     verdict = decide(Situation(running="2.0.0", wanted="1.9.0"))
 
-    assert Hold(reason="running 2.0.0 is newer than the channel's 1.9.0") == verdict
+    assert Hold(reason="running 2.0.0 is newer than the channel's 1.9.0", by="version") == verdict
 
 
 def test_a_paused_group_holds_its_instances_back() -> None:
     verdict = decide(Situation(running="1.0.0", wanted="2.0.0", paused=True))
 
-    assert Hold(reason="group is paused", pending=True) == verdict
+    assert Hold(reason="group is paused", by="paused", pending=True) == verdict
 
 
 def test_a_pause_keeps_nothing_from_an_instance_that_is_up_to_date() -> None:
     verdict = decide(Situation(running="2.0.0", wanted="2.0.0", paused=True))
 
-    assert Hold(reason="group is paused", pending=False) == verdict
+    assert Hold(reason="group is paused", by="paused", pending=False) == verdict
 
 
 def test_a_release_that_is_marked_bad_is_offered_to_nobody_and_says_why() -> None:
     verdict = decide(Situation(running="2.0.0", wanted="3.0.0", poisoned="health check: 500"))
 
-    assert Hold(reason="3.0.0 is marked bad: health check: 500", pending=True) == verdict
+    assert Hold(reason="3.0.0 is marked bad: health check: 500", by="marked-bad", pending=True) == verdict
 
 
 def test_a_mark_without_a_reason_holds_back_all_the_same() -> None:
     verdict = decide(Situation(running="2.0.0", wanted="3.0.0", poisoned=""))
 
-    assert Hold(reason="3.0.0 is marked bad", pending=True) == verdict
+    assert Hold(reason="3.0.0 is marked bad", by="marked-bad", pending=True) == verdict
 
 
 def test_the_operators_pause_is_named_before_the_mark() -> None:
     verdict = decide(Situation(running="2.0.0", wanted="3.0.0", paused=True, poisoned="bad"))
 
-    assert Hold(reason="group is paused", pending=True) == verdict
+    assert Hold(reason="group is paused", by="paused", pending=True) == verdict
 
 
 @pytest.mark.parametrize("paused", [False, True])

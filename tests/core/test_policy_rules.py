@@ -47,8 +47,8 @@ def test_a_policy_that_nobody_has_set_holds_nobody_back() -> None:
 def test_updates_that_are_off_hold_everybody_back_but_are_no_news_to_who_is_up_to_date() -> None:
     off = Policy(enabled=False)
 
-    assert Hold(reason="updates are off for the group", pending=True) == decide(asks(off))
-    assert Hold(reason="up to date") == decide(asks(off, running="2.0.0"))
+    assert Hold(reason="updates are off for the group", by="off", pending=True) == decide(asks(off))
+    assert Hold(reason="up to date", by="current") == decide(asks(off, running="2.0.0"))
 
 
 @pytest.mark.parametrize("state", ["paused", "halted"])
@@ -57,7 +57,9 @@ def test_a_roll_out_that_a_person_stopped_says_who_and_why(state: Any) -> None:
 
     verdict = held(asks(progress=progress))
 
-    assert Hold(reason=f"roll-out of 2.0.0 is {state} by kim: customers complain", pending=True) == verdict
+    assert (
+        Hold(reason=f"roll-out of 2.0.0 is {state} by kim: customers complain", by="roll-out", pending=True) == verdict
+    )
 
 
 def test_a_roll_out_that_the_policy_halted_names_the_failures() -> None:
@@ -154,9 +156,12 @@ def test_the_limit_per_interval_says_when_the_next_one_may() -> None:
 
     verdict = held(asks(one_per_5_min, at=NOON + timedelta(seconds=299), **under_way("web-2")))
 
-    assert Hold(reason="1 per 5 min; next at 12:05:00 UTC", pending=True, again_at=NOON + timedelta(minutes=5)) == (
-        verdict
-    )
+    assert Hold(
+        reason="1 per 5 min; next at 12:05:00 UTC",
+        by="max-per-interval",
+        pending=True,
+        again_at=NOON + timedelta(minutes=5),
+    ) == (verdict)
     assert isinstance(decide(asks(one_per_5_min, at=NOON + timedelta(seconds=300), **under_way("web-2"))), Grant)
 
 
@@ -173,7 +178,9 @@ def test_a_closed_window_says_when_it_opens_in_its_own_zone() -> None:
     verdict = held(asks(policy))
 
     reason = "outside the update windows (mon 22:00-04:00); next opens 22:00:00 CET"
-    assert Hold(reason=reason, pending=True, again_at=datetime(2026, 11, 23, 21, 0, tzinfo=UTC)) == verdict
+    assert (
+        Hold(reason=reason, by="windows", pending=True, again_at=datetime(2026, 11, 23, 21, 0, tzinfo=UTC)) == verdict
+    )
     assert isinstance(decide(asks(policy, at=datetime(2026, 11, 24, 2, 59, tzinfo=UTC))), Grant)
 
 

@@ -239,7 +239,7 @@ def test_instances_are_listed_with_updatectls_columns(run: Run, service: Service
     header, row = lines(run(f"instance list-updates --app-id={APP}").stdout)
     elsewhere = lines(run(f"instance list-updates --app-id={APP} --group-id=other").stdout)
 
-    assert ["AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted"] == header
+    assert ["AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted", "Why"] == header
     assert [APP, "web-1", "1.0.0"] == row[:3]
     assert ["beta", "metal", "error (44)"] == row[4:]
     assert [header] == elsewhere

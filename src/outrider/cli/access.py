@@ -4,6 +4,7 @@ What is written nearest to the verb counts, then the environment, then the defau
 """
 
 import functools
+import getpass
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,3 +98,11 @@ def _log_everything() -> None:
     from outrider.log import setup_logging
 
     setup_logging(LogSettings(level="debug", format="text"), sys.stderr)
+
+
+def operator() -> str:
+    """Who types here, by the name that this machine knows."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in a container
+        return "unknown"

@@ -1,19 +1,18 @@
 """``outrider instance``: the instances that checked in, and commands for their sidekicks."""
 
-import getpass
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
 import click
 
-from outrider.cli.access import service_options
+from outrider.cli.access import operator, service_options
 from outrider.cli.client import Json, ServiceClient
 from outrider.cli.common import Group, echo_json, echo_table, json_option
 from outrider.cli.fake import bench, fake
 from outrider.cli.moments import between, end_option, start_option
 
-HEADER = ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted")
+HEADER = ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted", "Why")
 VERSIONS_HEADER = ("AppID", "GroupID", "Version", "Clients")
 HISTORY_HEADER = ("Time", "Version", "Event", "Meaning", "ErrorCode")
 _MEANING = {
@@ -174,19 +173,12 @@ def _instances(
 
 
 def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bool) -> None:
-    body: Json = {"verb": verb, "by": _operator()}
+    body: Json = {"verb": verb, "by": operator()}
     left = service.post("apps", app, "instances", name, "command", body=body)
     if as_json:
         echo_json([left])
     else:
         click.echo(f"{verb} left for instance {name}: its sidekick takes it when it is next awake")
-
-
-def _operator() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in a container
-        return "unknown"
 
 
 def _row(one: Json) -> tuple[object, ...]:
@@ -200,4 +192,5 @@ def _row(one: Json) -> tuple[object, ...]:
         one["oem"],
         status,
         one["granted_version"],
+        one["why"],
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -64,33 +65,79 @@ def change(service: ServiceClient, app_id: str, group_id: str, changes: Json) ->
     return saved
 
 
+def windows(texts: tuple[str, ...]) -> list[Json]:
+    """Read ``fri,sat 22:00-04:00``, ``22:00-04:00`` for every day, and ``none`` for no windows at all.
+
+    Raises:
+        ConfigError: it is something else; what the days and times mean is the service's business.
+    """
+    if texts == ("none",):
+        return []
+    return [_window(text) for text in texts]
+
+
+def _window(text: str) -> Json:
+    days, _, times = text.strip().rpartition(" ")
+    opens, dash, closes = times.partition("-")
+    if not dash or not opens or not closes:
+        raise ConfigError(f"--window {text!r}: write DAYS OPENS-CLOSES such as 'fri,sat 22:00-04:00', or none")
+    named = [] if days.strip() in ("", "daily") else days.strip().split(",")
+    return {"days": named, "opens": opens, "closes": closes}
+
+
+def _number_or_none(name: str) -> Callable[[str], int | None]:
+    def read(text: str) -> int | None:
+        if text == "none":
+            return None
+        if not text.isascii() or not text.isdigit() or not int(text):
+            raise ConfigError(f"--{name} {text!r}: write a number above 0, or none")
+        return int(text)
+
+    return read
+
+
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "max_per_interval": per_interval,
+    "max_in_progress": _number_or_none("max-in-progress"),
+    "max_failures": _number_or_none("max-failures"),
+    "update_timeout_s": seconds,
+    "windows": windows,
+    "pin": lambda text: "" if text == "none" else text,
+}
+"""How an option's text becomes the setting, where it isn't the setting itself."""
+
+
 @click.command()
 @app_option
 @group_option
+@click.option("--enabled/--disabled", default=None, help="Updates are on, or off.")
 @click.option("--max-per-interval", metavar="N/TIME", help="At most so many in a time, such as 1/5m; or none.")
 @click.option("--max-in-progress", metavar="N", help="At most so many at the same time; or none.")
 @click.option("--percent", type=click.FloatRange(0, 100), help="Only so many percent of the instances.")
+@click.option("--canary", type=click.IntRange(0), metavar="N", help="So many go first, the others when they are done.")
+@click.option(
+    "--window", "windows", metavar="'DAYS HH:MM-HH:MM'", multiple=True, help="Only then; repeatable; or none."
+)
+@click.option("--time-zone", metavar="NAME", help="IANA name, for the windows: Europe/Berlin.")
+@click.option("--update-timeout", "update_timeout_s", metavar="TIME", help="An update without a result is over then.")
+@click.option("--max-failures", metavar="N", help="So many failed instances halt the roll-out; or none.")
+@click.option("--count-timeouts/--ignore-timeouts", default=None, help="No result in time is a failure, or isn't.")
+@click.option("--min-healthy", type=click.IntRange(0), metavar="N", help="So many others must serve meanwhile.")
+@click.option("--pin", metavar="VERSION", help="Only versions that begin so, such as 1.2; or none.")
+@click.option(
+    "--downgrade", type=click.Choice(["never", "asked", "always"]), help="Whether an older version is offered."
+)
 @click.option("--set", "settings", metavar="NAME=JSON", multiple=True, help="Any setting by its name; repeatable.")
 @service_options
 @json_option
 def policy(
-    app_id: str,
-    group_id: str,
-    max_per_interval: str | None,
-    max_in_progress: str | None,
-    percent: float | None,
-    settings: tuple[str, ...],
-    service: ServiceClient,
-    as_json: bool,
+    app_id: str, group_id: str, settings: tuple[str, ...], service: ServiceClient, as_json: bool, **options: Any
 ) -> None:
     """Show a group's policy, or change what is given."""
     changes: Json = dict(map(_setting, settings))
-    if max_per_interval is not None:
-        changes["max_per_interval"] = per_interval(max_per_interval)
-    if max_in_progress is not None:
-        changes["max_in_progress"] = _number(max_in_progress)
-    if percent is not None:
-        changes["percent"] = percent
+    for name, given in options.items():
+        if given is not None and given != ():
+            changes[name] = _SETTINGS.get(name, _as_it_is)(given)
     found = change(service, app_id, group_id, changes) if changes else read(service, app_id, group_id)
     for note in (note for name in _OUTCOME for note in found.get(name) or ()):
         click.echo(f"note: {note}", err=True)
@@ -120,6 +167,10 @@ def show(settings: Json) -> None:
     echo_table(HEADER, [(name, json.dumps(value)) for name, value in settings.items() if name not in _OUTCOME])
 
 
+def _as_it_is(given: Any) -> Any:
+    return given
+
+
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -131,11 +182,3 @@ def _setting(text: str) -> tuple[str, Any]:
         if value[:1] in ("{", "[", '"'):
             raise click.UsageError(f"--set {text}: not JSON") from None
         return name, value
-
-
-def _number(text: str) -> int | None:
-    if text == "none":
-        return None
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise ConfigError(f"--max-in-progress {text!r}: write a number above 0, or none")
-    return int(text)

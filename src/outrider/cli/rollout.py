@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
-from outrider.cli.access import service_options
+from outrider.cli.access import operator, service_options
 from outrider.cli.client import Json, ServiceClient
-from outrider.cli.common import Group, echo_json, json_option
+from outrider.cli.common import Group, echo_json, echo_table, json_option
 from outrider.cli.policy import app_option, change, group_option, show
+
+HEADER = ("Group", "Version", "State", "Done", "UnderWay", "Held", "Failed", "Why")
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -31,6 +33,26 @@ def rollout(
         echo_json(found)
     else:
         show(found)
+
+
+@rollout.command("list")
+@click.option("--app-id", required=True, help="Application whose groups are listed.")
+@service_options
+@json_option
+def list_(app_id: str, service: ServiceClient, as_json: bool) -> None:
+    """List the roll-outs of all groups of an application."""
+    groups = [one["id"] for one in service.get_all("apps", app_id, "groups")]
+    found = [service.get("apps", app_id, "groups", group, "rollout") for group in groups]
+    if as_json:
+        echo_json(found)
+    else:
+        echo_table(HEADER, [_row(one) for one in found])
+
+
+def _row(one: Json) -> tuple[object, ...]:
+    state = "finished" if one["state"] == "running" and one["finished"] else one["state"]
+    counts = (len(one[what]) for what in ("opened", "waiting", "failures"))
+    return (one["group"], one["version"], state, one["succeeded"], *counts, one["why"])
 
 
 @rollout.group(cls=Group)
@@ -73,23 +95,31 @@ def spread(instances: int, frame_s: int, duration_s: int) -> Json:
     return {"count": count, "interval_s": interval_s}
 
 
-def _steering(verb: str, done: str) -> Callable[..., None]:
-    def steer(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
-        after = service.post("apps", app_id, "groups", group_id, "rollout", verb, body={})
+def _steering(verb: str, done: str, *, with_why: bool) -> Callable[..., None]:
+    def steer(app_id: str, group_id: str, service: ServiceClient, as_json: bool, why: str = "") -> None:
+        body: Json = {"by": operator()} | ({"why": why} if why else {})
+        after = service.post("apps", app_id, "groups", group_id, "rollout", verb, body=body)
         if as_json:
             echo_json(after)
         else:
             click.echo(done)
 
     decorated: Any = steer
-    for option in (json_option, service_options, group_option, app_option):
+    why_option = click.option("--why", default="", help="The reason; instances that are held back are told it.")
+    options: list[Any] = [json_option, service_options, group_option, app_option]
+    for option in [*options[:2], why_option, *options[2:]] if with_why else options:
         decorated = option(decorated)
     steering: Callable[..., None] = decorated
     return steering
 
 
+_GO_ON = "Let a roll-out that was paused or halted go on; its failures so far count no more."
+_STOP = "Start no further updates; those under way are finished."
 for _name, _verb, _done, _help in (
-    ("activate", "resume", "rollout activated", "Let a roll-out that was paused or halted go on."),
-    ("deactivate", "pause", "rollout deactivated", "Start no further updates; those under way are finished."),
+    ("activate", "resume", "rollout activated", _GO_ON),
+    ("resume", "resume", "rollout resumed", _GO_ON),
+    ("deactivate", "pause", "rollout deactivated", _STOP),
+    ("pause", "pause", "rollout paused", _STOP),
+    ("halt", "halt", "rollout halted", "As pause, for a roll-out that went wrong."),
 ):
-    rollout.add_command(click.command(_name, help=_help)(_steering(_verb, _done)))
+    rollout.add_command(click.command(_name, help=_help)(_steering(_verb, _done, with_why=_verb != "resume")))

@@ -181,6 +181,7 @@ class Instance(Document, frozen=True, kw_only=True):
             on-hold.
         granted_at: When ``granted_version`` was granted.
         arch: As the client named it, in our words; empty when it didn't.
+        why: Why its last question was answered with nothing, when there is more to say than that it is up to date.
         history: Newest last, bounded by the service.
     """
 
@@ -196,6 +197,7 @@ class Instance(Document, frozen=True, kw_only=True):
     alias: str = ""
     oem: str = ""
     arch: str = ""
+    why: str = ""
     first_seen: datetime
     last_seen: datetime
     history: tuple[Happening, ...] = ()

@@ -7,6 +7,7 @@ policy did (a halt), those before what only takes time (windows, limits), so tha
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from outrider.core import versions
 from outrider.core.architectures import ANY
@@ -19,6 +20,27 @@ from outrider.core.windows import is_open, next_opening, zone_of
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN = 3
 """A reason names so many instances and counts the rest."""
+
+Rule = Literal[
+    "no-release",
+    "current",
+    "paused",
+    "off",
+    "marked-bad",
+    "version",
+    "pin",
+    "prefix",
+    "no-package",
+    "roll-out",
+    "architecture",
+    "percent",
+    "windows",
+    "min-healthy",
+    "canary",
+    "max-in-progress",
+    "max-per-interval",
+]
+"""What may hold an instance back; the words of the policy where it is one of its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +104,13 @@ class Hold:
 
     Attributes:
         reason: For a person, one line.
+        by: For a program: which rule holds it back.
         pending: There is an update for it, which is kept back; False when it has what its group shall run.
         again_at: When asking again is worth while, if nothing else happens; None when only a happening helps.
     """
 
     reason: str
+    by: Rule
     pending: bool = False
     again_at: datetime | None = None
 
@@ -100,14 +124,16 @@ def decide(situation: Situation) -> Verdict:
     pending = isinstance(goal, str)
     if situation.wanted is None:
         pause = "group is paused; " if situation.paused else ""
-        return Hold(reason=f"{pause}channel {situation.channel!r} offers nothing yet")
+        return Hold(reason=f"{pause}channel {situation.channel!r} offers nothing yet", by="no-release")
     if situation.paused:
-        return Hold(reason="group is paused", pending=pending)
+        return Hold(reason="group is paused", by="paused", pending=pending)
     if pending and not situation.policy.enabled:
-        return Hold(reason="updates are off for the group", pending=True)
+        return Hold(reason="updates are off for the group", by="off", pending=True)
     if situation.poisoned is not None:
         why = f": {situation.poisoned}" if situation.poisoned else ""
-        return Hold(reason=f"{goal if pending else situation.wanted} is marked bad{why}", pending=pending)
+        return Hold(
+            reason=f"{goal if pending else situation.wanted} is marked bad{why}", by="marked-bad", pending=pending
+        )
     if isinstance(goal, Hold):
         return goal
     for rule in _BRAKES:
@@ -128,17 +154,19 @@ def destination(situation: Situation) -> str | Hold:
     """
     running, wanted = situation.running, situation.wanted
     if wanted is None:
-        return Hold(reason=f"channel {situation.channel!r} offers nothing yet")
+        return Hold(reason=f"channel {situation.channel!r} offers nothing yet", by="no-release")
     if running == wanted:
-        return Hold(reason="up to date")
+        return Hold(reason="up to date", by="current")
     try:
         if versions.is_newer(running, wanted):
             return _downwards(situation, wanted)
         if not versions.is_newer(wanted, running):
-            return Hold(reason=f"running {running} ranks as {wanted}: build metadata doesn't count")
+            return Hold(reason=f"running {running} ranks as {wanted}: build metadata doesn't count", by="version")
     except ConfigError:
         # A guess could install an older version; the row in the fleet's list shows the operator what was reported.
-        return Hold(reason=f"reported version {running!r} is not semver, so it can't be compared with {wanted}")
+        return Hold(
+            reason=f"reported version {running!r} is not semver, so it can't be compared with {wanted}", by="version"
+        )
     return _fitting(situation, _next_floor(situation, wanted))
 
 
@@ -161,16 +189,20 @@ def _downwards(situation: Situation, wanted: str) -> str | Hold:
             why = ", and its request doesn't allow a rollback"
         case _:
             why = ""
-    return Hold(reason=f"running {situation.running} is newer than the channel's {wanted}{why}")
+    return Hold(reason=f"running {situation.running} is newer than the channel's {wanted}{why}", by="version")
 
 
 def _fitting(situation: Situation, goal: str) -> str | Hold:
     """Pins hold back rather than look for another version: what no channel points at, nobody has released."""
     pin = situation.policy.pin
     if not begins_with(goal, pin):
-        return Hold(reason=f"group is pinned to {pin}, and {goal} isn't of it", pending=True)
+        return Hold(reason=f"group is pinned to {pin}, and {goal} isn't of it", by="pin", pending=True)
     if not begins_with(goal, situation.prefix):
-        return Hold(reason=f"it asks for versions {situation.prefix[:64]!r}, and {goal} isn't of them", pending=True)
+        return Hold(
+            reason=f"it asks for versions {situation.prefix[:64]!r}, and {goal} isn't of them",
+            by="prefix",
+            pending=True,
+        )
     return goal
 
 
@@ -178,7 +210,7 @@ def _rollout_stands(situation: Situation, goal: str) -> Hold | None:
     if situation.progress is None:
         return None
     standstill = standstill_of(situation.progress, situation.policy)
-    return None if standstill is None else Hold(reason=standstill, pending=True)
+    return None if standstill is None else Hold(reason=standstill, by="roll-out", pending=True)
 
 
 def _other_architecture(situation: Situation, goal: str) -> Hold | None:
@@ -186,7 +218,7 @@ def _other_architecture(situation: Situation, goal: str) -> Hold | None:
     if ANY in (needs, situation.arch) or needs == situation.arch:
         return None
     has = f"this instance is {situation.arch}" if situation.arch else "this instance doesn't say what it is"
-    return Hold(reason=f"no package for your architecture: {goal} is for {needs}, and {has}")
+    return Hold(reason=f"no package for your architecture: {goal} is for {needs}, and {has}", by="architecture")
 
 
 def _behind_the_gate(situation: Situation, goal: str) -> Hold | None:
@@ -196,7 +228,7 @@ def _behind_the_gate(situation: Situation, goal: str) -> Hold | None:
     if place < percent:
         return None
     reason = f"{shall} goes to {percent:g} % of the instances, and this one stands at {place:.2f}"
-    return Hold(reason=reason, pending=True)
+    return Hold(reason=reason, by="percent", pending=True)
 
 
 def _outside_the_windows(situation: Situation, goal: str) -> Hold | None:
@@ -207,14 +239,14 @@ def _outside_the_windows(situation: Situation, goal: str) -> Hold | None:
     opens = next_opening(policy.windows, zone, now)
     when = f"next opens {_clock(situation, opens)}" if opens is not None else "none opens within a week"
     every = "; ".join(map(str, policy.windows))
-    return Hold(reason=f"outside the update windows ({every}); {when}", pending=True, again_at=opens)
+    return Hold(reason=f"outside the update windows ({every}); {when}", by="windows", pending=True, again_at=opens)
 
 
 def _too_few_serve(situation: Situation, goal: str) -> Hold | None:
     least = situation.policy.min_healthy
     if situation.serving >= least:
         return None
-    return Hold(reason=f"{situation.serving} others serve, and {least} must", pending=True)
+    return Hold(reason=f"{situation.serving} others serve, and {least} must", by="min-healthy", pending=True)
 
 
 def _canary_first(situation: Situation, goal: str) -> Hold | None:
@@ -226,7 +258,7 @@ def _canary_first(situation: Situation, goal: str) -> Hold | None:
     if proved + len(trying) + len(situation.reserved) < policy.canary:
         return None
     at_it = f"; at it: {_names([*trying, *situation.reserved])}"
-    return Hold(reason=f"canary first: {proved} of {policy.canary} proved{at_it}", pending=True)
+    return Hold(reason=f"canary first: {proved} of {policy.canary} proved{at_it}", by="canary", pending=True)
 
 
 def _too_many_under_way(situation: Situation, goal: str) -> Hold | None:
@@ -237,7 +269,7 @@ def _too_many_under_way(situation: Situation, goal: str) -> Hold | None:
     if len(busy) + len(situation.reserved) < limit:
         return None
     kept = f"; summoned: {_names(situation.reserved)}" if situation.reserved else ""
-    return Hold(reason=f"{len(busy)} of {limit} in progress: {_names(busy)}{kept}", pending=True)
+    return Hold(reason=f"{len(busy)} of {limit} in progress: {_names(busy)}{kept}", by="max-in-progress", pending=True)
 
 
 def _too_many_lately(situation: Situation, goal: str) -> Hold | None:
@@ -247,15 +279,20 @@ def _too_many_lately(situation: Situation, goal: str) -> Hold | None:
     free_at = next_time(progress, situation.policy, len(situation.reserved), situation.now)
     if free_at is None:
         return None
-    return Hold(reason=f"{per(rate)}; next at {_clock(situation, free_at)}", pending=True, again_at=free_at)
+    return Hold(
+        reason=f"{per(rate)}; next at {_clock(situation, free_at)}",
+        by="max-per-interval",
+        pending=True,
+        again_at=free_at,
+    )
 
 
-_Rule = Callable[[Situation, str], Hold | None]
+_Check = Callable[[Situation, str], Hold | None]
 
-_BRAKES: tuple[_Rule, ...] = (_rollout_stands, _other_architecture)
+_BRAKES: tuple[_Check, ...] = (_rollout_stands, _other_architecture)
 """They hold back also who was granted before."""
 
-_LIMITS: tuple[_Rule, ...] = (
+_LIMITS: tuple[_Check, ...] = (
     _behind_the_gate,
     _outside_the_windows,
     _too_few_serve,

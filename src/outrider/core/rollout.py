@@ -51,6 +51,7 @@ class Progress:
         opened: Grants without a result, oldest first.
         failures: One per instance, oldest first.
         succeeded: Instances that came to ``version``.
+        finished: When every instance that was known had come to it; None before. Who comes later changes nothing.
     """
 
     version: str | None
@@ -63,6 +64,7 @@ class Progress:
     opened: tuple[Opened, ...] = ()
     failures: tuple[Failure, ...] = ()
     succeeded: int = 0
+    finished: datetime | None = None
 
     def opened_for(self, instance: str) -> Opened | None:
         """The instance's grant without a result."""
@@ -138,6 +140,11 @@ def told(progress: Progress, state: State, why: str, by: str, now: datetime) -> 
     """A person pauses, halts or resumes; who resumes has seen the failures, which count from nothing again."""
     failures = () if state == "running" else progress.failures
     return replace(progress, state=state, why=why, by=by, since=now, failures=failures)
+
+
+def finished(progress: Progress, now: datetime) -> Progress:
+    """All who were known have come to its version."""
+    return replace(progress, finished=now)
 
 
 def next_time(progress: Progress, policy: Policy, taken: int, now: datetime) -> datetime | None:

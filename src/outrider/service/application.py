@@ -69,9 +69,10 @@ def create_application(
     store = open_store(cluster, prefix, now)
     known_users = KnownUsers(cluster, store.place.keys)
     audit_log = AuditLog(place=store.place, kept_days=audit_days)
+    application.state.metrics = metrics.Metrics(store.place)
     application.state.context = Context(
         store=store,
-        checkins=Checkins(place=store.place),
+        checkins=Checkins(place=store.place, on_verdict=application.state.metrics.note_verdict),
         known_users=known_users,
         audit_log=audit_log,
         payloads=payloads,
@@ -97,7 +98,6 @@ def create_application(
         "/readyz", readyz, tags=["operation"], response_class=PlainTextResponse, responses=not_ready
     )
     application.add_middleware(Gate, known=known_users, log=audit_log, open_to_all=open_to_all)
-    application.state.metrics = metrics.Metrics(store.place)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)
     return application
 

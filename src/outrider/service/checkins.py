@@ -4,6 +4,7 @@ Events are facts, not requests: they are always acknowledged, a repeat changes n
 because the row was written a moment ago. Statuses bear the names that CoreUpdate and Nebraska use.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, assert_never
@@ -70,9 +71,14 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkins:
-    """Answers Omaha requests; every app of a request is answered, whatever the others are."""
+    """Answers Omaha requests; every app of a request is answered, whatever the others are.
+
+    Attributes:
+        on_verdict: Is told app, group and verdict of every question that was answered, once that is written.
+    """
 
     place: Place
+    on_verdict: Callable[[str, str, Verdict], None] = lambda app, group, verdict: None
     turnstile: Turnstile = field(default_factory=Turnstile)
 
     def answer(self, request: OmahaRequest, caller: Caller) -> OmahaResponse:
@@ -121,6 +127,8 @@ class Checkins:
             case "no group":
                 return self._without_group(app_id, app, caller)
             case _:
+                if outcome.verdict is not None:
+                    self.on_verdict(app_id, group_id, outcome.verdict)
                 return answer_app(app, outcome.check)
 
     def _without_group(self, app_id: str, app: AppRequest, caller: Caller) -> AppAnswer:
@@ -132,8 +140,9 @@ class Checkins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Booked:
-    """``check``: what its question is answered; None when it asked nothing."""
+    """``verdict``, and by it what its question is answered; None when it asked nothing."""
 
+    verdict: Verdict | None
     check: UpdateCheck | None
 
 
@@ -171,6 +180,7 @@ class _Checkin:
             self._leave(change, row.group, leases)
         row = _described(row, app, self._arch, self.group_id, self.caller)
         row, results = self._with_events(row, ran_before, now)
+        verdict: Verdict | None = None
         check: UpdateCheck | None = None
         if app.update_check or results:
             scene = read_scene(self.place, change, self.app_id, self.group_id, asker=self.instance_id)
@@ -179,11 +189,12 @@ class _Checkin:
             for result in results:
                 result.apply(scene, self.instance_id)
             if app.update_check:
-                row, check = self._judged(scene, row, leases)
+                row, verdict = self._judged(scene, row, leases)
+                check = _answered(verdict, scene, self.caller)
             _write(scene, leases)
         if old is None or row != old or now - old.last_seen >= QUIET:
             change.put(key, msgspec.structs.replace(row, last_seen=now))
-        return _Booked(check=check)
+        return _Booked(verdict=verdict, check=check)
 
     @property
     def _arch(self) -> str:
@@ -205,7 +216,7 @@ class _Checkin:
                 results.append(_Result(event=event, version=line.version, failed=row.status == "error"))
         return row, results
 
-    def _judged(self, scene: Scene, row: Instance, leases: Leases) -> tuple[Instance, UpdateCheck]:
+    def _judged(self, scene: Scene, row: Instance, leases: Leases) -> tuple[Instance, Verdict]:
         asker = Asker(
             instance=self.instance_id,
             running=self.app.version,
@@ -228,8 +239,7 @@ class _Checkin:
                     scene.hold(asker)
                 else:
                     scene.unhold(asker.instance)
-        package = scene.package(verdict.version) if isinstance(verdict, Grant) else None
-        return _with_verdict(row, verdict, scene.now), _answered(verdict, package, self.app_id, self.caller)
+        return _with_verdict(row, verdict, scene.now), verdict
 
     def _leave(self, change: Change, group_id: str, leases: Leases) -> None:
         """It has changed its group: what the old one knows of it is over."""
@@ -321,6 +331,7 @@ def _facts(line: Happening) -> tuple[str, str, int]:
 
 def _with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
     replace = msgspec.structs.replace
+    row = replace(row, why=_worth_showing(verdict))
     match verdict:
         case Grant(version=version, standing=True) if row.status in AT_IT and row.granted_version == version:
             return row
@@ -340,13 +351,18 @@ def _with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
             assert_never(verdict)
 
 
-def _answered(verdict: Verdict, package: Package | None, app_id: str, caller: Caller) -> UpdateCheck:
+def _worth_showing(verdict: Verdict) -> str:
+    return verdict.reason if isinstance(verdict, Hold) and verdict.by != "current" else ""
+
+
+def _answered(verdict: Verdict, scene: Scene, caller: Caller) -> UpdateCheck:
     if isinstance(verdict, Hold):
         return NoUpdate(reason=verdict.reason)
+    package = scene.package(verdict.version)
     assert package is not None, "a grant comes with its package"
     return Offer(
         version=package.version,
-        codebases=(codebase_of(package, app_id, caller.base_url),),
+        codebases=(codebase_of(package, package.app, caller.base_url),),
         packages=(
             OfferedPackage(
                 name=package.name,

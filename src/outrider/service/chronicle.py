@@ -4,13 +4,15 @@
 then only what the document itself proves is told.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
 from outrider.cluster.activity import Activity, Severity
-from outrider.cluster.documents import App, Channel, Command, Document, Group, Instance, Package, Poison
+from outrider.cluster.documents import App, Channel, Command, Document, Group, Instance, Package, Poison, Rollout
+from outrider.core.rollout import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,55 @@ def _group(shift: Shift) -> Iterator[Activity]:
                 text = f"group {new.id} may swap {new.slots} at once instead of {old.slots}"
                 yield _line(shift, "info", "group-slots", text, group=new.id)
 
+            was = asdict(old.policy)
+            policy = [f"{name} {json.dumps(now)}" for name, now in asdict(new.policy).items() if now != was[name]]
+            if policy:
+                text = f"group {new.id} has another policy: {', '.join(policy)}"
+                yield _line(shift, "info", "group-policy", text, group=new.id)
+
+
+def _rollout(shift: Shift) -> Iterator[Activity]:
+    before, after = shift.before, shift.after
+    if not isinstance(after, Rollout) or after.progress.version is None:
+        return
+    new = after.progress
+    about: Mapping[str, Any] = {"group": shift.name, "version": new.version}
+    if before is None and not shift.known:
+        if new.state == "halted":
+            yield _halted(shift, new, about)
+        return
+    old = before.progress if isinstance(before, Rollout) and before.progress.version == new.version else None
+    if old is None:
+        text = f"the roll-out of {new.version} to group {shift.name} began"
+        yield _line(shift, "info", "rollout-started", text, **about, at=new.started)
+    state = "running" if old is None else old.state
+    by = f" by {new.by}" if new.by else ""
+    if new.state != state:
+        match new.state:
+            case "halted":
+                yield _halted(shift, new, about)
+            case "paused":
+                text = f"the roll-out of {new.version} to group {shift.name} was paused{by}"
+                text += f": {new.why}" if new.why else ""
+                yield _line(shift, "warning", "rollout-paused", text, **about, by=new.by, at=new.since)
+            case "running":
+                text = f"the roll-out of {new.version} to group {shift.name} goes on{by}"
+                yield _line(shift, "info", "rollout-resumed", text, **about, by=new.by, at=new.since)
+            case _:
+                assert_never(new.state)
+    if new.finished is not None and (old is None or old.finished is None):
+        text = f"the roll-out of {new.version} to group {shift.name} is finished: {new.succeeded} updated"
+        yield _line(shift, "success", "rollout-finished", text, **about, at=new.finished)
+
+
+def _halted(shift: Shift, progress: Progress, about: Mapping[str, Any]) -> Activity:
+    by, why = f" by {progress.by}" if progress.by else "", f": {progress.why}" if progress.why else ""
+    text = f"the roll-out of {progress.version} to group {shift.name} was halted{by}{why}"
+    return _line(
+        shift, "error", "rollout-halted", text, **about, by=progress.by, at=progress.since,
+        facts={"why": progress.why},
+    )  # fmt: skip
+
 
 def _instance(shift: Shift) -> Iterator[Activity]:
     match shift.before, shift.after:
@@ -150,6 +201,7 @@ _TELLERS: dict[type[Document], Callable[[Shift], Iterator[Activity]]] = {
     Package: _package,
     Channel: _channel,
     Group: _group,
+    Rollout: _rollout,
     Instance: _instance,
     Poison: _poison,
     Command: _command,

@@ -23,6 +23,7 @@ from outrider.cluster.documents import (
     Instance,
     Package,
     Poison,
+    Rollout,
     decode,
     encode,
 )
@@ -207,6 +208,8 @@ def place_of(keys: Keys, key: str) -> Place | None:
             return Place(kind=App, app=app, name=app)
         case ["apps", app, part, name] if part in _APP_PARTS:
             return Place(kind=_APP_PARTS[part], app=app, name=name)
+        case ["apps", app, "groups", group, "rollout"]:
+            return Place(kind=Rollout, app=app, name=group)
         case [part, app, name] if part in _OTHER_PARTS:
             return Place(kind=_OTHER_PARTS[part], app=app, name=name)
         case _:

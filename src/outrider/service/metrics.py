@@ -1,16 +1,17 @@
 """``/metrics`` for Prometheus: what etcd says of every group at the time of the scrape, and this process's requests.
 
 Gauges are read from etcd when they are asked for (at most every few seconds), so every process says the same.
-Latencies are the process's own: sum them over processes.
+Latencies and what was answered are the process's own: sum them over processes.
 """
 
 import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,8 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from outrider import __version__
 from outrider.cluster.documents import App
 from outrider.core.errors import OutriderError
+from outrider.core.policy import Grant, Hold, Verdict
+from outrider.core.rollout import State
 from outrider.service.nouns import Place
 from outrider.service.overview import GroupOverview, read_overviews
+from outrider.service.rollouts import effective
+from outrider.service.scene import Scene
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FRESH_S = 5.0
@@ -43,7 +48,23 @@ class Metrics:
             registry=self.registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
         )
+        self.grants = Counter(
+            "outrider_grants", "Updates granted, by group; the same grant told again isn't another.", ("app", "group"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.holds = Counter(
+            "outrider_holds", "Questions answered with nothing though there is an update, by what held it back.",
+            ("app", "group", "by"), registry=self.registry,
+        )  # fmt: skip
         self.registry.register(_FleetCollector(place, clock))
+
+    def note_verdict(self, app: str, group: str, verdict: Verdict) -> None:
+        """Count what an instance was answered. ``app`` and ``group`` exist: nobody can make up new labels."""
+        match verdict:
+            case Grant(standing=False):
+                self.grants.labels(app, group).inc()
+            case Hold(pending=True, by=by):
+                self.holds.labels(app, group, by).inc()
 
     def text(self) -> bytes:
         """The page."""
@@ -120,7 +141,34 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
         for state in ("free", "held", "dirty"):
             turns.add_metric((*of, state), states[state])
         waiting.add_metric(of, len(overview.queue))
-    return [by_version, by_status, alive, progress, paused, poisoned, turns, waiting]
+    scenes = [overview.scene for overview in groups if overview.scene is not None]
+    return [by_version, by_status, alive, progress, paused, poisoned, turns, waiting, *_rollouts(scenes)]
+
+
+def _rollouts(scenes: list[Scene]) -> list[GaugeMetricFamily]:
+    def family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"outrider_{name}", what, labels=("app", "group", *labels))
+
+    held = family("held", "Instances that wait for the service's word, by what holds them back now.", "by")
+    under_way = family("updates_under_way", "Grants that live and have no result.")
+    failed = family("rollout_failed", "Instances that failed in the roll-out, since a person resumed it last.")
+    state = family("rollout_state", "1 for the state in which the roll-out is.", "state")
+    age = family("rollout_age_seconds", "From the roll-out's begin to its end, or until now while it goes on.")
+    for scene in scenes:
+        of = (scene.group.app, scene.group.id)
+        verdicts = [scene.judge(one.asker) for one in scene.waiting]
+        # Whose turn has come is about to ask.
+        for by, count in sorted(Tally("nothing" if isinstance(one, Grant) else one.by for one in verdicts).items()):
+            held.add_metric((*of, by), count)
+        under_way.add_metric(of, len(scene.living))
+        if scene.wanted is None or not scene.has_begun:
+            continue
+        now, _, _, _ = effective(scene)
+        for each in get_args(State):
+            state.add_metric((*of, each), each == now)
+        failed.add_metric(of, len(scene.progress.failures))
+        age.add_metric(of, ((scene.progress.finished or scene.now) - scene.progress.started).total_seconds())
+    return [held, under_way, failed, state, age]
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

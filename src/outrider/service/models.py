@@ -235,6 +235,7 @@ class InstanceShown(Shown):
     alias: str
     oem: str
     arch: str
+    why: str = Field(description="Why it was offered nothing when it asked last; empty when it was, or is up to date.")
     first_seen: datetime
     last_seen: datetime
     history: list[HappeningShown]

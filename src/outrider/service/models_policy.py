@@ -107,6 +107,7 @@ class RolloutShown(Shown):
     by: str = Field(description="Who paused or halted it; empty for the policy.")
     since: datetime
     started: datetime
+    finished: datetime | None = Field(description="When all known instances had come to `version`.")
     succeeded: int
     opened: list[OpenedShown] = Field(description="Updates under way.")
     failures: list[FailureShown] = Field(description="Instances that failed, since a person resumed last.")

@@ -29,6 +29,7 @@ class RolloutNow:
         version: What the group is on its way to; None while nothing is offered.
         state: As it takes effect: a mark on the version, or a policy that was changed, halts it without being written.
         why: The reason of a pause or a halt. ``by``: who said so; empty for the policy.
+        finished: When all who were known had come to ``version``; None before.
         opened: Grants that live and have no result.
         waiting: Instances that are held back, in their order.
     """
@@ -41,6 +42,7 @@ class RolloutNow:
     by: str
     since: datetime
     started: datetime
+    finished: datetime | None
     succeeded: int
     opened: tuple[Opened, ...]
     failures: tuple[Failure, ...]
@@ -185,6 +187,7 @@ def shown(scene: Scene) -> RolloutNow:
         by=by,
         since=since,
         started=progress.started,
+        finished=progress.finished,
         succeeded=progress.succeeded,
         opened=tuple(one for one in progress.opened if one.instance in scene.living),
         failures=progress.failures,

@@ -86,6 +86,7 @@ class Scene:
         living: Version of each grant that lives; of the asker's alone when nothing depends on the others.
         waiting: Who is held back, first come first.
         serving: Instances that serve, as far as they say.
+        has_begun: Something was written of this roll-out.
         is_whole: ``living`` and ``waiting`` are everybody's.
     """
 
@@ -99,6 +100,7 @@ class Scene:
     living: dict[str, str] = field(default_factory=dict)
     waiting: tuple[Waiting, ...] = ()
     serving: frozenset[str] = frozenset()
+    has_begun: bool = False
     is_whole: bool = False
     _begun: Progress | None = None
 
@@ -158,7 +160,7 @@ class Scene:
             replace(situation, poisoned=self.mark(version), package_arch=ANY if package is None else package.arch)
         )
         if isinstance(verdict, Grant) and package is None:
-            return Hold(reason=f"{version} has no package", pending=True)
+            return Hold(reason=f"{version} has no package", by="no-package", pending=True)
         return verdict
 
     def _standing(self, instance: str) -> str | None:
@@ -208,6 +210,17 @@ class Scene:
         key = self.place.keys.held_one(self.group.app, self.group.id, instance)
         if self.change.read(Held, key) is not None:
             self.change.delete(key)
+
+    def finish(self) -> None:
+        """Finish the roll-out when nobody is under way or waits, and all who were seen lately run its version."""
+        progress = self.progress
+        done = progress.succeeded and progress.state == "running" and progress.finished is None
+        if not done or progress.opened or self.waiting or progress.version is None or not self.is_whole:
+            return
+        rows = self.place.children(Instance, self.place.keys.instances(self.group.app))
+        versions = {row.version for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN}
+        if versions == {progress.version}:
+            self.progress = rollout.finished(progress, self.now)
 
     @property
     def has_changed(self) -> bool:
@@ -265,6 +278,7 @@ def read_scene(place: Place, change: Change, app: str, group_id: str, *, asker: 
         channel=change.read(Channel, keys.channel(app, group.channel)),
         progress=progress,
         now=now,
+        has_begun=stored is not None and progress is stored.progress,
         _begun=progress,
     )
     if asker is None or group.policy.counts:

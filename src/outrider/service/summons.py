@@ -43,7 +43,7 @@ class Look:
 
 
 def look(place: Place, turnstile: Turnstile, app: str, group: str) -> Look:
-    """Close what lapsed, and call those whose time has come.
+    """Close what lapsed, call those whose time has come, and see whether the roll-out is finished.
 
     Raises:
         Unknown: etcd gives no answer; look again.
@@ -56,6 +56,7 @@ def look(place: Place, turnstile: Turnstile, app: str, group: str) -> Look:
             return Look()
         scene.settle()
         outcome = _go_through(scene, leases) if scene.waiting else Look()
+        scene.finish()
         if scene.has_changed and not leases.has_turn:
             raise NeedsTurn
         scene.write()
