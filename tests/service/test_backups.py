@@ -14,8 +14,11 @@ from outrider.service.audit import AuditLog, Wanted
 from outrider.service.backups import MAX_BATCH_KEYS, backup_lines, read_backup, restore, restoring_key
 from outrider.service.packages import Payload
 from outrider.service.store import Store, open_store
+from outrider.service.summons import look
+from outrider.service.turnstile import Turnstile
 from tests.service.conftest import NOON, WallClock
 from tests.service.examples import APP, SHA256, be_alive, hold_turn, make_app, poison, put, stand_in_line
+from tests.service.fleets import Fleet
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 
 
@@ -265,6 +268,33 @@ def test_a_second_restore_stops_the_first(lines: list[bytes], clock: WallClock, 
 
     assert "2.0.0" == second.groups.target(APP, "beta").version
     assert restoring_key(second.place.keys) not in other_etcd.entries
+
+
+def test_a_restored_roll_out_goes_on_and_takes_nobody_for_failed(
+    fleet: Fleet, other: Store, other_etcd: FakeEtcd, clock: WallClock
+) -> None:
+    """
+    1. one has succeeded, one has failed, one is under way, and one waits; a second failure would halt the roll-out
+    2. a backup is restored elsewhere, where no grant lives
+    3. who succeeded and who failed is known; who was under way is neither, and the one that waited is granted
+    """
+    fleet.set(max_in_progress=1, max_failures=2)
+    for instance in ("web-1", "web-2", "web-3", "web-4"):
+        fleet.checks(instance)
+        if instance == "web-1":
+            fleet.succeeds(instance)
+        if instance == "web-2":
+            fleet.fails(instance)
+    restore(other.place, read_backup(backup_lines(fleet.store.place)), act_on(other))
+    there = Fleet(store=other, etcd=other_etcd, clock=clock)
+    look(other.place, Turnstile(), APP, "beta")
+    granted = there.granted("web-4")
+
+    assert (["web-3"], ["web-4"]) == (fleet.under_way, fleet.line)
+    assert ("running", 1, ["web-2"]) == (
+        there.progress.state, there.progress.succeeded, [one.instance for one in there.progress.failures],
+    )  # fmt: skip
+    assert "2.0.0" == granted
 
 
 def test_values_that_are_no_text_survive(client: FakeCluster, store: Store, other: Store, other_etcd: FakeEtcd) -> None:
