@@ -1,5 +1,7 @@
 """What is told of a roll-out: activity, metrics, and the list of instances. Over a real etcd."""
 
+import json
+
 import pytest
 import requests
 
@@ -114,6 +116,7 @@ def test_a_held_instance_is_listed_with_its_reason_and_one_that_goes_on_without(
     run = typist(api)
     header, granted, held = lines(run(f"instance list-updates --app-id={APP}").stdout)
     why = run(f"why {APP} web-2").stdout
+    status, facts = run(f"status {APP}").stdout, json.loads(run(f"status {APP} --json").stdout)
     sends(api, "web-1", "2.0.0", OmahaEvent(type=3, result=2))
     sends(api, "web-2", "1.0.0", check=True)
     _, _, then = lines(run(f"instance list-updates --app-id={APP}").stdout)
@@ -121,6 +124,8 @@ def test_a_held_instance_is_listed_with_its_reason_and_one_that_goes_on_without(
     assert b'status="noupdate"' in answer
     assert b"1 of 1 in progress: web-1" in answer
     assert "1 of 1 in progress: web-1; it is the next one" in why
+    assert "shall run 2.0.0; roll-out of 2.0.0: running; 0 done, 1 under way, 1 held;" in status
+    assert ["web-2"] == facts[0]["held"]
     assert "Why" == header[-1]
     assert ["update-granted", "2.0.0"] == granted[5:]
     assert "on-hold 1 of 1 in progress: web-1" == " ".join(held[5:])

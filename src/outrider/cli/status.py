@@ -117,6 +117,8 @@ def _summary(overview: GroupOverview) -> str:
         marks.append(f"marked bad by {overview.poison.instance} ({overview.poison.why})")
     taken = [f"{turn.number} {turn.state} by {turn.instance}" for turn in overview.turns if turn.state != "free"]
     marks.append(f"turns: {', '.join(taken) or 'all free'} of {overview.target.slots}")
+    if overview.rollout:
+        marks.insert(1, overview.rollout)
     if overview.queue:
         marks.append(f"waiting: {', '.join(overview.queue)}")
     return "; ".join(marks)
@@ -138,4 +140,6 @@ def _as_json(overview: GroupOverview) -> dict[str, Any]:
         ],
         "turns": [{"number": turn.number, "state": turn.state, "instance": turn.instance} for turn in overview.turns],
         "queue": list(overview.queue),
+        "rollout": overview.rollout,
+        "held": [] if overview.scene is None else [one.instance for one in overview.scene.waiting],
     }

@@ -28,7 +28,8 @@ MAX_URL = 2048
 SHOWN = 5
 """A refusal names so many of those that use a thing and counts the rest."""
 _UNFIT_FOR_A_URL = re.compile(r"[\x00-\x20\x7f]")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""Half a surrogate pair is in there as well: JSON can spell one, and UTF-8 has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def checked_text(what: str, text: str, limit: int = MAX_TEXT) -> str:
     if len(text) > limit:
         raise ConfigError(f"{what}: {len(text)} characters; at most {limit}")
     if _UNPRINTABLE.search(text):
-        raise ConfigError(f"{what}: holds control characters; write plain text")
+        raise ConfigError(f"{what}: holds control characters, or half a character; write plain text")
     return text
 
 
