@@ -12,7 +12,7 @@ from outrider.core.policy_settings import Rate
 from outrider.core.windows import Window
 from outrider.service.store import Store, open_store
 from outrider.service.summoner import summoning
-from outrider.service.summons import BATCH, GONE, Look, look
+from outrider.service.summons import BATCH, GONE, LAGGING, Look, look
 from outrider.service.turnstile import Turnstile
 from tests.service.conftest import NOON
 from tests.service.examples import APP, be_alive, make_app, payload_of, poison
@@ -50,6 +50,30 @@ def busy(fleet: Fleet) -> Fleet:
     fleet.granted("web-0")
     sidekicks(fleet, "web-3", "web-1", "web-2")
     return fleet
+
+
+def test_a_roll_out_is_finished_when_the_last_one_has_come_to_it_or_is_long_gone(fleet: Fleet) -> None:
+    """
+    1. web-1 is granted and succeeds; web-2 and web-3 were seen with the old version, and ask for nothing
+    2. the group is looked at again after a while, without anything happening to the roll-out
+    3. web-2 comes to the version by another way, web-3 isn't heard of for a day: it is finished, and no more looked at
+    """
+    for instance in ("web-2", "web-3"):
+        fleet.sends(instance, "1.0.0", "3:2")
+    fleet.granted("web-1")
+    fleet.succeeds("web-1")
+    lagging = looks(fleet)
+    fleet.passes(20 * 3600)
+    for instance in ("web-1", "web-2"):
+        fleet.checks(instance, "2.0.0")
+    one_lags = looks(fleet), fleet.progress.finished
+    fleet.passes(5 * 3600)
+    done = looks(fleet)
+
+    assert NOON + LAGGING == lagging.again_at
+    assert (NOON + timedelta(hours=20) + LAGGING, None) == (one_lags[0].again_at, one_lags[1])
+    assert NOON + timedelta(hours=25) == fleet.progress.finished
+    assert (None, None) == (done.again_at, looks(fleet).again_at)
 
 
 def test_nobody_is_called_while_there_is_no_place(busy: Fleet) -> None:

@@ -117,7 +117,7 @@ def _summary(overview: GroupOverview) -> str:
         marks.append(f"marked bad by {overview.poison.instance} ({overview.poison.why})")
     taken = [f"{turn.number} {turn.state} by {turn.instance}" for turn in overview.turns if turn.state != "free"]
     marks.append(f"turns: {', '.join(taken) or 'all free'} of {overview.target.slots}")
-    if overview.rollout:
+    if overview.scene is not None and overview.scene.has_begun:
         marks.insert(1, overview.rollout)
     if overview.queue:
         marks.append(f"waiting: {', '.join(overview.queue)}")

@@ -211,16 +211,22 @@ class Scene:
         if self.change.read(Held, key) is not None:
             self.change.delete(key)
 
-    def finish(self) -> None:
-        """Finish the roll-out when nobody is under way or waits, and all who were seen lately run its version."""
+    def finish(self) -> bool:
+        """Finish the roll-out when nobody is under way or waits, and all who were seen lately run its version.
+
+        Returns:
+            Only others are in its way who lag behind, of whom the roll-out may never hear: look again.
+        """
         progress = self.progress
         done = progress.succeeded and progress.state == "running" and progress.finished is None
         if not done or progress.opened or self.waiting or progress.version is None or not self.is_whole:
-            return
+            return False
         rows = self.place.children(Instance, self.place.keys.instances(self.group.app))
         versions = {row.version for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN}
-        if versions == {progress.version}:
-            self.progress = rollout.finished(progress, self.now)
+        if versions != {progress.version}:
+            return True
+        self.progress = rollout.finished(progress, self.now)
+        return False
 
     @property
     def has_changed(self) -> bool:

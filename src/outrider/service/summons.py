@@ -6,7 +6,7 @@ processes that look at once differ only in who wins the transaction, and one tha
 that the next look wouldn't do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -23,6 +23,8 @@ BATCH = 40
 """Called at once; each costs a comparison and two writes of the 128 that etcd takes in one transaction."""
 LONGEST = timedelta(hours=1)
 """Who doesn't come is called ever more seldom; a paused sidekick doesn't come, and asks when it is resumed."""
+LAGGING = timedelta(minutes=10)
+"""Who comes to a version by another way than a grant tells the roll-out nothing, nor does who is gone for good."""
 GONE = timedelta(hours=25)
 """Without a sidekick, and silent for so long: it waits for nothing any more."""
 
@@ -56,7 +58,9 @@ def look(place: Place, turnstile: Turnstile, app: str, group: str) -> Look:
             return Look()
         scene.settle()
         outcome = _go_through(scene, leases) if scene.waiting else Look()
-        scene.finish()
+        if scene.finish():
+            due = scene.now + LAGGING
+            outcome = replace(outcome, again_at=due if outcome.again_at is None else min(due, outcome.again_at))
         if scene.has_changed and not leases.has_turn:
             raise NeedsTurn
         scene.write()
