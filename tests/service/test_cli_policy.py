@@ -145,6 +145,38 @@ def test_a_roll_out_that_the_policy_halted_goes_on_when_a_person_says_so(run: Ru
     assert ("running", []) == (resumed["state"], resumed["failures"])
 
 
+def test_floors_and_exclusions_are_set_listed_and_taken_back(run: Run, service: Service) -> None:
+    of = f"--app-id={APP} --channel=beta"
+    set_ = run(f"channel floor set {of} --version=1.0.0 --reason='migrates the schema'")
+    listed = run(f"channel floor list {of} --json")
+    removed = run(f"channel floor remove {of} --version=1.0.0")
+    run(f"channel exclude add {of} --version=1.0.0")
+    refused = run(f"channel update {of} --version=1.0.0", code=1)
+    excluded = run(f"channel exclude list {of}")
+    again = run(f"channel exclude remove {of} --version=1.0.0")
+
+    assert [["Version", "Reason"], ["1.0.0", "migrates the schema"]] == lines(set_.stdout)
+    assert [{"version": "1.0.0", "reason": "migrates the schema"}] == json.loads(listed.stdout)
+    assert [["Version", "Reason"]] == lines(removed.stdout) == lines(again.stdout)
+    assert [["Version", "Reason"], ["1.0.0"]] == lines(excluded.stdout)
+    assert "excludes" in refused.stderr
+
+
+def test_product_ids_and_architectures_are_set(run: Run, service: Service) -> None:
+    run(f"app update --app-id={APP} --product-id=io.example.web")
+    run("app create --app-id=other --product-id=io.example.other")
+    taken = run("app update --app-id=other --product-id=io.example.web", code=1)
+    run(
+        f"package create --app-id={APP} --version=2.1.0 --url=http://files.example/web.tar --size=6 "
+        f"--sha256={'ab' * 32} --arch=arm64 --optional"
+    )
+
+    package = service.store.packages.get(APP, "2.1.0")
+    assert "io.example.web" == service.store.apps.get(APP).product_id
+    assert f"product id 'io.example.web' is taken by app {APP}" in taken.stderr
+    assert ("aarch64", False) == (package.arch, package.required)
+
+
 def test_a_group_without_an_offer_has_no_roll_out_to_stop(run: Run, service: Service) -> None:
     service.store.groups.create(APP, "empty", channel="nothing-yet")
 

@@ -26,11 +26,14 @@ def list_apps(service: ServiceClient, as_json: bool) -> None:
 @click.option("--app-id", help="A UUID or a name; a random UUID when absent.")
 @click.option("--label", default="", help="Name for people.")
 @click.option("--description", default="", help="What it is.")
+@click.option("--product-id", help="Reverse-DNS name by which Omaha clients may call it as well.")
 @service_options
 @json_option
-def create(app_id: str | None, label: str, description: str, service: ServiceClient, as_json: bool) -> None:
+def create(
+    app_id: str | None, label: str, description: str, product_id: str | None, service: ServiceClient, as_json: bool
+) -> None:
     """Create an application."""
-    body: Json = {"id": app_id, "label": label, "description": description}
+    body: Json = {"id": app_id, "label": label, "description": description, "product_id": product_id}
     show([service.post("apps", body=body)], as_json)
 
 
@@ -38,18 +41,27 @@ def create(app_id: str | None, label: str, description: str, service: ServiceCli
 @click.option("--app-id", required=True, help="Application to change.")
 @click.option("--label", help="New name for people.")
 @click.option("--description", help="New description.")
+@click.option("--product-id", help="Reverse-DNS name by which Omaha clients may call it; empty for none.")
 @service_options
 @json_option
-def update(app_id: str, label: str | None, description: str | None, service: ServiceClient, as_json: bool) -> None:
-    """Change an application's label or description.
+def update(
+    app_id: str,
+    label: str | None,
+    description: str | None,
+    product_id: str | None,
+    service: ServiceClient,
+    as_json: bool,
+) -> None:
+    """Change an application's label, description or product id.
 
-    With both given, an application that doesn't exist is created.
+    With label and description given, an application that doesn't exist is created.
     """
-    if label is None and description is None:
-        raise click.UsageError("nothing to change: give --label, --description or both")
+    if label is None and description is None and product_id is None:
+        raise click.UsageError("nothing to change: give --label, --description or --product-id")
     if label is None or description is None:
         service.get("apps", app_id)
-    saved, created = service.put("apps", app_id, body={"label": label, "description": description})
+    body: Json = {"label": label, "description": description, "product_id": product_id}
+    saved, created = service.put("apps", app_id, body=body)
     if created:
         click.echo(f"app {saved['id']} didn't exist: created", err=True)
     show([saved], as_json)

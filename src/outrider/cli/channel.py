@@ -3,6 +3,7 @@
 import click
 
 from outrider.cli.access import service_options
+from outrider.cli.channel_versions import exclude, floor
 from outrider.cli.client import Json, ServiceClient
 from outrider.cli.common import Group, echo_json, echo_table, json_option
 
@@ -18,6 +19,10 @@ publish_option = click.option(
 @click.group(cls=Group)
 def channel() -> None:
     """Manage channels for an application."""
+
+
+channel.add_command(floor)
+channel.add_command(exclude)
 
 
 @channel.command("list")

@@ -46,6 +46,8 @@ def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @click.option("--size", type=int, help="Size in bytes, with --url.")
 @click.option("--sha1", default="", help="SHA-1 for old Omaha clients, with --url.")
 @click.option("--sha256", help="SHA-256: 64 hex digits or base64; with --file it is compared.")
+@click.option("--arch", help="What it runs on: amd64, aarch64... Everything when absent.")
+@click.option("--optional", is_flag=True, help="Clients may leave it out.")
 @click.option("--meta", hidden=True, help="updatectl's file with a metadata signature.")
 @click.option("--release-notes", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Text file.")
 @service_options
@@ -62,6 +64,8 @@ def create(
     size: int | None,
     sha1: str,
     sha256: str | None,
+    arch: str | None,
+    optional: bool,
     meta: str | None,
     release_notes: Path | None,
     service: ServiceClient,
@@ -86,6 +90,7 @@ def create(
     else:
         payload = {"url": url, "size_bytes": size, "sha256": sha256, "sha1": sha1}
     body: Json = {"version": version, "release_notes": _read_notes(release_notes), **payload}
+    body |= ({"arch": arch} if arch is not None else {}) | ({"required": False} if optional else {})
     try:
         made = service.post("apps", app_id, "packages", body=body)
     except OutriderError as error:
