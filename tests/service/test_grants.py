@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from outrider.cluster.keys import Keys
+from outrider.core.errors import Unknown
 from outrider.core.policy_settings import Rate
-from outrider.service.store import Store
+from outrider.service.store import Store, open_store
 from tests.service.conftest import NOON
 from tests.service.examples import APP, payload_of
 from tests.service.fleets import Fleet
@@ -236,6 +237,34 @@ def test_an_answer_that_was_lost_grants_once(fleet: Fleet, client: FakeCluster) 
 
     assert "2.0.0" == first
     assert ("2.0.0", 1) == (fleet.granted("web-1"), len(fleet.progress.times))
+
+
+def test_a_grant_whose_answer_was_lost_lives_on_when_others_were_granted_meanwhile(
+    fleet: Fleet, client: FakeCluster
+) -> None:
+    """
+    1. web-1's grant is written, and the answer to the write is lost
+    2. before the service reads again, another process grants web-2: the roll-out isn't what was written any more
+    3. web-1 gets its grant all the same, once, and its lease lives; nobody has failed
+    """
+    fleet.set(canary=2, max_failures=1)
+    rival = Fleet(store=open_store(fleet.etcd.client("rival"), now=fleet.clock), etcd=fleet.etcd, clock=fleet.clock)
+    state: list[str] = []
+
+    def lose_the_write(name: str, moment: str) -> None:
+        if (name, moment) == ("grant", "after") and not state:
+            state.append("a lease for it")
+        elif (name, moment) == ("txn", "after") and state == ["a lease for it"] and rival.under_way == ["web-1"]:
+            state.append("written")
+            rival.granted("web-2")
+            raise Unknown("the answer was lost")
+
+    client.trouble = lose_the_write
+    granted = fleet.granted("web-1")
+    client.trouble = None
+
+    assert ("2.0.0", ["a lease for it", "written"]) == (granted, state)
+    assert (["web-1", "web-2"], (), 2) == (fleet.under_way, fleet.progress.failures, len(fleet.progress.times))
 
 
 def test_a_product_id_finds_the_app_and_is_echoed(fleet: Fleet, store: Store) -> None:

@@ -231,7 +231,8 @@ class _Checkin:
         verdict = scene.judge(asker)
         match verdict:
             case Grant(version=version, standing=False):
-                scene.grant(asker, version, leases.new(scene.group.policy.update_timeout_s))
+                key = self.place.keys.grant(self.app_id, self.group_id, self.instance_id)
+                scene.grant(asker, version, leases.new(scene.group.policy.update_timeout_s, key))
             case Hold(pending=pending):
                 # It asks, so it isn't at an update: its place is free for others.
                 scene.end(asker.instance, "withdrawn")

@@ -125,7 +125,7 @@ def _not_before(one: Waiting, now: datetime) -> datetime | None:
 
 def _call(scene: Scene, calls: list[Waiting], leases: Leases) -> None:
     keys, app, group = scene.place.keys, scene.group.app, scene.group.id
-    lease = leases.new(SUMMONS_TTL_S)
+    lease = leases.new(SUMMONS_TTL_S, keys.summons(app, calls[0].instance))
     for one in calls:
         held = scene.change.guard(Held, one.entry)
         scene.change.put(

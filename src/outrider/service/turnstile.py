@@ -45,11 +45,11 @@ class Leases:
     """
 
     def __init__(self, cluster: Cluster, *, has_turn: bool) -> None:
-        self._cluster, self._lease = cluster, 0
+        self._cluster, self._lease, self._key = cluster, 0, ""
         self.has_turn = has_turn
 
-    def new(self, ttl_s: float) -> int:
-        """A lease for the key that this attempt writes.
+    def new(self, ttl_s: float, key: str) -> int:
+        """A lease for what this attempt writes, ``key`` among it.
 
         Raises:
             NeedsTurn: wait for the turn first.
@@ -57,17 +57,24 @@ class Leases:
         if not self.has_turn:
             raise NeedsTurn
         self.give_back()
-        self._lease = self._cluster.grant(ttl_s)
+        self._lease, self._key = self._cluster.grant(ttl_s), key
         return self._lease
 
     def give_back(self) -> None:
-        """End the lease of an attempt that wasn't committed; when etcd doesn't answer it ends by itself."""
+        """End the lease of an attempt that wasn't committed; when etcd doesn't answer it ends by itself.
+
+        It may have been committed all the same: the answer was lost, and others wrote after it. Then it is kept, or a
+        grant would end that the next attempt finds standing.
+        """
         lease, self._lease = self._lease, 0
-        if lease:
-            try:
+        if not lease:
+            return
+        try:
+            entry = self._cluster.get(self._key)
+            if entry is None or entry.lease != lease:
                 self._cluster.revoke(lease)
-            except DriverError:
-                return
+        except DriverError:
+            return
 
 
 def _attempts(cluster: Cluster, attempt: Callable[[Change, Leases], T], *, has_turn: bool) -> T:
