@@ -99,12 +99,12 @@ class _FleetCollector(Collector):
         try:
             apps = self._place.children(App, self._place.keys.apps())
             took.add_metric((), self._clock() - began)
-            groups = [overview for app in apps for overview in read_overviews(self._place, app.id)]
+            families = _families([overview for app in apps for overview in read_overviews(self._place, app.id)])
         except OutriderError:
             up.add_metric((), 0)
             return [version, up]
         up.add_metric((), 1)
-        return [version, up, took, *_families(groups)]
+        return [version, up, took, *families]
 
 
 def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
@@ -146,6 +146,8 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
 
 
 def _rollouts(scenes: list[Scene]) -> list[GaugeMetricFamily]:
+    """What waits is judged anew, for which marks and packages are read: raises when etcd doesn't answer."""
+
     def family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"outrider_{name}", what, labels=("app", "group", *labels))
 
