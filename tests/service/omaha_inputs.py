@@ -85,6 +85,10 @@ events = st.one_of(
 )
 
 
+prefixes = st.one_of(st.sampled_from(["", "2.", "2.0.0"]), words)
+"""Versions that an instance asks for: only those that begin so."""
+
+
 @st.composite
 def apps(draw: st.DrawFn) -> str:
     """An ``<app>`` that has what it needs, with whatever else."""
@@ -112,7 +116,7 @@ def apps(draw: st.DrawFn) -> str:
         st.lists(
             st.one_of(
                 st.just(element("updatecheck", {})),
-                words.map(lambda text: element("updatecheck", {"targetversionprefix": text})),
+                prefixes.map(lambda text: element("updatecheck", {"targetversionprefix": text})),
                 st.just(element("ping", {"active": "1", "r": "-1"})),
                 events.map(lambda facts: element("event", facts)),
                 st.just(element("cohort", {"hint": "7"}, "<event/>text<!-- <updatecheck/> -->")),

@@ -5,6 +5,7 @@ without it there are 1000, always the same.
 """
 
 import asyncio
+import codecs
 import os
 import re
 import sys
@@ -81,6 +82,8 @@ def asked_in(body: bytes) -> list[AppRequest]:
 
     expat goes by a declaration that the bytes themselves contradict; libxml2 and Go don't, and neither do we.
     """
+    if body.startswith(codecs.BOM_UTF8):
+        body = re.sub(rb"(<\?xml[^>]*?) encoding=(\"[^\"]*\"|'[^']*')", rb"\1", body, count=1)
     try:
         root = ElementTree.fromstring(body)
     except (ElementTree.ParseError, LookupError, ValueError):
@@ -163,7 +166,8 @@ def test_whatever_comes_is_answered_or_refused(omaha: Omaha, kind: str) -> None:
     assert omaha.statuses.total() >= number
     expected = {400} if kind == "nonsense" else {200} if kind == "structured" else {200, 400}
     assert expected <= set(omaha.statuses), "these inputs prove nothing"
-    assert {"ok", "noupdate"} <= set(omaha.checks) or 200 not in expected, "these inputs decide nothing"
+    decided = {"noupdate"} if kind == "entities" else {"ok", "noupdate"}  # most documents with a DTD are refused
+    assert decided <= set(omaha.checks) or 200 not in expected, "these inputs decide nothing"
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ def known_names(operation: Any) -> dict[str, str]:
         names |= {"channel": "unused", "group": "unused", "version": "0.1.0", "instance": "gone"}
         if path.endswith("{app}"):
             names["app"] = "unused"
+    if "/floors/" in path or "/excluded/" in path:
+        names |= {"channel": "beta", "version": "0.2.0" if "/excluded/" in path else "1.0.5"}
     if "/webhooks/" in path:
         names["name"] = "pager"
     if "/poison/" in path:
@@ -137,6 +139,9 @@ def filled(service: Service, cluster: Cluster) -> Service:
     store.apps.create(app="unused")
     store.groups.create(APP, "unused", channel="beta")
     store.channels.create(APP, "unused")
+    store.packages.create(APP, "1.0.5", payload_of("1.0.5"))
+    store.floors.set(APP, "beta", "1.0.5")
+    store.floors.exclude(APP, "beta", "0.2.0")
     with PayloadFolder(folder=service.payload_dir).receive() as arriving:
         arriving.write(b"a payload")
         stored = arriving.finish()

@@ -3,11 +3,18 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.types import JsonValue
 
 from outrider.core.policy_settings import DEFAULT_TIMEOUT_S, Policy, Rate
 from outrider.core.windows import Day, Window
 from outrider.service.models import Given, Shown
+
+_EXAMPLE_POLICY: dict[str, JsonValue] = {
+    "max_per_interval": {"count": 1, "interval_s": 300},
+    "canary": 1,
+    "max_failures": 2,
+}
 
 
 class RateModel(Given):
@@ -27,6 +34,8 @@ class WindowModel(Given):
 
 class PolicyGiven(Given):
     """A group's policy; what is left out has its default, which holds nobody back."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE_POLICY]})
 
     enabled: bool = Field(True, description="Updates are on.")
     max_per_interval: RateModel | None = Field(None, description="At most so many updates begin in a time.")
@@ -58,17 +67,23 @@ class PolicyGiven(Given):
 
 
 class RateShown(Shown):
+    """At most so many updates begin in a time."""
+
     count: int
     interval_s: int
 
 
 class WindowShown(Shown):
+    """When updates may start."""
+
     days: list[Day]
     opens: str
     closes: str
 
 
 class PolicyShown(Shown):
+    """A group's policy, and what in it can't work."""
+
     enabled: bool
     max_per_interval: RateShown | None
     max_in_progress: int | None
@@ -86,12 +101,16 @@ class PolicyShown(Shown):
 
 
 class OpenedShown(Shown):
+    """An update that was granted and has no result yet."""
+
     instance: str
     version: str
     at: datetime
 
 
 class FailureShown(Shown):
+    """An instance that failed in this roll-out, and how it did last."""
+
     instance: str
     version: str
     error: str
@@ -99,6 +118,8 @@ class FailureShown(Shown):
 
 
 class RolloutShown(Shown):
+    """How far a group is on its way to a version."""
+
     app: str
     group: str
     version: str | None
@@ -117,18 +138,28 @@ class RolloutShown(Shown):
 class Steering(Given):
     """Who stops or starts a roll-out, and why; both may be left out."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "a quiet hour for the database", "by": "ann"}]})
+
     why: str = ""
     by: str = ""
 
 
 class NewFloor(Given):
+    """A version to be passed on the way."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the database is migrated"}]})
+
     reason: str = ""
 
 
 class FloorShown(Shown):
+    """A version that must be passed on the way."""
+
     version: str
     reason: str
 
 
 class ExcludedShown(Shown):
+    """A version that a channel can't be pointed at."""
+
     version: str
