@@ -202,3 +202,47 @@ def test_a_release_that_is_known_to_be_bad_is_condemned_even_if_it_can_not_be_re
     sidekick.answer("probe.start", ev.ProbeFailed, cause="503")
 
     assert "rollback.condemning" == sidekick.expire("remove.expired").target
+
+
+def stop_first_again(*, fallen: bool) -> Sidekick:
+    """Stop-first, which has started the candidate before, and takes the instance out once more under its own turn."""
+    sidekick = Sidekick("stop-first").queue()
+    sidekick.answer("lock.acquire", ev.LockAcquired, turn=TURN)
+    sidekick.answer("balancer.leave", ev.BalancerLeft)
+    sidekick.answer("balancer.drain", ev.BalancerDrained, how="")
+    sidekick.answer("workload.replace", ev.WorkloadStarted, workload_id=sidekick.candidate_id(), url="http://n:2")
+    if not fallen:
+        sidekick.answer("probe.start", ev.ProbePassed, url="http://n:2")
+    step = sidekick.tell(ev.SidekickRestarted)
+    assert "swapping.reclaiming" == step.target
+    sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN)
+    assert fallen is not sidekick.memory.exposed
+    return sidekick
+
+
+@pytest.mark.parametrize("fallen", [True, False], ids=["restarted before it was exposed", "exposed"])
+@pytest.mark.parametrize("state", ["swapping.leaving", "swapping.draining"])
+def test_a_lost_lease_is_no_verdict_on_a_release_that_was_started_here(state: str, fallen: bool) -> None:
+    """
+    1. the candidate was started here, and may be bad; nobody knows yet
+    2. were it rolled back now for want of a lease, its turn would go to the next instance, and the release with it
+    """
+    sidekick = stop_first_again(fallen=fallen)
+    if state == "swapping.draining":
+        sidekick.answer("balancer.leave", ev.BalancerLeft)
+    assert state == sidekick.machine.state
+
+    step = sidekick.tell(ev.LockLost, why="etcd away")
+
+    assert ("swapping.reclaiming", True) == (step.target, "lock.reclaim" in effects(step))
+    assert sidekick.memory.fault is None
+
+
+def test_losing_the_lease_while_traffic_may_move_keeps_the_turn_and_goes_on_when_it_is_back() -> None:
+    sidekick = Sidekick().switch()
+    assert "swapping.switching" == sidekick.machine.state
+
+    step = sidekick.tell(ev.LockLost, why="etcd away")
+
+    assert ("swapping.reclaiming", ["workload.revive", "lock.reclaim"]) == (step.target, effects(step))
+    assert "swapping.starting" == sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN).target

@@ -58,7 +58,7 @@ AGAIN_AND_AGAIN = Expected(
 ASKS = _in("checking", "idle.cooling", runs="old", entry="old", turn="none")
 QUEUES = _in("swapping.queueing", runs="old", entry="old", turn="none")
 UNDOES = _in("swapping.reclaiming", runs="old", entry="old", turn="dirty", passes=("swapping.retreating",))
-IN_DOUBT = _in("rollback.relocking", runs="both", entry="old", turn="dirty")
+IN_DOUBT = _in("swapping.reclaiming", runs="both", entry="old", turn="dirty")
 GIVES_BACK = _in("swapping.releasing", runs="new", entry="new", turn="dirty")
 RETURNS = _in("swapping.returning", runs="both", entry="new", turn="dirty")
 JOINS = _in("swapping.joining", runs="new", entry="none", turn="dirty")
