@@ -29,15 +29,15 @@ demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 unde
 test: setup etcd docker ## run all tests (a part of them: make test tests="tests/core -k queue")
 	$(bin)/python -m pytest -n $(workers) --dist loadscope $(tests)
 
-check: lint test ## everything that must hold before a commit: lint, types, imports, generated files, all tests
+check: lint verify test ## everything that must hold before a commit: lint, types, imports, generated files, the model, all tests
 
 partitions: setup etcd docker ## cut containers from one thing after the other in every substate, half an hour (a part: only="etcd")
 	OUTRIDER_TEST_PARTITIONS=all $(bin)/python -m pytest tests/partitions $(if $(only),-k "$(only)")
 
-verify: setup ## run the statechart exhaustively against the promises, about a minute
+verify: setup ## run the statechart exhaustively against the promises, one to three minutes
 	$(bin)/outrider statechart verify
 
-verify-all: setup ## the same within larger bounds, several minutes
+verify-all: setup ## the same within larger bounds, the better part of an hour
 	$(bin)/outrider statechart verify --bounds large
 
 fuzz: setup etcd ## 10000 inputs for the Omaha endpoint, 100 requests per operation for the REST API, 15 minutes (inputs=50000)

@@ -1,38 +1,43 @@
 """What ``outrider statechart verify`` prints: a table, or JSON, and the story of a broken promise."""
 
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
 from outrider.core.chart_model import Chart
-from outrider.verify.check import PLANS, Configuration, Result, check, reordered
-from outrider.verify.world import QUEUE_LIMIT
+from outrider.verify.check import PLANS, Configuration, Result, check
+from outrider.verify.world import Setting
 
-PROMISES = "P1, P2, P3, P5, nothing rolled back after its commit, from every state a way back to idle"
-_COLUMNS = "{:12} {:10} {:>8} {:>9} {:>7} {:>6}  {}"
+PROMISES = "P1, P2, P3, P5, no verdict changed nor undone, from every state a way back to idle"
+_COLUMNS = "{:12} {:10} {:12} {:>8} {:>9} {:>7} {:>6}  {}"
 
 
-def verify_chart(chart: Chart, bounds: str, *, reorder: bool, as_json: bool) -> bool:
-    """Check ``chart``, print what comes out, and tell whether all promises hold."""
-    plan = reordered(PLANS[bounds]) if reorder else PLANS[bounds]
+def verify_chart(chart: Chart, bounds: str, *, jobs: int, as_json: bool) -> bool:
+    """Check ``chart``, print what comes out, and tell whether all promises hold.
+
+    Args:
+        jobs: Processes at the same time; 0: one for each processor that we may use.
+    """
+    plan = PLANS[bounds]
     if not as_json:
         click.echo(f"{chart.source}: {PROMISES}\n")
         click.echo(
-            _COLUMNS.format("strategy", "release", "states", "edges", "steps", "s", "fleets: sidekicks/slots=states")
+            _COLUMNS.format(
+                "strategy", "release", "besides", "states", "edges", "steps", "s", "fleets: sidekicks/slots=states"
+            )
         )
     rows: list[Mapping[str, object]] = []
-    began_s = last_s = time.monotonic()
+    began_s = time.monotonic()
     result = None
-    for result in check(chart, plan):
-        now_s = time.monotonic()
-        rows.append(_row(result, now_s - last_s))
+    for result in check(chart, plan, jobs=jobs or len(os.sched_getaffinity(0))):
+        rows.append(_row(result))
         if not as_json:
-            _print(result, now_s - last_s)
-        last_s = now_s
+            _print(result)
     broken = result is not None and bool(result.promise)
-    took_s = round(last_s - began_s, 1)
+    took_s = round(time.monotonic() - began_s, 1)
     if as_json:
         click.echo(
             json.dumps({"chart": chart.source, "holds": not broken, "seconds": took_s, "checked": rows}, indent=2)
@@ -41,35 +46,57 @@ def verify_chart(chart: Chart, bounds: str, *, reorder: bool, as_json: bool) -> 
         click.echo(f"\nBROKEN {result.promise}")
         click.echo("\n".join(result.story))
     else:
-        click.echo(f"\nall hold, in {took_s} s; bounds of one run:")
+        states = sum(int(str(row["states"])) for row in rows)
+        click.echo(f"\nall hold in {states} states, in {took_s} s; what is allowed to happen in one run:")
         click.echo("\n".join(f"  {line}" for line in _bounds(plan)))
     return not broken
 
 
-def _print(result: Result, took_s: float) -> None:
+def _release(setting: Setting) -> str:
+    return "good" if setting.badness == "none" else setting.badness
+
+
+def _besides(setting: Setting) -> str:
+    """What is counted of the troubles that a configuration allows."""
+    said = "/".join(setting.says)
+    counted = {"late": setting.late_limit, said: setting.words, "fall": setting.falls}
+    words = [f"{count} {name}" for name, count in counted.items() if count]
+    return ", ".join([*words, *(["fresh"] if setting.fresh else [])]) or "-"
+
+
+def _print(result: Result) -> None:
     fleets = " ".join(f"{one.sidekicks}/{one.slots}={one.states}" for one in result.fleets)
     setting = result.configuration.setting
-    release = "good" if setting.badness == "none" else setting.badness
     click.echo(
         _COLUMNS.format(
-            result.configuration.strategy, release, result.states, result.edges, result.steps, f"{took_s:.1f}", fleets
+            result.configuration.strategy,
+            _release(setting),
+            _besides(setting),
+            result.states,
+            result.edges,
+            result.steps,
+            f"{result.took_s:.1f}",
+            fleets,
         )
     )
 
 
-def _row(result: Result, took_s: float) -> Mapping[str, object]:
+def _row(result: Result) -> Mapping[str, object]:
     setting = result.configuration.setting
     return {
         "strategy": result.configuration.strategy,
-        "release": "good" if setting.badness == "none" else setting.badness,
+        "release": _release(setting),
+        "fresh": setting.fresh,
         "late_writes": setting.late_limit,
-        "late_writes_overtake": setting.reordered,
         "operator_words": setting.words,
+        "operator_says": list(setting.says) if setting.words else [],
+        "waiting_effects": setting.waiting,
+        "falls": setting.falls,
         "states": result.states,
         "edges": result.edges,
         "steps": result.steps,
         "looks": result.looks,
-        "seconds": round(took_s, 1),
+        "seconds": round(result.took_s, 1),
         "fleets": [
             {"sidekicks": one.sidekicks, "slots": one.slots, "states": one.states, "edges": one.edges}
             for one in result.fleets
@@ -79,16 +106,19 @@ def _row(result: Result, took_s: float) -> Mapping[str, object]:
     }
 
 
-def _bounds(plan: tuple[Configuration, ...]) -> tuple[str, ...]:
+def _bounds(plan: Sequence[Configuration]) -> tuple[str, ...]:
     settings = [one.setting for one in plan]
-    good = max(one.words for one in settings if one.badness == "none")
-    bad = max(one.words for one in settings if one.badness != "none")
-    late = max(one.late_limit for one in settings)
-    overtaking = sorted({one.strategy for one in plan if one.setting.reordered})
+    late, words, falls = (
+        max(getattr(one, name) for one in settings) for name in ("late_limit", "words", "falls")
+    )  # fmt: skip
+    said = sorted({word for one in settings if one.words for word in one.says})
     return (
-        "crashes, pauses, lapsed leases, lost answers, failures of runtime and service: any number, at any moment",
-        f"writes that arrive late: {late} at a time;"
-        f" after a later write to the same keys too: {', '.join(overtaking) or 'no'}",
-        f"effects of one noun that wait: {QUEUE_LIMIT}",
-        f"operators pause or roll back: {good} times with a good release, {bad} with a bad one",
+        "always, any number, at any moment: kills and restarts, pauses, lapsed leases, lost answers, deadlines before"
+        " the answer, failures of runtime, prober and service",
+        f"late: etcd carries out what was given up, or whose sender was killed, later: {late} at a time",
+        f"{', '.join(said) or 'nothing'}: what an operator says: {words} times in a run",
+        f"fall: a workload ends by itself, or the machine goes down; other addresses after that: {falls} in a run",
+        "fresh: nothing is installed yet",
+        f"effects of one noun that wait: {max(one.waiting for one in settings)}; with operators"
+        f" {min(one.waiting for one in settings)}",
     )

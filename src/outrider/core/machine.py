@@ -106,18 +106,21 @@ class Machine(Generic[M]):
             ChartError: the snapshot was taken of another chart and names a state that this one hasn't got.
         """
         machine = cls(chart, rules, memory, hierarchy=hierarchy)
-        leaves = {leaf.id for leaf in chart.leaves}
-        named = [snapshot.state] if snapshot.state else []
-        for leaf in (*named, *snapshot.history.values()):
-            if leaf not in leaves:
-                raise ChartError(chart.source, None, f"can't go on in {leaf!r}: the chart has no such leaf state")
-        machine._leaf = snapshot.state
-        machine._history = dict(snapshot.history)
-        machine._outstanding = {item.request: item for item in snapshot.outstanding}
-        machine._timers = {timer.id: timer for timer in snapshot.timers}
-        machine._next_request = snapshot.next_request
-        machine._next_generation = snapshot.next_generation
+        machine.resume(memory, snapshot)
         return machine
+
+    def resume(self, memory: M, snapshot: Snapshot) -> None:
+        """Go on where ``snapshot`` was taken, whatever happened until now; else as ``restore``."""
+        for leaf in (snapshot.state, *snapshot.history.values()):
+            if leaf and (leaf not in self._chart.states or self._chart.states[leaf].children):
+                raise ChartError(self._chart.source, None, f"can't go on in {leaf!r}: the chart has no such leaf state")
+        self._memory = memory
+        self._leaf = snapshot.state
+        self._history = dict(snapshot.history)
+        self._outstanding = {item.request: item for item in snapshot.outstanding}
+        self._timers = {timer.id: timer for timer in snapshot.timers}
+        self._next_request = snapshot.next_request
+        self._next_generation = snapshot.next_generation
 
     @property
     def chart(self) -> Chart:

@@ -93,6 +93,9 @@ _TIMER_TROUBLE: dict[str, Fault] = {
     "remove.expired": Fault(blame="world", cause="the candidate does not stop", error_code=ROLLED_BACK),
 }
 
+LOST_LEASE = "lost the lease"
+"""What the cause of a fault begins with that is a lost lease: no verdict on the release (decision 0008)."""
+
 _DEFAULT_FAULT = Fault(blame="world", cause="the update was given up", error_code=ROLLED_BACK)
 
 
@@ -210,7 +213,7 @@ def _lock(
             ailing = memory.was_ailing if memory.turn is not None else memory.fallen
             return replace(memory, turn=event.turn, turn_held=True, place=None, was_ailing=ailing)
         case LockLost():
-            return replace(memory, turn_held=False, trouble=world(f"lost the lease: {event.why}"))
+            return replace(memory, turn_held=False, trouble=world(f"{LOST_LEASE}: {event.why}"))
         case LockQueued():
             return replace(memory, place=Place(rank=event.rank, ahead=event.ahead, holders=event.holders))
         case LockRefused():

@@ -3,16 +3,17 @@
 They meet nowhere else, so of each only that counts which the others, or these two promises, can see: its *look*. All
 runs of one sidekick are made into the smallest-to-follow machine over looks (the subset construction: its states are
 the sets of local states that can't be told apart from outside). That is exact for what can be seen, and some dozens
-of states instead of a hundred thousand. Who is who doesn't matter: states that differ by names only are one.
+of states instead of hundreds of thousands. Who is who doesn't matter: states that differ by names only are one.
 
 Who may take a turn is asked of ``core.slots.decide``, which the real lock asks, too.
 """
 
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from outrider.core.slots import Holding, Take, Waiting, decide
-from outrider.verify.explore import AGAIN, ENV, POISON, TAU, TOUCHED, TURN, WAITS, Explored
+from outrider.verify.explore import AGAIN, ENV, FAULT, POISON, TAU, TOUCHED, TURN, WAITS, Explored
 
 Member = tuple[int, str]
 """A sidekick: the state of its machine of looks, and its name."""
@@ -21,54 +22,116 @@ Fleet = tuple[tuple[Member, ...], tuple[Member, ...]]
 """Those in line, in order, and all others, sorted."""
 
 Move = tuple[str, int]
-"""Who, and the label of what it did."""
+"""Who, and the mark of what it did (without ``FAULT``)."""
 
 
-@dataclass(slots=True)
 class Looks:
     """One sidekick from outside, built as far as it is asked for."""
 
-    explored: Explored
-    sets: list[frozenset[int]] = field(default_factory=list)
-    _numbers: dict[frozenset[int], int] = field(default_factory=dict)
-    _moves: dict[int, dict[int, int]] = field(default_factory=dict)
+    def __init__(self, explored: Explored) -> None:
+        self.explored = explored
+        self.sets: list[frozenset[int]] = []
+        self._quotient = _Quotient(explored)
+        self._numbers: dict[frozenset[int], int] = {}
+        self._moves: dict[int, dict[int, int]] = {}
 
     def start(self) -> int:
-        return self._number(self._closed({0}))
+        return self._number(self._quotient.closed({self._quotient.of[0]}))
 
     def look(self, number: int) -> int:
-        return self.explored.looks[next(iter(self.sets[number]))]
+        """What all states of a set have in common."""
+        return self.explored.looks[self._quotient.one_of[next(iter(self.sets[number]))]]
 
     def moves(self, number: int) -> dict[int, int]:
-        """Label -> next state."""
+        """Mark -> next state."""
         found = self._moves.get(number)
         if found is None:
             reached: dict[int, set[int]] = {}
-            explored = self.explored
-            for state in self.sets[number]:
-                for place in range(explored.first[state], explored.first[state + 1]):
-                    if explored.labels[place] != TAU:
-                        reached.setdefault(explored.labels[place], set()).add(explored.targets[place])
-            found = {label: self._number(self._closed(states)) for label, states in sorted(reached.items())}
+            for knot in self.sets[number]:
+                for mark, target in self._quotient.moves[knot]:
+                    reached.setdefault(mark, set()).add(target)
+            found = {mark: self._number(self._quotient.closed(knots)) for mark, knots in sorted(reached.items())}
             self._moves[number] = found
         return found
 
-    def _closed(self, states: set[int]) -> frozenset[int]:
-        explored, todo = self.explored, list(states)
-        while todo:
-            state = todo.pop()
-            for place in range(explored.first[state], explored.first[state + 1]):
-                target = explored.targets[place]
-                if explored.labels[place] == TAU and target not in states:
-                    states.add(target)
-                    todo.append(target)
-        return frozenset(states)
+    def _number(self, knots: frozenset[int]) -> int:
+        if knots not in self._numbers:
+            self._numbers[knots] = len(self.sets)
+            self.sets.append(knots)
+        return self._numbers[knots]
 
-    def _number(self, states: frozenset[int]) -> int:
-        if states not in self._numbers:
-            self._numbers[states] = len(self.sets)
-            self.sets.append(states)
-        return self._numbers[states]
+
+class _Quotient:
+    """The states of one sidekick, with those made one that lead to each other without anybody seeing it.
+
+    Attributes:
+        of: Of each state, its knot.
+        one_of: Of each knot, one of its states.
+        moves: Of each knot, what can be seen of it next: marks, each with the knot that it leads to.
+    """
+
+    def __init__(self, explored: Explored) -> None:
+        self.of, self.one_of = _knots(explored)
+        silent: list[set[int]] = [set() for _ in self.one_of]
+        moves: list[set[tuple[int, int]]] = [set() for _ in self.one_of]
+        targets, marks, first, of = explored.targets, explored.marks, explored.first, self.of
+        for state, knot in enumerate(of):
+            for place in range(first[state], first[state + 1]):
+                target, mark = of[targets[place]], marks[place] & ~FAULT
+                if mark != TAU:
+                    moves[knot].add((mark, target))
+                elif target != knot:
+                    silent[knot].add(target)
+        self.moves, self._silent = moves, silent
+
+    def closed(self, knots: set[int]) -> frozenset[int]:
+        """With all that can be reached without anybody seeing it."""
+        todo = list(knots)
+        while todo:
+            for target in self._silent[todo.pop()]:
+                if target not in knots:
+                    knots.add(target)
+                    todo.append(target)
+        return frozenset(knots)
+
+
+def _knots(explored: Explored) -> "tuple[array[int], list[int]]":
+    """Strongly connected components over edges that nobody sees (Tarjan's algorithm, without recursion)."""
+    count = len(explored.states)
+    targets, marks, first = explored.targets, explored.marks, explored.first
+    of, one_of = array("i", [-1]) * count, list[int]()
+    order, low = array("i", [-1]) * count, array("i", bytes(4 * count))
+    open_states, clock = list[int](), 0
+    for root in range(count):
+        if order[root] >= 0:
+            continue
+        order[root] = low[root] = clock
+        clock += 1
+        open_states.append(root)
+        work = [(root, first[root])]
+        while work:
+            state, place = work.pop()
+            end = first[state + 1]
+            while place < end:
+                if marks[place] & ~FAULT == TAU:
+                    target = targets[place]
+                    if order[target] < 0:
+                        work.append((state, place))  # once more, when the target is done: its low counts then
+                        order[target] = low[target] = clock
+                        clock += 1
+                        open_states.append(target)
+                        work.append((target, first[target]))
+                        break
+                    if of[target] < 0 and low[target] < low[state]:
+                        low[state] = low[target]
+                place += 1
+            else:
+                if low[state] == order[state]:
+                    knot = len(one_of)
+                    one_of.append(state)
+                    while of[state] < 0:
+                        of[open_states.pop()] = knot
+    return of, one_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

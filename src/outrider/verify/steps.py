@@ -4,37 +4,36 @@ What tells two states of a sidekick apart here is less than what its journal hol
 far as a guard can tell their values apart, request numbers and timer generations counted from 1 again after each step.
 A fence is two bits: does it hold the create revision that the slot key has *now*, and the same of the queue key. A
 revision never comes back, so a bit that is lost is lost for ever.
+
+The update under way is called ``NOW``. When it ends, its workload becomes the last one of its version (``BEFORE``),
+and what was the last one until then becomes one of the older ones, which nobody needs to tell apart any more.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from outrider.core import events as ev
-from outrider.core.chart_model import Chart
+from outrider.core.chart_model import Chart, Transition
 from outrider.core.effects import Effect
 from outrider.core.errors import ChartError
 from outrider.core.guards import MAX_ATTEMPTS, MAX_RESTARTS
-from outrider.core.hierarchy import Hierarchy
+from outrider.core.hierarchy import Hierarchy, Move
 from outrider.core.machine import Machine, Perform
-from outrider.core.memory import Blame, Fault, Installed, Memory, Release, Strategy, Turn
+from outrider.core.memory import Fault, Installed, Memory, Release, Strategy, Turn
+from outrider.core.remember import LOST_LEASE
 from outrider.core.rules import make_rules
 from outrider.core.step import ArmedTimer, Outstanding, Snapshot
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, NEW = "1.0.0", "2.0.0"
-NOW, BEFORE = "u1", "u0"
-"""Ids of the update under way, and of any that ended before."""
+NOW, BEFORE, OLDER = "u1", "u0", "ux"
+"""Ids of the update under way, of the last one that ended (with the same version), and of any before that."""
 
 INSTANCE = "web"
 TURN = Turn(scope="app.g", number=0, slot_revision=1, waiter_revision=1, update=NOW)
 SHA = {OLD: "1" * 64, NEW: "2" * 64}
-
-
-def url_of(workload_id: str) -> str:
-    """Where a workload answers: the same after every restart."""
-    return f"http://{workload_id}"
 
 
 def version_of(workload: str) -> str:
@@ -42,9 +41,23 @@ def version_of(workload: str) -> str:
     return workload.rsplit("-", 2)[-2]
 
 
-def aged(workload: str) -> str:
-    """The id (or address) once its update is over."""
-    return workload.removesuffix(NOW) + BEFORE if workload.endswith(f"-{NOW}") else workload
+def id_of(url: str) -> str:
+    """The workload that answers at an address."""
+    return url.removeprefix("http://").rpartition(":")[0]
+
+
+def address(workload_id: str, last: str) -> str:
+    """Where a workload answers that is started afresh, and answered at ``last`` before: never there again."""
+    return f"http://{workload_id}:{2 if last.endswith(':1') else 1}"
+
+
+def aged(text: str, version: str) -> str:
+    """An id or address once the update to ``version`` is over."""
+    if text == NOW:
+        return BEFORE
+    return text.replace(f"-{version}-{BEFORE}", f"-{version}-{OLDER}").replace(
+        f"-{version}-{NOW}", f"-{version}-{BEFORE}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,79 +80,113 @@ class Taken:
         brain: Number of the brain after it.
         performs: Effects to be done: their numbers, each with its request (0: nobody waits for an answer).
         requests: Old request number -> new one, for those that are still waited for.
-        ended: The update under way ended with it: what is called ``NOW`` is ``BEFORE`` from here on.
-        problem: The chart did what the code forbids; empty as a rule.
+        ended: The version of the update that ended with it: whatever but the brain is still to be ``aged``.
+        given: What of the memory that is left out here made it take this step and no other; empty as a rule.
+        problem: The chart did what it mustn't; empty as a rule.
     """
 
     brain: int
     performs: tuple[tuple[int, int], ...] = ()
     requests: Mapping[int, int]
-    ended: bool = False
+    ended: str = ""
+    given: str = ""
     problem: str = ""
+
+
+class _Watched(Hierarchy):
+    """Notes which transitions are taken."""
+
+    def __init__(self, chart: Chart) -> None:
+        super().__init__(chart)
+        self.taken: dict[int, Transition] = {}
+
+    def fire(self, move: Move, event: str) -> bool:
+        fired = super().fire(move, event)
+        if move.taken is not None:
+            self.taken[id(move.taken)] = move.taken
+        return fired
 
 
 class Steps:
     """All steps of one chart under one strategy. Brains and effects are known by small numbers."""
 
-    def __init__(self, chart: Chart, strategy: Strategy, hierarchy: Hierarchy | None = None) -> None:
+    def __init__(self, chart: Chart, strategy: Strategy) -> None:
         self.chart = chart
         self.strategy = strategy
         self.brains: list[Brain] = []
         self.effects: list[Effect] = []
-        self._hierarchy = hierarchy or Hierarchy(chart)
-        self._rules = make_rules({})
+        self._hierarchy = _Watched(chart)
+        rules = make_rules({})
+        self._rules = replace(rules, internal={**rules.internal, ev.UpdateFailed.name: self._failed})
+        self._is_judged_twice = False
         self._brain_numbers: dict[tuple[object, ...], int] = {}
         self._effect_numbers: dict[Effect, int] = {}
-        self._taken: dict[tuple[int, object, str], Taken] = {}
+        self._taken: dict[tuple[int, object], tuple[Taken, ...]] = {}
         self._stale: dict[tuple[int, bool], int] = {}
         self._stale_effects: dict[tuple[int, bool], int] = {}
-        self._aged_effects: dict[int, int] = {}
+        self._aged_effects: dict[tuple[int, str], int] = {}
 
     @property
     def count(self) -> int:
         """How many different steps were taken."""
         return len(self._taken)
 
-    def start(self) -> Taken:
-        """The first step of an instance that serves ``OLD``."""
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """The transitions of the chart that were taken in any of them."""
+        return tuple(self._hierarchy.taken.values())
+
+    def start(self, *, fresh: bool = False) -> Taken:
+        """The first step of an instance that serves ``OLD``, or (``fresh``) of one that serves nothing yet."""
         release = Release(version=OLD, urls=("http://x/p",), sha256=SHA[OLD], size_bytes=1)
         first = f"{INSTANCE}-{OLD}-{BEFORE}"
         memory = Memory(
             instance=INSTANCE, app="app", group="g", scope="app.g", strategy=self.strategy, at=EPOCH,
-            running=Installed(release=release, workload_id=first, url=url_of(first)), wanted=NEW, target_revision=5,
+            running=None if fresh else Installed(release=release, workload_id=first, url=address(first, "")),
+            wanted=NEW, target_revision=5,
         )  # fmt: skip
-        machine = Machine(self.chart, self._rules, memory, hierarchy=self._hierarchy)
-        return self._result(machine, machine.start().actions, {}, ended=False)
+        self._machine = Machine(self.chart, self._rules, memory, hierarchy=self._hierarchy)
+        return self._result(self._machine.start().actions, {})
 
-    def take(self, brain: int, key: object, make: Callable[[], Any], patch: str = "") -> Taken:
-        """The step that an event leads to.
+    def take(self, brain: int, key: object, make: Callable[[], Any]) -> tuple[Taken, ...]:
+        """The steps that an event may lead to: several where a counter decides, for counters are left out here.
 
         Args:
             key: What tells the event from others; ``make`` builds it the first time.
-            patch: ``restarts`` or ``attempts``: let this be the one too many.
         """
-        index = (brain, key, patch)
+        index = (brain, key)
         found = self._taken.get(index)
         if found is None:
-            found = self._taken[index] = self._take(self.brains[brain], make(), patch)
+            event = make()
+            found = self._taken[index] = tuple(self._take_all(self.brains[brain], event))
         return found
 
-    def _take(self, brain: Brain, event: Any, patch: str) -> Taken:
-        memory = brain.memory
-        if patch == "restarts":
-            memory = replace(memory, restarts=MAX_RESTARTS)
-        elif patch == "attempts":
-            memory = replace(memory, attempts=MAX_ATTEMPTS)
-        machine = Machine.restore(self.chart, self._rules, memory, brain.snapshot, hierarchy=self._hierarchy)
+    def _take_all(self, brain: Brain, event: Any) -> Iterator[Taken]:
+        yield self._take(brain, event, brain.memory)
+        for guard, given, counted in _COUNTERS:
+            heard = (one for state in self.chart.chain(brain.leaf) for one in state.transitions)
+            if any(event.name in one.events and guard in (asked.guard for asked in one.conditions) for one in heard):
+                yield replace(self._take(brain, event, replace(brain.memory, **counted)), given=given)
+
+    def _take(self, brain: Brain, event: Any, memory: Memory) -> Taken:
+        machine = self._machine
+        machine.resume(memory, brain.snapshot)
+        self._is_judged_twice = False
         try:
             step = machine.step(event)
         except (AssertionError, ChartError) as error:
-            number = self._brain(brain.memory, brain.snapshot)
-            return Taken(brain=number, requests={}, problem=f"{event.name} in {brain.leaf}: {error}")
-        ended = bool(memory.update) and not machine.memory.update
-        return self._result(
-            machine, step.actions, {one.request: one.request for one in brain.snapshot.outstanding}, ended=ended
-        )
+            problem = f"the chart asks for what can't be: {event.name} in {brain.leaf}: {error}"
+            return Taken(brain=self._brain(brain.memory, brain.snapshot), requests={}, problem=problem)
+        over = memory.update and not machine.memory.update
+        known = machine.memory.running if memory.candidate is None else memory.candidate
+        ended = version_of(known.workload_id) if over and known is not None else ""
+        before = {one.request: one.request for one in brain.snapshot.outstanding}
+        problem = "an update gets its verdict twice" if self._is_judged_twice else _broken_rule(machine.memory)
+        return self._result(step.actions, before, ended=ended, problem=problem)
+
+    def _failed(self, memory: Memory) -> ev.UpdateFailed:
+        self._is_judged_twice = bool(memory.update) and memory.fault is not None
+        return ev.UpdateFailed(at=memory.at)
 
     def stale(self, brain: int, slot: bool) -> int:
         """The brain once the queue key (or, with ``slot``, the slot key) it knows isn't there any more."""
@@ -162,35 +209,33 @@ class Steps:
             found = self._stale_effects[index] = self._effect(known)
         return found
 
-    def aged_effect(self, effect: int) -> int:
-        """An effect under way once its update is over."""
-        found = self._aged_effects.get(effect)
+    def aged_effect(self, effect: int, version: str) -> int:
+        """An effect under way once the update to ``version`` is over."""
+        index = (effect, version)
+        found = self._aged_effects.get(index)
         if found is None:
             known: Any = self.effects[effect]
-            changes = {field.name: _age(getattr(known, field.name)) for field in fields(known)}
-            found = self._aged_effects[effect] = self._effect(replace(known, **changes))
+            changes = {field.name: _age(getattr(known, field.name), version) for field in fields(known)}
+            found = self._aged_effects[index] = self._effect(replace(known, **changes))
         return found
 
-    def _result(self, machine: Machine[Memory], actions: Any, before: Mapping[int, int], *, ended: bool) -> Taken:
-        snapshot = machine.snapshot()
+    def _result(self, actions: Any, before: Mapping[int, int], *, ended: str = "", problem: str = "") -> Taken:
+        snapshot = self._machine.snapshot()
         numbers = {one.request: place for place, one in enumerate(snapshot.outstanding, 1)}
-        memory = machine.memory
+        memory = self._machine.memory
         if ended:
-            memory = replace(
-                memory, turn=_age(memory.turn), **{name: _age(getattr(memory, name)) for name in _INSTALLED}
-            )  # fmt: skip
+            memory = replace(memory, **{name: _age(getattr(memory, name), ended) for name in _NAMING})
         performs = tuple(
             (self._effect(_plain(action.effect)), numbers.get(action.request or 0, 0))
             for action in actions
             if isinstance(action, Perform)
         )
-        if ended:
-            performs = tuple((self.aged_effect(effect), request) for effect, request in performs)
         return Taken(
             brain=self._brain(memory, snapshot),
             performs=performs,
             requests={old: numbers[old] for old in before if old in numbers},
             ended=ended,
+            problem=problem,
         )
 
     def _brain(self, memory: Memory, snapshot: Snapshot) -> int:
@@ -222,7 +267,14 @@ class Steps:
         return number
 
 
-_INSTALLED = ("running", "candidate", "previous", "leftover")
+_COUNTERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("may_fetch_again", "for the last time", {"attempts": MAX_ATTEMPTS}),
+    ("is_crash_looping", "too many restarts", {"restarts": MAX_RESTARTS + 1, "trouble": None}),
+    ("must_cool", "after failures", {"failures": 1}),
+)
+"""Guards that ask a counter; what it means when they say something else than with 0; how to make them."""
+
+_NAMING = ("running", "candidate", "previous", "leftover", "turn", "former_urls")
 _MEMORY = tuple(field.name for field in fields(Memory))
 
 
@@ -241,26 +293,30 @@ def _stale(turn: Turn | None, slot: bool) -> Turn | None:
     return replace(turn, slot_revision=0, waiter_revision=0) if slot else replace(turn, waiter_revision=0)
 
 
-def _age(value: Any) -> Any:
+def _age(value: Any, version: str) -> Any:
     match value:
         case Installed():
-            return replace(value, workload_id=aged(value.workload_id), url=aged(value.url))
+            return replace(value, workload_id=aged(value.workload_id, version), url=aged(value.url, version))
         case Turn():
             return replace(value, update=BEFORE)
         case str():
-            return BEFORE if value == NOW else aged(value)
+            return aged(value, version)
         case tuple():
-            return tuple(_age(one) for one in value)
+            return tuple(_age(one, version) for one in value)
         case _:
             return value
 
 
+def _broken_rule(memory: Memory) -> str:
+    """What an update must never do, whatever else holds."""
+    if memory.update and memory.candidate is None and memory.fault is not None:
+        return "an update is rolled back after its commit (design, section 3, rule 10)"
+    return ""
+
+
 def _normal(memory: Memory) -> Memory:
     """Forget what no guard, nor any effect that counts here, can ask for any more."""
-    under_way, undone = memory.candidate is not None, memory.fault is not None
-    blame = memory.trouble.blame if memory.trouble is not None else "world"
-    if memory.fault is not None:
-        blame = "release" if memory.fault.blame == "release" else "world"
+    trouble, fault = memory.fault or memory.trouble, memory.fault
     return replace(
         memory,
         at=EPOCH,
@@ -271,20 +327,19 @@ def _normal(memory: Memory) -> Memory:
         retry_after_s=0.0,
         poll_interval_s=0.0,
         command_revision=0,
-        failures=min(memory.failures, 1) if memory.update else 0,
+        failures=0,
         attempts=0,
-        restarts=MAX_RESTARTS + 1 if memory.restarts > MAX_RESTARTS and memory.update and not undone else 0,
-        trouble=_FAULTS[blame] if under_way else None,
-        fault=_FAULTS["release" if memory.fault.blame == "release" else "world"]
-        if memory.fault is not None and memory.update
-        else None,
+        restarts=0,
+        trouble=_plain_fault(trouble) if trouble is not None and memory.candidate is not None else None,
+        fault=_plain_fault(fault) if fault is not None and memory.update else None,
         poisoned=dict.fromkeys(memory.poisoned, ""),
     )
 
 
-_FAULTS: dict[Blame, Fault] = {
-    blame: Fault(blame=blame, cause="", error_code=44) for blame in ("release", "world", "operator")
-}
+def _plain_fault(fault: Fault) -> Fault:
+    """Who is to blame, and whether it is nothing but a lost lease."""
+    cause = LOST_LEASE if fault.cause.startswith(LOST_LEASE) else ""
+    return Fault(blame=fault.blame, cause=cause, error_code=44)
 
 
 def answer(kind: type[ev.Event], request: int, **facts: Any) -> tuple[object, Callable[[], Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from outrider.core.effects import Effect
-from outrider.verify.explore import AGAIN, ENV, POISON, TAU, Breach, Explored
+from outrider.verify.explore import AGAIN, ENV, FAULT, POISON, TAU, Breach, Explored
 from outrider.verify.fleet import Looks, Move
 from outrider.verify.steps import version_of
 from outrider.verify.world import Edge, Local
@@ -13,9 +13,9 @@ from outrider.verify.world import Edge, Local
 def tell(explored: Explored, breach: Breach) -> tuple[str, ...]:
     """The numbered lines that lead to ``breach``, and what broke in the last one."""
     edges = [explored.edge(source, target) for source, target in pairwise(breach.path)]
-    steps = [(explored.states[source], edge) for source, edge in zip(breach.path, edges, strict=False)]
+    steps = [(explored.local(source), edge) for source, edge in zip(breach.path, edges, strict=False)]
     if breach.last is not None:
-        steps.append((explored.states[breach.path[-1]], breach.last))
+        steps.append((explored.local(breach.path[-1]), breach.last))
     lines = [f"{count:3}. {_line(explored, before, edge)}" for count, (before, edge) in enumerate(steps, 1)]
     return (*lines, f"     {breach.promise}")
 
@@ -29,7 +29,7 @@ def tell_fleet(looks: Looks, moves: tuple[Move, ...], promise: str) -> tuple[str
     for name, _ in moves:
         for before, edge in next(runs[name]):
             lines.append(f"{len(lines) + 1:3}. {name}: {_line(explored, before, edge)}")
-        poisons = edge.after.poison and not before.poison
+        poisons = explored.world.settled(edge).poison and not before.poison
         if poisons:
             for other in names:
                 if other != name:
@@ -68,10 +68,11 @@ def _run(explored: Explored, labels: list[int]) -> Iterator[list[tuple[Local, Ed
         for state in todo:
             for place in range(explored.first[state], explored.first[state + 1]):
                 target = explored.targets[place]
-                if explored.labels[place] == TAU and target not in layer:
+                mark = explored.marks[place] & ~FAULT
+                if mark == TAU and target not in layer:
                     layer[target] = (len(layers), state)
                     todo.append(target)
-                elif explored.labels[place] == label:
+                elif mark == label:
                     following.setdefault(target, (len(layers), state))
         layers.append(layer)
         layer = following
@@ -84,19 +85,19 @@ def _run(explored: Explored, labels: list[int]) -> Iterator[list[tuple[Local, Ed
     way.reverse()
     part: list[tuple[Local, Edge]] = []
     for (depth, source), (deeper, target) in pairwise(way):
-        part.append((explored.states[source], explored.edge(source, target)))
+        part.append((explored.local(source), explored.edge(source, target)))
         if deeper != depth:
             yield part
             part = []
 
 
 def _line(explored: Explored, before: Local, edge: Edge) -> str:
-    steps = explored.world.steps
-    source, target = steps.brains[before.brain].leaf, steps.brains[edge.after.brain].leaf
+    steps, after = explored.world.steps, explored.world.settled(edge)
+    source, target = steps.brains[before.brain].leaf, steps.brains[after.brain].leaf
     moved = f"{source} -> {target}" if source != target else f"stays in {source}"
     asked = [steps.effects[effect] for effect, _ in edge.taken.performs] if edge.taken is not None else []
     asks = f"; asks for {', '.join(_effect(one) for one in asked)}" if asked else ""
-    return f"{edge.what}: {moved}{asks} [{_world(edge.after)}]"
+    return f"{edge.what}: {moved}{asks} [{_world(after)}]"
 
 
 def _effect(effect: Effect) -> str:
@@ -107,9 +108,12 @@ def _effect(effect: Effect) -> str:
 def _world(s: Local) -> str:
     runs = ", ".join(version_of(one) for one in s.alive) or "nothing"
     sends = version_of(s.entry) if s.entry is not None else "nobody"
+    if s.entry is not None and s.entry not in s.alive:
+        sends += " in vain"
     turn = ("no turn", "turn", "a forgotten turn")[s.slot]
     if s.slot and not s.key:
         turn = f"dirty {turn}"
     if s.key and not s.slot:
         turn = "in line"
-    return f"balancer to {sends}, runs {runs}, {turn}, lease {s.lease}"
+    lease = " under an old lease" if s.key == 2 else ""
+    return f"balancer to {sends}, runs {runs}, {turn}{lease}"

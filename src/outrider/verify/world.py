@@ -7,24 +7,31 @@ Every other sidekick is seen only through the lock: here a turn may be granted a
 marked bad by somebody else at any moment. What holds under such a lock holds under any.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from outrider.core import effects as do
 from outrider.core.memory import Turn
-from outrider.verify.steps import NEW, Steps, Taken, aged
+from outrider.verify.steps import NEW, Steps, Taken, aged, id_of
 
 Badness = Literal["none", "refused", "unhealthy", "dies"]
+
+Word = Literal["pause", "rollback", "return", "target", "release"]
+"""What an operator says: to pause an instance, to roll back its update, to go back after its end; to pause the group or
+move its target; to end a turn."""
+
+WORDS: tuple[Word, ...] = ("pause", "rollback", "return", "target", "release")
 
 Task = tuple[int, int]
 """An effect under way: its number, and the request that its answer answers (0: nobody waits for it)."""
 
-Late = tuple[int, bool]
-"""A write that may arrive yet, and whether its sender still lives and knows that it is in doubt."""
+Become = Mapping[str, Callable[[Any], Any]]
+"""By field of ``Local``: what becomes of its value."""
 
-QUEUE_LIMIT = 2
-"""Effects of one noun that wait at once; beyond that nothing new happens to the sidekick before one was performed."""
+KEY, SLOT = 1, 2
+"""What ends of a turn: the place in the queue, the turn itself."""
 
 
 class Local(NamedTuple):
@@ -35,16 +42,17 @@ class Local(NamedTuple):
         works, writes, locks: Effects on workloads, balancer and lock that wait to be performed, in order.
         asks: Questions to prober, update service and outbox that are open. They change nothing.
         wish: The turn that is waited for.
-        late: Writes whose sender has given up or died, and which may arrive yet.
-        alive: Ids of the workloads that run.
+        late: Effects whose sender has given up or died, and which etcd may carry out yet.
+        alive: Addresses of the workloads that run.
         entry: The address that the balancer sends to.
         deserted: Addresses of workloads that ended by themselves.
-        lease: ``held``, ``ended`` (and nobody told us yet) or ``none``.
         key: Our place in the queue: 0 none, 1 under our lease, 2 under one that we don't keep alive any more.
         slot: Our turn: 0 none, 1 for the update under way, 2 for one that is forgotten.
         poison: The new version is marked bad.
+        barred: It was so when our turn was granted, or we marked it ourselves: it may not be tried again here.
+        touched: The bad version was started here, and it wasn't given up for a reason that isn't its own.
         words: What operators may say yet.
-        touched: The bad version: 0 not started here, 1 started, 2 condemned from here.
+        falls: How often a workload may end by itself yet, or the whole machine.
     """
 
     brain: int
@@ -53,16 +61,17 @@ class Local(NamedTuple):
     locks: tuple[Task, ...] = ()
     asks: tuple[Task, ...] = ()
     wish: Task | None = None
-    late: tuple[Late, ...] = ()
+    late: tuple[int, ...] = ()
     alive: tuple[str, ...] = ()
     entry: str | None = None
     deserted: tuple[str, ...] = ()
-    lease: Literal["held", "ended", "none"] = "held"
     key: int = 0
     slot: int = 0
     poison: bool = False
-    touched: int = 0
+    barred: bool = False
+    touched: bool = False
     words: int = 0
+    falls: int = 0
 
 
 class Edge(NamedTuple):
@@ -71,9 +80,10 @@ class Edge(NamedTuple):
     Attributes:
         what: In words.
         fault: It need not happen: trouble, or a person's wish. Nothing may depend on it.
-        after: What it leads to.
+        after: What it leads to, but for what follows from ``ends`` and ``taken``: see ``World.settled``.
         problem: The promise that it breaks; empty as a rule.
         taken: The step of the chart, if it led to one.
+        ends: What it ends of the turn: ``KEY``, ``SLOT``, both, or 0.
         elsewhere: Somebody else does it.
     """
 
@@ -82,6 +92,7 @@ class Edge(NamedTuple):
     after: Local
     problem: str = ""
     taken: Taken | None = None
+    ends: int = 0
     elsewhere: bool = False
 
 
@@ -91,17 +102,24 @@ class Setting:
 
     Attributes:
         badness: What is wrong with the new version.
+        fresh: Nothing is installed yet.
         late_limit: Writes that are carried out late, at one time.
-        reordered: They may arrive even after a later write to the same keys. As a rule they come before that or never.
-        words: How often an operator pauses it or rolls it back; resuming is free.
+        words: How often an operator says something; taking it back is free.
+        says: What may be said.
+        falls: How often a workload ends by itself, or the whole machine; what is started again has another address.
+        waiting: Effects of one noun that wait at once; beyond that nothing new happens to the sidekick before one was
+            performed.
         fenced: etcd compares the fence. Without it the checker must find a breach.
     """
 
     badness: Badness = "none"
+    fresh: bool = False
     late_limit: int = 1
     words: int = 1
+    says: tuple[Word, ...] = WORDS
+    falls: int = 0
+    waiting: int = 2
     fenced: bool = True
-    reordered: bool = False
 
 
 @dataclass(slots=True)
@@ -110,16 +128,20 @@ class World:
 
     steps: Steps
     setting: Setting
-    capped: int = 0
-    minding: dict[str, bool] = field(default_factory=dict)
 
     def start(self) -> Local:
-        """An instance that serves the old version, and whose sidekick begins."""
-        taken = self.steps.start()
+        """An instance that serves the old version (or nothing yet), and whose sidekick begins."""
+        taken = self.steps.start(fresh=self.setting.fresh)
         running = self.steps.brains[taken.brain].memory.running
-        assert running is not None
-        first = Local(brain=taken.brain, alive=(running.workload_id,), entry=running.url, words=self.setting.words)
-        return self._after(first, taken)
+        url = running.url if running is not None else None
+        first = Local(
+            brain=taken.brain,
+            alive=() if url is None else (url,),
+            entry=url,
+            words=self.setting.words,
+            falls=self.setting.falls,
+        )
+        return self.settled(Edge("starts", False, first, taken=taken))
 
     def is_bad(self, version: str) -> bool:
         """Whether something is wrong with ``version``."""
@@ -127,88 +149,136 @@ class World:
 
     def tell(
         self, s: Local, event: tuple[object, Callable[[], Any]], what: str, fault: bool, problem: str = "",
-        patch: str = "",
-    ) -> Edge:  # fmt: skip
-        """The edge that an event makes; ``what`` happened in words."""
-        taken = self.steps.take(s.brain, event[0], event[1], patch)
-        return Edge(what, fault, self._after(s, taken), problem or self._rule(taken), taken)
+        ends: int = 0,
+    ) -> list[Edge]:  # fmt: skip
+        """The edges that an event makes, one for each step it may lead to; ``what`` happened in words."""
+        brain = s.brain if not ends else self.steps.stale(s.brain, bool(ends & SLOT))
+        return [
+            Edge(f"{what} ({taken.given})" if taken.given else what, fault, s, problem or taken.problem, taken, ends)
+            for taken in self.steps.take(brain, event[0], event[1])
+        ]
 
-    def drop_key(self, s: Local) -> Local:
-        """The queue key goes: every fence that names it is stale for ever."""
-        return self._stale(s._replace(key=0), slot=False)
+    def settled(self, edge: Edge) -> Local:
+        """What an edge leads to, with all that follows."""
+        s = edge.after
+        for change in self.consequences(edge.ends, edge.taken):
+            s = s._replace(**{name: become(getattr(s, name)) for name, become in change.items()})
+        return s._replace(alive=self.minded(s)) if edge.taken is not None and edge.taken.ended else s
 
-    def drop_slot(self, s: Local) -> Local:
-        """The turn ends."""
-        return self._stale(s._replace(slot=0), slot=True)
+    def consequences(self, ends: int, taken: Taken | None) -> list[Become]:
+        """What follows from the end of a turn, from a step of the chart and from the end of an update, in this order.
 
-    def _rule(self, taken: Taken) -> str:
-        if taken.problem:
-            return f"the chart asks for what can't be: {taken.problem}"
-        memory = self.steps.brains[taken.brain].memory
-        if memory.update and memory.candidate is None and memory.fault is not None:
-            return "an update is rolled back after its commit (design, section 3, rule 10)"
-        return ""
+        Each says for some fields of ``Local`` what becomes of them, whatever is in the others.
+        """
+        found: list[Become] = []
+        if ends:
+            found.append(self._staling(bool(ends & SLOT)))
+        if taken is not None:
+            found.append(self._stepping(taken))
+            if taken.ended:
+                found.append(self._ageing(taken.ended))
+        return found
 
-    def _after(self, s: Local, taken: Taken) -> Local:
-        """``s`` once the chart took a step: what it asked for waits, what it left is no longer waited for."""
+    def minded(self, s: Local) -> tuple[str, ...]:
+        """Those of the workloads that run which anything can ask for yet; of the others nobody can tell."""
+        memory = self.steps.brains[s.brain].memory
+        known = {one.workload_id for one in (memory.running, memory.candidate, memory.previous, memory.leftover) if one}
+        under_way = [number for number, _ in (*s.works, *s.writes)] + list(s.late)
+        words = " ".join([repr(self.steps.effects[number]) for number in under_way] + [s.entry or ""])
+        return tuple(url for url in s.alive if id_of(url) in known or id_of(url) in words)
+
+    def _stepping(self, taken: Taken) -> Become:
+        """The chart took a step: what it asked for waits, what it left is no longer waited for."""
         new = taken.requests
-
-        def kept(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
-            return tuple((effect, new.get(request, 0)) for effect, request in tasks) if tasks else tasks
-
-        works, locks = list(kept(s.works)), list(kept(s.locks))
-        writes = [task for task in kept(s.writes) if task[1] or not self._is_idle_talk(task[0])]
-        asks = [task for task in kept(s.asks) if task[1]]
-        wish = None if s.wish is None else (s.wish[0], new.get(s.wish[1], 0))
+        asked: dict[str, list[Task]] = {"works": [], "writes": [], "locks": [], "asks": []}
         for task in taken.performs:
-            name = self.steps.effects[task[0]].name
-            noun = name.partition(".")[0]
-            if getattr(self.steps.effects[task[0]], "installed", None) == ():
-                continue  # nothing to revive
-            queue = {"workload": works, "balancer": writes, "lock": locks}.get(noun)
-            if queue is None:
-                if task[1]:
-                    asks.append(task)
-            elif queue and queue[-1][1] == 0 and (queue[-1][0] == task[0] or queue is locks):
-                # The same once more, right behind itself: doing it once is as good. And whatever was asked of the lock
-                # before and isn't waited for is replaced by what is asked now.
-                queue[-1] = task
-            else:
-                queue.append(task)
-        t = s._replace(
-            brain=taken.brain, works=tuple(works), writes=tuple(writes), locks=tuple(locks), asks=tuple(asks), wish=wish
+            effect = self.steps.effects[task[0]]
+            nothing = isinstance(effect, do.ReviveWorkload) and not effect.installed
+            queue = _QUEUES.get(effect.name.partition(".")[0], "asks")
+            if not nothing and (queue != "asks" or task[1]):
+                asked[queue].append(task)
+
+        def queued(name: str, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+            queue = [(effect, new.get(request, 0)) for effect, request in tasks]
+            if name == "asks":
+                queue = [task for task in queue if task[1]]
+            elif name == "writes":
+                queue = [task for task in queue if task[1] or not self._is_idle_talk(task[0])]
+            for task in asked[name]:
+                if name != "asks" and queue and not queue[-1][1] and self._is_replaced(queue[-1][0], task[0]):
+                    queue[-1] = task
+                else:
+                    queue.append(task)
+            return tuple(queue)
+
+        return {
+            "brain": lambda _: taken.brain,
+            "wish": lambda wish: wish and (wish[0], new.get(wish[1], 0)),
+            **{name: partial(queued, name) for name in asked},
+        }
+
+    def _staling(self, slot: bool) -> Become:
+        """Every fence that names the queue key, or with ``slot`` the slot key, is stale for ever."""
+
+        def stale(number: int) -> int:
+            return self.steps.stale_effect(number, slot)
+
+        def writes(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+            queue = ((stale(number), request) for number, request in tasks)
+            return tuple(task for task in queue if task[1] or not self._is_void(task[0]))
+
+        def late(several: tuple[int, ...]) -> tuple[int, ...]:
+            # taking a turn compares the place in the queue as it was seen
+            return tuple(one for one in map(stale, several) if not self._is_void(one) and not self._takes(one))
+
+        return {
+            "brain": lambda brain: self.steps.stale(brain, slot),
+            "writes": writes,
+            "locks": lambda tasks: tuple((stale(number), request) for number, request in tasks),
+            "wish": lambda wish: wish and (stale(wish[0]), wish[1]),
+            "late": late,
+        }
+
+    def _ageing(self, version: str) -> Become:
+        """An update is over: its workload is no longer the one of the update under way. The brain knows it already."""
+
+        def age(number: int) -> int:
+            return self.steps.aged_effect(number, version)
+
+        def tasks(several: tuple[Task, ...]) -> tuple[Task, ...]:
+            return tuple((age(number), request) for number, request in several)
+
+        def urls(several: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(sorted({aged(one, version) for one in several}))
+
+        return {
+            "works": tasks,
+            "writes": tasks,
+            "locks": tasks,
+            "wish": lambda wish: wish and (age(wish[0]), wish[1]),
+            "late": lambda late: tuple(age(number) for number in late),
+            "alive": urls,
+            "entry": lambda url: url and aged(url, version),
+            "deserted": urls,
+            "slot": lambda slot: 2 if slot else 0,
+        }
+
+    def _is_replaced(self, before: int, after: int) -> bool:
+        """Whether two effects, one right behind the other and the first not waited for, are as good as the second.
+
+        The same done twice is. And a wait for a turn is ended by whatever is asked of the lock next: what it got until
+        then, it got as well when it had been performed before it was given up.
+        """
+        return before == after or isinstance(
+            self.steps.effects[before], do.AcquireLock | do.RetakeLock | do.ReclaimLock
         )
-        return self._aged(t) if taken.ended else t
 
     def _is_idle_talk(self, effect: int) -> bool:
         """Whether it changes nothing, now that nobody waits for its answer."""
         return isinstance(self.steps.effects[effect], do.DrainBalancer | do.UndrainBalancer) or self._is_void(effect)
 
-    def _aged(self, s: Local) -> Local:
-        age = self.steps.aged_effect
-        return s._replace(
-            works=tuple((age(effect), request) for effect, request in s.works),
-            writes=tuple((age(effect), request) for effect, request in s.writes),
-            locks=tuple((age(effect), request) for effect, request in s.locks),
-            wish=None if s.wish is None else (age(s.wish[0]), s.wish[1]),
-            late=tuple((age(effect), doubt) for effect, doubt in s.late),
-            alive=tuple(sorted({aged(one) for one in s.alive})),
-            entry=None if s.entry is None else aged(s.entry),
-            deserted=tuple(sorted({aged(one) for one in s.deserted})),
-            slot=2 if s.slot else 0,
-        )
-
-    def _stale(self, s: Local, *, slot: bool) -> Local:
-        stale = self.steps.stale_effect
-        writes = tuple((stale(effect, slot), request) for effect, request in s.writes)
-        late = tuple((stale(effect, slot), doubt) for effect, doubt in s.late)
-        return s._replace(
-            brain=self.steps.stale(s.brain, slot),
-            writes=tuple(task for task in writes if task[1] or not self._is_void(task[0])),
-            locks=tuple((stale(effect, slot), request) for effect, request in s.locks),
-            wish=None if s.wish is None else (stale(s.wish[0], slot), s.wish[1]),
-            late=tuple(one for one in late if not self._is_void(one[0])),
-        )
+    def _takes(self, effect: int) -> bool:
+        return isinstance(self.steps.effects[effect], do.AcquireLock | do.RetakeLock)
 
     def _is_void(self, effect: int) -> bool:
         """Whether etcd would surely refuse it, and nobody waits to hear that."""
@@ -221,4 +291,5 @@ def is_stale(turn: Turn | None) -> bool:
     return turn is None or not turn.waiter_revision or not turn.slot_revision
 
 
+_QUEUES = {"workload": "works", "balancer": "writes", "lock": "locks"}
 _FENCED = (do.SwitchBalancer, do.LeaveBalancer, do.RestoreBalancer)

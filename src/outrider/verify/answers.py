@@ -1,0 +1,61 @@
+"""What a sidekick is told when it asks its prober, the update service or the outbox. Asking changes nothing there."""
+
+from outrider.core import effects as do
+from outrider.core import events as ev
+from outrider.verify.steps import NEW, NOW, SHA, answer, version_of
+from outrider.verify.world import Edge, Local, World
+
+
+def answers(world: World, s: Local, found: list[Edge]) -> None:
+    """All answers to the questions that are open."""
+    for effect, request in s.asks:
+        match world.steps.effects[effect]:
+            case do.StartProbe(url=url) | do.ConfirmProbe(url=url):
+                _probed(world, s, url, request, found)
+            case do.WatchProbe(url=url):
+                _watched(world, s, url, request, found)
+            case do.CheckRelease(version=version):
+                _checked(world, s, version, request, found)
+            case do.DownloadRelease():
+                found.extend(world.tell(s, answer(ev.ReleaseDownloaded, request), "downloaded", False))
+                event = answer(ev.ReleaseFailed, request, cause="", error_code=9)
+                found.extend(world.tell(s, event, "the download fails", True))
+            case do.VerifyRelease():
+                found.extend(world.tell(s, answer(ev.ReleaseVerified, request), "the payload is as promised", False))
+                event = answer(ev.ReleaseFailed, request, cause="", error_code=12)
+                found.extend(world.tell(s, event, "the payload isn't as promised", True))
+            case do.ReportResult():
+                found.extend(world.tell(s, answer(ev.ReportQueued, request), "the result is in the outbox", False))
+            case _:
+                pass
+
+
+def _probed(world: World, s: Local, url: str, request: int, found: list[Edge]) -> None:
+    """Good versions pass and may fail; a bad one that starts fails, or shows only later that it is bad."""
+    version, serves = version_of(url), url in s.alive
+    healthy = serves and not (world.is_bad(version) and world.setting.badness == "unhealthy")
+    if serves:
+        event = answer(ev.ProbePassed, request, url=url)
+        found.extend(world.tell(s, event, f"{version} proves healthy", not healthy))
+    found.extend(world.tell(s, answer(ev.ProbeFailed, request, cause=""), f"{version} isn't healthy", healthy))
+
+
+def _watched(world: World, s: Local, url: str, request: int, found: list[Edge]) -> None:
+    version = version_of(url)
+    healthy = url in s.alive and not (world.is_bad(version) and world.setting.badness == "unhealthy")
+    event = answer(ev.ProbeFailed, request, cause="")
+    found.extend(world.tell(s, event, f"{version} is watched, and isn't healthy", healthy))
+
+
+def _checked(world: World, s: Local, version: str, request: int, found: list[Edge]) -> None:
+    """The service answers by what it knew as it was asked; one of another make doesn't know what is marked bad."""
+    memory = world.steps.brains[s.brain].memory
+    due = version != NEW and not s.poison and memory.wanted == NEW and not memory.group_paused
+    if version != NEW:
+        event = answer(
+            ev.ReleaseFound, request, version=NEW, urls=("http://x/p",), sha256=SHA[NEW], size_bytes=1, update=NOW
+        )
+        found.extend(world.tell(s, event, f"the service offers {NEW}", not due))
+    found.extend(world.tell(s, answer(ev.ReleaseMissing, request), "the service has nothing for it", due))
+    event = answer(ev.ReleaseFailed, request, cause="", error_code=1)
+    found.extend(world.tell(s, event, "the service doesn't answer", True))

@@ -1,0 +1,120 @@
+"""Carrying out what a sidekick asked of its balancer: the writes of ``balancers/registration.py``, in time or late.
+
+Every write compares and writes the stamp, so whatever was sent before it is refused from then on; and a call that finds
+the entry as it shall be is such a write, too.
+"""
+
+from typing import Any
+
+from outrider.core import effects as do
+from outrider.core import events as ev
+from outrider.core.memory import Turn
+from outrider.verify.steps import answer, id_of, version_of
+from outrider.verify.world import Edge, Local, World
+
+WRITES = (do.SwitchBalancer, do.LeaveBalancer, do.RestoreBalancer, do.JoinBalancer, do.ReturnBalancer)
+
+
+def performed(world: World, s: Local, found: list[Edge]) -> None:
+    """What becomes of the first effect that waits for the balancer."""
+    if not s.writes:
+        return
+    (number, request), rest = s.writes[0], s.writes[1:]
+    s = s._replace(writes=rest)
+    effect: Any = world.steps.effects[number]
+    if isinstance(effect, do.DrainBalancer | do.UndrainBalancer):
+        found.extend(world.tell(s, answer(ev.BalancerDrained, request, how=""), f"{effect.name}: drained", False))
+        found.extend(world.tell(s, answer(ev.BalancerUnmoved, request, cause=""), f"{effect.name}: unmoved", True))
+        return
+    t, accepted, problem = written(world, s, effect)
+    name = _worded(effect)
+    if not request:
+        found.append(Edge(f"{name} is {'done' if accepted else 'refused'}, nobody waits", False, t, problem))
+        found.append(Edge(f"{name}: etcd doesn't answer, nothing is done", True, s))
+        if len(s.late) < world.setting.late_limit:
+            found.append(Edge(f"{name}: etcd doesn't answer, it may still arrive", True, _late(s, number)))
+        return
+    if accepted:
+        event = answer(_ANSWERS[effect.name], request)
+        found.extend(world.tell(t, event, f"{name} is done, {_ANSWERS[effect.name].name}", False, problem))
+        found.append(Edge(f"{name} is done, but the answer is lost", True, t, problem))
+    else:
+        event = answer(ev.BalancerRefused, request, cause="")
+        found.extend(world.tell(t, event, f"{name} is refused", False))
+    failed = answer(ev.BalancerFailed, request, cause="")
+    found.extend(world.tell(s, failed, f"{name}: etcd doesn't answer, nothing is done", True))
+    found.extend(world.tell(t, failed, f"{name}: etcd doesn't answer, but it is done", True, problem))
+    if len(s.late) < world.setting.late_limit:
+        found.extend(world.tell(_late(s, number), failed, f"{name}: etcd doesn't answer, it may still arrive", True))
+
+
+def late(world: World, s: Local, found: list[Edge]) -> None:
+    """A write that was given up is carried out."""
+    for place, number in enumerate(s.late):
+        effect: Any = world.steps.effects[number]
+        if isinstance(effect, WRITES):
+            rest = s._replace(late=s.late[:place] + s.late[place + 1 :])
+            t, accepted, problem = written(world, rest, effect)
+            words = "done" if accepted else "refused"
+            found.append(Edge(f"{_worded(effect)} arrives late and is {words}", True, t, problem))
+
+
+def written(world: World, s: Local, effect: Any) -> tuple[Local, bool, str]:
+    """The world after a write; whether it was accepted; the promise that this breaks."""
+    match effect:
+        case do.ReturnBalancer(url=None):
+            return s, True, ""
+        case do.JoinBalancer(url=str(url)) | do.ReturnBalancer(url=str(url)):
+            if s.entry is not None and s.entry != url and s.entry not in effect.replacing:
+                return s, False, ""
+            return _stamped(world, s, url), True, _unfenced(s, url)
+        case do.SwitchBalancer() | do.RestoreBalancer() | do.LeaveBalancer():
+            shall = None if isinstance(effect, do.LeaveBalancer) else effect.url
+            if s.entry == shall or _valid(s, effect.turn):
+                return _stamped(world, s, shall), True, ""
+            if world.setting.fenced:
+                return s, False, ""
+            problem = f"P2: {effect.name} is accepted, although its turn has ended or its lease has lapsed"
+            return _stamped(world, s, shall), True, problem
+        case _:
+            raise AssertionError(effect)
+
+
+def _valid(s: Local, turn: Turn | None) -> bool:
+    return turn is not None and turn.waiter_revision == 1 and turn.slot_revision == 1 and s.key > 0 and s.slot > 0
+
+
+def _stamped(world: World, s: Local, url: str | None) -> Local:
+    """The entry is written: other writes that are on their way compare the stamp before it, and will be refused."""
+    effects = world.steps.effects
+    return s._replace(entry=url, late=tuple(one for one in s.late if not isinstance(effects[one], WRITES)))
+
+
+def _unfenced(s: Local, url: str) -> str:
+    """Coming back needs no turn; but it brings back, and takes nothing away."""
+    if s.entry == url:
+        return ""
+    if url not in s.alive and url not in s.deserted:
+        return f"P3: an unfenced write of {version_of(url)}, where nothing serves"
+    taken = s.entry is not None and s.entry in s.alive and id_of(s.entry) != id_of(url)
+    if taken and not (s.slot and s.key):
+        return f"P2: an unfenced write takes the traffic from {version_of(s.entry or '')}, which serves"
+    return ""
+
+
+def _late(s: Local, number: int) -> Local:
+    return s._replace(late=(*s.late, number))
+
+
+def _worded(effect: Any) -> str:
+    url = getattr(effect, "url", None)
+    return f"{effect.name} {version_of(url)}" if url else str(effect.name)
+
+
+_ANSWERS: dict[str, type[ev.Event]] = {
+    "balancer.switch": ev.BalancerSwitched,
+    "balancer.leave": ev.BalancerLeft,
+    "balancer.join": ev.BalancerJoined,
+    "balancer.return": ev.BalancerJoined,
+    "balancer.restore": ev.BalancerRestored,
+}

@@ -1,0 +1,181 @@
+"""Carrying out what a sidekick asked of the lock: ``cluster/lock.py`` seen from one instance, in time or late.
+
+The others are not here: a turn may be granted at any moment, and ``fleet.py`` says which of these moments are real.
+"""
+
+from typing import Any
+
+from outrider.core import effects as do
+from outrider.core import events as ev
+from outrider.core.memory import Turn
+from outrider.core.remember import LOST_LEASE
+from outrider.verify.steps import NEW, NOW, TURN, answer
+from outrider.verify.world import KEY, SLOT, Edge, Local, World
+
+ENDS = (do.ReleaseLock, do.CondemnLock)
+TAKES = (do.AcquireLock, do.RetakeLock)
+
+
+def performed(world: World, s: Local, found: list[Edge]) -> None:
+    """What becomes of the first effect that waits for the lock."""
+    if not s.locks:
+        return
+    (number, request), rest = s.locks[0], s.locks[1:]
+    s = s._replace(locks=rest)
+    effect: Any = world.steps.effects[number]
+    if not isinstance(effect, ENDS):
+        found.append(Edge(f"{effect.name} waits", False, s._replace(wish=(number, request))))
+        return
+    t, ends = _ended(world, s._replace(wish=None), effect)
+    failures = [("etcd doesn't answer, nothing is done", s)]
+    if len(s.late) < world.setting.late_limit:
+        failures.append(("etcd doesn't answer, it may still arrive", s._replace(late=(*s.late, number))))
+    if not request:
+        found.append(Edge(f"{effect.name} is done, nobody waits", False, t, ends=ends))
+        found.extend(Edge(f"{effect.name}: {words}", True, after) for words, after in failures)
+        return
+    released, failed = answer(ev.LockReleased, request), answer(ev.LockFailed, request, cause="")
+    found.extend(world.tell(t, released, f"{effect.name} is done, lock.released", False, ends=ends))
+    found.append(Edge(f"{effect.name} is done, but the answer is lost", True, t, ends=ends))
+    for words, after in failures:
+        found.extend(world.tell(after, failed, f"{effect.name}: {words}", True))
+
+
+def wished(world: World, s: Local, found: list[Edge]) -> None:
+    """What becomes of the turn that is waited for."""
+    if s.wish is None:
+        return
+    (number, request) = s.wish
+    effect: Any = world.steps.effects[number]
+    t = s._replace(wish=None)
+    ours = s.slot and _owns(s, getattr(effect, "turn", None), effect.update)
+    if not ours and (s.slot or isinstance(effect, do.ReclaimLock)):
+        _refused(world, t, effect, request, found)
+        return
+    # the lease may end at this very moment; a turn of our own is still ours then
+    if not ours:
+        gone = t._replace(key=0) if t.key == 1 else t
+        _refused(world, gone, effect, request, found, fault=True, ends=KEY if t.key == 1 else 0)
+    elif request:
+        failed = answer(ev.LockFailed, request, cause="")
+        found.extend(world.tell(t, failed, f"{effect.name}: the lease has ended", True))
+    if ours:
+        _granted(world, t._replace(key=1), effect, request, found, ends=KEY if s.key == 2 else 0)
+    elif s.key != 1:
+        again = s._replace(key=1)
+        found.append(Edge(f"{effect.name}: stands in line", False, again, ends=KEY if s.key else 0))
+        if s.key == 2 and not _is_marked(s, effect):
+            # a wait under a lease that was given up goes on until another replaces it, and its news come in vain
+            found.append(Edge(f"{effect.name}: has a turn under its old lease", True, took(s, effect)))
+    elif _is_marked(s, effect):
+        _refused(world, t._replace(key=0), effect, request, found, ends=KEY)
+    else:
+        _granted(world, took(t, effect), effect, request, found)
+
+
+def took(s: Local, effect: do.AcquireLock | do.RetakeLock) -> Local:
+    """A slot key is created. What is taken again to roll back doesn't try the release, whatever it began before."""
+    barred = s.barred or (s.poison and isinstance(effect, do.AcquireLock))
+    return s._replace(slot=1 if effect.update == NOW else 2, barred=barred)
+
+
+def late(world: World, s: Local, found: list[Edge]) -> None:
+    """What was given up is carried out."""
+    for place, number in enumerate(s.late):
+        effect: Any = world.steps.effects[number]
+        t = s._replace(late=s.late[:place] + s.late[place + 1 :])
+        if isinstance(effect, ENDS):
+            turn = effect.turn
+            valid = turn is not None and turn.slot_revision == 1 and (turn.waiter_revision == 1 or not s.key)
+            if valid and s.slot:
+                t = _excused(world, t, effect)._replace(slot=0, key=0)
+                t = _condemned(t) if isinstance(effect, do.CondemnLock) else t
+                found.append(Edge(f"{effect.name} arrives late and is done", True, t, ends=KEY | SLOT))
+            else:
+                found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
+        elif isinstance(effect, TAKES):
+            if s.key == 2 and not s.slot and not _is_marked(s, effect):
+                found.append(Edge(f"{effect.name} arrives late and takes a turn", True, took(t, effect)))
+            else:
+                found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
+
+
+def ended_by_operator(world: World, s: Local, found: list[Edge]) -> None:
+    """``outrider lock release``: both keys go. Whoever is out of the balancer is the operator's to look after then."""
+    if s.words and "release" in world.setting.says and s.slot and (s.entry is not None or world.setting.fresh):
+        t = s._replace(words=s.words - 1, touched=False, slot=0, key=0)
+        found.append(Edge("an operator ends its turn", True, t, ends=KEY | SLOT))
+
+
+def lapses(world: World, s: Local, found: list[Edge]) -> None:
+    """A lease ends in etcd."""
+    if s.key == 1:
+        found.append(Edge("its lease ends in etcd, and it hasn't noticed", True, s._replace(key=0), ends=KEY))
+    elif s.key == 2:
+        found.append(Edge("the lease of its earlier life ends", False, s._replace(key=0), ends=KEY))
+
+
+def lost(world: World, s: Local, found: list[Edge]) -> None:
+    """The sidekick gives its lease up in time, or learns that it has ended. The next one it has at once."""
+    kept = s._replace(key=2 if s.key else 0)
+    what = "can't reach etcd, and gives its lease up before it ends" if s.key else "its lease is lost"
+    found.extend(world.tell(kept, answer(ev.LockLost, 0), what, True))
+
+
+def _ended(world: World, s: Local, effect: do.ReleaseLock | do.CondemnLock) -> tuple[Local, int]:
+    ends = 0
+    if s.slot and _owns(s, effect.turn, effect.update):
+        s = _excused(world, s, effect)._replace(slot=0)
+        ends |= SLOT
+    if s.key and not s.slot:
+        s = s._replace(key=0)
+        ends |= KEY
+    return _condemned(s) if isinstance(effect, do.CondemnLock) else s, ends
+
+
+def _excused(world: World, s: Local, effect: do.ReleaseLock | do.CondemnLock) -> Local:
+    """Decision 0008: a turn may be given up for a reason that isn't the release's, and counts as not reached then.
+
+    A lost lease is no such reason.
+    """
+    memory = world.steps.brains[s.brain].memory
+    if not isinstance(effect, do.ReleaseLock) or memory.fault is None or memory.fault.blame == "release":
+        return s
+    candidate = memory.candidate
+    declined = candidate is not None and candidate.release.version == memory.declined
+    return s if memory.fault.cause == LOST_LEASE and not declined else s._replace(touched=False)
+
+
+def _condemned(s: Local) -> Local:
+    return s._replace(poison=True, barred=True)
+
+
+def _is_marked(s: Local, effect: Any) -> bool:
+    """Whether etcd refuses a turn because the release is marked bad."""
+    return s.poison and isinstance(effect, do.AcquireLock) and effect.version == NEW
+
+
+def _owns(s: Local, turn: Turn | None, update: str) -> bool:
+    return (turn is not None and turn.slot_revision == 1) or s.slot == (1 if update == NOW else 2)
+
+
+def _granted(world: World, s: Local, effect: Any, request: int, found: list[Edge], *, ends: int = 0) -> None:
+    if not request:
+        found.append(Edge(f"{effect.name}: has a turn, nobody waits for it", False, s, ends=ends))
+        return
+    turn = TURN if effect.update == NOW else Turn(
+        scope="app.g", number=0, slot_revision=1, waiter_revision=1, update=effect.update
+    )  # fmt: skip
+    event = answer(ev.LockAcquired, request, turn=turn)
+    found.extend(world.tell(s, event, f"{effect.name}: has a turn, lock.acquired", False, ends=ends))
+    found.append(Edge(f"{effect.name}: has a turn, but the answer is lost", True, s, ends=ends))
+
+
+def _refused(
+    world: World, s: Local, effect: Any, request: int, found: list[Edge], *, fault: bool = False, ends: int = 0
+) -> None:
+    if request:
+        event = answer(ev.LockRefused, request, cause="")
+        found.extend(world.tell(s, event, f"{effect.name} is refused", fault, ends=ends))
+    else:
+        found.append(Edge(f"{effect.name} is refused", fault, s, ends=ends))
