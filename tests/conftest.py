@@ -25,11 +25,17 @@ UNDER_LOAD = (
 """Whole fleets whose every request counts: one after the other on one worker, beside all other tests."""
 
 
+ONE_PREPARATION = ("tests/verify/test_checker.py",)
+"""Files whose tests share something that takes a minute to make: one worker makes it, once."""
+
+
 class FleetsApart(LoadScopeScheduling):  # type: ignore[misc]
     """pytest-xdist's scheduler, to which the fleets under load are one piece of work, and any other test is one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "under load" if nodeid.startswith(UNDER_LOAD) else nodeid
+        if nodeid.startswith(UNDER_LOAD):
+            return "under load"
+        return nodeid.partition("::")[0] if nodeid.startswith(ONE_PREPARATION) else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
