@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from outrider.core.errors import Unknown
 from outrider.demo.stage import APP_ID, GROUP
 from outrider.journal import Record
 from outrider.statechart import load_sidekick_chart
@@ -163,7 +164,10 @@ class Runner:
 
         def moved() -> bool:
             self._attend()
-            return fact()
+            try:
+                return fact()
+            except Unknown:  # etcd's nodes are away
+                return False
 
         try:
             eventually(moved, within_s=CASE_LIMIT_S, every_s=POLL_S)
