@@ -36,7 +36,8 @@ class Look:
     Attributes:
         called: Who was summoned, in order.
         again_at: When to look again if nothing happens before; None when only a happening helps.
-        counts_serving: Somebody waits, perhaps for others to serve again.
+        counts_serving: What sidekicks are at matters: somebody waits for others to serve, or has a grant that ends
+            when it rests.
     """
 
     called: tuple[str, ...] = ()
@@ -57,10 +58,13 @@ def look(place: Place, turnstile: Turnstile, app: str, group: str) -> Look:
         if scene is None:
             return Look()
         scene.settle()
+        dues = _end_called_off(scene)
         outcome = _go_through(scene, leases) if scene.waiting else Look()
+        outcome = replace(outcome, counts_serving=outcome.counts_serving or bool(dues))
         if scene.finish():
-            due = scene.now + LAGGING
-            outcome = replace(outcome, again_at=due if outcome.again_at is None else min(due, outcome.again_at))
+            dues.append(scene.now + LAGGING)
+        if dues:
+            outcome = replace(outcome, again_at=min(dues if outcome.again_at is None else [*dues, outcome.again_at]))
         if scene.has_changed and not leases.has_turn:
             raise NeedsTurn
         scene.write()
@@ -69,11 +73,31 @@ def look(place: Place, turnstile: Turnstile, app: str, group: str) -> Look:
     return turnstile.apply(place.cluster, f"{app}/{group}", attempt)
 
 
+def _end_called_off(scene: Scene) -> list[datetime]:
+    """End the grants of releases that are marked bad, of sidekicks that are at nothing any more; when to look again.
+
+    They were called off while they waited for their turn. They have nothing to report and ask no more, so their grants
+    would stand in everybody's way, and in what operators are shown, until the time for the update is over.
+    """
+    versions = {one.version for one in scene.progress.opened if one.instance in scene.living}
+    marked = {version for version in versions if scene.mark(version) is not None}
+    mine = [one.instance for one in scene.progress.opened if one.version in marked and one.instance in scene.living]
+    if not mine:
+        return []
+    resting = {one.instance for one in _alive(scene) if one.state.partition(".")[0] == "idle"}
+    ended = [instance for instance in mine if instance in resting][:BATCH]
+    for instance in ended:
+        scene.end(instance, "withdrawn")
+    return [scene.now + PATIENCE] if len(ended) < len(mine) else []
+
+
+def _alive(scene: Scene) -> tuple[Presence, ...]:
+    return scene.place.children(Presence, f"{scene.place.keys.presences(scene.group.app)}{scene.group.id}/")
+
+
 def _go_through(scene: Scene, leases: Leases) -> Look:
-    place, now = scene.place, scene.now
-    alive = {
-        one.instance for one in place.children(Presence, f"{place.keys.presences(scene.group.app)}{scene.group.id}/")
-    }
+    now = scene.now
+    alive = {one.instance for one in _alive(scene)}
     reserved = [one.instance for one in scene.waiting if one.keeps_a_place(now)]
     calls: list[Waiting] = []
     dues: list[datetime] = []
