@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from outrider.statechart import load_sidekick_chart
-from tests.partitions import report, table
-from tests.partitions.cuts import THINGS, Thing
+from tests.partitions import report
+from tests.partitions.cuts import Thing
 from tests.partitions.fleet import App
 from tests.partitions.places import ELSEWHERE, PLACES, place
 from tests.partitions.theatre import ALL, CELLS, PLANS, Act, Theatre
@@ -21,33 +20,6 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
             report.write(seen for seen in made.all_seen() if not seen.problems)
     finally:
         made.close()
-
-
-def test_every_substate_has_its_place() -> None:
-    leaves = {leaf.id for leaf in load_sidekick_chart().leaves}
-    substates = {leaf for leaf in leaves if leaf.startswith(("swapping.", "rollback."))}
-
-    assert {one.state for one in PLACES if one.state in substates} == substates - ELSEWHERE.keys()
-    assert ELSEWHERE.keys() <= substates
-    assert {one.state for one in PLACES} <= leaves
-    assert len({one.name for one in PLACES}) == len(PLACES)
-
-
-@pytest.mark.parametrize("thing", THINGS)
-def test_the_table_says_something_of_every_cell_and_nothing_of_none(thing: Thing) -> None:
-    for one in PLACES:
-        table.expected(thing, one)
-    first = {next(name for name, _ in table.TABLE[thing] if name in (one.name, one.phase)) for one in PLACES}
-
-    assert {name for name, _ in table.TABLE[thing]} <= table.names()
-    if thing not in ("network", "etcd's answers"):  # which are etcd's row with exceptions before it
-        assert first == {name for name, _ in table.TABLE[thing]}, "a rule that another hides"
-
-
-def test_the_run_has_a_cell_for_every_thing_and_phase() -> None:
-    things = set(THINGS) if ALL else set(THINGS) - {"etcd's answers"}
-
-    assert {(thing, app.place.phase) for thing, app in CELLS} == {(t, p) for t in things for p in table.phases()}
 
 
 @pytest.mark.live
