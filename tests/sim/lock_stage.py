@@ -15,7 +15,7 @@ from typing import TypeVar
 from outrider.cluster.claim import Denied, Granted, News
 from outrider.cluster.documents import Target, decode, encode
 from outrider.cluster.lock import TurnLock, fence
-from outrider.cluster.seam import Changed, Compare, CreatedAt, ModifiedAt, Op, Put, TxnResult, WatchEvent
+from outrider.cluster.seam import Changed, Compare, ModifiedAt, Op, Put, TxnResult, WatchEvent
 from outrider.cluster.turns import free_turn, read_scope
 from outrider.cluster.wait import Wait
 from outrider.core.errors import Conflict, Refused, Unknown
@@ -133,9 +133,7 @@ class Life:
             raise Unknown("the answer got lost")
 
     def _is_late(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> bool:
-        # A first entry in the queue that is carried out after a withdrawal is the known limit: docs/develop/lock.md.
-        enrols = compares == (CreatedAt(key=KEYS.waiter(SCOPE, self.sidekick.name), revision=0),)
-        if enrols or self.stage.rng.random() >= self.stage.trouble.late:
+        if self.stage.rng.random() >= self.stage.trouble.late:
             return False
         self.stage.late.append((compares, ops))
         return True

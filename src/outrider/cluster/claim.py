@@ -215,8 +215,14 @@ class Claim:
         waiter = Waiter(instance=self._instance, release=self._wish.release, since=self._since)
         put = Put(key=key, value=encode(waiter), lease=self._wish.lease)
         if entry is None:
+            # A gate of its own for each attempt: whoever withdraws closes it, and what was given up can't come in late.
+            gate = self._keys.gate(self._scope, self._instance)
             with crossing("turn.enrol"):
-                done = self._cluster.txn((CreatedAt(key=key, revision=0), *also), (put,))
+                opened = self._cluster.txn((), (Put(key=gate, value=b"", lease=self._wish.lease),)).revision
+                done = self._cluster.txn(
+                    (CreatedAt(key=key, revision=0), ModifiedAt(key=gate, revision=opened), *also),
+                    (put, Delete(key=gate)),
+                )
             if done.succeeded:
                 self._waiter_revision = done.revision
         elif entry.lease != self._wish.lease:
@@ -312,15 +318,17 @@ def fingerprint(entries: tuple[Entry, ...]) -> tuple[tuple[str, int], ...]:
 
 
 def abandon(cluster: Cluster, keys: Keys, scope: str, instance: str, updates: tuple[str, ...]) -> None:
-    """Remove the instance's key from the queue, and its slot when it is of one of ``updates``.
+    """Remove the instance's key from the queue, and its slot when it is of one of ``updates``; close its gate.
 
     A slot of any other update is a turn in use: then nothing is touched, for the key in the queue is part of its fence.
 
     Raises:
         Unknown: no answer; call it again.
     """
-    waiter_key = keys.waiter(scope, instance)
+    waiter_key, gate_key = keys.waiter(scope, instance), keys.gate(scope, instance)
     for _ in range(10):
+        with crossing("turn.read"):
+            gate = cluster.get(gate_key)
         seen = read_scope(cluster, keys, scope)
         slot, entry = seen.slot_of(instance), seen.queue.get(instance)
         if slot is not None and slot.slot.update not in updates:
@@ -329,6 +337,9 @@ def abandon(cluster: Cluster, keys: Keys, scope: str, instance: str, updates: tu
         compares: list[Compare] = [ModifiedAt(key=waiter_key, revision=entry.mod_revision if entry else 0)]
         if entry is not None:
             ops.append(Delete(key=waiter_key))
+        if gate is not None:
+            compares.append(ModifiedAt(key=gate_key, revision=gate.mod_revision))
+            ops.append(Delete(key=gate_key))
         if slot is not None:
             compares.append(CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision))
             ops.append(Delete(key=slot.entry.key))

@@ -104,6 +104,10 @@ class Keys:
     def waiter(self, scope: str, instance: str) -> str:
         return self.queue(scope) + check_part("instance", instance)
 
+    def gate(self, scope: str, instance: str) -> str:
+        """What an instance's first write to the queue goes through: once closed it refuses the write for ever."""
+        return f"{self.prefix}/gates/{check_part('scope', scope)}/{check_part('instance', instance)}"
+
     def slots(self, scope: str) -> str:
         return f"{self.turns(scope)}slot/"
 

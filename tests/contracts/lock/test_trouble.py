@@ -1,5 +1,6 @@
 """Lost answers, late writes, an etcd that is away, and second thoughts: no turn too many and none forgotten (P1)."""
 
+from collections.abc import Callable
 from threading import Thread
 
 import pytest
@@ -12,7 +13,7 @@ from outrider.cluster.seam import Cluster, Put
 from outrider.cluster.turns import read_scope
 from outrider.cluster.wait import Wait
 from outrider.core.errors import Unknown
-from tests.contracts.lock.words import NOON, SCOPE, TTL_S, Start
+from tests.contracts.lock.words import NOON, SCOPE, TTL_S, Instance, Start
 from tests.waiting import eventually
 
 
@@ -28,6 +29,54 @@ def test_an_answer_that_was_lost_is_no_second_turn(store: Cluster, keys: Keys, s
     assert list(read_scope(store, keys, SCOPE).slots) == [0]
 
 
+def at_the_third(instance: Instance, what: Callable[[], None]) -> None:
+    """Do it before the third transaction: the first opens the gate, the second queues, the third takes."""
+
+    def at_the_second() -> None:
+        instance.client.before_txn = what
+
+    def at_the_first() -> None:
+        instance.client.before_txn = at_the_second
+
+    instance.client.before_txn = at_the_first
+
+
+@pytest.mark.parametrize("answers", ["never", "at the second try"])
+def test_a_place_that_was_given_up_and_comes_late_stops_nobody(
+    store: Cluster, keys: Keys, start: Start, answers: str
+) -> None:
+    """
+    1. b's first write to the queue gets no answer, and hasn't happened; b withdraws, at once or after a second try
+    2. now the write arrives: nobody would wait at that place, and everybody behind it for as long as b lives
+    3. it is refused: nothing of b is left, and c gets its turn
+    """
+    b, c = start("b"), start("c")
+
+    def at_the_second() -> None:
+        b.client.late, b.client.away = 1, answers == "never"
+
+    def at_the_first() -> None:
+        b.client.before_txn = at_the_second
+
+    b.client.before_txn = at_the_first
+    b.acquire()
+    eventually(lambda: b.client.given_up)
+    if answers == "never":
+        with pytest.raises(Unknown):
+            b.lock.withdraw()
+        b.client.away = False
+    else:
+        b.lock.release(b.turn())
+    b.lock.withdraw()
+
+    (late,) = b.client.given_up
+    assert any(isinstance(op, Put) and op.key == keys.waiter(SCOPE, "b") for op in late[1])
+    assert not store.txn(*late).succeeded
+    assert [] == [entry.key for entry in store.list(keys.prefix + "/").entries if entry.key.endswith("/b")]
+    c.acquire()
+    assert c.turn().number == 0
+
+
 def test_a_take_that_was_given_up_and_is_carried_out_late_takes_no_second_slot(
     store: Cluster, keys: Keys, start: Start
 ) -> None:
@@ -40,14 +89,11 @@ def test_a_take_that_was_given_up_and_is_carried_out_late_takes_no_second_slot(
     a.acquire(slots=2)
     turn = a.turn()
 
-    def then_give_up_the_take() -> None:
-        b.client.before_txn = give_up_and_free
-
     def give_up_and_free() -> None:
         b.client.late = 1
         a.lock.release(turn)
 
-    b.client.before_txn = then_give_up_the_take
+    at_the_third(b, give_up_and_free)
 
     b.acquire(slots=2)
 
@@ -124,13 +170,10 @@ def test_a_slot_that_was_taken_without_an_answer_is_given_back_by_the_withdrawal
 ) -> None:
     a = start("a")
 
-    def arm_for_the_take() -> None:
-        a.client.before_txn = lose_the_take
-
     def lose_the_take() -> None:
         a.client.lost_answers, a.client.away_after_loss = 1, True
 
-    a.client.before_txn = arm_for_the_take  # the first transaction queues, the second takes
+    at_the_third(a, lose_the_take)
     a.acquire()
     eventually(lambda: store.get(keys.slot(SCOPE, 0)))
     with pytest.raises(Unknown):
@@ -161,14 +204,11 @@ def test_a_withdrawal_in_the_middle_of_the_take_is_not_answered_with_a_turn(
     returned: list[Turn | None] = []
     withdrawal = Thread(target=lambda: returned.append(lock.withdraw()))
 
-    def arm_for_the_take() -> None:
-        a.client.before_txn = withdraw_meanwhile
-
     def withdraw_meanwhile() -> None:
         withdrawal.start()
         eventually(lambda: waits[0].ended)
 
-    a.client.before_txn = arm_for_the_take
+    at_the_third(a, withdraw_meanwhile)
     lock.acquire(lease=a.lease, update="u", release="2.0.0", slots=1, deliver=a.news.append)
     eventually(lambda: withdrawal.ident)
     withdrawal.join(10)
@@ -187,13 +227,10 @@ def test_a_slot_that_was_taken_without_an_answer_is_no_obstacle_to_the_next_acqu
     """
     a = start("a")
 
-    def arm_for_the_take() -> None:
-        a.client.before_txn = lose_the_take
-
     def lose_the_take() -> None:
         a.client.lost_answers, a.client.away_after_loss = 1, True
 
-    a.client.before_txn = arm_for_the_take
+    at_the_third(a, lose_the_take)
     a.acquire("first")
     eventually(lambda: a.client.away)
     a.acquire("second")

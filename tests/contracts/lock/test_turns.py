@@ -12,6 +12,9 @@ from tests.contracts.lock.words import NOON, SCOPE, TTL_S, Start, free_by_hand, 
 from tests.sim.fake_etcd import FakeEtcd
 from tests.waiting import eventually
 
+QUEUES, TAKES = 2, 1
+"""Transactions: the gate is opened and the place taken through it; then the turn is taken."""
+
 
 def test_a_turn_is_a_slot_key_without_a_lease_and_a_key_in_the_queue_with_one(
     store: Cluster, keys: Keys, start: Start
@@ -81,7 +84,7 @@ def test_one_release_wakes_one_waiter(start: Start) -> None:
         turn = instance.turn()
         order.append(instance.name)
         taken = instance.client.calls.count("txn")
-        assert taken == 2, f"{instance.name} wrote {taken} times"
+        assert taken == QUEUES + TAKES, f"{instance.name} wrote {taken} times"
         instance.lock.release(turn)
 
     assert order == ["holder", *(waiter.name for waiter in waiters)]
@@ -141,10 +144,10 @@ def test_the_end_of_the_holders_lease_lets_nobody_in(store: Cluster, keys: Keys,
 
     assert (again.number, again.slot_revision) == (turn.number, turn.slot_revision)
     assert again.waiter_revision > turn.waiter_revision
-    assert b.client.calls.count("txn") == 1
+    assert b.client.calls.count("txn") == QUEUES
     a.lock.release(again)
     assert b.turn().number == 0
-    assert b.client.calls.count("txn") == 2
+    assert b.client.calls.count("txn") == QUEUES + TAKES
 
 
 def test_after_slots_were_reduced_the_surplus_turn_counts(store: Cluster, start: Start) -> None:
@@ -160,7 +163,7 @@ def test_after_slots_were_reduced_the_surplus_turn_counts(store: Cluster, start:
     b.lock.release(b.turn())
 
     assert c.turn().number == 0
-    assert c.client.calls.count("txn") == 2, "it tried while the surplus turn was there"
+    assert c.client.calls.count("txn") == QUEUES + TAKES, "it tried while the surplus turn was there"
 
 
 def test_a_slot_that_appears_at_the_last_moment_is_not_overwritten(store: Cluster, keys: Keys, start: Start) -> None:
