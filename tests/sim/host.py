@@ -159,10 +159,12 @@ class SimRuntime:
     def __init__(self, host: Host, spend: Callable[[float], None], at: At) -> None:
         self._host, self._spend, self._at = host, spend, at
         self.dies_at_start = False
+        self._has_ended = False
         self._lookouts: list[Lookout] = []
 
     def close(self) -> None:
         """The process has ended: it looks out for nothing any more."""
+        self._has_ended = True
         for lookout in self._lookouts:
             lookout.close()
 
@@ -200,7 +202,9 @@ class SimRuntime:
 
     def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> Lookout:
         lookout = Lookout(lambda exited: self._deliver(lookout, exited, deliver))
-        if workload_id in self._host.ids:
+        if self._has_ended:  # in the middle of a call: it doesn't look out any more
+            lookout.close()
+        elif workload_id in self._host.ids:
             kept = [one for one in self._host.lookouts.get(workload_id, []) if not one.closed]
             self._host.lookouts[workload_id] = [*kept, lookout]
             self._lookouts = [*(one for one in self._lookouts if not one.closed), lookout]

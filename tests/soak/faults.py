@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from outrider.balancers.ask import ask
+from outrider.core.errors import OutriderError
 from tests.soak.stage import SoakStage
 
 MARGIN_S = 2.0
@@ -148,12 +149,23 @@ class Faults:
 
         return self._stop("traefik", self.stage.traefik.pid, self.random.uniform(0.5, 4.0), over)
 
+    def _rests(self, instance: str) -> bool:
+        """Its sidekick is at no update: told by etcd, and by nothing when that is away."""
+        try:
+            presence = self.stage.presences().get(instance)
+        except OutriderError:
+            return False
+        return presence is not None and presence.state.startswith("idle.")
+
     def _kill_app(self) -> str:
-        """SIGKILL what the balancer sends to; excused until what its entry names answers again."""
+        """SIGKILL what the balancer sends to; excused until what its entry names answers again.
+
+        Not while a release is proved there: an app that ends by itself then is a reason to condemn it.
+        """
         instance = self.random.choice(self.stage.instances)
         what = f"app of {instance}"
         url = self.stage.history.entries().get(instance)
-        pid = self.stage.app_at(instance, url) if url is not None else None
+        pid = self.stage.app_at(instance, url) if url is not None and self._rests(instance) else None
         if self._busy(what) or pid is None:
             return ""
         excuse = Excuse(f"{what} killed", time.time())
