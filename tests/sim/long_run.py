@@ -134,7 +134,8 @@ class LongRun:
         wanted = {version}
         if kind == "called off":
             fleet.at(self._time(0.0, 60.0), partial(fleet.promote, self._good))
-            wanted = {version, *fleet.versions()}  # nobody goes back, and an earlier one may have been called off, too
+            # nobody goes back by itself, and an earlier one may have been called off, too
+            wanted = {version, self._good, *fleet.versions()}
         elif kind == "superseded":
             version = self._next_version()
             fleet.at(self._time(0.0, 60.0), partial(fleet.promote, version))
