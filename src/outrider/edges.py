@@ -24,6 +24,7 @@ EDGES: Mapping[str, str] = {
     "journal.rotate": "a journal that has grown is replaced by one with the last record",
     # the lock: transactions on turns/{scope}
     "turn.read": "queue and slots of the scope are listed",
+    "turn.gate": "a key that the first write to the queue goes through is written",
     "turn.enrol": "the queue key is written under our lease, or one of an earlier life is removed",
     "turn.take": "the slot key is created, the place in line compared",
     "turn.leave": "the queue key is removed, with a slot that nobody knew of",
@@ -77,9 +78,9 @@ _DRAIN = ("balancer.ask", "app.ask")
 _REPORT = ("outbox.write", "outbox.rename")
 
 CROSSES: Mapping[str, tuple[str, ...]] = {
-    "lock.acquire": ("turn.read", "turn.enrol", "turn.take", "turn.leave"),
+    "lock.acquire": ("turn.read", "turn.gate", "turn.enrol", "turn.take", "turn.leave"),
     "lock.reclaim": ("turn.read", "turn.reclaim"),
-    "lock.retake": ("turn.read", "turn.reclaim", "turn.enrol", "turn.take", "turn.leave"),
+    "lock.retake": ("turn.read", "turn.reclaim", "turn.gate", "turn.enrol", "turn.take", "turn.leave"),
     "lock.release": ("turn.read", "turn.leave", "turn.release"),
     "lock.condemn": ("turn.read", "turn.leave", "turn.release", "poison.write"),
     "workload.ensure": _RUN,

@@ -49,6 +49,7 @@ SCENARIOS: Mapping[str, str] = {
     "lock.reclaim": "restarted",
     "lock.retake": "souring",
     "lock.retake/turn.reclaim": "souring-restarted",
+    "lock.retake/turn.gate": "robbed",
     "lock.retake/turn.enrol": "robbed",
     "lock.retake/turn.take": "robbed",
     "lock.release": "good",

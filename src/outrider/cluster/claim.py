@@ -217,8 +217,9 @@ class Claim:
         if entry is None:
             # A gate of its own for each attempt: whoever withdraws closes it, and what was given up can't come in late.
             gate = self._keys.gate(self._scope, self._instance)
-            with crossing("turn.enrol"):
+            with crossing("turn.gate"):
                 opened = self._cluster.txn((), (Put(key=gate, value=b"", lease=self._wish.lease),)).revision
+            with crossing("turn.enrol"):
                 done = self._cluster.txn(
                     (CreatedAt(key=key, revision=0), ModifiedAt(key=gate, revision=opened), *also),
                     (put, Delete(key=gate)),
