@@ -246,3 +246,58 @@ def test_losing_the_lease_while_traffic_may_move_keeps_the_turn_and_goes_on_when
 
     assert ("swapping.reclaiming", ["workload.revive", "lock.reclaim"]) == (step.target, effects(step))
     assert "swapping.starting" == sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN).target
+
+
+def ailing() -> Sidekick:
+    """The app ended, and can't be started again for now."""
+    sidekick = Sidekick().come_up()
+    sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="exit 1")
+    sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
+    assert "idle.ailing" == sidekick.machine.state
+    return sidekick
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        (ev.ReleaseMissing, {"reason": "group is paused"}),
+        (ev.ReleaseFailed, {"cause": "503", "error_code": 2000}),
+        (ev.ReleaseFound, {**OFFER, "version": "0.5.0"}),
+    ],
+    ids=["nothing", "no answer", "one that it doesn't take"],
+)
+def test_an_app_that_fell_is_started_again_when_the_service_has_no_cure(kind: type[Any], facts: dict[str, Any]) -> None:
+    sidekick = ailing()
+    assert "checking" == sidekick.promote("2.0.0").target
+
+    assert "idle.ailing" == sidekick.answer("release.check", kind, **facts).target
+    step = sidekick.expire("revive.due")
+    assert ("idle.waking", ["workload.ensure"]) == (step.target, effects(step))
+
+
+@pytest.mark.parametrize("way", ["cannot be fetched", "called off", "paused"])
+def test_an_app_that_fell_is_started_again_when_its_cure_comes_to_nothing(way: str) -> None:
+    sidekick = ailing()
+    sidekick.promote("2.0.0")
+    sidekick.answer("release.check", ev.ReleaseFound, version="2.0.0", **OFFER)
+    match way:
+        case "cannot be fetched":
+            sidekick.answer("release.download", ev.ReleaseFailed, cause="404", error_code=2404)
+            step = sidekick.answer("report.result", ev.ReportQueued)
+        case "called off":
+            step = sidekick.promote("1.0.0", revision=41)
+        case _:
+            step = sidekick.tell(ev.OperatorPaused)
+
+    assert step.target in ("idle.ailing", "idle.waking")
+
+
+def test_a_cure_that_is_announced_while_the_app_is_being_started_is_asked_for_when_that_fails() -> None:
+    sidekick = ailing()
+    sidekick.expire("revive.due")
+    assert "idle.waking" == sidekick.machine.state
+    sidekick.promote("2.0.0")
+
+    step = sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
+
+    assert ("checking", ["release.check"]) == (step.target, effects(step))
