@@ -6,6 +6,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -45,9 +46,15 @@ class Pair:
         self.store.rollouts.set_policy(APP, group, policy)
 
     def checks(self, process: Process, group: str, instance: str) -> Offer | NoUpdate:
-        """One first check by HTTP."""
+        """One first check by HTTP; who is told that the service is busy comes again, as often as it takes."""
         app = AppRequest(app_id=APP, version="1.0.0", track=group, machine_id=instance, update_check=True)
-        answer = requests.post(f"{process.url}/v1/update", data=render_request(OmahaRequest(apps=(app,))), timeout=60)
+        body = render_request(OmahaRequest(apps=(app,)))
+        deadline_s = time.monotonic() + 60.0
+        while True:
+            answer = requests.post(f"{process.url}/v1/update", data=body, timeout=60)
+            # It has waited in line for seconds already; nothing was done for it.
+            if answer.status_code != 503 or "too busy" not in answer.text or time.monotonic() > deadline_s:
+                break
         answer.raise_for_status()
         (told,) = parse_response(answer.content).apps
         assert "ok" == told.status
