@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -252,6 +253,35 @@ def test_an_exit_status_is_told_to_those_who_come_late(state_dir: Path, tmp_path
     ends: queue.Queue[Exited] = queue.Queue()
 
     runtime.watch("late", ends.put)
+
+    assert "exit 7" == ends.get(timeout=10).status
+    runtime.close()
+
+
+def test_an_exit_status_is_told_right_to_who_comes_before_it_was_read(state_dir: Path, tmp_path: Path) -> None:
+    """
+    1. the thread that reads statuses is held up by a delivery
+    2. the workload ends, and somebody who wants to know of its end comes
+    3. the thread goes on: status and wish are found at the same time
+    """
+    runtime = ProcessRuntime(replace(SETTINGS, command=("server",)), state_dir=state_dir, instance="web1")
+    script = {"server": "#!/bin/sh\nread line <../go\nexit 7\n"}
+    (state_dir / "workloads" / "late").mkdir(parents=True)
+    os.mkfifo(state_dir / "workloads" / "late" / "go")
+    runtime.start(WorkloadSpec(workload_id="late", version="1.0.0", payload=payload(tmp_path, script, mode=0o755)))
+    held, go_on = threading.Event(), threading.Event()
+    ends: queue.Queue[Exited] = queue.Queue()
+
+    def hold(_: Exited) -> None:
+        held.set()
+        go_on.wait(30)
+
+    runtime.watch("another", hold)
+    assert held.wait(10)
+    (state_dir / "workloads" / "late" / "go").write_text("\n")
+    eventually(lambda: runtime.find("late") is None)
+    runtime.watch("late", ends.put)
+    go_on.set()
 
     assert "exit 7" == ends.get(timeout=10).status
     runtime.close()

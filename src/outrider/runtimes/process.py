@@ -88,6 +88,7 @@ class ProcessRuntime:
         self._inherited = {name: text for name, text in inherited.items() if not _NOT_PASSED_ON.fullmatch(name)}
         self._exits = Exits()
         self._statuses: dict[str, str] = {}
+        self._children: dict[str, tuple[int, int]] = {}
 
     def start(self, spec: WorkloadSpec) -> Workload:
         """As ``Runtime.start``; an unpacked ``root`` of this boot is used again."""
@@ -154,6 +155,7 @@ class ProcessRuntime:
         self.stop(workload_id, self._settings.stop_grace_s)
         home, trash = self._home(workload_id), self._folder / "workloads" / f".removed-{workload_id}"
         self._statuses.pop(workload_id, None)
+        self._children.pop(workload_id, None)
         try:
             if home.is_dir():
                 with crossing("workload.rename"):
@@ -175,9 +177,9 @@ class ProcessRuntime:
             deliver(Exited(workload_id=workload_id, status=known if status == GONE else status))
 
         record = self._running_record(workload_id)
-        if record is None:
-            return self._exits.ended(tell)
-        return self._exits.watch(record.pid, record.started, tell)
+        # A child of ours may have ended a moment ago, and its status not been read yet.
+        process = self._children.get(workload_id) if record is None else (record.pid, record.started)
+        return self._exits.ended(tell) if process is None else self._exits.watch(*process, tell)
 
     def close(self) -> None:
         """Stop looking for ends. The workloads go on."""
@@ -243,6 +245,7 @@ class ProcessRuntime:
         process = look_at(child.pid)
         assert process is not None, "a child stays in /proc until its status is read"
         self._exits.own(child, process.started, note)
+        self._children[record.workload_id] = (child.pid, process.started)
         record = msgspec.structs.replace(record, pid=child.pid, started=process.started)
         self._write(record)
         if ended.wait(_AT_ONCE_S):
