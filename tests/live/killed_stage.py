@@ -57,7 +57,7 @@ class KilledStage(LiveStage):
         self.create(slots=50)
         for instance in self.instances:
             self.start_sidekick(instance)
-        eventually(lambda: self.nobody_died() and self.all_on("1.0.0"), within_s=90, every_s=0.3)
+        eventually(lambda: self.nobody_died() and self.expect_all_on("1.0.0"), within_s=90, every_s=0.3)
 
     def arm(self) -> None:
         """From here on each sidekick is one that will be killed at the first of its states."""

@@ -8,6 +8,9 @@ from outrider.journal import Record, read
 HEALTHY_ANSWERS = {"good": None, "unhealthy": 0, "souring": 3}
 """Kinds of releases. ``unhealthy`` never proves healthy; ``souring`` does, by three answers, and then turns bad."""
 
+TOLD_LINES = 30
+"""Of a log, when a fleet isn't where it should be."""
+
 
 class LiveStage(Stage):
     """Creates the app, publishes releases, and says where the fleet is."""
@@ -37,6 +40,19 @@ class LiveStage(Stage):
         """Whether all instances run ``version`` and are at rest."""
         at_rest = [one for one in self.presences().values() if (one.version, one.state) == (version, "idle.waiting")]
         return len(at_rest) == len(self.instances)
+
+    def expect_all_on(self, version: str) -> bool:
+        """As ``all_on``, but says who is where when it isn't so.
+
+        Raises:
+            AssertionError: not all of them are.
+        """
+        if self.all_on(version):
+            return True
+        told = [f"{one.instance} {one.state} {one.version} ({one.why})" for one in self.presences().values()]
+        for program in (*self.sidekicks.values(), self.service):
+            told += [f"--- {program.name}", *program.log.read_text(errors="replace").splitlines()[-TOLD_LINES:]]
+        raise AssertionError("\n".join([f"not all on {version}:", *told]))
 
     def poison(self) -> list[str]:
         """Versions that are marked bad."""

@@ -49,7 +49,9 @@ def _record(name: str, release: str, strategy: Strategy, kills: tuple[str, ...])
             if kills:
                 eventually(stage.restart_the_dead, within_s=60, every_s=0.1)
             wanted = "2.0.0" if release == "good" else "1.0.0"
-            eventually(lambda: stage.all_on(wanted) and (release == "good" or stage.poison()), within_s=60, every_s=0.2)
+            eventually(
+                lambda: stage.expect_all_on(wanted) and (release == "good" or stage.poison()), within_s=60, every_s=0.2
+            )
         finally:
             stage.stop()
         records = read(stage.state_dir(life.name) / "journal.jsonl")

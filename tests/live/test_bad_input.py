@@ -30,7 +30,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveStage
         stage.start()
         stage.create()
         stage.start_sidekick("web-a")
-        eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+        eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
         yield stage
     finally:
         stage.stop()
@@ -88,7 +88,7 @@ def test_payloads_that_are_not_what_was_promised_never_run(stage: LiveStage, tmp
 
         files.cut_at, files.ranges = None, True
         publish(stage, "2.0.0", files, size=len(good), sha256=sha256)
-        eventually(lambda: stage.all_on("2.0.0"), within_s=60, every_s=0.2)
+        eventually(lambda: stage.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
 
         assert () == stage.cluster.list(stage.keys.poisons(APP_ID)).entries
     finally:
@@ -110,7 +110,7 @@ def test_an_archive_that_must_not_be_unpacked_is_condemned(stage: LiveStage, pay
     try:
         publish(stage, "2.0.0", files, size=len(payload), sha256=hashlib.sha256(payload).hexdigest())
         eventually(lambda: stage.cluster.list(stage.keys.poisons(APP_ID)).entries, within_s=60, every_s=0.2)
-        eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+        eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
     finally:
         files.close()
 
@@ -142,4 +142,4 @@ def test_garbage_on_the_omaha_endpoint_is_refused_and_the_service_goes_on(stage:
     assert 413 == requests.post(f"{stage.service_url}/v1/update/", data=b"x" * 2_000_000, timeout=10).status_code
 
     stage.publish("2.0.0")
-    eventually(lambda: stage.all_on("2.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=60, every_s=0.2)

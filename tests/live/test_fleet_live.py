@@ -41,11 +41,11 @@ def test_a_promoted_channel_wakes_every_idle_sidekick_by_its_watch(stage: LiveSt
     stage.create()
     for instance in stage.instances:
         stage.start_sidekick(instance)
-    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
     before = {instance: stage.records(instance)[-1].number for instance in stage.instances}
 
     stage.publish("2.0.0")
-    eventually(lambda: stage.all_on("2.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
 
     for instance in stage.instances:
         after = [record for record in stage.records(instance) if record.number > before[instance]]
@@ -68,7 +68,7 @@ def test_a_sidekick_stopped_longer_than_its_lease_lives_cannot_change_the_traffi
     stage.create()
     stage.instances = ("web-a",)
     stage.start_sidekick("web-a")
-    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
     stage.sidekicks["web-a"].stop()
     seen: list[WatchEvent] = []
     prefix = "traefik/http/services/example/loadbalancer/servers/"
@@ -83,7 +83,7 @@ def test_a_sidekick_stopped_longer_than_its_lease_lives_cannot_change_the_traffi
     eventually(lambda: stage.cluster.get(waiter) is None, within_s=30)
     assert [] == seen, "nothing may have been written yet"
     os.kill(program.pid, signal.SIGCONT)
-    eventually(lambda: stage.all_on("2.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
 
     watch.close()
     turns = [record.event["turn"] for record in stage.records("web-a") if record.event["name"] == "lock.acquired"]
@@ -100,7 +100,7 @@ def test_a_sidekick_that_starts_before_etcd_waits_for_it(stage: LiveStage) -> No
     stage.create()
     stage.instances = ("web-a",)
     stage.start_sidekick("web-a")
-    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
     stage.sidekicks["web-a"].stop()
     assert 1 == len(stage.running("web-a")), "the instance goes on without its sidekick"
     os.kill(stage.etcd.pid, signal.SIGSTOP)
@@ -112,7 +112,7 @@ def test_a_sidekick_that_starts_before_etcd_waits_for_it(stage: LiveStage) -> No
     os.kill(stage.etcd.pid, signal.SIGCONT)
 
     stage.publish("2.0.0")
-    eventually(lambda: stage.all_on("2.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
     assert "Traceback" not in program.log.read_text()
 
 

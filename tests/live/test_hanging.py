@@ -52,13 +52,13 @@ def test_a_release_that_hangs_under_traffic_reaches_one_instance(stage: LiveStag
     stage.create()
     for instance in stage.instances:
         stage.start_sidekick(instance)
-    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
     package = make_hanging(build_package(stage.folder, "2.0.0", healthy_answers=3))
 
     stage.outrider("package", "create", f"--app-id={APP_ID}", "--version=2.0.0", f"--file={package}")
     stage.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", "--version=2.0.0")
     eventually(lambda: ["2.0.0"] == stage.poison(), within_s=90, every_s=0.2)
-    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
 
     def gone_through(instance: str) -> set[str | None]:
         records = [one for one in stage.records(instance) if one.memory.get("candidate")]

@@ -100,7 +100,7 @@ def test_a_kill_in_any_state_is_mended_by_a_restart_alone(
 
         eventually(stage.restart_the_dead, within_s=150, every_s=0.1)
         wanted = "2.0.0" if release == "good" else "1.0.0"
-        eventually(lambda: stage.restart_the_dead() and stage.all_on(wanted), within_s=120, every_s=0.3)
+        eventually(lambda: stage.restart_the_dead() and stage.expect_all_on(wanted), within_s=120, every_s=0.3)
 
         assert ([] if release == "good" else ["2.0.0"]) == stage.poison()
         assert () == stage.cluster.list(stage.keys.turns(f"{APP_ID}.{GROUP}")).entries

@@ -41,7 +41,7 @@ def test_it_reports_ready_status_and_a_beating_heart(tmp_path: Path, monkeypatch
             stage.start()
             stage.create()
             program = stage.start_sidekick("web-a")
-            eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+            eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
 
             assert 1 == heard.count("READY=1")
             assert [line for line in heard if line.startswith("STATUS=swapping.probing: 1.0.0 must prove healthy")]

@@ -30,7 +30,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveStage
         stage.start()
         stage.create()
         stage.start_sidekick("web-a")
-        eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+        eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
         yield stage
     finally:
         stage.stop()
@@ -43,7 +43,7 @@ def stand_still(stage: LiveStage, state: str, for_s: float, version: str, kind: 
     command = [sys.executable, "-m", "tests.live.killed_sidekick", "--config", str(stage.folder / "web-a.toml")]
     command += ["--kill-at", state, "--stop", "--after-acting", "--done", str(stage.folder / "stopped")]
     program = stage.start_sidekick("web-a", command)
-    eventually(lambda: stage.all_on("1.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
     stage.publish(version, kind)
     eventually(lambda: (stage.folder / "stopped").exists(), within_s=60)
     stopped_s = time.monotonic()
@@ -54,11 +54,11 @@ def stand_still(stage: LiveStage, state: str, for_s: float, version: str, kind: 
 def test_a_good_release_is_not_condemned_for_a_standstill_while_it_is_probed(stage: LiveStage) -> None:
     stand_still(stage, "swapping.probing", PROBE_S + 3.0, "2.0.0", "good")
 
-    eventually(lambda: stage.all_on("2.0.0"), within_s=90, every_s=0.2)
+    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=90, every_s=0.2)
     assert [] == stage.poison()
 
 
 def test_a_bad_release_does_not_pass_by_a_standstill_while_it_is_watched(stage: LiveStage) -> None:
     stand_still(stage, "swapping.soaking", SOAK_S + 3.0, "3.0.0", "souring")
 
-    eventually(lambda: stage.poison() == ["3.0.0"] and stage.all_on("1.0.0"), within_s=90, every_s=0.2)
+    eventually(lambda: stage.poison() == ["3.0.0"] and stage.expect_all_on("1.0.0"), within_s=90, every_s=0.2)
