@@ -203,7 +203,11 @@ class PayloadStore:
                 path.unlink()
 
     def _newest_first(self, pattern: str) -> list[Path]:
-        return sorted(self._folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+        found: list[tuple[float, Path]] = []
+        for path in self._folder.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(found, reverse=True)]
 
     def _part(self, sha256: str) -> Path:
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):

@@ -17,6 +17,7 @@ from typing import Literal
 
 from outrider.core.memory import Strategy
 from tests.sim.fleet import Badness, Breach, Fleet, Member
+from tests.sim.host import KEPT_PAYLOADS
 from tests.sim.store import Weather
 
 Kind = Literal["good", "refused", "unhealthy", "dies", "sours", "called off", "superseded"]
@@ -255,6 +256,8 @@ class LongRun:
             member.read_back()
             if len(host.workloads) != 1 or len(host.ids) != 1 or len(host.recorded) != 1:
                 self._left(f"{member.name}: workloads {host.workloads}, folders {sorted(host.recorded)}")
+            if len(host.payloads) > KEPT_PAYLOADS:
+                self._left(f"{member.name}: {len(host.payloads)} payloads")
             lookouts = [one for several in host.lookouts.values() for one in several if not one.closed]
             if len(lookouts) != 1:
                 self._left(f"{member.name}: {len(lookouts)} look-outs")

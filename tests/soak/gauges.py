@@ -104,7 +104,7 @@ def on_disk(state_dir: Path) -> Mapping[str, int]:
 
 
 LIMITS: Mapping[str, int] = {
-    "payloads": 6,  # download.keep_versions, and what was proved bad since the last good one
+    "payloads": 3,  # download.keep_versions
     "partial downloads": 1,
     "workload folders": 1,
     "old logs": 10,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from outrider.core import effects as do
 from outrider.core.effects import Effect
 from outrider.core.guards import running_version, starts_first
-from outrider.core.memory import Installed, Memory
+from outrider.core.memory import Installed, Memory, Release
 
 EFFECTS: dict[str, Callable[[Memory], Effect]] = {}
 
@@ -27,6 +27,11 @@ def _candidate(memory: Memory) -> Installed:
 
 def _candidate_version(memory: Memory) -> str:
     return memory.candidate.release.version if memory.candidate is not None else running_version(memory)
+
+
+def _needed(*installed: Installed | None) -> tuple[Release, ...]:
+    """Releases whose payloads stay."""
+    return tuple(dict.fromkeys(one.release for one in installed if one is not None))
 
 
 def _url(installed: Installed | None) -> str | None:
@@ -106,8 +111,7 @@ def revert_workload(memory: Memory) -> Effect:
 
 @effect(do.RetireWorkload)
 def retire_workload(memory: Memory) -> Effect:
-    needed = tuple(one.release for one in (memory.running, memory.previous) if one is not None)
-    return do.RetireWorkload(installed=memory.leftover, needed=needed)
+    return do.RetireWorkload(installed=memory.leftover, needed=_needed(memory.running, memory.previous))
 
 
 @effect(do.RemoveWorkload)
@@ -196,7 +200,8 @@ def download_release(memory: Memory) -> Effect:
 
 @effect(do.VerifyRelease)
 def verify_release(memory: Memory) -> Effect:
-    return do.VerifyRelease(release=_candidate(memory).release)
+    candidate = _candidate(memory)
+    return do.VerifyRelease(release=candidate.release, needed=_needed(candidate, memory.running, memory.previous))
 
 
 @effect(do.AbandonRelease)

@@ -247,8 +247,11 @@ class DownloadRelease(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRelease(Effect):
+    """Prove what was downloaded. ``needed``: it, what runs and what ran before: payloads that stay."""
+
     name: ClassVar[str] = "release.verify"
     release: Release
+    needed: tuple[Release, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,8 @@ class ReleaseWork:
             case VerifyRelease():
                 assert self._path is not None, "the chart verifies only what was downloaded"
                 self._payloads.verify(self._path, effect.release.size_bytes, effect.release.sha256)
+                # Here too, and not only after a swap: a row of bad releases would fill the disk.
+                self._payloads.prune([release.sha256 for release in effect.needed])
                 self._post(ReleaseVerified(at=now(), request=request))
             case AbandonRelease():
                 pass  # done by interrupt
