@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from outrider.core import events as ev
-from outrider.core.effects import ReturnBalancer
+from outrider.core.effects import ReturnBalancer, VerifyRelease
 from outrider.core.machine import Machine
 from outrider.core.memory import Installed, Release
 from outrider.core.rules import make_rules
@@ -61,20 +61,11 @@ def test_a_roll_back_reaches_a_sidekick_whose_app_does_not_come_up() -> None:
 
 
 @pytest.mark.parametrize("state", ["idle.waiting", "idle.held"])
-def test_a_resumed_sidekick_looks_for_work_wherever_the_pause_met_it(state: str) -> None:
-    """
-    1. the app is ailing as the operator pauses, and what could cure it is asked for
-    2. there is nothing to take for one who is paused
-    3. the operator resumes
-    """
-    sidekick = Sidekick()
-    sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
-    sidekick.tell(ev.OperatorPaused)
-    sidekick.tell(ev.SummonsReceived, why="a cure")
+def test_a_resume_looks_for_work_also_where_nothing_was_paused(state: str) -> None:
+    sidekick = Sidekick().come_up()
     if state == "idle.held":
-        sidekick.answer("release.check", ev.ReleaseFound, version="2.0.0", **OFFER)
-    else:
-        sidekick.answer("release.check", ev.ReleaseMissing)
+        sidekick.promote("2.0.0")
+        sidekick.answer("release.check", ev.ReleaseMissing, reason="not yet")
     assert state == sidekick.machine.state
 
     assert "checking" == sidekick.tell(ev.OperatorResumed).target
@@ -301,3 +292,49 @@ def test_a_cure_that_is_announced_while_the_app_is_being_started_is_asked_for_wh
     step = sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
 
     assert ("checking", ["release.check"]) == (step.target, effects(step))
+
+
+def unserved(way: str) -> Sidekick:
+    """What should run is there, but isn't known to serve."""
+    sidekick = Sidekick()
+    match way:
+        case "not started":
+            sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
+        case "not started in time":
+            sidekick.expire("wake.expired")
+        case _:
+            sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url="http://one")
+    match way:
+        case "not healthy":
+            sidekick.answer("probe.confirm", ev.ProbeFailed, blame="release", cause="500")
+        case "not healthy in time":
+            sidekick.expire("prove.expired")
+        case "not let into the balancer":
+            sidekick.answer("probe.confirm", ev.ProbePassed, url="http://one")
+            sidekick.answer("balancer.return", ev.BalancerRefused, cause="somebody else's entry")
+    assert "idle.ailing" == sidekick.machine.state
+    return sidekick
+
+
+@pytest.mark.parametrize(
+    "way", ["not started", "not started in time", "not healthy", "not healthy in time", "not let into the balancer"]
+)
+def test_what_is_not_known_to_serve_is_seen_to_again_when_the_service_has_no_cure(way: str) -> None:
+    sidekick = unserved(way)
+    sidekick.promote("2.0.0")
+
+    step = sidekick.answer("release.check", ev.ReleaseMissing, reason="group is paused")
+
+    assert "idle.ailing" == step.target
+    assert "idle.waking" == sidekick.expire("revive.due").target
+
+
+def test_a_new_payload_makes_room_for_itself_and_leaves_what_runs_and_what_ran() -> None:
+    sidekick = Sidekick(previous=PREVIOUS).come_up()
+    sidekick.promote("2.0.0")
+    sidekick.answer("release.check", ev.ReleaseFound, version="2.0.0", **OFFER)
+
+    step = sidekick.answer("release.download", ev.ReleaseDownloaded)
+
+    needed = effect(step, VerifyRelease).needed
+    assert ["2.0.0", "1.0.0", "0.9.0"] == [release.version for release in needed]

@@ -48,7 +48,7 @@ FOUND = [
     pytest.param(10, 10, 0, id="a-standstill-condemned-a-good-release"),
     pytest.param(7, 26, 0, id="a-taken-command-was-left-behind"),
     pytest.param(9, 49, 0, id="a-taken-command-was-left-behind-again"),
-    pytest.param(6, 879, 0, id="an-app-that-fell-was-not-revived-once-the-service-had-nothing-newer"),
+    pytest.param(158, 47, 0, id="an-app-that-fell-was-not-revived-once-the-service-had-nothing-newer"),
 ]
 
 

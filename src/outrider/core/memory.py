@@ -106,7 +106,8 @@ class Memory:
         declined: A version that an operator rolled back from: not taken again until the target changes or a retry.
         turn: The turn as last known; it stays known while the lease is lost, for it may be dirty and ours.
         turn_held: The lease behind the turn is alive as far as we know.
-        fallen: The running workload ended, or can't be known to run since the sidekick restarted.
+        fallen: The running workload ended, or isn't known to serve: since the sidekick restarted, or because it could
+            not be started, proved or brought into the balancer.
         candidate_fallen: The candidate's workload ended by itself.
         was_ailing: What runs was down already when the turn began, so that no roll-back owes its return.
         exposed: The balancer may send to the candidate.

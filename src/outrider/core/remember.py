@@ -67,6 +67,9 @@ TRANSFER, UNVERIFIED, ROLLED_BACK = 9, 12, 44
 FORMER_URLS = 8
 """Kept of an app that is started again and again: the first, which the entry was written with, and the last."""
 
+_UNPROVED = frozenset({"wake.expired", "prove.expired"})
+"""Deadlines of what should run."""
+
 _TIMER_TROUBLE: dict[str, Fault] = {
     "check.expired": Fault(blame="world", cause="the update service did not answer in time", error_code=ROLLED_BACK),
     "download.expired": Fault(blame="world", cause="the download took too long", error_code=TRANSFER),
@@ -129,12 +132,16 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return replace(memory, fallen=False) if proved else memory
         case ProbeFailed():
             fault = Fault(blame=event.blame, cause=f"health check: {event.cause}", error_code=ROLLED_BACK)
-            return replace(memory, trouble=fault)
-        case BalancerRefused() | BalancerFailed() | BalancerUnmoved():
+            return replace(_unproved(memory), trouble=fault)
+        case BalancerRefused():
+            return replace(_unproved(memory), trouble=world(f"balancer: {event.cause}"))
+        case BalancerFailed() | BalancerUnmoved():
             return replace(memory, trouble=world(f"balancer: {event.cause}"))
         case TimerExpired():
             trouble = _TIMER_TROUBLE.get(event.name)
             failures = memory.failures + (event.name == "check.expired")
+            if event.name in _UNPROVED:
+                memory = _unproved(memory)
             return memory if trouble is None else replace(memory, trouble=trouble, failures=failures)
         case SidekickRestarted():
             restarts = memory.restarts + bool(memory.update)
@@ -246,11 +253,17 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
                 return replace(memory, fallen=True, trouble=world(f"what runs ended by itself: {event.status}"))
             return memory
         case WorkloadFailed():
-            return replace(memory, trouble=Fault(blame=event.blame, cause=event.cause, error_code=ROLLED_BACK))
+            fault = Fault(blame=event.blame, cause=event.cause, error_code=ROLLED_BACK)
+            return replace(_unproved(memory), trouble=fault)
         case WorkloadRetired():
             return replace(memory, leftover=None)
         case _:
             assert_never(event)
+
+
+def _unproved(memory: Memory) -> Memory:
+    """Between updates such bad news is of what should run: it isn't known to serve until it has proved so again."""
+    return memory if memory.update else replace(memory, fallen=memory.running is not None)
 
 
 def _moved(memory: Memory, before: str, after: str) -> Memory:
