@@ -134,18 +134,24 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
 
 
 def _falls(world: World, s: Local, found: list[Edge]) -> None:
-    if s.falls:
-        for url in s.alive:
-            t = _fallen(s._replace(falls=s.falls - 1), url)
+    """Whose end nobody looks out for ends unheard; else that takes a sidekick that dies at the same time."""
+    if not s.falls:
+        return
+    for url in s.alive:
+        t = _fallen(s._replace(falls=s.falls - 1), url)
+        if url in s.heard:
+            _restarted(world, _killed(t), f"; {version_of(url)} had ended by itself", found)
+        else:
             found.append(Edge(f"{version_of(url)} ends by itself, and nobody tells", True, t))
 
 
 def _told_falls(world: World, s: Local, found: list[Edge]) -> None:
-    if s.falls:
-        for url in s.alive:
-            event = answer(ev.WorkloadExited, 0, workload_id=id_of(url), status="1")
-            t = _fallen(s._replace(falls=s.falls - 1), url)
-            found.extend(world.tell(t, event, f"{version_of(url)} ends by itself", True))
+    if not s.falls:
+        return
+    for url in (one for one in s.heard if one in s.alive):
+        event = answer(ev.WorkloadExited, 0, workload_id=id_of(url), status="1")
+        t = _fallen(s._replace(falls=s.falls - 1), url)
+        found.extend(world.tell(t, event, f"{version_of(url)} ends by itself", True))
 
 
 def _dies(world: World, s: Local, found: list[Edge]) -> None:
@@ -158,11 +164,15 @@ def _dies(world: World, s: Local, found: list[Edge]) -> None:
 
 
 def _fallen(s: Local, url: str) -> Local:
-    return s._replace(alive=tuple(one for one in s.alive if one != url), deserted=tuple(sorted({*s.deserted, url})))
+    return s._replace(
+        alive=tuple(one for one in s.alive if one != url),
+        deserted=tuple(sorted({*s.deserted, url})),
+        heard=tuple(one for one in s.heard if one != url),
+    )
 
 
 def _killed(s: Local) -> Local:
-    return s._replace(asks=(), wish=None, works=(), writes=(), locks=(), key=2 if s.key else 0)
+    return s._replace(asks=(), wish=None, works=(), writes=(), locks=(), heard=(), key=2 if s.key else 0)
 
 
 def _restarted(world: World, s: Local, words: str, found: list[Edge]) -> None:
@@ -211,13 +221,13 @@ def _crash_under_way(world: World, s: Local, found: list[Edge]) -> None:
 
 
 PARTS: tuple[Part, ...] = (
-    Part(workloads.performed, ("brain", "works", "alive", "deserted", "barred", "touched")),
+    Part(workloads.performed, ("brain", "works", "alive", "deserted", "heard", "barred", "touched", "forgiven")),
     Part(entry.performed, ("brain", "writes", "late", "alive", "entry", "deserted", "key", "slot")),
     Part(turns.performed, ("brain", "locks", "late", "key", "slot", "poison", "barred", "touched")),
-    Part(turns.wished, ("brain", "wish", "key", "slot", "poison", "barred")),
+    Part(turns.wished, ("brain", "wish", "key", "slot", "poison", "barred", "forgiven")),
     Part(entry.late, ("late", "alive", "entry", "deserted", "key", "slot")),
-    Part(turns.late, ("brain", "late", "key", "slot", "poison", "barred", "touched")),
-    Part(turns.ended_by_operator, ("brain", "key", "slot", "entry", "touched", "words")),
+    Part(turns.late, ("brain", "late", "key", "slot", "poison", "barred", "touched", "forgiven")),
+    Part(turns.ended_by_operator, ("key", "slot", "entry", "touched", "forgiven", "words")),
     Part(turns.lapses, ("brain", "key")),
     Part(turns.lost, ("brain", "key"), news=True),
     Part(answers, ("brain", "asks", "alive", "poison"), news=True),
@@ -226,11 +236,11 @@ PARTS: tuple[Part, ...] = (
     Part(_poison, ("brain", "poison"), news=True),
     Part(_others, ("poison",)),
     Part(_operator, ("brain", "words"), news=True),
-    Part(_falls, ("alive", "deserted", "falls")),
-    Part(_told_falls, ("brain", "alive", "deserted", "falls"), news=True),
-    Part(_dies, ("brain", "alive", "deserted"), news=True),
-    Part(_crash, ("brain", "works", "key")),
-    Part(_crash_half_way, ("brain", "works", "key", "alive", "deserted")),
-    Part(_crash_of_all, ("brain", "key", "alive", "deserted", "falls")),
-    Part(_crash_under_way, ("brain", "works", "writes", "locks", "wish", "late", "key", "slot")),
+    Part(_falls, ("brain", "works", "alive", "deserted", "heard", "key", "falls")),
+    Part(_told_falls, ("brain", "alive", "deserted", "heard", "falls"), news=True),
+    Part(_dies, ("brain", "alive", "deserted", "heard"), news=True),
+    Part(_crash, ("brain", "works", "key", "heard")),
+    Part(_crash_half_way, ("brain", "works", "key", "alive", "deserted", "heard")),
+    Part(_crash_of_all, ("brain", "key", "alive", "deserted", "heard", "falls")),
+    Part(_crash_under_way, ("brain", "works", "writes", "locks", "wish", "late", "heard", "key", "slot")),
 )

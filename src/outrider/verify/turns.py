@@ -75,8 +75,10 @@ def wished(world: World, s: Local, found: list[Edge]) -> None:
 
 def took(s: Local, effect: do.AcquireLock | do.RetakeLock) -> Local:
     """A slot key is created. What is taken again to roll back doesn't try the release, whatever it began before."""
-    barred = s.barred or (s.poison and isinstance(effect, do.AcquireLock))
-    return s._replace(slot=1 if effect.update == NOW else 2, barred=barred)
+    slot = 1 if effect.update == NOW else 2
+    if not isinstance(effect, do.AcquireLock):
+        return s._replace(slot=slot)
+    return s._replace(slot=slot, barred=s.barred or s.poison, forgiven=False)
 
 
 def late(world: World, s: Local, found: list[Edge]) -> None:
@@ -103,7 +105,7 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
 def ended_by_operator(world: World, s: Local, found: list[Edge]) -> None:
     """``outrider lock release``: both keys go. Whoever is out of the balancer is the operator's to look after then."""
     if s.words and "release" in world.setting.says and s.slot and (s.entry is not None or world.setting.fresh):
-        t = s._replace(words=s.words - 1, touched=False, slot=0, key=0)
+        t = s._replace(words=s.words - 1, touched=False, forgiven=True, slot=0, key=0)
         found.append(Edge("an operator ends its turn", True, t, ends=KEY | SLOT))
 
 

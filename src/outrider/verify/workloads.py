@@ -35,7 +35,8 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
         case do.ReviveWorkload(installed=several):
             t = s
             for one in several:
-                t, _, _ = _run(world, t, one)
+                t, url, _ = _run(world, t, one)
+                t = _heard(world, t, url)
             _done(world, s, t, effect.name, None, 0, found)
         case _:
             raise AssertionError(effect)
@@ -53,7 +54,7 @@ def _run(world: World, s: Local, installed: Any) -> tuple[Local, str, str]:
     if world.is_bad(installed.release.version):
         if s.barred:
             problem = f"P5: {NEW} was marked bad before, and is tried again"
-        s = s._replace(touched=True)
+        s = s._replace(touched=s.touched or not s.forgiven)
         if world.setting.badness == "refused":
             return s, "", problem
     for url in s.alive:
@@ -64,8 +65,14 @@ def _run(world: World, s: Local, installed: Any) -> tuple[Local, str, str]:
     return s, url, problem
 
 
+def _heard(world: World, s: Local, url: str) -> Local:
+    """Whoever starts or finds a workload looks out for its end."""
+    return s._replace(heard=tuple(sorted({*s.heard, url}))) if url and world.setting.falls else s
+
+
 def _gone(s: Local, workload_id: str) -> Local:
     return s._replace(
+        heard=tuple(url for url in s.heard if id_of(url) != workload_id),
         alive=tuple(url for url in s.alive if id_of(url) != workload_id),
         deserted=tuple(url for url in s.deserted if id_of(url) != workload_id),
     )
@@ -80,6 +87,8 @@ def _started(
         event = answer(ev.WorkloadFailed, request, blame="release", cause="")
         _done(world, s, t, f"{name} of {version}", event, request, found, problem, half)
         return
+    if request:
+        t = _heard(world, t, url)
     event = answer(ev.WorkloadStarted, request, workload_id=start.workload_id, url=url)
     _done(world, s, t, f"{name} of {version}", event, request, found, problem, half)
 

@@ -46,11 +46,13 @@ class Local(NamedTuple):
         alive: Addresses of the workloads that run.
         entry: The address that the balancer sends to.
         deserted: Addresses of workloads that ended by themselves.
+        heard: Those whose end this sidekick will be told of; only kept where workloads may end by themselves.
         key: Our place in the queue: 0 none, 1 under our lease, 2 under one that we don't keep alive any more.
         slot: Our turn: 0 none, 1 for the update under way, 2 for one that is forgotten.
         poison: The new version is marked bad.
         barred: It was so when our turn was granted, or we marked it ourselves: it may not be tried again here.
         touched: The bad version was started here, and it wasn't given up for a reason that isn't its own.
+        forgiven: An operator ended our turn and answers for what we do of that update; until we take one again.
         words: What operators may say yet.
         falls: How often a workload may end by itself yet, or the whole machine.
     """
@@ -65,11 +67,13 @@ class Local(NamedTuple):
     alive: tuple[str, ...] = ()
     entry: str | None = None
     deserted: tuple[str, ...] = ()
+    heard: tuple[str, ...] = ()
     key: int = 0
     slot: int = 0
     poison: bool = False
     barred: bool = False
     touched: bool = False
+    forgiven: bool = False
     words: int = 0
     falls: int = 0
 
@@ -260,6 +264,7 @@ class World:
             "alive": urls,
             "entry": lambda url: url and aged(url, version),
             "deserted": urls,
+            "heard": urls,
             "slot": lambda slot: 2 if slot else 0,
         }
 
