@@ -83,7 +83,7 @@ def _said(*says: Word, badness: Badness = "none", words: int = 1) -> Setting:
     return replace(CALM, badness=badness, words=words, says=says, waiting=1)
 
 
-_LATE, _FALL = replace(CALM, late_limit=1), replace(CALM, falls=1, waiting=1)
+_LATE, _FALL = replace(CALM, late_limit=1), replace(CALM, falls=1, waiting=0)
 
 PLANS: Mapping[str, tuple[Configuration, ...]] = {
     "small": _plan(_each(CALM), sidekicks=3, most_slots=2),
