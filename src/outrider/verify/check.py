@@ -65,12 +65,14 @@ CALM = Setting(late_limit=0, words=0)
 """Crashes, pauses, lapsed leases and lost answers, but nothing that is counted."""
 
 
-def _plan(settings: Sequence[Setting], *, sidekicks: int, most_slots: int) -> tuple[Configuration, ...]:
+def _plan(
+    settings: Sequence[Setting], *, sidekicks: int, most_slots: int, stop_first: Sequence[Setting] = ()
+) -> tuple[Configuration, ...]:
     sizes = tuple((count, slots) for slots in range(1, most_slots + 1) for count in range(1, sidekicks + 1))
     return tuple(
         Configuration(strategy=strategy, setting=setting, sizes=sizes)
         for strategy in STRATEGIES
-        for setting in settings
+        for setting in (*settings, *(stop_first if strategy == "stop-first" else ()))
     )
 
 
@@ -83,7 +85,7 @@ def _said(*says: Word, badness: Badness = "none", words: int = 1) -> Setting:
     return replace(CALM, badness=badness, words=words, says=says, waiting=1)
 
 
-_LATE, _FALL = replace(CALM, late_limit=1), replace(CALM, falls=1, waiting=0)
+_LATE, _FALL = replace(CALM, late_limit=1), replace(CALM, falls=1, waiting=1)
 
 PLANS: Mapping[str, tuple[Configuration, ...]] = {
     "small": _plan(_each(CALM), sidekicks=3, most_slots=2),
@@ -97,11 +99,12 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
             *_each(CALM),
             *_each(_LATE),
             *(_said(word, badness=badness) for badness in BADNESS for word in WORDS),
-            _FALL,
             replace(CALM, fresh=True),
         ],
         sidekicks=3,
         most_slots=2,
+        # With start-first more than STATE_LIMIT: two workloads, each with the addresses that it has had.
+        stop_first=[_FALL],
     ),
 }
 """Bounds by name: *small* takes seconds, *usual* about a minute (CI), *large* the better part of an hour."""
