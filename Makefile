@@ -37,7 +37,7 @@ partitions: setup etcd docker ## cut containers from one thing after the other i
 verify: setup ## run the statechart exhaustively against the promises, one to three minutes
 	$(bin)/outrider statechart verify
 
-verify-all: setup ## the same within larger bounds, the better part of an hour
+verify-all: setup ## the same within larger bounds, half an hour
 	$(bin)/outrider statechart verify --bounds large
 
 fuzz: setup etcd ## 10000 inputs for the Omaha endpoint, 100 requests per operation for the REST API, 15 minutes (inputs=50000)

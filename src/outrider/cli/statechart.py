@@ -74,7 +74,7 @@ def draw(file: Path | None, kind: str, view: str, sideways: bool, output: Path |
     type=click.Choice(["small", "usual", "large"]),
     default="usual",
     show_default=True,
-    help="How much trouble to allow: small takes half a minute, usual one to two, large the better part of an hour.",
+    help="How much trouble to allow: small takes half a minute, usual one to two, large half an hour.",
 )
 @click.option("--quick", "bounds", flag_value="small", help="The same as --bounds small.")
 @click.option(
