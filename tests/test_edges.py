@@ -38,7 +38,8 @@ PURE = frozenset(
         # of dicts, queues, dataclasses; single keys of etcd are read to word an error
         "_ARCHITECTURES.get", "balancer.get", "cluster.get", "entries.get", "environment.get", "found.get",
         "headers.get", "msgspec.structs.replace", "replace", "response.headers.get", "scope.queue.get",
-        "seen.queue.get", "self._answers.get", "self._cluster.get", "self._inbox.get", "self._queue.get",
+        "seen.queue.get", "self._answers.get", "self._children.get", "self._cluster.get", "self._inbox.get",
+        "self._queue.get",
         "self._quiet_until.get", "self._sidekick.post", "self._statuses.get", "self._watched.get", "self.kinds.get",
         "self.targets.get", "server.get", "told.get",
     }
