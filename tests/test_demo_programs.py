@@ -182,6 +182,15 @@ class TestFinding:
         low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
         assert low > max(ports)
 
+    def test_a_port_is_not_given_again_before_its_program_can_have_started(self) -> None:
+        assert not set(free_ports(100)) & set(free_ports(100))
+
+    def test_too_few_free_ports_are_one_clear_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("outrider.demo.programs.PORTS", range(7_000, 7_002))
+
+        with pytest.raises(DriverError, match=r"no 5 free ports from 7000 to 7001 on 127\.0\.0\.1"):
+            free_ports(5)
+
 
 def is_alive(pid: int) -> bool:
     try:

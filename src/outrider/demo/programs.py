@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -236,27 +237,35 @@ def find_traefik() -> Path:
     return _find("Traefik", "OUTRIDER_DEMO_TRAEFIK", [beside, _in_path("traefik")])
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 where nobody listens now.
+PORTS = range(7_000, 10_000)
+"""Where ``free_ports`` looks. Linux takes no port for an outgoing connection here, and no workload of ours is given one
+(``runtimes/ports.py``), so nobody takes a port before the program that it is meant for has started."""
+_given: deque[int] = deque(maxlen=500)
+"""What was given lately: it may be that nobody listens there yet."""
 
-    They are below the range from which Linux takes the ports of outgoing connections, so none of those takes one
-    before the program that it is meant for has started.
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 where nobody listens now, and none that this process was given lately.
+
+    Raises:
+        DriverError: there are not so many.
     """
-    bound: list[socket.socket] = []
-    try:
-        while len(bound) < count:
-            port = random.randrange(20000, 32000)
-            attempt = socket.socket()
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if len(found) == count:
+            break
+        if port in _given:
+            continue
+        with socket.socket() as attempt:
             try:
                 attempt.bind(("127.0.0.1", port))
             except OSError:
-                attempt.close()
                 continue
-            bound.append(attempt)
-        return [each.getsockname()[1] for each in bound]
-    finally:
-        for each in bound:
-            each.close()
+        found.append(port)
+    if len(found) < count:
+        raise DriverError(f"no {count} free ports from {PORTS.start} to {PORTS.stop - 1} on 127.0.0.1")
+    _given.extend(found)
+    return found
 
 
 def _find(name: str, variable: str, places: Sequence[Path | None]) -> Path:
