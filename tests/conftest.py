@@ -3,6 +3,7 @@
 Invariant at teardown of every test that talks to etcd: no thread of ours is left running.
 """
 
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from outrider.cluster.etcd import connect
 from outrider.cluster.seam import Cluster
+from outrider.demo import programs
 from tests.servers import EtcdServer
 from tests.waiting import eventually
 
@@ -44,6 +46,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FleetsApa
     return FleetsApart(config, log)
 
 
+def pytest_configure() -> None:
+    """Each worker gives its programs ports of its own: two that look at the same time find the same port free."""
+    workers, mine = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    programs.PORTS = programs.PORTS[int(mine.removeprefix("gw")) :: workers]
+
+
 @pytest.fixture(scope="session")
 def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
     """One real etcd for the whole run. Tests share it: write below ``prefix`` only, and leave it running."""
@@ -63,7 +71,12 @@ def no_thread_left() -> Iterator[None]:
     """Fails when a thread of ours outlives the test."""
     before = set(threading.enumerate())
     yield
-    eventually(lambda: not our_threads(before) or pytest.fail(f"still running: {our_threads(before)}"), within_s=5)
+
+    def none_left() -> bool:
+        assert [] == our_threads(before), "still running"
+        return True
+
+    eventually(none_left, within_s=20)
 
 
 def our_threads(before: set[threading.Thread]) -> list[str]:
