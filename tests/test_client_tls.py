@@ -12,7 +12,8 @@ from outrider.clients import FakeFleet, FakeSettings
 from outrider.config import DownloadSettings
 from outrider.core.errors import DriverError
 from outrider.core.omaha import AppRequest, NoUpdate, OmahaResponse, answer_app, render_response, running
-from outrider.payload import PayloadStore, TransferFailed
+from outrider.payload import PayloadStore
+from outrider.transfer import TransferFailed
 from outrider.upstream import Upstream
 from tests.rest_stub import RestStub, Say
 

@@ -17,12 +17,13 @@ SOURCE = Path(edges.__file__).parent
 MODULES = tuple(
     SOURCE / f"{name}.py"
     for name in (
-        "journal", "outbox", "payload", "prober", "upstream/client", "upstream/exchange", "runtimes/process",
-        "runtimes/archive", "runtimes/exits", "runtimes/identity", "balancers/ask", "balancers/drain",
-        "balancers/registration", "balancers/traefik", "balancers/none", "cluster/claim", "cluster/lease",
-        "cluster/lock", "cluster/turns", "cluster/wait", "sidekick/announcements", "sidekick/assemble",
-        "sidekick/balancer_work", "sidekick/lock_work", "sidekick/loop", "sidekick/presence", "sidekick/probe_work",
-        "sidekick/release_work", "sidekick/report_work", "sidekick/worker", "sidekick/workload_work",
+        "journal", "outbox", "payload", "transfer", "prober", "upstream/client", "upstream/exchange",
+        "runtimes/process", "runtimes/archive", "runtimes/command", "runtimes/exits", "runtimes/identity",
+        "balancers/ask", "balancers/drain", "balancers/registration", "balancers/traefik", "balancers/none",
+        "cluster/claim", "cluster/lease", "cluster/lock", "cluster/turns", "cluster/wait", "sidekick/announcements",
+        "sidekick/assemble", "sidekick/balancer_work", "sidekick/lock_work", "sidekick/loop", "sidekick/presence",
+        "sidekick/probe_work", "sidekick/release_work", "sidekick/report_work", "sidekick/worker",
+        "sidekick/workload_work",
     )
 )  # fmt: skip
 TOUCHES = frozenset(
@@ -52,8 +53,8 @@ UNDER: dict[tuple[str, str], str] = {
     ("outbox", "_open"): "at the start: removes what was never a report",
     ("outbox", "_set_aside"): "moves a report that the service refuses for ever; its content stays",
     ("payload", "discard"): "for operators, not used by a sidekick",
-    ("payload", "_from"): "makes the folder of downloads",
-    ("payload", "_open"): "notes whose bytes these are, right before the first of them is kept",
+    ("transfer", "_from"): "makes the folder of downloads",
+    ("transfer", "_open"): "notes whose bytes these are, right before the first of them is kept",
     ("payload", "_sync_folder"): "always under payload.rename",
     ("exchange", "exchange"): "always under omaha.check or outbox.send",
     ("ask", "ask"): "always under balancer.ask or app.ask",

@@ -12,17 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from outrider import payload
+from outrider import transfer
 from outrider.config import DownloadSettings
-from outrider.payload import (
-    Cancelled,
-    HashMismatch,
-    PayloadError,
-    PayloadStore,
-    SizeMismatch,
-    TransferFailed,
-    WriteFailed,
-)
+from outrider.payload import PayloadStore
+from outrider.transfer import Cancelled, HashMismatch, PayloadError, SizeMismatch, TransferFailed, WriteFailed
 from tests.file_server import Files
 from tests.waiting import eventually
 
@@ -308,7 +301,7 @@ def test_a_disk_that_takes_no_more_is_named(
     def write(self: object, file: object, chunk: object) -> None:
         raise OSError(number, "Input/output error")
 
-    monkeypatch.setattr(payload._Transfer, "_keep", write)
+    monkeypatch.setattr(transfer.Transfer, "_keep", write)
 
     with pytest.raises(WriteFailed, match=problem) as caught:
         store.fetch("1.0.0", [files.url], SIZE, SHA256)

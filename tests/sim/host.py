@@ -9,9 +9,9 @@ from random import Random
 from typing import Literal
 
 from outrider.core.errors import DriverError, Refused
-from outrider.payload import Progress, TransferFailed
 from outrider.prober import Failed, Kind, Passed, Verdict
 from outrider.runtimes import Exited, Workload, WorkloadSpec
+from outrider.transfer import Progress, TransferFailed
 from tests.sim.agenda import Agenda
 from tests.sim.store import At, Weather
 

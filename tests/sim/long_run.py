@@ -266,7 +266,8 @@ class LongRun:
                 self._left(f"{member.name}: effects that nobody performs: {waiting}")
         # Of a lease whose grant got no answer nobody knows: it ends by itself.
         self._pass(lambda: len(store.leases) == len(fleet.members), LEASE_S, lambda: f"leases {store.leases}")
-        strays = [key for key in store.entries if "/turns/" in key or "/commands/" in key or "/summons/" in key]
+        parts = ("/turns/", "/gates/", "/commands/", "/summons/")
+        strays = [key for key in store.entries if any(part in key for part in parts)]
         if strays:
             self._left(f"keys {strays}")
         if len(store.watches) != WATCHES * len(fleet.members):

@@ -212,7 +212,7 @@ class Soak:
     def _left(self) -> list[str]:
         stage, found = self.stage, []
         entries = stage.cluster.list(stage.keys.prefix + "/").entries
-        for part in ("/turns/", "/commands/", "/grants/"):
+        for part in ("/turns/", "/gates/", "/commands/", "/grants/"):
             found += [f"left behind: {entry.key}" for entry in entries if part in entry.key]
         # Nobody takes a summons away: it ends with its lease.
         found += [f"without a lease: {entry.key}" for entry in entries if "/summons/" in entry.key and not entry.lease]

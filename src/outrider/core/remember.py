@@ -67,8 +67,8 @@ TRANSFER, UNVERIFIED, ROLLED_BACK = 9, 12, 44
 FORMER_URLS = 8
 """Kept of an app that is started again and again: the first, which the entry was written with, and the last."""
 
-_UNPROVED = frozenset({"wake.expired", "prove.expired"})
-"""Deadlines of what should run."""
+_WAKING_DEADLINES = frozenset({"wake.expired", "prove.expired"})
+"""Those of the way in which what should run comes to serve."""
 
 _TIMER_TROUBLE: dict[str, Fault] = {
     "check.expired": Fault(blame="world", cause="the update service did not answer in time", error_code=ROLLED_BACK),
@@ -140,7 +140,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
         case TimerExpired():
             trouble = _TIMER_TROUBLE.get(event.name)
             failures = memory.failures + (event.name == "check.expired")
-            if event.name in _UNPROVED:
+            if event.name in _WAKING_DEADLINES:
                 memory = _unproved(memory)
             return memory if trouble is None else replace(memory, trouble=trouble, failures=failures)
         case SidekickRestarted():

@@ -6,7 +6,6 @@ between starting and recording, by the variables in their environment. See docs/
 """
 
 import contextlib
-import errno
 import os
 import re
 import select
@@ -26,6 +25,7 @@ from outrider.core.errors import DriverError, Refused
 from outrider.edges import crossing
 from outrider.runtimes import Exited, ExitWatch, Workload, WorkloadSpec
 from outrider.runtimes.archive import unpack
+from outrider.runtimes.command import RELEASE_FAULTS, command_line, exec_problem, last_line
 from outrider.runtimes.exits import GONE, Exits
 from outrider.runtimes.identity import (
     Process,
@@ -47,8 +47,6 @@ _KEPT_LOGS = 10
 _WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 _NOT_PASSED_ON = re.compile(r"OUTRIDER_.*|NOTIFY_SOCKET|WATCHDOG_(USEC|PID)|LISTEN_(FDS|PID|FDNAMES)|GRPC_VERBOSITY")
 """Ours and systemd's words to us: an app that sent READY=1 or read our etcd password would be a nasty surprise."""
-
-_RELEASE_FAULTS = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ELIBBAD, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,7 +216,11 @@ class ProcessRuntime:
     def _launch(self, record: Record) -> Workload:
         home = self._home(record.workload_id)
         environment = self._environment(record)
-        command = _command(self._settings.command, record, home / "root", environment)
+        placeholders = {"port": str(record.port), "host": record.host, "version": record.version}
+        try:
+            command = command_line(self._settings.command, placeholders, home / "root", environment)
+        except Refused as error:
+            raise Refused(f"{record.workload_id}: {error}") from None
         ended = threading.Event()
         self._statuses.pop(record.workload_id, None)
 
@@ -239,9 +241,9 @@ class ProcessRuntime:
                         start_new_session=True,
                     )
             except OSError as error:
-                if error.errno not in _RELEASE_FAULTS:
+                if error.errno not in RELEASE_FAULTS:
                     raise
-                raise Refused(f"{record.workload_id}: {_exec_problem(command[0], error)}") from error
+                raise Refused(f"{record.workload_id}: {exec_problem(command[0], error)}") from error
         process = look_at(child.pid)
         assert process is not None, "a child stays in /proc until its status is read"
         self._exits.own(child, process.started, note)
@@ -251,7 +253,7 @@ class ProcessRuntime:
         if ended.wait(_AT_ONCE_S):
             self._end(record.workload_id, 0)
             status = self._statuses[record.workload_id]
-            raise Refused(f"{record.workload_id}: ends at once: {status}{_last_line(home / 'output.log')}")
+            raise Refused(f"{record.workload_id}: ends at once: {status}{last_line(home / 'output.log')}")
         return _workload(record)
 
     def _environment(self, record: Record) -> dict[str, str]:
@@ -345,40 +347,6 @@ def _workload(record: Record) -> Workload:
     )
 
 
-def _command(words: Iterable[str], record: Record, root: Path, environment: Mapping[str, str]) -> list[str]:
-    """The argument list with its placeholders filled in and the program found, in the payload first.
-
-    Raises:
-        Refused: there is no such program.
-    """
-    values = {"{port}": str(record.port), "{host}": record.host, "{version}": record.version}
-    command = [re.sub(r"\{(port|host|version)\}", lambda found: values[found[0]], word) for word in words]
-    program = command[0]
-    if (root / program).is_file():
-        command[0] = str(root / program)
-    elif "/" in program:
-        raise Refused(f"{record.workload_id}: no program {program!r} in the payload")
-    else:
-        found = shutil.which(program, path=environment.get("PATH", os.defpath))
-        if found is None:
-            raise Refused(f"{record.workload_id}: no program {program!r} in the payload or on PATH")
-        command[0] = found
-    return command
-
-
-def _exec_problem(program: str, error: OSError) -> str:
-    name = Path(program).name
-    match error.errno:
-        case errno.ENOENT:
-            return f"{name} can't be started: the interpreter that it names is not on this machine"
-        case errno.EACCES:
-            return f"{name} can't be started: not executable; set its x bit in the archive"
-        case errno.ENOEXEC:
-            return f"{name} can't be started: neither a program for this machine nor a script with a #! line"
-        case _:
-            return f"{name} can't be started: {error.strerror}"
-
-
 def _signal(record: Record | None, members: Iterable[Process], number: signal.Signals) -> None:
     """Send it to the whole group while its leader lives, which proves that the group is ours, and to each member."""
     reached = 0
@@ -411,12 +379,3 @@ def _wait_for_end(members: Iterable[Process], deadline: float) -> bool:
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     return False
     return True
-
-
-def _last_line(output: Path) -> str:
-    """``; it said: ...`` with the last line that the app wrote, shortened."""
-    with output.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
-        lines = file.read().decode(errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return f"; it said: {said[-1][:200]}" if said else ""
