@@ -176,6 +176,21 @@ def test_a_withdrawn_grant_is_neither_success_nor_failure() -> None:
     assert ((), (), 0) == (progress.opened, progress.failures, progress.succeeded)
 
 
+@pytest.mark.parametrize("policy", [Policy(max_failures=1), Policy(canary=1, max_failures=1)])
+def test_what_an_instance_refuses_untried_counts_for_nothing_and_its_place_is_given_back(policy: Policy) -> None:
+    before = begun("web-1", policy=policy)
+
+    progress = ended(granted(before, "web-2", "2.0.0", policy, after(7)), "web-2", "refused", policy, after(8))
+
+    assert before == progress
+
+
+def test_a_refusal_that_comes_after_the_silence_was_counted_changes_nothing() -> None:
+    silent = lapsed(begun("web-1"), {"web-1"}, FREE, after(900), counts=True)
+
+    assert silent == ended(silent, "web-1", "refused", FREE, after(901))
+
+
 def test_the_times_of_grants_are_kept_within_bounds() -> None:
     progress = following(None, "2.0.0", NOON)
     for number in range(KEPT_TIMES + 50):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from outrider.core.policy_settings import Rate
 from outrider.core.windows import Window
 from outrider.service.store import Store
 from tests.service.conftest import NOON
@@ -51,6 +52,28 @@ def test_the_failure_threshold_is_a_brake_that_holds(fleet: Fleet) -> None:
 
     assert "2.0.0" == after_one
     assert "is halted: 2 failed, and 2 halt it: web-0 (error code 9), web-1 (error code 10)" in fleet.why_held("web-3")
+
+
+@pytest.mark.parametrize("policy", [{"max_failures": 1}, {"canary": 1, "max_failures": 1}])
+def test_what_a_machine_refuses_untried_halts_nothing_and_frees_its_place(fleet: Fleet, policy: dict[str, int]) -> None:
+    fleet.set(max_in_progress=1, max_per_interval=Rate(count=1, interval_s=3600), **policy)
+    for number in range(3):
+        assert "2.0.0" == fleet.granted(f"web-{number}"), number
+        fleet.fails(f"web-{number}", 35)
+    row = fleet.row("web-2")
+
+    assert ("running", (), []) == (fleet.progress.state, fleet.progress.failures, fleet.under_way)
+    assert ("error", 35, None) == (row.status, row.error_code, row.granted_version)
+    assert "its machine can't run 2.0.0: see what its sidekick says" == row.why
+    assert "2.0.0" == fleet.granted("web-9"), "the place is free for one that can"
+
+
+def test_the_same_with_another_code_halts_at_the_first(fleet: Fleet) -> None:
+    fleet.set(max_failures=1)
+    fleet.granted("web-0")
+    fleet.fails("web-0", 12)
+
+    assert "halted" == fleet.progress.state
 
 
 def test_a_repeated_failure_report_counts_once(fleet: Fleet) -> None:

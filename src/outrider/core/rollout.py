@@ -16,7 +16,8 @@ KEPT_TIMES = 100
 TIMEOUT = "no result in time"
 
 State = Literal["running", "paused", "halted"]
-Result = Literal["succeeded", "failed", "withdrawn"]
+Result = Literal["succeeded", "failed", "withdrawn", "refused"]
+"""``refused``: the instance can't take it, and hasn't tried: as if it had never been granted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,8 @@ def ended(
     if mine is None:
         return _late(progress, instance, result, error, policy, now)
     progress = replace(progress, opened=tuple(one for one in progress.opened if one is not mine))
+    if result == "refused":
+        return replace(progress, times=_without(progress.times, mine.at))
     if not progress.is_ours(mine):
         return progress
     if result == "failed":
@@ -167,12 +170,17 @@ def next_time(progress: Progress, policy: Policy, taken: int, now: datetime) -> 
 
 def _late(progress: Progress, instance: str, result: Result, error: str, policy: Policy, now: datetime) -> Progress:
     silent = next((one for one in progress.failures if one.instance == instance and one.error == TIMEOUT), None)
-    if silent is None or result == "withdrawn":
+    if silent is None or result in ("withdrawn", "refused"):
         return progress
     others = tuple(one for one in progress.failures if one is not silent)
     if result == "succeeded":
         return replace(progress, failures=others, succeeded=progress.succeeded + (silent.version == progress.version))
     return _braked(_with_failure(progress, replace(silent, error=error, at=now)), policy, now)
+
+
+def _without(times: tuple[datetime, ...], at: datetime) -> tuple[datetime, ...]:
+    place = times.index(at) if at in times else len(times)
+    return times[:place] + times[place + 1 :]
 
 
 def _failure(opened: Opened, error: str, now: datetime) -> Failure:

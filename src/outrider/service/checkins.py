@@ -28,6 +28,7 @@ from outrider.core.omaha import (
     OmahaResponse,
     UpdateCheck,
     answer_app,
+    is_local_refusal,
 )
 from outrider.core.policy import Grant, Hold, Verdict
 from outrider.service.changes import Change
@@ -264,7 +265,9 @@ class _Result:
         opened, meant = scene.progress.opened_for(instance), self.event.next_version
         if opened is not None and meant and meant != opened.version:
             return
-        if self.failed:
+        if is_local_refusal(self.event):
+            scene.end(instance, "refused")
+        elif self.failed:
             scene.end(instance, "failed", error=f"error code {self.event.error_code}")
         elif opened is not None and self.event.code == RUNNING and self.version != opened.version:
             scene.end(instance, "withdrawn")
@@ -302,8 +305,10 @@ def _with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: s
         # Late, of an update before this one: a fact, but not what the instance is at.
         return row
     over = status in ("complete", "error")
+    refused = row.granted_version or event.next_version or "the update"
     return msgspec.structs.replace(
         row,
+        why=f"its machine can't run {refused}: see what its sidekick says" if is_local_refusal(event) else row.why,
         status=status,
         granted_version=None if over else row.granted_version,
         granted_at=None if over else row.granted_at,

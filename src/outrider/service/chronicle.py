@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 from outrider.cluster.activity import Activity, Severity
 from outrider.cluster.documents import App, Channel, Command, Document, Group, Instance, Package, Poison, Rollout
+from outrider.core.omaha import FailureCode
 from outrider.core.rollout import Progress
 
 
@@ -164,7 +165,8 @@ def _row(shift: Shift, old: Instance | None, new: Instance, about: Mapping[str, 
     status = old.status if old is not None else "undefined"
     granted = old.granted_version if old is not None else None
     if new.status == "error" and (status != "error" or (old is not None and new.error_code != old.error_code)):
-        text = f"{new.id}: the update to {granted or 'a new version'} failed with error code {new.error_code}"
+        what = "was refused by its machine" if new.error_code == FailureCode.UNSUPPORTED else "failed"
+        text = f"{new.id}: the update to {granted or 'a new version'} {what} with error code {new.error_code}"
         yield _line(
             shift, "error", "instance-failed", text, **about, version=granted or "",
             facts={"error_code": str(new.error_code)},

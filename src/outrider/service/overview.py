@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from outrider.cluster.documents import Command, Group, Instance, Poison, Presence, Target
 from outrider.cluster.turns import read_scope
 from outrider.core.errors import NotFound
+from outrider.core.omaha import FailureCode
 from outrider.core.policy import Grant, Hold
 from outrider.core.slots import TurnState, line, turns
 from outrider.service.changes import Change
@@ -131,7 +132,8 @@ def explain_in(overview: GroupOverview, instance: str, command: Command | None, 
         *_service(instance, overview, presence, row, now),
     ]
     if row is not None and row.status == "error":
-        lines.append(f"its last update failed with error code {row.error_code}")
+        what = "was refused by its machine" if row.error_code == FailureCode.UNSUPPORTED else "failed"
+        lines.append(f"its last update {what} with error code {row.error_code}")
     if command is not None:
         age = ago(command.at, now)
         lines.append(

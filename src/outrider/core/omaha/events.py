@@ -36,6 +36,8 @@ class FailureCode(IntEnum):
     WRITE = 14
     RESPONSE_NOT_XML = 31
     RESPONSE_INVALID = 34
+    UNSUPPORTED = 35
+    """``kActionCodeOmahaUpdateIgnoredPerPolicy``: this machine can't run what was offered; the release isn't tried."""
     DEFERRED = 40
     ROLLED_BACK = 44
 
@@ -74,6 +76,11 @@ def failed(code: FailureCode, *, previous_version: str = "", next_version: str =
         previous_version=previous_version,
         next_version=next_version,
     )
+
+
+def is_local_refusal(event: OmahaEvent) -> bool:
+    """Tell whether the instance refused, untried, what its machine can't run: no verdict on the release."""
+    return (event.type, event.result, event.error_code) == (UPDATE, ERROR, FailureCode.UNSUPPORTED)
 
 
 def is_progress(event: OmahaEvent) -> bool:
