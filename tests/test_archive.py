@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from outrider.core.errors import DriverError, Refused
+from outrider.core.images import describe_image, parse_image
 from outrider.runtimes.archive import unpack
 
 FILE, DIR, LINK, HARD = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
@@ -43,6 +44,23 @@ def payload(tmp_path: Path) -> Path:
 def root(tmp_path: Path, payload: Path) -> Path:
     payload.parent.mkdir()
     return tmp_path / "out" / "root"
+
+
+def test_the_descriptor_of_an_image_is_no_fault_of_the_release(payload: Path, root: Path) -> None:
+    payload.write_bytes(describe_image(parse_image("coreos/example:1.0.0")))
+
+    with pytest.raises(DriverError, match="describes a container image, and this machine's runtime unpacks") as caught:
+        unpack(payload, root)
+
+    assert not isinstance(caught.value, Refused)
+    assert not root.exists()
+
+
+def test_json_that_describes_no_image_is_a_bad_payload(payload: Path, root: Path) -> None:
+    payload.write_bytes(b'{"image": 7}')
+
+    with pytest.raises(Refused, match="not a tar file"):
+        unpack(payload, root)
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress])

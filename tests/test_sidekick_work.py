@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
 from typing import cast
 
 import pytest
@@ -15,13 +17,28 @@ from outrider.cluster.lease import LeaseKeeper
 from outrider.cluster.lock import TurnLock
 from outrider.cluster.seam import Put
 from outrider.cluster.turns import read_scope
-from outrider.config import DrainSettings, TraefikSettings
-from outrider.core.effects import AcquireLock, DrainBalancer, Effect, ReleaseLock, UndrainBalancer
-from outrider.core.events import AnyEvent, BalancerDrained, LockReleased, OperatorPaused, PoisonChanged
+from outrider.config import DownloadSettings, DrainSettings, TraefikSettings
+from outrider.core.effects import AcquireLock, DrainBalancer, Effect, ReleaseLock, StartWorkload, UndrainBalancer
+from outrider.core.errors import DriverError
+from outrider.core.events import (
+    AnyEvent,
+    BalancerDrained,
+    LockReleased,
+    OperatorPaused,
+    PoisonChanged,
+    WorkloadFailed,
+)
+from outrider.core.memory import Installed, Release
+from outrider.payload import PayloadStore
 from outrider.sidekick.announcements import KEPT_POISONS, Announcements
 from outrider.sidekick.balancer_work import BalancerWork
 from outrider.sidekick.lock_work import LockWork
+from outrider.sidekick.worker import failure
+from outrider.sidekick.workload_work import WorkloadWork
+from tests.sim.agenda import Agenda
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
+from tests.sim.host import Host, SimRuntime
+from tests.sim.store import Weather
 from tests.waiting import eventually
 
 KEYS = Keys("/outrider/v1")
@@ -104,6 +121,25 @@ def test_a_balancer_is_believed_at_once_but_not_when_a_change_is_taken_back(
     (drained,) = events
     assert isinstance(drained, BalancerDrained)
     assert after in drained.how
+
+
+def test_what_the_runtime_can_not_run_is_no_fault_of_the_release_that_is_asked_for(tmp_path: Path) -> None:
+    """The runtime was changed since the release was taken: a rolled-back or running image on a machine of archives."""
+    host = Host(
+        name="a", agenda=Agenda(), random=Random(1), weather=Weather(), bad={}, ports=1,
+        changed=lambda host: None, started=lambda host, version: None,
+    )  # fmt: skip
+    runtime = SimRuntime(host, lambda seconds: None, lambda delay_s, action: host.agenda.at(delay_s, action))
+    payloads = PayloadStore(tmp_path, DownloadSettings())
+    work = WorkloadWork(runtime, payloads, stop_grace_s=1.0, post=lambda event: None)
+    release = Release(version="2.0.0", urls=("http://x/2",), sha256="2" * 64, size_bytes=1, kind="image")
+
+    with pytest.raises(DriverError, match=r"of a kind \(image\) that this machine's runtime") as caught:
+        work.perform(StartWorkload(installed=Installed(release=release, workload_id="a-2")), 1)
+
+    event = failure("workload.start", caught.value, 1)
+    assert isinstance(event, WorkloadFailed)
+    assert "world" == event.blame
 
 
 def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: FakeCluster) -> None:

@@ -47,10 +47,10 @@ class Sidekick:
     def memory(self) -> Memory:
         return self.machine.memory
 
-    def tell(self, kind: type[Any], **facts: Any) -> Step:
+    def tell(self, kind: type[Any], /, **facts: Any) -> Step:
         return self._note(self.machine.step(kind(at=NOON, **facts)))
 
-    def answer(self, effect: str, kind: type[Any], **facts: Any) -> Step:
+    def answer(self, effect: str, kind: type[Any], /, **facts: Any) -> Step:
         return self.tell(kind, request=self.asked[effect], **facts)
 
     def expire(self, event: str) -> Step:

@@ -157,6 +157,8 @@ class Fleet:
         self._aim = Target(version=FIRST, slots=slots)
         self.most_allowed = slots
         self.steps = 0
+        self.images: set[str] = set()  # versions whose packages are container images
+        self.asked = 0  # how often the update service was asked
         self._write_target()
         self._by_name = {name: Member(self, name) for name in (f"web-{number}" for number in range(instances))}
         self.members = list(self._by_name.values())

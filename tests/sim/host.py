@@ -9,6 +9,7 @@ from random import Random
 from typing import Literal
 
 from outrider.core.errors import DriverError, Refused
+from outrider.core.memory import PayloadKind
 from outrider.prober import Failed, Kind, Passed, Verdict
 from outrider.runtimes import Exited, Workload, WorkloadSpec
 from outrider.transfer import Progress, TransferFailed
@@ -155,6 +156,7 @@ class SimRuntime:
     """The runtime of one process on a host; implements ``Runtime``."""
 
     name = "simulated"
+    kinds: frozenset[PayloadKind] = frozenset({"archive"})
 
     def __init__(self, host: Host, spend: Callable[[float], None], at: At) -> None:
         self._host, self._spend, self._at = host, spend, at

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 
+from outrider.core.memory import Strategy
 from tests.sim.fleet import Badness, Breach, Fleet
 
 SEEDS = range(200)
@@ -62,6 +63,33 @@ def test_a_bad_release_stops_at_the_slots_and_everybody_comes_home(seeds: range,
         assert set(fleet.versions()) == {"1.0.0"}, f"seed {seed}: {fleet.versions()}"
         assert len(fleet.touched["3.0.0"]) <= 2, f"seed {seed}: P5: {fleet.touched['3.0.0']}"
         assert {len(member.workloads) for member in fleet.members} == {1}, f"seed {seed}: something was left running"
+
+
+@pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
+def test_an_image_that_no_runtime_can_run_blocks_nothing_and_the_next_archive_is_rolled_out(
+    strategy: Strategy,
+) -> None:
+    for seed in range(10):
+        fleet = Fleet(seed, strategy=strategy)
+        fleet.run(fleet.at_rest)
+        fleet.images.add("2.0.0")
+        disturb(fleet, crashes=seed % 4, lapses=seed % 3)
+
+        fleet.promote("2.0.0")
+        fleet.run(lambda fleet=fleet: fleet.now_s > 120.0 and fleet.at_rest())  # type: ignore[misc]
+        asked = fleet.asked
+        fleet.run(lambda fleet=fleet: fleet.now_s > 3000.0)  # type: ignore[misc]
+
+        assert (asked, 0) == (fleet.asked, fleet.most_slots), f"seed {seed}: it asks again, or took a turn"
+        assert not fleet.poison, f"seed {seed}"
+        assert "2.0.0" not in fleet.touched, f"seed {seed}"
+        assert {"1.0.0"} == set(fleet.versions())
+        for member in fleet.members:
+            assert member.kept.memory is not None
+            assert "2.0.0 is a container image" in member.kept.memory.held_reason
+            assert 35 == member.outbox[-1].event.error_code
+        fleet.promote("3.0.0")
+        fleet.run(partial(all_on, fleet, "3.0.0"))
 
 
 def test_a_release_after_a_bad_one_is_rolled_out() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from outrider.balancers.drain import Drained, DrainVerdict, Interrupted, Unmoved
 from outrider.core.effects import DrainBalancer, Effect, UndrainBalancer
 from outrider.core.errors import DriverError, OutriderError, Unknown
+from outrider.core.images import DESCRIPTOR_NAME
 from outrider.core.omaha import NoUpdate, Offer, OfferedPackage
 from outrider.core.policy import Hold, Situation, decide
 from outrider.sidekick.worker import Noun, failure
@@ -122,6 +123,7 @@ class SimUpstream:
 
     def check(self, *, version: str, previous_version: str, update: str) -> Offer | NoUpdate:
         fleet, client = self._life.fleet, self._life.client
+        fleet.asked += 1
         if fleet.weather.service_down or client.cut:
             self._life.spend(fleet.random.uniform(0.1, 5.0))
             raise DriverError("the update service doesn't answer")
@@ -132,5 +134,6 @@ class SimUpstream:
         verdict = decide(Situation(running=version, wanted=wanted, paused=fleet.paused, poisoned=why))
         if isinstance(verdict, Hold):
             return NoUpdate(reason=verdict.reason)
-        package = OfferedPackage(name="p", size_bytes=1, sha256=sha_of(verdict.version))
+        name = DESCRIPTOR_NAME if verdict.version in fleet.images else "p"
+        package = OfferedPackage(name=name, size_bytes=1, sha256=sha_of(verdict.version))
         return Offer(version=verdict.version, codebases=("http://x/",), packages=(package,))

@@ -71,8 +71,19 @@ OUT = "P3: the instance is out of the balancer"
 ASTRAY = "P3: the balancer sends to"
 NO_WAY = "from here no way leads back to idle"
 BAD = replace(CALM, badness="unhealthy")
+_REFUSES = (
+    '<transition event="release.found" cond="may_take" target="reporting"><raise event="update.failed"/></transition>'
+)
 
 FAULTS = (
+    Fault(
+        name="fetching what the runtime can't run",
+        strategy="start-first",
+        setting=replace(CALM, badness="unfit"),
+        edits=(("checking", 'cond="may_take and can_run"', 'cond="may_take"'), ("checking", _REFUSES, "")),
+        promise="what the runtime can't run is fetched, or asks for a turn",
+        story=("the service offers 2.0.0", "what the runtime can't run is fetched"),
+    ),
     Fault(
         name="the turn is given back before the instance serves",
         strategy="stop-first",

@@ -29,8 +29,9 @@ def results() -> list[Result]:
 
 def test_the_shipped_chart_holds_within_the_smallest_bounds(results: list[Result]) -> None:
     assert [] == [result.promise for result in results if result.promise]
-    assert 10 == len(results)
-    assert all(result.states > 3_000 and result.edges > 15_000 for result in results)
+    assert 12 == len(results)
+    taken = [one for one in results if one.configuration.setting.badness != "unfit"]
+    assert all(result.states > 3_000 and result.edges > 15_000 for result in taken)
     assert all([(3, 1), (3, 2)] == [(one.sidekicks, one.slots) for one in result.fleets] for result in results)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from outrider.core.memory import Blame, Turn
+from outrider.core.memory import Blame, PayloadKind, Turn
 
 TIMERS = frozenset(
     {
@@ -197,6 +197,7 @@ class ReleaseFound(Event):
     sha256: str
     size_bytes: int
     update: str
+    kind: PayloadKind = "archive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,6 +109,7 @@ def wants_check(memory: Memory) -> bool:
         and memory.wanted != running_version(memory)
         and memory.wanted != memory.declined
         and memory.wanted not in memory.poisoned
+        and not memory.unfit
     )
 
 
@@ -121,6 +122,12 @@ def may_take(memory: Memory) -> bool:
     if version in memory.poisoned or version == memory.declined or version == running_version(memory):
         return False
     return memory.running is None or memory.allow_downgrade or is_newer(version, running_version(memory))
+
+
+@guard
+def can_run(memory: Memory) -> bool:
+    """What was offered last is of a kind that the runtime here runs, or something has changed since."""
+    return not memory.unfit
 
 
 def running_version(memory: Memory) -> str:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from outrider.core.errors import ConfigError
+from outrider.core.memory import PayloadKind
 
 MAX_NAME = 255
 DESCRIPTOR_NAME = "image.json"
@@ -59,6 +60,22 @@ def parse_image(text: str) -> ImageReference:
     if not reference.tag and not reference.digest:
         raise ConfigError(f"image {text!r}: has neither tag nor digest; say which one, for example {text}:1.0.0")
     return reference
+
+
+def kind_of(file_name: str) -> PayloadKind:
+    """What a payload is, by the name of its file in the offer: an image when it is a descriptor's, else an archive."""
+    return "image" if file_name.rpartition("/")[2] == DESCRIPTOR_NAME else "archive"
+
+
+def is_descriptor(head: bytes) -> bool:
+    """Tell whether a file's first bytes are a descriptor, whatever its name. ``head``: all of it, or at least 4 KiB."""
+    if not head.startswith(b"{"):
+        return False
+    try:
+        facts = json.loads(head)
+    except ValueError:
+        return False
+    return isinstance(facts, dict) and isinstance(facts.get("image"), str)
 
 
 def describe_image(reference: ImageReference) -> bytes:

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Literal
 
 Strategy = Literal["start-first", "stop-first"]
-Blame = Literal["release", "world", "operator"]
+Blame = Literal["release", "world", "machine", "operator"]
+PayloadKind = Literal["archive", "image"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +20,14 @@ class Release:
     Attributes:
         urls: Full addresses of the payload; the later ones are fallbacks.
         sha256: Of the payload, 64 lower-case hex digits.
+        kind: An archive to unpack, or the descriptor of a container image.
     """
 
     version: str
     urls: tuple[str, ...]
     sha256: str
     size_bytes: int
+    kind: PayloadKind = "archive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,8 @@ class Fault:
     """Why an update didn't succeed.
 
     Attributes:
-        blame: ``release`` makes it poison for the whole fleet; the others don't.
+        blame: ``release`` makes it poison for the whole fleet; the others don't. ``machine``: this machine can't, so
+            trying again is no use before something changes.
         cause: In words, for a person.
         error_code: The Omaha error code to report.
     """
@@ -123,6 +127,10 @@ class Memory:
         progress: Share of the payload on disk, 0 to 1.
         former_urls: Addresses that a workload of ours had before it was started again, since the balancer's entry was
             last written: one of them may still stand there, and is ours to overwrite.
+        runtime: Name of the runtime here.
+        kinds: What payloads it runs; sorted.
+        unfit: What the update service offered last is of another kind, so that asking again is no use before the
+            target changes or an operator wants it; ``held_reason`` says what it is.
     """
 
     instance: str
@@ -163,3 +171,6 @@ class Memory:
     place: Place | None = None
     progress: float = 0.0
     former_urls: tuple[str, ...] = ()
+    runtime: str = "process"
+    kinds: tuple[PayloadKind, ...] = ("archive",)
+    unfit: bool = False

@@ -57,12 +57,13 @@ from outrider.core.events import (
     WorkloadStarted,
 )
 from outrider.core.memory import Fault, Installed, Memory, Place, Release
+from outrider.core.words import unfit
 
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
 EVENT_NAMES = frozenset(EVENT_TYPES)
 
 # Omaha error codes that update_engine and Nebraska know by name (reference: omaha.md, 2.3)
-TRANSFER, UNVERIFIED, ROLLED_BACK = 9, 12, 44
+TRANSFER, UNVERIFIED, UNSUPPORTED, ROLLED_BACK = 9, 12, 35, 44
 
 FORMER_URLS = 8
 """Kept of an app that is started again and again: the first, which the entry was written with, and the last."""
@@ -148,8 +149,9 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             times = "once" if restarts == 1 else f"{restarts} times"
             trouble = world(f"the sidekick was restarted {times} during this update") if restarts else memory.trouble
             return replace(
-                memory, fallen=memory.running is not None, restarts=restarts, turn_held=False, trouble=trouble
-            )
+                memory, fallen=memory.running is not None, restarts=restarts, turn_held=False, trouble=trouble,
+                unfit=False,
+            )  # fmt: skip
         case BalancerSwitched() | BalancerJoined() | BalancerRestored():
             return replace(memory, former_urls=())
         case UpdateExposed():
@@ -177,10 +179,11 @@ def _wishes(
 ) -> Memory:
     match event:
         case TargetChanged():
-            declined = memory.declined if event.version == memory.wanted else None
+            same = event.version == memory.wanted
             return replace(
                 memory, wanted=event.version, group_paused=event.paused, slots=event.slots,
-                target_revision=event.revision, declined=declined,
+                target_revision=event.revision, declined=memory.declined if same else None,
+                unfit=memory.unfit and same,
             )  # fmt: skip
         case PoisonChanged():
             version = memory.candidate.release.version if memory.candidate is not None else ""
@@ -192,7 +195,7 @@ def _wishes(
         case OperatorResumed():
             return replace(memory, paused=False)
         case OperatorRetried():
-            return replace(memory, failures=0, declined=None)
+            return replace(memory, failures=0, declined=None, unfit=False)
         case _:
             assert_never(event)
 
@@ -204,6 +207,8 @@ def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
     if memory.update or memory.previous is None or memory.running is None:
         return memory  # past the commit, or nothing to go back to
     release = memory.previous.release
+    if problem := unfit(memory, release):  # the runtime was changed since it ran
+        return replace(memory, held_reason=f"can't go back: {problem}")
     candidate = Installed(release=release, workload_id=workload_id(memory.instance, release.version, event.update))
     return replace(
         memory, candidate=candidate, update=event.update, manual=True, fault=None, trouble=None,
@@ -279,18 +284,25 @@ def _release(
 ) -> Memory:
     match event:
         case ReleaseFound():
-            release = Release(version=event.version, urls=event.urls, sha256=event.sha256, size_bytes=event.size_bytes)
+            release = Release(
+                version=event.version,
+                urls=event.urls,
+                sha256=event.sha256,
+                size_bytes=event.size_bytes,
+                kind=event.kind,
+            )
+            problem = unfit(memory, release)
             name = workload_id(memory.instance, event.version, event.update)
             return replace(
                 memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
-                fault=None, trouble=None, attempts=0,
-                restarts=0, progress=0.0,
-                held_reason=f"{event.version} was offered and not taken: it isn't newer than what runs",
+                fault=None, attempts=0, restarts=0, progress=0.0, unfit=bool(problem),
+                trouble=Fault(blame="machine", cause=problem, error_code=UNSUPPORTED) if problem else None,
+                held_reason=problem or f"{event.version} was offered and not taken: it isn't newer than what runs",
             )  # fmt: skip
         case ReleaseMissing():
             return replace(
                 memory, held_reason=event.reason, trouble=None, failures=0, retry_after_s=0.0,
-                poll_interval_s=event.poll_interval_s,
+                poll_interval_s=event.poll_interval_s, unfit=False,
             )  # fmt: skip
         case ReleaseProgressed():
             return replace(memory, progress=min(1.0, event.done_bytes / max(1, event.size_bytes)))

@@ -1,11 +1,29 @@
 """What a person is told: the chart's own words with the memory's facts filled in (P7)."""
 
-from outrider.core.memory import Installed, Memory
+from outrider.core.memory import Installed, Memory, PayloadKind, Release
 
 FACTS = frozenset(
     {"running", "candidate", "trouble", "idle", "held", "queue", "progress", "beside", "before", "last_requests"}
 )
 """Names that ``o:why`` may use in braces; a test holds the chart to them."""
+
+
+_KINDS: dict[PayloadKind, tuple[str, str]] = {
+    "archive": ("an archive", "archives"),
+    "image": ("a container image", "container images"),
+}
+
+
+def unfit(memory: Memory, release: Release) -> str:
+    """Why the runtime here can't run ``release``; empty when it can."""
+    if release.kind in memory.kinds:
+        return ""
+    one, many = _KINDS[release.kind]
+    known = " and ".join(_KINDS[kind][1] for kind in memory.kinds)
+    return (
+        f"{release.version} is {one}; this machine's runtime ({memory.runtime}) runs {known} only: serve this group"
+        f" {' or '.join(_KINDS[kind][0] for kind in memory.kinds)}, or set instance.runtime to one that runs {many}"
+    )
 
 
 def why(memory: Memory, template: str) -> str:
@@ -37,8 +55,10 @@ def _name(installed: Installed | None) -> str:
 def _idle(memory: Memory) -> str:
     """Why an instance at rest doesn't run what its group shall run."""
     wanted, running = memory.wanted, _name(memory.running)
-    if wanted is None or wanted == running:
+    if wanted == running:
         return ""
+    if wanted is None:
+        return memory.held_reason if memory.unfit else ""
     if memory.group_paused:
         return f"{wanted} waits: the group is paused"
     if wanted in memory.poisoned:

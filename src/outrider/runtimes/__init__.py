@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from outrider.core.memory import PayloadKind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
@@ -58,9 +60,14 @@ class ExitWatch(Protocol):
 
 
 class Runtime(Protocol):
-    """Starts, finds and ends workloads."""
+    """Starts, finds and ends workloads.
+
+    Attributes:
+        kinds: What payloads it runs. Others are refused before anything is fetched.
+    """
 
     name: str
+    kinds: frozenset[PayloadKind]
 
     def start(self, spec: WorkloadSpec) -> Workload:
         """Start it, or adopt it when it runs already under that id (never a second copy).

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import IO, cast
 
 from outrider.core.errors import DriverError, Refused
+from outrider.core.images import is_descriptor
 
 MAX_UNPACKED_BYTES = 16 * 1024**3
 MAX_MEMBERS = 200_000
 # Long names and pax headers are read into memory in one piece, before any of our checks.
 _MAX_HEADER_BYTES = 1024**2
+_MAX_DESCRIPTOR_BYTES = 4096  # a reference has at most 1000 characters
 _MAX_LINKS_FOLLOWED = 40  # the kernel's own limit, path_resolution(7)
 
 
@@ -32,13 +34,20 @@ def unpack(payload: Path, into: Path, *, max_bytes: int = MAX_UNPACKED_BYTES, ma
 
     Raises:
         Refused: not such a tar, unsafe (the line names the member), or too big: the release's fault.
-        DriverError: this machine can't (disk full, no permission).
+        DriverError: this machine can't (disk full, no permission), or it is the descriptor of an image, which no
+            fault of the release brought to a machine that only unpacks.
     """
     partial = into.with_name(into.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with payload.open("rb") as source:
+            if is_descriptor(source.read(_MAX_DESCRIPTOR_BYTES)):
+                raise DriverError(
+                    f"{payload.name}: describes a container image, and this machine's runtime unpacks archives; serve"
+                    " this group an archive"
+                )
+            source.seek(0)
             _unpack(payload.name, source, partial, max_bytes, max_members)
         partial.rename(into)
     except OSError as error:

@@ -22,6 +22,7 @@ from loguru import logger
 
 from outrider.config import ProcessSettings
 from outrider.core.errors import DriverError, Refused
+from outrider.core.memory import PayloadKind
 from outrider.edges import crossing
 from outrider.runtimes import Exited, ExitWatch, Workload, WorkloadSpec
 from outrider.runtimes.archive import unpack
@@ -70,6 +71,7 @@ class ProcessRuntime:
     """The runtime ``process``. ``close`` ends its thread, not the workloads."""
 
     name = "process"
+    kinds: frozenset[PayloadKind] = frozenset({"archive"})
 
     def __init__(
         self, settings: ProcessSettings, *, state_dir: Path, instance: str, environment: Mapping[str, str] | None = None

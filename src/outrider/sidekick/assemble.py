@@ -112,6 +112,8 @@ def first_memory(settings: Settings) -> Memory:
         at=now(),
         allow_downgrade=instance.allow_downgrade,
         slots=settings.lock.slots,
+        runtime=ProcessRuntime.name,
+        kinds=tuple(sorted(ProcessRuntime.kinds)),
     )
 
 

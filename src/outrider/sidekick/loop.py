@@ -62,7 +62,8 @@ class Sidekick:
         """Take up the journal's last record, or begin with ``memory``.
 
         Args:
-            memory: What the settings say; identity and strategy are taken from here even when there is a journal.
+            memory: What the settings say; identity, strategy and runtime are taken from here even when there is a
+                journal.
             nouns: First part of an effect's name -> who performs it.
             show: Makes the live state visible to the fleet.
             consumed: Called when an operator's command is in the journal.
@@ -292,5 +293,7 @@ def _recall(record: Record, settings: Memory) -> Memory:
         scope=settings.scope,
         strategy=settings.strategy,
         allow_downgrade=settings.allow_downgrade,
+        runtime=settings.runtime,
+        kinds=settings.kinds,
         at=now(),
     )

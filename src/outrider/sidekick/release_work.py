@@ -84,6 +84,7 @@ class ReleaseWork:
                 sha256=answer.sha256,
                 size_bytes=answer.package.size_bytes,
                 update=update,
+                kind=answer.kind,
             )
         )
 

@@ -88,6 +88,11 @@ class WorkloadWork:
     def _start(self, installed: Installed) -> Workload:
         workload = self._runtime.find(installed.workload_id)
         if workload is None:
+            if installed.release.kind not in self._runtime.kinds:  # the runtime was changed since it was taken
+                raise DriverError(
+                    f"{installed.release.version} is of a kind ({installed.release.kind}) that this machine's runtime"
+                    f" ({self._runtime.name}) can't run; set instance.runtime to one that can"
+                )
             payload = self._payloads.find(installed.release.sha256)
             if payload is None:
                 raise DriverError(

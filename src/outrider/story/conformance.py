@@ -145,6 +145,8 @@ def _memory_before(before: Known, now: Known) -> Memory:
         scope=settings.scope,
         strategy=settings.strategy,
         allow_downgrade=settings.allow_downgrade,
+        runtime=settings.runtime,
+        kinds=settings.kinds,
     )
 
 

@@ -137,7 +137,8 @@ def _release(
 ) -> str:
     match event:
         case ReleaseFound():
-            return f"{event.version} is offered, {_size(event.size_bytes)}"
+            image = ", a container image" if event.kind == "image" else ""
+            return f"{event.version} is offered{image}, {_size(event.size_bytes)}"
         case ReleaseMissing():
             return "nothing is offered" + (f": {event.reason}" if event.reason else "")
         case ReleaseProgressed():

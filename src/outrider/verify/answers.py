@@ -53,8 +53,9 @@ def _checked(world: World, s: Local, version: str, request: int, found: list[Edg
     due = version != NEW and not s.poison and memory.wanted == NEW and not memory.group_paused
     if version != NEW:
         event = answer(
-            ev.ReleaseFound, request, version=NEW, urls=("http://x/p",), sha256=SHA[NEW], size_bytes=1, update=NOW
-        )
+            ev.ReleaseFound, request, version=NEW, urls=("http://x/p",), sha256=SHA[NEW], size_bytes=1, update=NOW,
+            kind="image" if world.setting.badness == "unfit" else "archive",
+        )  # fmt: skip
         found.extend(world.tell(s, event, f"the service offers {NEW}", not due))
     found.extend(world.tell(s, answer(ev.ReleaseMissing, request), "the service has nothing for it", due))
     event = answer(ev.ReleaseFailed, request, cause="", error_code=1)

@@ -9,11 +9,12 @@ The update under way is called ``NOW``. When it ends, its workload becomes the l
 and what was the last one until then becomes one of the older ones, which nobody needs to tell apart any more.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from outrider.core import effects as do
 from outrider.core import events as ev
 from outrider.core.chart_model import Chart, Transition
 from outrider.core.effects import Effect
@@ -181,7 +182,8 @@ class Steps:
         known = machine.memory.running if memory.candidate is None else memory.candidate
         ended = version_of(known.workload_id) if over and known is not None else ""
         before = {one.request: one.request for one in brain.snapshot.outstanding}
-        problem = "an update gets its verdict twice" if self._is_judged_twice else _broken_rule(machine.memory)
+        asked = [action.effect for action in step.actions if isinstance(action, Perform)]
+        problem = "an update gets its verdict twice" if self._is_judged_twice else _broken_rule(machine.memory, asked)
         return self._result(step.actions, before, ended=ended, problem=problem)
 
     def _failed(self, memory: Memory) -> ev.UpdateFailed:
@@ -307,8 +309,14 @@ def _age(value: Any, version: str) -> Any:
             return value
 
 
-def _broken_rule(memory: Memory) -> str:
+def _fits(memory: Memory) -> bool:
+    return memory.candidate is None or memory.candidate.release.kind in memory.kinds
+
+
+def _broken_rule(memory: Memory, asked: Sequence[object]) -> str:
     """What an update must never do, whatever else holds."""
+    if any(isinstance(effect, do.DownloadRelease | do.AcquireLock) for effect in asked) and not _fits(memory):
+        return "what the runtime can't run is fetched, or asks for a turn"
     if memory.update and memory.candidate is None and memory.fault is not None:
         return "an update is rolled back after its commit (design, section 3, rule 10)"
     return ""
@@ -342,7 +350,7 @@ def _plain_fault(fault: Fault) -> Fault:
     return Fault(blame=fault.blame, cause=cause, error_code=44)
 
 
-def answer(kind: type[ev.Event], request: int, **facts: Any) -> tuple[object, Callable[[], Any]]:
+def answer(kind: type[ev.Event], request: int, /, **facts: Any) -> tuple[object, Callable[[], Any]]:
     """An event with what tells it from others."""
     key = (kind, request, *facts.values())
     return key, lambda: kind(at=EPOCH, request=request or None, **facts)

@@ -16,7 +16,7 @@ from outrider.core import effects as do
 from outrider.core.memory import Turn
 from outrider.verify.steps import NEW, Steps, Taken, aged, id_of
 
-Badness = Literal["none", "refused", "unhealthy", "dies"]
+Badness = Literal["none", "refused", "unhealthy", "dies", "unfit"]
 
 Word = Literal["pause", "rollback", "return", "target", "release"]
 """What an operator says: to pause an instance, to roll back its update, to go back after its end; to pause the group or
@@ -105,7 +105,7 @@ class Setting:
     """What is explored.
 
     Attributes:
-        badness: What is wrong with the new version.
+        badness: What is wrong with the new version. ``unfit``: it is of a kind that the runtime can't run.
         fresh: Nothing is installed yet.
         late_limit: Writes that are carried out late, at one time.
         words: How often an operator says something; taking it back is free.

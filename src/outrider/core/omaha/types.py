@@ -7,6 +7,9 @@ their answer up by exact string, so what came is what must be echoed.
 from dataclasses import dataclass
 from datetime import datetime
 
+from outrider.core.images import kind_of
+from outrider.core.memory import PayloadKind
+
 PROTOCOL = "3.0"
 MAX_REQUEST_BYTES = 64 * 1024
 """Nebraska's own limit: the largest captured request has 518 bytes, so 100 apps with one event each fit easily."""
@@ -166,6 +169,11 @@ class Offer:
     def sha256(self) -> str:
         """Of the payload, 64 lower-case hex digits; empty when the server names none."""
         return self.packages[0].sha256
+
+    @property
+    def kind(self) -> PayloadKind:
+        """What the payload is: our service names the descriptor of an image ``image.json``."""
+        return kind_of(self.packages[0].name)
 
     def urls(self) -> tuple[str, ...]:
         """Full addresses of the payload, in the order to try them."""
