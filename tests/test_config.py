@@ -17,6 +17,7 @@ from outrider.cli.common import COMMANDS
 from outrider.config import Rule, Secret, Settings, port_range, unit_of
 from outrider.config_load import SECTIONS, Loaded, all_fields, drop_ins, load_settings
 from outrider.core.errors import ConfigError
+from outrider.sidekick.assemble import first_memory
 
 # By name: mypy knows the tools as modules of their own, pytest finds them in their folder.
 settings_doc = importlib.import_module("tools.settings_doc")
@@ -77,9 +78,29 @@ def test_every_setting_has_an_origin(tmp_path: Path) -> None:
 def test_names_that_follow_from_others_are_filled_in(tmp_path: Path) -> None:
     loaded = load(tmp_path)
 
-    assert "shop.production" == loaded.settings.lock.scope
     assert "web1" == loaded.settings.traefik.server_id
-    assert "mine" == load(tmp_path, "[lock]\nscope = 'mine'").settings.lock.scope
+
+
+def test_turns_are_those_of_the_group_unless_a_scope_is_named(tmp_path: Path) -> None:
+    assert "turns/shop/production" == first_memory(load(tmp_path).settings).scope
+    assert "shared-turns/mine" == first_memory(load(tmp_path, "[lock]\nscope = 'mine'").settings).scope
+
+
+def test_names_of_any_length_have_turns(tmp_path: Path) -> None:
+    app, group = "a" * 128, "g" * 128
+    settings = load(tmp_path, f"[instance]\napp = '{app}'\ngroup = '{group}'").settings
+
+    assert f"turns/{app}/{group}" == first_memory(settings).scope
+
+
+def test_the_case_of_an_apps_uuid_makes_no_other_scope(tmp_path: Path) -> None:
+    uuid = "E96281A6-d1af-4bde-9a0a-97b76e56dc57"
+    settings = [load(tmp_path, f"[instance]\napp = '{each}'").settings for each in (uuid, uuid.lower())]
+
+    one, other = (first_memory(each) for each in settings)
+
+    assert (f"turns/{uuid.lower()}/production", uuid.lower()) == (one.scope, one.app)
+    assert (one.scope, one.app) == (other.scope, other.app)
 
 
 def test_the_instance_is_called_like_its_host_unless_that_is_no_name(
@@ -292,10 +313,9 @@ def test_the_example_on_the_page_is_a_configuration_that_works(tmp_path: Path) -
     page = (settings_doc.ROOT / settings_doc.PAGE).read_text()
     example = page.partition("```toml\n")[2].partition("```")[0]
 
-    assert (
-        "example.production"
-        == load_settings((write(tmp_path, example),), {"OUTRIDER_INSTANCE_ID": "a"}).settings.lock.scope
-    )
+    settings = load_settings((write(tmp_path, example),), {"OUTRIDER_INSTANCE_ID": "a"}).settings
+
+    assert ("example", "production") == (settings.instance.app, settings.instance.group)
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import pytest
 from outrider.balancers.drain import Drain
 from outrider.balancers.registration import Registration
 from outrider.balancers.traefik import Traefik
-from outrider.cluster.documents import Command, Poison, encode
-from outrider.cluster.keys import Keys
+from outrider.cluster.documents import Command, Contender, Poison, encode
+from outrider.cluster.keys import Keys, group_scope
 from outrider.cluster.lease import LeaseKeeper
 from outrider.cluster.lock import TurnLock
 from outrider.cluster.seam import Put
@@ -73,7 +73,7 @@ def test_a_wish_that_waited_for_a_lease_is_not_taken_up_after_the_turn_was_given
     """
     events: list[AnyEvent] = []
     keeper = Keeper()
-    lock = TurnLock(client, KEYS, scope="app.g", instance="a", clock=lambda: NOON)
+    lock = TurnLock(client, KEYS, Contender(app="app", group="g", instance="a"), clock=lambda: NOON)
     work = LockWork(
         client, KEYS, lock, cast(LeaseKeeper, keeper), app="app", group="g", instance="a", post=events.append
     )
@@ -89,7 +89,7 @@ def test_a_wish_that_waited_for_a_lease_is_not_taken_up_after_the_turn_was_given
         assert [LockReleased] == [type(event) for event in events]
     finally:
         work.close()
-    scope = read_scope(client, KEYS, "app.g")
+    scope = read_scope(client, KEYS, group_scope("app", "g"))
     assert ({}, {}) == (dict(scope.queue), dict(scope.slots))
 
 
@@ -113,7 +113,7 @@ def test_a_balancer_is_believed_at_once_but_not_when_a_change_is_taken_back(
     traefik.confirm = lambda *, present, absent: True  # type: ignore[method-assign]
     registration = Registration(client, traefik, service="app", server_id="a")
     drain = Drain(traefik, DrainSettings(wait_s=0.0))
-    work = BalancerWork(registration, drain, KEYS, instance="a", inflight_path="", post=events.append)
+    work = BalancerWork(registration, drain, KEYS, member="a", inflight_path="", post=events.append)
     work.interrupt(effect)
 
     work.perform(effect, 1)

@@ -177,7 +177,10 @@ class LockSettings:
     """[lock]: how many instances may swap at once."""
 
     scope: str = setting(
-        "", "Name of the queue that this instance stands in. Default: APP.GROUP.", pattern=NAME, wanted=NAME_WORDS
+        "",
+        "Name of a queue that instances of several groups share. Default: the group has one of its own.",
+        pattern=NAME,
+        wanted=NAME_WORDS,
     )
     slots: int = setting(1, "Instances that may swap at the same time, when the group's target doesn't say.", least=1)
     ttl_s: float = setting(30.0, "Lease lifetime: the longest until a dead sidekick's turn shows as dirty.", least=2)

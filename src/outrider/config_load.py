@@ -26,7 +26,7 @@ SECTIONS: Mapping[str, type[Any]] = get_type_hints(Settings)
 _NOT_SETTINGS = re.compile(
     # The command line's own variables (click's auto_envvar_prefix) where a command is named like a section, and what
     # the process runtime tells the app that it starts.
-    r"OUTRIDER_(INSTANCE_DIR|INSTANCE_(BENCH|DELETE|FAKE|HISTORY|LIST|PAUSE|RESUME|RETRY|ROLLBACK|SHOW)_.*|LOCK_(SHOW|RELEASE)_.*)"
+    r"OUTRIDER_(INSTANCE_DIR|INSTANCE_(BENCH|DELETE|FAKE|HISTORY|LIST|PAUSE|RESUME|RETRY|ROLLBACK|SHOW)_.*|LOCK_(LIST|SHOW|RELEASE)_.*)"
 )
 _RESERVED = frozenset({"PORT", "HOST"})
 
@@ -327,11 +327,6 @@ def _process_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 def _completed(settings: Settings, origin: dict[str, str]) -> Loaded:
     """Fill in what depends on other settings, and read the password."""
     instance, etcd = settings.instance, settings.etcd
-    if not settings.lock.scope:
-        scope = f"{instance.app}.{instance.group}"
-        if len(scope) > 128:
-            raise _Blame("lock.scope", "instance.app and instance.group are too long together; set a scope")
-        settings = replace(settings, lock=replace(settings.lock, scope=scope))
     if not settings.traefik.server_id:
         settings = replace(settings, traefik=replace(settings.traefik, server_id=instance.id))
     if etcd.password_file:

@@ -22,7 +22,7 @@ EDGES: Mapping[str, str] = {
     "journal.write": "a record is written to the end of journal.jsonl",
     "journal.sync": "fdatasync of journal.jsonl: from here on the step counts",
     "journal.rotate": "a journal that has grown is replaced by one with the last record",
-    # the lock: transactions on turns/{scope}
+    # the lock: transactions on the keys of its scope
     "turn.read": "queue and slots of the scope are listed",
     "turn.gate": "a key that the first write to the queue goes through is written",
     "turn.enrol": "the queue key is written under our lease, or one of an earlier life is removed",

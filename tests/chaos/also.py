@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from outrider.cluster.keys import group_scope
 from outrider.edges import When
 from tests.chaos.arms import Arm, wait
 from tests.chaos.cases import CaseFailed, Outcome, Runner
@@ -71,7 +72,7 @@ class AlsoRunner(Runner):
         # the others have moved etcd on meanwhile: what the one that is cut off would resume from is gone
         for _ in range(20):
             self.stage.say(self.stage.instances[0], "retry")
-        revision = self.stage.cluster.list(self.stage.keys.turns("none.none")).revision
+        revision = self.stage.cluster.list(self.stage.keys.turns(group_scope("none", "none"))).revision
         self.stage.etcd_control("compact", str(revision))
         wait(1.0)
         proxy.heal()

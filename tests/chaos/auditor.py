@@ -43,7 +43,7 @@ class _World:
 
     def slot_of(self, instance: str) -> str | None:
         for key, (value, _) in self.keys.items():
-            if "/slot/" in key and key.startswith(TURNS) and msgspec.json.decode(value).get("instance") == instance:
+            if "/slots/" in key and key.startswith(TURNS) and msgspec.json.decode(value).get("instance") == instance:
                 return key
         return None
 
@@ -51,7 +51,7 @@ class _World:
         return any(key.startswith(TURNS) and key.endswith(f"/queue/{instance}") for key in self.keys)
 
     def slots(self) -> int:
-        return sum(key.startswith(TURNS) and "/slot/" in key for key in self.keys)
+        return sum(key.startswith(TURNS) and "/slots/" in key for key in self.keys)
 
     def address(self, instance: str) -> str | None:
         for key, (value, _) in self.keys.items():

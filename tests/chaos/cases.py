@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from outrider.cluster.keys import group_scope
 from outrider.core.errors import Unknown
 from outrider.demo.stage import APP_ID, GROUP
 from outrider.journal import Record
@@ -156,7 +157,7 @@ class Runner:
                 os.kill(pid, signal.SIGCONT)
 
     def _has_turn(self) -> bool:
-        prefix = self.stage.keys.slots(f"{APP_ID}.{GROUP}")
+        prefix = self.stage.keys.slots(group_scope(APP_ID, GROUP))
         return self._all_faulted() or bool(self.stage.cluster.list(prefix).entries)
 
     def _until(self, fact: Callable[[], bool], words: str) -> None:
@@ -207,7 +208,7 @@ class Runner:
         return (
             self.stage.all_on(self.play.wanted)
             and self.play.bad <= set(self.stage.poison())
-            and not self.stage.cluster.list(self.stage.keys.turns(f"{APP_ID}.{GROUP}")).entries
+            and not self.stage.cluster.list(self.stage.keys.turns(group_scope(APP_ID, GROUP))).entries
         )
 
     def _judge_instances(self, numbers: dict[str, int], *, freed: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from outrider.cluster.keys import group_scope
 from outrider.cluster.seam import Delete
 from outrider.cluster.turns import free_turn, read_scope
 from outrider.demo.stage import APP_ID, GROUP, SERVICE, end_workloads, workloads
@@ -80,7 +81,7 @@ def _bad(kind: str) -> Act:
 
 def _rob(play: Play) -> None:
     """An operator takes the armed sidekick's turn away."""
-    stage, scope = play.stage, f"{APP_ID}.{GROUP}"
+    stage, scope = play.stage, group_scope(APP_ID, GROUP)
     seen = read_scope(stage.cluster, stage.keys, scope)
     slot = seen.slot_of(play.armed)
     assert slot is not None, f"{play.armed} has no turn to be robbed of"

@@ -8,13 +8,13 @@ import pytest
 from outrider.cluster.seam import Changed, Entry
 from tests.chaos.auditor import Rules, audit
 
-SCOPE = "/outrider/v1/turns/app.g"
+SCOPE = "/outrider/v1/turns/app/g"
 Story = list[tuple[int, str, str | None]]
 """Revision, key, value or None for a removal."""
 
 
 def slot(number: int) -> str:
-    return f"{SCOPE}/slot/{number}"
+    return f"{SCOPE}/slots/{number}"
 
 
 def queue(instance: str) -> str:

@@ -16,7 +16,7 @@ from tests.servers import EtcdServer
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 
 FOREIGN = "http://10.0.0.9:80"
-SLOT = "/outrider/v1/turns/hello/slot/0"
+SLOT = "/outrider/v1/turns/hello/g/slots/0"
 STAMP = "/outrider/v1/servers/hello/web-1"
 WEIGHT_KEY = "traefik/http/services/hello/loadbalancer/servers/web-1/weight"
 

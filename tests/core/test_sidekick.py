@@ -25,7 +25,7 @@ from outrider.statechart import load_sidekick_chart
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CHART = load_sidekick_chart()
-TURN = Turn(scope="app.g", number=0, slot_revision=7, waiter_revision=6, update="u1")
+TURN = Turn(scope="turns/app/g", number=0, slot_revision=7, waiter_revision=6, update="u1")
 
 
 class Sidekick:
@@ -35,7 +35,14 @@ class Sidekick:
         release = Release(version="1.0.0", urls=("http://x/1",), sha256="0" * 64, size_bytes=1)
         running = Installed(release=release, workload_id="a-1", url="http://one")
         memory = Memory(
-            instance="a", app="app", group="g", scope="app.g", strategy=strategy, at=NOON, running=running, **known
+            instance="a",
+            app="app",
+            group="g",
+            scope="turns/app/g",
+            strategy=strategy,
+            at=NOON,
+            running=running,
+            **known,
         )
         self.machine = Machine(CHART, make_rules({"soak": 3.0}, retry_min_s=2.0, retry_max_s=60.0), memory)
         self.last = self.machine.start()

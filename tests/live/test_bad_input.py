@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from outrider.cluster.keys import group_scope
 from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, OUTRIDER
 from tests.file_server import Files
@@ -119,7 +120,7 @@ def test_an_archive_that_must_not_be_unpacked_is_condemned(stage: LiveStage, pay
     assert 1 == len(why.splitlines())
     assert 1 == len(stage.running("web-a"))
     assert not (stage.state_dir("web-a") / "workloads" / "outside").exists()
-    assert () == stage.cluster.list(stage.keys.turns(f"{APP_ID}.production")).entries
+    assert () == stage.cluster.list(stage.keys.turns(group_scope(APP_ID, "production"))).entries
 
 
 def test_an_app_that_the_service_does_not_know_is_said_by_its_sidekick(stage: LiveStage) -> None:

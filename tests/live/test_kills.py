@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from outrider.cluster.keys import group_scope
 from outrider.demo.stage import APP_ID, GROUP
 from outrider.statechart import load_sidekick_chart
 from outrider.story import read_lines, replay
@@ -103,7 +104,7 @@ def test_a_kill_in_any_state_is_mended_by_a_restart_alone(
         eventually(lambda: stage.restart_the_dead() and stage.expect_all_on(wanted), within_s=120, every_s=0.3)
 
         assert ([] if release == "good" else ["2.0.0"]) == stage.poison()
-        assert () == stage.cluster.list(stage.keys.turns(f"{APP_ID}.{GROUP}")).entries
+        assert () == stage.cluster.list(stage.keys.turns(group_scope(APP_ID, GROUP))).entries
         for instance in stage.instances:
             records = stage.records(instance)
             assert records[-1].memory["running"]["release"]["version"] == wanted

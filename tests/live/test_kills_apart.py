@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from outrider.cluster.keys import group_scope
 from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, QUICK
 from outrider.statechart import load_sidekick_chart
@@ -65,7 +66,7 @@ def ends(stage: KilledStage, version: str, state: str = "idle.waiting") -> None:
 
     eventually(at_rest, within_s=60, every_s=0.2)
     assert 1 == len(stage.running(stage.instances[0]))
-    assert () == stage.cluster.list(stage.keys.turns(f"{APP_ID}.production")).entries
+    assert () == stage.cluster.list(stage.keys.turns(group_scope(APP_ID, "production"))).entries
     assert replay(read_lines(stage.state_dir(stage.instances[0])), load_sidekick_chart()).restarts
 
 

@@ -93,7 +93,7 @@ class Service:
         self._traefik = traefik
         self.registration = Registration(self._cluster, self.balancer, service=name, server_id="web-1")
         self.registration.ensure_static()
-        slot = f"/outrider/v1/turns/{name}/slot/0"
+        slot = f"/outrider/v1/turns/{name}/g/slots/0"
         self._cluster.txn((), (Put(key=slot, value=b"mine"),))
         entry = self._cluster.get(slot)
         assert entry is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from outrider.cluster.documents import Instance, decode
+from outrider.cluster.keys import group_scope
 from outrider.cluster.seam import Entry
 from outrider.demo.example import build_package
 from outrider.demo.stage import GROUP, SERVICE
@@ -65,7 +66,7 @@ class App:
 
     @property
     def scope(self) -> str:
-        return f"{self.name}.{GROUP}"
+        return group_scope(self.name, GROUP)
 
 
 class Fleet:

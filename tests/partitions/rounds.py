@@ -227,7 +227,7 @@ class Director:
         entry = fleet.entry(app.cut)
         seen.entry = "none" if entry is None else "old" if entry == before[1] else "new"
         keys = [key.key.removeprefix(fleet.world.keys.turns(app.scope)) for key in fleet.turns(app)]
-        slots = [key.value for key in fleet.turns(app) if "/slot/" in key.key]
+        slots = [key.value for key in fleet.turns(app) if key.key.startswith(fleet.world.keys.slots(app.scope))]
         ours = any(msgspec.json.decode(value)["instance"] == app.cut for value in slots)
         seen.turn = "none" if not ours else "held" if f"queue/{app.cut}" in keys else "dirty"
         seen.reports = fleet.reports(app.cut)

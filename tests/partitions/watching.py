@@ -29,9 +29,9 @@ class History:
         self._most: dict[str, int] = {}
         self._written: list[Written] = []
         cluster, keys = fleet.world.cluster, fleet.world.keys
-        self._turns = f"{keys.prefix}/turns/"
+        self._slot_prefixes = {app.scope: keys.slots(app.scope) for app in fleet.apps}
         self._watches: list[Watch] = []
-        for prefix in (self._turns, SERVERS):
+        for prefix in (keys.all_group_turns(), SERVERS):
             listing = cluster.list(prefix)
             for entry in listing.entries:
                 self._note(entry.key, entry.value, entry.mod_revision)
@@ -62,11 +62,11 @@ class History:
                 if name == "url":
                     self._written.append(Written(revision, instance, value.decode() if value is not None else None))
                 return
-            scope, kind, number = key.removeprefix(self._turns).split("/")
-            if kind == "slot":
+            scope = next((one for one, prefix in self._slot_prefixes.items() if key.startswith(prefix)), None)
+            if scope is not None:
                 slots = self._slots.setdefault(scope, {})
                 if value is None:
-                    slots.pop(number, None)
+                    slots.pop(key, None)
                 else:
-                    slots[number] = decode(Slot, key, value).instance
+                    slots[key] = decode(Slot, key, value).instance
                 self._most[scope] = max(self._most.get(scope, 0), len(slots))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from outrider.cluster.documents import Poison, Presence, Slot, Target, Waiter, decode, encode
+from outrider.cluster.documents import Contender, Poison, Presence, Target, decode, encode
 from outrider.cluster.seam import Cluster, Put
 from outrider.service.packages import Payload
 from outrider.service.store import Store
@@ -59,16 +59,25 @@ def be_alive(
     put(store.place.cluster, store.place.keys.presence(APP, group, instance), encode(document))
 
 
-def hold_turn(store: Store, instance: str, at: datetime, *, number: int = 0, group: str = "beta") -> None:
-    """Write a slot key."""
-    document = Slot(instance=instance, release="2.0.0", since=at, update=f"update-of-{instance}")
-    put(store.place.cluster, store.place.keys.slot(f"{APP}.{group}", number), encode(document))
+def hold_turn(
+    store: Store, instance: str, at: datetime, *, number: int = 0, app: str = APP, group: str = "beta", scope: str = ""
+) -> None:
+    """Write a slot key; ``scope``: of the scope with this name."""
+    who = Contender(app=app, group=group, instance=instance, shared_scope=scope)
+    document = who.slot(release="2.0.0", since=at, update=f"update-of-{instance}")
+    put(store.place.cluster, store.place.keys.slot(who.scope, number), encode(document))
 
 
-def stand_in_line(store: Store, instance: str, at: datetime, *, group: str = "beta") -> None:
-    """Write a key of the queue."""
-    document = Waiter(instance=instance, release="2.0.0", since=at)
-    put(store.place.cluster, store.place.keys.waiter(f"{APP}.{group}", instance), encode(document))
+def stand_in_line(
+    store: Store, instance: str, at: datetime, *, app: str = APP, group: str = "beta", scope: str = ""
+) -> None:
+    """Write a key of the queue; ``scope``: of the scope with this name."""
+    who = Contender(app=app, group=group, instance=instance, shared_scope=scope)
+    put(
+        store.place.cluster,
+        store.place.keys.waiter(who.scope, who.member),
+        encode(who.waiter(release="2.0.0", since=at)),
+    )
 
 
 def put(cluster: Cluster, key: str, value: bytes) -> None:

@@ -265,7 +265,8 @@ def test_a_purge_that_fails_fails_nobody(store: Store, log: AuditLog, client: Fa
         ("instances/web/web-1", ("instance", "web-1", "web")),
         ("users/ann", ("user", "ann", "")),
         ("presence/web/beta/web-1", None),
-        ("turns/web.beta/slot/0", None),
+        ("turns/web/beta/slots/0", None),
+        ("shared-turns/eu/slots/0", None),
         ("settings", ("settings", "settings", "")),
     ],
 )

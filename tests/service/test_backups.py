@@ -49,7 +49,7 @@ def lived_in(store: Store) -> None:
 
 def kept(etcd: FakeEtcd) -> dict[str, bytes]:
     """What a backup has, and the audit log hasn't of the restore itself."""
-    moment = ("/presence/", "/turns/", "/commands/", "/audit/", "/grants/")
+    moment = ("/presence/", "/turns/", "/shared-turns/", "/commands/", "/audit/", "/grants/")
     return {key: entry.value for key, entry in etcd.entries.items() if not any(part in key for part in moment)}
 
 
@@ -84,7 +84,7 @@ def test_what_is_restored_is_what_there_was(
 def test_what_belongs_to_the_moment_is_not_in_it(lines: list[bytes]) -> None:
     text = b"".join(lines)
 
-    for moment in (b"presence/", b"turns/", b"commands/", b"grants/"):
+    for moment in (b"presence/", b"turns/", b"shared-turns/", b"commands/", b"grants/"):
         assert moment not in text
     for kept_key in (b"apps/", b"users/ann", b"poison/", b"instances/", b"/target"):
         assert kept_key in text
@@ -125,7 +125,7 @@ def test_a_backup_that_is_not_whole_is_refused(
         read_backup(damaged)
 
 
-@pytest.mark.parametrize("key", ["turns/x/slot/0", "/apps/x", "", "restoring"])
+@pytest.mark.parametrize("key", ["turns/x/y/slots/0", "shared-turns/x/slots/0", "/apps/x", "", "restoring"])
 def test_a_backup_with_a_key_that_is_never_kept_is_refused(store: Store, key: str) -> None:
     """Somebody wrote it by hand, with a right checksum."""
     body = [b'{"format":"outrider backup","schema":1}\n', json.dumps({"key": key, "value": "{}"}).encode() + b"\n"]

@@ -298,9 +298,23 @@ def test_status_shows_who_does_what_and_who_holds_the_turn(run: Run, service: Se
     assert ["beta", "web-1", "swapping.draining", "1.0.0", "2.0.0"] == table[1][:5]
     assert "web-1 holds the turn" == table[2][-1]
     assert "group beta: shall run 2.0.0; turns: 0 held by web-1 of 1; waiting: web-2" in shown
-    assert [{"number": 0, "state": "held", "instance": "web-1"}] == facts["turns"]
+    assert [{"number": 0, "state": "held", "instance": "web-1"}] == facts["scopes"][0]["turns"]
     assert "2.0.0" == facts["target"]["version"]
     assert "web-1 holds the turn" == facts["instances"][1]["alive"]["why"]
+
+
+def test_status_names_a_scope_that_is_shared_with_other_groups(run: Run, service: Service) -> None:
+    make_app(service.store, version="2.0.0")
+    be_alive(service.store, "web-1", NOON, state="swapping.queueing", shared_scope="eu")
+    stand_in_line(service.store, "web-1", NOON, scope="eu")
+    hold_turn(service.store, "mx-1", NOON, app="mail", group="mx", scope="eu")
+
+    shown = run(f"status {APP}").stdout
+    (facts,) = json.loads(run(f"status {APP} --json").stdout)
+
+    assert "shall run 2.0.0; turns of scope eu: 0 dirty by mail/mx-1 of 1; waiting: web-1" in shown
+    turn = {"number": 0, "state": "dirty", "instance": "mail/mx-1"}
+    assert [{"scope": "eu", "slots": 1, "turns": [turn], "queue": ["web-1"]}] == facts["scopes"]
 
 
 def test_why_says_what_an_instance_waits_for(run: Run, service: Service) -> None:

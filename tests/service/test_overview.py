@@ -70,6 +70,51 @@ def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(scene: Scene) -
     assert "left turn 0 dirty" in scene.why("web-0")
 
 
+def test_a_turn_of_a_shared_scope_is_found_and_named(scene: Scene) -> None:
+    """
+    1. the group's instances stand in a scope that another app's group stands in as well
+    2. web-1 holds one of its turns, web-2 waits, and so does an instance of the other app with web-1's name
+    """
+    for instance in ("web-1", "web-2"):
+        be_alive(scene.store, instance, NOON, state="swapping.queueing", shared_scope="eu")
+        stand_in_line(scene.store, instance, NOON, scope="eu")
+    hold_turn(scene.store, "web-1", NOON, scope="eu")
+    stand_in_line(scene.store, "web-1", NOON, app="mail", group="mx", scope="eu")
+
+    (overview,) = read_overviews(scene.store.place, APP)
+
+    assert "it holds turn 0 of 1 of scope eu" in scene.why("web-1")
+    assert "it waits for one of 1 turns of scope eu; it is next\nturn 0 is held by web-1" in scene.why("web-2")
+    assert ["eu"] == [one.shared for one in overview.scopes]
+    assert ("web-2", "mail/web-1") == overview.scopes[0].queue
+    assert {"web-1", "web-2"} == overview.scopes[0].members
+
+
+def test_a_dirty_turn_of_a_shared_scope_is_found_although_its_sidekick_is_gone(scene: Scene) -> None:
+    scene.checks_in("1.0.0", machine="web-0")
+    hold_turn(scene.store, "web-0", NOON, scope="eu")
+    hold_turn(scene.store, "mx-1", NOON, app="mail", group="mx", scope="us")
+
+    (overview,) = read_overviews(scene.store.place, APP)
+
+    assert "left turn 0 of scope eu dirty" in scene.why("web-0")
+    assert "`outrider lock release --scope eu --slot 0` frees it" in scene.why("web-0")
+    assert ["eu"] == [one.shared for one in overview.scopes]
+
+
+def test_the_groups_own_turns_are_told_besides_those_of_a_shared_scope(scene: Scene) -> None:
+    """Some sidekicks have been moved to the scope, one hasn't."""
+    be_alive(scene.store, "web-1", NOON, shared_scope="eu")
+    be_alive(scene.store, "web-2", NOON)
+    hold_turn(scene.store, "web-2", NOON)
+
+    (overview,) = read_overviews(scene.store.place, APP)
+
+    assert ["", "eu"] == [one.shared for one in overview.scopes]
+    assert [(1,), ()] == [tuple(1 for turn in one.of_the_group if turn.state != "free") for one in overview.scopes]
+    assert f"`outrider lock release {APP} beta --slot 0` frees it" in scene.why("web-2")
+
+
 def test_a_pause_and_a_mark_are_named(scene: Scene) -> None:
     be_alive(scene.store, "web-1", NOON)
     poison(scene.store, "2.0.0", "health check failed", NOON)

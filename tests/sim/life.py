@@ -14,6 +14,8 @@ from outrider.awake import LATE_S, TICK_S
 from outrider.balancers.drain import Drain
 from outrider.balancers.registration import Registration
 from outrider.balancers.traefik import Traefik
+from outrider.cluster.documents import Contender
+from outrider.cluster.keys import group_scope
 from outrider.cluster.lease import LeaseKeeper
 from outrider.cluster.lock import TurnLock
 from outrider.cluster.wait import Wait
@@ -42,7 +44,8 @@ from tests.sim.workers import SimDrain, SimUpstream, SimWorker
 if TYPE_CHECKING:
     from tests.sim.fleet import Fleet, Member
 
-APP, GROUP, SCOPE, SERVICE = "app", "g", "app.g", "example"
+APP, GROUP, SERVICE = "app", "g", "example"
+SCOPE = group_scope(APP, GROUP)
 BALANCER = Traefik(TraefikSettings(service=SERVICE))
 TTL_S = 30.0
 STOP_GRACE_S = 1.0
@@ -72,7 +75,13 @@ class Life:
         self._lock_work = LockWork(
             self.client,
             KEYS,
-            TurnLock(self.client, KEYS, scope=SCOPE, instance=member.name, clock=fleet.now, start=self._start_wait),
+            TurnLock(
+                self.client,
+                KEYS,
+                Contender(app=APP, group=GROUP, instance=member.name),
+                clock=fleet.now,
+                start=self._start_wait,
+            ),
             cast(LeaseKeeper, self.keeper),
             app=APP,
             group=GROUP,
@@ -85,7 +94,7 @@ class Life:
             "lock": self._lock_work,
             "workload": WorkloadWork(self.runtime, payloads, stop_grace_s=STOP_GRACE_S, post=self.post),
             "balancer": BalancerWork(
-                registration, cast(Drain, SimDrain(self)), KEYS, instance=member.name, inflight_path="", post=self.post
+                registration, cast(Drain, SimDrain(self)), KEYS, member=member.name, inflight_path="", post=self.post
             ),
             "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.post),
             "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at, self.awake_s)), self.post),

@@ -1,11 +1,12 @@
 """What the lock promises, checked on every revision of a store: from the promises, not with the code under test."""
 
 from outrider.cluster.documents import Slot, Target, decode
-from outrider.cluster.keys import Keys
+from outrider.cluster.keys import Keys, group_scope
 from outrider.cluster.seam import Changed, Entry
 
 KEYS = Keys()
-APP, GROUP, SCOPE = "shop", "web", "shop.web"
+APP, GROUP = "shop", "web"
+SCOPE = group_scope(APP, GROUP)
 TARGET = KEYS.target(APP, GROUP)
 TRAFFIC = KEYS.prefix + "/traffic/"
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import TypeVar
 
 from outrider.cluster.claim import Denied, Granted, News
-from outrider.cluster.documents import Target, decode, encode
+from outrider.cluster.documents import Contender, Target, decode, encode
 from outrider.cluster.lock import TurnLock, fence
 from outrider.cluster.seam import Changed, Compare, ModifiedAt, Op, Put, TxnResult, WatchEvent
 from outrider.cluster.turns import free_turn, read_scope
@@ -21,7 +21,7 @@ from outrider.cluster.wait import Wait
 from outrider.core.errors import Conflict, Refused, Unknown
 from outrider.core.memory import Turn
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd, Moment
-from tests.sim.lock_history import KEYS, SCOPE, TARGET, TRAFFIC
+from tests.sim.lock_history import APP, GROUP, KEYS, SCOPE, TARGET, TRAFFIC
 
 T = TypeVar("T")
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -91,7 +91,11 @@ class Life:
         self._baton = threading.Semaphore(0)
         self._idle: Callable[[], bool] = lambda: False
         self.lock = TurnLock(
-            self.client, KEYS, scope=SCOPE, instance=sidekick.name, clock=lambda: NOON, start=self._start_wait
+            self.client,
+            KEYS,
+            Contender(app=APP, group=GROUP, instance=sidekick.name),
+            clock=lambda: NOON,
+            start=self._start_wait,
         )
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()

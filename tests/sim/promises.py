@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING
 
 from outrider.cluster.documents import Slot, decode
+from outrider.cluster.keys import group_scope
 from tests.sim.store import KEYS, Changes
 
 if TYPE_CHECKING:
     from tests.sim.fleet import Fleet, Member
 
-SCOPE = "app.g"
+SCOPE = group_scope("app", "g")
 _SLOTS, _QUEUE, _POISONS = KEYS.slots(SCOPE), KEYS.queue(SCOPE), KEYS.poisons("app")
 _SERVERS = "traefik/http/services/example/loadbalancer/servers/"
 

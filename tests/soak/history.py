@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 
 from outrider.cluster.documents import Slot, decode
-from outrider.cluster.keys import Keys
+from outrider.cluster.keys import Keys, group_scope
 from outrider.cluster.seam import Changed, Cluster, Resynced, WatchEvent
 from outrider.core.errors import OutriderError
 from outrider.demo.stage import APP_ID, GROUP, SERVICE
@@ -23,7 +23,8 @@ class History:
 
     def __init__(self, cluster: Cluster, keys: Keys, *, slots: int) -> None:
         self._slots_allowed = slots
-        self._slot_prefix, self._queue_prefix = keys.slots(f"{APP_ID}.{GROUP}"), keys.queue(f"{APP_ID}.{GROUP}")
+        scope = group_scope(APP_ID, GROUP)
+        self._slot_prefix, self._queue_prefix = keys.slots(scope), keys.queue(scope)
         self._lock = threading.Lock()
         self._slots: dict[str, Slot] = {}
         self._queue: set[str] = set()
@@ -32,7 +33,7 @@ class History:
         self.breaches: list[str] = []
         self.turns: dict[str, set[str]] = {}
         self.revisions: Counter[str] = Counter()
-        first = cluster.list(keys.prefix + "/turns/").revision + 1
+        first = cluster.list(keys.all_group_turns()).revision + 1
         self._watches = [
             cluster.watch(prefix, first, self._see) for prefix in (self._slot_prefix, self._queue_prefix, SERVERS)
         ]

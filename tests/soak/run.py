@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from outrider.cluster.keys import group_scope
 from outrider.core.errors import OutriderError
 from outrider.demo.load import Failure, Load, LoadFigures
 from outrider.demo.stage import APP_ID, GROUP, HOST
@@ -142,7 +143,7 @@ class Soak:
 
     def _turn_keys(self) -> list[str]:
         keys = self.stage.keys
-        return [entry.key for entry in self.stage.cluster.list(keys.turns(f"{APP_ID}.{GROUP}")).entries]
+        return [entry.key for entry in self.stage.cluster.list(keys.turns(group_scope(APP_ID, GROUP))).entries]
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -212,7 +213,7 @@ class Soak:
     def _left(self) -> list[str]:
         stage, found = self.stage, []
         entries = stage.cluster.list(stage.keys.prefix + "/").entries
-        for part in ("/turns/", "/commands/", "/grants/"):
+        for part in ("/turns/", "/shared-turns/", "/commands/", "/grants/"):
             found += [f"left behind: {entry.key}" for entry in entries if part in entry.key]
         # Nobody takes a summons away, or a gate that etcd wrote late: they end with their leases.
         for part in ("/summons/", "/gates/"):

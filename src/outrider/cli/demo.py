@@ -74,7 +74,7 @@ logs             {stage.folder}
   export OUTRIDER_SERVER={stage.service_url} OUTRIDER_ETCD={stage.endpoint}
   outrider status {APP_ID}
   outrider why {APP_ID} {stage.instances[0]}
-  outrider lock show {APP_ID}.production
+  outrider lock show {APP_ID} production
   outrider release list --app-id={APP_ID}
   outrider instance rollback {APP_ID} {stage.instances[0]}
 

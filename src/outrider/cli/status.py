@@ -70,7 +70,8 @@ def _follow(cluster: Cluster, place: Place, app: str, show: Callable[[], None]) 
         place.keys.presences(app_id),
         place.keys.groups(app_id),
         place.keys.poisons(app_id),
-        place.keys.turns(f"{app_id}.x").removesuffix("x/"),
+        place.keys.app_turns(app_id),
+        place.keys.all_shared_turns(),
     )
     revision = cluster.list(prefixes[0]).revision
     watches = [cluster.watch(prefix, revision + 1, note) for prefix in prefixes]
@@ -115,12 +116,13 @@ def _summary(overview: GroupOverview) -> str:
         marks.append("paused")
     if overview.poison is not None:
         marks.append(f"marked bad by {overview.poison.instance} ({overview.poison.why})")
-    taken = [f"{turn.number} {turn.state} by {turn.instance}" for turn in overview.turns if turn.state != "free"]
-    marks.append(f"turns: {', '.join(taken) or 'all free'} of {overview.target.slots}")
+    for scope in overview.scopes:
+        taken = [f"{turn.number} {turn.state} by {turn.instance}" for turn in scope.turns if turn.state != "free"]
+        marks.append(f"turns{scope.where}: {', '.join(taken) or 'all free'} of {scope.slots}")
+        if scope.queue:
+            marks.append(f"waiting: {', '.join(scope.queue)}")
     if overview.scene is not None and overview.scene.has_begun:
         marks.insert(1, overview.rollout)
-    if overview.queue:
-        marks.append(f"waiting: {', '.join(overview.queue)}")
     return "; ".join(marks)
 
 
@@ -138,8 +140,17 @@ def _as_json(overview: GroupOverview) -> dict[str, Any]:
             }
             for name in overview.instances
         ],
-        "turns": [{"number": turn.number, "state": turn.state, "instance": turn.instance} for turn in overview.turns],
-        "queue": list(overview.queue),
+        "scopes": [
+            {
+                "scope": scope.shared or None,
+                "slots": scope.slots,
+                "turns": [
+                    {"number": turn.number, "state": turn.state, "instance": turn.instance} for turn in scope.turns
+                ],
+                "queue": list(scope.queue),
+            }
+            for scope in overview.scopes
+        ],
         "rollout": overview.rollout,
         "held": [] if overview.scene is None else [one.instance for one in overview.scene.waiting],
     }

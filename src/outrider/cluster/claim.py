@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, assert_never
 
-from outrider.cluster.documents import Slot, Waiter, decode, encode
+from outrider.cluster.documents import Contender, Waiter, decode, encode
 from outrider.cluster.keys import Keys
 from outrider.cluster.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
 from outrider.cluster.turns import Scope, StoredSlot, read_scope
@@ -101,15 +101,15 @@ class Claim:
         cluster: Cluster,
         keys: Keys,
         *,
-        scope: str,
-        instance: str,
+        contender: Contender,
         wish: Wish,
         clock: Callable[[], datetime],
         superseded: tuple[str, ...] = (),
     ) -> None:
-        self._cluster, self._keys, self._scope, self._instance = cluster, keys, scope, instance
+        self._cluster, self._keys, self._contender = cluster, keys, contender
+        self._scope, self._member = contender.scope, contender.member
         self._wish, self._clock, self._superseded = wish, clock, superseded
-        self._waiter_key = keys.waiter(scope, instance)
+        self._waiter_key = keys.waiter(self._scope, self._member)
         self._waiter_revision = 0
         self._since = clock()
 
@@ -130,8 +130,8 @@ class Claim:
             Refused, Conflict: see ``refusal``.
         """
         scope = read_scope(self._cluster, self._keys, self._scope)
-        entry = scope.queue.get(self._instance)
-        slot = scope.slot_of(self._instance)
+        entry = scope.queue.get(self._member)
+        slot = scope.slot_of(self._member)
         if slot is not None:
             return self._own_slot(slot, entry)
         if not self._waiter_revision:
@@ -139,7 +139,7 @@ class Claim:
             return None
         if entry is None or entry.create_revision != self._waiter_revision:
             return Denied(reason=f"{self._waiter_key}: our place in the queue is gone", why="lapsed")
-        match decide(self._instance, scope.waiting, scope.holding, self._wish.slots):
+        match decide(self._member, scope.waiting, scope.holding, self._wish.slots):
             case Take() as take:
                 return self._take(take, entry)
             case WaitBehind() as behind:
@@ -177,7 +177,7 @@ class Claim:
         return Denied(reason=str(error), why="refused")
 
     def _queued(self, scope: Scope, rank: int, ahead: str | None) -> Queued:
-        holders = tuple(stored.slot.instance for stored in scope.slots.values())
+        holders = tuple(stored.slot.member for stored in scope.slots.values())
         return Queued(rank=rank, ahead=ahead, holders=holders)
 
     def _own_slot(self, slot: StoredSlot, entry: Entry | None) -> Granted | Denied | None:
@@ -212,11 +212,11 @@ class Claim:
         still have under way is refused by it.
         """
         key = self._waiter_key
-        waiter = Waiter(instance=self._instance, release=self._wish.release, since=self._since)
+        waiter = self._contender.waiter(release=self._wish.release, since=self._since)
         put = Put(key=key, value=encode(waiter), lease=self._wish.lease)
         if entry is None:
             # A gate of its own for each attempt: whoever withdraws closes it, and what was given up can't come in late.
-            gate = self._keys.gate(self._scope, self._instance)
+            gate = self._keys.gate(self._scope, self._member)
             with crossing("turn.gate"):
                 opened = self._cluster.txn((), (Put(key=gate, value=b"", lease=self._wish.lease),)).revision
             with crossing("turn.enrol"):
@@ -246,7 +246,7 @@ class Claim:
         that was given up is carried out late.
         """
         slot_key = self._keys.slot(self._scope, take.number)
-        slot = Slot(instance=self._instance, release=self._wish.release, since=self._clock(), update=self._wish.update)
+        slot = self._contender.slot(release=self._wish.release, since=self._clock(), update=self._wish.update)
         with crossing("turn.take"):
             done = self._cluster.txn(
                 (
@@ -318,7 +318,7 @@ def fingerprint(entries: tuple[Entry, ...]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((entry.key, entry.mod_revision) for entry in entries))
 
 
-def abandon(cluster: Cluster, keys: Keys, scope: str, instance: str, updates: tuple[str, ...]) -> None:
+def abandon(cluster: Cluster, keys: Keys, contender: Contender, updates: tuple[str, ...]) -> None:
     """Remove the instance's key from the queue, and its slot when it is of one of ``updates``; close its gate.
 
     A slot of any other update is a turn in use: then nothing is touched, for the key in the queue is part of its fence.
@@ -326,12 +326,13 @@ def abandon(cluster: Cluster, keys: Keys, scope: str, instance: str, updates: tu
     Raises:
         Unknown: no answer; call it again.
     """
-    waiter_key, gate_key = keys.waiter(scope, instance), keys.gate(scope, instance)
+    scope, member = contender.scope, contender.member
+    waiter_key, gate_key = keys.waiter(scope, member), keys.gate(scope, member)
     for _ in range(10):
         with crossing("turn.read"):
             gate = cluster.get(gate_key)
         seen = read_scope(cluster, keys, scope)
-        slot, entry = seen.slot_of(instance), seen.queue.get(instance)
+        slot, entry = seen.slot_of(member), seen.queue.get(member)
         if slot is not None and slot.slot.update not in updates:
             return
         ops: list[Op] = []

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from outrider.cluster.keys import group_scope, shared_scope
 from outrider.core.errors import Conflict
 from outrider.core.policy_settings import Policy
 from outrider.core.rollout import Progress
@@ -211,6 +212,7 @@ class Presence(Document, frozen=True, kw_only=True):
         why: What it waits for, in words for a person; empty when it waits for nothing.
         target_revision: etcd revision of the last target the sidekick has seen.
         serving: It serves, and isn't in the middle of a swap. A sidekick too old to say so counts as serving.
+        shared_scope: Name of the operator's scope in which it takes turns; empty: in its group's own.
     """
 
     instance: str
@@ -224,24 +226,70 @@ class Presence(Document, frozen=True, kw_only=True):
     since: datetime
     target_revision: int = 0
     serving: bool = True
+    shared_scope: str = ""
 
 
-class Waiter(Document, frozen=True, kw_only=True):
-    """``turns/{scope}/queue/{instance}``, under the sidekick's lease. ``release``: the version it wants to run."""
+class Contender(Document, frozen=True, kw_only=True):
+    """An instance that takes turns, and where: what all keys of a scope say, so that no key is ever taken apart.
 
+    Attributes:
+        app: By its canonical key.
+        shared_scope: Name of the operator's scope; empty: the turns are those of the group.
+    """
+
+    app: str
+    group: str
     instance: str
+    shared_scope: str = ""
+
+    @property
+    def scope(self) -> str:
+        """Where its turns are counted."""
+        return shared_scope(self.shared_scope) if self.shared_scope else group_scope(self.app, self.group)
+
+    @property
+    def member(self) -> str:
+        """Its name there. An instance's name is unique in its app only, and an operator's scope has several apps."""
+        return f"{self.app}/{self.instance}" if self.shared_scope else self.instance
+
+    def waiter(self, *, release: str, since: datetime) -> "Waiter":
+        """What its key in the queue says."""
+        return Waiter(
+            app=self.app,
+            group=self.group,
+            instance=self.instance,
+            shared_scope=self.shared_scope,
+            release=release,
+            since=since,
+        )
+
+    def slot(self, *, release: str, since: datetime, update: str) -> "Slot":
+        """What its slot key says."""
+        return Slot(
+            app=self.app,
+            group=self.group,
+            instance=self.instance,
+            shared_scope=self.shared_scope,
+            release=release,
+            since=since,
+            update=update,
+        )
+
+
+class Waiter(Contender, frozen=True, kw_only=True):
+    """``{scope}/queue/{member}``, under the sidekick's lease. ``release``: the version it wants to run."""
+
     release: str
     since: datetime
 
 
-class Slot(Document, frozen=True, kw_only=True):
-    """``turns/{scope}/slot/{n}``, without a lease: it outlives its owner, so that a crash can't free it.
+class Slot(Contender, frozen=True, kw_only=True):
+    """``{scope}/slots/{n}``, without a lease: it outlives its owner, so that a crash can't free it.
 
     Attributes:
         update: Id of the update in the owner's journal: how a restarted sidekick knows the turn as its own.
     """
 
-    instance: str
     release: str
     since: datetime
     update: str

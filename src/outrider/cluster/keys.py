@@ -1,6 +1,10 @@
 """Every etcd key that outrider writes, spelled in one place (design, section 5).
 
 Names in keys are checked here: a part never holds ``/`` and is never empty, so one key can't be read as another.
+
+A *scope* is where turns are counted: a group's own, or one that an operator named for several groups. It is a path
+below the prefix that ``group_scope`` or ``shared_scope`` made. Nobody takes it apart again: who needs the app, the
+group or the scope's name reads them in the documents.
 """
 
 import re
@@ -9,7 +13,10 @@ from dataclasses import dataclass
 from outrider.core.errors import ConfigError
 
 DEFAULT_PREFIX = "/outrider/v1"
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:-]{0,127}")
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._+@:-]{0,127}"
+_PART = re.compile(_WORD)
+_SCOPE = re.compile(rf"turns/{_WORD}/{_WORD}|shared-turns/{_WORD}")
+_MEMBER = re.compile(rf"({_WORD}/)?{_WORD}")
 
 
 def check_part(what: str, text: str) -> str:
@@ -25,6 +32,41 @@ def check_part(what: str, text: str) -> str:
     return text
 
 
+def check_app(app: str) -> str:
+    """Return ``app`` if it is the canonical key of an app, else raise.
+
+    Raises:
+        ConfigError: it can't be a part of a key.
+        ValueError: it is spelled as a person may spell it, and nobody called ``core.omaha.app_key`` before.
+    """
+    # What ``app_key`` changes besides case, braces and blanks around a name, is never a part of a key.
+    if check_part("app", app) != app.lower():
+        raise ValueError(f"app {app!r}: not the canonical key {app.lower()!r}; apply app_key() first")
+    return app
+
+
+def group_scope(app: str, group: str) -> str:
+    """Return the scope in which the instances of one group take turns. ``app`` is canonical."""
+    return f"turns/{check_app(app)}/{check_part('group', group)}"
+
+
+def shared_scope(name: str) -> str:
+    """Return the scope that an operator named: for instances of any app and group (``[lock] scope``)."""
+    return f"shared-turns/{check_part('scope', name)}"
+
+
+def _check_scope(scope: str) -> str:
+    if not _SCOPE.fullmatch(scope):
+        raise ValueError(f"scope {scope!r}: make it with group_scope() or shared_scope()")
+    return scope
+
+
+def _check_member(member: str) -> str:
+    if not _MEMBER.fullmatch(member):
+        raise ConfigError(f"instance {member!r}: use 1 to 128 letters, digits or . _ + @ : -")
+    return member
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Builds keys below ``prefix`` (no slash at its end)."""
@@ -36,7 +78,7 @@ class Keys:
         return f"{self.prefix}/apps/"
 
     def app(self, app: str) -> str:
-        return f"{self.prefix}/apps/{check_part('app', app)}"
+        return f"{self.prefix}/apps/{check_app(app)}"
 
     def product(self, product: str) -> str:
         return f"{self.prefix}/products/{check_part('product id', product)}"
@@ -80,36 +122,53 @@ class Keys:
         return self.held(app, group) + check_part("instance", instance)
 
     def instances(self, app: str) -> str:
-        return f"{self.prefix}/instances/{check_part('app', app)}/"
+        return f"{self.prefix}/instances/{check_app(app)}/"
 
     def instance(self, app: str, instance: str) -> str:
         return self.instances(app) + check_part("instance", instance)
 
+    def all_presences(self) -> str:
+        """Prefix of all sidekicks that are alive, of every app."""
+        return f"{self.prefix}/presence/"
+
     def presences(self, app: str) -> str:
-        return f"{self.prefix}/presence/{check_part('app', app)}/"
+        return f"{self.all_presences()}{check_app(app)}/"
 
     def presence(self, app: str, group: str, instance: str) -> str:
         return f"{self.presences(app)}{check_part('group', group)}/{check_part('instance', instance)}"
 
     def summons(self, app: str, instance: str) -> str:
-        return f"{self.prefix}/summons/{check_part('app', app)}/{check_part('instance', instance)}"
+        return f"{self.prefix}/summons/{check_app(app)}/{check_part('instance', instance)}"
+
+    def all_group_turns(self) -> str:
+        """Prefix of the queues and slots of all groups' own scopes."""
+        return f"{self.prefix}/turns/"
+
+    def all_shared_turns(self) -> str:
+        """Prefix of the queues and slots of all scopes that operators named."""
+        return f"{self.prefix}/shared-turns/"
+
+    def app_turns(self, app: str) -> str:
+        """Prefix of the queues and slots of the own scopes of an app's groups."""
+        return f"{self.all_group_turns()}{check_app(app)}/"
 
     def turns(self, scope: str) -> str:
         """Prefix of one scope's queue and slots."""
-        return f"{self.prefix}/turns/{check_part('scope', scope)}/"
+        return f"{self.prefix}/{_check_scope(scope)}/"
 
     def queue(self, scope: str) -> str:
         return f"{self.turns(scope)}queue/"
 
-    def waiter(self, scope: str, instance: str) -> str:
-        return self.queue(scope) + check_part("instance", instance)
+    def waiter(self, scope: str, member: str) -> str:
+        """The place of ``member`` (``documents.Contender.member``) in the queue."""
+        return self.queue(scope) + _check_member(member)
 
-    def gate(self, scope: str, instance: str) -> str:
-        """What an instance's first write to the queue goes through: once closed it refuses the write for ever."""
-        return f"{self.prefix}/gates/{check_part('scope', scope)}/{check_part('instance', instance)}"
+    def gate(self, scope: str, member: str) -> str:
+        """What a member's first write to the queue goes through: once closed it refuses the write for ever."""
+        return f"{self.prefix}/gates/{_check_scope(scope)}/{_check_member(member)}"
 
     def slots(self, scope: str) -> str:
-        return f"{self.turns(scope)}slot/"
+        return f"{self.turns(scope)}slots/"
 
     def slot(self, scope: str, number: int) -> str:
         return f"{self.slots(scope)}{number}"
@@ -119,16 +178,16 @@ class Keys:
         return f"{self.prefix}/servers/{check_part('service', service)}/{check_part('server id', server_id)}"
 
     def poisons(self, app: str) -> str:
-        return f"{self.prefix}/poison/{check_part('app', app)}/"
+        return f"{self.prefix}/poison/{check_app(app)}/"
 
     def poison(self, app: str, version: str) -> str:
         return self.poisons(app) + check_part("version", version)
 
     def command(self, app: str, instance: str) -> str:
-        return f"{self.prefix}/commands/{check_part('app', app)}/{check_part('instance', instance)}"
+        return f"{self.prefix}/commands/{check_app(app)}/{check_part('instance', instance)}"
 
     def activity(self, app: str) -> str:
-        return f"{self.prefix}/activity/{check_part('app', app)}/"
+        return f"{self.prefix}/activity/{check_app(app)}/"
 
     def users(self) -> str:
         return f"{self.prefix}/users/"

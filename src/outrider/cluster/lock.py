@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from outrider.cluster.claim import Claim, Denied, Granted, News, Queued, Wish, abandon
-from outrider.cluster.documents import Slot, Waiter, decode, encode
+from outrider.cluster.documents import Contender, Slot, decode, encode
 from outrider.cluster.keys import Keys
 from outrider.cluster.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
 from outrider.cluster.turns import read_scope
@@ -22,8 +22,11 @@ from outrider.edges import crossing
 __all__ = ["Denied", "Granted", "News", "Queued", "Turn", "TurnLock", "fence"]
 
 
-def fence(keys: Keys, instance: str, turn: Turn) -> tuple[CreatedAt, CreatedAt]:
+def fence(keys: Keys, member: str, turn: Turn) -> tuple[CreatedAt, CreatedAt]:
     """Return the two comparisons that hold while ``turn`` is held: every guarded write to shared state has them (P2).
+
+    Args:
+        member: The owner's name in the turn's scope, as ``Contender.member`` has it.
 
     Raises:
         Refused: the turn is dirty (``TurnLock.find`` said so): no write may pass before ``reclaim``.
@@ -32,7 +35,7 @@ def fence(keys: Keys, instance: str, turn: Turn) -> tuple[CreatedAt, CreatedAt]:
         raise Refused(f"turn {turn.number} of {turn.scope} is dirty: reclaim it first")
     return (
         CreatedAt(key=keys.slot(turn.scope, turn.number), revision=turn.slot_revision),
-        CreatedAt(key=keys.waiter(turn.scope, instance), revision=turn.waiter_revision),
+        CreatedAt(key=keys.waiter(turn.scope, member), revision=turn.waiter_revision),
     )
 
 
@@ -40,6 +43,7 @@ class TurnLock:
     """One instance's hold on the turns of one scope. Every method may be called by any thread.
 
     Args:
+        contender: The instance, and where it takes turns.
         clock: Aware UTC now, for the ``since`` of the documents.
         start: How a wait is run; the default gives it a thread of its own.
     """
@@ -48,15 +52,15 @@ class TurnLock:
         self,
         cluster: Cluster,
         keys: Keys,
+        contender: Contender,
         *,
-        scope: str,
-        instance: str,
         clock: Callable[[], datetime],
         start: Callable[[Wait], None] = Wait.start,
     ) -> None:
-        self._cluster, self._keys, self._scope, self._instance = cluster, keys, scope, instance
+        self._cluster, self._keys, self._contender = cluster, keys, contender
+        self._scope, self._member = contender.scope, contender.member
         self._clock, self._start = clock, start
-        self._waiter_key = keys.waiter(scope, instance)
+        self._waiter_key = keys.waiter(self._scope, self._member)
         self._changing = threading.Lock()
         self._wait: Wait | None = None
 
@@ -93,8 +97,7 @@ class TurnLock:
             claim = Claim(
                 self._cluster,
                 self._keys,
-                scope=self._scope,
-                instance=self._instance,
+                contender=self._contender,
                 wish=Wish(lease=lease, update=update, release=release, slots=slots, conditions=conditions),
                 clock=self._clock,
                 superseded=superseded,
@@ -121,7 +124,7 @@ class TurnLock:
                 wait.join()
                 wait.close_watches()
                 updates = wait.claim.updates
-            abandon(self._cluster, self._keys, self._scope, self._instance, updates)
+            abandon(self._cluster, self._keys, self._contender, updates)
             self._wait = None
             return None
 
@@ -143,11 +146,11 @@ class TurnLock:
             if entry is None or entry.create_revision != turn.slot_revision:
                 raise Refused(f"{slot_key}: {self._whose(entry)}; our turn of update {turn.update} has ended")
             slot = decode(Slot, slot_key, entry.value)
-            if (slot.instance, slot.update) != (self._instance, turn.update):
-                raise Refused(f"{slot_key}: belongs to {slot.instance}, update {slot.update}")
+            if (slot.member, slot.update) != (self._member, turn.update):
+                raise Refused(f"{slot_key}: belongs to {slot.member}, update {slot.update}")
             waiter = self._cluster.get(self._waiter_key)
             if waiter is None:
-                document = Waiter(instance=self._instance, release=slot.release, since=self._clock())
+                document = self._contender.waiter(release=slot.release, since=self._clock())
                 absent = CreatedAt(key=self._waiter_key, revision=0)
                 put = Put(key=self._waiter_key, value=encode(document), lease=lease)
                 try:
@@ -226,7 +229,7 @@ class TurnLock:
     def _whose(self, entry: Entry | None) -> str:
         if entry is None:
             return "is free"
-        return f"belongs to {decode(Slot, entry.key, entry.value).instance} (create revision {entry.create_revision})"
+        return f"belongs to {decode(Slot, entry.key, entry.value).member} (create revision {entry.create_revision})"
 
     def find(self, update: str) -> Turn | None:
         """Return our turn of ``update`` if its slot key exists, whatever the journal says.
@@ -234,10 +237,10 @@ class TurnLock:
         ``waiter_revision`` is 0 when it is dirty: reclaim it before anything is written under it.
         """
         scope = read_scope(self._cluster, self._keys, self._scope)
-        slot = scope.slot_of(self._instance)
+        slot = scope.slot_of(self._member)
         if slot is None or slot.slot.update != update:
             return None
-        waiter = scope.queue.get(self._instance)
+        waiter = scope.queue.get(self._member)
         return Turn(
             scope=self._scope,
             number=slot.number,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from outrider.cluster.activity import ACTIVITY_KEPT_S, Activity, activity_key
-from outrider.cluster.documents import Slot, decode, encode
+from outrider.cluster.documents import Contender, Slot, decode, encode
 from outrider.cluster.keys import Keys
 from outrider.cluster.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
-from outrider.core.errors import Conflict
+from outrider.core.errors import ConfigError, Conflict
 from outrider.core.slots import Holding, Waiting
 from outrider.edges import crossing
 
@@ -24,7 +24,7 @@ class StoredSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Everything below ``turns/{scope}/`` as it was at ``revision``.
+    """Everything below one scope as it was at ``revision``. Instances have their names of ``Contender.member`` here.
 
     Attributes:
         queue: Keys of the queue by instance: of those who wait and of those who hold a turn.
@@ -52,7 +52,7 @@ class Scope:
         return tuple(
             Holding(
                 number=number,
-                instance=stored.slot.instance,
+                instance=stored.slot.member,
                 create_revision=stored.entry.create_revision,
                 update=stored.slot.update,
             )
@@ -61,7 +61,7 @@ class Scope:
 
     def slot_of(self, instance: str) -> StoredSlot | None:
         """The slot that ``instance`` holds, dirty or not; the lowest if somebody gave it several by hand."""
-        return next((stored for stored in self.slots.values() if stored.slot.instance == instance), None)
+        return next((stored for stored in self.slots.values() if stored.slot.member == instance), None)
 
 
 def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
@@ -96,6 +96,37 @@ def _stored_slot(entry: Entry, number: str) -> StoredSlot:
     return StoredSlot(number=int(number), entry=entry, slot=decode(Slot, entry.key, entry.value))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contenders:
+    """Who holds a turn, or waits for one, in several scopes.
+
+    Attributes:
+        known: Each as its key says; an instance that holds a turn stands here twice.
+        strange: Keys that don't say whose they are, or lie in another scope than they say.
+    """
+
+    known: tuple[Contender, ...]
+    strange: tuple[str, ...]
+
+
+def read_contenders(cluster: Cluster, keys: Keys, prefix: str) -> Contenders:
+    """Read who stands in the scopes below ``prefix`` (``Keys.all_group_turns``, ``Keys.all_shared_turns``)."""
+    known, strange = [], []
+    with crossing("turn.read"):
+        listing = cluster.list(prefix)
+    for entry in listing.entries:
+        try:
+            contender = decode(Contender, entry.key, entry.value)
+            is_there = entry.key.startswith(keys.turns(contender.scope))
+        except (Conflict, ConfigError, ValueError):  # a name in it that can't be a part of a key
+            is_there = False
+        if is_there:
+            known.append(contender)
+        else:
+            strange.append(entry.key)
+    return Contenders(known=tuple(known), strange=tuple(strange))
+
+
 def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int, *, who: str, at: datetime) -> None:
     """End a turn that isn't ours, as an operator, and leave a record of it; all in one transaction.
 
@@ -110,22 +141,22 @@ def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int
         Conflict: the turn changed since it was read; nothing was done.
     """
     stored = seen.slots[number]
-    waiter_key = keys.waiter(scope, stored.slot.instance)
-    waiter = seen.queue.get(stored.slot.instance)
-    app, _, group = scope.rpartition(
-        "."
-    )  # a scope of another form has nothing before a dot, and is told as its own app
+    owner = stored.slot
+    waiter_key = keys.waiter(scope, owner.member)
+    waiter = seen.queue.get(owner.member)
+    where = f"scope {owner.shared_scope}" if owner.shared_scope else f"group {owner.group}"
     record = Activity(
         at=at,
         severity="warning",
         kind="turn-freed",
-        app=app or scope,
-        group=group if app else "",
-        instance=stored.slot.instance,
-        version=stored.slot.release,
-        text=f"turn {number} of {scope} was taken from {stored.slot.instance} by an operator",
+        app=owner.app,
+        group=owner.group,
+        instance=owner.instance,
+        version=owner.release,
+        text=f"turn {number} of {where} was taken from {owner.instance} by an operator",
         by=who,
-        facts={"update": stored.slot.update, "since": stored.slot.since.isoformat()},
+        facts={"update": owner.update, "since": owner.since.isoformat()}
+        | ({"scope": owner.shared_scope} if owner.shared_scope else {}),
     )
     lease = cluster.grant(ACTIVITY_KEPT_S)
     ops: list[Op] = [
@@ -147,4 +178,4 @@ def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int
     )
     if not done.succeeded:
         cluster.revoke(lease)
-        raise Conflict(f"turn {number} of {scope} changed meanwhile, nothing was done; look again: lock show {scope}")
+        raise Conflict(f"turn {number} of {where} changed meanwhile, nothing was done; look again with `lock show`")

@@ -97,6 +97,7 @@ class Memory:
     """Everything that guards may ask and effects may be built from.
 
     Attributes:
+        scope: Where its turns are counted: a path of keys that nobody takes apart.
         at: When the last event happened, aware UTC; what the chart raises itself happens at the same time.
         running: What serves, or should; None before the first version was installed.
         candidate: What an update under way wants to put in its place.

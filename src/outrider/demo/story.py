@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from outrider.cluster.documents import Poison, Presence, decode
+from outrider.cluster.keys import group_scope
 from outrider.core.errors import DriverError
 from outrider.demo.example import build_package
 from outrider.demo.load import Load, LoadFigures
@@ -75,7 +76,7 @@ class Demo:
         stage = self._stage
         self._say("etcd, Traefik and the update service start")
         stage.start()
-        turns = TurnWatch(stage.cluster, stage.keys, f"{APP_ID}.{GROUP}")
+        turns = TurnWatch(stage.cluster, stage.keys, group_scope(APP_ID, GROUP))
         try:
             self._say("the operator creates the app, as CoreOS' guide does")
             self._command("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=From the guide")

@@ -39,7 +39,7 @@ _NOUNS = {
     ("commands", 3): "command",
     ("users", 2): "user",
 }
-_NOT_RECORDED = frozenset({"presence", "turns", "summons", "activity", "audit", "products"})
+_NOT_RECORDED = frozenset({"presence", "turns", "shared-turns", "summons", "activity", "audit", "products"})
 _NOT_RECORDED_OF_A_GROUP = frozenset({"target", "grants", "held"})
 
 

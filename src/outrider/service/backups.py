@@ -34,7 +34,7 @@ MAX_BATCH_KEYS = 100
 """Each is compared and written; etcd takes 128 of both in one transaction."""
 MAX_BATCH_BYTES = 512 * 1024
 """etcd takes 1.5 MB in one request."""
-NOT_KEPT = frozenset({"presence", "turns", "commands", "summons", "restoring"})
+NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "summons", "restoring"})
 _ORDER = {"users": 0, "audit": 1, "poison": 2, "instances": 3}
 """Marks of bad releases and rows before the apps: a check-in finds them, or no app. The targets are the very last."""
 _APPS, _TARGETS, _OTHERS = 5, 6, 4

@@ -137,10 +137,10 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
         paused.add_metric(of, overview.target.paused)
         if wanted is not None:
             poisoned.add_metric((*of, wanted), overview.poison is not None)
-        states = Tally(turn.state for turn in overview.turns)
+        states = Tally(turn.state for scope in overview.scopes for turn in scope.of_the_group)
         for state in ("free", "held", "dirty"):
             turns.add_metric((*of, state), states[state])
-        waiting.add_metric(of, len(overview.queue))
+        waiting.add_metric(of, sum(name in scope.members for scope in overview.scopes for name in scope.queue))
     scenes = [overview.scene for overview in groups if overview.scene is not None]
     return [by_version, by_status, alive, progress, paused, poisoned, turns, waiting, *_rollouts(scenes)]
 

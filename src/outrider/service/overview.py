@@ -4,12 +4,14 @@ Read straight from etcd, so that it works while the update service is away, and 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from outrider.cluster.documents import Command, Group, Instance, Poison, Presence, Target
-from outrider.cluster.turns import read_scope
-from outrider.core.errors import NotFound
+from outrider.cluster.documents import Command, Contender, Group, Instance, Poison, Presence, Target, decode
+from outrider.cluster.keys import group_scope, shared_scope
+from outrider.cluster.turns import read_contenders, read_scope
+from outrider.core.errors import Conflict, NotFound
 from outrider.core.omaha import FailureCode
 from outrider.core.policy import Grant, Hold
 from outrider.core.slots import TurnState, line, turns
@@ -17,6 +19,37 @@ from outrider.service.changes import Change
 from outrider.service.nouns import Place, absent_app, app_id_of
 from outrider.service.rollouts import shown
 from outrider.service.scene import Asker, Scene, read_scene
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeOverview:
+    """The turns of one scope, as a group sees them. Instances of other apps are named ``APP/INSTANCE``.
+
+    Attributes:
+        shared: Name of the scope that an operator named; empty: the group's own.
+        slots: How many turns the group's instances let there be.
+        turns: One per slot, and those beyond the slots that still exist.
+        queue: Instances that wait for a turn, the next one first.
+        members: Those in ``turns`` and ``queue`` that are of the group.
+        release: The command that frees a turn of it, without the slot's number.
+    """
+
+    shared: str
+    slots: int
+    turns: tuple[TurnState, ...]
+    queue: tuple[str, ...]
+    members: frozenset[str]
+    release: str
+
+    @property
+    def where(self) -> str:
+        """`` of scope NAME`` where it isn't the group's own."""
+        return f" of scope {self.shared}" if self.shared else ""
+
+    @property
+    def of_the_group(self) -> tuple[TurnState, ...]:
+        """The turns that count as the group's: its own scope's, and in one with others what its instances hold."""
+        return tuple(turn for turn in self.turns if not self.shared or turn.instance in self.members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +61,7 @@ class GroupOverview:
         poison: The mark on what the group shall run, if that is marked bad.
         alive: Sidekicks with a lease, by instance.
         rows: Instances that ever checked in, by instance.
-        turns: One per slot, and those beyond the slots that still exist.
-        queue: Instances that wait for a turn, the next one first.
+        scopes: Where the group's instances take turns.
         scene: The roll-out, and who is held back by the service's policy; None without a group.
     """
 
@@ -40,8 +72,7 @@ class GroupOverview:
     poison: Poison | None
     alive: dict[str, Presence]
     rows: dict[str, Instance]
-    turns: tuple[TurnState, ...]
-    queue: tuple[str, ...]
+    scopes: tuple[ScopeOverview, ...]
     scene: Scene | None = None
 
     @property
@@ -80,8 +111,11 @@ def read_overviews(place: Place, app: str, group: str | None = None) -> tuple[Gr
         raise NotFound(f"app {app_id} has no group {group!r}; there are: {', '.join(names) or 'none'}")
     if not names and place.cluster.get(keys.app(app_id)) is None:
         raise NotFound(absent_app(app))
+    sharing = read_contenders(place.cluster, keys, keys.all_shared_turns()).known
     return tuple(
-        _read(place, app_id, name, groups.get(name), alive, rows) for name in names if group is None or name == group
+        _read(place, app_id, name, groups.get(name), alive, rows, sharing)
+        for name in names
+        if group is None or name == group
     )
 
 
@@ -92,21 +126,47 @@ def _read(
     group: Group | None,
     alive: Iterable[Presence],
     rows: Iterable[Instance],
+    sharing: Iterable[Contender],
 ) -> GroupOverview:
     keys = place.keys
     target = place.get(Target, keys.target(app_id, name)) or Target(version=None)
-    scope = read_scope(place.cluster, keys, f"{app_id}.{name}")
+    ours = {one.instance: one for one in alive if one.group == name}
+    shared = {one.shared_scope for one in ours.values()}
+    shared |= {one.shared_scope for one in sharing if (one.app, one.group) == (app_id, name)}
+    own = _scope(place, app_id, name, "", target.slots)
+    scopes = [_scope(place, app_id, name, one, target.slots) for one in sorted(shared - {""})]
+    if not scopes or "" in shared or own.queue or any(turn.state != "free" for turn in own.turns):
+        scopes.insert(0, own)
     return GroupOverview(
         app=app_id,
         name=name,
         group=group,
         target=target,
         poison=None if target.version is None else place.get(Poison, keys.poison(app_id, target.version)),
-        alive={one.instance: one for one in alive if one.group == name},
+        alive=ours,
         rows={row.id: row for row in rows if row.group == name},
-        turns=turns(scope.waiting, scope.holding, target.slots),
-        queue=tuple(each.instance for each in line(scope.waiting, scope.holding)),
+        scopes=tuple(scopes),
         scene=None if group is None else read_scene(place, Change(place.cluster), app_id, name),
+    )
+
+
+def _scope(place: Place, app: str, group: str, shared: str, slots: int) -> ScopeOverview:
+    scope = read_scope(place.cluster, place.keys, shared_scope(shared) if shared else group_scope(app, group))
+    contenders: dict[str, Contender] = {stored.slot.member: stored.slot for stored in scope.slots.values()}
+    for member, entry in scope.queue.items():
+        with suppress(Conflict):  # another outrider's: then only its name is known
+            contenders.setdefault(member, decode(Contender, entry.key, entry.value))
+    names = {member: one.instance if one.app == app else member for member, one in contenders.items()}
+    return ScopeOverview(
+        shared=shared,
+        slots=slots,
+        turns=tuple(
+            replace(turn, instance=names[turn.instance]) if turn.instance is not None else turn
+            for turn in turns(scope.waiting, scope.holding, slots)
+        ),
+        queue=tuple(names.get(each.instance, each.instance) for each in line(scope.waiting, scope.holding)),
+        members=frozenset(names[member] for member, one in contenders.items() if (one.app, one.group) == (app, group)),
+        release=f"outrider lock release {f'--scope {shared}' if shared else f'{app} {group}'} --slot",
     )
 
 
@@ -157,26 +217,31 @@ def _where(
 
 
 def _turn(instance: str, overview: GroupOverview) -> list[str]:
-    mine = next((turn for turn in overview.turns if turn.instance == instance), None)
+    return [each for scope in overview.scopes for each in _turn_in(instance, scope)]
+
+
+def _turn_in(instance: str, scope: ScopeOverview) -> list[str]:
+    """Nothing where the instance neither holds a turn nor waits for one."""
+    mine = next((turn for turn in scope.turns if turn.instance == instance), None)
     if mine is not None and mine.state == "dirty":
         return [
-            f"it died or was cut off in mid-swap and left turn {mine.number} dirty: nobody takes that turn until its "
-            "sidekick is back, or `outrider lock release` frees it"
+            f"it died or was cut off in mid-swap and left turn {mine.number}{scope.where} dirty: nobody takes that "
+            f"turn until its sidekick is back, or `{scope.release} {mine.number}` frees it"
         ]
     if mine is not None:
-        return [f"it holds turn {mine.number} of {overview.target.slots}"]
-    if instance not in overview.queue:
+        return [f"it holds turn {mine.number} of {scope.slots}{scope.where}"]
+    if instance not in scope.queue:
         return []
-    ahead = overview.queue[: overview.queue.index(instance)]
+    ahead = scope.queue[: scope.queue.index(instance)]
     place = f"{len(ahead)} ahead of it: {', '.join(ahead)}" if ahead else "it is next"
-    lines = [f"it waits for one of {overview.target.slots} turns; {place}"]
-    for turn in overview.turns:
+    lines = [f"it waits for one of {scope.slots} turns{scope.where}; {place}"]
+    for turn in scope.turns:
         if turn.state == "held":
             lines.append(f"turn {turn.number} is held by {turn.instance}")
         elif turn.state == "dirty":
             lines.append(
                 f"turn {turn.number} is dirty: {turn.instance} died or was cut off in mid-swap; it counts until its "
-                "sidekick is back, or `outrider lock release` frees it"
+                f"sidekick is back, or `{scope.release} {turn.number}` frees it"
             )
     return lines
 

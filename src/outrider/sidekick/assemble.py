@@ -11,6 +11,7 @@ from outrider.balancers.drain import Drain
 from outrider.balancers.none import NoBalancer
 from outrider.balancers.registration import Registration
 from outrider.balancers.traefik import Traefik
+from outrider.cluster.documents import Contender
 from outrider.cluster.etcd import connect
 from outrider.cluster.keys import Keys
 from outrider.cluster.lease import LeaseKeeper
@@ -100,6 +101,14 @@ def soak_s(settings: Settings) -> float:
     return max(settings.soak.duration_s, probe.failures * max(probe.timeout_s, probe.interval_s) + probe.interval_s)
 
 
+def contender(settings: Settings) -> Contender:
+    """Who the sidekick is where turns are taken, and where that is."""
+    instance = settings.instance
+    return Contender(
+        app=app_key(instance.app), group=instance.group, instance=instance.id, shared_scope=settings.lock.scope
+    )
+
+
 def first_memory(settings: Settings) -> Memory:
     """What a sidekick knows before its first event."""
     instance = settings.instance
@@ -107,7 +116,7 @@ def first_memory(settings: Settings) -> Memory:
         instance=instance.id,
         app=app_key(instance.app),
         group=instance.group,
-        scope=settings.lock.scope,
+        scope=contender(settings).scope,
         strategy=instance.strategy,
         at=now(),
         allow_downgrade=instance.allow_downgrade,
@@ -137,7 +146,7 @@ class Assembly:
             ConfigError: the journal is another instance's, or a setting can't work.
             ChartError: the shipped chart is unsound.
         """
-        instance, app = settings.instance, app_key(settings.instance.app)
+        instance, app, us = settings.instance, app_key(settings.instance.app), contender(settings)
         chart = load_sidekick_chart()
         rules = make_rules(
             delays(settings), retry_min_s=settings.service.retry_min_s, retry_max_s=settings.service.retry_max_s
@@ -163,12 +172,15 @@ class Assembly:
             self._cluster, settings.lock.ttl_s, on_granted=self._lease_granted, on_lost=self._lease_lost
         )
         self._presence = PresenceWriter(
-            self._cluster, keys.presence(app, instance.group, instance.id), lambda: self._keeper.lease
+            self._cluster,
+            keys.presence(app, instance.group, instance.id),
+            lambda: self._keeper.lease,
+            shared_scope=us.shared_scope,
         )
         self._lock_work = LockWork(
             self._cluster,
             keys,
-            TurnLock(self._cluster, keys, scope=settings.lock.scope, instance=instance.id, clock=now),
+            TurnLock(self._cluster, keys, us, clock=now),
             self._keeper,
             app=app,
             group=instance.group,
@@ -187,7 +199,7 @@ class Assembly:
                 registration,
                 Drain(balancer, settings.drain),
                 keys,
-                instance=instance.id,
+                member=us.member,
                 inflight_path=settings.drain.inflight_path,
                 post=self._post,
             ),

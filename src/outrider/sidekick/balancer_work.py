@@ -33,7 +33,11 @@ from outrider.sidekick.worker import Post, now
 
 
 class BalancerWork:
-    """Performs ``balancer.*``."""
+    """Performs ``balancer.*``.
+
+    Args:
+        member: The instance's name among those who take turns, as ``Contender.member`` has it.
+    """
 
     def __init__(
         self,
@@ -41,12 +45,12 @@ class BalancerWork:
         drain: Drain,
         keys: Keys,
         *,
-        instance: str,
+        member: str,
         inflight_path: str,
         post: Post,
     ) -> None:
         self._registration, self._drain, self._keys = registration, drain, keys
-        self._instance, self._inflight_path, self._post = instance, inflight_path, post
+        self._member, self._inflight_path, self._post = member, inflight_path, post
         self._waits: deque[threading.Event] = deque()
 
     def interrupt(self, effect: Effect) -> None:
@@ -89,7 +93,7 @@ class BalancerWork:
     def _fence(self, turn: Turn | None) -> tuple[Compare, ...]:
         if turn is None:
             raise Refused("no turn, so no write to the balancer")
-        return fence(self._keys, self._instance, turn)
+        return fence(self._keys, self._member, turn)
 
     def _wait(self, effect: DrainBalancer | UndrainBalancer, request: int | None) -> None:
         try:

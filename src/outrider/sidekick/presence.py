@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from loguru import logger
+from msgspec.structs import replace
 
 from outrider.cluster.documents import Presence, encode
 from outrider.cluster.seam import Cluster, Put
@@ -19,8 +20,9 @@ RETRY_S = 2.0
 class PresenceWriter:
     """Writes the newest state, from a thread of its own; states that are overtaken meanwhile are skipped."""
 
-    def __init__(self, cluster: Cluster, key: str, lease: Callable[[], int | None]) -> None:
-        self._cluster, self._key, self._lease = cluster, key, lease
+    def __init__(self, cluster: Cluster, key: str, lease: Callable[[], int | None], *, shared_scope: str = "") -> None:
+        """``shared_scope``: name of the operator's scope in which the sidekick takes turns, empty without one."""
+        self._cluster, self._key, self._lease, self._shared_scope = cluster, key, lease, shared_scope
         self._changed = threading.Condition()
         self._newest: Presence | None = None
         self._stale = False
@@ -31,7 +33,7 @@ class PresenceWriter:
     def show(self, presence: Presence) -> None:
         """Let the fleet see this from now on."""
         with self._changed:
-            self._newest, self._stale = presence, True
+            self._newest, self._stale = replace(presence, shared_scope=self._shared_scope), True
             self._changed.notify_all()
 
     def refresh(self) -> None:

@@ -33,7 +33,7 @@ NOW, BEFORE, OLDER = "u1", "u0", "ux"
 """Ids of the update under way, of the last one that ended (with the same version), and of any before that."""
 
 INSTANCE = "web"
-TURN = Turn(scope="app.g", number=0, slot_revision=1, waiter_revision=1, update=NOW)
+TURN = Turn(scope="turns/app/g", number=0, slot_revision=1, waiter_revision=1, update=NOW)
 SHA = {OLD: "1" * 64, NEW: "2" * 64}
 
 
@@ -142,7 +142,7 @@ class Steps:
         release = Release(version=OLD, urls=("http://x/p",), sha256=SHA[OLD], size_bytes=1)
         first = f"{INSTANCE}-{OLD}-{BEFORE}"
         memory = Memory(
-            instance=INSTANCE, app="app", group="g", scope="app.g", strategy=self.strategy, at=EPOCH,
+            instance=INSTANCE, app="app", group="g", scope="turns/app/g", strategy=self.strategy, at=EPOCH,
             running=None if fresh else Installed(release=release, workload_id=first, url=address(first, "")),
             wanted=NEW, target_revision=5,
         )  # fmt: skip

@@ -166,7 +166,7 @@ def _granted(world: World, s: Local, effect: Any, request: int, found: list[Edge
         found.append(Edge(f"{effect.name}: has a turn, nobody waits for it", False, s, ends=ends))
         return
     turn = TURN if effect.update == NOW else Turn(
-        scope="app.g", number=0, slot_revision=1, waiter_revision=1, update=effect.update
+        scope="turns/app/g", number=0, slot_revision=1, waiter_revision=1, update=effect.update
     )  # fmt: skip
     event = answer(ev.LockAcquired, request, turn=turn)
     found.extend(world.tell(s, event, f"{effect.name}: has a turn, lock.acquired", False, ends=ends))

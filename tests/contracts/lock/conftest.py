@@ -34,8 +34,8 @@ def start(store: Cluster, keys: Keys) -> Iterator[Start]:
     """Starts a process of the instance of that name."""
     started: list[Instance] = []
 
-    def start_one(name: str) -> Instance:
-        started.append(Instance(store, keys, name))
+    def start_one(name: str, **where: str) -> Instance:
+        started.append(Instance(store, keys, name, **where))
         return started[-1]
 
     yield start_one

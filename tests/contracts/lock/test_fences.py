@@ -58,7 +58,7 @@ def test_a_dirty_turn_has_no_fence(store: Cluster, keys: Keys, start: Start) -> 
 
     assert found is not None
     assert found.waiter_revision == 0
-    with pytest.raises(Refused, match=r"turn 0 of shop\.web is dirty: reclaim it first"):
+    with pytest.raises(Refused, match=r"turn 0 of turns/shop/web is dirty: reclaim it first"):
         fence(keys, "a", found)
 
 
@@ -82,7 +82,7 @@ def test_a_turn_that_an_operator_ended_can_not_be_reclaimed(store: Cluster, keys
     store.revoke(a.lease)
     free_by_hand(store, keys, 0)
 
-    with pytest.raises(Refused, match=r"slot/0: is free; our turn of update update-of-a has ended"):
+    with pytest.raises(Refused, match=r"slots/0: is free; our turn of update update-of-a has ended"):
         a.lock.reclaim(turn, lease=store.grant(TTL_S))
 
 
@@ -205,7 +205,7 @@ def test_an_operators_release_of_a_turn_that_changed_since_it_was_read_does_noth
     store.revoke(a.lease)
     a.lock.reclaim(turn, lease=store.grant(TTL_S))
 
-    with pytest.raises(Conflict, match=r"turn 0 of shop\.web changed meanwhile, nothing was done"):
+    with pytest.raises(Conflict, match=r"turn 0 of group web changed meanwhile, nothing was done"):
         free_turn(store, keys, SCOPE, seen, 0, who="operator", at=NOON)
 
     assert list(read_scope(store, keys, SCOPE).slots) == [0]

@@ -13,7 +13,7 @@ from outrider.cluster.seam import Cluster, Put
 from outrider.cluster.turns import read_scope
 from outrider.cluster.wait import Wait
 from outrider.core.errors import Unknown
-from tests.contracts.lock.words import NOON, SCOPE, TTL_S, Instance, Start
+from tests.contracts.lock.words import NOON, SCOPE, TTL_S, Instance, Start, contender
 from tests.waiting import eventually
 
 
@@ -200,7 +200,7 @@ def test_a_withdrawal_in_the_middle_of_the_take_is_not_answered_with_a_turn(
         waits.append(wait)
         wait.start()
 
-    lock = TurnLock(a.client, keys, scope=SCOPE, instance="a", clock=lambda: NOON, start=run)
+    lock = TurnLock(a.client, keys, contender("a"), clock=lambda: NOON, start=run)
     returned: list[Turn | None] = []
     withdrawal = Thread(target=lambda: returned.append(lock.withdraw()))
 

@@ -8,7 +8,7 @@ from outrider.cluster.keys import Keys
 from outrider.cluster.lock import TurnLock
 from outrider.cluster.seam import Cluster, CreatedAt, Delete, ModifiedAt, Put
 from outrider.cluster.wait import Wait
-from tests.contracts.lock.words import NOON, SCOPE, TTL_S, Start, free_by_hand, has_both_watches
+from tests.contracts.lock.words import NOON, SCOPE, TTL_S, Start, contender, free_by_hand, has_both_watches
 from tests.sim.fake_etcd import FakeEtcd
 from tests.waiting import eventually
 
@@ -29,8 +29,8 @@ def test_a_turn_is_a_slot_key_without_a_lease_and_a_key_in_the_queue_with_one(
     assert waiter is not None
     assert (slot.lease, waiter.lease) == (0, a.lease)
     assert (slot.create_revision, waiter.create_revision) == (turn.slot_revision, turn.waiter_revision)
-    assert decode(Slot, slot.key, slot.value) == Slot(instance="a", release="2.0.0", since=NOON, update="update-1")
-    assert decode(Waiter, waiter.key, waiter.value) == Waiter(instance="a", release="2.0.0", since=NOON)
+    assert decode(Slot, slot.key, slot.value) == contender("a").slot(release="2.0.0", since=NOON, update="update-1")
+    assert decode(Waiter, waiter.key, waiter.value) == contender("a").waiter(release="2.0.0", since=NOON)
     assert [type(news) for news in a.news] == [Granted]
 
 
@@ -170,7 +170,7 @@ def test_a_slot_that_appears_at_the_last_moment_is_not_overwritten(store: Cluste
     """Whoever wrote it: another tool, another outrider."""
     a = start("a")
     foreign = Put(
-        key=keys.slot(SCOPE, 0), value=encode(Slot(instance="x", release="1.0.0", since=NOON, update="by-hand"))
+        key=keys.slot(SCOPE, 0), value=encode(contender("x").slot(release="1.0.0", since=NOON, update="by-hand"))
     )
 
     def arm_for_the_take() -> None:
@@ -229,10 +229,10 @@ def test_what_changes_between_the_look_and_the_watch_is_found_without_the_watch(
     client = etcd.client()
     waits: list[Wait] = []
     ahead = client.txn(
-        (), (Put(key=keys.slot(SCOPE, 0), value=encode(Slot(instance="x", release="1", since=NOON, update="u"))),)
+        (), (Put(key=keys.slot(SCOPE, 0), value=encode(contender("x").slot(release="1", since=NOON, update="u"))),)
     )
     assert ahead.succeeded
-    lock = TurnLock(client, keys, scope=SCOPE, instance="a", clock=lambda: NOON, start=waits.append)
+    lock = TurnLock(client, keys, contender("a"), clock=lambda: NOON, start=waits.append)
     lock.acquire(lease=client.grant(TTL_S), update="u", release="2", slots=1, deliver=lambda news: None)
     (wait,) = waits
     wait.round()  # queue

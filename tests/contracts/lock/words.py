@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
 from outrider.cluster.claim import Denied, Granted, News, Queued
-from outrider.cluster.keys import Keys
+from outrider.cluster.documents import Contender
+from outrider.cluster.keys import Keys, group_scope
 from outrider.cluster.lock import Turn, TurnLock
 from outrider.cluster.seam import Cluster, Compare, Entry, Listing, Op, TxnResult, Watch, WatchEvent
 from outrider.cluster.turns import free_turn, read_scope
 from outrider.core.errors import Unknown
 from tests.waiting import eventually
 
-SCOPE = "shop.web"
+APP, GROUP = "shop", "web"
+SCOPE = group_scope(APP, GROUP)
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TTL_S = 60.0  # no test waits for it: leases are revoked
 
@@ -90,7 +93,15 @@ class Client:
         self.store.close()
 
 
-Start = Callable[[str], "Instance"]
+class Start(Protocol):
+    """Starts an instance; see ``Instance``."""
+
+    def __call__(self, name: str, **where: str) -> "Instance": ...
+
+
+def contender(name: str, *, app: str = APP, group: str = GROUP, shared_scope: str = "") -> Contender:
+    """An instance, of the group that most tests are about."""
+    return Contender(app=app, group=group, instance=name, shared_scope=shared_scope)
 
 
 class Instance:
@@ -100,9 +111,10 @@ class Instance:
         news: What the lock delivered, oldest first.
     """
 
-    def __init__(self, store: Cluster, keys: Keys, name: str) -> None:
+    def __init__(self, store: Cluster, keys: Keys, name: str, **where: str) -> None:
+        """``where``: other facts of its ``Contender`` than those of ``contender``."""
         self.client, self.keys, self.name = Client(store), keys, name
-        self.lock = TurnLock(self.client, keys, scope=SCOPE, instance=name, clock=lambda: NOON)
+        self.lock = TurnLock(self.client, keys, contender(name, **where), clock=lambda: NOON)
         self.lease = store.grant(TTL_S)
         self.news: list[News] = []
 
