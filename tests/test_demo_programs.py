@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +14,13 @@ import requests
 from outrider.core.errors import DriverError
 from outrider.demo.example import build_package
 from outrider.demo.programs import Program, ProgramMissing, find_etcd, find_traefik, free_ports
+from outrider.runtimes.archive import unpack
 from tests.waiting import eventually
 
 
 def run_app(folder: Path, version: str, *, healthy: bool = True) -> tuple[Program, str]:
     """The example app, unpacked from its package and running without site-packages."""
-    with tarfile.open(build_package(folder / "packages", version, healthy_answers=None if healthy else 0)) as package:
-        package.extractall(folder / version, filter="data")
+    unpack(build_package(folder / "packages", version, healthy_answers=None if healthy else 0), folder / version)
     url = f"http://127.0.0.1:{(port := free_ports(1)[0])}"
     app = Program(
         "app",

@@ -61,6 +61,7 @@ UNDER: dict[tuple[str, str], str] = {
     ("prober", "ask"): "always under probe.ask",
     ("archive", "unpack"): "always under workload.unpack",
     ("archive", "_unpack"): "always under workload.unpack",
+    ("archive", "_write"): "always under workload.unpack",
     ("process", "_unpack"): "always under workload.unpack",
     ("process", "_signal"): "always within _end",
     ("process", "_store"): "always under workload.record or workload.adopt",

@@ -2,7 +2,6 @@
 
 import itertools
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from outrider.config import DrainSettings, TraefikSettings
 from outrider.demo.example import build_package
 from outrider.demo.load import Load, LoadFigures
 from outrider.demo.programs import Program, TraefikProgram, free_ports, start_etcd, start_traefik
+from outrider.runtimes.archive import unpack
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.live
@@ -35,8 +35,7 @@ class App:
 
     def __init__(self, folder: Path, version: str) -> None:
         here = folder / f"app-{next(_numbers)}"
-        with tarfile.open(build_package(folder / "packages", version)) as package:
-            package.extractall(here, filter="data")
+        unpack(build_package(folder / "packages", version), here)
         port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{port}"
         self.program = Program(
