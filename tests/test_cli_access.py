@@ -5,6 +5,7 @@ import json
 import shlex
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from outrider.cli import main
 from outrider.cli.client import ServiceClient
+from outrider.core.errors import DriverError
 from tests.rest_stub import Asked, RestStub, Say
 
 EMPTY = Say(body={"items": []})
@@ -229,3 +231,21 @@ def test_upstream_says_what_to_do_instead(verb: str) -> None:
 )
 def test_omaha_is_asked_below_the_server_unless_its_address_leads_there(server: str, asked: str) -> None:
     assert asked == ServiceClient(server).omaha_url
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [("localhost", False), ("127.0.0.1", False), ("[::1]", False), ("[::ffff:127.0.0.1]", False), ("10.0.0.1", True)],
+)
+def test_a_proxy_is_asked_for_other_machines_alone(
+    stub: RestStub, monkeypatch: pytest.MonkeyPatch, host: str, asked: bool
+) -> None:
+    """The stub is the proxy: what it hears is answered, and nothing listens at port 1 of any of these hosts."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", stub.url)
+
+    with suppress(DriverError):
+        ServiceClient(f"http://{host}:1").get("apps")
+
+    assert asked == bool(stub.asked)

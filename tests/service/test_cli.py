@@ -158,7 +158,7 @@ def test_a_service_that_is_away_is_one_line(run: Run) -> None:
     assert 1 == len(result.stderr.splitlines())
 
 
-@pytest.mark.parametrize("server", ["127.0.0.1:8000", "ftp://x", ""])
+@pytest.mark.parametrize("server", ["127.0.0.1:8000", "ftp://x", "", "http://[::1", "http://h:99999", "http://h:0"])
 def test_a_server_that_is_no_address_is_one_line(run: Run, server: str) -> None:
     assert "write http://HOST:PORT" in run(f"app list --server='{server}'", code=1).stderr
 

@@ -63,8 +63,12 @@ class ServiceClient:
         Raises:
             ConfigError: it isn't an address, or only one of ``user`` and ``key`` is there.
         """
-        parts = urlsplit(server)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(server)
+            host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
+        except ValueError:  # a bracket too few, a port beyond 65535
+            host = None
+        if not host:
             raise ConfigError(f"server {server!r}: write http://HOST:PORT")
         if ca_file is not None and not ca_file.is_file():
             raise ConfigError(f"--ca-file {ca_file}: no such file")
@@ -73,7 +77,7 @@ class ServiceClient:
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"outrider/{__version__}"
         # A proxy for the world outside must not be asked for this machine.
-        self._session.trust_env = not _is_loopback(parts.hostname)
+        self._session.trust_env = not _is_loopback(host)
         self._session.auth = _credentials(token, user, key)
 
     @property
@@ -220,9 +224,11 @@ def _chunks(file: IO[bytes], tell: Progress | None) -> Iterator[bytes]:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return host == "localhost"
+    # Before Python 3.13 an IPv6 address that stands for 127.0.0.1 isn't a loopback address itself.
+    return bool((getattr(address, "ipv4_mapped", None) or address).is_loopback)
 
 
 def _reason(error: requests.ConnectionError) -> str:
