@@ -2,32 +2,49 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
+.PHONY: help setup demo test test-pythons check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
 
-bin := .venv/bin
-stamp := .venv/stamp
+# another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
+ifdef python
+  version := $(shell $(python) -c 'import platform; print(platform.python_version())')
+  $(if $(version),,$(error python=$(python): no such Python))
+  venv := .venv-$(version)
+else
+  venv := .venv
+endif
+bin := $(venv)/bin
+stamp := $(venv)/stamp
 etcd := .cache/etcd/bin/etcd
 # a subset: make test tests="tests/core -k queue"
 tests ?= tests
+# what test-pythons runs under each Python
+first_ring ?= tests/core tests/sim tests/contracts tests/service tests/test_*.py
 # tests side by side: more than cores, for the live ones mostly wait; those under load one after the other (conftest.py)
 workers ?= $(shell expr $$(nproc) + 2)
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(stamp) ## make .venv: pinned packages with checked hashes, and outrider in editable mode
+setup: $(stamp) ## make .venv: pinned packages with checked hashes, and outrider in editable mode (python=/usr/bin/python3)
 
 # by content, not by time: a checkout gives every file a new time, and nothing needs installing again for that
 $(stamp): pyproject.toml constraints.txt tools/setup.sh
 	@if [ -x $(bin)/python ] && [ -x $(bin)/outrider ] && \
 	  [ "$$(cat $^ | cksum)" = "$$(cat $@ 2>/dev/null)" ]; \
-	then touch $@; else tools/setup.sh; fi
+	then touch $@; else $(if $(python),PYTHON=$(python)) tools/setup.sh $(venv); fi
 
 demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 under load, and a bad 3.0.0 is stopped
 	$(bin)/outrider demo
 
 test: setup etcd docker ## run all tests (a part of them: make test tests="tests/core -k queue")
 	$(bin)/python -m pytest -n $(workers) --dist loadscope $(tests)
+
+test-pythons: etcd docker ## the values, simulator, contract and service tests and the demo, on Debian's Python and on the newest other
+	@set -e; pythons=$$(tools/pythons.sh); for each in $$pythons; do \
+	  echo "test-pythons: $$each"; \
+	  $(MAKE) --no-print-directory python=$$each tests="$(first_ring)" test; \
+	  $(MAKE) --no-print-directory python=$$each demo; \
+	done
 
 check: lint verify test ## everything that must hold before a commit: lint, types, imports, generated files, the model, all tests
 
@@ -94,4 +111,4 @@ docker: ## start a Docker daemon when none answers and this machine lets us
 
 clean: ## remove what the targets above made
 	@tools/start_docker.sh --stop
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

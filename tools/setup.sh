@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Makes .venv: the pinned packages with checked hashes, then this checkout in editable mode.
+# Makes a virtual environment: the pinned packages with checked hashes, then this checkout in editable mode.
 #
-# Usage: tools/setup.sh find    prints the Python to use, or one line on what to install
-#        tools/setup.sh         makes or renews .venv
+# Usage: tools/setup.sh find      prints the Python to use, or one line on what to install
+#        tools/setup.sh [FOLDER]  makes or renews FOLDER (.venv)
+#
+# PYTHON names the Python to use; without it, the newest one on PATH is used.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -33,10 +35,11 @@ if [ "${1:-}" = find ]; then
   exit 0
 fi
 
-pip=(.venv/bin/python -m pip --disable-pip-version-check)
-if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-  echo "setup: making .venv with $("$python" --version)"
-  "$python" -m venv --clear .venv
+venv=${1:-.venv}
+pip=("$venv/bin/python" -m pip --disable-pip-version-check)
+if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "setup: making $venv with $("$python" --version)"
+  "$python" -m venv --clear "$venv"
 fi
 "${pip[@]}" install --quiet --require-hashes -r constraints.txt
 # hash mode refuses editable projects, hence a second step; it fetches nothing, since the build's requirements are pinned too
@@ -46,5 +49,5 @@ fi
   "${pip[@]}" check >&2
   exit 1
 }
-cat pyproject.toml constraints.txt tools/setup.sh | cksum >.venv/stamp
-echo "setup: .venv is ready ($(.venv/bin/outrider --version))"
+cat pyproject.toml constraints.txt tools/setup.sh | cksum >"$venv/stamp"
+echo "setup: $venv is ready ($("$venv/bin/outrider" --version))"
