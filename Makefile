@@ -59,7 +59,7 @@ verify-all: setup ## the same within larger bounds, half an hour
 
 fuzz: setup etcd ## 10000 inputs for the Omaha endpoint, 100 requests per operation for the REST API, 15 minutes (inputs=50000)
 	OUTRIDER_TEST_FUZZ=$(or $(inputs),10000) OUTRIDER_TEST_SCHEMATHESIS=$(or $(requests),100) \
-	  $(bin)/python -m pytest -n $(workers) -rP tests/service/test_omaha_fuzz.py tests/service/test_schemathesis.py
+	  $(bin)/python -m pytest -n $(workers) -rP tests/service/omaha/test_fuzz.py tests/service/api/test_schemathesis.py
 
 chaos: setup etcd ## a sample of the kill matrix, two minutes (seconds=600 seed=7)
 	$(bin)/python -m tests.chaos --seconds $(or $(seconds),120) --seed $(or $(seed),1)

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import grpc
 from etcd3 import etcdrpc
-from tests.servers import EtcdServer, etcdctl_binary
+from tests.support.servers import EtcdServer, etcdctl_binary
 
-from outrider.cluster.etcd import EtcdCluster, connect
-from outrider.cluster.seam import Changed, CreatedAt, Delete, Endpoint, EtcdAddress, Put, WatchEvent
+from outrider.etcd.client import EtcdCluster, connect
+from outrider.etcd.seam import Changed, CreatedAt, Delete, Endpoint, EtcdAddress, Put, WatchEvent
 
 CALLS = 1500
 DELIVERIES = 1000

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
-from tests.servers import EtcdServer
+from tests.support.servers import EtcdServer
 
 from outrider.core.omaha import AppRequest, OmahaRequest, render_request
 

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from outrider.cluster.etcd import connect
-from outrider.cluster.seam import Cluster
 from outrider.demo import programs
-from tests.servers import EtcdServer
-from tests.waiting import eventually
+from outrider.etcd.client import connect
+from outrider.etcd.seam import Cluster
+from tests.support.servers import EtcdServer
+from tests.support.waiting import eventually
+
+pytest_plugins = ["tests.support.service"]
 
 UNDER_LOAD = (
     "tests/chaos/",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from outrider.config import LogSettings, Secret
+from outrider.config.sections import LogSettings, Secret
 from outrider.log import CAPS, setup_logging
 
 
@@ -188,7 +188,8 @@ def test_a_terminal_gets_text_in_colour_unless_json_is_asked_for(form: str, is_j
 
 def test_a_pipe_gets_json_on_stdout_and_nothing_on_stderr() -> None:
     program = (
-        "from loguru import logger; from outrider.config import LogSettings; from outrider.log import setup_logging\n"
+        "from loguru import logger; from outrider.config.sections import LogSettings\n"
+        "from outrider.log import setup_logging\n"
         "setup_logging(LogSettings()); logger.info('step'); logger.debug('hidden')"
     )
 

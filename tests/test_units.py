@@ -10,7 +10,7 @@ import click
 import pytest
 
 from outrider.cli import main
-from tests.requirements import skip_or_fail
+from tests.support.requirements import skip_or_fail
 
 UNITS = Path(__file__).parent.parent / "units"
 SIDEKICK = UNITS / "outrider-sidekick@.service"

@@ -14,10 +14,10 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from outrider.core.chart import Chart
-from outrider.core.draw import overview, sketch, to_table, zoomed
-from outrider.core.draw_dot import to_dot
-from outrider.core.draw_mermaid import to_mermaid
+from outrider.core.chart.draw import overview, sketch, to_table, zoomed
+from outrider.core.chart.draw_dot import to_dot
+from outrider.core.chart.draw_mermaid import to_mermaid
+from outrider.core.chart.load import Chart
 from outrider.core.errors import OutriderError
 from outrider.statechart import load_sidekick_chart, render_picture
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from outrider.config import Rule, Secret, host_name
-from outrider.config_load import SECTIONS, all_fields, type_of
+from outrider.config.load import SECTIONS, all_fields, type_of
+from outrider.config.sections import Rule, Secret, host_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path("docs/use/configuration.md")
@@ -25,7 +25,7 @@ TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false
 
 def generated() -> str:
     """The part of the page between the markers."""
-    lines = ["<!-- written by tools/settings_doc.py from src/outrider/config.py: change that, then `make diagrams` -->"]
+    lines = ["<!-- by tools/settings_doc.py from src/outrider/config/sections.py: change it, then `make diagrams` -->"]
     for section, kind in SECTIONS.items():
         title = (kind.__doc__ or "").splitlines()[0].partition(": ")[2]
         lines += ["", f"### [{section}]", "", title[:1].upper() + title[1:], ""]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
-from outrider.config import LogSettings
+from outrider.config.sections import LogSettings
 
 if TYPE_CHECKING:
     from loguru import Message, Record

@@ -6,9 +6,9 @@ import sysconfig
 from importlib.resources import files
 from pathlib import Path
 
-from outrider.core.chart import Chart, load_chart
+from outrider.core.chart.load import Chart, load_chart
 from outrider.core.errors import ChartError
-from outrider.core.rules import VOCABULARY
+from outrider.core.sidekick.rules import VOCABULARY
 
 SIDEKICK = "sidekick.scxml"
 

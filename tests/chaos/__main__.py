@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from outrider.core.memory import Strategy
+from outrider.core.sidekick.memory import Strategy
 from tests.chaos.also import ALSO, run_also
 from tests.chaos.cases import Outcome, Runner, arms_for
 from tests.chaos.matrix import Case, cases, in_company, sample, strategy_of

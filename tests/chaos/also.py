@@ -5,8 +5,8 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from outrider.cluster.keys import group_scope
-from outrider.edges import When
+from outrider.failpoints import When
+from outrider.model.keys import group_scope
 from tests.chaos.arms import Arm, wait
 from tests.chaos.cases import CaseFailed, Outcome, Runner
 from tests.chaos.matrix import Case, Row

@@ -11,7 +11,7 @@ from tests.chaos.matrix import Case, scenario_of
 from tests.chaos.proxy import Cut
 from tests.chaos.scenarios import SCENARIOS, Play, Scenario
 from tests.chaos.stage import TTL_S, ChaosStage
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 MOST_PASSED: Mapping[str, int] = {"outbox.send": 1, "outbox.remove": 1, "command.remove": 0, "lease.revoke": 0}
 """Of edges that no effect asks for, so many crossings may pass before the fault comes: these are crossed seldom."""

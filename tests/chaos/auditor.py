@@ -10,7 +10,7 @@ from itertools import groupby
 
 import msgspec
 
-from outrider.cluster.seam import Changed
+from outrider.etcd.seam import Changed
 
 TURNS, POISON = "/outrider/v1/turns/", "/outrider/v1/poison/"
 SERVERS = "/loadbalancer/servers/"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from outrider.cluster.keys import group_scope
 from outrider.core.errors import Unknown
 from outrider.demo.stage import APP_ID, GROUP
-from outrider.journal import Record
+from outrider.journal.journal import Record
+from outrider.model.keys import group_scope
 from outrider.statechart import load_sidekick_chart
 from outrider.story import StoryError, lines_of, replay
 from tests.chaos.arms import Arm
@@ -19,7 +19,7 @@ from tests.chaos.auditor import Rules, audit
 from tests.chaos.matrix import Case
 from tests.chaos.scenarios import Play
 from tests.chaos.stage import CASE_LIMIT_S, ChaosStage, History
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 POLL_S = 0.08
 STARTS = {"workload.start": "installed", "workload.replace": "new", "workload.revert": "old"}

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.requirements import skip_or_fail
+from tests.support.requirements import skip_or_fail
 
 SIZE_MIB = 48
 """Journal, payloads and unpacked versions of a case take about one; the example app is small."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from outrider.core.memory import Strategy
-from outrider.edges import CROSSES, EDGES, UNASKED, When
+from outrider.core.sidekick.memory import Strategy
+from outrider.failpoints import CROSSES, EDGES, UNASKED, When
 
 Fault = Literal["kill", "stop", "cut", "full", "clock"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)

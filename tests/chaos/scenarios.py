@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from outrider.cluster.keys import group_scope
-from outrider.cluster.seam import Delete
-from outrider.cluster.turns import free_turn, read_scope
 from outrider.demo.stage import APP_ID, GROUP, SERVICE, end_workloads, workloads
+from outrider.etcd.seam import Delete
+from outrider.model.keys import group_scope
 from outrider.runtimes import WorkloadSpec
+from outrider.turns.turns import free_turn, read_scope
 from tests.chaos.stage import TTL_S, ChaosStage
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 Act = Callable[["Play"], None]
 
@@ -120,8 +120,8 @@ def _leave_a_stray(play: Play) -> None:
     """A workload that nobody knows, as an earlier bug or a hand may leave."""
     state_dir = play.stage.state_dir(play.armed)
     payload = next(iter(sorted((state_dir / "payloads").glob("*.payload"))))
-    from outrider.config import ProcessSettings
-    from outrider.runtimes.process import ProcessRuntime
+    from outrider.config.sections import ProcessSettings
+    from outrider.runtimes.process.runtime import ProcessRuntime
 
     command = ("python3", "server.py")
     runtime = ProcessRuntime(ProcessSettings(command=command), state_dir=state_dir, instance=play.armed)

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from outrider import edges, journal
-from outrider.cli.sidekick import on_signals
-from outrider.config_load import load_settings
-from outrider.edges import Crossing
+from outrider import failpoints as edges
+from outrider.cli.commands.sidekick import on_signals
+from outrider.config.load import load_settings
+from outrider.failpoints import Crossing
+from outrider.journal import journal
 from outrider.log import setup_logging
 from outrider.sidekick.assemble import Assembly
 

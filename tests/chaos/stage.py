@@ -8,23 +8,23 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from outrider.balancers.registration import ensure_static
+from outrider.balancers.entry import ensure_static
 from outrider.balancers.traefik import Traefik
-from outrider.cli.client import ServiceClient
-from outrider.cluster.etcd import connect
-from outrider.cluster.seam import Changed, Cluster, Delete, Put, WatchEvent
-from outrider.config import TraefikSettings
-from outrider.core.memory import Strategy
+from outrider.cli.rest_client import ServiceClient
+from outrider.config.sections import TraefikSettings
+from outrider.core.sidekick.memory import Strategy
 from outrider.demo.example import build_package
 from outrider.demo.load import Load
 from outrider.demo.programs import Program, start_traefik
 from outrider.demo.stage import APP_ID, CHANNEL, GROUP, HOST, SERVICE
+from outrider.etcd.client import connect
+from outrider.etcd.seam import Changed, Cluster, Delete, Put, WatchEvent
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
 from tests.live.killed_stage import CHECKOUT
 from tests.live.live_stage import HEALTHY_ANSWERS, LiveStage
-from tests.servers import EtcdNodes, etcd_binary, etcdctl_binary
-from tests.waiting import eventually
+from tests.support.servers import EtcdNodes, etcd_binary, etcdctl_binary
+from tests.support.waiting import eventually
 
 INSTANCES = ("web-1", "web-2", "web-3")
 TTL_S = 2.0

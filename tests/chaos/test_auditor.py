@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from outrider.cluster.seam import Changed, Entry
+from outrider.etcd.seam import Changed, Entry
 from tests.chaos.auditor import Rules, audit
 
 SCOPE = "/outrider/v1/turns/app/g"

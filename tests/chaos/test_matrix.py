@@ -2,7 +2,7 @@
 
 import pytest
 
-from outrider.edges import CROSSES
+from outrider.failpoints import CROSSES
 from tests.chaos import matrix
 from tests.chaos.matrix import FAULTS, UNREACHED, Row, cases, rows, sample, scenario_of, strategy_of, unlisted_edges
 from tests.chaos.scenarios import SCENARIOS

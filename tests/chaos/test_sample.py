@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from outrider.core.memory import Strategy
+from outrider.core.sidekick.memory import Strategy
 from tests.chaos.__main__ import keep_results, run
 from tests.chaos.also import ALSO, run_also
 from tests.chaos.cases import Outcome
 from tests.chaos.matrix import FAULTS, sample
 from tests.chaos.stage import FAKETIME
-from tests.requirements import skip_or_fail
+from tests.support.requirements import skip_or_fail
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 SEED = int(os.environ.get("OUTRIDER_TEST_CHAOS_SEED", "1"))

@@ -11,7 +11,7 @@ import pytest
 from outrider.balancers import Balancer, Server
 from outrider.balancers.none import NoBalancer
 from outrider.balancers.traefik import Traefik
-from outrider.config import TraefikSettings
+from outrider.config.sections import TraefikSettings
 from outrider.core.errors import ConfigError
 
 OLD, NEW, FOREIGN = "http://127.0.0.1:8085", "http://127.0.0.1:8086", "http://10.0.0.9:80"

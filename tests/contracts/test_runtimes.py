@@ -7,7 +7,7 @@ import pytest
 
 from outrider.core.errors import Refused
 from outrider.runtimes import Exited, Runtime, WorkloadSpec
-from tests.workloads import answer, process_runtime, spec, state_dir
+from tests.support.workloads import answer, process_runtime, spec, state_dir
 
 __all__ = ["process_runtime", "state_dir"]
 

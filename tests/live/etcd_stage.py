@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from loguru import logger
 
-from outrider.cluster.seam import Changed, Cluster, CreatedAt, Put, Resynced, WatchEvent
 from outrider.core.errors import Unknown
-from tests.waiting import eventually
+from outrider.etcd.seam import Changed, Cluster, CreatedAt, Put, Resynced, WatchEvent
+from tests.support.waiting import eventually
 
 
 class Diary:

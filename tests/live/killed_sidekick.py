@@ -9,11 +9,11 @@ import os
 import signal
 from pathlib import Path
 
-from outrider.cli.sidekick import on_signals
-from outrider.config_load import load_settings
-from outrider.core.events import AnyEvent
-from outrider.core.machine import Step
-from outrider.journal import Journal, Record
+from outrider.cli.commands.sidekick import on_signals
+from outrider.config.load import load_settings
+from outrider.core.chart.machine import Step
+from outrider.core.sidekick.events import AnyEvent
+from outrider.journal.journal import Journal, Record
 from outrider.log import setup_logging
 from outrider.sidekick import loop
 from outrider.sidekick.assemble import Assembly

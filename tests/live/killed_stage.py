@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from outrider.core.memory import Strategy
+from outrider.core.sidekick.memory import Strategy
 from outrider.demo.stage import QUICK, end_workloads
 from tests.live.live_stage import LiveStage
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -4,9 +4,9 @@ import sys
 import threading
 from typing import Any
 
-from outrider.cluster.etcd import connect
-from outrider.cluster.lease import LeaseKeeper
-from outrider.cluster.seam import Endpoint, EtcdAddress
+from outrider.etcd.client import connect
+from outrider.etcd.lease import LeaseKeeper
+from outrider.etcd.seam import Endpoint, EtcdAddress
 
 
 def say(line: str) -> None:

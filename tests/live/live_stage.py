@@ -1,9 +1,9 @@
 """A stage with the words that the live tests need."""
 
-from outrider.cluster.documents import Poison, Presence, decode
 from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, GROUP, Stage
-from outrider.journal import Record, read
+from outrider.journal.journal import Record, read
+from outrider.model.documents import Poison, Presence, decode
 
 HEALTHY_ANSWERS = {"good": None, "unhealthy": 0, "souring": 3}
 """Kinds of releases. ``unhealthy`` never proves healthy; ``souring`` does, by three answers, and then turns bad."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from outrider.core.memory import Strategy
-from outrider.journal import Journal, Record, read
+from outrider.core.sidekick.memory import Strategy
+from outrider.journal.journal import Journal, Record, read
 from tests.live.killed_stage import KilledStage, Life
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 JOURNALS = Path(__file__).parents[1] / "data" / "journals"
 FIRST_PORT = 9001

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from outrider.cluster.keys import group_scope
 from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, OUTRIDER
-from tests.file_server import Files
+from outrider.model.keys import group_scope
 from tests.live.live_stage import LiveStage
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.file_server import Files
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 

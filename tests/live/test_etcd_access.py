@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from outrider.cluster.etcd import EtcdCluster, connect
-from outrider.cluster.seam import Endpoint, EtcdAddress, Put
 from outrider.core.errors import ConfigError, Refused, Unknown
+from outrider.etcd.client import EtcdCluster, connect
+from outrider.etcd.seam import Endpoint, EtcdAddress, Put
 from tests.live.etcd_stage import Diary, create
-from tests.servers import EtcdServer, TlsFiles, make_tls_files
-from tests.waiting import eventually
+from tests.support.servers import EtcdServer, TlsFiles, make_tls_files
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 

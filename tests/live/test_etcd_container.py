@@ -5,11 +5,11 @@ from queue import SimpleQueue
 
 import pytest
 
-from outrider.cluster.etcd import connect
-from outrider.cluster.seam import Changed, Cluster, CreatedAt, Entry, Put, Resynced, WatchEvent
 from outrider.core.errors import DriverError
-from tests.containers import EtcdContainer
-from tests.waiting import eventually
+from outrider.etcd.client import connect
+from outrider.etcd.seam import Changed, Cluster, CreatedAt, Entry, Put, Resynced, WatchEvent
+from tests.support.containers import EtcdContainer
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 

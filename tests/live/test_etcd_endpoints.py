@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from outrider.cluster.etcd import EtcdCluster, connect
-from outrider.cluster.seam import Endpoint, EtcdAddress, Put
 from outrider.core.errors import Unknown
+from outrider.etcd.client import EtcdCluster, connect
+from outrider.etcd.seam import Endpoint, EtcdAddress, Put
 from tests.live.etcd_stage import create
-from tests.servers import EtcdServer
-from tests.waiting import eventually
-from tests.wire import Wire
+from tests.support.servers import EtcdServer
+from tests.support.waiting import eventually
+from tests.support.wire import Wire
 
 pytestmark = pytest.mark.live
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import EtcdServer, make_tls_files
+from tests.support.servers import EtcdServer, make_tls_files
 
 pytestmark = pytest.mark.live
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from outrider.cluster.etcd import EtcdCluster, connect
-from outrider.cluster.lease import LeaseKeeper
-from outrider.cluster.seam import Changed, Put
 from outrider.core.errors import Unknown
+from outrider.etcd.client import EtcdCluster, connect
+from outrider.etcd.lease import LeaseKeeper
+from outrider.etcd.seam import Changed, Put
 from tests.live.etcd_stage import Diary, create, log_lines, writing
-from tests.servers import EtcdNodes, EtcdServer
-from tests.waiting import eventually
+from tests.support.servers import EtcdNodes, EtcdServer
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 

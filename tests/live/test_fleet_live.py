@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from outrider.cluster.seam import Changed, WatchEvent
 from outrider.demo.stage import APP_ID, GROUP
+from outrider.etcd.seam import Changed, WatchEvent
 from tests.live.live_stage import LiveStage
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 CHECKOUT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, QUICK
 from tests.live.live_stage import LiveStage
 from tests.live.test_fleet_live import CHECKOUT
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 HEALTHY = '(200, "ok\\n") if next(HEALTHY_ANSWERS, None) is not None else (503, "unhealthy\\n")'

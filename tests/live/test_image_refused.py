@@ -9,8 +9,8 @@ import pytest
 
 from outrider.demo.stage import APP_ID, CHANNEL, GROUP
 from tests.live.live_stage import LiveStage
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 REASON = "2.0.0 is a container image; this machine's runtime (process) runs archives only: serve this group an archive"

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from outrider.cluster.keys import group_scope
 from outrider.demo.stage import APP_ID, GROUP
+from outrider.model.keys import group_scope
 from outrider.statechart import load_sidekick_chart
 from outrider.story import read_lines, replay
 from tests.live.killed_stage import KilledStage, Life
 from tests.live.live_stage import HEALTHY_ANSWERS
 from tests.live.test_kills_apart import APART
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 

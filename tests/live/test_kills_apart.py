@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from outrider.cluster.keys import group_scope
 from outrider.demo.example import build_package
 from outrider.demo.stage import APP_ID, CHANNEL, QUICK
+from outrider.model.keys import group_scope
 from outrider.statechart import load_sidekick_chart
 from outrider.story import read_lines, replay
-from tests.file_server import Files
 from tests.live.killed_stage import KilledStage, Life
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.file_server import Files
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 APART = {

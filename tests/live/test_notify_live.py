@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.live.live_stage import LiveStage
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 

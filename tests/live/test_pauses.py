@@ -12,8 +12,8 @@ import pytest
 
 from outrider.demo.stage import QUICK
 from tests.live.live_stage import LiveStage
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 CHECKOUT = Path(__file__).parents[2]

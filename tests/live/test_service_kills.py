@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import requests
 
-from outrider.cluster.seam import Cluster
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest, render_request
-from outrider.service.audit import AuditEntry, AuditLog, Wanted
-from outrider.service.checkins import MAX_HISTORY
-from outrider.service.store import Store, open_store
-from outrider.service.targets import target_of as target_that_follows
-from tests.servers import EtcdServer
-from tests.service.examples import APP, target_of
+from outrider.etcd.seam import Cluster
+from outrider.service.rollouts.checkins import MAX_HISTORY
+from outrider.service.store.audit import AuditEntry, AuditLog, Wanted
+from outrider.service.store.store import Store, open_store
+from outrider.service.store.targets import target_of as target_that_follows
 from tests.service.test_serve import Process, serving
-from tests.waiting import eventually
+from tests.support.servers import EtcdServer
+from tests.support.service_examples import APP, target_of
+from tests.support.waiting import eventually
 
 KILLS = 6
 SEED = 3

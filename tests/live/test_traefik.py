@@ -13,16 +13,16 @@ import requests
 
 from outrider.balancers.ask import ask
 from outrider.balancers.drain import Drain, Drained, DrainVerdict, Unmoved
-from outrider.balancers.registration import Registration, ensure_static
+from outrider.balancers.entry import Registration, ensure_static
 from outrider.balancers.traefik import Traefik
-from outrider.cluster.etcd import connect
-from outrider.cluster.seam import Cluster, CreatedAt, EtcdAddress, Put
-from outrider.config import DrainSettings, TraefikSettings
+from outrider.config.sections import DrainSettings, TraefikSettings
 from outrider.demo.example import build_package
 from outrider.demo.load import Load, LoadFigures
 from outrider.demo.programs import Program, TraefikProgram, free_ports, start_etcd, start_traefik
-from outrider.runtimes.archive import unpack
-from tests.waiting import eventually
+from outrider.etcd.client import connect
+from outrider.etcd.seam import Cluster, CreatedAt, EtcdAddress, Put
+from outrider.payloads.archive import unpack
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 

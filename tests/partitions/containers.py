@@ -16,11 +16,11 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.containers import docker_client
-from tests.requirements import skip_or_fail
-from tests.servers import etcd_binary
+from tests.support.containers import docker_client
+from tests.support.requirements import skip_or_fail
+from tests.support.servers import etcd_binary
 
-import docker  # isort: skip - tests.containers says first what testcontainers reads when it is imported
+import docker  # isort: skip - tests.support.containers says first what testcontainers reads when it is imported
 import docker.errors
 import docker.types
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from outrider.cluster.documents import Instance, decode
-from outrider.cluster.keys import group_scope
-from outrider.cluster.seam import Entry
 from outrider.demo.example import build_package
 from outrider.demo.stage import GROUP, SERVICE
-from outrider.journal import Record, read
+from outrider.etcd.seam import Entry
+from outrider.journal.journal import Record, read
+from outrider.model.documents import Instance, decode
+from outrider.model.keys import group_scope
 from tests.live.live_stage import HEALTHY_ANSWERS
 from tests.partitions.places import Place
 from tests.partitions.world import World
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 BYSTANDERS = "m3"
 CHANNEL = "stable"

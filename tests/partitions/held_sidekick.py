@@ -13,9 +13,9 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from outrider.cli.sidekick import on_signals
-from outrider.config_load import load_settings
-from outrider.journal import Journal, Record
+from outrider.cli.commands.sidekick import on_signals
+from outrider.config.load import load_settings
+from outrider.journal.journal import Journal, Record
 from outrider.log import setup_logging
 from outrider.sidekick import assemble
 

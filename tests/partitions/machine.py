@@ -20,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from outrider.runtimes.identity import is_running
-from outrider.runtimes.process import Record as Workload
+from outrider.runtimes.process.identity import is_running
+from outrider.runtimes.process.runtime import Record as Workload
 from tests.partitions import held_sidekick
 
 POLL_S = 0.02

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from outrider.core.memory import Strategy
+from outrider.core.sidekick.memory import Strategy
 
 Phase = Literal["before a turn", "before traffic moved", "as traffic moves", "out", "after it moved", "back"]
 """``out``: stop-first has left the balancer and nobody serves. ``back``: the update is being undone."""

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from outrider.core.effects import EFFECT_TYPES
 from outrider.core.errors import DriverError
+from outrider.core.sidekick.effects import EFFECT_TYPES
 from outrider.demo.load import Load, LoadFigures
 from outrider.demo.stage import HOST
-from outrider.journal import Record
-from outrider.sidekick.report_work import reports
+from outrider.journal.journal import Record
+from outrider.sidekick.workers.report import reports
 from outrider.statechart import load_sidekick_chart
 from outrider.story import read_lines, replay
 from tests.partitions.cuts import Thing, cut
@@ -22,7 +22,7 @@ from tests.partitions.fleet import SETTINGS, App, Fleet
 from tests.partitions.places import Place
 from tests.partitions.table import Expected, expected, verdict
 from tests.partitions.watching import History
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 RATE_PER_S = 40.0
 REQUEST_S = 5.0

@@ -15,7 +15,7 @@ from tests.partitions.cuts import cut
 from tests.partitions.fleet import App, Fleet
 from tests.partitions.places import place
 from tests.partitions.world import World
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 

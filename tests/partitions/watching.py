@@ -3,9 +3,9 @@
 import threading
 from dataclasses import dataclass
 
-from outrider.cluster.documents import Slot, decode
-from outrider.cluster.seam import Changed, Watch, WatchEvent
 from outrider.demo.stage import SERVICE
+from outrider.etcd.seam import Changed, Watch, WatchEvent
+from outrider.model.documents import Slot, decode
 from tests.partitions.fleet import App, Fleet
 
 SERVERS = f"traefik/http/services/{SERVICE}/loadbalancer/servers/"

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from outrider.balancers.ask import ask
-from outrider.balancers.registration import ensure_static
+from outrider.balancers.entry import ensure_static
 from outrider.balancers.traefik import Traefik
-from outrider.cli.client import ServiceClient
-from outrider.cluster.etcd import connect
-from outrider.cluster.keys import Keys
-from outrider.cluster.seam import Cluster, Endpoint, EtcdAddress
-from outrider.config import TraefikSettings
+from outrider.cli.rest_client import ServiceClient
+from outrider.config.sections import TraefikSettings
 from outrider.demo.programs import find_traefik
 from outrider.demo.stage import HOST, OUTRIDER, SERVICE
+from outrider.etcd.client import connect
+from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress
+from outrider.model.keys import Keys
 from tests.partitions.containers import Container, Network
-from tests.servers import etcd_binary
-from tests.waiting import eventually
+from tests.support.servers import etcd_binary
+from tests.support.waiting import eventually
 
 ETCDS, SERVER, PAYLOADS, BALANCER, MACHINES = (11, 12, 13), 21, 22, 31, (41, 42, 43)
 """Host numbers on the network."""

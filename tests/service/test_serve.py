@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 import requests
 
-from outrider.cli.status import REFRESH_S
-from outrider.cluster.seam import Cluster
-from outrider.service.store import open_store
-from tests.requirements import skip_or_fail
-from tests.servers import EtcdServer
-from tests.service.conftest import NOON
-from tests.service.examples import APP, be_alive, make_app
-from tests.service.test_http import CHECK
-from tests.waiting import eventually
+from outrider.cli.commands.status import REFRESH_S
+from outrider.etcd.seam import Cluster
+from outrider.service.store.store import open_store
+from tests.service.api.test_http import CHECK
+from tests.support.requirements import skip_or_fail
+from tests.support.servers import EtcdServer
+from tests.support.service import NOON
+from tests.support.service_examples import APP, be_alive, make_app
+from tests.support.waiting import eventually
 
 
 class Process:

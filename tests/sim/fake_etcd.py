@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from outrider.cluster.seam import (
+from outrider.core.errors import Refused, Unknown
+from outrider.etcd.seam import (
     Changed,
     Compare,
     CreatedAt,
@@ -38,7 +39,6 @@ from outrider.cluster.seam import (
     TxnResult,
     WatchEvent,
 )
-from outrider.core.errors import Refused, Unknown
 from tests.sim.manual_clock import ManualClock
 
 MAX_TXN_OPS = 128  # etcd's --max-txn-ops

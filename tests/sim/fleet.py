@@ -18,12 +18,12 @@ import msgspec
 from loguru import logger
 
 from outrider.balancers import Server
-from outrider.cluster.documents import Command, Slot, Target, decode, encode
-from outrider.cluster.seam import Delete, Put
-from outrider.core.events import AnyEvent
-from outrider.core.machine import Machine, Snapshot, Step
-from outrider.core.memory import Installed, Memory, Release, Strategy
-from outrider.journal import Journal, Record
+from outrider.core.chart.machine import Machine, Snapshot, Step
+from outrider.core.sidekick.events import AnyEvent
+from outrider.core.sidekick.memory import Installed, Memory, Release, Strategy
+from outrider.etcd.seam import Delete, Put
+from outrider.journal.journal import Journal, Record
+from outrider.model.documents import Command, Slot, Target, decode, encode
 from tests.sim.agenda import Agenda
 from tests.sim.host import FIRST_PORT, Badness, Host, sha_of
 from tests.sim.life import APP, BALANCER, GROUP, SCOPE, SERVICE, Life

@@ -9,10 +9,10 @@ from random import Random
 from typing import Literal
 
 from outrider.core.errors import DriverError, Refused
-from outrider.core.memory import PayloadKind
-from outrider.prober import Failed, Kind, Passed, Verdict
+from outrider.core.images import PayloadKind
+from outrider.payloads.transfer import Progress, TransferFailed
 from outrider.runtimes import Exited, Workload, WorkloadSpec
-from outrider.transfer import Progress, TransferFailed
+from outrider.sidekick.prober import Failed, Kind, Passed, Verdict
 from tests.sim.agenda import Agenda
 from tests.sim.store import At, Weather
 

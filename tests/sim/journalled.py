@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from outrider.core.events import AnyEvent
-from outrider.core.machine import Step
-from outrider.journal import Journal, read
+from outrider.core.chart.machine import Step
+from outrider.core.sidekick.events import AnyEvent
+from outrider.journal.journal import Journal, read
 from outrider.story import Line, lines_of
 from tests.sim.fleet import Fleet, Member
 

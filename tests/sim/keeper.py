@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from outrider.cluster.keys import Keys
-from outrider.cluster.lease import FIRST_RETRY_S, LAST_RETRY_S
-from outrider.cluster.seam import Cluster, Entry
 from outrider.core.errors import DriverError, Refused
+from outrider.etcd.lease import FIRST_RETRY_S, LAST_RETRY_S
+from outrider.etcd.seam import Cluster, Entry
+from outrider.model.keys import Keys
 from outrider.sidekick.announcements import RETRY_MAX_S, RETRY_MIN_S, Announcements, Subject
-from outrider.sidekick.worker import Post
+from outrider.sidekick.workers.worker import Post
 from tests.sim.agenda import Agenda
 from tests.sim.store import At, SimClient
 

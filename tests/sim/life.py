@@ -10,31 +10,31 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from outrider.awake import LATE_S, TICK_S
 from outrider.balancers.drain import Drain
-from outrider.balancers.registration import Registration
+from outrider.balancers.entry import Registration
 from outrider.balancers.traefik import Traefik
-from outrider.cluster.documents import Contender
-from outrider.cluster.keys import group_scope
-from outrider.cluster.lease import LeaseKeeper
-from outrider.cluster.lock import TurnLock
-from outrider.cluster.wait import Wait
-from outrider.config import TraefikSettings
-from outrider.core.effects import Effect, ReportResult
-from outrider.core.events import AnyEvent, LockLost, OperatorRolledBack, ReleaseFound
-from outrider.core.memory import Memory
+from outrider.clocks import LATE_S, TICK_S
+from outrider.config.sections import TraefikSettings
 from outrider.core.omaha import Report
-from outrider.journal import Journal
-from outrider.payload import PayloadStore
-from outrider.prober import Prober
-from outrider.sidekick.balancer_work import BalancerWork
-from outrider.sidekick.lock_work import LockWork
-from outrider.sidekick.probe_work import ProbeWork
-from outrider.sidekick.release_work import ReleaseWork
-from outrider.sidekick.report_work import ReportWork
-from outrider.sidekick.worker import Noun
-from outrider.sidekick.workload_work import WorkloadWork
-from outrider.upstream import Upstream
+from outrider.core.sidekick.effects import Effect, ReportResult
+from outrider.core.sidekick.events import AnyEvent, LockLost, OperatorRolledBack, ReleaseFound
+from outrider.core.sidekick.memory import Memory
+from outrider.etcd.lease import LeaseKeeper
+from outrider.journal.journal import Journal
+from outrider.model.documents import Contender
+from outrider.model.keys import group_scope
+from outrider.omaha_client import Upstream
+from outrider.payloads.store import PayloadStore
+from outrider.sidekick.prober import Prober
+from outrider.sidekick.workers.balancer import BalancerWork
+from outrider.sidekick.workers.lock import LockWork
+from outrider.sidekick.workers.probe import ProbeWork
+from outrider.sidekick.workers.release import ReleaseWork
+from outrider.sidekick.workers.report import ReportWork
+from outrider.sidekick.workers.worker import Noun
+from outrider.sidekick.workers.workload import WorkloadWork
+from outrider.turns.lock import TurnLock
+from outrider.turns.wait import Wait
 from tests.sim.host import SimPayloads, SimProber, SimRuntime
 from tests.sim.keeper import SimAnnouncements, SimKeeper
 from tests.sim.loop import SimLoop

@@ -1,8 +1,8 @@
 """What the lock promises, checked on every revision of a store: from the promises, not with the code under test."""
 
-from outrider.cluster.documents import Slot, Target, decode
-from outrider.cluster.keys import Keys, group_scope
-from outrider.cluster.seam import Changed, Entry
+from outrider.etcd.seam import Changed, Entry
+from outrider.model.documents import Slot, Target, decode
+from outrider.model.keys import Keys, group_scope
 
 KEYS = Keys()
 APP, GROUP = "shop", "web"

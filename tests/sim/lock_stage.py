@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from random import Random
 from typing import TypeVar
 
-from outrider.cluster.claim import Denied, Granted, News
-from outrider.cluster.documents import Contender, Target, decode, encode
-from outrider.cluster.lock import TurnLock, fence
-from outrider.cluster.seam import Changed, Compare, ModifiedAt, Op, Put, TxnResult, WatchEvent
-from outrider.cluster.turns import free_turn, read_scope
-from outrider.cluster.wait import Wait
 from outrider.core.errors import Conflict, Refused, Unknown
-from outrider.core.memory import Turn
+from outrider.core.sidekick.memory import Turn
+from outrider.etcd.seam import Changed, Compare, ModifiedAt, Op, Put, TxnResult, WatchEvent
+from outrider.model.documents import Contender, Target, decode, encode
+from outrider.turns.claim import Denied, Granted, News
+from outrider.turns.lock import TurnLock, fence
+from outrider.turns.turns import free_turn, read_scope
+from outrider.turns.wait import Wait
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd, Moment
 from tests.sim.lock_history import APP, GROUP, KEYS, SCOPE, TARGET, TRAFFIC
 

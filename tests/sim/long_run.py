@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import Literal
 
-from outrider.core.memory import Strategy
+from outrider.core.sidekick.memory import Strategy
 from tests.sim.fleet import Badness, Breach, Fleet, Member
 from tests.sim.host import KEPT_PAYLOADS
 from tests.sim.store import Weather

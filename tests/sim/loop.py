@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from outrider.core.events import AnyEvent
-from outrider.core.machine import Perform, StartTimer, Step
-from outrider.core.memory import Memory
-from outrider.core.rules import make_rules
-from outrider.journal import Journal, Record
-from outrider.notify import Notifier
+from outrider.core.chart.machine import Perform, StartTimer, Step
+from outrider.core.sidekick.events import AnyEvent
+from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.rules import make_rules
+from outrider.journal.journal import Journal, Record
+from outrider.sd_notify import Notifier
 from outrider.sidekick.loop import SPREAD_TIMERS, Sidekick
 from outrider.statechart import load_sidekick_chart
 from tests.sim.swift import SwiftHierarchy

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from outrider.cluster.documents import Slot, decode
-from outrider.cluster.keys import group_scope
+from outrider.model.documents import Slot, decode
+from outrider.model.keys import group_scope
 from tests.sim.store import KEYS, Changes
 
 if TYPE_CHECKING:

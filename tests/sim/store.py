@@ -7,9 +7,9 @@ from functools import partial
 from random import Random
 from typing import Literal, NoReturn
 
-from outrider.cluster.keys import Keys
-from outrider.cluster.seam import Compare, Delete, Entry, Op, Put, TxnResult, WatchEvent
 from outrider.core.errors import Refused, Unknown
+from outrider.etcd.seam import Compare, Delete, Entry, Op, Put, TxnResult, WatchEvent
+from outrider.model.keys import Keys
 from tests.sim.agenda import Agenda, AgendaClock
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd, FakeWatch, Moment
 

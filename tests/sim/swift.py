@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from outrider.core.chart_model import Chart, Condition, Transition
-from outrider.core.hierarchy import Hierarchy, Move
+from outrider.core.chart.hierarchy import Hierarchy, Move
+from outrider.core.chart.model import Chart, Condition, Transition
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from outrider.core.memory import Strategy
+from outrider.core.sidekick.memory import Strategy
 from tests.sim.fleet import Badness, Breach, Fleet
 
 SEEDS = range(200)

@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 
-from outrider.core.events import AnyEvent
-from outrider.core.machine import Step
-from outrider.core.memory import Strategy
+from outrider.core.chart.machine import Step
+from outrider.core.sidekick.events import AnyEvent
+from outrider.core.sidekick.memory import Strategy
 from tests.sim.fleet import Badness, Fleet, Member
 
 

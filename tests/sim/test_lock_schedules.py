@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from outrider.cluster.seam import Changed
+from outrider.etcd.seam import Changed
 from tests.sim.lock_history import KEYS, SCOPE, check_history
 from tests.sim.lock_stage import Stage, Trouble
 

@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 
-from outrider.core.machine import Step
-from outrider.core.memory import Strategy
+from outrider.core.chart.machine import Step
+from outrider.core.sidekick.memory import Strategy
 from tests.sim.fleet import Fleet, Member
 
 STANDSTILL_S = 200.0

@@ -6,12 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from outrider.balancers.drain import Drained, DrainVerdict, Interrupted, Unmoved
-from outrider.core.effects import DrainBalancer, Effect, UndrainBalancer
 from outrider.core.errors import DriverError, OutriderError, Unknown
 from outrider.core.images import DESCRIPTOR_NAME
 from outrider.core.omaha import NoUpdate, Offer, OfferedPackage
-from outrider.core.policy import Hold, Situation, decide
-from outrider.sidekick.worker import Noun, failure
+from outrider.core.rollout.policy import Hold, Situation, decide
+from outrider.core.sidekick.effects import DrainBalancer, Effect, UndrainBalancer
+from outrider.sidekick.workers.worker import Noun, failure
 from tests.sim.host import Killed, sha_of
 
 if TYPE_CHECKING:

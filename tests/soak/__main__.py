@@ -12,8 +12,8 @@ from pathlib import Path
 from loguru import logger
 
 from outrider.core.errors import OutriderError
-from tests.servers import etcd_binary
 from tests.soak.run import Soak, SoakFailed
+from tests.support.servers import etcd_binary
 
 
 def main() -> int:

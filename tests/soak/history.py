@@ -3,11 +3,11 @@
 import threading
 from collections import Counter
 
-from outrider.cluster.documents import Slot, decode
-from outrider.cluster.keys import Keys, group_scope
-from outrider.cluster.seam import Changed, Cluster, Resynced, WatchEvent
 from outrider.core.errors import OutriderError
 from outrider.demo.stage import APP_ID, GROUP, SERVICE
+from outrider.etcd.seam import Changed, Cluster, Resynced, WatchEvent
+from outrider.model.documents import Slot, decode
+from outrider.model.keys import Keys, group_scope
 
 SERVERS = f"traefik/http/services/{SERVICE}/loadbalancer/servers/"
 

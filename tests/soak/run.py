@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from outrider.cluster.keys import group_scope
 from outrider.core.errors import OutriderError
 from outrider.demo.load import Failure, Load, LoadFigures
 from outrider.demo.stage import APP_ID, GROUP, HOST
+from outrider.model.keys import group_scope
 from outrider.statechart import load_sidekick_chart
 from outrider.story import lines_of, replay
 from tests.soak.faults import Excuse, Faults

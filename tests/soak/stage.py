@@ -11,7 +11,7 @@ from outrider.demo.programs import Etcd, Program
 from outrider.demo.stage import APP_ID, CHANNEL, workloads
 from tests.live.live_stage import HEALTHY_ANSWERS, LiveStage
 from tests.soak.history import History
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 Kind = Literal["good", "unhealthy", "souring", "refused"]
 PATIENCE_S = 120.0

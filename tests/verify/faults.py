@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass, replace
 
-from outrider.core.chart import load_chart
-from outrider.core.chart_model import Chart
-from outrider.core.memory import Strategy
-from outrider.core.rules import VOCABULARY
+from outrider.core.chart.load import load_chart
+from outrider.core.chart.model import Chart
+from outrider.core.sidekick.memory import Strategy
+from outrider.core.sidekick.rules import VOCABULARY
 from outrider.statechart import find_sidekick_chart
 from outrider.verify.check import CALM as ALL_CALM
 from outrider.verify.check import Configuration

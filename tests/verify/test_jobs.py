@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from outrider.verify.jobs import in_processes
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 def doubled(task: int) -> Iterator[int]:

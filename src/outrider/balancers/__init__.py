@@ -1,6 +1,6 @@
 """Balancers: how an instance's *server* entry gets into the load balancer's configuration, and out of it.
 
-Drivers compute keys and look at the balancer; ``balancers/registration.py`` alone writes to etcd, each change one
+Drivers compute keys and look at the balancer; ``balancers/entry.py`` alone writes to etcd, each change one
 fenced transaction, puts before deletes. ``tests/contracts/test_balancers.py`` holds all drivers to the same promises.
 """
 

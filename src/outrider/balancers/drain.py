@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from outrider.balancers import Balancer
 from outrider.balancers.ask import ask
-from outrider.config import DrainSettings
-from outrider.edges import crossing
+from outrider.config.sections import DrainSettings
+from outrider.failpoints import crossing
 
 POLL_S = 0.1
 INFLIGHT_TIMEOUT_S = 2.0

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from outrider.balancers import Server
 from outrider.balancers.ask import ask
-from outrider.config import TraefikSettings
+from outrider.config.sections import TraefikSettings
 from outrider.core.errors import ConfigError
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,126}")

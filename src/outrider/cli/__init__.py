@@ -4,6 +4,6 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 an error 
 line, 2 usage, 3 unknown command (as updatectl has it).
 """
 
-from outrider.cli.common import main
+from outrider.cli.main import main
 
 __all__ = ["main"]

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from outrider.cli.client import Json
+from outrider.cli.rest_client import Json
 from outrider.core.errors import ConfigError
 
 SUFFIX = "info.json"

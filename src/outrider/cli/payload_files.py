@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from outrider.cli.client import CHUNK_BYTES, Json, ServiceClient
+from outrider.cli.rest_client import CHUNK_BYTES, Json, ServiceClient
 from outrider.core.errors import ConfigError, DriverError
 
 # github.com/distribution/reference: [domain[:port]/]path[:tag][@digest]; here with a tag, a digest or both.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from outrider import __version__
 from outrider.core.errors import OmahaError, OutriderError
 from outrider.core.omaha import MAX_RESPONSE_BYTES, AppAnswer, CheckError, NoUpdate, Offer, parse_response
-from outrider.upstream.exchange import exchange, read_body
+from outrider.omaha_client.exchange import exchange, read_body
 
 TIMEOUT_S = 10.0
 """For one request as a whole."""

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable
 
-from outrider.cluster.keys import Keys
-from outrider.cluster.seam import Changed, Cluster, Watch, WatchEvent
 from outrider.core.errors import DriverError
+from outrider.etcd.seam import Changed, Cluster, Watch, WatchEvent
+from outrider.model.keys import Keys
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
 

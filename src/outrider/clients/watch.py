@@ -32,7 +32,7 @@ from outrider.core.omaha import (
     installed,
     running,
 )
-from outrider.upstream import Upstream
+from outrider.omaha_client import Upstream
 
 PREFIX = "UPDATE_SERVICE_"
 TROUBLE_MAX_S = 60.0

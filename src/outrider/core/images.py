@@ -6,9 +6,12 @@ Source: the grammar of github.com/distribution/reference (``reference.go``, ``re
 import json
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from outrider.core.errors import ConfigError
-from outrider.core.memory import PayloadKind
+
+PayloadKind = Literal["archive", "image"]
+"""What a payload is: an archive to unpack, or the reference of a container image."""
 
 MAX_NAME = 255
 DESCRIPTOR_NAME = "image.json"

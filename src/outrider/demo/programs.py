@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from outrider.balancers.ask import ask
-from outrider.cluster.seam import Endpoint
 from outrider.core.errors import DriverError, OutriderError
+from outrider.etcd.seam import Endpoint
 
 READY_S = 30.0
 POLL_S = 0.05
@@ -239,7 +239,7 @@ def find_traefik() -> Path:
 
 PORTS = range(7_000, 10_000)
 """Where ``free_ports`` looks. Linux takes no port for an outgoing connection here, and no workload of ours is given one
-(``runtimes/ports.py``), so nobody takes a port before the program that it is meant for has started."""
+(``runtimes/process/ports.py``), so nobody takes a port before the program that it is meant for has started."""
 _given: deque[int] = deque(maxlen=500)
 """What was given lately: it may be that nobody listens there yet."""
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from outrider.balancers.ask import ask
-from outrider.balancers.registration import ensure_static
+from outrider.balancers.entry import ensure_static
 from outrider.balancers.traefik import Traefik
-from outrider.cluster.etcd import connect
-from outrider.cluster.keys import Keys
-from outrider.cluster.seam import Cluster, EtcdAddress
-from outrider.config import ProcessSettings, TraefikSettings
+from outrider.config.sections import ProcessSettings, TraefikSettings
 from outrider.core.errors import DriverError
 from outrider.demo.programs import Etcd, Program, TraefikProgram, free_ports, start_etcd, start_traefik
-from outrider.runtimes.process import ProcessRuntime
+from outrider.etcd.client import connect
+from outrider.etcd.seam import Cluster, EtcdAddress
+from outrider.model.keys import Keys
+from outrider.runtimes.process.runtime import ProcessRuntime
 
 APP_ID = "e96281a6-d1af-4bde-9a0a-97b76e56dc57"
 """The app of CoreOS' guide."""

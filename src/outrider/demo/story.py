@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from outrider.cluster.documents import Poison, Presence, decode
-from outrider.cluster.keys import group_scope
 from outrider.core.errors import DriverError
 from outrider.demo.example import build_package
 from outrider.demo.load import Load, LoadFigures
 from outrider.demo.stage import APP_ID, CHANNEL, GROUP, HOST, Stage
 from outrider.demo.table import LiveTable
 from outrider.demo.turns import SeenTurn, TurnWatch
+from outrider.model.documents import Poison, Presence, decode
+from outrider.model.keys import group_scope
 
 RATE_PER_S = 120.0
 LIMIT_S = 90.0

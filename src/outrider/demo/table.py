@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from outrider.cluster.documents import Presence
 from outrider.demo.load import LoadFigures
+from outrider.model.documents import Presence
 
 
 class LiveTable:

@@ -4,9 +4,9 @@ import threading
 import time
 from dataclasses import dataclass
 
-from outrider.cluster.documents import Slot, decode
-from outrider.cluster.keys import Keys
-from outrider.cluster.seam import Changed, Cluster, WatchEvent
+from outrider.etcd.seam import Changed, Cluster, WatchEvent
+from outrider.model.documents import Slot, decode
+from outrider.model.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

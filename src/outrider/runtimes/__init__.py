@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from outrider.core.memory import PayloadKind
+from outrider.core.images import PayloadKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

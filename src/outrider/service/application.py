@@ -6,32 +6,29 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from outrider import __version__
-from outrider.cluster.keys import DEFAULT_PREFIX
-from outrider.cluster.seam import Cluster
 from outrider.core.errors import OutriderError
-from outrider.service import (
-    metrics,
-    omaha_endpoint,
-    openapi,
-    payload_endpoint,
-    problems,
-    rest,
-    rest_activity,
-    rest_audit,
-    rest_database,
-    rest_policy,
-    rest_users,
-)
-from outrider.service.audit import KEPT_DAYS, AuditLog
-from outrider.service.backups import restoring_key
-from outrider.service.checkins import Checkins
+from outrider.etcd.seam import Cluster
+from outrider.model.keys import DEFAULT_PREFIX
+from outrider.service import problems
+from outrider.service.api import activity as rest_activity
+from outrider.service.api import audit as rest_audit
+from outrider.service.api import openapi, rest
+from outrider.service.api import payloads as payload_endpoint
+from outrider.service.api import policy as rest_policy
+from outrider.service.api import users as rest_users
+from outrider.service.api.auth import Gate
 from outrider.service.context import Context, context_of
-from outrider.service.gate import Gate
-from outrider.service.nouns import Clock
-from outrider.service.payloads import PayloadFolder
+from outrider.service.omaha import endpoint as omaha_endpoint
+from outrider.service.operations import database as rest_database
+from outrider.service.operations import metrics
+from outrider.service.operations.backups import restoring_key
+from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.problems import RETRY_HEADERS
-from outrider.service.store import open_store, utc_now
-from outrider.service.users import KnownUsers
+from outrider.service.rollouts.checkins import Checkins
+from outrider.service.store.audit import KEPT_DAYS, AuditLog
+from outrider.service.store.context import Clock
+from outrider.service.store.store import open_store, utc_now
+from outrider.service.store.users import KnownUsers
 
 
 def create_application(

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from outrider.service.audit import AuditLog
-from outrider.service.checkins import Checkins
-from outrider.service.load import Load
-from outrider.service.payloads import PayloadFolder
-from outrider.service.store import Store
-from outrider.service.users import KnownUsers
+from outrider.service.admission import Load
+from outrider.service.payloads.folder import PayloadFolder
+from outrider.service.rollouts.checkins import Checkins
+from outrider.service.store.audit import AuditLog
+from outrider.service.store.store import Store
+from outrider.service.store.users import KnownUsers
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from outrider.core.errors import ConfigError
 from outrider.service.context import Context
-from outrider.service.summoner import summoning
+from outrider.service.rollouts.controller import summoning
 
 GRACE_S = 3
 """Requests under way get so long at SIGTERM; an Omaha answer takes milliseconds, a download resumes elsewhere."""

@@ -10,12 +10,8 @@ from collections.abc import Callable
 
 from loguru import logger
 
-from outrider.cluster.documents import Command, D, Poison, Summons, Target, decode
-from outrider.cluster.keys import Keys
-from outrider.cluster.seam import Changed, Cluster, Entry, Listing, ModifiedAt, Resynced, Watch, WatchEvent
-from outrider.cluster.seam import Delete as DeleteKey
 from outrider.core.errors import DriverError, OutriderError
-from outrider.core.events import (
+from outrider.core.sidekick.events import (
     Commanded,
     OperatorPaused,
     OperatorResumed,
@@ -25,8 +21,12 @@ from outrider.core.events import (
     SummonsReceived,
     TargetChanged,
 )
-from outrider.edges import crossing
-from outrider.sidekick.worker import Post, now
+from outrider.etcd.seam import Changed, Cluster, Entry, Listing, ModifiedAt, Resynced, Watch, WatchEvent
+from outrider.etcd.seam import Delete as DeleteKey
+from outrider.failpoints import crossing
+from outrider.model.documents import Command, D, Poison, Summons, Target, decode
+from outrider.model.keys import Keys
+from outrider.sidekick.workers.worker import Post, now
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
 KEPT_POISONS = 20

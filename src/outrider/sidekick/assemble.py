@@ -5,42 +5,42 @@ from collections.abc import Mapping
 
 from loguru import logger
 
-from outrider.awake import AwakeClock
 from outrider.balancers import Balancer
 from outrider.balancers.drain import Drain
+from outrider.balancers.entry import Registration
 from outrider.balancers.none import NoBalancer
-from outrider.balancers.registration import Registration
 from outrider.balancers.traefik import Traefik
-from outrider.cluster.documents import Contender
-from outrider.cluster.etcd import connect
-from outrider.cluster.keys import Keys
-from outrider.cluster.lease import LeaseKeeper
-from outrider.cluster.lock import TurnLock
-from outrider.cluster.seam import Cluster, Endpoint, EtcdAddress
-from outrider.config import EtcdSettings, Settings
-from outrider.core.effects import Effect
-from outrider.core.events import AnyEvent, LockLost
-from outrider.core.memory import Memory
+from outrider.clocks import AwakeClock
+from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.omaha import app_key
-from outrider.core.rules import make_rules
-from outrider.journal import Journal
-from outrider.notify import Notifier
-from outrider.outbox import Outbox
-from outrider.payload import PayloadStore
-from outrider.prober import Prober
-from outrider.runtimes.process import ProcessRuntime
+from outrider.core.sidekick.effects import Effect
+from outrider.core.sidekick.events import AnyEvent, LockLost
+from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.rules import make_rules
+from outrider.etcd.client import connect
+from outrider.etcd.lease import LeaseKeeper
+from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress
+from outrider.journal.journal import Journal
+from outrider.model.documents import Contender
+from outrider.model.keys import Keys
+from outrider.omaha_client import Upstream
+from outrider.payloads.store import PayloadStore
+from outrider.runtimes.process.runtime import ProcessRuntime
+from outrider.sd_notify import Notifier
 from outrider.sidekick.announcements import Announcements
-from outrider.sidekick.balancer_work import BalancerWork
-from outrider.sidekick.lock_work import LockWork
 from outrider.sidekick.loop import Sidekick
+from outrider.sidekick.outbox import Outbox
 from outrider.sidekick.presence import PresenceWriter
-from outrider.sidekick.probe_work import ProbeWork
-from outrider.sidekick.release_work import ReleaseWork
-from outrider.sidekick.report_work import ReportWork
-from outrider.sidekick.worker import Noun, Worker, now
-from outrider.sidekick.workload_work import WorkloadWork
+from outrider.sidekick.prober import Prober
+from outrider.sidekick.workers.balancer import BalancerWork
+from outrider.sidekick.workers.lock import LockWork
+from outrider.sidekick.workers.probe import ProbeWork
+from outrider.sidekick.workers.release import ReleaseWork
+from outrider.sidekick.workers.report import ReportWork
+from outrider.sidekick.workers.worker import Noun, Worker, now
+from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.statechart import load_sidekick_chart
-from outrider.upstream import Upstream
+from outrider.turns.lock import TurnLock
 
 STOP_WITHIN_S = 5.0
 _SLACK_S = 30.0

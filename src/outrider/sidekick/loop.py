@@ -15,17 +15,17 @@ from typing import Any
 import msgspec
 from loguru import logger
 
-from outrider.cluster.documents import Presence
-from outrider.core.chart_model import Chart
-from outrider.core.effects import EFFECT_TYPES
+from outrider.core.chart.machine import CancelTimer, Hierarchy, Machine, Perform, Rules, Snapshot, StartTimer, Step
+from outrider.core.chart.model import Chart
 from outrider.core.errors import ConfigError
-from outrider.core.events import AnyEvent, Commanded, SidekickRestarted, TimerExpired
-from outrider.core.machine import CancelTimer, Hierarchy, Machine, Perform, Rules, Snapshot, StartTimer, Step
-from outrider.core.memory import Memory
-from outrider.core.words import why
-from outrider.journal import Journal, JournalError, Record
-from outrider.notify import Notifier
-from outrider.sidekick.worker import now
+from outrider.core.sidekick.effects import EFFECT_TYPES
+from outrider.core.sidekick.events import AnyEvent, Commanded, SidekickRestarted, TimerExpired
+from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.words import why
+from outrider.journal.journal import Journal, JournalError, Record
+from outrider.model.documents import Presence
+from outrider.sd_notify import Notifier
+from outrider.sidekick.workers.worker import now
 
 JOURNAL_RETRY_S = 1.0
 SPREAD_TIMERS = frozenset({"poll", "poll-held", "retry"})

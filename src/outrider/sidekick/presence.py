@@ -9,10 +9,10 @@ from collections.abc import Callable
 from loguru import logger
 from msgspec.structs import replace
 
-from outrider.cluster.documents import Presence, encode
-from outrider.cluster.seam import Cluster, Put
 from outrider.core.errors import DriverError
-from outrider.edges import crossing
+from outrider.etcd.seam import Cluster, Put
+from outrider.failpoints import crossing
+from outrider.model.documents import Presence, encode
 
 RETRY_S = 2.0
 

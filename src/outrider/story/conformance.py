@@ -20,13 +20,13 @@ from typing import Any
 
 import msgspec
 
-from outrider.core.chart_model import Chart
-from outrider.core.effects import EFFECT_TYPES
+from outrider.core.chart.machine import Hierarchy, Machine, Perform, Rules, Snapshot, Step
+from outrider.core.chart.model import Chart
 from outrider.core.errors import ChartError
-from outrider.core.events import SidekickRestarted
-from outrider.core.machine import Hierarchy, Machine, Perform, Rules, Snapshot, Step
-from outrider.core.memory import Memory
-from outrider.core.rules import make_rules
+from outrider.core.sidekick.effects import EFFECT_TYPES
+from outrider.core.sidekick.events import SidekickRestarted
+from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.rules import make_rules
 from outrider.story.lines import Known, Line, StoryError, know, step_text
 
 SHOWN_CHARACTERS = 120

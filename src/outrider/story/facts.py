@@ -2,8 +2,8 @@
 
 from typing import assert_never
 
-from outrider.core import effects as do
-from outrider.core.events import (
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick.events import (
     AnyEvent,
     BalancerDrained,
     BalancerFailed,
@@ -50,7 +50,7 @@ from outrider.core.events import (
     WorkloadRetired,
     WorkloadStarted,
 )
-from outrider.core.memory import Installed, Memory
+from outrider.core.sidekick.memory import Installed, Memory
 
 KILOBYTE, MEGABYTE = 1_000, 1_000_000
 

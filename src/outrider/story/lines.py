@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
+from outrider.core.chart.machine import Snapshot
 from outrider.core.errors import OutriderError
-from outrider.core.events import TIMERS, AnyEvent, TimerExpired
-from outrider.core.machine import Snapshot
-from outrider.core.memory import Memory
-from outrider.core.remember import EVENT_TYPES
-from outrider.journal import SCHEMA, JournalError, Record, read
+from outrider.core.sidekick.events import TIMERS, AnyEvent, TimerExpired
+from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.remember import EVENT_TYPES
+from outrider.journal.journal import SCHEMA, JournalError, Record, read
 
 START = "start"
 """The name under which entering the chart is journalled; it is no event."""

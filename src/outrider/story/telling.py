@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, assert_never
 
-from outrider.core.chart_model import Chart
-from outrider.core.effects import RaiseAlarm
-from outrider.core.events import (
+from outrider.core.chart.model import Chart
+from outrider.core.sidekick.effects import RaiseAlarm
+from outrider.core.sidekick.events import (
     Commanded,
     LockQueued,
     PoisonChanged,
@@ -23,8 +23,8 @@ from outrider.core.events import (
     TargetChanged,
     WorkloadExited,
 )
-from outrider.core.memory import Memory
-from outrider.core.words import why
+from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.words import why
 from outrider.story.facts import fact, version_of
 from outrider.story.lines import Known, Line, know
 

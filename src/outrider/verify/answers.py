@@ -1,7 +1,7 @@
 """What a sidekick is told when it asks its prober, the update service or the outbox. Asking changes nothing there."""
 
-from outrider.core import effects as do
-from outrider.core import events as ev
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick import events as ev
 from outrider.verify.steps import NEW, NOW, SHA, answer, version_of
 from outrider.verify.world import Edge, Local, World
 

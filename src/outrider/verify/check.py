@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
-from outrider.core.chart_model import Chart
-from outrider.core.memory import Strategy
+from outrider.core.chart.model import Chart
+from outrider.core.sidekick.memory import Strategy
 from outrider.verify.explore import Explored, explore
 from outrider.verify.fleet import FleetResult, Looks, explore_fleet
 from outrider.verify.jobs import in_processes

@@ -1,4 +1,4 @@
-"""Carrying out what a sidekick asked of its balancer: the writes of ``balancers/registration.py``, in time or late.
+"""Carrying out what a sidekick asked of its balancer: the writes of ``balancers/entry.py``, in time or late.
 
 Every write compares and writes the stamp, so whatever was sent before it is refused from then on; and a call that finds
 the entry as it shall be is such a write, too.
@@ -6,9 +6,9 @@ the entry as it shall be is such a write, too.
 
 from typing import Any
 
-from outrider.core import effects as do
-from outrider.core import events as ev
-from outrider.core.memory import Turn
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick import events as ev
+from outrider.core.sidekick.memory import Turn
 from outrider.verify.steps import answer, id_of, version_of
 from outrider.verify.world import Edge, Local, World
 

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from outrider.core.slots import Holding, Take, Waiting, decide
+from outrider.core.rollout.slots import Holding, Take, Waiting, decide
 from outrider.verify.explore import AGAIN, ENV, FAULT, POISON, TAU, TOUCHED, TURN, WAITS, Explored
 
 Member = tuple[int, str]

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from outrider.core import effects as do
-from outrider.core import events as ev
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick import events as ev
 from outrider.verify import entry, turns, workloads
 from outrider.verify.answers import answers
 from outrider.verify.steps import EPOCH, NEW, NOW, OLD, Brain, answer, id_of, version_of

@@ -14,18 +14,18 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from outrider.core import effects as do
-from outrider.core import events as ev
-from outrider.core.chart_model import Chart, Transition
-from outrider.core.effects import Effect
+from outrider.core.chart.hierarchy import Hierarchy, Move
+from outrider.core.chart.machine import Machine, Perform
+from outrider.core.chart.model import Chart, Transition
+from outrider.core.chart.step import ArmedTimer, Outstanding, Snapshot
 from outrider.core.errors import ChartError
-from outrider.core.guards import MAX_ATTEMPTS, MAX_RESTARTS
-from outrider.core.hierarchy import Hierarchy, Move
-from outrider.core.machine import Machine, Perform
-from outrider.core.memory import Fault, Installed, Memory, Release, Strategy, Turn
-from outrider.core.remember import LOST_LEASE
-from outrider.core.rules import make_rules
-from outrider.core.step import ArmedTimer, Outstanding, Snapshot
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick import events as ev
+from outrider.core.sidekick.effects import Effect
+from outrider.core.sidekick.guards import MAX_ATTEMPTS, MAX_RESTARTS
+from outrider.core.sidekick.memory import Fault, Installed, Memory, Release, Strategy, Turn
+from outrider.core.sidekick.remember import LOST_LEASE
+from outrider.core.sidekick.rules import make_rules
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, NEW = "1.0.0", "2.0.0"

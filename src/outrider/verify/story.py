@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
-from outrider.core.effects import Effect
+from outrider.core.sidekick.effects import Effect
 from outrider.verify.explore import AGAIN, ENV, FAULT, POISON, TAU, Breach, Explored
 from outrider.verify.fleet import Looks, Move
 from outrider.verify.steps import version_of

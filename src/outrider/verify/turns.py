@@ -1,14 +1,14 @@
-"""Carrying out what a sidekick asked of the lock: ``cluster/lock.py`` seen from one instance, in time or late.
+"""Carrying out what a sidekick asked of the lock: ``turns/lock.py`` seen from one instance, in time or late.
 
 The others are not here: a turn may be granted at any moment, and ``fleet.py`` says which of these moments are real.
 """
 
 from typing import Any
 
-from outrider.core import effects as do
-from outrider.core import events as ev
-from outrider.core.memory import Turn
-from outrider.core.remember import LOST_LEASE
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick import events as ev
+from outrider.core.sidekick.memory import Turn
+from outrider.core.sidekick.remember import LOST_LEASE
 from outrider.verify.steps import NEW, NOW, TURN, answer
 from outrider.verify.world import KEY, SLOT, Edge, Local, World
 

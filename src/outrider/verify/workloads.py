@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from outrider.core import effects as do
-from outrider.core import events as ev
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick import events as ev
 from outrider.verify.steps import NEW, address, answer, id_of, version_of
 from outrider.verify.world import Edge, Local, World
 

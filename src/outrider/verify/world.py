@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from outrider.core import effects as do
-from outrider.core.memory import Turn
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick.memory import Turn
 from outrider.verify.steps import NEW, Steps, Taken, aged, id_of
 
 Badness = Literal["none", "refused", "unhealthy", "dies", "unfit"]

@@ -7,8 +7,7 @@ their answer up by exact string, so what came is what must be echoed.
 from dataclasses import dataclass
 from datetime import datetime
 
-from outrider.core.images import kind_of
-from outrider.core.memory import PayloadKind
+from outrider.core.images import PayloadKind, kind_of
 
 PROTOCOL = "3.0"
 MAX_REQUEST_BYTES = 64 * 1024

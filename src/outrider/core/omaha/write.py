@@ -1,4 +1,4 @@
-"""Omaha v3 types -> bytes that every known client and server accepts (rules in ``tests/omaha_clients.py``)."""
+"""Omaha v3 types -> bytes that every known client and server accepts (rules in ``tests/support/omaha_clients.py``)."""
 
 import base64
 import re

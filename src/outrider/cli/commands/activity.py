@@ -1,0 +1,123 @@
+"""``outrider activity``: what happened, read from etcd itself, so that it works while the service is away."""
+
+import queue
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+import msgspec
+
+from outrider.cli.options import etcd_options, json_option, open_cluster
+from outrider.cli.output import echo_json, echo_table
+from outrider.core.errors import ConfigError
+from outrider.etcd.seam import Changed, Cluster, EtcdAddress, WatchEvent
+from outrider.model.activity import SEVERITIES, Activity, Severity
+from outrider.model.documents import decode
+from outrider.model.keys import Keys
+from outrider.service.history.activity_log import read_activity
+from outrider.service.store.context import Place
+from outrider.service.store.store import utc_now
+
+HEADER = ("AT", "SEVERITY", "GROUP", "INSTANCE", "WHAT")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@click.command()
+@click.option("--app-id", "app", help="Only of this app.")
+@click.option("--group-id", "group", help="Only of this group.")
+@click.option("--instance", help="Only of this instance.")
+@click.option(
+    "--severity", type=click.Choice(SEVERITIES), default="success", show_default=True, help="At least this severe."
+)
+@click.option("--since", help="Only as old as this: 30m, 12h, 3d, or a date and time in RFC 3339.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many.")
+@click.option("--follow", is_flag=True, help="Go on printing what happens, until Ctrl-C.")
+@etcd_options
+@json_option
+def activity(
+    app: str | None,
+    group: str | None,
+    instance: str | None,
+    severity: Severity,
+    since: str | None,
+    limit: int,
+    follow: bool,
+    etcd: EtcdAddress,
+    prefix: str,
+    as_json: bool,
+) -> None:
+    """Show what happened, oldest first: releases, roll-outs, failures, what operators did."""
+    wanted = {"app": app, "group": group, "instance": instance}
+    cluster = open_cluster(etcd)
+    try:
+        place = Place(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
+        revision = cluster.list(f"{place.keys.prefix}/activity-seen").revision
+        found = read_activity(place, **wanted, least=severity, since=_since(since, place.now()))
+        records = [record for _, record in reversed(found[:limit])]
+        if as_json and not follow:
+            echo_json([msgspec.to_builtins(record) for record in records])
+        elif follow:
+            _follow(cluster, place, records, wanted, severity, revision, as_json=as_json)
+        else:
+            echo_table(HEADER, [_row(record) for record in records])
+    except KeyboardInterrupt:
+        return
+    finally:
+        cluster.close()
+
+
+def _follow(
+    cluster: Cluster,
+    place: Place,
+    records: list[Activity],
+    wanted: dict[str, str | None],
+    least: Severity,
+    revision: int,
+    *,
+    as_json: bool,
+) -> None:
+    inbox: queue.SimpleQueue[Activity] = queue.SimpleQueue()
+
+    def note(event: WatchEvent) -> None:
+        if isinstance(event, Changed) and event.entry is not None:
+            inbox.put(decode(Activity, event.entry.key, event.entry.value))
+
+    for record in records:
+        _print(record, as_json)
+    watch = cluster.watch(f"{place.keys.prefix}/activity/", revision + 1, note)
+    try:
+        while True:
+            record = inbox.get()
+            matches = all(want in (None, getattr(record, name)) for name, want in wanted.items())
+            if matches and SEVERITIES.index(record.severity) >= SEVERITIES.index(least):
+                _print(record, as_json)
+    finally:
+        watch.close()
+
+
+def _print(record: Activity, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(record).decode())
+    else:
+        click.echo("  ".join(str(cell) for cell in _row(record) if cell))
+
+
+def _row(record: Activity) -> tuple[Any, ...]:
+    return (f"{record.at:%Y-%m-%dT%H:%M:%SZ}", record.severity, record.group, record.instance, record.text)
+
+
+def _since(text: str | None, now: datetime) -> datetime | None:
+    """Read an age or a time.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if text is None:
+        return None
+    if text[-1:] in _UNITS and text[:-1].isdigit():
+        return now - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"--since {text!r}: write 30m, 12h, 3d, or a time like 2026-11-25T12:00:00Z") from None
+    return at if at.tzinfo is not None else at.astimezone()

@@ -1,0 +1,70 @@
+"""``outrider admin-user``: who may use the update service, and their tokens."""
+
+import click
+
+from outrider.cli.main import Group
+from outrider.cli.options import json_option, service_options
+from outrider.cli.output import echo_json, echo_table
+from outrider.cli.rest_client import Json, ServiceClient
+
+HEADER = ("Name", "Role", "Token", "Created", "Token Created")
+
+
+@click.group("admin-user", cls=Group)
+def admin_user() -> None:
+    """Users: who may use the update service, and their tokens."""
+
+
+@admin_user.command()
+@click.argument("username")
+@click.option(
+    "--role",
+    type=click.Choice(("viewer", "operator", "admin")),
+    help="viewer reads, operator changes, admin has users; by default what the user has, else admin.",
+)
+@service_options
+@json_option
+def create(username: str, role: str | None, service: ServiceClient, as_json: bool) -> None:
+    """Make USERNAME, or give an existing user a new token: the old one ends.
+
+    The token is shown this once.
+    """
+    if role is None:
+        # The verb's name says what it makes; but a new token alone must not make an admin of a viewer.
+        known = {user["name"] for user in service.get_all("users")}
+        role = None if username in known else "admin"
+    made = service.post("users", body={"name": username, "role": role})
+    if as_json:
+        echo_json(made)
+        return
+    click.echo(f"{made['name']} is {made['role']}; keep the token, it is not shown again:", err=True)
+    click.echo(made["token"])
+
+
+@admin_user.command("list")
+@service_options
+@json_option
+def list_(service: ServiceClient, as_json: bool) -> None:
+    """List all users."""
+    show(service.get_all("users"), as_json)
+
+
+@admin_user.command()
+@click.argument("username")
+@service_options
+@json_option
+def delete(username: str, service: ServiceClient, as_json: bool) -> None:
+    """Remove USERNAME. The token ends within a second."""
+    show([service.delete("users", username)], as_json)
+
+
+def show(users: list[Json], as_json: bool) -> None:
+    """Print users; of their tokens only the end is known."""
+    if as_json:
+        echo_json(users)
+        return
+    rows = [
+        (one["name"], one["role"], f"...{one['token_end']}", one["created"][:19], one["token_created"][:19])
+        for one in users
+    ]
+    echo_table(HEADER, rows)

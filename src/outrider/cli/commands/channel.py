@@ -1,0 +1,99 @@
+"""``outrider channel``: names that point at a version."""
+
+import click
+
+from outrider.cli.commands.channel_versions import exclude, floor
+from outrider.cli.main import Group
+from outrider.cli.options import json_option, service_options
+from outrider.cli.output import echo_json, echo_table
+from outrider.cli.rest_client import Json, ServiceClient
+
+HEADER = ("Label", "Version", "Publish", "Upstream")
+app_option = click.option("--app-id", required=True, help="Application that the channel belongs to.")
+channel_option = click.option("--channel", "name", required=True, help="Name of the channel.")
+# As in the guide: --publish alone, --publish=true and --publish=false.
+publish_option = click.option(
+    "--publish", is_flag=False, flag_value="true", type=click.BOOL, help="Publish or unpublish the channel."
+)
+
+
+@click.group(cls=Group)
+def channel() -> None:
+    """Manage channels for an application."""
+
+
+channel.add_command(floor)
+channel.add_command(exclude)
+
+
+@channel.command("list")
+@app_option
+@service_options
+@json_option
+def list_channels(app_id: str, service: ServiceClient, as_json: bool) -> None:
+    """List all channels for an application."""
+    show(service.get_all("apps", app_id, "channels"), as_json)
+
+
+@channel.command()
+@app_option
+@channel_option
+@click.option("--version", help="Version to point at; nothing when absent.")
+@publish_option
+@service_options
+@json_option
+def create(
+    app_id: str, name: str, version: str | None, publish: bool | None, service: ServiceClient, as_json: bool
+) -> None:
+    """Create a channel."""
+    body: Json = {"name": name, "version": version, "publish": bool(publish)}
+    show([service.post("apps", app_id, "channels", body=body)], as_json)
+
+
+@channel.command()
+@app_option
+@channel_option
+@click.option("--version", help="Version to point at: every group on the channel moves there.")
+@publish_option
+@service_options
+@json_option
+def update(
+    app_id: str, name: str, version: str | None, publish: bool | None, service: ServiceClient, as_json: bool
+) -> None:
+    """Change the version and publish state of a channel.
+
+    A channel that doesn't exist is created.
+    """
+    if version is None and publish is None:
+        raise click.UsageError("nothing to change: give --version, --publish or both")
+    body: Json = {"version": version, "publish": publish}
+    saved, created = service.put("apps", app_id, "channels", name, body=body)
+    if created:
+        click.echo(f"channel {name} didn't exist: created", err=True)
+    show([saved], as_json)
+
+
+@channel.command()
+@app_option
+@channel_option
+@service_options
+@json_option
+def delete(app_id: str, name: str, service: ServiceClient, as_json: bool) -> None:
+    """Delete a channel that no group follows."""
+    deleted = service.delete("apps", app_id, "channels", name)
+    if as_json:
+        echo_json([deleted])
+    else:
+        click.echo(f"deleted channel: {name}, for application: {app_id}")
+
+
+def show(channels: list[Json], as_json: bool) -> None:
+    """Print channels, and on stderr what a person should know besides."""
+    for one in channels:
+        for note in one["notes"]:
+            click.echo(f"note: {note}", err=True)
+    if as_json:
+        echo_json(channels)
+    else:
+        rows = [(one["name"], one["version"], str(one["publish"]).lower(), "") for one in channels]
+        echo_table(HEADER, rows)

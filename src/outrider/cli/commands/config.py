@@ -1,0 +1,81 @@
+"""``outrider config``: what the settings are, where each came from, and whether they can work."""
+
+import os
+from pathlib import Path
+
+import click
+import msgspec
+
+from outrider.cli.main import F, Group
+from outrider.cli.options import json_option
+from outrider.cli.output import echo_json, echo_table
+from outrider.config.load import Loaded, all_fields, load_settings
+from outrider.config.sections import Secret, unit_of
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """The sidekick's settings."""
+
+
+def files_option(command: F) -> F:
+    """Add ``--config FILE``, any number of times."""
+    return click.option(
+        "--config",
+        "files",
+        metavar="FILE",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="TOML file; may be repeated, later ones win. Without it the drop-ins in /etc/outrider and its like are "
+        "read.",
+    )(command)
+
+
+@config.command()
+@files_option
+@json_option
+def show(files: tuple[Path, ...], as_json: bool) -> None:
+    """Print every setting, its value and the file or variable it came from."""
+    loaded = load_settings(files, os.environ)
+    rows = _rows(loaded)
+    if as_json:
+        echo_json({key: {"value": value, "unit": unit, "from": origin} for key, value, unit, origin in rows})
+        return
+    echo_table(
+        ("SETTING", "VALUE", "UNIT", "FROM"), [(key, _cell(value), unit, origin) for key, value, unit, origin in rows]
+    )
+
+
+@config.command()
+@files_option
+def check(files: tuple[Path, ...]) -> None:
+    """Load the settings and report the first problem in them.
+
+    Exits 0 when they are sound and 1 when they are not.
+    """
+    loaded = load_settings(files, os.environ)
+    instance = loaded.settings.instance
+    click.echo(f"ok: {instance.id} of {instance.app}, group {instance.group}")
+
+
+def _rows(loaded: Loaded) -> list[tuple[str, object, str, str]]:
+    rows = []
+    for section, name, _, _ in all_fields():
+        key = f"{section}.{name}"
+        value = getattr(getattr(loaded.settings, section), name)
+        rows.append((key, _shown(value), unit_of(name), loaded.origin[key]))
+    return rows
+
+
+def _shown(value: object) -> object:
+    """The value as JSON has it; a secret only says whether it is set."""
+    if isinstance(value, Secret):
+        return repr(value) if value else ""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _cell(value: object) -> str:
+    """The value as TOML has it; empty where nothing is set."""
+    return "" if value is None or value == "" else msgspec.json.encode(value).decode()

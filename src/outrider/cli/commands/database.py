@@ -1,0 +1,182 @@
+"""``outrider database``: what the update service keeps in etcd, as a whole."""
+
+import os
+import sys
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from outrider.cli.commands.lock import operator
+from outrider.cli.main import Group
+from outrider.cli.options import etcd_options, json_option, open_cluster
+from outrider.cli.output import echo_json
+from outrider.core.errors import ConfigError, OutriderError
+from outrider.etcd.seam import EtcdAddress
+
+if TYPE_CHECKING:
+    from outrider.service.operations.backups import StoredPayload
+    from outrider.service.store.context import Place
+    from outrider.service.store.request import Act
+
+payload_option = click.option(
+    "--payload-dir",
+    envvar="OUTRIDER_SERVE_PAYLOAD_DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/lib/outrider/payloads"),
+    show_default=True,
+    help="Where the service's payloads are.",
+)
+
+
+@click.group(cls=Group)
+def database() -> None:
+    """What the update service keeps in etcd, as a whole."""
+
+
+@database.command()
+@click.option("--name", default="admin", show_default=True, help="The first admin's name.")
+@click.option("--again", is_flag=True, help="There are users and no admin's token is left: give NAME a new one.")
+@etcd_options
+@json_option
+def init(name: str, again: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+    """Make the first user, an admin, and print the token this once.
+
+    Works on etcd itself: whoever may write there may do everything. From then on the service asks everybody for a token
+    and answers other machines, too.
+    """
+    from outrider.service.store.request import acting
+    from outrider.service.store.store import open_store
+
+    cluster = open_cluster(etcd)
+    try:
+        store = open_store(cluster, prefix.rstrip("/"))
+        with acting(_operators_act(store.place)):
+            made = store.users.create(name, "admin") if again else store.users.begin(name)
+    finally:
+        cluster.close()
+    if as_json:
+        echo_json({"name": made.user.name, "role": made.user.role, "token": made.token})
+        return
+    click.echo(f"{made.user.name} is {made.user.role}; keep the token, it is not shown again:", err=True)
+    click.echo(made.token)
+
+
+@database.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@payload_option
+@etcd_options
+def backup(file: Path, payload_dir: Path, etcd: EtcdAddress, prefix: str) -> None:
+    """Write everything that the service keeps in etcd, at one revision, to FILE; - is stdout.
+
+    Payload files aren't in it: they are named, and it is checked that they are in --payload-dir. The digests of tokens
+    are: keep it as you keep those.
+    """
+    from outrider.service.operations.backups import backup_lines, read_backup
+    from outrider.service.store.store import open_store
+
+    cluster = open_cluster(etcd)
+    try:
+        lines = list(backup_lines(open_store(cluster, prefix.rstrip("/")).place))
+    finally:
+        cluster.close()
+    taken = read_backup(lines)
+    _write_file(file, lines)
+    click.echo(f"{len(taken.values)} keys at revision {taken.revision}", err=True)
+    for line in _lacking(taken.payloads, payload_dir):
+        click.echo(f"warning: {line}", err=True)
+
+
+@database.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--replace", is_flag=True, help="Remove what is there first; also begins a broken-off restore again.")
+@click.option("--without-payloads", is_flag=True, help="Payload files that packages need may lack.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@payload_option
+@etcd_options
+def restore_command(
+    file: Path,
+    replace: bool,
+    without_payloads: bool,
+    yes: bool,
+    payload_dir: Path,
+    etcd: EtcdAddress,
+    prefix: str,
+) -> None:
+    """Write a backup from FILE into etcd; - is stdin.
+
+    The prefix must be empty, but for what living sidekicks write. Stop the service before, or operators at least: what
+    somebody writes meanwhile breaks the restore off.
+    """
+    from outrider.service.operations.backups import read_backup, restore
+    from outrider.service.store.store import open_store
+
+    backup = read_backup(_read_file(file))
+    click.echo(f"{len(backup.values)} keys, taken at {backup.at[:19]}, revision {backup.revision}", err=True)
+    lacking = _lacking(backup.payloads, payload_dir)
+    for line in lacking:
+        click.echo(f"warning: {line}", err=True)
+    if lacking and not without_payloads:
+        raise ConfigError(f"{len(lacking)} payloads lack in {payload_dir}: copy them there, or say --without-payloads")
+    if not yes:
+        what = "Replace what is there" if replace else "Restore"
+        click.confirm(f"{what} below {prefix}?", abort=True, err=True)
+    cluster = open_cluster(etcd)
+    try:
+        place = open_store(cluster, prefix.rstrip("/")).place
+        replaced = restore(place, backup, _operators_act(place), replace=replace)
+    finally:
+        cluster.close()
+    click.echo(f"{len(backup.values)} keys are restored, {replaced} were replaced")
+
+
+def _lacking(stored: "Iterable[StoredPayload]", folder: Path) -> list[str]:
+    """One line for each payload that isn't in ``folder`` as it should be."""
+    from outrider.service.payloads.folder import PayloadFolder
+
+    payloads, lines = PayloadFolder(folder=folder), []
+    for one in stored:
+        try:
+            payloads.describe(one.sha256, one.version)
+        except (OutriderError, OSError) as error:
+            lines.append(f"{one.app} {one.version}: {getattr(error, 'strerror', None) or error}")
+    return lines
+
+
+def _write_file(file: Path, lines: list[bytes]) -> None:
+    """Whole or not at all, for its owner's eyes alone."""
+    if str(file) == "-":
+        sys.stdout.buffer.writelines(lines)
+        return
+    part = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+            opened.writelines(lines)
+            opened.flush()
+            os.fsync(opened.fileno())
+        part.replace(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read_file(file: Path) -> list[bytes]:
+    if str(file) == "-":
+        return sys.stdin.buffer.readlines()
+    try:
+        return file.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+
+
+def _operators_act(place: "Place") -> "Act":
+    """For the audit log: whoever types this, on etcd itself."""
+    from outrider.service.store.audit import AuditLog
+    from outrider.service.store.request import Act, Actor
+
+    actor = Actor(name=f"({operator()})", role="admin")
+    did = click.get_current_context().command_path
+    return Act(actor=actor, did=did, request_id=uuid.uuid4().hex, log=AuditLog(place=place))

@@ -1,0 +1,197 @@
+"""``outrider instance``: the instances that checked in, and commands for their sidekicks."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+
+import click
+
+from outrider.cli.commands.fake import bench, fake
+from outrider.cli.main import Group
+from outrider.cli.options import json_option, operator, service_options
+from outrider.cli.output import echo_json, echo_table
+from outrider.cli.rest_client import Json, ServiceClient
+from outrider.cli.times import between, end_option, start_option
+
+HEADER = ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted", "Why")
+VERSIONS_HEADER = ("AppID", "GroupID", "Version", "Clients")
+HISTORY_HEADER = ("Time", "Version", "Event", "Meaning", "ErrorCode")
+_MEANING = {
+    "3:0": "failed",
+    "3:1": "installed",
+    "3:2": "running",
+    "13:1": "downloading",
+    "14:1": "downloaded",
+    "800:1": "waits for its turn",
+}
+
+app_option = click.option("--app-id", help="Only instances of this application.")
+group_option = click.option("--group-id", help="Only instances of this group.")
+
+
+@click.group(cls=Group)
+def instance() -> None:
+    """Operations to view and command instances."""
+
+
+instance.add_command(fake)
+instance.add_command(bench)
+
+
+@instance.command("list-updates")
+@app_option
+@group_option
+@start_option("Only instances seen since then")
+@end_option("Only instances seen before")
+@service_options
+@json_option
+def list_updates(
+    app_id: str | None,
+    group_id: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    service: ServiceClient,
+    as_json: bool,
+) -> None:
+    """List the instances that checked in: their version and where their update stands."""
+    rows = list(_instances(service, app_id, group_id, start, end))
+    if as_json:
+        echo_json(rows)
+    else:
+        echo_table(HEADER, [_row(one) for one in rows])
+
+
+@instance.command("list-app-versions")
+@app_option
+@group_option
+@start_option("Only instances seen since then")
+@end_option("Only instances seen before")
+@service_options
+@json_option
+def list_app_versions(
+    app_id: str | None,
+    group_id: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    service: ServiceClient,
+    as_json: bool,
+) -> None:
+    """Count the instances of each application, group and version."""
+    rows = _instances(service, app_id, group_id, start, end)
+    counts = sorted(Counter((one["app"], one["group"], one["version"]) for one in rows).items())
+    if as_json:
+        echo_json(
+            [{"app": app, "group": group, "version": version, "clients": n} for (app, group, version), n in counts]
+        )
+    else:
+        echo_table(VERSIONS_HEADER, [(*key, number) for key, number in counts])
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@service_options
+@json_option
+def history(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
+    """Show what INSTANCE of APP has reported, oldest first; the service keeps the last 50 events."""
+    lines = service.get("apps", app, "instances", name)["history"]
+    if as_json:
+        echo_json(lines)
+        return
+    rows = [
+        (one["at"], one["version"], one["event"], _MEANING.get(one["event"], ""), one["error_code"] or "")
+        for one in lines
+    ]
+    echo_table(HISTORY_HEADER, rows)
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@service_options
+@json_option
+def delete(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
+    """Forget an instance that is gone for good; it comes back by itself if it checks in again."""
+    deleted = service.delete("apps", app, "instances", name)
+    if as_json:
+        echo_json([deleted])
+    else:
+        click.echo(f"deleted instance: {name}, for application: {app}")
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@service_options
+@json_option
+def pause(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
+    """Stop an instance from updating at its next safe point."""
+    _command(service, app, name, "pause", as_json)
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@service_options
+@json_option
+def resume(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
+    """Let a paused instance go on."""
+    _command(service, app, name, "resume", as_json)
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@service_options
+@json_option
+def rollback(app: str, name: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
+    """Take an instance back to the version before."""
+    if not yes:
+        click.confirm(f"Take instance {name} of {app} back to its version before?", abort=True, err=True)
+    _command(service, app, name, "rollback", as_json)
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@service_options
+@json_option
+def retry(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
+    """Let an instance try again what failed."""
+    _command(service, app, name, "retry", as_json)
+
+
+def _instances(
+    service: ServiceClient, app_id: str | None, group_id: str | None, start: datetime | None, end: datetime | None
+) -> Iterator[Json]:
+    """Rows of one app, or of all when none is named."""
+    apps = [one["id"] for one in service.get_all("apps")] if app_id is None else [app_id]
+    for app in apps:
+        for row in service.get_all("apps", app, "instances", group=group_id):
+            if between(row["last_seen"], start, end):
+                yield row
+
+
+def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bool) -> None:
+    body: Json = {"verb": verb, "by": operator()}
+    left = service.post("apps", app, "instances", name, "command", body=body)
+    if as_json:
+        echo_json([left])
+    else:
+        click.echo(f"{verb} left for instance {name}: its sidekick takes it when it is next awake")
+
+
+def _row(one: Json) -> tuple[object, ...]:
+    status = f"{one['status']} ({one['error_code']})" if one["error_code"] else one["status"]
+    return (
+        one["app"],
+        one["id"],
+        one["version"],
+        one["last_seen"],
+        one["group"],
+        one["oem"],
+        status,
+        one["granted_version"],
+        one["why"],
+    )

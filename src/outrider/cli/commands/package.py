@@ -1,0 +1,180 @@
+"""``outrider package``: versions of an application with their payloads."""
+
+from pathlib import Path
+
+import click
+
+from outrider.cli.commands.download import download
+from outrider.cli.commands.package_bulk import create_bulk
+from outrider.cli.commands.upload import upload_group
+from outrider.cli.main import Group
+from outrider.cli.options import json_option, service_options
+from outrider.cli.output import echo_json, echo_table
+from outrider.cli.payload_files import compare, file_or_image, measure, upload
+from outrider.cli.rest_client import Json, ServiceClient
+from outrider.core.errors import ConfigError, NotFound, OutriderError
+
+HEADER = ("Version", "URL", "Size")
+app_option = click.option("--app-id", required=True, help="Application that the package belongs to.")
+version_option = click.option("--version", required=True, help="Version, for example 1.2.3.")
+
+
+@click.group(cls=Group)
+def package() -> None:
+    """Manage packages for an application."""
+
+
+package.add_command(download)
+package.add_command(upload_group)
+
+
+@package.command("list")
+@app_option
+@service_options
+@json_option
+def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
+    """List all packages, newest version first."""
+    show(service.get_all("apps", app_id, "packages"), as_json)
+
+
+@package.group(cls=Group, invoke_without_command=True)
+@click.option("--app-id", help="Application that the package belongs to.  [required]")
+@click.option("--version", help="Version, for example 1.2.3.  [required]")
+@click.option("--url", help="Address of the payload, when it is served elsewhere.")
+@click.option("--file", "file", help="Payload file (uploaded; with --url only measured), or an image: NAME:TAG.")
+@click.option("--stored", help="SHA-256 of a payload that was uploaded before; with --name.")
+@click.option("--name", help="File name of a --stored payload.")
+@click.option("--size", type=int, help="Size in bytes, with --url.")
+@click.option("--sha1", default="", help="SHA-1 for old Omaha clients, with --url.")
+@click.option("--sha256", help="SHA-256: 64 hex digits or base64; with --file it is compared.")
+@click.option("--arch", help="What it runs on: amd64, aarch64... Everything when absent.")
+@click.option("--optional", is_flag=True, help="Clients may leave it out.")
+@click.option("--meta", hidden=True, help="updatectl's file with a metadata signature.")
+@click.option("--release-notes", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Text file.")
+@service_options
+@json_option
+@click.pass_context
+def create(
+    context: click.Context,
+    app_id: str | None,
+    version: str | None,
+    url: str | None,
+    file: str | None,
+    stored: str | None,
+    name: str | None,
+    size: int | None,
+    sha1: str,
+    sha256: str | None,
+    arch: str | None,
+    optional: bool,
+    meta: str | None,
+    release_notes: Path | None,
+    service: ServiceClient,
+    as_json: bool,
+) -> None:
+    """Create a package from a file, which the service stores and serves, from an image, or from an address.
+
+    An address needs --size and --sha256, or --file to take them from. `package create bulk` takes a whole folder.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if app_id is None or version is None:
+        raise click.UsageError(f"Missing option '--{'app-id' if app_id is None else 'version'}'.")
+    if meta is not None:
+        raise ConfigError("--meta: metadata signatures aren't kept here; leave it out")
+    if stored is not None:
+        payload = _stored(stored, name, (url, file, size, sha256))
+    elif file is not None:
+        payload = _from_file(service, app_id, version, file, url, size, sha1, sha256)
+    elif url is None or size is None or sha256 is None:
+        raise click.UsageError("give --file, or --url with --size and --sha256 (or with --file)")
+    else:
+        payload = {"url": url, "size_bytes": size, "sha256": sha256, "sha1": sha1}
+    body: Json = {"version": version, "release_notes": _read_notes(release_notes), **payload}
+    body |= ({"arch": arch} if arch is not None else {}) | ({"required": False} if optional else {})
+    try:
+        made = service.post("apps", app_id, "packages", body=body)
+    except OutriderError as error:
+        if "image" not in payload:
+            raise
+        raise type(error)(f"--file {file}, taken for an image reference: {error}") from error
+    if "image" in payload:
+        click.echo(f"note: --file {file}: no such file here, so taken for an image reference", err=True)
+    show([made], as_json)
+
+
+create.add_command(create_bulk)
+
+
+@package.command()
+@app_option
+@version_option
+@service_options
+@json_option
+def delete(app_id: str, version: str, service: ServiceClient, as_json: bool) -> None:
+    """Delete a package that no channel points at."""
+    show([service.delete("apps", app_id, "packages", version)], as_json)
+
+
+def show(packages: list[Json], as_json: bool) -> None:
+    """Print packages, and on stderr what a person should know besides."""
+    for one in packages:
+        for note in one.get("notes", ()):
+            click.echo(f"note: {note}", err=True)
+    if as_json:
+        echo_json(packages)
+    else:
+        rows = [(one["version"], one.get("image") or one["download_url"], one["size_bytes"]) for one in packages]
+        echo_table(HEADER, rows)
+
+
+def _stored(stored: str, name: str | None, others: tuple[object, ...]) -> Json:
+    if any(other is not None for other in others):
+        raise click.UsageError("--stored stands alone, with --name")
+    if name is None:
+        raise click.UsageError("--stored needs --name, the payload's file name")
+    return {"stored": stored, "name": name}
+
+
+def _from_file(
+    service: ServiceClient,
+    app_id: str,
+    version: str,
+    file: str,
+    url: str | None,
+    size: int | None,
+    sha1: str,
+    sha256: str | None,
+) -> Json:
+    found = file_or_image(file)
+    if isinstance(found, str):
+        if url is not None or size is not None or sha1 or sha256 is not None:
+            raise ConfigError(
+                f"--file {file}: taken for an image reference, which has no --url, --size, --sha1, --sha256"
+            )
+        return {"image": found}
+    measured = measure(found)
+    compare(found, measured, size, sha1, sha256)
+    if url is not None:
+        return {"url": url, **measured}
+    _refuse_known(service, app_id, version)
+    return {"stored": upload(service, found, measured), "name": found.name}
+
+
+def _refuse_known(service: ServiceClient, app_id: str, version: str) -> None:
+    """Ask before a long upload for what would be refused after it."""
+    service.get("apps", app_id)
+    try:
+        service.get("apps", app_id, "packages", version)
+    except NotFound:
+        return
+    raise ConfigError(f"version {version} has a package already; a package never changes: use a new version")
+
+
+def _read_notes(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--release-notes {path}: not a readable UTF-8 text") from error

@@ -1,0 +1,184 @@
+"""``outrider group policy`` and ``group percent``: how fast, how many and when a group's instances are updated."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from outrider.cli.options import json_option, service_options
+from outrider.cli.output import echo_json, echo_table
+from outrider.cli.rest_client import Json, ServiceClient
+from outrider.core.errors import ConfigError
+
+HEADER = ("Setting", "Value")
+_OUTCOME = ("notes", "warnings")
+"""What the service says of a policy besides what it is."""
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+app_option = click.option("--app-id", required=True, help="Application that the group belongs to.")
+group_option = click.option("--group-id", required=True, help="ID of the group.")
+
+
+def seconds(text: str) -> int:
+    """Read ``90``, ``90s``, ``5m``, ``1h`` or ``1d``.
+
+    Raises:
+        ConfigError: it is something else, or nothing at all.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text.strip())
+    if match is None or not int(match[1]):
+        raise ConfigError(f"duration {text!r}: write 90s, 5m, 1h or 1d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def per_interval(text: str) -> Json | None:
+    """Read ``1/5m``, at most one in five minutes; ``none`` for no limit.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if text == "none":
+        return None
+    count, slash, interval = text.partition("/")
+    if not slash or not count.isascii() or not count.isdigit() or not int(count):
+        raise ConfigError(f"--max-per-interval {text!r}: write COUNT/DURATION such as 1/5m, or none")
+    return {"count": int(count), "interval_s": seconds(interval)}
+
+
+def read(service: ServiceClient, app_id: str, group_id: str) -> Json:
+    """A group's policy."""
+    return service.get("apps", app_id, "groups", group_id, "policy")
+
+
+def change(service: ServiceClient, app_id: str, group_id: str, changes: Json) -> Json:
+    """Change some settings of a group's policy, and leave the others as they are; returns the whole.
+
+    Raises:
+        Conflict: somebody else has changed it in this moment.
+    """
+    place = ("apps", app_id, "groups", group_id, "policy")
+    now, tag = service.get_tagged(*place)
+    kept = {name: value for name, value in now.items() if name not in _OUTCOME}
+    saved, _ = service.put(*place, body=kept | changes, if_match=tag)
+    return saved
+
+
+def windows(texts: tuple[str, ...]) -> list[Json]:
+    """Read ``fri,sat 22:00-04:00``, ``22:00-04:00`` for every day, and ``none`` for no windows at all.
+
+    Raises:
+        ConfigError: it is something else; what the days and times mean is the service's business.
+    """
+    if texts == ("none",):
+        return []
+    return [_window(text) for text in texts]
+
+
+def _window(text: str) -> Json:
+    days, _, times = text.strip().rpartition(" ")
+    opens, dash, closes = times.partition("-")
+    if not dash or not opens or not closes:
+        raise ConfigError(f"--window {text!r}: write DAYS OPENS-CLOSES such as 'fri,sat 22:00-04:00', or none")
+    named = [] if days.strip() in ("", "daily") else days.strip().split(",")
+    return {"days": named, "opens": opens, "closes": closes}
+
+
+def _number_or_none(name: str) -> Callable[[str], int | None]:
+    def read(text: str) -> int | None:
+        if text == "none":
+            return None
+        if not text.isascii() or not text.isdigit() or not int(text):
+            raise ConfigError(f"--{name} {text!r}: write a number above 0, or none")
+        return int(text)
+
+    return read
+
+
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "max_per_interval": per_interval,
+    "max_in_progress": _number_or_none("max-in-progress"),
+    "max_failures": _number_or_none("max-failures"),
+    "update_timeout_s": seconds,
+    "windows": windows,
+    "pin": lambda text: "" if text == "none" else text,
+}
+"""How an option's text becomes the setting, where it isn't the setting itself."""
+
+
+@click.command()
+@app_option
+@group_option
+@click.option("--enabled/--disabled", default=None, help="Updates are on, or off.")
+@click.option("--max-per-interval", metavar="N/TIME", help="At most so many in a time, such as 1/5m; or none.")
+@click.option("--max-in-progress", metavar="N", help="At most so many at the same time; or none.")
+@click.option("--percent", type=click.FloatRange(0, 100), help="Only so many percent of the instances.")
+@click.option("--canary", type=click.IntRange(0), metavar="N", help="So many go first, the others when they are done.")
+@click.option(
+    "--window", "windows", metavar="'DAYS HH:MM-HH:MM'", multiple=True, help="Only then; repeatable; or none."
+)
+@click.option("--time-zone", metavar="NAME", help="IANA name, for the windows: Europe/Berlin.")
+@click.option("--update-timeout", "update_timeout_s", metavar="TIME", help="An update without a result is over then.")
+@click.option("--max-failures", metavar="N", help="So many failed instances halt the roll-out; or none.")
+@click.option("--count-timeouts/--ignore-timeouts", default=None, help="No result in time is a failure, or isn't.")
+@click.option("--min-healthy", type=click.IntRange(0), metavar="N", help="So many others must serve meanwhile.")
+@click.option("--pin", metavar="VERSION", help="Only versions that begin so, such as 1.2; or none.")
+@click.option(
+    "--downgrade", type=click.Choice(["never", "asked", "always"]), help="Whether an older version is offered."
+)
+@click.option("--set", "settings", metavar="NAME=JSON", multiple=True, help="Any setting by its name; repeatable.")
+@service_options
+@json_option
+def policy(
+    app_id: str, group_id: str, settings: tuple[str, ...], service: ServiceClient, as_json: bool, **options: Any
+) -> None:
+    """Show a group's policy, or change what is given."""
+    changes: Json = dict(map(_setting, settings))
+    for name, given in options.items():
+        if given is not None and given != ():
+            changes[name] = _SETTINGS.get(name, _as_it_is)(given)
+    found = change(service, app_id, group_id, changes) if changes else read(service, app_id, group_id)
+    for note in (note for name in _OUTCOME for note in found.get(name) or ()):
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        echo_json(found)
+    else:
+        show(found)
+
+
+@click.command()
+@app_option
+@group_option
+@click.option("--update-percent", type=click.FloatRange(0, 100), required=True, help="Percentage of instances.")
+@service_options
+@json_option
+def percent(app_id: str, group_id: str, update_percent: float, service: ServiceClient, as_json: bool) -> None:
+    """Let only so many percent of a group's instances update; which ones stays the same as the number grows."""
+    saved = change(service, app_id, group_id, {"percent": update_percent})
+    if as_json:
+        echo_json(saved)
+    else:
+        click.echo(f"update percent set to {saved['percent']:f}")  # noqa: S608
+
+
+def show(settings: Json) -> None:
+    """Print one row per setting, its value as ``--set`` takes it."""
+    echo_table(HEADER, [(name, json.dumps(value)) for name, value in settings.items() if name not in _OUTCOME])
+
+
+def _as_it_is(given: Any) -> Any:
+    return given
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--set {text}: write NAME=JSON")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        # A word is a text without its quotes; what begins like JSON and isn't is a mistake.
+        if value[:1] in ("{", "[", '"'):
+            raise click.UsageError(f"--set {text}: not JSON") from None
+        return name, value

@@ -1,0 +1,126 @@
+"""``outrider rollout``: how the update of a group goes on, and an operator's hand on it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from outrider.cli.commands.policy import app_option, change, group_option, show
+from outrider.cli.main import Group
+from outrider.cli.options import json_option, operator, service_options
+from outrider.cli.output import echo_json, echo_table
+from outrider.cli.rest_client import Json, ServiceClient
+
+HEADER = ("Group", "Version", "State", "Done", "UnderWay", "Held", "Failed", "Why")
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.option("--app-id", help="Application that the group belongs to.  [required]")
+@click.option("--group-id", help="ID of the group.  [required]")
+@service_options
+@json_option
+@click.pass_context
+def rollout(
+    context: click.Context, app_id: str | None, group_id: str | None, service: ServiceClient, as_json: bool
+) -> None:
+    """Show a group's roll-out, or steer it with one of the commands below."""
+    if context.invoked_subcommand is not None:
+        return
+    if app_id is None or group_id is None:
+        raise click.UsageError(f"Missing option '--{'app-id' if app_id is None else 'group-id'}'.")
+    found = service.get("apps", app_id, "groups", group_id, "rollout")
+    if as_json:
+        echo_json(found)
+    else:
+        show(found)
+
+
+@rollout.command("list")
+@click.option("--app-id", required=True, help="Application whose groups are listed.")
+@service_options
+@json_option
+def list_(app_id: str, service: ServiceClient, as_json: bool) -> None:
+    """List the roll-outs of all groups of an application."""
+    groups = [one["id"] for one in service.get_all("apps", app_id, "groups")]
+    found = [service.get("apps", app_id, "groups", group, "rollout") for group in groups]
+    if as_json:
+        echo_json(found)
+    else:
+        echo_table(HEADER, [_row(one) for one in found])
+
+
+def _row(one: Json) -> tuple[object, ...]:
+    state = "finished" if one["state"] == "running" and one["finished"] else one["state"]
+    counts = (len(one[what]) for what in ("opened", "waiting", "failures"))
+    return (one["group"], one["version"], state, one["succeeded"], *counts, one["why"])
+
+
+@rollout.group(cls=Group)
+def create() -> None:
+    """Set how fast a group is updated."""
+
+
+@create.command()
+@app_option
+@group_option
+@click.option("--frame-size", type=click.IntRange(min=1), default=60, show_default=True, help="Seconds of one step.")
+@click.option(
+    "--duration", type=click.IntRange(min=1), default=86400, show_default=True, help="Seconds for the whole group."
+)
+@service_options
+@json_option
+def linear(app_id: str, group_id: str, frame_size: int, duration: int, service: ServiceClient, as_json: bool) -> None:
+    """Spread the updates of a group's instances evenly over a time.
+
+    Sets the policy's limit per interval by the number of instances that the group has now.
+    """
+    instances = len(service.get_all("apps", app_id, "instances", group=group_id))
+    limit = spread(instances, frame_size, duration)
+    saved = change(service, app_id, group_id, {"max_per_interval": limit})
+    if as_json:
+        echo_json(saved)
+    else:
+        click.echo(f"rollout set: {limit['count']} of {instances} instances every {limit['interval_s']} seconds")
+
+
+def spread(instances: int, frame_s: int, duration_s: int) -> Json:
+    """The limit by which all instances have had their turn within ``duration_s``, in steps of ``frame_s`` or longer.
+
+    The first step begins at once, so there are as many steps as fit into the time. With fewer instances than steps
+    one at a time is taken, and the steps become longer.
+    """
+    steps = max(1, math.ceil(duration_s / frame_s))
+    count = max(1, math.ceil(instances / steps))
+    interval_s = frame_s if instances > steps else max(frame_s, duration_s // max(1, instances))
+    return {"count": count, "interval_s": interval_s}
+
+
+def _steering(verb: str, done: str, *, with_why: bool) -> Callable[..., None]:
+    def steer(app_id: str, group_id: str, service: ServiceClient, as_json: bool, why: str = "") -> None:
+        body: Json = {"by": operator()} | ({"why": why} if why else {})
+        after = service.post("apps", app_id, "groups", group_id, "rollout", verb, body=body)
+        if as_json:
+            echo_json(after)
+        else:
+            click.echo(done)
+
+    decorated: Any = steer
+    why_option = click.option("--why", default="", help="The reason; instances that are held back are told it.")
+    options: list[Any] = [json_option, service_options, group_option, app_option]
+    for option in [*options[:2], why_option, *options[2:]] if with_why else options:
+        decorated = option(decorated)
+    steering: Callable[..., None] = decorated
+    return steering
+
+
+_GO_ON = "Let a roll-out that was paused or halted go on; its failures so far count no more."
+_STOP = "Start no further updates; those under way are finished."
+for _name, _verb, _done, _help in (
+    ("activate", "resume", "rollout activated", _GO_ON),
+    ("resume", "resume", "rollout resumed", _GO_ON),
+    ("deactivate", "pause", "rollout deactivated", _STOP),
+    ("pause", "pause", "rollout paused", _STOP),
+    ("halt", "halt", "rollout halted", "As pause, for a roll-out that went wrong."),
+):
+    rollout.add_command(click.command(_name, help=_help)(_steering(_verb, _done, with_why=_verb != "resume")))

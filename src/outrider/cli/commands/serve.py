@@ -1,0 +1,92 @@
+"""``outrider serve``: the update service."""
+
+import contextlib
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from outrider.cli.options import etcd_options, open_cluster
+from outrider.core.errors import ConfigError, OutriderError
+from outrider.etcd.seam import EtcdAddress
+
+if TYPE_CHECKING:
+    from outrider.service.store.users import KnownUsers
+
+
+@click.command()
+@click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option(
+    "--payload-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/lib/outrider/payloads"),
+    show_default=True,
+    help="Where uploaded payloads are stored.",
+)
+@click.option("--public-url", help="Where clients reach the service, for payload addresses; else each request's Host.")
+@click.option("--insecure-listen", is_flag=True, help="Until there are users: other machines may do everything, too.")
+@click.option("--omaha-secret", help="Serve Omaha below /v1/update/SECRET alone; better in the environment.")
+@click.option("--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Keep the audit log so long.")
+@click.option("-v", "--verbose", count=True, help="Log more; twice: libraries too.")
+@etcd_options
+def serve(
+    listen: str,
+    payload_dir: Path,
+    public_url: str | None,
+    insecure_listen: bool,
+    omaha_secret: str | None,
+    audit_days: int,
+    verbose: int,
+    etcd: EtcdAddress,
+    prefix: str,
+) -> None:
+    """Run the update service until SIGTERM.
+
+    Prints one line with its address when it serves. Without etcd it serves as well: /readyz and every answer say 503
+    until etcd is there. Its API asks for a token; until there are users it answers this machine alone.
+    """
+    try:
+        from outrider.service import server
+        from outrider.service.application import create_application
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is missing; install outrider[server]") from error
+    from outrider.config.sections import LogSettings
+    from outrider.log import setup_logging
+    from outrider.service.history.background import tellers
+    from outrider.service.payloads.folder import PayloadFolder
+
+    setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
+    payloads = PayloadFolder(folder=payload_dir)
+    payloads.prepare()
+    bound = server.bind(server.parse_listen(listen))
+    address = server.address_of(bound)
+    cluster = open_cluster(etcd)
+    try:
+        application = create_application(
+            cluster,
+            payloads,
+            prefix=prefix.rstrip("/"),
+            public_url=public_url,
+            open_to_all=insecure_listen,
+            audit_days=audit_days,
+            omaha_secret=omaha_secret,
+        )
+
+        def ready() -> None:
+            click.echo(f"outrider update service on {address}")
+            # Beside the serving: etcd may be away, and then the first request of the API reads them.
+            users = application.state.context.known_users
+            threading.Thread(target=_read_users, args=(users,), name="outrider-users", daemon=True).start()
+
+        with tellers(cluster, prefix.rstrip("/")):
+            server.serve(application, bound, ready)
+    finally:
+        cluster.close()
+
+
+def _read_users(users: "KnownUsers") -> None:
+    """Says in the log when there are none."""
+    with contextlib.suppress(OutriderError):
+        users.load()

@@ -1,0 +1,115 @@
+"""``outrider statechart``: check a statechart, draw it, verify it against the promises."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from outrider.cli.commands.verify import verify_chart
+from outrider.cli.main import Group
+from outrider.cli.output import fail
+from outrider.core.chart.draw import Picture, overview, sketch, to_table, whole, zoomed
+from outrider.core.chart.draw_dot import to_dot
+from outrider.core.chart.draw_mermaid import to_mermaid
+from outrider.core.chart.load import Chart, load_chart
+from outrider.core.sidekick.rules import VOCABULARY
+from outrider.statechart import find_sidekick_chart, read_chart_file, render_picture
+
+VIEWS: Mapping[str, Callable[[Chart], Picture]] = {"whole": whole, "overview": overview, "sketch": sketch}
+
+
+@click.group(cls=Group)
+def statechart() -> None:
+    """Check, draw and verify the statechart that every sidekick runs."""
+
+
+@statechart.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def check(file: Path | None) -> None:
+    """Load FILE (the shipped chart if left out) and report the first problem in it.
+
+    Leaves with 0 when the chart is sound and with 1 when it is not.
+    """
+    chart = _load(file)
+    click.echo(f"{chart.source}: ok, {len(chart.states)} states, {len(chart.transitions)} transitions")
+
+
+@statechart.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["mermaid", "dot", "svg", "png", "table"]),
+    default="mermaid",
+    show_default=True,
+    help="svg and png need outrider[diagrams].",
+)
+@click.option(
+    "--view",
+    default="whole",
+    show_default=True,
+    metavar="VIEW",
+    help="whole, overview (the main road), sketch (without labels), or the id of a state to see from the inside.",
+)
+@click.option("--sideways", is_flag=True, help="From left to right instead of from the top down.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here instead of to stdout.")
+def draw(file: Path | None, kind: str, view: str, sideways: bool, output: Path | None) -> None:
+    """Draw FILE (the shipped chart if left out)."""
+    if kind == "png" and output is None and sys.stdout.isatty():
+        fail("usage", "a png is not for a terminal: add --output FILE, or send it to a file")
+    drawing = _draw(_load(file), kind, view, sideways)
+    if output is None:
+        click.echo(drawing, nl=False)
+        return
+    try:
+        output.write_bytes(drawing)
+    except OSError as error:
+        fail("output", f"{output}: can't be written: {error.strerror}")
+
+
+@statechart.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--bounds",
+    type=click.Choice(["small", "usual", "large"]),
+    default="usual",
+    show_default=True,
+    help="How much trouble to allow: small takes half a minute, usual one to two, large half an hour.",
+)
+@click.option("--quick", "bounds", flag_value="small", help="The same as --bounds small.")
+@click.option(
+    "--jobs", type=click.IntRange(min=0), default=0, help="Processes at the same time; one per processor if left out."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify(file: Path | None, bounds: str, jobs: int, as_json: bool) -> None:
+    """Run FILE (the shipped chart if left out) exhaustively against the promises.
+
+    Leaves with 0 when all of them hold, and with 1 and the shortest story found when one doesn't.
+    """
+    if not verify_chart(_load(file), bounds, jobs=jobs, as_json=as_json):
+        sys.exit(1)
+
+
+def _load(file: Path | None) -> Chart:
+    path = file or find_sidekick_chart()
+    return load_chart(read_chart_file(path), path.name, VOCABULARY)
+
+
+def _draw(chart: Chart, kind: str, view: str, sideways: bool) -> bytes:
+    if kind == "table":
+        return to_table(chart).encode()
+    picture = _look(chart, view)
+    if kind == "mermaid":
+        return to_mermaid(picture, sideways).encode()
+    dot = to_dot(picture, sideways)
+    return dot.encode() if kind == "dot" else render_picture(dot, kind)
+
+
+def _look(chart: Chart, view: str) -> Picture:
+    if view in VIEWS:
+        return VIEWS[view](chart)
+    if view not in chart.states:
+        known = ", ".join([*VIEWS, *(state.id for state in chart.tops)])
+        fail("usage", f"--view {view}: no such view or state; known: {known}")
+    return zoomed(chart, view)

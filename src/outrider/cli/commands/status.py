@@ -1,0 +1,157 @@
+"""``outrider status`` and ``outrider why``: what a fleet does now, read from etcd itself."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+
+from outrider.cli.options import etcd_options, json_option, open_cluster
+from outrider.cli.output import echo_json, echo_table
+from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
+from outrider.model.keys import Keys
+from outrider.service.rollouts.explain import GroupOverview, ago, explain, read_overviews
+from outrider.service.store.context import Place, app_id_of
+from outrider.service.store.store import utc_now
+
+HEADER = ("GROUP", "INSTANCE", "STATE", "VERSION", "WANTED", "SINCE", "WHY")
+REFRESH_S = 5.0
+"""Ages are shown, so a quiet fleet is printed anew this often."""
+
+
+@click.command()
+@click.argument("app")
+@click.option("--group", help="Only this group.")
+@click.option("--watch", is_flag=True, help="Print again whenever something changes, until Ctrl-C.")
+@etcd_options
+@json_option
+def status(app: str, group: str | None, watch: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+    """Show the instances of APP, what each does and waits for, and who holds a turn."""
+    cluster = open_cluster(etcd)
+    try:
+        place = Place(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
+        if watch:
+            _follow(cluster, place, app, lambda: _print(place, app, group, as_json=as_json))
+        else:
+            _print(place, app, group, as_json=as_json)
+    finally:
+        cluster.close()
+
+
+@click.command()
+@click.argument("app")
+@click.argument("instance")
+@etcd_options
+@json_option
+def why(app: str, instance: str, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+    """Tell why INSTANCE of APP is where it is, and what it waits for."""
+    cluster = open_cluster(etcd)
+    try:
+        lines = explain(Place(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now), app, instance)
+    finally:
+        cluster.close()
+    if as_json:
+        echo_json({"instance": instance, "reasons": lines})
+        return
+    head, *rest = lines
+    click.echo(head)
+    for line in rest:
+        click.echo(f"  {line}")
+
+
+def _follow(cluster: Cluster, place: Place, app: str, show: Callable[[], None]) -> None:
+    app_id = app_id_of(app)
+    changed = threading.Event()
+
+    def note(event: WatchEvent) -> None:
+        changed.set()
+
+    prefixes = (
+        place.keys.presences(app_id),
+        place.keys.groups(app_id),
+        place.keys.poisons(app_id),
+        place.keys.app_turns(app_id),
+        place.keys.all_shared_turns(),
+    )
+    revision = cluster.list(prefixes[0]).revision
+    watches = [cluster.watch(prefix, revision + 1, note) for prefix in prefixes]
+    try:
+        while True:
+            changed.clear()
+            click.clear()
+            show()
+            changed.wait(REFRESH_S)
+    except KeyboardInterrupt:
+        return
+    finally:
+        for one in watches:
+            one.close()
+
+
+def _print(place: Place, app: str, group: str | None, *, as_json: bool) -> None:
+    overviews = read_overviews(place, app, group)
+    if as_json:
+        echo_json([_as_json(overview) for overview in overviews])
+        return
+    echo_table(HEADER, [_row(place, overview, name) for overview in overviews for name in overview.instances])
+    for overview in overviews:
+        click.echo("")
+        click.echo(_summary(overview))
+
+
+def _row(place: Place, overview: GroupOverview, name: str) -> tuple[object, ...]:
+    presence, now = overview.alive.get(name), place.now()
+    if presence is not None:
+        since = ago(presence.since, now)
+        return (overview.name, name, presence.state, presence.version, presence.wanted, since, presence.why)
+    row = overview.rows[name]
+    away = f"no sidekick is alive; the service saw it {ago(row.last_seen, now)} ago"
+    return (overview.name, name, f"({row.status})", row.version, row.granted_version, "", away)
+
+
+def _summary(overview: GroupOverview) -> str:
+    shall = overview.target.version or "nothing"
+    marks = [f"group {overview.name}: shall run {shall}"]
+    if overview.target.paused:
+        marks.append("paused")
+    if overview.poison is not None:
+        marks.append(f"marked bad by {overview.poison.instance} ({overview.poison.why})")
+    for scope in overview.scopes:
+        taken = [f"{turn.number} {turn.state} by {turn.instance}" for turn in scope.turns if turn.state != "free"]
+        marks.append(f"turns{scope.where}: {', '.join(taken) or 'all free'} of {scope.slots}")
+        if scope.queue:
+            marks.append(f"waiting: {', '.join(scope.queue)}")
+    if overview.scene is not None and overview.scene.has_begun:
+        marks.insert(1, overview.rollout)
+    return "; ".join(marks)
+
+
+def _as_json(overview: GroupOverview) -> dict[str, Any]:
+    return {
+        "app": overview.app,
+        "group": overview.name,
+        "target": msgspec.to_builtins(overview.target),
+        "poison": msgspec.to_builtins(overview.poison),
+        "instances": [
+            {
+                "instance": name,
+                "alive": msgspec.to_builtins(overview.alive.get(name)),
+                "row": msgspec.to_builtins(overview.rows.get(name)),
+            }
+            for name in overview.instances
+        ],
+        "scopes": [
+            {
+                "scope": scope.shared or None,
+                "slots": scope.slots,
+                "turns": [
+                    {"number": turn.number, "state": turn.state, "instance": turn.instance} for turn in scope.turns
+                ],
+                "queue": list(scope.queue),
+            }
+            for scope in overview.scopes
+        ],
+        "rollout": overview.rollout,
+        "held": [] if overview.scene is None else [one.instance for one in overview.scene.waiting],
+    }

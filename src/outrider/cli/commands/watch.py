@@ -1,0 +1,88 @@
+"""``outrider watch``: run a program for every update."""
+
+import shutil
+import sys
+import uuid
+from contextlib import ExitStack
+
+import click
+
+from outrider.cli.options import open_cluster, optional_etcd_options, service_options
+from outrider.cli.rest_client import ServiceClient
+from outrider.core import versions
+from outrider.core.errors import ConfigError
+from outrider.etcd.seam import EtcdAddress
+
+INTERVAL_S = 1.0
+"""updatectl's own."""
+INTERVAL_WITH_ETCD_S = 300.0
+"""Only a net below the watch."""
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--app-id", required=True, help="Application to watch.")
+@click.option("--group-id", required=True, help="Group to follow.")
+@click.option("--version", default=versions.NOTHING, show_default=True, help="What runs now; 0.0.0 for nothing.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.1), help="Seconds between checks: 1 unless said, with --etcd 300."
+)
+@click.option("--client-id", help="Name of this instance; without it a random one each time.")
+@click.option("--timeout", "time_limit", type=click.FloatRange(min=0.1), help="End the program after so many seconds.")
+@click.argument("program", metavar="PROGRAM [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
+@optional_etcd_options
+@service_options
+def watch(
+    app_id: str,
+    group_id: str,
+    version: str,
+    interval: float | None,
+    client_id: str | None,
+    time_limit: float | None,
+    program: tuple[str, ...],
+    etcd: EtcdAddress | None,
+    prefix: str,
+    service: ServiceClient,
+) -> None:
+    """Run PROGRAM for every update, and report what became of it.
+
+    It finds the update in UPDATE_SERVICE_VERSION, _OLD_VERSION, _APP_ID, _URL, _SHA256, _SIZE and _PACKAGE. Exit code
+    0 means that the version runs now; after any other it is run again, later and later. With --etcd nothing is
+    polled: the service's word arrives at once.
+    """
+    from outrider.cli.signals import stopped_by_signals
+    from outrider.clients import Watcher, WatchSettings
+    from outrider.clients.wake import Announced
+    from outrider.core.omaha import app_key
+    from outrider.model.keys import Keys
+    from outrider.omaha_client import Upstream
+
+    versions.parse(version)
+    if shutil.which(program[0]) is None:
+        raise ConfigError(f"program {program[0]!r}: no such program, or not executable")
+    instance = client_id or str(uuid.uuid4())
+    upstream = Upstream(
+        urls=(service.omaha_url,), app_id=app_id, group=group_id, instance=instance, verify=service.verify
+    )
+    settings = WatchSettings(
+        app_id=app_id,
+        version=version,
+        interval_s=interval or (INTERVAL_S if etcd is None else INTERVAL_WITH_ETCD_S),
+        program=program,
+        time_limit_s=time_limit,
+    )
+    watcher = Watcher(upstream, settings, lambda line: click.echo(line, file=sys.stderr))
+    with ExitStack() as open_things:
+        open_things.enter_context(stopped_by_signals(watcher.stop))
+        if etcd is not None:
+            cluster = open_cluster(etcd)
+            open_things.callback(cluster.close)
+            announced = Announced(
+                cluster,
+                Keys(prefix.rstrip("/")),
+                app=app_key(app_id),
+                group=group_id,
+                instance=instance,
+                wake=watcher.wake,
+            )
+            open_things.callback(announced.close)
+        watcher.run()

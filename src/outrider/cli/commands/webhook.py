@@ -1,0 +1,56 @@
+"""``outrider webhook``: addresses that are told what happens."""
+
+import click
+
+from outrider.cli.main import Group
+from outrider.cli.options import json_option, service_options
+from outrider.cli.output import echo_json, echo_table
+from outrider.cli.rest_client import Json, ServiceClient
+from outrider.model.activity import SEVERITIES
+
+HEADER = ("Name", "Url", "App", "Severity", "Pending")
+
+
+@click.group(cls=Group)
+def webhook() -> None:
+    """Manage the addresses that are told of activity."""
+
+
+@webhook.command("list")
+@service_options
+@json_option
+def list_webhooks(service: ServiceClient, as_json: bool) -> None:
+    """List webhooks, and how much each wasn't told yet."""
+    hooks = service.get_all("webhooks")
+    if as_json:
+        echo_json(hooks)
+    else:
+        echo_table(HEADER, [(one["name"], one["url"], one["app"], one["least"], one["pending"]) for one in hooks])
+
+
+@webhook.command()
+@click.argument("name")
+@click.option("--url", required=True, help="Where to post to.")
+@click.option("--app-id", default="", help="Only what concerns this app.")
+@click.option(
+    "--severity", type=click.Choice(SEVERITIES), default="info", show_default=True, help="At least this severe."
+)
+@service_options
+@json_option
+def create(name: str, url: str, app_id: str, severity: str, service: ServiceClient, as_json: bool) -> None:
+    """Add a webhook and print the secret that signs its deliveries, this once."""
+    body: Json = {"name": name, "url": url, "app": app_id, "least": severity}
+    made = service.post("webhooks", body=body)
+    if as_json:
+        echo_json(made)
+    else:
+        click.echo(f"secret: {made['secret']}")
+
+
+@webhook.command()
+@click.argument("name")
+@service_options
+def delete(name: str, service: ServiceClient) -> None:
+    """Remove a webhook with what it wasn't told yet."""
+    service.delete("webhooks", name)
+    click.echo(f"deleted webhook: {name}")

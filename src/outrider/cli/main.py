@@ -1,0 +1,96 @@
+"""The top command: imports a noun's module when it is used, and turns errors into one line."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from outrider import __version__
+from outrider.cli.options import top_options
+from outrider.core.errors import OutriderError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+COMMANDS: Mapping[str, str] = {
+    "activity": "outrider.cli.commands.activity:activity",
+    "admin-user": "outrider.cli.commands.admin_user:admin_user",
+    "app": "outrider.cli.commands.app:app",
+    "channel": "outrider.cli.commands.channel:channel",
+    "config": "outrider.cli.commands.config:config",
+    "database": "outrider.cli.commands.database:database",
+    "demo": "outrider.cli.commands.demo:demo",
+    "group": "outrider.cli.commands.group:group",
+    "help": "outrider.cli.commands.help:help_command",
+    "instance": "outrider.cli.commands.instance:instance",
+    "lock": "outrider.cli.commands.lock:lock",
+    "package": "outrider.cli.commands.package:package",
+    "release": "outrider.cli.commands.release:release",
+    "rollout": "outrider.cli.commands.rollout:rollout",
+    "serve": "outrider.cli.commands.serve:serve",
+    "sidekick": "outrider.cli.commands.sidekick:sidekick",
+    "statechart": "outrider.cli.commands.statechart:statechart",
+    "status": "outrider.cli.commands.status:status",
+    "story": "outrider.cli.commands.story:story",
+    "upstream": "outrider.cli.commands.upstream:upstream",
+    "watch": "outrider.cli.commands.watch:watch",
+    "webhook": "outrider.cli.commands.webhook:webhook",
+    "why": "outrider.cli.commands.status:why",
+}
+"""Command -> where it lives; imported only when used, so that ``outrider --help`` stays quick."""
+
+
+class Group(click.Group):
+    """Prints an ``OutriderError`` as one line and leaves with 1; any other exception is a bug with its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OutriderError as error:
+            click.echo(f"Error: {error.kind}: {error}", err=True)
+            ctx.exit(1)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click has it, but an unknown command leaves with 3 and lists the known ones."""
+        name = args[0] if args else ""
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            self.refuse(ctx, name)
+        return super().resolve_command(ctx, args)
+
+    def refuse(self, ctx: click.Context, name: str) -> NoReturn:
+        """Leave with 3: there is no such command."""
+        known = ", ".join(self.list_commands(ctx))
+        click.echo(f"Error: usage: no command {name!r} in '{ctx.command_path}'; known: {known}", err=True)
+        ctx.exit(3)
+
+
+class LazyGroup(Group):
+    """The top group: imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OUTRIDER"},
+)
+@click.version_option(__version__)
+@top_options
+def main(**_: object) -> None:
+    """Zero-downtime rolling updates for services on a fleet of machines, without Kubernetes."""
+    from outrider.config.sections import LogSettings
+    from outrider.log import setup_logging
+
+    # a command's answer is its log; services and sidekicks set up their own
+    setup_logging(LogSettings(level="error", format="text"), sys.stderr)

@@ -1,0 +1,217 @@
+"""Options that several commands share: where the update service and etcd are, and who asks.
+
+The options of the update service may stand on each verb and before it.
+
+What is written nearest to the verb counts, then the environment, then the default.
+"""
+
+import functools
+import getpass
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+from click.core import ParameterSource
+
+from outrider.core.errors import ConfigError
+from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAMES = ("server", "user", "key", "token", "ca_file", "skip_ssl_verify", "debug")
+
+
+def _options(*, environment: bool) -> tuple[Callable[[F], F], ...]:
+    def variables(*names: str) -> list[str] | None:
+        return list(names) if environment else None
+
+    return (
+        click.option(
+            "--server",
+            envvar=variables("OUTRIDER_SERVER", "UPDATECTL_SERVER"),
+            default="http://localhost:8000",
+            show_default=environment,
+            help="Address of the update service.",
+        ),
+        click.option("--token", envvar=variables("OUTRIDER_TOKEN"), default="", help="Who asks: a user's token."),
+        click.option(
+            "--user", envvar=variables("OUTRIDER_USER", "UPDATECTL_USER"), default="", help="Who asks: a user's name..."
+        ),
+        click.option(
+            "--key", envvar=variables("OUTRIDER_KEY", "UPDATECTL_KEY"), default="", help="...and that user's token."
+        ),
+        click.option(
+            "--ca-file",
+            envvar=variables("OUTRIDER_CA_FILE"),
+            type=click.Path(path_type=Path),
+            help="Authority of the service's certificate (PEM).",
+        ),
+        click.option(
+            "--skip-ssl-verify",
+            envvar=variables("OUTRIDER_SKIP_SSL_VERIFY"),
+            is_flag=True,
+            help="Don't check the service's certificate.",
+        ),
+        click.option(
+            "--debug", envvar=variables("OUTRIDER_DEBUG"), is_flag=True, help="Print what is asked and answered."
+        ),
+    )
+
+
+def top_options(command: F) -> F:
+    """Let the options of ``service_options`` be written before the verb as well: ``outrider --server=... app list``."""
+    for option in reversed(_options(environment=False)):
+        command = option(command)
+    return command
+
+
+def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where the update service is and who asks; the verb gets a client as ``service``."""
+
+    def with_service(*arguments: Any, **options: Any) -> Any:
+        from outrider.cli.rest_client import ServiceClient
+
+        chosen = _chosen(click.get_current_context(), {name: options.pop(name) for name in _NAMES})
+        if chosen.pop("debug"):
+            _log_everything()
+        return command(*arguments, service=ServiceClient(**chosen), **options)
+
+    decorated: Any = functools.update_wrapper(with_service, command)
+    for option in reversed(_options(environment=True)):
+        decorated = option(decorated)
+    wrapped: Callable[..., Any] = decorated
+    return wrapped
+
+
+def _chosen(context: click.Context, here: Mapping[str, Any]) -> dict[str, Any]:
+    """The options' values: of each the one that is written nearest to the verb, else what the verb has of itself."""
+    chosen = dict(here)
+    for name in _NAMES:
+        place: click.Context | None = context
+        while place is not None:
+            if place.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                chosen[name] = place.params[name]
+                break
+            place = place.parent
+    return chosen
+
+
+def _log_everything() -> None:
+    from outrider.config.sections import LogSettings
+    from outrider.log import setup_logging
+
+    setup_logging(LogSettings(level="debug", format="text"), sys.stderr)
+
+
+def operator() -> str:
+    """Who types here, by the name that this machine knows."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in a container
+        return "unknown"
+
+
+def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
+    """Add ``--prefix`` and the options that say where etcd is: the command gets them as ``prefix`` and ``etcd``.
+
+    ``etcd`` is an ``EtcdAddress``; None when nobody names one and ``default`` is empty. The variables are those that
+    set ``[etcd]`` of a sidekick.
+    """
+
+    @functools.wraps(command)
+    def with_address(
+        *arguments: Any,
+        etcd: str,
+        etcd_ca_file: Path | None,
+        etcd_cert_file: Path | None,
+        etcd_key_file: Path | None,
+        etcd_user: str,
+        etcd_password_file: Path | None,
+        **options: Any,
+    ) -> Any:
+        if (etcd_cert_file is None) != (etcd_key_file is None):
+            raise ConfigError("etcd: --etcd-cert-file and --etcd-key-file go together")
+        if bool(etcd_user) != (etcd_password_file is not None):
+            raise ConfigError("etcd: --etcd-user and --etcd-password-file go together")
+        if not etcd and not default:
+            return command(*arguments, etcd=None, **options)
+        address = EtcdAddress(
+            endpoints=parse_endpoints(etcd),
+            ca_file=str(etcd_ca_file) if etcd_ca_file else None,
+            cert_file=str(etcd_cert_file) if etcd_cert_file else None,
+            key_file=str(etcd_key_file) if etcd_key_file else None,
+            user=etcd_user or None,
+            password=_read_secret(etcd_password_file) if etcd_password_file else None,
+        )
+        return command(*arguments, etcd=address, **options)
+
+    file = click.Path(path_type=Path, dir_okay=False)
+    decorated: Any = with_address
+    for option in (
+        click.option(
+            "--prefix", envvar="OUTRIDER_PREFIX", default="/outrider/v1", show_default=True, help="Key prefix."
+        ),
+        click.option(
+            "--etcd-password-file",
+            envvar="OUTRIDER_ETCD_PASSWORD_FILE",
+            type=file,
+            help="File with the user's password.",
+        ),
+        click.option("--etcd-user", envvar="OUTRIDER_ETCD_USER", default="", help="etcd user, when etcd has users."),
+        click.option("--etcd-key-file", envvar="OUTRIDER_ETCD_KEY_FILE", type=file, help="Client certificate's key."),
+        click.option("--etcd-cert-file", envvar="OUTRIDER_ETCD_CERT_FILE", type=file, help="Client certificate (PEM)."),
+        click.option(
+            "--etcd-ca-file", envvar="OUTRIDER_ETCD_CA_FILE", type=file, help="Authority of etcd (PEM); turns TLS on."
+        ),
+        click.option(
+            "--etcd",
+            "etcd",
+            envvar="OUTRIDER_ETCD",
+            default=default,
+            show_default=bool(default),
+            help="etcd endpoints, HOST:PORT, separated by commas.",
+        ),
+    ):
+        decorated = option(decorated)
+    return cast(F, decorated)
+
+
+def optional_etcd_options(command: F) -> F:
+    """``etcd_options`` for a command that can do without etcd."""
+    return etcd_options(command, default="")
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--etcd-password-file {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def json_option(command: F) -> F:
+    """Add ``--json``: print the same facts for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
+    """Read ``host:port,host:port``.
+
+    Raises:
+        ConfigError: an entry without a port, or with one that isn't 1 to 65535.
+    """
+    endpoints = []
+    for part in (piece.strip() for piece in text.split(",")):
+        host, _, port = part.removeprefix("http://").removeprefix("https://").rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ConfigError(f"etcd endpoint {part!r}: write HOST:PORT, for example 127.0.0.1:2379")
+        endpoints.append(Endpoint(host=host, port=int(port)))
+    return tuple(endpoints)
+
+
+def open_cluster(etcd: EtcdAddress) -> Cluster:
+    """Connect to the etcd that the command's options name."""
+    from outrider.etcd.client import connect
+
+    return connect(etcd)

@@ -1,0 +1,27 @@
+"""What commands print: tables and JSON on stdout, one line on stderr when they fail."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import IO, NoReturn
+
+import click
+
+
+def echo_json(value: object, file: IO[str] | None = None) -> None:
+    """Print ``value`` as indented JSON."""
+    click.echo(json.dumps(value, indent=2, default=str), file=file)
+
+
+def echo_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows below a header, columns aligned by two blanks as updatectl does with tabs."""
+    lines = [tuple(header), *(tuple("" if cell is None else str(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def fail(kind: str, message: str) -> NoReturn:
+    """Leave with 1 and one line."""
+    click.echo(f"Error: {kind}: {message}", err=True)
+    sys.exit(1)

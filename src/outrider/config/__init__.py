@@ -1,0 +1,1 @@
+"""Configuration: ``sections`` lies below the drivers, ``load`` above them."""

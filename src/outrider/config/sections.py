@@ -1,0 +1,359 @@
+# ruff: noqa: RUF009 - setting() makes dataclass fields, ruff only knows field() itself
+"""What an operator can set: one frozen dataclass per TOML section, each default and its help in one place.
+
+Read by ``config/load.py``; the table in ``docs/use/configuration.md`` is made from here. The unit of a number is in its
+name (``_s`` seconds, ``_bytes`` bytes). Nothing reads the environment after loading.
+"""
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._+@:-]{0,127}"
+"""What may be a part of an etcd key; the same rule as ``cluster.keys.check_part``."""
+INSTANCE_NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+HTTP_URL = r"https?://[^\s/?#]+(/[^\s?#]*)?"
+HOST_PORT = r"(http://|https://)?(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5}/?"
+
+
+class Secret:
+    """A text that never shows itself: ``repr``, ``str`` and every log line of it are ``***``."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, to hand to the one who needs it."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a value of a setting must keep to besides its type.
+
+    Attributes:
+        help: One sentence for the operator.
+        least, most: Bounds of a number, both allowed themselves.
+        above: Bound of a number that isn't allowed itself.
+        pattern: Regular expression that a text, or each text of a list, must match as a whole.
+        wanted: What ``pattern`` means, in words, for the error line.
+        empty: Whether an empty text or list is all right where there is a pattern.
+    """
+
+    help: str
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    pattern: str = ""
+    wanted: str = ""
+    empty: bool = True
+
+
+def setting(
+    default: T,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    pattern: str = "",
+    wanted: str = "",
+    empty: bool = True,
+) -> T:
+    """A setting with its default; the bounds are checked at load."""
+    rule = Rule(help=help, least=least, most=most, above=above, pattern=pattern, wanted=wanted, empty=empty)
+    value: T = field(default=default, metadata={"rule": rule})
+    return value
+
+
+def computed(factory: Callable[[], T], help: str, *, pattern: str = "", wanted: str = "") -> T:
+    """A setting whose default is found out on this machine, or is a mapping."""
+    rule = Rule(help=help, pattern=pattern, wanted=wanted, empty=False)
+    value: T = field(default_factory=factory, metadata={"rule": rule})
+    return value
+
+
+def required(help: str, *, pattern: str = "", wanted: str = "") -> Any:
+    """A setting without a default: the operator has to say it."""
+    return field(metadata={"rule": Rule(help=help, pattern=pattern, wanted=wanted, empty=False)})
+
+
+def host_name() -> str:
+    """This machine's name, in lower case."""
+    return socket.gethostname().lower()
+
+
+NAME_WORDS = "1 to 128 letters, digits or . _ + @ : - that begin with a letter or a digit"
+INSTANCE_WORDS = "1 to 63 lower-case letters, digits or . _ - that begin with a letter or a digit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceSettings:
+    """[instance]: who this is, and how it is updated."""
+
+    id: str = computed(
+        host_name,
+        "Name of this instance, unique in its app. Default: the host name in lower case.",
+        pattern=INSTANCE_NAME,
+        wanted=INSTANCE_WORDS,
+    )
+    app: str = required("App that runs here: its UUID or name at the update service.", pattern=NAME, wanted=NAME_WORDS)
+    group: str = required("Group whose channel and policy this instance follows.", pattern=NAME, wanted=NAME_WORDS)
+    strategy: Literal["start-first", "stop-first"] = setting(
+        "start-first", "Start the new version beside the old one, or stop the old one first (one port, a database)."
+    )
+    state_dir: Path = required("Folder for the journal, payloads and workloads; an absolute path, one per instance.")
+    runtime: Literal["process"] = setting("process", "What runs the versions.")
+    balancer: Literal["traefik", "none"] = setting("traefik", "Which load balancer sends the traffic.")
+    allow_downgrade: bool = setting(False, "Whether a target older than what runs is taken.")
+    alias: str = setting("", "A second name for people, shown by the update service.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdSettings:
+    """[etcd]: where the fleet's shared state is kept."""
+
+    endpoints: tuple[str, ...] = setting(
+        ("127.0.0.1:2379",), "Nodes as HOST:PORT, tried in turn.", pattern=HOST_PORT, wanted="HOST:PORT", empty=False
+    )
+    prefix: str = setting(
+        "/outrider/v1",
+        "Prefix of all keys, the same for the whole fleet.",
+        pattern=r"(/[A-Za-z0-9._-]+)+",
+        wanted="a path such as /outrider/v1, without a slash at its end",
+        empty=False,
+    )
+    ca_file: Path | None = setting(None, "PEM file of the authority that signed etcd's certificate; turns TLS on.")
+    cert_file: Path | None = setting(None, "PEM file of our client certificate.")
+    key_file: Path | None = setting(None, "PEM file of the client certificate's key.")
+    user: str = setting("", "etcd user, when etcd has users.")
+    password_file: Path | None = setting(None, "File that holds the user's password; a line break at its end is cut.")
+    password: Secret = setting(Secret(), "The user's password itself; password_file is the better place.")
+    timeout_s: float = setting(3.0, "Longest time for one call, over all endpoints together.", above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """[service]: the update service (Omaha)."""
+
+    urls: tuple[str, ...] = setting(
+        ("http://127.0.0.1:8000",),
+        "Addresses of the update service, tried in turn.",
+        pattern=HTTP_URL,
+        wanted="http://HOST[:PORT] or https://HOST[:PORT]",
+        empty=False,
+    )
+    poll_interval_s: float = setting(
+        3600.0, "Time between checks when nothing was announced through etcd; jitter is added.", least=1
+    )
+    timeout_s: float = setting(10.0, "Longest time for one request.", above=0)
+    retry_min_s: float = setting(5.0, "First wait after a failed request; it doubles from there.", above=0)
+    retry_max_s: float = setting(600.0, "Longest wait between two tries.", above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockSettings:
+    """[lock]: how many instances may swap at once."""
+
+    scope: str = setting(
+        "",
+        "Name of a queue that instances of several groups share. Default: the group has one of its own.",
+        pattern=NAME,
+        wanted=NAME_WORDS,
+    )
+    slots: int = setting(1, "Instances that may swap at the same time, when the group's target doesn't say.", least=1)
+    ttl_s: float = setting(30.0, "Lease lifetime: the longest until a dead sidekick's turn shows as dirty.", least=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """[process]: runs a version as a process unpacked from a tar file."""
+
+    command: tuple[str, ...] = setting(
+        (),
+        "Program and arguments, found in the unpacked payload first. {port}, {host} and {version} are replaced. "
+        "Needed when instance.runtime is process.",
+    )
+    env: Mapping[str, str] = computed(dict, "Variables to add to the app's environment; PORT and HOST are always set.")
+    host: str = setting(
+        "127.0.0.1",
+        "Address the app listens on, and where the balancer finds it.",
+        pattern=r"[^\s/]+",
+        wanted="a host name or an address",
+        empty=False,
+    )
+    ports: str = setting(
+        "",
+        'Ports to use: "" for any free one, "8085" for always this one, "8085-8086" for the first free one of these.',
+        pattern=r"[0-9]{1,5}(-[0-9]{1,5})?",
+        wanted='"", "PORT" or "FIRST-LAST"',
+    )
+    stop_grace_s: float = setting(30.0, "Time between SIGTERM and SIGKILL.", least=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraefikSettings:
+    """[traefik]: the load balancer's keys in etcd, when instance.balancer is traefik."""
+
+    service: str = setting(
+        "",
+        "Name of the app's service in Traefik. Needed when instance.balancer is traefik.",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+        wanted="letters, digits or . _ -",
+    )
+    root: str = setting(
+        "traefik",
+        "Traefik's own rootKey.",
+        pattern=r"[^/\s](.*[^/\s])?",
+        wanted="a key without a slash at either end",
+        empty=False,
+    )
+    api_urls: tuple[str, ...] = setting(
+        (),
+        "Addresses of the API of every Traefik: then it is asked whether it sends nothing more; else time must do.",
+        pattern=HTTP_URL,
+        wanted="http://HOST[:PORT] or https://HOST[:PORT]",
+    )
+    throttle_s: float = setting(2.0, "Traefik's providersThrottleDuration.", least=0)
+    rule: str = setting("", "Router rule; with it the router and the service are written if they are absent.")
+    entrypoints: tuple[str, ...] = setting(
+        ("web",), "Entry points of the router.", pattern=r"[^\s/]+", wanted="a name", empty=False
+    )
+    server_id: str = setting(
+        "",
+        "Name of this instance's server entry. Default: instance.id.",
+        pattern=INSTANCE_NAME,
+        wanted=INSTANCE_WORDS,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSettings:
+    """[probe]: how an instance shows that it is healthy."""
+
+    path: str = setting(
+        "/health",
+        "Path asked for; any 2xx is healthy.",
+        pattern=r"/\S*",
+        wanted="a path that begins with /",
+        empty=False,
+    )
+    interval_s: float = setting(1.0, "Time from one probe to the next.", above=0)
+    timeout_s: float = setting(5.0, "Longest time for one answer.", above=0)
+    successes: int = setting(3, "Healthy answers in a row that prove a new version.", least=1)
+    failures: int = setting(3, "Bad answers in a row while soaking that condemn it.", least=1)
+    deadline_s: float = setting(60.0, "Time in which a new version must be proved.", above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainSettings:
+    """[drain]: how long the old version may finish its requests."""
+
+    wait_s: float = setting(5.0, "Time the old version keeps running once no new request reaches it.", least=0)
+    confirm_timeout_s: float = setting(
+        15.0, "Longest wait for the balancer's own word on what it sends where.", least=0
+    )
+    max_s: float = setting(30.0, "Longest time for all of draining; then the old version is stopped anyhow.", above=0)
+    inflight_path: str = setting(
+        "",
+        "Path of the app that answers the number of requests under way; at 0 the wait ends early.",
+        pattern=r"/\S*",
+        wanted="a path that begins with /",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoakSettings:
+    """[soak]: watching the new version under traffic before the swap counts."""
+
+    duration_s: float = setting(
+        20.0,
+        "Time for which the new version must stay healthy under traffic; 0 for none. Never shorter than probe.failures "
+        "answers may take: else a version that hangs would pass.",
+        least=0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadSettings:
+    """[download]: fetching payloads."""
+
+    deadline_s: float = setting(
+        600.0, "Time in which a payload must be on disk; what is there is kept and resumed.", above=0
+    )
+    max_bytes: int = setting(4 * 1024**3, "Largest payload that is taken.", least=1)
+    timeout_s: float = setting(30.0, "Longest silence of a payload server.", above=0)
+    keep_versions: int = setting(
+        3, "Versions whose payload stays on disk; what runs and what ran before it always stay.", least=2
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """[log]: what is written to stdout."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least severe level that is written.")
+    format: Literal["auto", "json", "text"] = setting("auto", "auto is text on a terminal and JSON lines elsewhere.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set, by section."""
+
+    instance: InstanceSettings
+    etcd: EtcdSettings = field(default_factory=EtcdSettings)
+    service: ServiceSettings = field(default_factory=ServiceSettings)
+    lock: LockSettings = field(default_factory=LockSettings)
+    process: ProcessSettings = field(default_factory=ProcessSettings)
+    traefik: TraefikSettings = field(default_factory=TraefikSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    drain: DrainSettings = field(default_factory=DrainSettings)
+    soak: SoakSettings = field(default_factory=SoakSettings)
+    download: DownloadSettings = field(default_factory=DownloadSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+def port_range(ports: str) -> tuple[int, int] | None:
+    """First and last port of ``process.ports``; None for "any free one".
+
+    Raises:
+        ValueError: not a port or a range, outside 1 to 65535, or backwards; the text says which.
+    """
+    if not ports:
+        return None
+    if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?", ports):
+        raise ValueError('write "", "PORT" or "FIRST-LAST"')
+    first, _, last = ports.partition("-")
+    low, high = int(first), int(last or first)
+    if not (1 <= low <= 65535 and 1 <= high <= 65535):
+        raise ValueError("ports are 1 to 65535")
+    if high < low:
+        raise ValueError(f"{high} is below {low}")
+    return low, high
+
+
+def unit_of(key: str) -> str:
+    """The unit that a setting's name carries, ``s`` or ``bytes``; empty when it has none."""
+    last = key.rpartition("_")[2]
+    return last if last in {"s", "bytes"} else ""

@@ -1,0 +1,1 @@
+"""The statechart: read, checked, run and drawn. Knows nothing of sidekicks."""

@@ -1,0 +1,346 @@
+"""May this instance update now? Values in, a verdict with its reason out.
+
+The order of the rules is their rank: what an operator did (pause) comes before what a release did (poison) and what the
+policy did (a halt), those before what only takes time (windows, limits), so that the reason shown is the one to act on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from outrider.core import versions
+from outrider.core.architectures import ANY
+from outrider.core.errors import ConfigError
+from outrider.core.rollout.percent import gate_place
+from outrider.core.rollout.policy_settings import Policy, Rate, begins_with
+from outrider.core.rollout.rollout import Opened, Progress, brake, next_time
+from outrider.core.rollout.windows import is_open, next_opening, zone_of
+
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+SHOWN = 3
+"""A reason names so many instances and counts the rest."""
+
+Rule = Literal[
+    "no-release",
+    "current",
+    "paused",
+    "off",
+    "marked-bad",
+    "version",
+    "pin",
+    "prefix",
+    "no-package",
+    "roll-out",
+    "architecture",
+    "percent",
+    "windows",
+    "min-healthy",
+    "canary",
+    "max-in-progress",
+    "max-per-interval",
+]
+"""What may hold an instance back; the words of the policy where it is one of its settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What is known when an instance asks.
+
+    Attributes:
+        instance: Who asks.
+        running: Version the instance reports; any text.
+        wanted: Version the group shall run; None while its channel points at nothing that can be installed.
+        channel: Name of the group's channel, for the reasons.
+        floors: Versions that must be passed on the way.
+        prefix: The instance takes only versions that begin so; empty for any.
+        rollback_allowed: The instance takes an older version, too.
+        arch: Of the instance's machine; empty when it didn't say.
+        paused: The group is paused.
+        poisoned: Why the version that this instance would get is marked bad; None when it isn't.
+        package_arch: What that version's package is for.
+        standing: The version of the instance's own grant that still lives.
+        progress: The group's roll-out to ``wanted``; None before its first grant.
+        living: Instances whose grant lives.
+        reserved: Other instances that were just summoned, and for whom places are kept.
+        serving: Other instances of the group that serve, and aren't at an update.
+    """
+
+    running: str
+    wanted: str | None
+    instance: str = ""
+    channel: str = ""
+    floors: tuple[str, ...] = ()
+    prefix: str = ""
+    rollback_allowed: bool = False
+    arch: str = ""
+    paused: bool = False
+    poisoned: str | None = None
+    package_arch: str = ANY
+    policy: Policy = field(default_factory=Policy)
+    progress: Progress | None = None
+    standing: str | None = None
+    living: frozenset[str] = frozenset()
+    reserved: tuple[str, ...] = ()
+    serving: int = 0
+    now: datetime = LONG_AGO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The instance may update to ``version`` now.
+
+    Attributes:
+        standing: It had been told so before, and that still holds: no new grant.
+    """
+
+    version: str
+    standing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """The instance shall do nothing now.
+
+    Attributes:
+        reason: For a person, one line.
+        by: For a program: which rule holds it back.
+        pending: There is an update for it, which is kept back; False when it has what its group shall run.
+        again_at: When asking again is worth while, if nothing else happens; None when only a happening helps.
+    """
+
+    reason: str
+    by: Rule
+    pending: bool = False
+    again_at: datetime | None = None
+
+
+Verdict = Grant | Hold
+
+
+def decide(situation: Situation) -> Verdict:
+    """Judge one update check."""
+    goal = destination(situation)
+    pending = isinstance(goal, str)
+    if situation.wanted is None:
+        pause = "group is paused; " if situation.paused else ""
+        return Hold(reason=f"{pause}channel {situation.channel!r} offers nothing yet", by="no-release")
+    if situation.paused:
+        return Hold(reason="group is paused", by="paused", pending=pending)
+    if pending and not situation.policy.enabled:
+        return Hold(reason="updates are off for the group", by="off", pending=True)
+    if situation.poisoned is not None:
+        why = f": {situation.poisoned}" if situation.poisoned else ""
+        return Hold(
+            reason=f"{goal if pending else situation.wanted} is marked bad{why}", by="marked-bad", pending=pending
+        )
+    if isinstance(goal, Hold):
+        return goal
+    for rule in _BRAKES:
+        if (hold := rule(situation, goal)) is not None:
+            return hold
+    if situation.standing == goal:
+        return Grant(version=goal, standing=True)
+    for rule in _LIMITS:
+        if (hold := rule(situation, goal)) is not None:
+            return hold
+    return Grant(version=goal)
+
+
+def destination(situation: Situation) -> str | Hold:
+    """The version that the instance would get if nothing held it back: the next floor, or what the group shall run.
+
+    Reads what the versions say, and no more: neither marks nor limits.
+    """
+    running, wanted = situation.running, situation.wanted
+    if wanted is None:
+        return Hold(reason=f"channel {situation.channel!r} offers nothing yet", by="no-release")
+    if running == wanted:
+        return Hold(reason="up to date", by="current")
+    try:
+        if versions.is_newer(running, wanted):
+            return _downwards(situation, wanted)
+        if not versions.is_newer(wanted, running):
+            return Hold(reason=f"running {running} ranks as {wanted}: build metadata doesn't count", by="version")
+    except ConfigError:
+        # A guess could install an older version; the row in the fleet's list shows the operator what was reported.
+        return Hold(
+            reason=f"reported version {running!r} is not semver, so it can't be compared with {wanted}", by="version"
+        )
+    return _fitting(situation, _next_floor(situation, wanted))
+
+
+def _next_floor(situation: Situation, wanted: str) -> str:
+    ahead = [
+        floor
+        for floor in situation.floors
+        if versions.is_newer(floor, situation.running) and versions.is_newer(wanted, floor)
+    ]
+    return min(ahead, key=versions.parse, default=wanted)
+
+
+def _downwards(situation: Situation, wanted: str) -> str | Hold:
+    match situation.policy.downgrade:
+        case "always":
+            return _fitting(situation, wanted)
+        case "asked" if situation.rollback_allowed:
+            return _fitting(situation, wanted)
+        case "asked":
+            why = ", and its request doesn't allow a rollback"
+        case _:
+            why = ""
+    return Hold(reason=f"running {situation.running} is newer than the channel's {wanted}{why}", by="version")
+
+
+def _fitting(situation: Situation, goal: str) -> str | Hold:
+    """Pins hold back rather than look for another version: what no channel points at, nobody has released."""
+    pin = situation.policy.pin
+    if not begins_with(goal, pin):
+        return Hold(reason=f"group is pinned to {pin}, and {goal} isn't of it", by="pin", pending=True)
+    if not begins_with(goal, situation.prefix):
+        return Hold(
+            reason=f"it asks for versions {situation.prefix[:64]!r}, and {goal} isn't of them",
+            by="prefix",
+            pending=True,
+        )
+    return goal
+
+
+def _rollout_stands(situation: Situation, goal: str) -> Hold | None:
+    if situation.progress is None:
+        return None
+    standstill = standstill_of(situation.progress, situation.policy)
+    return None if standstill is None else Hold(reason=standstill, by="roll-out", pending=True)
+
+
+def _other_architecture(situation: Situation, goal: str) -> Hold | None:
+    needs = situation.package_arch
+    if ANY in (needs, situation.arch) or needs == situation.arch:
+        return None
+    has = f"this instance is {situation.arch}" if situation.arch else "this instance doesn't say what it is"
+    return Hold(reason=f"no package for your architecture: {goal} is for {needs}, and {has}", by="architecture")
+
+
+def _behind_the_gate(situation: Situation, goal: str) -> Hold | None:
+    # By what the group shall run, not by a floor on the way: who may pass one may go on.
+    shall = situation.wanted or goal
+    percent, place = situation.policy.percent, gate_place(situation.instance, shall)
+    if place < percent:
+        return None
+    reason = f"{shall} goes to {percent:g} % of the instances, and this one stands at {place:.2f}"
+    return Hold(reason=reason, by="percent", pending=True)
+
+
+def _outside_the_windows(situation: Situation, goal: str) -> Hold | None:
+    policy, now = situation.policy, situation.now
+    zone = zone_of(policy.time_zone)
+    if is_open(policy.windows, zone, now):
+        return None
+    opens = next_opening(policy.windows, zone, now)
+    when = f"next opens {_clock(situation, opens)}" if opens is not None else "none opens within a week"
+    every = "; ".join(map(str, policy.windows))
+    return Hold(reason=f"outside the update windows ({every}); {when}", by="windows", pending=True, again_at=opens)
+
+
+def _too_few_serve(situation: Situation, goal: str) -> Hold | None:
+    least = situation.policy.min_healthy
+    if situation.serving >= least:
+        return None
+    return Hold(reason=f"{situation.serving} others serve, and {least} must", by="min-healthy", pending=True)
+
+
+def _canary_first(situation: Situation, goal: str) -> Hold | None:
+    policy, progress = situation.policy, situation.progress
+    proved = progress.succeeded if progress is not None else 0
+    if proved >= policy.canary:
+        return None
+    trying = [one.instance for one in _under_way(situation) if progress is not None and progress.is_ours(one)]
+    if proved + len(trying) + len(situation.reserved) < policy.canary:
+        return None
+    at_it = f"; at it: {_names([*trying, *situation.reserved])}"
+    return Hold(reason=f"canary first: {proved} of {policy.canary} proved{at_it}", by="canary", pending=True)
+
+
+def _too_many_under_way(situation: Situation, goal: str) -> Hold | None:
+    limit = situation.policy.max_in_progress
+    if limit is None:
+        return None
+    busy = [one.instance for one in _under_way(situation)]
+    if len(busy) + len(situation.reserved) < limit:
+        return None
+    kept = f"; summoned: {_names(situation.reserved)}" if situation.reserved else ""
+    return Hold(reason=f"{len(busy)} of {limit} in progress: {_names(busy)}{kept}", by="max-in-progress", pending=True)
+
+
+def _too_many_lately(situation: Situation, goal: str) -> Hold | None:
+    rate, progress = situation.policy.max_per_interval, situation.progress
+    if rate is None or progress is None:
+        return None
+    free_at = next_time(progress, situation.policy, len(situation.reserved), situation.now)
+    if free_at is None:
+        return None
+    return Hold(
+        reason=f"{per(rate)}; next at {_clock(situation, free_at)}",
+        by="max-per-interval",
+        pending=True,
+        again_at=free_at,
+    )
+
+
+_Check = Callable[[Situation, str], Hold | None]
+
+_BRAKES: tuple[_Check, ...] = (_rollout_stands, _other_architecture)
+"""They hold back also who was granted before."""
+
+_LIMITS: tuple[_Check, ...] = (
+    _behind_the_gate,
+    _outside_the_windows,
+    _too_few_serve,
+    _canary_first,
+    _too_many_under_way,
+    _too_many_lately,
+)
+"""They hold back who wants to begin."""
+
+
+def standstill_of(progress: Progress, policy: Policy) -> str | None:
+    """Why a roll-out stands still, in words; None when it goes on.
+
+    A threshold that was lowered since the last failure counts at once, before anybody has written it down.
+    """
+    state, why, by = progress.state, progress.why, progress.by
+    if state == "running":
+        braked = brake(progress, policy)
+        if braked is None:
+            return None
+        state, why, by = "halted", braked, ""
+    said = f" by {by}" if by else ""
+    return f"roll-out of {progress.version} is {state}{said}" + (f": {why}" if why else "")
+
+
+def per(rate: Rate) -> str:
+    """``1 per 5 min``: a limit as a person says it."""
+    for length_s, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if rate.interval_s % length_s == 0:
+            return f"{rate.count} per {rate.interval_s // length_s} {unit}"
+    return f"{rate.count} per {rate.interval_s} s"
+
+
+def _under_way(situation: Situation) -> list[Opened]:
+    """The others' grants that live and have no result."""
+    opened = situation.progress.opened if situation.progress is not None else ()
+    return [one for one in opened if one.instance in situation.living and one.instance != situation.instance]
+
+
+def _names(instances: tuple[str, ...] | list[str]) -> str:
+    more = len(instances) - SHOWN
+    shown = ", ".join(instances[:SHOWN])
+    return f"{shown} and {more} more" if more > 0 else shown or "nobody"
+
+
+def _clock(situation: Situation, at: datetime) -> str:
+    """A moment in the policy's zone; the date only when it isn't today."""
+    zone = zone_of(situation.policy.time_zone)
+    local, today = at.astimezone(zone), situation.now.astimezone(zone).date()
+    day = "" if local.date() == today else f"{local:%Y-%m-%d} "
+    return f"{day}{local:%H:%M:%S} {local:%Z}"

@@ -1,0 +1,127 @@
+"""A group's policy: what an operator sets, with defaults that hold nobody back."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from outrider.core import versions
+from outrider.core.errors import ConfigError
+from outrider.core.rollout.windows import MAX_WINDOWS, Window, check_window, zone_of
+
+DAY_S = 86_400
+MAX_COUNT = 1000
+"""Of any limit in a policy. A group for which more may happen at once needs no limit."""
+MAX_COUNTED_FAILURES = 100
+"""Failed instances that a roll-out remembers, so no threshold can be higher."""
+DEFAULT_TIMEOUT_S = 3600
+
+Downgrade = Literal["never", "asked", "always"]
+_PREFIX = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20}){0,2}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """At most ``count`` in any ``interval_s`` seconds, wherever they begin."""
+
+    count: int
+    interval_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Which instances of a group may update, and when.
+
+    Attributes:
+        enabled: Updates are on.
+        max_per_interval: At most so many grants in so many seconds; None for no limit.
+        max_in_progress: At most so many updates under way; None for no limit.
+        percent: Only instances below this place of the percentage gate, 0 to 100.
+        canary: So many instances go first; the others when those have succeeded, and nobody when one of them fails.
+        windows: Updates start only inside them; none means at any time.
+        time_zone: IANA name, for the windows and for the times in reasons.
+        update_timeout_s: A grant that brought no result so long is over.
+        max_failures: When so many instances have failed the roll-out halts; None never halts it.
+        count_timeouts: An update without a result in time counts as a failure.
+        min_healthy: So many other instances of the group must serve while one updates.
+        pin: Only versions that begin so; empty for any.
+        downgrade: Whether an instance is sent to a version older than what it runs: never, when its request allows it
+            (``rollback_allowed``), or always.
+    """
+
+    enabled: bool = True
+    max_per_interval: Rate | None = None
+    max_in_progress: int | None = None
+    percent: float = 100.0
+    canary: int = 0
+    windows: tuple[Window, ...] = ()
+    time_zone: str = "UTC"
+    update_timeout_s: int = DEFAULT_TIMEOUT_S
+    max_failures: int | None = None
+    count_timeouts: bool = True
+    min_healthy: int = 0
+    pin: str = ""
+    downgrade: Downgrade = "never"
+
+    @property
+    def counts(self) -> bool:
+        """A grant depends on what the others of the group do."""
+        return bool(
+            self.max_per_interval or self.max_in_progress or self.canary or self.max_failures or self.min_healthy
+        )
+
+
+def check_policy(policy: Policy) -> Policy:
+    """Return a policy that can be carried out.
+
+    Raises:
+        ConfigError: a number out of its range, an unknown time zone, a window or a prefix that can't be read.
+    """
+    rate = policy.max_per_interval
+    if rate is not None:
+        _within("max_per_interval: count", rate.count, 1, MAX_COUNT)
+        _within("max_per_interval: interval_s", rate.interval_s, 1, 30 * DAY_S)
+    if policy.max_in_progress is not None:
+        _within("max_in_progress", policy.max_in_progress, 1, MAX_COUNT)
+    _within("percent", policy.percent, 0, 100)
+    _within("canary", policy.canary, 0, MAX_COUNT)
+    _within("update_timeout_s", policy.update_timeout_s, 1, 30 * DAY_S)
+    if policy.max_failures is not None:
+        _within("max_failures", policy.max_failures, 1, MAX_COUNTED_FAILURES)
+    _within("min_healthy", policy.min_healthy, 0, MAX_COUNT)
+    zone_of(policy.time_zone)
+    _within("windows", len(policy.windows), 0, MAX_WINDOWS)
+    for window in policy.windows:
+        check_window(window)
+    if policy.pin and not _is_prefix(policy.pin):
+        raise ConfigError(f"pin {policy.pin!r}: write the begin of a version, for example 1.2, or a whole one")
+    return policy
+
+
+def begins_with(version: str, prefix: str) -> bool:
+    """Whether a version has a dotted prefix: ``1.2`` begins ``1.2`` and ``1.2.3``, and not ``1.20.0``.
+
+    A dot at the prefix's end doesn't count; a prefix that isn't one begins nothing.
+    """
+    wanted = prefix.strip().removesuffix(".")
+    if not wanted or version == wanted:
+        return True
+    if not _PREFIX.fullmatch(wanted):
+        return False
+    parsed = versions.parse(version)
+    numbers = [int(number) for number in wanted.split(".")]
+    return [parsed.major, parsed.minor, parsed.patch][: len(numbers)] == numbers
+
+
+def _is_prefix(text: str) -> bool:
+    if _PREFIX.fullmatch(text):
+        return True
+    try:
+        versions.parse(text)
+    except ConfigError:
+        return False
+    return True
+
+
+def _within(what: str, number: float, least: int, most: int) -> None:
+    if not least <= number <= most:  # also refuses NaN, which is within nothing
+        raise ConfigError(f"{what} {number:g}: must be {least} to {most}")

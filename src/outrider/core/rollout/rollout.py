@@ -1,0 +1,217 @@
+"""How far a group is on its way to a version: a value, and what each happening makes of it.
+
+A new target starts a new roll-out. What still runs and what was granted lately goes over into it, so that no limit is
+passed by moving the channel; results don't: a grant of an earlier roll-out can't speak for this release.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from outrider.core.rollout.policy_settings import MAX_COUNTED_FAILURES, Policy
+
+KEPT_TIMES = 100
+"""Grant times kept beyond the interval, for a limit that is set, or made longer, while a roll-out goes on."""
+TIMEOUT = "no result in time"
+
+State = Literal["running", "paused", "halted"]
+Result = Literal["succeeded", "failed", "withdrawn", "refused"]
+"""``refused``: the instance can't take it, and hasn't tried: as if it had never been granted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A grant without a result yet."""
+
+    instance: str
+    version: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An instance that failed in this roll-out, and how it did last; ``version`` is what it had been granted."""
+
+    instance: str
+    version: str
+    error: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One group's roll-out.
+
+    Attributes:
+        version: What the group is on its way to; None while nothing is offered.
+        state: ``paused`` by a person, ``halted`` by a person or by the policy; neither ends by itself.
+        why: The reason of a pause or a halt, for people. ``by``: who said so, empty for the policy.
+        since: When ``state`` became what it is.
+        times: When grants were made lately, oldest first.
+        opened: Grants without a result, oldest first.
+        failures: One per instance, oldest first.
+        succeeded: Instances that came to ``version``.
+        finished: When every instance that was known had come to it; None before. Who comes later changes nothing.
+    """
+
+    version: str | None
+    started: datetime
+    since: datetime
+    state: State = "running"
+    why: str = ""
+    by: str = ""
+    times: tuple[datetime, ...] = ()
+    opened: tuple[Opened, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    succeeded: int = 0
+    finished: datetime | None = None
+
+    def opened_for(self, instance: str) -> Opened | None:
+        """The instance's grant without a result."""
+        return next((one for one in self.opened if one.instance == instance), None)
+
+    def is_ours(self, opened: Opened) -> bool:
+        """The grant belongs to this roll-out, not to one before."""
+        return opened.at >= self.started
+
+    def in_canary(self, policy: Policy) -> bool:
+        """The first ones aren't proved yet."""
+        return self.succeeded < policy.canary
+
+
+def following(progress: Progress | None, version: str | None, now: datetime) -> Progress:
+    """The roll-out to ``version``: the one that is there, or a new one."""
+    if progress is not None and progress.version == version:
+        return progress
+    fresh = Progress(version=version, started=now, since=now)
+    return fresh if progress is None else replace(fresh, times=progress.times, opened=progress.opened)
+
+
+def granted(progress: Progress, instance: str, version: str, policy: Policy, now: datetime) -> Progress:
+    """One more grant; it takes the place of an earlier one of the same instance."""
+    others = tuple(one for one in progress.opened if one.instance != instance)
+    return replace(
+        progress,
+        opened=(*others, Opened(instance=instance, version=version, at=now)),
+        times=_kept((*progress.times, now), policy, now),
+    )
+
+
+def ended(
+    progress: Progress, instance: str, result: Result, policy: Policy, now: datetime, *, error: str = ""
+) -> Progress:
+    """An instance's update has a result; one that comes twice, or that nobody granted, changes nothing.
+
+    Late is not too late: a success takes back the failure that its silence was taken for.
+    """
+    mine = progress.opened_for(instance)
+    if mine is None:
+        return _late(progress, instance, result, error, policy, now)
+    progress = replace(progress, opened=tuple(one for one in progress.opened if one is not mine))
+    if result == "refused":
+        return replace(progress, times=_without(progress.times, mine.at))
+    if not progress.is_ours(mine):
+        return progress
+    if result == "failed":
+        return _braked(_with_failure(progress, _failure(mine, error, now)), policy, now)
+    if result == "succeeded" and mine.version == progress.version:
+        failures = tuple(one for one in progress.failures if one.instance != instance)
+        return replace(progress, failures=failures, succeeded=progress.succeeded + 1)
+    return progress
+
+
+def lapsed(progress: Progress, dead: Collection[str], policy: Policy, now: datetime, *, counts: bool) -> Progress:
+    """The grants of ``dead`` ended without a result.
+
+    Args:
+        dead: Instances whose grant lives no more.
+        counts: Silence says something: nobody had told them to wait.
+    """
+    over = [one for one in progress.opened if one.instance in dead]
+    if not over:
+        return progress
+    progress = replace(progress, opened=tuple(one for one in progress.opened if one.instance not in dead))
+    if not counts or not policy.count_timeouts or progress.state != "running":
+        return progress
+    for one in filter(progress.is_ours, over):
+        progress = _with_failure(progress, _failure(one, TIMEOUT, now))
+    return _braked(progress, policy, now)
+
+
+def told(progress: Progress, state: State, why: str, by: str, now: datetime) -> Progress:
+    """A person pauses, halts or resumes; who resumes has seen the failures, which count from nothing again."""
+    failures = () if state == "running" else progress.failures
+    return replace(progress, state=state, why=why, by=by, since=now, failures=failures)
+
+
+def finished(progress: Progress, now: datetime) -> Progress:
+    """All who were known have come to its version."""
+    return replace(progress, finished=now)
+
+
+def next_time(progress: Progress, policy: Policy, taken: int, now: datetime) -> datetime | None:
+    """When the limit per interval leaves a place besides ``taken`` others; None when it does now.
+
+    Times that a faster clock wrote lie ahead of ours, and count.
+    """
+    rate = policy.max_per_interval
+    if rate is None:
+        return None
+    interval = timedelta(seconds=rate.interval_s)
+    recent = sorted(at for at in progress.times if now - at < interval)
+    free = rate.count - len(recent) - taken
+    if free > 0:
+        return None
+    if not recent:
+        return now + interval  # every place is kept for somebody, who takes it now or leaves it soon
+    return recent[min(len(recent), 1 - free) - 1] + interval
+
+
+def _late(progress: Progress, instance: str, result: Result, error: str, policy: Policy, now: datetime) -> Progress:
+    silent = next((one for one in progress.failures if one.instance == instance and one.error == TIMEOUT), None)
+    if silent is None or result in ("withdrawn", "refused"):
+        return progress
+    others = tuple(one for one in progress.failures if one is not silent)
+    if result == "succeeded":
+        return replace(progress, failures=others, succeeded=progress.succeeded + (silent.version == progress.version))
+    return _braked(_with_failure(progress, replace(silent, error=error, at=now)), policy, now)
+
+
+def _without(times: tuple[datetime, ...], at: datetime) -> tuple[datetime, ...]:
+    place = times.index(at) if at in times else len(times)
+    return times[:place] + times[place + 1 :]
+
+
+def _failure(opened: Opened, error: str, now: datetime) -> Failure:
+    return Failure(instance=opened.instance, version=opened.version, error=error, at=now)
+
+
+def _with_failure(progress: Progress, failure: Failure) -> Progress:
+    others = tuple(one for one in progress.failures if one.instance != failure.instance)
+    return replace(progress, failures=(*others, failure)[-MAX_COUNTED_FAILURES:])
+
+
+def _braked(progress: Progress, policy: Policy, now: datetime) -> Progress:
+    """Halted, when the failures are what the policy doesn't stand."""
+    why = brake(progress, policy)
+    return progress if why is None else replace(progress, state="halted", why=why, by="", since=now)
+
+
+def brake(progress: Progress, policy: Policy) -> str | None:
+    """Why the policy halts the roll-out now; None when it doesn't, or when it stands still already."""
+    failures = progress.failures
+    if progress.state == "halted" or not failures:
+        return None
+    shown = ", ".join(f"{one.instance} ({one.error})" for one in failures[-3:])
+    if progress.in_canary(policy):
+        return f"a canary failed: {shown}"
+    if policy.max_failures is not None and len(failures) >= policy.max_failures:
+        return f"{len(failures)} failed, and {policy.max_failures} halt it: {shown}"
+    return None
+
+
+def _kept(times: tuple[datetime, ...], policy: Policy, now: datetime) -> tuple[datetime, ...]:
+    rate = policy.max_per_interval
+    recent = 0 if rate is None else sum(now - at < timedelta(seconds=rate.interval_s) for at in times)
+    return tuple(sorted(times))[-max(recent, KEPT_TIMES) :]

@@ -1,0 +1,1 @@
+"""What a sidekick's chart means: events, effects, memory, guards, builders, words."""

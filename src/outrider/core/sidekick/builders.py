@@ -1,0 +1,247 @@
+"""Builders: each turns the memory into one complete effect. The chart names the effect, the table finds its builder."""
+
+from collections.abc import Callable
+
+from outrider.core.sidekick import effects as do
+from outrider.core.sidekick.effects import Effect
+from outrider.core.sidekick.guards import running_version, starts_first
+from outrider.core.sidekick.memory import Installed, Memory, Release
+
+EFFECTS: dict[str, Callable[[Memory], Effect]] = {}
+
+
+def effect(kind: type[Effect]) -> Callable[[Callable[[Memory], Effect]], Callable[[Memory], Effect]]:
+    """Enter a builder in the table under its effect's name."""
+
+    def enter(function: Callable[[Memory], Effect]) -> Callable[[Memory], Effect]:
+        EFFECTS[kind.name] = function
+        return function
+
+    return enter
+
+
+def _candidate(memory: Memory) -> Installed:
+    assert memory.candidate is not None, "the chart enters this state only with a candidate"
+    return memory.candidate
+
+
+def _candidate_version(memory: Memory) -> str:
+    return memory.candidate.release.version if memory.candidate is not None else running_version(memory)
+
+
+def _needed(*installed: Installed | None) -> tuple[Release, ...]:
+    """Releases whose payloads stay."""
+    return tuple(dict.fromkeys(one.release for one in installed if one is not None))
+
+
+def _url(installed: Installed | None) -> str | None:
+    return installed.url or None if installed is not None else None
+
+
+def _former_urls(memory: Memory) -> tuple[str, ...]:
+    """Addresses that may stand in the balancer's entry and are ours."""
+    known = (memory.running, memory.candidate, memory.previous, memory.leftover)
+    return tuple(dict.fromkeys([*(one.url for one in known if one is not None and one.url), *memory.former_urls]))
+
+
+@effect(do.AcquireLock)
+def acquire_lock(memory: Memory) -> Effect:
+    version = _candidate(memory).release.version
+    follows_target = not memory.manual and memory.wanted == version and memory.target_revision > 0
+    return do.AcquireLock(
+        update=memory.update,
+        version=version,
+        slots=memory.slots,
+        target_revision=memory.target_revision if follows_target else -1,
+    )
+
+
+@effect(do.ReclaimLock)
+def reclaim_lock(memory: Memory) -> Effect:
+    return do.ReclaimLock(turn=memory.turn, update=memory.update)
+
+
+@effect(do.RetakeLock)
+def retake_lock(memory: Memory) -> Effect:
+    return do.RetakeLock(turn=memory.turn, update=memory.update, version=_candidate_version(memory), slots=memory.slots)
+
+
+@effect(do.ReleaseLock)
+def release_lock(memory: Memory) -> Effect:
+    return do.ReleaseLock(turn=memory.turn, update=memory.update)
+
+
+@effect(do.CondemnLock)
+def condemn_lock(memory: Memory) -> Effect:
+    release = _candidate(memory).release
+    return do.CondemnLock(
+        turn=memory.turn,
+        update=memory.update,
+        version=release.version,
+        sha256=release.sha256,
+        cause=memory.fault.cause if memory.fault is not None else "",
+    )
+
+
+@effect(do.EnsureWorkload)
+def ensure_workload(memory: Memory) -> Effect:
+    return do.EnsureWorkload(installed=memory.running)
+
+
+@effect(do.TidyWorkload)
+def tidy_workload(memory: Memory) -> Effect:
+    known = (memory.running, memory.candidate)
+    return do.TidyWorkload(keep=tuple(one.workload_id for one in known if one is not None))
+
+
+@effect(do.StartWorkload)
+def start_workload(memory: Memory) -> Effect:
+    return do.StartWorkload(installed=_candidate(memory))
+
+
+@effect(do.ReplaceWorkload)
+def replace_workload(memory: Memory) -> Effect:
+    return do.ReplaceWorkload(old=memory.running, new=_candidate(memory))
+
+
+@effect(do.RevertWorkload)
+def revert_workload(memory: Memory) -> Effect:
+    return do.RevertWorkload(old=memory.running, new=memory.candidate)
+
+
+@effect(do.RetireWorkload)
+def retire_workload(memory: Memory) -> Effect:
+    return do.RetireWorkload(installed=memory.leftover, needed=_needed(memory.running, memory.previous))
+
+
+@effect(do.RemoveWorkload)
+def remove_workload(memory: Memory) -> Effect:
+    return do.RemoveWorkload(installed=memory.candidate)
+
+
+@effect(do.ReviveWorkload)
+def revive_workload(memory: Memory) -> Effect:
+    """Start-first: both may be in the balancer. Stop-first: only one may run, and only after exposure is it the new."""
+    if not memory.fallen:
+        return do.ReviveWorkload(installed=())
+    new = memory.candidate if memory.exposed and not memory.candidate_fallen else None
+    old = memory.running if starts_first(memory) else None
+    return do.ReviveWorkload(installed=tuple(one for one in (old, new) if one is not None and one.url))
+
+
+@effect(do.StartProbe)
+def start_probe(memory: Memory) -> Effect:
+    return do.StartProbe(url=_candidate(memory).url)
+
+
+@effect(do.ConfirmProbe)
+def confirm_probe(memory: Memory) -> Effect:
+    assert memory.running is not None, "the chart enters this state only with a running version"
+    return do.ConfirmProbe(url=memory.running.url)
+
+
+@effect(do.WatchProbe)
+def watch_probe(memory: Memory) -> Effect:
+    return do.WatchProbe(url=_candidate(memory).url)
+
+
+@effect(do.StopProbe)
+def stop_probe(memory: Memory) -> Effect:
+    return do.StopProbe()
+
+
+@effect(do.SwitchBalancer)
+def switch_balancer(memory: Memory) -> Effect:
+    return do.SwitchBalancer(url=_candidate(memory).url, turn=memory.turn)
+
+
+@effect(do.LeaveBalancer)
+def leave_balancer(memory: Memory) -> Effect:
+    return do.LeaveBalancer(turn=memory.turn)
+
+
+@effect(do.JoinBalancer)
+def join_balancer(memory: Memory) -> Effect:
+    return do.JoinBalancer(url=_candidate(memory).url, replacing=_former_urls(memory))
+
+
+@effect(do.ReturnBalancer)
+def return_balancer(memory: Memory) -> Effect:
+    return do.ReturnBalancer(url=_url(memory.running), replacing=_former_urls(memory))
+
+
+@effect(do.RestoreBalancer)
+def restore_balancer(memory: Memory) -> Effect:
+    return do.RestoreBalancer(url=_url(memory.running), turn=memory.turn)
+
+
+@effect(do.DrainBalancer)
+def drain_balancer(memory: Memory) -> Effect:
+    present = _url(memory.candidate) if starts_first(memory) else None
+    return do.DrainBalancer(present=present, absent=_url(memory.running))
+
+
+@effect(do.UndrainBalancer)
+def undrain_balancer(memory: Memory) -> Effect:
+    present = _url(memory.running) if starts_first(memory) else None
+    return do.UndrainBalancer(present=present, absent=_url(memory.candidate))
+
+
+@effect(do.CheckRelease)
+def check_release(memory: Memory) -> Effect:
+    previous = memory.previous.release.version if memory.previous is not None else ""
+    return do.CheckRelease(version=running_version(memory), previous_version=previous)
+
+
+@effect(do.DownloadRelease)
+def download_release(memory: Memory) -> Effect:
+    return do.DownloadRelease(release=_candidate(memory).release)
+
+
+@effect(do.VerifyRelease)
+def verify_release(memory: Memory) -> Effect:
+    candidate = _candidate(memory)
+    return do.VerifyRelease(release=candidate.release, needed=_needed(candidate, memory.running, memory.previous))
+
+
+@effect(do.AbandonRelease)
+def abandon_release(memory: Memory) -> Effect:
+    return do.AbandonRelease()
+
+
+@effect(do.ReportDownloading)
+def report_downloading(memory: Memory) -> Effect:
+    return do.ReportDownloading(
+        update=memory.update, version=running_version(memory), next_version=_candidate_version(memory)
+    )
+
+
+@effect(do.ReportDownloaded)
+def report_downloaded(memory: Memory) -> Effect:
+    return do.ReportDownloaded(
+        update=memory.update, version=running_version(memory), next_version=_candidate_version(memory)
+    )
+
+
+@effect(do.ReportQueueing)
+def report_queueing(memory: Memory) -> Effect:
+    return do.ReportQueueing(
+        update=memory.update, version=running_version(memory), next_version=_candidate_version(memory)
+    )
+
+
+@effect(do.ReportResult)
+def report_result(memory: Memory) -> Effect:
+    """After a commit the version before is ``previous``; after a roll-back what was tried is the candidate."""
+    return do.ReportResult(
+        update=memory.update,
+        version=running_version(memory),
+        previous_version=memory.previous.release.version if memory.fault is None and memory.previous else "",
+        next_version=_candidate_version(memory),
+        fault=memory.fault,
+    )
+
+
+@effect(do.RaiseAlarm)
+def raise_alarm(memory: Memory) -> Effect:
+    return do.RaiseAlarm(cause=memory.trouble.cause if memory.trouble is not None else "a deadline passed")

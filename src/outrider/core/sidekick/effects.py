@@ -1,0 +1,328 @@
+"""What a sidekick may do to the world. Imperative, frozen, complete: a performer needs nothing but the effect.
+
+The noun before the dot says who performs it; effects on one noun are performed in order, and each may be repeated
+safely. Those in ``ANSWERED`` are answered by an event with the request's number, the others are never waited for.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+from outrider.core.sidekick.memory import Fault, Installed, Release, Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """Something to be done."""
+
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcquireLock(Effect):
+    """Queue for a turn. ``target_revision`` -1 leaves the target out of the taking transaction."""
+
+    name: ClassVar[str] = "lock.acquire"
+    update: str
+    version: str
+    slots: int
+    target_revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReclaimLock(Effect):
+    """Make our own turn valid again after a restart; refused when it isn't ours any more."""
+
+    name: ClassVar[str] = "lock.reclaim"
+    turn: Turn | None
+    update: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetakeLock(Effect):
+    """Have a valid turn again, to roll back: our own if it is still there, else queue for a new one."""
+
+    name: ClassVar[str] = "lock.retake"
+    turn: Turn | None
+    update: str
+    version: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseLock(Effect):
+    """Give back slot and place in the queue, whatever of them is there."""
+
+    name: ClassVar[str] = "lock.release"
+    turn: Turn | None
+    update: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CondemnLock(Effect):
+    """Mark the release bad for the fleet and give the turn back, in one transaction."""
+
+    name: ClassVar[str] = "lock.condemn"
+    turn: Turn | None
+    update: str
+    version: str
+    sha256: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsureWorkload(Effect):
+    """What should run, runs: found, or started again."""
+
+    name: ClassVar[str] = "workload.ensure"
+    installed: Installed | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TidyWorkload(Effect):
+    """Stop and remove all workloads but ``keep``: what should run serves, so nobody needs the others."""
+
+    name: ClassVar[str] = "workload.tidy"
+    keep: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartWorkload(Effect):
+    """Start the candidate beside what runs."""
+
+    name: ClassVar[str] = "workload.start"
+    installed: Installed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceWorkload(Effect):
+    """Stop what runs, then start the candidate in its place."""
+
+    name: ClassVar[str] = "workload.replace"
+    old: Installed | None
+    new: Installed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevertWorkload(Effect):
+    """Stop the candidate, and start (or find) what ran before. With no ``old``: only stop."""
+
+    name: ClassVar[str] = "workload.revert"
+    old: Installed | None
+    new: Installed | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetireWorkload(Effect):
+    """Stop what was replaced, and tidy up. ``needed``: what runs and where a roll-back would go: payloads that stay."""
+
+    name: ClassVar[str] = "workload.retire"
+    installed: Installed | None
+    needed: tuple[Release, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveWorkload(Effect):
+    """Stop the candidate and remove what was unpacked for it."""
+
+    name: ClassVar[str] = "workload.remove"
+    installed: Installed | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviveWorkload(Effect):
+    """After a restart in mid-swap: start again whatever the balancer may be sending to."""
+
+    name: ClassVar[str] = "workload.revive"
+    installed: tuple[Installed, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartProbe(Effect):
+    """Prove the candidate healthy: so many good answers in a row before the deadline."""
+
+    name: ClassVar[str] = "probe.start"
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmProbe(Effect):
+    """The same for what runs, or should."""
+
+    name: ClassVar[str] = "probe.confirm"
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchProbe(Effect):
+    """Watch a workload's health; only bad news is answered."""
+
+    name: ClassVar[str] = "probe.watch"
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopProbe(Effect):
+    name: ClassVar[str] = "probe.stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchBalancer(Effect):
+    """Overwrite the server's entry: new in, old out, one fenced transaction."""
+
+    name: ClassVar[str] = "balancer.switch"
+    url: str
+    turn: Turn | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveBalancer(Effect):
+    """Take the server's entry out, fenced."""
+
+    name: ClassVar[str] = "balancer.leave"
+    turn: Turn | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinBalancer(Effect):
+    """Put the candidate's entry in after it took the old one's place; coming back needs no fence."""
+
+    name: ClassVar[str] = "balancer.join"
+    url: str
+    replacing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnBalancer(Effect):
+    """Put the entry of what runs in; coming back needs no fence. ``url`` None: nothing runs, nothing to do.
+
+    ``replacing``: our own former addresses; any other address in the entry is somebody else's and stays.
+    """
+
+    name: ClassVar[str] = "balancer.return"
+    url: str | None
+    replacing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreBalancer(Effect):
+    """Put the old address back (None: there was none), fenced."""
+
+    name: ClassVar[str] = "balancer.restore"
+    url: str | None
+    turn: Turn | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainBalancer(Effect):
+    """Wait until the balancer sends to ``present`` and nothing to ``absent``, and ``absent`` has no request open."""
+
+    name: ClassVar[str] = "balancer.drain"
+    present: str | None
+    absent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndrainBalancer(Effect):
+    """The same in a roll-back: away from the candidate."""
+
+    name: ClassVar[str] = "balancer.undrain"
+    present: str | None
+    absent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRelease(Effect):
+    """Ask the update service."""
+
+    name: ClassVar[str] = "release.check"
+    version: str
+    previous_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadRelease(Effect):
+    name: ClassVar[str] = "release.download"
+    release: Release
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyRelease(Effect):
+    """Prove what was downloaded. ``needed``: it, what runs and what ran before: payloads that stay."""
+
+    name: ClassVar[str] = "release.verify"
+    release: Release
+    needed: tuple[Release, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbandonRelease(Effect):
+    """End a download that is under way; what is on disk stays for the next try."""
+
+    name: ClassVar[str] = "release.abandon"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportDownloading(Effect):
+    name: ClassVar[str] = "report.downloading"
+    update: str
+    version: str
+    next_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportDownloaded(Effect):
+    name: ClassVar[str] = "report.downloaded"
+    update: str
+    version: str
+    next_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportQueueing(Effect):
+    """Installed on disk, completion held back: the instance waits for its turn."""
+
+    name: ClassVar[str] = "report.queueing"
+    update: str
+    version: str
+    next_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportResult(Effect):
+    """How the update ended; ``fault`` None means well."""
+
+    name: ClassVar[str] = "report.result"
+    update: str
+    version: str
+    previous_version: str
+    next_version: str
+    fault: Fault | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaiseAlarm(Effect):
+    """A person must look; the chart tries on meanwhile."""
+
+    name: ClassVar[str] = "sidekick.alarm"
+    cause: str
+
+
+AnyEffect = (
+    AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | CondemnLock | EnsureWorkload | TidyWorkload | StartWorkload
+    | ReplaceWorkload | RevertWorkload | RetireWorkload | RemoveWorkload | ReviveWorkload | StartProbe | ConfirmProbe
+    | WatchProbe | StopProbe | SwitchBalancer | LeaveBalancer | JoinBalancer | ReturnBalancer | RestoreBalancer
+    | DrainBalancer | UndrainBalancer | CheckRelease | DownloadRelease | VerifyRelease | AbandonRelease
+    | ReportDownloading | ReportDownloaded | ReportQueueing | ReportResult | RaiseAlarm
+)  # fmt: skip
+
+EFFECT_TYPES: dict[str, type[Effect]] = {kind.name: kind for kind in get_args(AnyEffect)}
+
+ANSWERED = frozenset(
+    {
+        "lock.acquire", "lock.reclaim", "lock.retake", "lock.release", "lock.condemn", "workload.ensure",
+        "workload.start", "workload.replace", "workload.revert", "workload.retire", "workload.remove", "probe.start",
+        "probe.confirm", "probe.watch", "balancer.switch", "balancer.leave", "balancer.join", "balancer.return",
+        "balancer.restore", "balancer.drain", "balancer.undrain", "release.check", "release.download",
+        "release.verify", "report.result",
+    }
+)  # fmt: skip

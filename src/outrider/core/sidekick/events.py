@@ -1,0 +1,426 @@
+"""What can happen to a sidekick. Past tense, frozen, plain values: they are written to the journal as they are.
+
+Three kinds: *news* from the world (nobody asked), *answers* to an effect (with the request they answer), and timers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from outrider.core.images import PayloadKind
+from outrider.core.sidekick.memory import Blame, Turn
+
+TIMERS = frozenset(
+    {
+        "check.expired", "condemn.expired", "download.expired", "drain.expired", "ensure.expired", "fetch.due",
+        "giveback.expired", "join.expired", "leave.expired", "poll.due", "probe.expired", "prove.expired",
+        "queue.expired", "quit.expired", "reclaim.expired", "rejoin.expired", "release.expired", "relock.expired",
+        "remove.expired", "replace.expired", "report.expired", "reprobe.expired", "restore.expired",
+        "retire.expired", "retry.due", "revert.expired", "revive.due", "soak.due", "start.expired", "switch.due",
+        "switch.expired", "undrain.expired", "verify.expired", "wake.expired", "withdraw.expired",
+    }
+)  # fmt: skip
+"""Names of the events that timers of the chart send."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        at: When, aware UTC. For people and reports: no guard looks at it.
+        request: The request it answers; None for news.
+        generation: Only timers have one.
+        final: An answer that isn't final leaves its request open.
+    """
+
+    name: ClassVar[str]
+    final: ClassVar[bool] = True
+    at: datetime
+    request: int | None = None
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerExpired:
+    """A timer of the chart ran out. ``name`` is one of ``TIMERS``; an old generation is dropped by the machine."""
+
+    final: ClassVar[bool] = True
+    name: str
+    at: datetime
+    generation: int
+    request: int | None = None
+
+
+# --- news -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidekickRestarted(Event):
+    """This process begins where the journal of an earlier one ends."""
+
+    name: ClassVar[str] = "sidekick.restarted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidekickSettled(Event):
+    """Raised by the chart on coming to rest: is there work already?"""
+
+    name: ClassVar[str] = "sidekick.settled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseCommitted(Event):
+    """Raised by the chart at the point of no return: the candidate is now what runs."""
+
+    name: ClassVar[str] = "release.committed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateExposed(Event):
+    """Raised by the chart: from here on the balancer may send to the candidate."""
+
+    name: ClassVar[str] = "update.exposed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateFailed(Event):
+    """Raised by the chart: the update is being undone; the trouble met last is why."""
+
+    name: ClassVar[str] = "update.failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateJudged(Event):
+    """Raised by the chart: all is known that there is to report."""
+
+    name: ClassVar[str] = "update.judged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateEnded(Event):
+    """Raised by the chart on coming home: no update is under way."""
+
+    name: ClassVar[str] = "update.ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetChanged(Event):
+    """The group's target is this now. ``version`` None: the target is gone, or its channel points at nothing."""
+
+    name: ClassVar[str] = "target.changed"
+    version: str | None
+    paused: bool
+    slots: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoisonChanged(Event):
+    """These versions of the app are proved bad now: version -> why."""
+
+    name: ClassVar[str] = "poison.changed"
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummonsReceived(Event):
+    """The update service asks this instance to ask again now."""
+
+    name: ClassVar[str] = "summons.received"
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commanded(Event):
+    """Base of an operator's words.
+
+    Attributes:
+        revision: etcd revision of the command, so that none is obeyed twice.
+    """
+
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorPaused(Commanded):
+    name: ClassVar[str] = "operator.paused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorResumed(Commanded):
+    name: ClassVar[str] = "operator.resumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorRolledBack(Commanded):
+    """Undo the update under way, or go back to the version before. ``update`` is a fresh id for the latter."""
+
+    name: ClassVar[str] = "operator.rolled_back"
+    update: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorRetried(Commanded):
+    """Forget back-off and refusals, and ask again now."""
+
+    name: ClassVar[str] = "operator.retried"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockLost(Event):
+    """The lease behind the turn and the queue can no longer be trusted."""
+
+    name: ClassVar[str] = "lock.lost"
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadExited(Event):
+    """A workload ended by itself."""
+
+    name: ClassVar[str] = "workload.exited"
+    workload_id: str
+    status: str
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseFound(Event):
+    """The update service grants this release. ``update`` is a fresh id, made by who asked."""
+
+    name: ClassVar[str] = "release.found"
+    version: str
+    urls: tuple[str, ...]
+    sha256: str
+    size_bytes: int
+    update: str
+    kind: PayloadKind = "archive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseMissing(Event):
+    """There is nothing for us now; ``reason`` says why when the service told.
+
+    Attributes:
+        poll_interval_s: When the service wants to be asked again, seconds; 0 when it didn't say.
+    """
+
+    name: ClassVar[str] = "release.missing"
+    reason: str = ""
+    poll_interval_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseProgressed(Event):
+    """Part of the payload is on disk."""
+
+    name: ClassVar[str] = "release.progressed"
+    final: ClassVar[bool] = False
+    done_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseDownloaded(Event):
+    name: ClassVar[str] = "release.downloaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseVerified(Event):
+    """Size and SHA-256 of the payload on disk are what the service promised."""
+
+    name: ClassVar[str] = "release.verified"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseFailed(Event):
+    """Asking, downloading or verifying failed. ``error_code`` is Omaha's.
+
+    Attributes:
+        retry_after_s: Least pause that the service asked for, seconds; 0 when it didn't.
+    """
+
+    name: ClassVar[str] = "release.failed"
+    cause: str
+    error_code: int
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockQueued(Event):
+    """Where we stand in the queue."""
+
+    name: ClassVar[str] = "lock.queued"
+    final: ClassVar[bool] = False
+    rank: int
+    ahead: str | None
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockAcquired(Event):
+    """etcd granted the turn, or gave us back our own."""
+
+    name: ClassVar[str] = "lock.acquired"
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockRefused(Event):
+    """No turn: the release is poisoned or no longer the target, or the turn to be reclaimed is somebody else's."""
+
+    name: ClassVar[str] = "lock.refused"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockReleased(Event):
+    """Nothing of ours is left in the scope: neither slot nor place in the queue."""
+
+    name: ClassVar[str] = "lock.released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockFailed(Event):
+    """No answer from etcd; the timer tries again."""
+
+    name: ClassVar[str] = "lock.failed"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadStarted(Event):
+    """It runs (or ran already), not yet proved healthy."""
+
+    name: ClassVar[str] = "workload.started"
+    workload_id: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadAbsent(Event):
+    """There is nothing to run: no version was ever installed here."""
+
+    name: ClassVar[str] = "workload.absent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadFailed(Event):
+    """The runtime couldn't. ``blame`` is ``release`` when the payload is at fault, else ``world``."""
+
+    name: ClassVar[str] = "workload.failed"
+    blame: Blame
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadRetired(Event):
+    """The replaced workload is stopped."""
+
+    name: ClassVar[str] = "workload.retired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadRemoved(Event):
+    """The candidate is stopped and what was unpacked for it is gone."""
+
+    name: ClassVar[str] = "workload.removed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbePassed(Event):
+    """The workload at ``url`` proved healthy."""
+
+    name: ClassVar[str] = "probe.passed"
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFailed(Event):
+    """It didn't prove healthy. ``blame`` is ``world`` when it couldn't be asked."""
+
+    name: ClassVar[str] = "probe.failed"
+    cause: str
+    blame: Blame = "release"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerSwitched(Event):
+    """The server's entry now names the candidate."""
+
+    name: ClassVar[str] = "balancer.switched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerLeft(Event):
+    """The server's entry is gone."""
+
+    name: ClassVar[str] = "balancer.left"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerJoined(Event):
+    """The server's entry names what serves here."""
+
+    name: ClassVar[str] = "balancer.joined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerRestored(Event):
+    """The server's entry is again what it was before the update."""
+
+    name: ClassVar[str] = "balancer.restored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerDrained(Event):
+    """The balancer was seen to send nothing to the old address any more. ``how`` says how we know."""
+
+    name: ClassVar[str] = "balancer.drained"
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerUnmoved(Event):
+    """The balancer surely still sends to the address that it should have left."""
+
+    name: ClassVar[str] = "balancer.unmoved"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerRefused(Event):
+    """The fence didn't hold, or somebody else's address stands in our entry."""
+
+    name: ClassVar[str] = "balancer.refused"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerFailed(Event):
+    """No answer: it may or may not have been written."""
+
+    name: ClassVar[str] = "balancer.failed"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportQueued(Event):
+    """The result is in the outbox, on disk."""
+
+    name: ClassVar[str] = "report.queued"
+
+
+AnyEvent = (
+    TimerExpired | SidekickRestarted | SidekickSettled | ReleaseCommitted | UpdateExposed | UpdateFailed
+    | UpdateJudged | UpdateEnded | TargetChanged | PoisonChanged | SummonsReceived | OperatorPaused | OperatorResumed
+    | OperatorRolledBack | OperatorRetried | LockLost | WorkloadExited | ReleaseFound | ReleaseMissing
+    | ReleaseProgressed | ReleaseDownloaded | ReleaseVerified | ReleaseFailed | LockQueued | LockAcquired
+    | LockRefused | LockReleased | LockFailed | WorkloadStarted | WorkloadAbsent | WorkloadFailed | WorkloadRetired
+    | WorkloadRemoved | ProbePassed | ProbeFailed | BalancerSwitched | BalancerLeft | BalancerJoined
+    | BalancerRestored | BalancerDrained | BalancerUnmoved | BalancerRefused | BalancerFailed | ReportQueued
+)  # fmt: skip

@@ -1,0 +1,135 @@
+"""Guards: what the chart may ask, one named question each. They read the memory, and never raise."""
+
+from collections.abc import Callable
+
+from outrider.core.sidekick.memory import Memory
+from outrider.core.versions import NOTHING, is_newer
+
+MAX_ATTEMPTS = 5
+"""Failed downloads of one update before it is reported and left to the back-off."""
+
+MAX_RESTARTS = 5
+"""Restarts of the sidekick within one update before the update is suspected of causing them."""
+
+GUARDS: dict[str, Callable[[Memory], bool]] = {}
+
+
+def guard(function: Callable[[Memory], bool]) -> Callable[[Memory], bool]:
+    """Enter a guard in the table under its own name."""
+    GUARDS[function.__name__] = function
+    return function
+
+
+@guard
+def starts_first(memory: Memory) -> bool:
+    """Old and new can run side by side on this machine."""
+    return memory.strategy == "start-first"
+
+
+@guard
+def is_paused(memory: Memory) -> bool:
+    return memory.paused
+
+
+@guard
+def has_fallen(memory: Memory) -> bool:
+    """What should run ended, or isn't known to run since a restart."""
+    return memory.fallen and memory.running is not None
+
+
+@guard
+def must_revive(memory: Memory) -> bool:
+    """The turn is given back only when the instance serves again, unless it was down before the turn began."""
+    return has_fallen(memory) and not memory.was_ailing
+
+
+@guard
+def has_candidate(memory: Memory) -> bool:
+    return memory.candidate is not None
+
+
+@guard
+def has_candidate_fallen(memory: Memory) -> bool:
+    return memory.candidate_fallen
+
+
+@guard
+def is_candidate_poisoned(memory: Memory) -> bool:
+    return memory.candidate is not None and memory.candidate.release.version in memory.poisoned
+
+
+@guard
+def is_declined(memory: Memory) -> bool:
+    """An operator wants no more of the update under way."""
+    return memory.candidate is not None and memory.candidate.release.version == memory.declined
+
+
+@guard
+def is_called_off(memory: Memory) -> bool:
+    """The group wants something else than the candidate now, or was paused."""
+    if memory.manual or memory.candidate is None:
+        return False
+    return memory.group_paused or (memory.wanted is not None and memory.wanted != memory.candidate.release.version)
+
+
+@guard
+def is_exposed(memory: Memory) -> bool:
+    return memory.exposed
+
+
+@guard
+def is_release_bad(memory: Memory) -> bool:
+    return memory.fault is not None and memory.fault.blame == "release"
+
+
+@guard
+def is_crash_looping(memory: Memory) -> bool:
+    return memory.restarts > MAX_RESTARTS
+
+
+@guard
+def may_fetch_again(memory: Memory) -> bool:
+    """The trouble may pass, and there are attempts left."""
+    return memory.attempts <= MAX_ATTEMPTS and memory.trouble is not None and memory.trouble.error_code in (9, 14)
+
+
+@guard
+def must_cool(memory: Memory) -> bool:
+    """The last update failed through no fault of the release: it will be tried again, but not at once."""
+    return memory.failures > 0
+
+
+@guard
+def wants_check(memory: Memory) -> bool:
+    """The group shall run something that we don't, and nothing known stands against it."""
+    return (
+        not memory.paused
+        and not memory.group_paused
+        and memory.wanted is not None
+        and memory.wanted != running_version(memory)
+        and memory.wanted != memory.declined
+        and memory.wanted not in memory.poisoned
+        and not memory.unfit
+    )
+
+
+@guard
+def may_take(memory: Memory) -> bool:
+    """What was offered moves us forward (or back, where that is allowed) and nothing known stands against it."""
+    if memory.candidate is None or memory.paused or memory.group_paused:
+        return False
+    version = memory.candidate.release.version
+    if version in memory.poisoned or version == memory.declined or version == running_version(memory):
+        return False
+    return memory.running is None or memory.allow_downgrade or is_newer(version, running_version(memory))
+
+
+@guard
+def can_run(memory: Memory) -> bool:
+    """What was offered last is of a kind that the runtime here runs, or something has changed since."""
+    return not memory.unfit
+
+
+def running_version(memory: Memory) -> str:
+    """What runs, ``0.0.0`` before the first install."""
+    return memory.running.release.version if memory.running is not None else NOTHING

@@ -1,0 +1,178 @@
+"""What a sidekick knows: one frozen value, changed only by remembering events (``rules.remember``).
+
+It goes into the journal whole, with every step; nothing else of the deciding part survives a restart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from outrider.core.images import PayloadKind
+
+Strategy = Literal["start-first", "stop-first"]
+Blame = Literal["release", "world", "machine", "operator"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A version with its payload, as the update service offered it.
+
+    Attributes:
+        urls: Full addresses of the payload; the later ones are fallbacks.
+        sha256: Of the payload, 64 lower-case hex digits.
+        kind: An archive to unpack, or the descriptor of a container image.
+    """
+
+    version: str
+    urls: tuple[str, ...]
+    sha256: str
+    size_bytes: int
+    kind: PayloadKind = "archive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """A release with the workload that runs it.
+
+    Attributes:
+        workload_id: Chosen before the workload is started, so that it is found again after any crash.
+        url: Where it answers; empty until it was started.
+    """
+
+    release: Release
+    workload_id: str
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Permission to swap. The two revisions are the fence that every shared write compares.
+
+    Attributes:
+        slot_revision: Create revision of the slot key.
+        waiter_revision: Create revision of this sidekick's key in the queue, which hangs on its lease.
+        update: Id of the update it was taken for.
+    """
+
+    scope: str
+    number: int
+    slot_revision: int
+    waiter_revision: int
+    update: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why an update didn't succeed.
+
+    Attributes:
+        blame: ``release`` makes it poison for the whole fleet; the others don't. ``machine``: this machine can't, so
+            trying again is no use before something changes.
+        cause: In words, for a person.
+        error_code: The Omaha error code to report.
+    """
+
+    blame: Blame
+    cause: str
+    error_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where this sidekick stands in the queue for a turn.
+
+    Attributes:
+        rank: 0 is next.
+        ahead: The instance right before, None when there is none.
+        holders: Instances whose turns are held or dirty.
+    """
+
+    rank: int
+    ahead: str | None
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Everything that guards may ask and effects may be built from.
+
+    Attributes:
+        scope: Where its turns are counted: a path of keys that nobody takes apart.
+        at: When the last event happened, aware UTC; what the chart raises itself happens at the same time.
+        running: What serves, or should; None before the first version was installed.
+        candidate: What an update under way wants to put in its place.
+        previous: What ``running`` replaced: where an operator's roll-back goes.
+        leftover: What was replaced and must still be stopped; set by the commit.
+        update: Id of the update under way.
+        manual: The update under way is an operator's roll-back, not the target's.
+        wanted: The version the group's target names; None without a target (foreign Omaha servers).
+        target_revision: etcd revision of that target, 0 when there is none.
+        poisoned: Versions proved bad, and why.
+        declined: A version that an operator rolled back from: not taken again until the target changes or a retry.
+        turn: The turn as last known; it stays known while the lease is lost, for it may be dirty and ours.
+        turn_held: The lease behind the turn is alive as far as we know.
+        fallen: The running workload ended, or isn't known to serve: since the sidekick restarted, or because it could
+            not be started, proved or brought into the balancer.
+        candidate_fallen: The candidate's workload ended by itself.
+        was_ailing: What runs was down already when the turn began, so that no roll-back owes its return.
+        exposed: The balancer may send to the candidate.
+        restarts: Restarts of the sidekick since the update began.
+        trouble: The last bad news, in case the chart gives up over it.
+        fault: Why the update under way is being undone; kept until the next update for people to read.
+        failures: Updates in a row that failed through no fault of the release; sets the back-off.
+        attempts: Failed downloads of the update under way.
+        retry_after_s: Least pause before the next try that the update service asked for.
+        poll_interval_s: When the update service wants to be asked again; 0 leaves it to the settings.
+        command_revision: etcd revision of the last operator's command that was taken.
+        held_reason: What the update service said when it held us back.
+        progress: Share of the payload on disk, 0 to 1.
+        former_urls: Addresses that a workload of ours had before it was started again, since the balancer's entry was
+            last written: one of them may still stand there, and is ours to overwrite.
+        runtime: Name of the runtime here.
+        kinds: What payloads it runs; sorted.
+        unfit: What the update service offered last is of another kind, so that asking again is no use before the
+            target changes or an operator wants it; ``held_reason`` says what it is.
+    """
+
+    instance: str
+    app: str
+    group: str
+    scope: str
+    strategy: Strategy
+    at: datetime
+    allow_downgrade: bool = False
+    running: Installed | None = None
+    candidate: Installed | None = None
+    previous: Installed | None = None
+    leftover: Installed | None = None
+    update: str = ""
+    manual: bool = False
+    wanted: str | None = None
+    target_revision: int = 0
+    slots: int = 1
+    group_paused: bool = False
+    paused: bool = False
+    poisoned: Mapping[str, str] = field(default_factory=dict)
+    declined: str | None = None
+    turn: Turn | None = None
+    turn_held: bool = False
+    fallen: bool = False
+    candidate_fallen: bool = False
+    was_ailing: bool = False
+    exposed: bool = False
+    restarts: int = 0
+    trouble: Fault | None = None
+    fault: Fault | None = None
+    failures: int = 0
+    attempts: int = 0
+    retry_after_s: float = 0.0
+    poll_interval_s: float = 0.0
+    command_revision: int = 0
+    held_reason: str = ""
+    place: Place | None = None
+    progress: float = 0.0
+    former_urls: tuple[str, ...] = ()
+    runtime: str = "process"
+    kinds: tuple[PayloadKind, ...] = ("archive",)
+    unfit: bool = False

@@ -1,0 +1,339 @@
+"""How events change the memory: one pure fold, the same live, in replay, in the simulator and in the model checker.
+
+Facts only. Whether an event moves the machine is the chart's business; what it tells us is remembered either way
+(except answers that nobody waits for any more: the machine drops those before they get here).
+"""
+
+import re
+from dataclasses import replace
+from typing import assert_never, get_args
+
+from outrider.core.sidekick.events import (
+    AnyEvent,
+    BalancerDrained,
+    BalancerFailed,
+    BalancerJoined,
+    BalancerLeft,
+    BalancerRefused,
+    BalancerRestored,
+    BalancerSwitched,
+    BalancerUnmoved,
+    Commanded,
+    LockAcquired,
+    LockFailed,
+    LockLost,
+    LockQueued,
+    LockRefused,
+    LockReleased,
+    OperatorPaused,
+    OperatorResumed,
+    OperatorRetried,
+    OperatorRolledBack,
+    PoisonChanged,
+    ProbeFailed,
+    ProbePassed,
+    ReleaseCommitted,
+    ReleaseDownloaded,
+    ReleaseFailed,
+    ReleaseFound,
+    ReleaseMissing,
+    ReleaseProgressed,
+    ReleaseVerified,
+    ReportQueued,
+    SidekickRestarted,
+    SidekickSettled,
+    SummonsReceived,
+    TargetChanged,
+    TimerExpired,
+    UpdateEnded,
+    UpdateExposed,
+    UpdateFailed,
+    UpdateJudged,
+    WorkloadAbsent,
+    WorkloadExited,
+    WorkloadFailed,
+    WorkloadRemoved,
+    WorkloadRetired,
+    WorkloadStarted,
+)
+from outrider.core.sidekick.memory import Fault, Installed, Memory, Place, Release
+from outrider.core.sidekick.words import unfit
+
+EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
+EVENT_NAMES = frozenset(EVENT_TYPES)
+
+# Omaha error codes that update_engine and Nebraska know by name (reference: omaha.md, 2.3)
+TRANSFER, UNVERIFIED, UNSUPPORTED, ROLLED_BACK = 9, 12, 35, 44
+
+FORMER_URLS = 8
+"""Kept of an app that is started again and again: the first, which the entry was written with, and the last."""
+
+_WAKING_DEADLINES = frozenset({"wake.expired", "prove.expired"})
+"""Those of the way in which what should run comes to serve."""
+
+_TIMER_TROUBLE: dict[str, Fault] = {
+    "check.expired": Fault(blame="world", cause="the update service did not answer in time", error_code=ROLLED_BACK),
+    "download.expired": Fault(blame="world", cause="the download took too long", error_code=TRANSFER),
+    "verify.expired": Fault(blame="world", cause="reading the payload took too long", error_code=UNVERIFIED),
+    "queue.expired": Fault(blame="world", cause="still no turn after an hour", error_code=ROLLED_BACK),
+    "wake.expired": Fault(blame="world", cause="the runtime did not answer in time", error_code=ROLLED_BACK),
+    "prove.expired": Fault(
+        blame="world", cause="what should run did not prove healthy in time", error_code=ROLLED_BACK
+    ),
+    "start.expired": Fault(blame="world", cause="the runtime did not start it in time", error_code=ROLLED_BACK),
+    "leave.expired": Fault(blame="world", cause="the balancer's entry could not be taken out", error_code=ROLLED_BACK),
+    "replace.expired": Fault(blame="world", cause="the runtime did not replace it in time", error_code=ROLLED_BACK),
+    # an unknown verdict counts as fail once its deadline has passed (design, section 3, rule 8)
+    "probe.expired": Fault(blame="release", cause="it did not prove healthy in time", error_code=ROLLED_BACK),
+    "switch.expired": Fault(blame="world", cause="the balancer's entry could not be written", error_code=ROLLED_BACK),
+    "retire.expired": Fault(blame="world", cause="the version before does not stop", error_code=ROLLED_BACK),
+    "join.expired": Fault(blame="world", cause="the balancer's entry could not be written", error_code=ROLLED_BACK),
+    "rejoin.expired": Fault(blame="world", cause="the balancer's entry could not be written", error_code=ROLLED_BACK),
+    "ensure.expired": Fault(blame="world", cause="the runtime did not answer in time", error_code=ROLLED_BACK),
+    "reprobe.expired": Fault(
+        blame="world", cause="what should run did not prove healthy in time", error_code=ROLLED_BACK
+    ),
+    "revert.expired": Fault(blame="world", cause="the version before did not start in time", error_code=ROLLED_BACK),
+    "remove.expired": Fault(blame="world", cause="the candidate does not stop", error_code=ROLLED_BACK),
+}
+
+LOST_LEASE = "lost the lease"
+"""What the cause of a fault begins with that is a lost lease: no verdict on the release (decision 0008)."""
+
+_DEFAULT_FAULT = Fault(blame="world", cause="the update was given up", error_code=ROLLED_BACK)
+
+
+def world(cause: str, error_code: int = ROLLED_BACK) -> Fault:
+    return Fault(blame="world", cause=cause, error_code=error_code)
+
+
+def workload_id(instance: str, version: str, update: str) -> str:
+    """Name a workload before it exists: unique for each update, readable, safe as a folder or a unit's name."""
+    return re.sub(r"[^a-z0-9.-]+", "-", f"{instance}-{version}-{update[:8]}".lower())
+
+
+def remember(memory: Memory, event: AnyEvent) -> Memory:
+    """Return the memory with what ``event`` tells. Never raises."""
+    memory = replace(memory, at=event.at)
+    if isinstance(event, Commanded):
+        memory = replace(memory, command_revision=max(memory.command_revision, event.revision))
+    match event:
+        case TargetChanged() | PoisonChanged() | OperatorPaused() | OperatorResumed() | OperatorRetried():
+            return _wishes(memory, event)
+        case OperatorRolledBack():
+            return _rolled_back(memory, event)
+        case LockAcquired() | LockLost() | LockQueued() | LockRefused() | LockReleased() | LockFailed():
+            return _lock(memory, event)
+        case WorkloadStarted() | WorkloadExited() | WorkloadFailed() | WorkloadRetired():
+            return _workload(memory, event)
+        case ReleaseFound() | ReleaseMissing() | ReleaseProgressed() | ReleaseFailed() | ReleaseDownloaded():
+            return _release(memory, event)
+        case ProbePassed():
+            proved = memory.running is not None and event.url == memory.running.url
+            return replace(memory, fallen=False) if proved else memory
+        case ProbeFailed():
+            fault = Fault(blame=event.blame, cause=f"health check: {event.cause}", error_code=ROLLED_BACK)
+            return replace(_unproved(memory), trouble=fault)
+        case BalancerRefused():
+            return replace(_unproved(memory), trouble=world(f"balancer: {event.cause}"))
+        case BalancerFailed() | BalancerUnmoved():
+            return replace(memory, trouble=world(f"balancer: {event.cause}"))
+        case TimerExpired():
+            trouble = _TIMER_TROUBLE.get(event.name)
+            failures = memory.failures + (event.name == "check.expired")
+            if event.name in _WAKING_DEADLINES:
+                memory = _unproved(memory)
+            return memory if trouble is None else replace(memory, trouble=trouble, failures=failures)
+        case SidekickRestarted():
+            restarts = memory.restarts + bool(memory.update)
+            times = "once" if restarts == 1 else f"{restarts} times"
+            trouble = world(f"the sidekick was restarted {times} during this update") if restarts else memory.trouble
+            return replace(
+                memory, fallen=memory.running is not None, restarts=restarts, turn_held=False, trouble=trouble,
+                unfit=False,
+            )  # fmt: skip
+        case BalancerSwitched() | BalancerJoined() | BalancerRestored():
+            return replace(memory, former_urls=())
+        case UpdateExposed():
+            return replace(memory, exposed=True)
+        case UpdateFailed():
+            return _failed(memory)
+        case ReleaseCommitted():
+            return _committed(memory)
+        case UpdateEnded():
+            return replace(
+                memory, candidate=None, update="", manual=False, exposed=False, restarts=0, place=None, attempts=0,
+                candidate_fallen=False, was_ailing=False, progress=0.0,
+            )  # fmt: skip
+        case (
+            SidekickSettled() | SummonsReceived() | ReleaseVerified() | WorkloadAbsent() | WorkloadRemoved()
+            | BalancerLeft() | BalancerDrained() | UpdateJudged() | ReportQueued()
+        ):  # fmt: skip
+            return memory
+        case _:
+            assert_never(event)
+
+
+def _wishes(
+    memory: Memory, event: TargetChanged | PoisonChanged | OperatorPaused | OperatorResumed | OperatorRetried
+) -> Memory:
+    match event:
+        case TargetChanged():
+            same = event.version == memory.wanted
+            return replace(
+                memory, wanted=event.version, group_paused=event.paused, slots=event.slots,
+                target_revision=event.revision, declined=memory.declined if same else None,
+                unfit=memory.unfit and same,
+            )  # fmt: skip
+        case PoisonChanged():
+            version = memory.candidate.release.version if memory.candidate is not None else ""
+            news = version in event.versions and version not in memory.poisoned
+            trouble = world(f"marked bad by {event.versions[version]}") if news else memory.trouble
+            return replace(memory, poisoned=event.versions, trouble=trouble)
+        case OperatorPaused():
+            return replace(memory, paused=True)
+        case OperatorResumed():
+            return replace(memory, paused=False)
+        case OperatorRetried():
+            return replace(memory, failures=0, declined=None, unfit=False)
+        case _:
+            assert_never(event)
+
+
+def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
+    trouble = Fault(blame="operator", cause="an operator rolled it back", error_code=ROLLED_BACK)
+    if memory.candidate is not None:
+        return replace(memory, declined=memory.candidate.release.version, trouble=trouble)
+    if memory.update or memory.previous is None or memory.running is None:
+        return memory  # past the commit, or nothing to go back to
+    release = memory.previous.release
+    if problem := unfit(memory, release):  # the runtime was changed since it ran
+        return replace(memory, held_reason=f"can't go back: {problem}")
+    candidate = Installed(release=release, workload_id=workload_id(memory.instance, release.version, event.update))
+    return replace(
+        memory, candidate=candidate, update=event.update, manual=True, fault=None, trouble=None,
+        declined=memory.running.release.version,
+    )  # fmt: skip
+
+
+def _lock(
+    memory: Memory, event: LockAcquired | LockLost | LockQueued | LockRefused | LockReleased | LockFailed
+) -> Memory:
+    match event:
+        case LockAcquired():
+            # a restart makes fallen mean "not known to run"; only what was down before the turn excuses a roll-back
+            ailing = memory.was_ailing if memory.turn is not None else memory.fallen
+            return replace(memory, turn=event.turn, turn_held=True, place=None, was_ailing=ailing)
+        case LockLost():
+            return replace(memory, turn_held=False, trouble=world(f"{LOST_LEASE}: {event.why}"))
+        case LockQueued():
+            return replace(memory, place=Place(rank=event.rank, ahead=event.ahead, holders=event.holders))
+        case LockRefused():
+            return replace(memory, trouble=world(f"no turn: {event.cause}"))
+        case LockReleased():
+            return replace(memory, turn=None, turn_held=False, place=None)
+        case LockFailed():
+            return replace(memory, trouble=world(f"etcd: {event.cause}"))
+        case _:
+            assert_never(event)
+
+
+def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | WorkloadFailed | WorkloadRetired) -> Memory:
+    match event:
+        case WorkloadStarted():
+            if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
+                candidate = replace(memory.candidate, url=event.url)
+                return replace(
+                    _moved(memory, memory.candidate.url, event.url), candidate=candidate, candidate_fallen=False
+                )
+            if memory.running is not None and memory.running.workload_id == event.workload_id:
+                running = replace(memory.running, url=event.url)
+                return replace(_moved(memory, memory.running.url, event.url), running=running)
+            return memory
+        case WorkloadExited():
+            if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
+                fault = Fault(blame="release", cause=f"it ended by itself: {event.status}", error_code=ROLLED_BACK)
+                return replace(memory, candidate_fallen=True, trouble=fault)
+            if memory.running is not None and memory.running.workload_id == event.workload_id:
+                return replace(memory, fallen=True, trouble=world(f"what runs ended by itself: {event.status}"))
+            return memory
+        case WorkloadFailed():
+            fault = Fault(blame=event.blame, cause=event.cause, error_code=ROLLED_BACK)
+            return replace(_unproved(memory), trouble=fault)
+        case WorkloadRetired():
+            return replace(memory, leftover=None)
+        case _:
+            assert_never(event)
+
+
+def _unproved(memory: Memory) -> Memory:
+    """Between updates such bad news is of what should run: it isn't known to serve until it has proved so again."""
+    return memory if memory.update else replace(memory, fallen=memory.running is not None)
+
+
+def _moved(memory: Memory, before: str, after: str) -> Memory:
+    """A port may be taken by somebody else while a workload is down."""
+    if not before or before == after:
+        return memory
+    former = tuple(dict.fromkeys((*memory.former_urls, before)))
+    return replace(memory, former_urls=(former[0], *former[1:][1 - FORMER_URLS :]))
+
+
+def _release(
+    memory: Memory, event: ReleaseFound | ReleaseMissing | ReleaseProgressed | ReleaseFailed | ReleaseDownloaded
+) -> Memory:
+    match event:
+        case ReleaseFound():
+            release = Release(
+                version=event.version,
+                urls=event.urls,
+                sha256=event.sha256,
+                size_bytes=event.size_bytes,
+                kind=event.kind,
+            )
+            problem = unfit(memory, release)
+            name = workload_id(memory.instance, event.version, event.update)
+            return replace(
+                memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
+                fault=None, attempts=0, restarts=0, progress=0.0, unfit=bool(problem),
+                trouble=Fault(blame="machine", cause=problem, error_code=UNSUPPORTED) if problem else None,
+                held_reason=problem or f"{event.version} was offered and not taken: it isn't newer than what runs",
+            )  # fmt: skip
+        case ReleaseMissing():
+            return replace(
+                memory, held_reason=event.reason, trouble=None, failures=0, retry_after_s=0.0,
+                poll_interval_s=event.poll_interval_s, unfit=False,
+            )  # fmt: skip
+        case ReleaseProgressed():
+            return replace(memory, progress=min(1.0, event.done_bytes / max(1, event.size_bytes)))
+        case ReleaseFailed():
+            trouble = world(event.cause, event.error_code)
+            busy = memory.candidate is not None
+            return replace(
+                memory, trouble=trouble, attempts=memory.attempts + busy, failures=memory.failures + (not busy),
+                retry_after_s=event.retry_after_s,
+            )  # fmt: skip
+        case ReleaseDownloaded():
+            return replace(memory, progress=1.0)
+        case _:
+            assert_never(event)
+
+
+def _failed(memory: Memory) -> Memory:
+    """The trouble met last is the fault; a bad release is known as bad here at once, before the fleet knows."""
+    fault = memory.trouble or _DEFAULT_FAULT
+    poisoned, failures = memory.poisoned, memory.failures
+    if fault.blame == "release" and memory.candidate is not None:
+        poisoned = {**poisoned, memory.candidate.release.version: f"{memory.instance}: {fault.cause}"}
+    elif fault.blame == "world":
+        failures += 1
+    return replace(memory, fault=fault, poisoned=poisoned, failures=failures)
+
+
+def _committed(memory: Memory) -> Memory:
+    """What was the candidate runs from here on; what ran is left over until it was stopped."""
+    assert memory.candidate is not None, "the chart commits only a candidate"
+    return replace(
+        memory, running=memory.candidate, candidate=None, previous=memory.running, leftover=memory.running,
+        fallen=False, candidate_fallen=False, failures=0, fault=None, trouble=None,
+    )  # fmt: skip

@@ -1,0 +1,188 @@
+"""Every point where a sidekick touches the world: the list, and the marks that stand around each touch in the code.
+
+``with crossing("entry.write"):`` costs nothing as long as nobody observes. The kill matrix (``tests/chaos``) observes:
+it stops a sidekick right before or right after a touch, under the effect that asked for it. A touch that isn't in the
+list, or that its effect isn't said to make, is an error then; ``tests/test_failpoints.py`` finds unmarked touches.
+
+Theory: between two touches a process changes nothing that outlives it. So whatever a kill can leave behind is what one
+of these points leaves behind, before or after it.
+"""
+
+import contextvars
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, TypeVar
+
+When = Literal["before", "after"]
+T = TypeVar("T")
+
+EDGES: Mapping[str, str] = {
+    # the journal
+    "journal.write": "a record is written to the end of journal.jsonl",
+    "journal.sync": "fdatasync of journal.jsonl: from here on the step counts",
+    "journal.rotate": "a journal that has grown is replaced by one with the last record",
+    # the lock: transactions on the keys of its scope
+    "turn.read": "queue and slots of the scope are listed",
+    "turn.gate": "a key that the first write to the queue goes through is written",
+    "turn.enrol": "the queue key is written under our lease, or one of an earlier life is removed",
+    "turn.take": "the slot key is created, the place in line compared",
+    "turn.leave": "the queue key is removed, with a slot that nobody knew of",
+    "turn.reclaim": "a queue key is written again beside our slot key",
+    "turn.release": "slot key and queue key are removed, with the poison when the release is condemned",
+    "poison.write": "the release is marked bad although our turn has ended already",
+    # the lease
+    "lease.grant": "etcd grants a lease",
+    "lease.keep": "a keep-alive",
+    "lease.revoke": "a lost lease is ended in etcd, as soon as that can be reached",
+    # the balancer
+    "static.write": "keys of the balancer's route and pool that are absent are created",
+    "entry.read": "the server's entry is listed",
+    "entry.write": "the server's entry is written: switch, restore, join, return",
+    "entry.remove": "the server's entry is removed: leave",
+    "balancer.ask": "the balancer is asked where it sends to",
+    "app.ask": "the old version is asked for its open requests",
+    # the runtime
+    "workload.clear": "leftovers of an earlier run are removed",
+    "workload.unpack": "the payload is unpacked and gets its name",
+    "workload.record": "record.json is written: who runs here",
+    "workload.adopt": "the same for a workload that an earlier life started and didn't record, whoever finds it",
+    "workload.spawn": "the process is started",
+    "workload.signal": "SIGTERM or SIGKILL to the workload",
+    "workload.rename": "a workload's folder gets another name, so that it isn't taken for a whole one",
+    "workload.erase": "that folder is removed",
+    "probe.ask": "an instance is asked for its health",
+    # the release
+    "omaha.check": "the update service is asked for an update",
+    "payload.fetch": "a server is asked for the payload",
+    "payload.keep": "a part of it is written",
+    "payload.sync": "the whole file is synced",
+    "payload.rename": "the proved file gets its final name",
+    "payload.prune": "payloads that nobody needs, or that proved wrong, are removed",
+    # reports
+    "outbox.write": "a report is written and synced under another name",
+    "outbox.rename": "it gets its name, and the folder is synced",
+    "outbox.send": "a report is posted to the update service",
+    "outbox.remove": "a delivered report is removed",
+    # the fleet's eyes and the operator's words
+    "presence.write": "the live state is written, under our lease",
+    "announcement.read": "target, poison, summons or command is listed",
+    "command.remove": "a command that is in the journal is removed",
+}
+"""Edge -> what happens there."""
+
+_RUN = ("workload.clear", "workload.unpack", "workload.record", "workload.spawn")
+_REMOVE = ("workload.signal", "workload.rename", "workload.erase")
+_WRITE = ("static.write", "entry.read", "entry.write")
+_DRAIN = ("balancer.ask", "app.ask")
+_REPORT = ("outbox.write", "outbox.rename")
+
+CROSSES: Mapping[str, tuple[str, ...]] = {
+    "lock.acquire": ("turn.read", "turn.gate", "turn.enrol", "turn.take", "turn.leave"),
+    "lock.reclaim": ("turn.read", "turn.reclaim"),
+    "lock.retake": ("turn.read", "turn.reclaim", "turn.gate", "turn.enrol", "turn.take", "turn.leave"),
+    "lock.release": ("turn.read", "turn.leave", "turn.release"),
+    "lock.condemn": ("turn.read", "turn.leave", "turn.release", "poison.write"),
+    "workload.ensure": _RUN,
+    "workload.tidy": _REMOVE,
+    "workload.start": _RUN,
+    "workload.replace": ("workload.signal", *_RUN),
+    "workload.revert": ("workload.signal", *_RUN),
+    "workload.retire": (*_REMOVE, "payload.prune"),
+    "workload.remove": _REMOVE,
+    "workload.revive": _RUN,
+    "probe.start": ("probe.ask",),
+    "probe.confirm": ("probe.ask",),
+    "probe.watch": ("probe.ask",),
+    "probe.stop": (),
+    "balancer.switch": _WRITE,
+    "balancer.leave": ("entry.read", "entry.remove"),
+    "balancer.join": _WRITE,
+    "balancer.return": _WRITE,
+    "balancer.restore": ("entry.read", "entry.write", "entry.remove"),
+    "balancer.drain": _DRAIN,
+    "balancer.undrain": _DRAIN,
+    "release.check": ("omaha.check",),
+    "release.download": ("payload.fetch", "payload.keep"),
+    "release.verify": ("payload.sync", "payload.rename", "payload.prune"),
+    "release.abandon": (),
+    "report.downloading": _REPORT,
+    "report.downloaded": _REPORT,
+    "report.queueing": _REPORT,
+    "report.result": _REPORT,
+    "sidekick.alarm": (),
+}
+"""Effect -> the edges it may cross, in the order in which it would."""
+
+UNASKED: tuple[str, ...] = (
+    "journal.write", "journal.sync", "journal.rotate", "lease.grant", "lease.keep", "lease.revoke", "outbox.send",
+    "outbox.remove", "presence.write", "announcement.read", "command.remove",
+    "workload.adopt",
+)  # fmt: skip
+"""Edges that no effect asks for: the loop itself, and threads that run all the time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossing:
+    """A touch that is about to happen, or has just happened.
+
+    Attributes:
+        effect: Name of the effect that asked for it; empty when none did.
+    """
+
+    edge: str
+    effect: str
+    when: When
+
+
+Observer = Callable[[Crossing], None]
+
+_observer: Observer | None = None
+_effect: contextvars.ContextVar[str] = contextvars.ContextVar("effect", default="")
+
+
+def observe(observer: Observer | None) -> None:
+    """Let ``observer`` see every crossing of this process, on the thread that makes it; None ends that."""
+    global _observer
+    _observer = observer
+
+
+class crossing:  # noqa: N801 - used like a function
+    """Marks one touch. ``after`` is told only of a touch that didn't raise: else nobody knows whether it happened.
+
+    Raises (when observed): AssertionError for an edge that isn't in the list, or not in its effect's row.
+    """
+
+    __slots__ = ("_edge",)
+
+    def __init__(self, edge: str) -> None:
+        self._edge = edge
+
+    def __enter__(self) -> None:
+        if _observer is not None:
+            _tell(_observer, self._edge, "before")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if _observer is not None and kind is None:
+            _tell(_observer, self._edge, "after")
+
+
+def _tell(observer: Observer, edge: str, when: When) -> None:
+    assert edge in EDGES, f"{edge} isn't in the list of edges"
+    effect = "" if edge in UNASKED else _effect.get()
+    if effect:
+        assert edge in CROSSES[effect], f"{effect} crosses {edge}, which its row doesn't say"
+    observer(Crossing(edge=edge, effect=effect, when=when))
+
+
+def performing(effect: str) -> contextvars.Token[str]:
+    """From here on, what this thread (and those it starts through ``carried``) touches is asked for by ``effect``."""
+    return _effect.set(effect)
+
+
+def carried(function: Callable[[], T]) -> Callable[[], T]:
+    """``function``, to be run by another thread under the effect that is performed now."""
+    context = contextvars.copy_context()
+    return lambda: context.run(function)

@@ -1,0 +1,376 @@
+"""The values behind the keys: JSON documents with a schema version, decoded strictly (design, section 5).
+
+A document from another schema version is refused with one clear line, never half understood. Times are aware UTC,
+written as RFC 3339.
+"""
+
+from datetime import datetime
+from typing import Literal, TypeVar
+
+import msgspec
+
+from outrider.core.errors import Conflict
+from outrider.core.rollout.policy_settings import Policy
+from outrider.core.rollout.rollout import Progress
+from outrider.model.keys import group_scope, shared_scope
+
+SCHEMA = 1
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """Base of every stored value. Unknown fields are tolerated: a newer writer may have added some."""
+
+    schema: int = SCHEMA
+
+
+class App(Document, frozen=True, kw_only=True):
+    """``apps/{app}``.
+
+    Attributes:
+        id: A UUID in lower case, or a name.
+        product_id: Reverse-DNS name by which Omaha clients may call the app as well; None without one.
+    """
+
+    id: str
+    label: str
+    description: str = ""
+    product_id: str | None = None
+    created: datetime
+
+
+class Product(Document, frozen=True, kw_only=True):
+    """``products/{product}``: which app has this product id; the key makes it unique."""
+
+    app: str
+
+
+class Package(Document, frozen=True, kw_only=True):
+    """``apps/{app}/packages/{version}``.
+
+    Attributes:
+        url: Full address of the payload; None for a file stored by the service (served below its own address).
+        name: File name of the payload, the last part of its address.
+        sha1: Base64, 28 characters, for old Omaha clients; empty when unknown.
+        sha256: 64 lower-case hex digits.
+        image: Reference of a container image; the payload is its descriptor then. Empty for a file.
+        arch: What it runs on: ``all``, or one architecture as ``core/architectures.py`` names it.
+        required: On the wire; clients may leave out a package that isn't.
+    """
+
+    app: str
+    version: str
+    url: str | None
+    name: str
+    size_bytes: int
+    sha1: str = ""
+    sha256: str
+    release_notes: str = ""
+    image: str = ""
+    arch: str = "all"
+    required: bool = True
+    created: datetime
+
+
+class Floor(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that an instance must have run on its way to a channel's version, and why."""
+
+    version: str
+    reason: str = ""
+
+
+class Channel(Document, frozen=True, kw_only=True):
+    """``apps/{app}/channels/{channel}``: a name that points at a package, or at none yet.
+
+    Attributes:
+        floors: In the order of their versions; each has a package.
+        excluded: Versions that the channel can't be pointed at.
+    """
+
+    app: str
+    name: str
+    version: str | None = None
+    publish: bool = False
+    floors: tuple[Floor, ...] = ()
+    excluded: tuple[str, ...] = ()
+    created: datetime
+
+
+class Group(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}``: instances that follow one channel under one policy.
+
+    Attributes:
+        slots: Instances of the group that may swap at the same time.
+    """
+
+    app: str
+    id: str
+    label: str
+    channel: str
+    paused: bool = False
+    slots: int = 1
+    policy: Policy = Policy()
+    created: datetime
+
+
+class Target(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/target``: what the group's instances shall run.
+
+    Attributes:
+        version: None while the channel points at nothing.
+        sha256: Of the payload, 64 lower-case hex digits; empty without a version.
+        slots: How many instances may swap at once.
+    """
+
+    version: str | None
+    sha256: str = ""
+    paused: bool = False
+    slots: int = 1
+
+
+class Rollout(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/rollout``: how far the group is. Every grant and every result is written here, too.
+
+    One of another version than the target's is over; the first who grants something writes the new one.
+    """
+
+    progress: Progress
+
+
+class Granted(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/grants/{instance}``, under a lease as long as the update may take."""
+
+    version: str
+    at: datetime
+
+
+class Held(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/held/{instance}``: who waits for the service; the create revisions are the order.
+
+    What the instance said of itself stands here as well, so that it can be judged without being asked.
+
+    Attributes:
+        asked_at: When it asked last; written anew now and then.
+        summoned_at: When it was called and hasn't asked since; a place is kept for it for a while.
+        calls: How often it was called since it asked last.
+    """
+
+    running: str
+    arch: str = ""
+    prefix: str = ""
+    rollback_allowed: bool = False
+    since: datetime
+    asked_at: datetime
+    summoned_at: datetime | None = None
+    calls: int = 0
+
+
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an instance's history: an Omaha event as it was reported."""
+
+    at: datetime
+    version: str
+    event: str
+    error_code: int = 0
+    request_id: str = ""
+
+
+class Instance(Document, frozen=True, kw_only=True):
+    """``instances/{app}/{instance}``: one row per sidekick or foreign Omaha client, as the service saw it last.
+
+    Attributes:
+        status: CoreUpdate's word: undefined, update-granted, error, complete, installed, downloaded, downloading,
+            on-hold.
+        granted_at: When ``granted_version`` was granted.
+        arch: As the client named it, in our words; empty when it didn't.
+        why: Why its last question was answered with nothing, when there is more to say than that it is up to date.
+        history: Newest last, bounded by the service.
+    """
+
+    app: str
+    id: str
+    group: str
+    version: str
+    status: str = "undefined"
+    granted_version: str | None = None
+    granted_at: datetime | None = None
+    error_code: int = 0
+    address: str = ""
+    alias: str = ""
+    oem: str = ""
+    arch: str = ""
+    why: str = ""
+    first_seen: datetime
+    last_seen: datetime
+    history: tuple[Happening, ...] = ()
+
+
+class Presence(Document, frozen=True, kw_only=True):
+    """``presence/{app}/{group}/{instance}``: the sidekick's live state, gone when its lease ends.
+
+    Attributes:
+        state: Full dotted path of the chart's state.
+        why: What it waits for, in words for a person; empty when it waits for nothing.
+        target_revision: etcd revision of the last target the sidekick has seen.
+        serving: It serves, and isn't in the middle of a swap. A sidekick too old to say so counts as serving.
+        shared_scope: Name of the operator's scope in which it takes turns; empty: in its group's own.
+    """
+
+    instance: str
+    app: str
+    group: str
+    state: str
+    version: str
+    wanted: str | None = None
+    why: str = ""
+    url: str | None = None
+    since: datetime
+    target_revision: int = 0
+    serving: bool = True
+    shared_scope: str = ""
+
+
+class Contender(Document, frozen=True, kw_only=True):
+    """An instance that takes turns, and where: what all keys of a scope say, so that no key is ever taken apart.
+
+    Attributes:
+        app: By its canonical key.
+        shared_scope: Name of the operator's scope; empty: the turns are those of the group.
+    """
+
+    app: str
+    group: str
+    instance: str
+    shared_scope: str = ""
+
+    @property
+    def scope(self) -> str:
+        """Where its turns are counted."""
+        return shared_scope(self.shared_scope) if self.shared_scope else group_scope(self.app, self.group)
+
+    @property
+    def member(self) -> str:
+        """Its name there. An instance's name is unique in its app only, and an operator's scope has several apps."""
+        return f"{self.app}/{self.instance}" if self.shared_scope else self.instance
+
+    def waiter(self, *, release: str, since: datetime) -> "Waiter":
+        """What its key in the queue says."""
+        return Waiter(
+            app=self.app,
+            group=self.group,
+            instance=self.instance,
+            shared_scope=self.shared_scope,
+            release=release,
+            since=since,
+        )
+
+    def slot(self, *, release: str, since: datetime, update: str) -> "Slot":
+        """What its slot key says."""
+        return Slot(
+            app=self.app,
+            group=self.group,
+            instance=self.instance,
+            shared_scope=self.shared_scope,
+            release=release,
+            since=since,
+            update=update,
+        )
+
+
+class Waiter(Contender, frozen=True, kw_only=True):
+    """``{scope}/queue/{member}``, under the sidekick's lease. ``release``: the version it wants to run."""
+
+    release: str
+    since: datetime
+
+
+class Slot(Contender, frozen=True, kw_only=True):
+    """``{scope}/slots/{n}``, without a lease: it outlives its owner, so that a crash can't free it.
+
+    Attributes:
+        update: Id of the update in the owner's journal: how a restarted sidekick knows the turn as its own.
+    """
+
+    release: str
+    since: datetime
+    update: str
+
+
+class ServerStamp(Document, frozen=True, kw_only=True):
+    """``servers/{service}/{server}``: written with every change of the server's entry in the balancer.
+
+    Its revision counts, not its value: a change that was sent before the last stamp is refused.
+
+    Attributes:
+        url: What the entry was last made to be; None: it was removed.
+    """
+
+    url: str | None
+
+
+class Poison(Document, frozen=True, kw_only=True):
+    """``poison/{app}/{version}``: a release proved bad, until an operator lifts it."""
+
+    version: str
+    sha256: str
+    instance: str
+    why: str
+    at: datetime
+
+
+class Command(Document, frozen=True, kw_only=True):
+    """``commands/{app}/{instance}``: an operator's word to one sidekick; the sidekick removes it when taken."""
+
+    verb: Literal["pause", "resume", "rollback", "retry"]
+    by: str
+    at: datetime
+
+
+Role = Literal["viewer", "operator", "admin"]
+
+
+class User(Document, frozen=True, kw_only=True):
+    """``users/{name}``: who may use the service's API.
+
+    Attributes:
+        token_sha256: Of the token, 64 lower-case hex digits. A plain, fast hash is enough, because nobody can try
+            2**256 tokens; passwords, which people choose, would need a slow one.
+        token_end: The token's last four characters, for a person who wonders which one it is.
+        created: When the user was made; ``token_created`` when the present token was.
+    """
+
+    name: str
+    role: Role
+    token_sha256: str
+    token_end: str
+    created: datetime
+    token_created: datetime
+
+
+class Summons(Document, frozen=True, kw_only=True):
+    """``summons/{app}/{instance}``: ask the update service again now."""
+
+    why: str
+
+
+D = TypeVar("D", bound=Document)
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def encode(document: Document) -> bytes:
+    """Write a document as one line of JSON with sorted keys."""
+    return _ENCODER.encode(document)
+
+
+def decode(kind: type[D], key: str, value: bytes) -> D:
+    """Read the document stored at ``key``.
+
+    Raises:
+        Conflict: not JSON, not this kind of document, or of another schema version.
+    """
+    try:
+        document = msgspec.json.decode(value, type=kind)
+    except msgspec.DecodeError as error:
+        raise Conflict(f"{key}: not a {kind.__name__.lower()} document: {error}") from error
+    if document.schema != SCHEMA:
+        raise Conflict(f"{key}: schema {document.schema}, this outrider reads {SCHEMA}; use the version that wrote it")
+    return document

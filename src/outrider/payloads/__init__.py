@@ -1,0 +1,1 @@
+"""Payloads on disk: fetched, verified, kept, unpacked, removed."""

@@ -1,0 +1,1 @@
+"""Runs a version as a process that is unpacked from an archive."""

@@ -1,0 +1,383 @@
+"""Runs a version as a process group on this machine, unpacked from a tar.
+
+A workload's folder holds ``root`` (what was unpacked), ``record.json`` (who it is) and ``output.log``. Workloads are
+sessions of their own and outlive the sidekick; the next one finds them by the record, or, when the sidekick died
+between starting and recording, by the variables in their environment. See docs/decisions/0005-process-runtime.md.
+"""
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+from loguru import logger
+
+from outrider.config.sections import ProcessSettings
+from outrider.core.errors import DriverError, Refused
+from outrider.core.images import PayloadKind
+from outrider.failpoints import crossing
+from outrider.payloads.archive import unpack
+from outrider.runtimes import Exited, ExitWatch, Workload, WorkloadSpec
+from outrider.runtimes.process.command import RELEASE_FAULTS, command_line, exec_problem, last_line
+from outrider.runtimes.process.exits import GONE, Exits
+from outrider.runtimes.process.identity import (
+    Process,
+    boot_id,
+    environment_of,
+    is_running,
+    look_at,
+    marked,
+    open_process,
+    processes,
+)
+from outrider.runtimes.process.ports import address, port_again
+
+# How long a start waits for the sort of failure that shows at once: a missing library, a wrong argument.
+_AT_ONCE_S = 0.2
+# SIGKILL takes effect when a system call ends; only a process stuck in a device takes longer.
+_KILL_S = 10.0
+_KEPT_LOGS = 10
+_WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
+_NOT_PASSED_ON = re.compile(r"OUTRIDER_.*|NOTIFY_SOCKET|WATCHDOG_(USEC|PID)|LISTEN_(FDS|PID|FDNAMES)|GRPC_VERBOSITY")
+"""Ours and systemd's words to us: an app that sent READY=1 or read our etcd password would be a nasty surprise."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """``record.json``: written before the start (``pid`` 0) and after it.
+
+    Attributes:
+        boot: Boot on which ``pid`` and ``started`` mean something.
+        started: Start time of the process in clock ticks since boot.
+    """
+
+    workload_id: str
+    version: str
+    host: str
+    port: int
+    boot: str
+    pid: int = 0
+    started: int = 0
+
+
+class ProcessRuntime:
+    """The runtime ``process``. ``close`` ends its thread, not the workloads."""
+
+    name = "process"
+    kinds: frozenset[PayloadKind] = frozenset({"archive"})
+
+    def __init__(
+        self, settings: ProcessSettings, *, state_dir: Path, instance: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Run workloads below ``state_dir``, which tells this instance's apart from those of its neighbours.
+
+        Args:
+            environment: What apps inherit besides ``[process] env``; our own when None. ``OUTRIDER_*`` and systemd's
+                notification variables are left out.
+        """
+        self._settings, self._instance = settings, instance
+        self._folder = state_dir.resolve()
+        inherited = os.environ if environment is None else environment
+        self._inherited = {name: text for name, text in inherited.items() if not _NOT_PASSED_ON.fullmatch(name)}
+        self._exits = Exits()
+        self._statuses: dict[str, str] = {}
+        self._children: dict[str, tuple[int, int]] = {}
+
+    def start(self, spec: WorkloadSpec) -> Workload:
+        """As ``Runtime.start``; an unpacked ``root`` of this boot is used again."""
+        running = self.find(spec.workload_id)
+        if running is not None:
+            return running
+        home = self._home(spec.workload_id)
+        try:
+            with crossing("workload.clear"):
+                home.mkdir(parents=True, exist_ok=True)
+                # Left by an earlier run whose first process died; beside the new one they would be half a second copy.
+                self._end(spec.workload_id, self._settings.stop_grace_s)
+            with crossing("workload.unpack"):
+                self._unpack(spec.payload, home)
+            record = Record(
+                workload_id=spec.workload_id,
+                version=spec.version,
+                host=self._settings.host,
+                port=self._port(spec.workload_id),
+                boot=boot_id(),
+            )
+            self._write(record)
+            return self._launch(record)
+        except Refused:
+            with crossing("workload.clear"):
+                (home / "record.json").unlink(missing_ok=True)
+            raise
+        except OSError as error:
+            raise DriverError(f"{spec.workload_id}: can't start: {error}") from error
+
+    def find(self, workload_id: str) -> Workload | None:
+        """As ``Runtime.find``."""
+        record = self._running_record(workload_id)
+        return None if record is None else _workload(record)
+
+    def running(self) -> tuple[Workload, ...]:
+        """As ``Runtime.running``."""
+        found = (self.find(name) for name in self._names())
+        return tuple(workload for workload in found if workload is not None)
+
+    def stop(self, workload_id: str, grace_s: float) -> None:
+        """As ``Runtime.stop``; what the app has started itself ends with it."""
+        with crossing("workload.signal"):
+            self._end(workload_id, grace_s)
+
+    def _end(self, workload_id: str, grace_s: float) -> None:
+        record = self._running_record(workload_id)
+        leader = record.pid if record is not None else 0
+        members = self._members(workload_id, leader)
+        _signal(record, members, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while members and _wait_for_end(members, deadline):
+            members = self._members(workload_id, 0)
+        deadline = time.monotonic() + _KILL_S
+        while members:
+            _signal(record, members, signal.SIGKILL)
+            if not _wait_for_end(members, deadline):
+                left = ", ".join(str(each.pid) for each in members if is_running(each.pid, each.started))
+                raise DriverError(f"{workload_id}: still runs {_KILL_S:g} s after SIGKILL: pid {left}")
+            members = self._members(workload_id, 0)
+
+    def remove(self, workload_id: str) -> None:
+        """As ``Runtime.remove``; the output of the last few stays in ``logs/`` for people."""
+        self.stop(workload_id, self._settings.stop_grace_s)
+        home, trash = self._home(workload_id), self._folder / "workloads" / f".removed-{workload_id}"
+        self._statuses.pop(workload_id, None)
+        self._children.pop(workload_id, None)
+        try:
+            if home.is_dir():
+                with crossing("workload.rename"):
+                    shutil.rmtree(trash, ignore_errors=True)
+                    self._keep_output(workload_id, home / "output.log")
+                    # Renamed first: a half-removed root would be taken for a whole one.
+                    home.rename(trash)
+            with crossing("workload.erase"):
+                if trash.is_dir():
+                    shutil.rmtree(trash)
+        except OSError as error:
+            raise DriverError(f"{workload_id}: can't remove {home}: {error}") from error
+
+    def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> ExitWatch:
+        """As ``Runtime.watch``; a workload that an earlier sidekick started ends with the status ``gone``."""
+
+        def tell(status: str) -> None:
+            known = self._statuses.get(workload_id, GONE)
+            deliver(Exited(workload_id=workload_id, status=known if status == GONE else status))
+
+        record = self._running_record(workload_id)
+        # A child of ours may have ended a moment ago, and its status not been read yet.
+        process = self._children.get(workload_id) if record is None else (record.pid, record.started)
+        return self._exits.ended(tell) if process is None else self._exits.watch(*process, tell)
+
+    def close(self) -> None:
+        """Stop looking for ends. The workloads go on."""
+        self._exits.close()
+
+    def _home(self, workload_id: str) -> Path:
+        if not _WORKLOAD_ID.fullmatch(workload_id):
+            raise ValueError(f"workload id {workload_id!r}")
+        return self._folder / "workloads" / workload_id
+
+    def _names(self) -> list[str]:
+        """Ids of all workloads that have a folder."""
+        try:
+            return [name for name in sorted(os.listdir(self._folder / "workloads")) if _WORKLOAD_ID.fullmatch(name)]
+        except FileNotFoundError:
+            return []
+
+    def _port(self, workload_id: str) -> int:
+        recorded: dict[str, int] = {}
+        for name in self._names():
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                recorded[name] = msgspec.json.decode((self._home(name) / "record.json").read_bytes(), type=Record).port
+        before, known = recorded.pop(workload_id, None), recorded.values()
+        running = {int(each.url.rpartition(":")[2]) for each in self.running()}
+        return port_again(self._settings.host, self._settings.ports, before=before, known=known, running=running)
+
+    def _unpack(self, payload: Path, home: Path) -> None:
+        """Unpack, unless that was done on this boot: after a power cut files may be empty that were complete before."""
+        root, done = home / "root", home / "unpacked"
+        if root.is_dir() and done.is_file() and done.read_text() == boot_id():
+            return
+        shutil.rmtree(root, ignore_errors=True)
+        unpack(payload, root)
+        done.write_text(boot_id())
+
+    def _launch(self, record: Record) -> Workload:
+        home = self._home(record.workload_id)
+        environment = self._environment(record)
+        placeholders = {"port": str(record.port), "host": record.host, "version": record.version}
+        try:
+            command = command_line(self._settings.command, placeholders, home / "root", environment)
+        except Refused as error:
+            raise Refused(f"{record.workload_id}: {error}") from None
+        ended = threading.Event()
+        self._statuses.pop(record.workload_id, None)
+
+        def note(status: str) -> None:
+            self._statuses[record.workload_id] = status
+            ended.set()
+
+        with (home / "output.log").open("ab") as output:
+            try:
+                with crossing("workload.spawn"):
+                    child = subprocess.Popen(
+                        command,
+                        cwd=home / "root",
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        start_new_session=True,
+                    )
+            except OSError as error:
+                if error.errno not in RELEASE_FAULTS:
+                    raise
+                raise Refused(f"{record.workload_id}: {exec_problem(command[0], error)}") from error
+        process = look_at(child.pid)
+        assert process is not None, "a child stays in /proc until its status is read"
+        self._exits.own(child, process.started, note)
+        self._children[record.workload_id] = (child.pid, process.started)
+        record = msgspec.structs.replace(record, pid=child.pid, started=process.started)
+        self._write(record)
+        if ended.wait(_AT_ONCE_S):
+            self._end(record.workload_id, 0)
+            status = self._statuses[record.workload_id]
+            raise Refused(f"{record.workload_id}: ends at once: {status}{last_line(home / 'output.log')}")
+        return _workload(record)
+
+    def _environment(self, record: Record) -> dict[str, str]:
+        return {
+            **self._inherited,
+            **self._settings.env,
+            **self._marks(record.workload_id),
+            "PORT": str(record.port),
+            "HOST": record.host,
+            "OUTRIDER_VERSION": record.version,
+            "OUTRIDER_INSTANCE": self._instance,
+        }
+
+    def _marks(self, workload_id: str) -> dict[str, str]:
+        """What tells our workload from everything else on this machine, other instances' workloads included."""
+        return {"OUTRIDER_WORKLOAD": workload_id, "OUTRIDER_INSTANCE_DIR": str(self._folder)}
+
+    def _running_record(self, workload_id: str) -> Record | None:
+        """Who runs under that id; found by its marks when the record was never finished."""
+        path = self._home(workload_id) / "record.json"
+        try:
+            record = msgspec.json.decode(path.read_bytes(), type=Record)
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError:
+            record = None
+        except OSError as error:
+            raise DriverError(f"{path}: can't be read: {error.strerror or error}") from error
+        if record is None or record.pid == 0:
+            return self._adopt(workload_id)
+        return record if record.boot == boot_id() and is_running(record.pid, record.started) else None
+
+    def _adopt(self, workload_id: str) -> Record | None:
+        # The workload itself leads its session; what it started is below it or, as a daemon, younger.
+        leader = next((each for each in marked(self._marks(workload_id)) if each.pid == each.session), None)
+        told = environment_of(leader) if leader is not None else {}
+        if leader is None or not told.get("PORT", "").isdigit():
+            return None
+        record = Record(
+            workload_id=workload_id,
+            version=told.get("OUTRIDER_VERSION", ""),
+            host=told.get("HOST", self._settings.host),
+            port=int(told["PORT"]),
+            boot=boot_id(),
+            pid=leader.pid,
+            started=leader.started,
+        )
+        try:
+            with crossing("workload.adopt"):
+                self._store(record)
+        except OSError as error:  # it is found by its marks the next time, too
+            logger.bind(workload=workload_id, cause=str(error)).warning("record of a workload not written")
+        return record
+
+    def _members(self, workload_id: str, leader: int) -> tuple[Process, ...]:
+        """The workload's processes: those with its marks, and those in its leader's session while that one runs."""
+        found = {each.pid: each for each in marked(self._marks(workload_id))}
+        if leader:
+            found.update({each.pid: each for each in processes() if each.session == leader})
+        return tuple(found.values())
+
+    def _write(self, record: Record) -> None:
+        with crossing("workload.record"):
+            self._store(record)
+
+    def _store(self, record: Record) -> None:
+        """Write ``record.json`` so that it is there whole, or as it was before."""
+        path = self._home(record.workload_id) / "record.json"
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            file.write(msgspec.json.encode(record))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+
+    def _keep_output(self, workload_id: str, output: Path) -> None:
+        logs = self._folder / "logs"
+        if output.is_file() and output.stat().st_size:
+            logs.mkdir(exist_ok=True)
+            output.rename(logs / f"{workload_id}.log")
+            for old in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-_KEPT_LOGS]:
+                old.unlink()
+
+
+def _workload(record: Record) -> Workload:
+    return Workload(
+        workload_id=record.workload_id,
+        version=record.version,
+        url=address(record.host, record.port),
+        handle=f"pid {record.pid}",
+    )
+
+
+def _signal(record: Record | None, members: Iterable[Process], number: signal.Signals) -> None:
+    """Send it to the whole group while its leader lives, which proves that the group is ours, and to each member."""
+    reached = 0
+    if record is not None:
+        with open_process(record.pid, record.started) as pidfd:
+            if pidfd is not None:
+                reached = record.pid
+                try:
+                    os.killpg(record.pid, number)
+                except ProcessLookupError:
+                    reached = 0
+    for member in members:
+        if member.group == reached:
+            continue
+        with open_process(member.pid, member.started) as pidfd:
+            if pidfd is not None:
+                try:
+                    signal.pidfd_send_signal(pidfd, number)
+                except ProcessLookupError:
+                    continue
+
+
+def _wait_for_end(members: Iterable[Process], deadline: float) -> bool:
+    """Wait until all of them have ended; False at the deadline (monotonic)."""
+    for member in members:
+        with open_process(member.pid, member.started) as pidfd:
+            if pidfd is not None:
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    return False
+    return True

@@ -1,0 +1,1 @@
+"""The REST API: endpoints, bodies, authentication, entity tags, pages."""

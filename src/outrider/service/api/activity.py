@@ -1,0 +1,124 @@
+"""REST: what happened, and the webhooks that are told of it."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import ConfigDict, Field
+
+from outrider.etcd.seam import Entry
+from outrider.model.activity import Activity, Severity
+from outrider.service.api.models import Given, Items, Moment, Shown
+from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
+from outrider.service.context import Context, context_of
+from outrider.service.history.activity_log import read_activity
+from outrider.service.history.webhooks import Webhook, Webhooks
+from outrider.service.problems import RESPONSES
+from outrider.service.store.context import app_id_of
+
+router = APIRouter(prefix="/api/v1", responses=RESPONSES)
+Ours = Annotated[Context, Depends(context_of)]
+
+
+class ActivityShown(Shown):
+    """One thing that happened."""
+
+    id: str = Field(description="The same for every reader; later things have greater ones within an app.")
+    at: datetime
+    severity: Severity
+    kind: str = Field(description="Short stable word.", examples=["channel-moved", "instance-failed"])
+    app: str
+    group: str
+    instance: str
+    version: str
+    text: str = Field(description="For a person, one line.")
+    by: str
+    facts: dict[str, str]
+
+
+class NewWebhook(Given):
+    """A webhook to be added."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "ops", "url": "https://example.org/outrider"}]})
+
+    name: str
+    url: str = Field(description="Where to post to, http or https.")
+    app: str = Field("", description="Only what concerns this app; empty for all.")
+    least: Severity = Field("info", description="Only what is at least this severe.")
+
+
+class WebhookShown(Shown):
+    """An address that is told what happens."""
+
+    name: str
+    url: str
+    app: str
+    least: Severity
+    created: datetime
+    pending: int = Field(0, description="How much it wasn't told yet.")
+
+
+class WebhookMade(WebhookShown):
+    """A webhook with its secret, which is shown this once."""
+
+    secret: str = Field(description="Signs every delivery; shown this once.")
+
+
+@router.get("/activity", tags=["activity"])
+def list_activity(
+    ours: Ours,
+    app: str | None = None,
+    group: str | None = None,
+    instance: str | None = None,
+    kind: str | None = None,
+    severity: Annotated[Severity, Query(description="At least this severe.")] = "success",
+    since: Annotated[Moment | None, Query(description="Not older than that.")] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
+) -> Items[ActivityShown]:
+    """What happened, newest first."""
+    found = read_activity(
+        ours.store.place, app=app, group=group, instance=instance, kind=kind, least=severity, since=since
+    )
+    # By when they were written, as they are listed: an id counts within one app.
+    page, following = page_of(
+        found, limit=limit, after=after, name=lambda one: f"{one[0].create_revision:016x}/{one[0].key}", descending=True
+    )
+    return Items(items=[_shown(entry, one) for entry, one in page], next=following)
+
+
+@router.get("/webhooks", tags=["activity"])
+def list_webhooks(ours: Ours) -> Items[WebhookShown]:
+    """Who is told of what happens."""
+    hooks = Webhooks(place=ours.store.place)
+    return Items(items=[_hook(hooks, hook) for hook in hooks.list()])
+
+
+@router.post("/webhooks", status_code=201, tags=["activity"])
+def create_webhook(new: NewWebhook, ours: Ours) -> WebhookMade:
+    """Add a webhook; the answer holds its secret, this once."""
+    app = app_id_of(new.app) if new.app else ""
+    made = Webhooks(place=ours.store.place).create(new.name, new.url, app=app, least=new.least)
+    return WebhookMade.model_validate(made)
+
+
+@router.get("/webhooks/{name}", tags=["activity"])
+def get_webhook(name: str, ours: Ours) -> WebhookShown:
+    """One webhook."""
+    hooks = Webhooks(place=ours.store.place)
+    return _hook(hooks, hooks.get(name))
+
+
+@router.delete("/webhooks/{name}", tags=["activity"])
+def delete_webhook(name: str, ours: Ours) -> WebhookShown:
+    """Remove a webhook with what it wasn't told yet."""
+    return WebhookShown.model_validate(Webhooks(place=ours.store.place).delete(name))
+
+
+def _shown(entry: Entry, activity: Activity) -> ActivityShown:
+    fields = {name: getattr(activity, name) for name in ActivityShown.model_fields if name != "id"}
+    return ActivityShown(id=entry.key.rpartition("/")[2], **fields)
+
+
+def _hook(hooks: Webhooks, hook: Webhook) -> WebhookShown:
+    return WebhookShown.model_validate(hook).model_copy(update={"pending": hooks.pending(hook.name)})

@@ -1,0 +1,39 @@
+"""The REST API's audit log: who changed what."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from outrider.service.api.models import Items, Moment
+from outrider.service.api.models_audit import AuditShown
+from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, position_of, token_of
+from outrider.service.context import Context, context_of
+from outrider.service.problems import RESPONSES
+from outrider.service.store.audit import Wanted
+from outrider.service.store.context import app_id_of
+
+router = APIRouter(prefix="/api/v1", responses=RESPONSES, tags=["audit"])
+Ours = Annotated[Context, Depends(context_of)]
+
+
+@router.get("/audit")
+def list_audit(
+    ours: Ours,
+    who: Annotated[str | None, Query(description="Only of this user.")] = None,
+    noun: Annotated[
+        str | None, Query(description="Only of this: app, package, channel, group, instance, release, command, user...")
+    ] = None,
+    name: Annotated[str | None, Query(description="Only of the thing with this name.")] = None,
+    app: Annotated[str | None, Query(description="Only of this app.")] = None,
+    since: Annotated[Moment | None, Query(description="Not older than that.")] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
+) -> Items[AuditShown]:
+    """Who changed what, from what into what; newest first."""
+    wanted = Wanted(who=who, noun=noun, name=name, app=None if app is None else app_id_of(app), since=since)
+    found = ours.audit_log.list(wanted, limit=limit + 1, before=position_of(after))
+    page = found[:limit]
+    return Items(
+        items=[AuditShown.model_validate(one.entry).model_copy(update={"id": one.id}) for one in page],
+        next=token_of(page[-1].id) if len(found) > limit else None,
+    )

@@ -1,0 +1,153 @@
+"""The gate before the API: who asks, whether they may, on which condition, and what the client has already.
+
+It is a layer around the whole application and goes by the path, not by routes: whatever is added below ``/api/`` is
+behind it. Only the API's own description is open; Omaha, payloads and health are not below ``/api/``.
+
+Without any user everybody on this machine may do everything and nobody else anything: what there was before the first
+user, and enough to make one.
+"""
+
+import base64
+import binascii
+import ipaddress
+import re
+import uuid
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from outrider.core.errors import Forbidden, OutriderError, Unauthorized
+from outrider.model.documents import Role, User
+from outrider.service.api.etags import TaggedAnswer, condition_of
+from outrider.service.api.resources import subject_of
+from outrider.service.problems import problem_of
+from outrider.service.store.audit import AuditLog
+from outrider.service.store.request import Act, Actor, acting
+from outrider.service.store.users import KnownUsers, may
+
+API = "/api/"
+OPEN = frozenset({"/api/v1/openapi.json"})
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_ADMINS_ALONE = re.compile(r"(?:[A-Z]+ /api/v1/(?:users|database)(?:/.*)?|DELETE /api/v1/apps/[^/]*)", re.DOTALL)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
+_NOBODY = Actor(name="(nobody)", role="viewer")
+MAX_DID = 1000
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+
+def role_needed(method: str, path: str) -> Role:
+    """The least role that may do that."""
+    if _ADMINS_ALONE.fullmatch(f"{method} {path}"):
+        return "admin"
+    return "viewer" if method in READING else "operator"
+
+
+class Gate:
+    """ASGI middleware. ``open_to_all``: without users other machines may do everything too."""
+
+    def __init__(self, application: ASGIApp, known: KnownUsers, log: AuditLog, *, open_to_all: bool = False) -> None:
+        """Wrap ``application``."""
+        self._application = application
+        self._known = known
+        self._log = log
+        self._open_to_all = open_to_all
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or not scope["path"].startswith(API) or scope["path"] in OPEN:
+            await self._application(scope, receive, send)
+            return
+        headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
+        reading = method in READING
+        subject = subject_of(self._log.place.keys, path)
+        act = Act(actor=_NOBODY, did=f"{method} {path}"[:MAX_DID], request_id=_request_id(headers), log=self._log)
+        answer = TaggedAnswer(send, act, subject, headers, reading=reading)
+        try:
+            act.actor = await self._admit(scope, headers)
+            act.condition = None if reading else condition_of(headers, subject)
+        except OutriderError as error:
+            await _refusal(error, path, headers)(scope, receive, answer)
+            return
+        with acting(act):
+            await self._application(scope, receive, answer)
+
+    async def _admit(self, scope: Scope, headers: Headers) -> Actor:
+        if not self._known.loaded:
+            await run_in_threadpool(self._known.load)
+        address = scope["client"][0] if scope.get("client") else ""
+        if not self._known.all():
+            if self._open_to_all or is_from_this_machine(address, headers):
+                return Actor(name="(anybody)", role="admin", address=address)
+            raise Forbidden(
+                "there are no users yet, so the API answers the service's own machine alone; "
+                "make the first one there: outrider database init"
+            )
+        user = self._user(headers.get("authorization", ""))
+        needed = role_needed(scope["method"], scope["path"])
+        if not may(user.role, needed):
+            raise Forbidden(f"this needs the role {needed}; {user.name} is {user.role}")
+        return Actor(name=user.name, role=user.role, address=address)
+
+    def _user(self, authorization: str) -> User:
+        scheme, _, credentials = authorization.strip().partition(" ")
+        name, token = "", credentials.strip()
+        if scheme.lower() == "basic":
+            name, token = _read_basic(token)
+        elif scheme.lower() != "bearer":
+            raise Unauthorized("send a token: `Authorization: Bearer TOKEN`; `outrider admin-user create` makes one")
+        user = self._known.of_token(token)
+        if user is None or (name and name != user.name):
+            raise Unauthorized("nobody has this token (any more)")
+        return user
+
+
+def _request_id(headers: Headers) -> str:
+    asked = headers.get("x-request-id", "")
+    return asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+
+
+def is_from_this_machine(address: str, headers: Headers) -> bool:
+    """Whether a program of this machine asks, on its own account.
+
+    A proxy on this machine speaks for others, and says so in a header. A browser on this machine may be made to ask by
+    a page from anywhere, and says so in ``Origin``.
+    """
+    if any(name in headers for name in _FORWARDED) or not _is_loopback(address):
+        return False
+    origin = headers.get("origin")
+    try:
+        host = urlsplit(origin).hostname if origin is not None else "localhost"
+    except ValueError:
+        return False
+    return host == "localhost" or _is_loopback(host or "")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return bool((getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback)
+
+
+def _read_basic(credentials: str) -> tuple[str, str]:
+    try:
+        text = base64.b64decode(credentials, validate=True).decode("utf-8")
+    except (binascii.Error, ValueError) as error:
+        raise Unauthorized("`Authorization: Basic` isn't base64 of USER:TOKEN") from error
+    name, colon, token = text.partition(":")
+    if not colon or not name:
+        raise Unauthorized("`Authorization: Basic` isn't base64 of USER:TOKEN")
+    return name, token
+
+
+def _refusal(error: OutriderError, path: str, headers: Headers) -> Response:
+    response = problem_of(error, path)
+    if isinstance(error, Unauthorized):
+        # Basic is only offered to who tried it: a browser that hears of it asks a person for a password.
+        basic = headers.get("authorization", "").lower().startswith("basic")
+        response.headers["WWW-Authenticate"] = 'Basic realm="outrider"' if basic else 'Bearer realm="outrider"'
+    return response

@@ -1,0 +1,70 @@
+"""Payload files over HTTP: in by ``POST /api/v1/payloads``, out below ``/packages``.
+
+Downloads honour ranges, so that an interrupted one can be resumed.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import FileResponse
+from starlette.concurrency import run_in_threadpool
+
+from outrider.core.errors import NotFound
+from outrider.core.images import DESCRIPTOR_MEDIA_TYPE
+from outrider.service.api.models import PayloadShown
+from outrider.service.context import Context, context_of
+from outrider.service.payloads.folder import CHUNK_BYTES
+from outrider.service.payloads.images import restored_descriptor
+from outrider.service.problems import RESPONSES
+from outrider.service.store.packages import absent_package
+
+router = APIRouter(responses=RESPONSES)
+Ours = Annotated[Context, Depends(context_of)]
+
+
+@router.post(
+    "/api/v1/payloads",
+    status_code=201,
+    tags=["packages"],
+    openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
+)
+async def upload(request: Request, ours: Ours) -> PayloadShown:
+    """Store a file, the request's body as it is; name its SHA-256 as ``stored`` when you add the package."""
+    with ours.payloads.receive() as arriving:
+        waiting = bytearray()
+        async for chunk in request.stream():
+            waiting += chunk
+            # Hashing and writing leave the event loop free, in pieces that are worth a change of thread.
+            if len(waiting) >= CHUNK_BYTES:
+                await run_in_threadpool(arriving.write, bytes(waiting))
+                waiting.clear()
+        await run_in_threadpool(arriving.write, bytes(waiting))
+        return PayloadShown.model_validate(await run_in_threadpool(arriving.finish))
+
+
+@router.head("/packages/{app}/{version}/{name}", include_in_schema=False)
+@router.get(
+    "/packages/{app}/{version}/{name}",
+    tags=["packages"],
+    response_class=Response,
+    responses={
+        200: {"description": "The file", "content": {"application/octet-stream": {}, DESCRIPTOR_MEDIA_TYPE: {}}},
+        206: {"description": "The part of it that `Range` asks for", "content": {"application/octet-stream": {}}},
+        304: {"description": "You have it already"},
+        416: {"description": "`Range` is beyond its end", "content": {"text/plain": {}}},
+    },
+)
+def download(app: str, version: str, name: str, ours: Ours, request: Request) -> Response:
+    """A package's payload; ``Range`` and ``If-None-Match`` are honoured."""
+    package = ours.store.packages.get(app, version)
+    if package.url is not None or package.name != name:
+        raise NotFound(absent_package(app, f"{version}/{name}"))
+    path = ours.payloads.find(package.sha256) or restored_descriptor(ours.payloads, package)
+    if path is None:
+        raise NotFound(f"package {version}: its payload {package.sha256} isn't on this service's disk (--payload-dir)")
+    headers = {"ETag": f'"{package.sha256}"', "Cache-Control": "public, max-age=31536000, immutable"}
+    known = request.headers.get("if-none-match", "")
+    if any(tag.strip().removeprefix("W/") in ("*", headers["ETag"]) for tag in known.split(",")):
+        return Response(status_code=304, headers=headers)
+    media_type = DESCRIPTOR_MEDIA_TYPE if package.image else "application/octet-stream"
+    return FileResponse(path, media_type=media_type, headers=headers)

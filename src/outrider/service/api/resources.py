@@ -1,0 +1,38 @@
+"""Which stored document a path of the API names: what its entity tag, and an ``If-Match``, are about."""
+
+import re
+from collections.abc import Callable
+
+from outrider.core.errors import ConfigError
+from outrider.model.keys import Keys
+from outrider.service.history.webhooks import webhook_key
+from outrider.service.store.context import app_id_of
+
+_SUBJECTS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
+    (re.compile(pattern.replace("{}", "([^/]+)")), key)
+    for pattern, key in (
+        ("/api/v1/apps/{}", lambda keys, app: keys.app(app_id_of(app))),
+        ("/api/v1/apps/{}/packages/{}", lambda keys, app, version: keys.package(app_id_of(app), version)),
+        # What a path names below a channel or a group is a part of it, unless it has a key of its own.
+        ("/api/v1/apps/{}/channels/{}(?:/.*)?", lambda keys, app, channel: keys.channel(app_id_of(app), channel)),
+        ("/api/v1/apps/{}/groups/{}/target", lambda keys, app, group: keys.target(app_id_of(app), group)),
+        ("/api/v1/apps/{}/groups/{}/rollout(?:/.*)?", lambda keys, app, group: keys.rollout(app_id_of(app), group)),
+        ("/api/v1/apps/{}/groups/{}(?:/.*)?", lambda keys, app, group: keys.group(app_id_of(app), group)),
+        ("/api/v1/apps/{}/instances/{}", lambda keys, app, instance: keys.instance(app_id_of(app), instance)),
+        ("/api/v1/apps/{}/poison/{}", lambda keys, app, version: keys.poison(app_id_of(app), version)),
+        ("/api/v1/webhooks/{}", webhook_key),
+        ("/api/v1/users/{}", lambda keys, name: keys.user(name)),
+    )
+)
+
+
+def subject_of(keys: Keys, path: str) -> str | None:
+    """The key of the document that ``path`` names; None for a list, and for what isn't one document."""
+    for pattern, key in _SUBJECTS:
+        match = pattern.fullmatch(path)
+        if match:
+            try:
+                return key(keys, *match.groups())
+            except ConfigError:
+                return None  # a name that no document can have; the endpoint says what is wrong with it
+    return None

@@ -1,0 +1,320 @@
+"""The REST API under ``/api/v1``: what the command line and, later, the web page use.
+
+Every function parses, calls the store, and shows what it returned. They are plain functions, run in the thread pool,
+because the store waits for etcd.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from outrider.core import versions
+from outrider.core.errors import ConfigError
+from outrider.model.documents import Instance, Package
+from outrider.service.api.models import (
+    AppChange,
+    AppShown,
+    ChannelChange,
+    ChannelShown,
+    CommandShown,
+    GroupChange,
+    GroupShown,
+    InstanceShown,
+    Items,
+    Moment,
+    NewApp,
+    NewChannel,
+    NewCommand,
+    NewGroup,
+    NewPackage,
+    PackageShown,
+    PoisonShown,
+    PresenceShown,
+    TargetShown,
+)
+from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
+from outrider.service.context import Context, base_url_of, context_of
+from outrider.service.payloads.images import image_notes, image_payload
+from outrider.service.problems import RESPONSES
+from outrider.service.rollouts.checkins import codebase_of
+from outrider.service.store.packages import Payload, sha256_hex
+from outrider.service.store.request import speaker
+
+router = APIRouter(prefix="/api/v1", responses=RESPONSES)
+Ours = Annotated[Context, Depends(context_of)]
+OfGroup = Annotated[str | None, Query(description="Only of this group.")]
+OfVersion = Annotated[
+    str | None, Query(description="Only with a version that begins so: 1.2 begins 1.2.3, and not 1.20.0.")
+]
+
+
+@router.get("/apps", tags=["apps"])
+def list_apps(ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[AppShown]:
+    """All apps, by id."""
+    page, following = page_of(ours.store.apps.list(), limit=limit, after=after, name=lambda app: app.id)
+    return Items(items=[AppShown.model_validate(app) for app in page], next=following)
+
+
+@router.post("/apps", status_code=201, tags=["apps"])
+def create_app(new: NewApp, ours: Ours) -> AppShown:
+    """Add an app."""
+    made = ours.store.apps.create(app=new.id, label=new.label, description=new.description, product_id=new.product_id)
+    return AppShown.model_validate(made)
+
+
+@router.get("/apps/{app}", tags=["apps"])
+def get_app(app: str, ours: Ours) -> AppShown:
+    """One app, by UUID (any case, with or without braces) or by name."""
+    return AppShown.model_validate(ours.store.apps.get(app))
+
+
+@router.put("/apps/{app}", tags=["apps"], responses={201: {"model": AppShown, "description": "There was none"}})
+def save_app(app: str, change: AppChange, ours: Ours, response: Response) -> AppShown:
+    """Change what is given, or add the app when there is none (201)."""
+    saved = ours.store.apps.save(app, label=change.label, description=change.description, product_id=change.product_id)
+    response.status_code = 201 if saved.created else 200
+    return AppShown.model_validate(saved.document)
+
+
+@router.delete("/apps/{app}", tags=["apps"])
+def delete_app(app: str, ours: Ours) -> AppShown:
+    """Remove an app that nothing uses."""
+    return AppShown.model_validate(ours.store.apps.delete(app))
+
+
+@router.get("/apps/{app}/channels", tags=["channels"])
+def list_channels(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[ChannelShown]:
+    """An app's channels, by name."""
+    page, following = page_of(
+        ours.store.channels.list(app), limit=limit, after=after, name=lambda channel: channel.name
+    )
+    return Items(items=[ChannelShown.model_validate(channel) for channel in page], next=following)
+
+
+@router.post("/apps/{app}/channels", status_code=201, tags=["channels"])
+def create_channel(app: str, new: NewChannel, ours: Ours) -> ChannelShown:
+    """Add a channel."""
+    saved = ours.store.channels.create(app, new.name, version=new.version, publish=new.publish)
+    return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
+
+
+@router.get("/apps/{app}/channels/{channel}", tags=["channels"])
+def get_channel(app: str, channel: str, ours: Ours) -> ChannelShown:
+    """One channel."""
+    return ChannelShown.model_validate(ours.store.channels.get(app, channel))
+
+
+@router.put(
+    "/apps/{app}/channels/{channel}",
+    tags=["channels"],
+    responses={201: {"model": ChannelShown, "description": "There was none"}},
+)
+def save_channel(app: str, channel: str, change: ChannelChange, ours: Ours, response: Response) -> ChannelShown:
+    """Change what is given, or add the channel when there is none (201). Every group on it moves at once."""
+    saved = ours.store.channels.save(app, channel, version=change.version, publish=change.publish)
+    response.status_code = 201 if saved.created else 200
+    return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
+
+
+@router.delete("/apps/{app}/channels/{channel}", tags=["channels"])
+def delete_channel(app: str, channel: str, ours: Ours) -> ChannelShown:
+    """Remove a channel that no group follows."""
+    return ChannelShown.model_validate(ours.store.channels.delete(app, channel))
+
+
+@router.get("/apps/{app}/groups", tags=["groups"])
+def list_groups(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[GroupShown]:
+    """An app's groups, by id."""
+    page, following = page_of(ours.store.groups.list(app), limit=limit, after=after, name=lambda group: group.id)
+    return Items(items=[GroupShown.model_validate(group) for group in page], next=following)
+
+
+@router.post("/apps/{app}/groups", status_code=201, tags=["groups"])
+def create_group(app: str, new: NewGroup, ours: Ours) -> GroupShown:
+    """Add a group."""
+    saved = ours.store.groups.create(
+        app, new.id, channel=new.channel, label=new.label, slots=new.slots, paused=new.paused
+    )
+    return GroupShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
+
+
+@router.get("/apps/{app}/groups/{group}", tags=["groups"])
+def get_group(app: str, group: str, ours: Ours) -> GroupShown:
+    """One group."""
+    return GroupShown.model_validate(ours.store.groups.get(app, group))
+
+
+@router.patch("/apps/{app}/groups/{group}", tags=["groups"])
+def change_group(app: str, group: str, change: GroupChange, ours: Ours) -> GroupShown:
+    """Change what is given."""
+    changed = ours.store.groups.update(
+        app, group, label=change.label, channel=change.channel, paused=change.paused, slots=change.slots
+    )
+    return GroupShown.model_validate(changed)
+
+
+@router.delete("/apps/{app}/groups/{group}", tags=["groups"])
+def delete_group(app: str, group: str, ours: Ours) -> GroupShown:
+    """Remove a group of which no sidekick runs."""
+    return GroupShown.model_validate(ours.store.groups.delete(app, group))
+
+
+@router.get("/apps/{app}/groups/{group}/target", tags=["groups"])
+def get_target(app: str, group: str, ours: Ours) -> TargetShown:
+    """What the group's instances shall run."""
+    return TargetShown.model_validate(ours.store.groups.target(app, group))
+
+
+@router.get("/apps/{app}/packages", tags=["packages"])
+def list_packages(
+    app: str,
+    ours: Ours,
+    request: Request,
+    version: Annotated[
+        str | None, Query(description="Only versions that begin so: 1.2 is 1.2.3, and not 1.20.0.")
+    ] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
+) -> Items[PackageShown]:
+    """An app's packages, newest version first."""
+    every = ours.store.packages.list(app)
+    page, following = page_of(
+        (package for package in every if version is None or _begins(package.version, version)),
+        limit=limit,
+        after=after,
+        name=lambda package: package.version,
+        rank=lambda name: (versions.parse(name), name),
+        descending=True,
+    )
+    return Items(items=[_package(package, request) for package in page], next=following)
+
+
+@router.post("/apps/{app}/packages", status_code=201, tags=["packages"])
+def create_package(app: str, new: NewPackage, ours: Ours, request: Request) -> PackageShown:
+    """Add a package: an address with size and SHA-256, a payload that was uploaded before, or an image's reference."""
+    payload, notes = _payload(new, ours), new.release_notes
+    made = ours.store.packages.create(
+        app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required
+    )
+    return _package(made, request)
+
+
+@router.get("/apps/{app}/packages/{version}", tags=["packages"])
+def get_package(app: str, version: str, ours: Ours, request: Request) -> PackageShown:
+    """One package."""
+    return _package(ours.store.packages.get(app, version), request)
+
+
+@router.delete("/apps/{app}/packages/{version}", tags=["packages"])
+def delete_package(app: str, version: str, ours: Ours, request: Request) -> PackageShown:
+    """Remove a package that no channel points at."""
+    return _package(ours.store.packages.delete(app, version), request)
+
+
+@router.get("/apps/{app}/instances", tags=["instances"])
+def list_instances(
+    app: str,
+    ours: Ours,
+    group: OfGroup = None,
+    status: Annotated[str | None, Query(description="Only with this status: complete, error, on-hold...")] = None,
+    version: OfVersion = None,
+    seen_since: Annotated[Moment | None, Query(description="Only those that checked in since.")] = None,
+    text: Annotated[
+        str | None,
+        Query(description="Only with this in the id, the alias, the address or the OEM; case doesn't count."),
+    ] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
+) -> Items[InstanceShown]:
+    """The instances that checked in, as the service saw them last, by id."""
+    wanted = text.casefold() if text else ""
+
+    def is_wanted(row: Instance) -> bool:
+        return (
+            (status is None or row.status == status)
+            and (version is None or _begins(row.version, version))
+            and (seen_since is None or row.last_seen >= seen_since)
+            and any(wanted in said.casefold() for said in (row.id, row.alias, row.address, row.oem))
+        )
+
+    rows: Iterable[Instance] = ours.store.fleet.instances(app, group)
+    page, following = page_of(filter(is_wanted, rows), limit=limit, after=after, name=lambda row: row.id)
+    return Items(items=[InstanceShown.model_validate(row) for row in page], next=following)
+
+
+@router.get("/apps/{app}/instances/{instance}", tags=["instances"])
+def get_instance(app: str, instance: str, ours: Ours) -> InstanceShown:
+    """One instance."""
+    return InstanceShown.model_validate(ours.store.fleet.instance(app, instance))
+
+
+@router.delete("/apps/{app}/instances/{instance}", tags=["instances"])
+def forget_instance(app: str, instance: str, ours: Ours) -> InstanceShown:
+    """Forget an instance whose sidekick doesn't run."""
+    return InstanceShown.model_validate(ours.store.fleet.forget(app, instance))
+
+
+@router.post("/apps/{app}/instances/{instance}/command", status_code=202, tags=["instances"])
+def command_instance(app: str, instance: str, new: NewCommand, ours: Ours) -> CommandShown:
+    """Leave a command for an instance's sidekick."""
+    return CommandShown.model_validate(ours.store.fleet.command(app, instance, new.verb, speaker(new.by)))
+
+
+@router.get("/apps/{app}/presence", tags=["instances"])
+def list_presence(
+    app: str, ours: Ours, group: OfGroup = None, limit: Limit = DEFAULT_LIMIT, after: After = None
+) -> Items[PresenceShown]:
+    """The sidekicks that are alive, and what they do, by group and instance."""
+    page, following = page_of(
+        ours.store.fleet.presences(app, group),
+        limit=limit,
+        after=after,
+        # As etcd orders them by key, in which the slash is there too.
+        name=lambda one: f"{one.group}/{one.instance}",
+    )
+    return Items(items=[PresenceShown.model_validate(one) for one in page], next=following)
+
+
+@router.get("/apps/{app}/poison", tags=["releases"])
+def list_poison(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[PoisonShown]:
+    """The releases that are marked bad, by version as text."""
+    page, following = page_of(ours.store.fleet.poisons(app), limit=limit, after=after, name=lambda one: one.version)
+    return Items(items=[PoisonShown.model_validate(poison) for poison in page], next=following)
+
+
+@router.delete("/apps/{app}/poison/{version}", tags=["releases"])
+def lift_poison(app: str, version: str, ours: Ours) -> PoisonShown:
+    """Take the mark off a release and summon those that were kept from it."""
+    return PoisonShown.model_validate(ours.store.fleet.lift(app, version))
+
+
+def _begins(version: str, prefix: str) -> bool:
+    """By whole numbers: ``1.2`` begins 1.2.3 and 1.2.0-rc, and not 1.20.0."""
+    rest = version.removeprefix(prefix) if version.startswith(prefix) else "x"
+    return not rest or not rest[0].isalnum() or prefix.endswith(".")
+
+
+def _payload(new: NewPackage, ours: Context) -> Payload:
+    if sum(source is not None for source in (new.url, new.stored, new.image)) > 1:
+        raise ConfigError("url, stored and image: give one of them")
+    if new.image is not None:
+        if new.size_bytes is not None or new.sha256 is not None or new.sha1 or new.name is not None:
+            raise ConfigError("image: needs no size, digests or name; those of its descriptor are measured")
+        return image_payload(ours.payloads, new.image)
+    if new.stored is not None:
+        if new.name is None:
+            raise ConfigError("name: missing; a stored payload needs a file name")
+        return ours.payloads.describe(sha256_hex(new.stored), new.name)
+    if new.url is None or new.size_bytes is None or new.sha256 is None:
+        raise ConfigError(
+            "a package needs url, size_bytes and sha256, or stored, or image: nobody installs what can't be proved"
+        )
+    return Payload(url=new.url, size_bytes=new.size_bytes, sha256=new.sha256, sha1=new.sha1)
+
+
+def _package(package: Package, request: Request) -> PackageShown:
+    where = codebase_of(package, package.app, base_url_of(request)) + package.name
+    return PackageShown.model_validate(package).model_copy(
+        update={"download_url": where, "notes": image_notes(package)}
+    )

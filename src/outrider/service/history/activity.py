@@ -1,0 +1,210 @@
+"""What a change of the stored documents means to a person: documents before and after in, lines of activity out. Pure.
+
+``before`` is None when the document is new, or when nobody saw what it was (a process that starts after others ended):
+then only what the document itself proves is told.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, assert_never
+
+from outrider.core.omaha import FailureCode
+from outrider.core.rollout.rollout import Progress
+from outrider.model.activity import Activity, Severity
+from outrider.model.documents import App, Channel, Command, Document, Group, Instance, Package, Poison, Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """One document changed.
+
+    Attributes:
+        app: The app that its key names.
+        name: The last part of its key.
+        before: None when it is new, or unknown.
+        after: None when it was removed.
+        known: Whether ``before`` is what was there; False when this process wasn't looking then.
+        at: When it was seen, for documents that don't say it themselves.
+    """
+
+    app: str
+    name: str
+    before: Document | None
+    after: Document | None
+    known: bool
+    at: datetime
+
+
+def tell(shift: Shift) -> tuple[Activity, ...]:
+    """The lines that one change is worth, often none."""
+    for kind, teller in _TELLERS.items():
+        if isinstance(shift.after if shift.after is not None else shift.before, kind):
+            return tuple(teller(shift))
+    return ()
+
+
+def _line(shift: Shift, severity: Severity, kind: str, text: str, **about: Any) -> Activity:
+    at = about.pop("at", shift.at)
+    return Activity(at=at, severity=severity, kind=kind, app=shift.app, text=text, **about)
+
+
+def _app(shift: Shift) -> Iterator[Activity]:
+    match shift.before, shift.after:
+        case None, App() as new if shift.known:
+            yield _line(shift, "info", "app-created", f"app {new.label or new.id} was added")
+        case App() as old, None:
+            yield _line(shift, "warning", "app-deleted", f"app {old.label or old.id} was removed")
+
+
+def _package(shift: Shift) -> Iterator[Activity]:
+    match shift.before, shift.after:
+        case None, Package() as new if shift.known:
+            yield _line(shift, "info", "package-created", f"package {new.version} was added", version=new.version)
+        case Package() as old, None:
+            yield _line(shift, "info", "package-deleted", f"package {old.version} was removed", version=old.version)
+
+
+def _channel(shift: Shift) -> Iterator[Activity]:
+    match shift.before, shift.after:
+        case Channel() as old, None:
+            yield _line(shift, "warning", "channel-deleted", f"channel {old.name} was removed")
+        case before, Channel() as new:
+            old_version = before.version if isinstance(before, Channel) else None
+            if new.version is not None and new.version != old_version:
+                instead = f" instead of {old_version}" if old_version else ""
+                text = f"channel {new.name} points at {new.version}{instead}"
+                yield _line(shift, "info", "channel-moved", text, version=new.version, facts={"channel": new.name})
+
+
+def _group(shift: Shift) -> Iterator[Activity]:
+    match shift.before, shift.after:
+        case Group() as old, None:
+            yield _line(shift, "warning", "group-deleted", f"group {old.id} was removed", group=old.id)
+        case None, Group() as new if shift.known:
+            yield _line(shift, "info", "group-created", f"group {new.id} follows channel {new.channel}", group=new.id)
+        case Group() as old, Group() as new:
+            if new.paused != old.paused:
+                word, kind = ("paused", "group-paused") if new.paused else ("no longer paused", "group-resumed")
+                yield _line(shift, "warning" if new.paused else "info", kind, f"group {new.id} is {word}", group=new.id)
+            if new.channel != old.channel:
+                text = f"group {new.id} follows channel {new.channel} instead of {old.channel}"
+                yield _line(shift, "info", "group-moved", text, group=new.id)
+            if new.slots != old.slots:
+                text = f"group {new.id} may swap {new.slots} at once instead of {old.slots}"
+                yield _line(shift, "info", "group-slots", text, group=new.id)
+
+            was = asdict(old.policy)
+            policy = [f"{name} {json.dumps(now)}" for name, now in asdict(new.policy).items() if now != was[name]]
+            if policy:
+                text = f"group {new.id} has another policy: {', '.join(policy)}"
+                yield _line(shift, "info", "group-policy", text, group=new.id)
+
+
+def _rollout(shift: Shift) -> Iterator[Activity]:
+    before, after = shift.before, shift.after
+    if not isinstance(after, Rollout) or after.progress.version is None:
+        return
+    new = after.progress
+    about: Mapping[str, Any] = {"group": shift.name, "version": new.version}
+    if before is None and not shift.known:
+        if new.state == "halted":
+            yield _halted(shift, new, about)
+        return
+    old = before.progress if isinstance(before, Rollout) and before.progress.version == new.version else None
+    if old is None:
+        text = f"the roll-out of {new.version} to group {shift.name} began"
+        yield _line(shift, "info", "rollout-started", text, **about, at=new.started)
+    state = "running" if old is None else old.state
+    by = f" by {new.by}" if new.by else ""
+    if new.state != state:
+        match new.state:
+            case "halted":
+                yield _halted(shift, new, about)
+            case "paused":
+                text = f"the roll-out of {new.version} to group {shift.name} was paused{by}"
+                text += f": {new.why}" if new.why else ""
+                yield _line(shift, "warning", "rollout-paused", text, **about, by=new.by, at=new.since)
+            case "running":
+                text = f"the roll-out of {new.version} to group {shift.name} goes on{by}"
+                yield _line(shift, "info", "rollout-resumed", text, **about, by=new.by, at=new.since)
+            case _:
+                assert_never(new.state)
+    if new.finished is not None and (old is None or old.finished is None):
+        text = f"the roll-out of {new.version} to group {shift.name} is finished: {new.succeeded} updated"
+        yield _line(shift, "success", "rollout-finished", text, **about, at=new.finished)
+
+
+def _halted(shift: Shift, progress: Progress, about: Mapping[str, Any]) -> Activity:
+    by, why = f" by {progress.by}" if progress.by else "", f": {progress.why}" if progress.why else ""
+    text = f"the roll-out of {progress.version} to group {shift.name} was halted{by}{why}"
+    return _line(
+        shift, "error", "rollout-halted", text, **about, by=progress.by, at=progress.since,
+        facts={"why": progress.why},
+    )  # fmt: skip
+
+
+def _instance(shift: Shift) -> Iterator[Activity]:
+    match shift.before, shift.after:
+        case Instance() as old, None:
+            text = f"instance {old.id} was forgotten"
+            yield _line(shift, "info", "instance-forgotten", text, group=old.group, instance=old.id)
+        case before, Instance() as new:
+            old_row = before if isinstance(before, Instance) else None
+            about: Mapping[str, Any] = {"group": new.group, "instance": new.id, "at": new.last_seen}
+            if old_row is None and shift.known:
+                text = f"{new.id} checked in for the first time, with {new.version or 'no version'}"
+                yield _line(shift, "info", "instance-appeared", text, **about, version=new.version)
+            if old_row is None and not shift.known:
+                return  # what it was before is all that could be told of it
+            yield from _row(shift, old_row, new, about)
+
+
+def _row(shift: Shift, old: Instance | None, new: Instance, about: Mapping[str, Any]) -> Iterator[Activity]:
+    status = old.status if old is not None else "undefined"
+    granted = old.granted_version if old is not None else None
+    if new.status == "error" and (status != "error" or (old is not None and new.error_code != old.error_code)):
+        what = "was refused by its machine" if new.error_code == FailureCode.UNSUPPORTED else "failed"
+        text = f"{new.id}: the update to {granted or 'a new version'} {what} with error code {new.error_code}"
+        yield _line(
+            shift, "error", "instance-failed", text, **about, version=granted or "",
+            facts={"error_code": str(new.error_code)},
+        )  # fmt: skip
+    elif new.granted_version is not None and new.granted_version != granted:
+        text = f"{new.id} may update to {new.granted_version}"
+        yield _line(shift, "info", "update-granted", text, **about, version=new.granted_version)
+    if old is not None and new.version != old.version and old.version:
+        text = f"{new.id} runs {new.version} instead of {old.version}"
+        yield _line(shift, "success", "instance-updated", text, **about, version=new.version)
+
+
+def _poison(shift: Shift) -> Iterator[Activity]:
+    match shift.before, shift.after:
+        case None, Poison() as new:
+            text = f"release {new.version} is marked bad by {new.instance}: {new.why}"
+            yield _line(
+                shift, "error", "release-condemned", text, instance=new.instance, version=new.version, at=new.at
+            )
+        case Poison() as old, None:
+            text = f"release {old.version} is no longer marked bad"
+            yield _line(shift, "warning", "release-lifted", text, version=old.version)
+
+
+def _command(shift: Shift) -> Iterator[Activity]:
+    if isinstance(shift.after, Command) and shift.after != shift.before:
+        said = shift.after
+        text = f"{said.by or 'an operator'} says {said.verb} to {shift.name}"
+        yield _line(shift, "info", "command-given", text, instance=shift.name, by=said.by, at=said.at)
+
+
+_TELLERS: dict[type[Document], Callable[[Shift], Iterator[Activity]]] = {
+    App: _app,
+    Package: _package,
+    Channel: _channel,
+    Group: _group,
+    Rollout: _rollout,
+    Instance: _instance,
+    Poison: _poison,
+    Command: _command,
+}

@@ -1,0 +1,36 @@
+"""Reads what happened, for the REST API and for the command line, which asks etcd itself."""
+
+from datetime import datetime
+
+from outrider.etcd.seam import Entry
+from outrider.model.activity import SEVERITIES, Activity, Severity
+from outrider.model.documents import decode
+from outrider.service.store.context import Place, app_id_of
+
+
+def read_activity(
+    place: Place,
+    *,
+    app: str | None = None,
+    group: str | None = None,
+    instance: str | None = None,
+    kind: str | None = None,
+    least: Severity = "success",
+    since: datetime | None = None,
+) -> list[tuple[Entry, Activity]]:
+    """Records that match, newest first, with their entries."""
+    prefix = place.keys.activity(app_id_of(app)) if app is not None else f"{place.keys.prefix}/activity/"
+    entries = sorted(
+        place.cluster.list(prefix).entries, key=lambda entry: (entry.create_revision, entry.key), reverse=True
+    )
+    rank = SEVERITIES.index(least)
+    found = ((entry, decode(Activity, entry.key, entry.value)) for entry in entries)
+    return [
+        (entry, one)
+        for entry, one in found
+        if group in (None, one.group)
+        and instance in (None, one.instance)
+        and kind in (None, one.kind)
+        and SEVERITIES.index(one.severity) >= rank
+        and (since is None or one.at >= since)
+    ]

@@ -1,0 +1,216 @@
+"""Writes down what happens: watches the documents, and tells each change once, whoever else does so too.
+
+Every process of the service runs one. Each keeps what it saw last of every document, so that it knows what a change
+changed. ``activity-seen`` holds a revision up to which everything was told; when all processes were away, the next one
+tells what came after it, as far as the documents still show that. All state belongs to one thread at a time: the one
+that catches up, then the watch's.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from loguru import logger
+
+from outrider.core.errors import DriverError, OutriderError, Refused
+from outrider.etcd.seam import (
+    Changed,
+    Cluster,
+    CreatedAt,
+    Entry,
+    Listing,
+    ModifiedAt,
+    Op,
+    Put,
+    Resynced,
+    Watch,
+    WatchEvent,
+)
+from outrider.model.activity import ACTIVITY_KEPT_S, Activity, activity_key
+from outrider.model.documents import (
+    App,
+    Channel,
+    Command,
+    Document,
+    Group,
+    Instance,
+    Package,
+    Poison,
+    Rollout,
+    decode,
+    encode,
+)
+from outrider.model.keys import Keys
+from outrider.service.history.activity import Shift, tell
+from outrider.service.store.context import Clock
+
+RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0
+MARK_EVERY = 50
+"""Changes between two writes of ``activity-seen``: after a crash at most so many are gone through once more."""
+LEASE_RENEWED_S = 24 * 3600.0
+"""Records of one day hang on one lease, so that a busy fleet doesn't cost a lease for each of them."""
+
+Also = Callable[[Activity, str, int], tuple[Op, ...]]
+"""What shall be written together with a record that is new: gets the record, the last part of its key, its lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a key below one of the watched prefixes holds."""
+
+    kind: type[Document]
+    app: str
+    name: str
+
+
+class Chronicler:
+    """Tells activity from ``start`` until ``close``."""
+
+    def __init__(
+        self, cluster: Cluster, keys: Keys, now: Clock, *, also: Also = lambda activity, name, lease: (),
+        kept_s: float = ACTIVITY_KEPT_S,
+    ) -> None:  # fmt: skip
+        """``kept_s``: seconds until a record is forgotten."""
+        self._cluster, self._keys, self._now, self._also, self._kept_s = cluster, keys, now, also, kept_s
+        self._prefix = f"{keys.prefix}/"
+        self._seen_key = f"{keys.prefix}/activity-seen"
+        self._known: dict[str, Document] = {}
+        self._lease: tuple[int, datetime] | None = None
+        self._handled = self._marked = self._since_mark = 0
+        self._closed = threading.Event()
+        self._watch: Watch | None = None
+        self._thread = threading.Thread(target=self._begin, name="outrider-chronicler", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once, also while etcd is away."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; nothing more is written after this returns."""
+        self._closed.set()
+        self._thread.join(10.0)
+        if self._watch is not None:
+            self._watch.close()
+            try:
+                self._mark()
+            except DriverError as error:  # the next process goes through the last changes once more
+                logger.bind(error_kind=error.kind, cause=str(error)).warning("activity-seen not written")
+
+    def _begin(self) -> None:
+        self._insist(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """One watch over everything, so that changes come in their order; what nothing is told of is passed over."""
+        seen = self._cluster.get(self._seen_key)
+        listing = self._cluster.list(self._prefix)
+        # the first process of all: what is there now is no news
+        self._marked = int(seen.value) if seen is not None and seen.value.isdigit() else listing.revision
+        self._known.clear()
+        for entry in listing.entries:
+            self._take(entry.key, entry, entry.mod_revision, known=False, told=entry.mod_revision <= self._marked)
+        self._handled = listing.revision
+        self._mark()
+        self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._deliver)
+
+    def _deliver(self, event: WatchEvent) -> None:
+        match event:
+            case Changed():
+                self._insist(lambda: self._take(event.key, event.entry, event.revision, known=True, told=False))
+                self._handled = event.revision
+                if place_of(self._keys, event.key) is not None:
+                    self._since_mark += 1
+                if self._since_mark >= MARK_EVERY:
+                    self._insist(self._mark)
+            case Resynced():
+                self._insist(lambda: self._replace(event.listing))
+                self._handled = event.listing.revision
+
+    def _replace(self, listing: Listing) -> None:
+        """Changes were compacted away: compare with what is known; what came and went again is lost."""
+        there = {entry.key: entry for entry in listing.entries}
+        for entry in listing.entries:
+            self._take(entry.key, entry, entry.mod_revision, known=True, told=False)
+        for key in [key for key in self._known if key not in there]:
+            self._take(key, None, listing.revision, known=True, told=False)
+
+    def _take(self, key: str, entry: Entry | None, revision: int, *, known: bool, told: bool) -> None:
+        """Tell one change, and remember the document; raises when it couldn't be told."""
+        place = place_of(self._keys, key)
+        if place is None:
+            return
+        before = self._known.get(key)
+        try:
+            after = decode(place.kind, key, entry.value) if entry is not None else None
+        except OutriderError as error:
+            logger.bind(error_kind=error.kind, cause=str(error)).error("document not understood")
+            return
+        if not told and after != before:
+            shift = Shift(
+                app=place.app, name=place.name, before=before, after=after, known=known, at=self._now()
+            )  # fmt: skip
+            for activity in tell(shift):
+                self._write(activity, revision)
+        if after is None:
+            self._known.pop(key, None)
+        else:
+            self._known[key] = after
+
+    def _write(self, activity: Activity, revision: int) -> None:
+        if self._now() - activity.at > timedelta(seconds=self._kept_s):
+            return
+        key = activity_key(self._keys, activity, revision)
+        lease, name = self._leased(), key.rpartition("/")[2]
+        put = Put(key=key, value=encode(activity), lease=lease)
+        self._cluster.txn((CreatedAt(key=key, revision=0),), (put, *self._also(activity, name, lease)))
+
+    def _leased(self) -> int:
+        now = self._now()
+        if self._lease is None or (now - self._lease[1]).total_seconds() >= LEASE_RENEWED_S:
+            self._lease = (self._cluster.grant(self._kept_s + LEASE_RENEWED_S), now)
+        return self._lease[0]
+
+    def _mark(self) -> None:
+        stored = self._cluster.get(self._seen_key)
+        at = int(stored.value) if stored is not None and stored.value.isdigit() else -1
+        if self._handled > at:
+            guard = ModifiedAt(key=self._seen_key, revision=0 if stored is None else stored.mod_revision)
+            self._cluster.txn((guard,), (Put(key=self._seen_key, value=str(self._handled).encode()),))
+        self._since_mark = 0
+
+    def _insist(self, what: Callable[[], None]) -> None:
+        """Do it, however long etcd is away; a refusal is logged and passed over."""
+        delay_s = RETRY_MIN_S
+        while not self._closed.is_set():
+            try:
+                what()
+            except Refused as error:
+                self._lease = None  # it may be the lease that is gone, after a long sleep
+                if delay_s >= RETRY_MAX_S:
+                    logger.bind(error_kind=error.kind, cause=str(error)).error("activity not written")
+                    return
+            except DriverError as error:
+                logger.bind(error_kind=error.kind, cause=str(error), retry=True).warning("activity waits for etcd")
+            else:
+                return
+            self._closed.wait(delay_s)
+            delay_s = min(RETRY_MAX_S, delay_s * 2)
+
+
+_APP_PARTS: Mapping[str, type[Document]] = {"packages": Package, "channels": Channel, "groups": Group}
+_OTHER_PARTS: Mapping[str, type[Document]] = {"instances": Instance, "poison": Poison, "commands": Command}
+
+
+def place_of(keys: Keys, key: str) -> Place | None:
+    """What ``key`` holds; None for keys that nothing is told of."""
+    match key.removeprefix(f"{keys.prefix}/").split("/"):
+        case ["apps", app]:
+            return Place(kind=App, app=app, name=app)
+        case ["apps", app, part, name] if part in _APP_PARTS:
+            return Place(kind=_APP_PARTS[part], app=app, name=name)
+        case ["apps", app, "groups", group, "rollout"]:
+            return Place(kind=Rollout, app=app, name=group)
+        case [part, app, name] if part in _OTHER_PARTS:
+            return Place(kind=_OTHER_PARTS[part], app=app, name=name)
+        case _:
+            return None

@@ -1,0 +1,177 @@
+"""Webhooks: addresses that are told what happens, and the outbox in etcd from which they are told.
+
+A delivery is written in the same transaction as the record of activity it is about, so none is lost and none is made
+twice; it is removed when the receiver has answered 2xx. Signed as the Standard Webhooks specification says
+(https://www.standardwebhooks.com): ``webhook-id``, ``webhook-timestamp``, ``webhook-signature``.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from outrider.core.errors import ConfigError, Conflict, NotFound
+from outrider.etcd.seam import Op, Put
+from outrider.model.activity import SEVERITIES, Activity, Severity
+from outrider.model.documents import Document, decode, encode
+from outrider.model.keys import Keys, check_part
+from outrider.service.store.changes import Change, apply
+from outrider.service.store.context import Place, checked_address
+
+MAX_WEBHOOKS = 20
+SECRET_PREFIX = "whsec_"  # noqa: S105 - how the specification marks a secret
+
+
+class Webhook(Document, frozen=True, kw_only=True):
+    """``webhooks/{name}``.
+
+    Attributes:
+        secret: ``whsec_`` and base64 of the key that signs; shown once, when it is made.
+        app: Only what concerns this app; empty for all.
+        least: Only what is at least this severe.
+    """
+
+    name: str
+    url: str
+    secret: str
+    app: str = ""
+    least: Severity = "info"
+    created: datetime
+
+
+class Delivery(Document, frozen=True, kw_only=True):
+    """``webhook-outbox/{name}/{id}``: one thing that one webhook must be told yet."""
+
+    activity: Activity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks:
+    """The webhooks of one key prefix."""
+
+    place: Place
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.place.keys.prefix}/webhooks/"
+
+    @property
+    def outbox(self) -> str:
+        return f"{self.place.keys.prefix}/webhook-outbox/"
+
+    def list(self) -> tuple[Webhook, ...]:
+        """All of them, by name."""
+        return self.place.children(Webhook, self.prefix)
+
+    def get(self, name: str) -> Webhook:
+        """One webhook.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        found = self.place.get(Webhook, webhook_key(self.place.keys, name))
+        if found is None:
+            raise NotFound(_absent(name))
+        return found
+
+    def create(self, name: str, url: str, *, app: str = "", least: Severity = "info") -> Webhook:
+        """Add one; its secret is made here.
+
+        Raises:
+            ConfigError: not an http(s) address, or too many.
+            Conflict: the name is taken.
+        """
+        key = webhook_key(self.place.keys, name)
+        expected = "write https://HOST/PATH, without a user in it"
+        if checked_address(f"webhook {name}: url", url, expected).username is not None:
+            raise ConfigError(f"webhook {name}: url {url!r}: {expected}")
+        if least not in SEVERITIES:
+            raise ConfigError(f"webhook {name}: severity {least!r}: one of {', '.join(SEVERITIES)}")
+        secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+        new = Webhook(name=name, url=url, secret=secret, app=app, least=least, created=self.place.now())
+
+        def attempt(change: Change) -> Webhook:
+            if change.read(Webhook, key) is not None:
+                raise Conflict(f"webhook {name!r} exists already; delete it first")
+            if len(self.list()) >= MAX_WEBHOOKS:
+                raise ConfigError(f"{MAX_WEBHOOKS} webhooks are there already: each is written with every record")
+            change.put(key, new)
+            return new
+
+        return apply(self.place.cluster, attempt)
+
+    def delete(self, name: str) -> Webhook:
+        """Remove one, with what it wasn't told yet.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        key = webhook_key(self.place.keys, name)
+
+        def attempt(change: Change) -> Webhook:
+            old = change.require(Webhook, key, _absent(name))
+            change.delete(key)
+            change.delete_below(f"{self.outbox}{name}/")
+            return old
+
+        return apply(self.place.cluster, attempt)
+
+    def pending(self, name: str) -> int:
+        """How much it wasn't told yet."""
+        return len(self.place.cluster.list(f"{self.outbox}{check_part('webhook', name)}/").entries)
+
+    def deliveries(self, activity: Activity, record: str, lease: int) -> tuple[Op, ...]:
+        """What is to be written with a new record, so that every webhook that wants it is told.
+
+        Args:
+            record: Last part of the record's key; the delivery's id.
+            lease: The record's: what nobody took for so long is forgotten with it.
+        """
+        return tuple(
+            Put(key=f"{self.outbox}{hook.name}/{record}", value=encode(Delivery(activity=activity)), lease=lease)
+            for hook in self.list()
+            if wants(hook, activity)
+        )
+
+
+def webhook_key(keys: Keys, name: str) -> str:
+    """Where the webhook ``name`` is kept."""
+    return f"{keys.prefix}/webhooks/{check_part('webhook', name)}"
+
+
+def wants(hook: Webhook, activity: Activity) -> bool:
+    """Whether ``hook`` is to be told."""
+    severe = SEVERITIES.index(activity.severity) >= SEVERITIES.index(hook.least)
+    return severe and hook.app in ("", activity.app)
+
+
+def body_of(delivery: Delivery) -> bytes:
+    """What is posted: JSON with ``type``, ``timestamp`` and ``data``, as the specification advises."""
+    activity = delivery.activity
+    return msgspec.json.encode(
+        {"type": f"outrider.{activity.kind}", "timestamp": activity.at, "data": msgspec.to_builtins(activity)}
+    )
+
+
+def signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
+    """``v1,`` and base64 of HMAC-SHA256 over ``id.timestamp.body``."""
+    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
+    signed = f"{identity}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+
+
+def read_delivery(key: str, value: bytes) -> Delivery:
+    """A stored delivery.
+
+    Raises:
+        Conflict: it can't be read.
+    """
+    return decode(Delivery, key, value)
+
+
+def _absent(name: str) -> str:
+    return f"no webhook {name!r}; `webhook list` shows them"

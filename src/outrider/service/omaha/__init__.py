@@ -1,0 +1,1 @@
+"""The Omaha v3 endpoint."""

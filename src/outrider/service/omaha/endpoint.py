@@ -1,0 +1,156 @@
+"""``POST /v1/update`` and ``/v1/update/``: Omaha v3, for our sidekicks and for every other client of the protocol.
+
+Both spellings answer without a redirect, because Go's client turns a redirected POST into a GET. The content type isn't
+looked at: update_engine, updatectl and go-omaha each send another one. With a secret both have it at their end, and
+whatever else is below ``/v1/update`` doesn't exist.
+"""
+
+import hmac
+import re
+from dataclasses import replace
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from loguru import logger
+from starlette.exceptions import HTTPException
+
+from outrider.core.errors import ConfigError, OmahaError, OutriderError, Throttled
+from outrider.core.omaha import MAX_REQUEST_BYTES, NoUpdate, Offer, OmahaResponse, parse_request, render_response
+from outrider.service.admission import come_back_s
+from outrider.service.context import base_url_of, context_of
+from outrider.service.problems import RETRY_HEADERS
+from outrider.service.rollouts.checkins import Caller, Checkins
+
+router = APIRouter(tags=["omaha"])
+_SECRET = re.compile(r"[A-Za-z0-9._~-]{8,200}")
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def checked_secret(secret: str | None) -> str | None:
+    """Return the secret that clients have in their address, None for none.
+
+    Raises:
+        ConfigError: it can't be a part of an address, or anybody could guess it.
+    """
+    if secret and not _SECRET.fullmatch(secret):
+        raise ConfigError("omaha secret: use 8 to 200 letters, digits or . _ ~ -")
+    return secret or None
+
+
+@router.post(
+    "/v1/update",
+    response_class=Response,
+    responses={
+        200: {"description": "An Omaha v3 response: one `<app>` per `<app>`", "content": {"text/xml": {}}},
+        400: {"description": "Not an Omaha v3 request; why, in one line", "content": {"text/plain": {}}},
+        404: {"description": "The service has a secret, and this isn't it"},
+        413: {"description": f"More than {MAX_REQUEST_BYTES} bytes", "content": {"text/plain": {}}},
+        503: {"description": "etcd is away, or the service too busy: `Retry-After`", "content": {"text/plain": {}}},
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {"text/xml": {"schema": {"type": "string"}}}}},
+)
+@router.post("/v1/update/", response_class=Response, include_in_schema=False)
+async def update(request: Request) -> Response:
+    """Answer an Omaha v3 request.
+
+    With `--omaha-secret` the address is `/v1/update/SECRET`, and this one doesn't exist.
+    """
+    if context_of(request).omaha_secret is not None:
+        raise HTTPException(404)
+    return await _update(request)
+
+
+@router.api_route("/v1/update", methods=_METHODS, include_in_schema=False)
+@router.api_route("/v1/update/{secret:path}", methods=_METHODS, include_in_schema=False)
+async def update_in_secret(request: Request, secret: str = "") -> Response:
+    """As ``update``, where the service has a secret; else nothing is here."""
+    expected = context_of(request).omaha_secret
+    if expected is None:
+        if not secret and request.method != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        raise HTTPException(404)
+    given = secret.removesuffix("/").encode("utf-8", "surrogateescape")
+    # The same answer, after the same time, whatever is wrong.
+    if not hmac.compare_digest(given, expected.encode()) or request.method != "POST":
+        raise HTTPException(404)
+    return await _update(request)
+
+
+async def _update(request: Request) -> Response:
+    load, checkins = context_of(request).load, context_of(request).checkins
+    caller = Caller(address=request.client.host if request.client else "", base_url=base_url_of(request))
+    try:
+        load.let_in()  # before the body is read
+        body = await _read(request)
+        if body is None:
+            return _line(413, f"omaha request: more than {MAX_REQUEST_BYTES} bytes")
+        return await load.run(lambda is_busy: _answer(checkins, body, caller, is_busy=is_busy))
+    except Throttled as error:
+        seconds = str(int(error.retry_after_s))
+        return _line(503, str(error), {"Retry-After": seconds, "X-Retry-After": seconds})
+
+
+async def _read(request: Request) -> bytes | None:
+    """The body, or None as soon as it is known to be too large; no more than that is ever held."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > MAX_REQUEST_BYTES:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_REQUEST_BYTES:
+            return None
+    return bytes(body)
+
+
+def _answer(checkins: Checkins, body: bytes, caller: Caller, *, is_busy: bool) -> Response:
+    try:
+        request = parse_request(body)
+    except OmahaError as error:
+        logger.bind(address=caller.address, cause=str(error)).warning("omaha request refused")
+        return _line(400, str(error))
+    try:
+        response = checkins.answer(request, caller)
+    except OutriderError as error:
+        logger.bind(address=caller.address, error_kind=error.kind, cause=str(error)).error("omaha request not answered")
+        return _line(503, f"{error.kind}: {error}", RETRY_HEADERS)
+    _log(response, caller)
+    # Without a charset, letter by letter as Nebraska sends it: clients compare it.
+    headers = {"Content-Type": "text/xml"}
+    if is_busy:
+        response, later = _asking_to_come_later(response)
+        headers |= later
+    return Response(render_response(response), headers=headers)
+
+
+def _asking_to_come_later(response: OmahaResponse) -> tuple[OmahaResponse, dict[str, str]]:
+    """Tell who merely polls when to come back: ``PollInterval`` for update_engine, the header for the others.
+
+    Who got an update, or reported of one, comes when it has something to say.
+    """
+    checks = [answer.update_check for answer in response.apps]
+    if not all(isinstance(check, NoUpdate) for check in checks):
+        return response, {}
+    seconds = come_back_s()
+    apps = tuple(
+        replace(answer, update_check=replace(answer.update_check, poll_interval_s=seconds))
+        if isinstance(answer.update_check, NoUpdate) and answer.update_check.poll_interval_s is None
+        else answer
+        for answer in response.apps
+    )
+    return replace(response, apps=apps), {"X-Retry-After": str(seconds)}
+
+
+def _log(response: OmahaResponse, caller: Caller) -> None:
+    for answer in response.apps:
+        match answer.update_check:
+            case Offer(version=version):
+                logger.bind(app=answer.app_id, address=caller.address, version=version).info("update granted")
+            case NoUpdate(reason=reason):
+                logger.bind(app=answer.app_id, address=caller.address, why=reason).debug("no update")
+            case _:
+                logger.bind(app=answer.app_id, address=caller.address, events=answer.events).debug("events booked")
+
+
+def _line(status: int, text: str, headers: dict[str, str] | None = None) -> PlainTextResponse:
+    return PlainTextResponse(" ".join(text.split()) + "\n", status_code=status, headers=headers)

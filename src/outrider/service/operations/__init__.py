@@ -1,0 +1,1 @@
+"""What keeps the service itself running: metrics and backups."""

@@ -1,0 +1,279 @@
+"""Backup and restore of everything that the service keeps in etcd.
+
+A backup is JSON lines: a header, one line per key, and a last line with the number of keys and a checksum of all lines
+before it. All keys are from one revision. Not in it is what belongs to the moment: whatever hangs on a lease (who is
+alive, who waits, grants, summons), turns and commands. A turn of a living sidekick is fenced by its keys' revisions,
+which no restore can give back; a command would be obeyed a second time.
+
+A restore is all or nothing for whoever looks: a mark says that it is under way, every transaction compares the mark,
+and targets come last, so no sidekick acts on the half of it. What is broken off is done again with ``replace``.
+"""
+
+import base64
+import binascii
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from outrider import __version__
+from outrider.core.errors import ConfigError, Conflict, Unknown
+from outrider.etcd.seam import Compare, Delete, DeletePrefix, Entry, ModifiedAt, Op, Put
+from outrider.model.documents import Document, Package, Rollout, decode, encode
+from outrider.model.keys import Keys
+from outrider.service.store.context import Place
+from outrider.service.store.request import Act, Edit
+
+FORMAT = "outrider backup"
+SCHEMA = 1
+MAX_BATCH_KEYS = 100
+"""Each is compared and written; etcd takes 128 of both in one transaction."""
+MAX_BATCH_BYTES = 512 * 1024
+"""etcd takes 1.5 MB in one request."""
+NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "summons", "restoring"})
+_ORDER = {"users": 0, "audit": 1, "poison": 2, "instances": 3}
+"""Marks of bad releases and rows before the apps: a check-in finds them, or no app. The targets are the very last."""
+_APPS, _TARGETS, _OTHERS = 5, 6, 4
+
+
+class Restoring(Document, frozen=True, kw_only=True):
+    """``restoring``: a restore is under way, or was broken off."""
+
+    at: datetime
+    who: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPayload:
+    """A payload file that a package needs from the service's own folder. ``sha256``: 64 hex digits."""
+
+    app: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """What a backup says, proved by its checksum.
+
+    Attributes:
+        revision: etcd's, at which everything was read.
+        values: By key below the prefix.
+        payloads: Files that aren't in it.
+    """
+
+    revision: int
+    at: str
+    values: dict[str, bytes]
+    payloads: tuple[StoredPayload, ...]
+
+
+def restoring_key(keys: Keys) -> str:
+    """Where the mark of a restore is."""
+    return f"{keys.prefix}/restoring"
+
+
+def is_kept(below: str, lease: int) -> bool:
+    """Whether a key is a part of a backup."""
+    return not lease and below.partition("/")[0] not in NOT_KEPT
+
+
+def backup_lines(place: Place) -> Iterator[bytes]:
+    """A backup, line by line; everything is read before the first one.
+
+    Raises:
+        Unknown: etcd gives no answer.
+        Conflict: a restore is under way, or was broken off.
+    """
+    keys = place.keys
+    listing = place.cluster.list(f"{keys.prefix}/")
+    if any(entry.key == restoring_key(keys) for entry in listing.entries):
+        raise Conflict("a restore is under way, or was broken off: what is there is half of something")
+    kept = [(entry, below) for entry in listing.entries if is_kept(below := _below(keys, entry), entry.lease)]
+    payloads = stored_payloads({below: entry.value for entry, below in kept})
+    header = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "outrider": __version__,
+        "prefix": keys.prefix,
+        "revision": listing.revision,
+        "at": place.now().isoformat(),
+        "payloads": [{"app": one.app, "version": one.version, "sha256": one.sha256} for one in payloads],
+    }
+    return _written(header, kept)
+
+
+def _written(header: dict[str, object], kept: list[tuple[Entry, str]]) -> Iterator[bytes]:
+    proof = hashlib.sha256()
+    for facts in (header, *(_line_of(below, _lasting(below, entry.value)) for entry, below in kept)):
+        line = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        proof.update(line)
+        yield line
+    yield json.dumps({"keys": len(kept), "sha256": proof.hexdigest()}).encode() + b"\n"
+
+
+def read_backup(lines: Iterable[bytes]) -> Backup:
+    """Read a backup and prove it.
+
+    Raises:
+        ConfigError: it isn't one, isn't whole, was changed, or is of another schema.
+    """
+    every = list(lines)
+    if len(every) < 2:
+        raise ConfigError("backup: not a backup of outrider's, or cut off")
+    header, end = _object(every[0], 1), _object(every[-1], len(every))
+    if header.get("format") != FORMAT:
+        raise ConfigError("backup: not a backup of outrider's")
+    if header.get("schema") != SCHEMA:
+        raise ConfigError(f"backup: schema {header.get('schema')}, this outrider reads {SCHEMA}")
+    if end.get("keys") != len(every) - 2 or end.get("sha256") != hashlib.sha256(b"".join(every[:-1])).hexdigest():
+        raise ConfigError("backup: cut off or changed: its checksum is another one; use a whole copy")
+    values: dict[str, bytes] = {}
+    for number, line in enumerate(every[1:-1], 2):
+        below, value = _value_of(_object(line, number), number)
+        values[below] = value
+    return Backup(
+        revision=int(str(header.get("revision", 0))),
+        at=str(header.get("at", "")),
+        values=values,
+        payloads=stored_payloads(values),
+    )
+
+
+def restore(place: Place, backup: Backup, act: Act, *, replace: bool = False) -> int:
+    """Write a backup's keys; returns how many keys it replaced.
+
+    Raises:
+        Conflict: there is something already and ``replace`` isn't set; or somebody wrote meanwhile.
+        Unknown: etcd gave no answer in the middle of it; do it again with ``replace``.
+    """
+    keys = place.keys
+    listing = place.cluster.list(f"{keys.prefix}/")
+    found = [below for entry in listing.entries if is_kept(below := _below(keys, entry), entry.lease)]
+    mark_key = restoring_key(keys)
+    mark = next((entry for entry in listing.entries if entry.key == mark_key), None)
+    if not replace and mark is not None:
+        raise Conflict("a restore is under way, or was broken off; --replace begins again")
+    if not replace and found:
+        raise Conflict(f"{keys.prefix}: {len(found)} keys are there already; --replace removes them first")
+    restoring = Put(key=mark_key, value=encode(Restoring(at=place.now(), who=act.actor.name)))
+    areas = {f"{below.partition('/')[0]}/" for below in found if "/" in below}
+    clearing: tuple[Op, ...] = (
+        *(DeletePrefix(prefix=f"{keys.prefix}/{area}") for area in sorted(areas)),
+        *(Delete(key=f"{keys.prefix}/{below}") for below in found if "/" not in below),
+    )
+    taken: Compare = ModifiedAt(key=mark_key, revision=mark.mod_revision if mark else 0)
+    begun = place.cluster.txn((taken,), (restoring, *clearing))
+    if not begun.succeeded:
+        raise Conflict("somebody else has just begun a restore; nothing was done")
+    # By its last write, not its first: whoever begins again on the same mark stops this one.
+    _write(place, backup, act, ModifiedAt(key=mark_key, revision=begun.revision))
+    return len(found)
+
+
+def _write(place: Place, backup: Backup, act: Act, ours: Compare) -> None:
+    prefix = place.keys.prefix
+    summary = json.dumps({"schema": SCHEMA, "from_revision": backup.revision, "taken": backup.at}).encode()
+    ending: tuple[Op, ...] = (
+        Delete(key=restoring_key(place.keys)),
+        *act.log.puts(act, [Edit(key=f"{prefix}/database", before=None, after=summary)]),
+    )
+    new = {put.key for put in ending if isinstance(put, Put)}
+    batches = list(_batches({below: value for below, value in backup.values.items() if f"{prefix}/{below}" not in new}))
+    for number, batch in enumerate(batches):
+        puts = tuple(Put(key=f"{prefix}/{below}", value=value) for below, value in batch)
+        absent = tuple(ModifiedAt(key=put.key, revision=0) for put in puts)
+        is_last = number == len(batches) - 1
+        try:
+            done = place.cluster.txn((ours, *absent), (*puts, *(ending if is_last else ())))
+        except Unknown as error:
+            raise Unknown(f"the restore was broken off, begin again with --replace: {error}") from error
+        if not done.succeeded:
+            names = ", ".join(entry.key for entry in done.found[:3])
+            raise Conflict(f"somebody writes at the same time ({names}): stop that, and begin again with --replace")
+
+
+def _batches(values: dict[str, bytes]) -> Iterator[list[tuple[str, bytes]]]:
+    """In the order of writing; at least one, so that the end has where to stand."""
+    batch: list[tuple[str, bytes]] = []
+    size_bytes = 0
+    for below, value in sorted(values.items(), key=lambda item: (_rank(item[0]), item[0])):
+        if batch and (len(batch) == MAX_BATCH_KEYS or size_bytes + len(value) > MAX_BATCH_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append((below, value))
+        size_bytes += len(value)
+    yield batch
+
+
+def _rank(below: str) -> int:
+    parts = below.split("/")
+    if parts[0] == "apps":
+        return _TARGETS if parts[-1] == "target" and len(parts) == 5 else _APPS
+    return _ORDER.get(parts[0], _OTHERS)
+
+
+def stored_payloads(values: dict[str, bytes]) -> tuple[StoredPayload, ...]:
+    """The payload files that packages among ``values`` need: not those of an address, nor descriptors of images."""
+    payloads = []
+    for below, value in values.items():
+        parts = below.split("/")
+        if len(parts) == 4 and (parts[0], parts[2]) == ("apps", "packages"):
+            package = decode(Package, below, value)
+            if package.url is None and not package.image:
+                payloads.append(StoredPayload(app=package.app, version=package.version, sha256=package.sha256))
+    return tuple(payloads)
+
+
+def _below(keys: Keys, entry: Entry) -> str:
+    return entry.key.removeprefix(f"{keys.prefix}/")
+
+
+def _lasting(below: str, value: bytes) -> bytes:
+    """A value without what belongs to the moment: a roll-out's grants, whose leases aren't in a backup.
+
+    They would count as failed at once, and halt what went well.
+    """
+    match below.split("/"):
+        case ["apps", _, "groups", _, "rollout"]:
+            try:
+                rollout = decode(Rollout, below, value)
+            except Conflict:
+                return value  # of another version, which knows better
+            return encode(msgspec.structs.replace(rollout, progress=dataclasses.replace(rollout.progress, opened=())))
+        case _:
+            return value
+
+
+def _line_of(below: str, value: bytes) -> dict[str, object]:
+    try:
+        return {"key": below, "value": value.decode()}
+    except UnicodeDecodeError:
+        return {"key": below, "value_base64": base64.b64encode(value).decode("ascii")}
+
+
+def _value_of(facts: dict[str, object], number: int) -> tuple[str, bytes]:
+    below, text, encoded = facts.get("key"), facts.get("value"), facts.get("value_base64")
+    if isinstance(below, str) and is_kept(below, 0) and below.strip("/") == below and below:
+        if isinstance(text, str):
+            return below, text.encode()
+        if isinstance(encoded, str):
+            try:
+                return below, base64.b64decode(encoded, validate=True)
+            except binascii.Error:
+                pass
+    raise ConfigError(f"backup: line {number}: not a key with its value")
+
+
+def _object(line: bytes, number: int) -> dict[str, object]:
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        raise ConfigError(f"backup: line {number}: not a JSON object; cut off?")
+    return facts

@@ -1,0 +1,28 @@
+"""The REST API's database as a whole: for admins alone."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import StreamingResponse
+
+from outrider.service.context import Context, context_of
+from outrider.service.operations.backups import backup_lines
+from outrider.service.problems import RESPONSES
+
+router = APIRouter(prefix="/api/v1", responses=RESPONSES, tags=["database"])
+Ours = Annotated[Context, Depends(context_of)]
+MEDIA_TYPE = "application/jsonl"
+
+
+@router.get(
+    "/database/backup",
+    response_class=StreamingResponse,
+    responses={200: {"description": "JSON lines", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+)
+def backup_database(ours: Ours) -> StreamingResponse:
+    """Everything that the service keeps in etcd, at one revision.
+
+    Payload files aren't in it, they are named. Users are, with the digests of their tokens: keep it as you keep those.
+    """
+    headers = {"Content-Disposition": 'attachment; filename="outrider-backup.jsonl"', "Cache-Control": "no-store"}
+    return StreamingResponse(backup_lines(ours.store.place), media_type=MEDIA_TYPE, headers=headers)

@@ -1,0 +1,209 @@
+"""``/metrics`` for Prometheus: what etcd says of every group at the time of the scrape, and this process's requests.
+
+Gauges are read from etcd when they are asked for (at most every few seconds), so every process says the same.
+Latencies and what was answered are the process's own: sum them over processes.
+"""
+
+import threading
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from outrider import __version__
+from outrider.core.errors import OutriderError
+from outrider.core.rollout.policy import Grant, Hold, Verdict
+from outrider.core.rollout.rollout import State
+from outrider.model.documents import App
+from outrider.service.rollouts.explain import GroupOverview, read_overviews
+from outrider.service.store.context import Place
+from outrider.service.store.rollouts import effective
+from outrider.service.store.snapshot import Scene
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FRESH_S = 5.0
+"""Several Prometheus servers, or an impatient one, cost etcd one reading in so many seconds."""
+
+router = APIRouter(tags=["operation"])
+_STATUSES = (
+    "undefined", "update-granted", "downloading", "downloaded", "installed", "complete", "error", "on-hold",
+)  # fmt: skip
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self, place: Place, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self.requests = Histogram(
+            "outrider_http_request_seconds",
+            "Time to answer a request, by route and status.",
+            ("method", "route", "status"),
+            registry=self.registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+        )
+        self.grants = Counter(
+            "outrider_grants", "Updates granted, by group; the same grant told again isn't another.", ("app", "group"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.holds = Counter(
+            "outrider_holds", "Questions answered with nothing though there is an update, by what held it back.",
+            ("app", "group", "by"), registry=self.registry,
+        )  # fmt: skip
+        self.registry.register(_FleetCollector(place, clock))
+
+    def note_verdict(self, app: str, group: str, verdict: Verdict) -> None:
+        """Count what an instance was answered. ``app`` and ``group`` exist: nobody can make up new labels."""
+        match verdict:
+            case Grant(standing=False):
+                self.grants.labels(app, group).inc()
+            case Hold(pending=True, by=by):
+                self.holds.labels(app, group, by).inc()
+
+    def text(self) -> bytes:
+        """The page."""
+        return generate_latest(self.registry)
+
+
+class _FleetCollector(Collector):
+    """What etcd says of apps, groups and instances."""
+
+    def __init__(self, place: Place, clock: Callable[[], float]) -> None:
+        self._place, self._clock = place, clock
+        self._mutex = threading.Lock()
+        self._read_at = float("-inf")
+        self._kept: list[GaugeMetricFamily] = []
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing is asked of etcd only to register."""
+        return iter(())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        with self._mutex:
+            if self._clock() - self._read_at >= FRESH_S:
+                self._kept, self._read_at = self._read(), self._clock()
+            return iter(self._kept)
+
+    def _read(self) -> list[GaugeMetricFamily]:
+        version = GaugeMetricFamily("outrider_build", "1, with the service's version.", labels=("version",))
+        version.add_metric((__version__,), 1)
+        up = GaugeMetricFamily("outrider_etcd_up", "1 when etcd answered this scrape.")
+        took = GaugeMetricFamily("outrider_etcd_read_seconds", "Time that one read from etcd took.")
+        began = self._clock()
+        try:
+            apps = self._place.children(App, self._place.keys.apps())
+            took.add_metric((), self._clock() - began)
+            families = _families([overview for app in apps for overview in read_overviews(self._place, app.id)])
+        except OutriderError:
+            up.add_metric((), 0)
+            return [version, up]
+        up.add_metric((), 1)
+        return [version, up, took, *families]
+
+
+def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
+    def family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"outrider_{name}", what, labels=("app", "group", *labels))
+
+    by_version = family("instances", "Instances by the version they run.", "version")
+    by_status = family("instances_by_status", "Instances by the status that the service booked.", "status")
+    alive = family("sidekicks_alive", "Instances whose sidekick holds a lease.")
+    progress = family("rollout_progress", "Share of the instances that run what the group shall run, 0 to 1.")
+    paused = family("group_paused", "1 while the group is paused.")
+    poisoned = family("release_condemned", "1 while what the group shall run is marked bad.", "version")
+    turns = family("turns", "Turns to swap by state: free, held, dirty.", "state")
+    waiting = family("turns_waiting", "Instances that wait for a turn.")
+    for overview in groups:
+        of = (overview.app, overview.name)
+        runs = {
+            name: overview.alive[name].version if name in overview.alive else overview.rows[name].version
+            for name in overview.instances
+        }
+        for version, count in sorted(Tally(runs.values()).items()):
+            by_version.add_metric((*of, version), count)
+        statuses = Tally(row.status for row in overview.rows.values())
+        for status in _STATUSES:
+            by_status.add_metric((*of, status), statuses[status])
+        alive.add_metric(of, len(overview.alive))
+        wanted = overview.target.version
+        if wanted is not None and runs:
+            progress.add_metric(of, sum(version == wanted for version in runs.values()) / len(runs))
+        paused.add_metric(of, overview.target.paused)
+        if wanted is not None:
+            poisoned.add_metric((*of, wanted), overview.poison is not None)
+        states = Tally(turn.state for scope in overview.scopes for turn in scope.of_the_group)
+        for state in ("free", "held", "dirty"):
+            turns.add_metric((*of, state), states[state])
+        waiting.add_metric(of, sum(name in scope.members for scope in overview.scopes for name in scope.queue))
+    scenes = [overview.scene for overview in groups if overview.scene is not None]
+    return [by_version, by_status, alive, progress, paused, poisoned, turns, waiting, *_rollouts(scenes)]
+
+
+def _rollouts(scenes: list[Scene]) -> list[GaugeMetricFamily]:
+    """What waits is judged anew, for which marks and packages are read: raises when etcd doesn't answer."""
+
+    def family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"outrider_{name}", what, labels=("app", "group", *labels))
+
+    held = family("held", "Instances that wait for the service's word, by what holds them back now.", "by")
+    under_way = family("updates_under_way", "Grants that live and have no result.")
+    failed = family("rollout_failed", "Instances that failed in the roll-out, since a person resumed it last.")
+    state = family("rollout_state", "1 for the state in which the roll-out is.", "state")
+    age = family("rollout_age_seconds", "From the roll-out's begin to its end, or until now while it goes on.")
+    for scene in scenes:
+        of = (scene.group.app, scene.group.id)
+        verdicts = [scene.judge(one.asker) for one in scene.waiting]
+        # Whose turn has come is about to ask.
+        for by, count in sorted(Tally("nothing" if isinstance(one, Grant) else one.by for one in verdicts).items()):
+            held.add_metric((*of, by), count)
+        under_way.add_metric(of, len(scene.living))
+        if scene.wanted is None or not scene.has_begun:
+            continue
+        now, _, _, _ = effective(scene)
+        for each in get_args(State):
+            state.add_metric((*of, each), each == now)
+        failed.add_metric(of, len(scene.progress.failures))
+        age.add_metric(of, ((scene.progress.finished or scene.now) - scene.progress.started).total_seconds())
+    return [held, under_way, failed, state, age]
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(request: Request) -> Response:
+    """Metrics in Prometheus' text format."""
+    ours: Metrics = request.app.state.metrics
+    return Response(ours.text(), media_type=CONTENT_TYPE)
+
+
+class MeasureRequests:
+    """ASGI middleware: notes how long each request took, by the route that answered it."""
+
+    def __init__(self, application: ASGIApp, metrics: Metrics) -> None:
+        self._application, self._metrics = application, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        began, status = time.monotonic(), 500
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._application(scope, receive, note)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")  # never the raw path: clients choose that
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(status)).observe(time.monotonic() - began)
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -1,0 +1,1 @@
+"""Payload files that the update service stores and serves."""

@@ -1,0 +1,1 @@
+"""Check-ins, grants, wake-ups, and why an instance waits."""

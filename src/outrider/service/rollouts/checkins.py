@@ -1,0 +1,399 @@
+"""An instance checks in: its row is brought up to date, its events are booked, its question is answered.
+
+Events are facts, not requests: they are always acknowledged, a repeat changes nothing, and none is ever thrown away
+because the row was written a moment ago. Statuses bear the names that CoreUpdate and Nebraska use.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, assert_never
+from urllib.parse import quote
+
+import msgspec
+from loguru import logger
+
+from outrider.core.architectures import architecture_of
+from outrider.core.errors import ConfigError
+from outrider.core.omaha import (
+    AppAnswer,
+    AppRequest,
+    NoUpdate,
+    Offer,
+    OfferedPackage,
+    OmahaEvent,
+    OmahaRequest,
+    OmahaResponse,
+    UpdateCheck,
+    answer_app,
+    is_local_refusal,
+)
+from outrider.core.rollout.policy import Grant, Hold, Verdict
+from outrider.model.documents import App, Group, Happening, Instance, Package, Product
+from outrider.model.keys import check_part
+from outrider.service.store.changes import Change
+from outrider.service.store.context import Place, absent_app
+from outrider.service.store.group_lock import Leases, NeedsTurn, Turnstile
+from outrider.service.store.snapshot import Asker, Scene, keys_of_check, read_scene
+
+QUIET = timedelta(seconds=30)
+"""A row of which nothing but ``last_seen`` changed is written this often at most."""
+MAX_HISTORY = 50
+MAX_WORD = 128
+"""Characters kept of what a client says of itself; the endpoint asks nobody who they are."""
+
+NOISE = frozenset({"1:0"})
+"""updatectl's ``watch`` sends it with every poll, and means nothing by it."""
+RUNNING = "3:2"
+STATUS = {
+    "13:1": "downloading",
+    "14:1": "downloaded",
+    "800:1": "installed",
+    "3:1": "complete",
+    RUNNING: "complete",
+    "3:0": "error",
+}
+AT_IT = frozenset({"update-granted", "downloading", "downloaded", "installed"})
+UNDER_WAY = AT_IT | {"on-hold"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, and by which address of ours.
+
+    Attributes:
+        address: The client's IP address; empty when unknown.
+        base_url: Where the client reaches this service, without a slash at the end; stored payloads are served there.
+    """
+
+    address: str
+    base_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkins:
+    """Answers Omaha requests; every app of a request is answered, whatever the others are.
+
+    Attributes:
+        on_verdict: Is told app, group and verdict of every question that was answered, once that is written.
+    """
+
+    place: Place
+    on_verdict: Callable[[str, str, Verdict], None] = lambda app, group, verdict: None
+    turnstile: Turnstile = field(default_factory=Turnstile)
+
+    def answer(self, request: OmahaRequest, caller: Caller) -> OmahaResponse:
+        """Answer one request.
+
+        Raises:
+            Unknown: etcd gives no answer; the whole request may be repeated.
+        """
+        return OmahaResponse(apps=tuple(self._answer_app(request, app, caller) for app in request.apps))
+
+    def _answer_app(self, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer:
+        named = _key_part("app", app.app_key)
+        answer = None if named is None else self._answer_as(named, request, app, caller)
+        if answer is None and named is not None:
+            product = self.place.get(Product, self.place.keys.product(named))
+            answer = None if product is None else self._answer_as(product.app, request, app, caller)
+        if answer is not None:
+            return answer
+        logger.bind(app=app.app_id[:MAX_WORD], address=caller.address).warning("check-in for an unknown app")
+        reason = absent_app(app.app_id[:MAX_WORD])
+        return answer_app(app, NoUpdate(reason=reason), status="error-unknownApplication")
+
+    def _answer_as(self, app_id: str, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer | None:
+        """The answer for an app of this id; None when there is none."""
+        group_id = _key_part("group", app.track)
+        instance_id = _key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
+        if group_id is None or instance_id is None:
+            if self.place.cluster.get(self.place.keys.app(app_id)) is None:
+                return None
+            if group_id is None or self.place.cluster.get(self.place.keys.group(app_id, group_id)) is None:
+                return self._without_group(app_id, app, caller)
+            return answer_app(app, NoUpdate(reason=f"machineid {app.machine_id[:MAX_WORD]!r} can't name an instance"))
+        checkin = _Checkin(
+            place=self.place,
+            request=request,
+            app=app,
+            app_id=app_id,
+            group_id=group_id,
+            instance_id=instance_id,
+            caller=caller,
+        )
+        outcome = self.turnstile.apply(self.place.cluster, f"{app_id}/{group_id}", checkin.book)
+        match outcome:
+            case "no app":
+                return None
+            case "no group":
+                return self._without_group(app_id, app, caller)
+            case _:
+                if outcome.verdict is not None:
+                    self.on_verdict(app_id, group_id, outcome.verdict)
+                return answer_app(app, outcome.check)
+
+    def _without_group(self, app_id: str, app: AppRequest, caller: Caller) -> AppAnswer:
+        logger.bind(app=app_id, group=app.track[:MAX_WORD], address=caller.address).warning(
+            "check-in for an unknown group"
+        )
+        return answer_app(app, NoUpdate(reason=f"app {app_id} has no group {app.track[:MAX_WORD]!r}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Booked:
+    """``verdict``, and by it what its question is answered; None when it asked nothing."""
+
+    verdict: Verdict | None
+    check: UpdateCheck | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checkin:
+    """One app of a request, by one instance of one group."""
+
+    place: Place
+    request: OmahaRequest
+    app: AppRequest
+    app_id: str
+    group_id: str
+    instance_id: str
+    caller: Caller
+
+    def book(self, change: Change, leases: Leases) -> _Booked | Literal["no app", "no group"]:
+        """Bring the row up to date, book the events, judge the check: one transaction."""
+        keys, now, app = self.place.keys, self.place.now(), self.app
+        key, app_key = keys.instance(self.app_id, self.instance_id), keys.app(self.app_id)
+        # At one revision, in one call: what most check-ins need.
+        change.fetch(
+            key, *keys_of_check(self.place, self.app_id, self.group_id, self.instance_id), only_existing=(app_key,)
+        )
+        if change.read(App, app_key) is None:
+            return "no app"
+        group = change.read(Group, keys.group(self.app_id, self.group_id))
+        if group is None:
+            return "no group"
+        old = change.read(Instance, key)
+        row = old or Instance(
+            app=self.app_id, id=self.instance_id, group=self.group_id, version="", first_seen=now, last_seen=now
+        )
+        ran_before = row.version
+        if row.group != self.group_id:
+            self._leave(change, row.group, leases)
+        row = _described(row, app, self._arch, self.group_id, self.caller)
+        row, results = self._with_events(row, ran_before, now)
+        verdict: Verdict | None = None
+        check: UpdateCheck | None = None
+        if app.update_check or results:
+            scene = read_scene(self.place, change, self.app_id, self.group_id, asker=self.instance_id)
+            assert scene is not None, "the group was read in this change"
+            scene.settle(self.instance_id)
+            for result in results:
+                result.apply(scene, self.instance_id)
+            if app.update_check:
+                row, verdict = self._judged(scene, row, leases)
+                check = _answered(verdict, scene, self.caller)
+            _write(scene, leases)
+        if old is None or row != old or now - old.last_seen >= QUIET:
+            change.put(key, msgspec.structs.replace(row, last_seen=now))
+        return _Booked(verdict=verdict, check=check)
+
+    @property
+    def _arch(self) -> str:
+        return architecture_of(self.app.board, self.request.arch, self.request.service_pack)
+
+    def _with_events(self, row: Instance, ran_before: str, now: datetime) -> tuple[Instance, list["_Result"]]:
+        results = []
+        for event in self.app.events:
+            line = Happening(
+                at=now,
+                version=_word(self.app.version),
+                event=event.code,
+                error_code=event.error_code,
+                request_id=_word(self.request.request_id),
+            )
+            status = row.status
+            row = _with_event(row, event, line, ran_before)
+            if row.status in ("complete", "error") and (row.status != status or row.status == STATUS.get(event.code)):
+                results.append(_Result(event=event, version=line.version, failed=row.status == "error"))
+        return row, results
+
+    def _judged(self, scene: Scene, row: Instance, leases: Leases) -> tuple[Instance, Verdict]:
+        asker = Asker(
+            instance=self.instance_id,
+            running=self.app.version,
+            arch=row.arch,
+            prefix=_word(self.app.target_version_prefix),
+            rollback_allowed=self.app.rollback_allowed,
+        )
+        opened = scene.progress.opened_for(asker.instance)
+        if opened is not None and opened.version == asker.running:
+            # Clients that never report finish here: they ask again with what they were granted.
+            scene.end(asker.instance, "succeeded")
+        verdict = scene.judge(asker)
+        match verdict:
+            case Grant(version=version, standing=False):
+                key = self.place.keys.grant(self.app_id, self.group_id, self.instance_id)
+                scene.grant(asker, version, leases.new(scene.group.policy.update_timeout_s, key))
+            case Hold(pending=pending):
+                # It asks, so it isn't at an update: its place is free for others.
+                scene.end(asker.instance, "withdrawn")
+                if pending:
+                    scene.hold(asker)
+                else:
+                    scene.unhold(asker.instance)
+        return _with_verdict(row, verdict, scene.now), verdict
+
+    def _leave(self, change: Change, group_id: str, leases: Leases) -> None:
+        """It has changed its group: what the old one knows of it is over."""
+        scene = read_scene(self.place, change, self.app_id, group_id, asker=self.instance_id)
+        if scene is not None:
+            scene.end(self.instance_id, "withdrawn")
+            scene.unhold(self.instance_id)
+            _write(scene, leases)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """An event that ends an update. ``version``: what the instance runs, as it says."""
+
+    event: OmahaEvent
+    version: str
+    failed: bool
+
+    def apply(self, scene: Scene, instance: str) -> None:
+        """Tell the roll-out, unless the event is of another update than the one that was granted."""
+        opened, meant = scene.progress.opened_for(instance), self.event.next_version
+        if opened is not None and meant and meant != opened.version:
+            return
+        if is_local_refusal(self.event):
+            scene.end(instance, "refused")
+        elif self.failed:
+            scene.end(instance, "failed", error=f"error code {self.event.error_code}")
+        elif opened is not None and self.event.code == RUNNING and self.version != opened.version:
+            scene.end(instance, "withdrawn")
+        else:
+            scene.end(instance, "succeeded")
+
+
+def _write(scene: Scene, leases: Leases) -> None:
+    if scene.has_changed and not leases.has_turn:
+        raise NeedsTurn
+    scene.write()
+
+
+def _described(row: Instance, app: AppRequest, arch: str, group: str, caller: Caller) -> Instance:
+    """What the client says of itself; an empty word never overwrites an earlier one."""
+    return msgspec.structs.replace(
+        row,
+        group=group,
+        version=_word(app.version) or row.version,
+        alias=_word(app.alias) or row.alias,
+        oem=_word(app.oem) or row.oem,
+        arch=arch or row.arch,
+        address=caller.address or row.address,
+    )
+
+
+def _with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: str) -> Instance:
+    if event.code in NOISE or _is_repeat(row.history, line):
+        return row
+    row = msgspec.structs.replace(row, history=(*row.history, line)[-MAX_HISTORY:])
+    status = STATUS.get(event.code)
+    if status is None or (event.code == RUNNING and not _arrived(row, line.version, ran_before)):
+        return row
+    if row.granted_version is not None and event.next_version not in ("", row.granted_version):
+        # Late, of an update before this one: a fact, but not what the instance is at.
+        return row
+    over = status in ("complete", "error")
+    refused = row.granted_version or event.next_version or "the update"
+    return msgspec.structs.replace(
+        row,
+        why=f"its machine can't run {refused}: see what its sidekick says" if is_local_refusal(event) else row.why,
+        status=status,
+        granted_version=None if over else row.granted_version,
+        granted_at=None if over else row.granted_at,
+        error_code=event.error_code if status == "error" else 0,
+    )
+
+
+def _arrived(row: Instance, version: str, ran_before: str) -> bool:
+    """Every check says 3:2 of what runs: that ends an update only when it says so of another version than before."""
+    return row.status in ("undefined", "complete") or version == row.granted_version or version != ran_before
+
+
+def _is_repeat(history: tuple[Happening, ...], line: Happening) -> bool:
+    """A report sent twice keeps its request id; old clients send none, so there the same line twice running counts."""
+    newest = history[-1] if history else None
+    if newest is not None and _facts(newest) == _facts(line) and (line.event == RUNNING or not line.request_id):
+        return True
+    if not line.request_id:
+        return False
+    return any(known.request_id == line.request_id and _facts(known) == _facts(line) for known in history)
+
+
+def _facts(line: Happening) -> tuple[str, str, int]:
+    return line.event, line.version, line.error_code
+
+
+def _with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
+    replace = msgspec.structs.replace
+    row = replace(row, why=_worth_showing(verdict))
+    match verdict:
+        case Grant(version=version, standing=True) if row.status in AT_IT and row.granted_version == version:
+            return row
+        case Grant(version=version, standing=standing):
+            at = row.granted_at if standing and row.granted_at is not None else now
+            return replace(row, status="update-granted", granted_version=version, granted_at=at)
+        case Hold(pending=True):
+            # An error stays to be seen: it is the reason behind most of what holds an instance back.
+            status = row.status if row.status == "error" else "on-hold"
+            return replace(row, status=status, granted_version=None, granted_at=None)
+        case Hold():
+            # Clients that never report 3:2 finish here: they ask again with what they were granted.
+            if row.status in UNDER_WAY:
+                return replace(row, status="complete", granted_version=None, granted_at=None)
+            return row
+        case _:
+            assert_never(verdict)
+
+
+def _worth_showing(verdict: Verdict) -> str:
+    return verdict.reason if isinstance(verdict, Hold) and verdict.by != "current" else ""
+
+
+def _answered(verdict: Verdict, scene: Scene, caller: Caller) -> UpdateCheck:
+    if isinstance(verdict, Hold):
+        return NoUpdate(reason=verdict.reason)
+    package = scene.package(verdict.version)
+    assert package is not None, "a grant comes with its package"
+    return Offer(
+        version=package.version,
+        codebases=(codebase_of(package, package.app, caller.base_url),),
+        packages=(
+            OfferedPackage(
+                name=package.name,
+                size_bytes=package.size_bytes,
+                sha1=package.sha1,
+                sha256=package.sha256,
+                required=package.required,
+            ),
+        ),
+    )
+
+
+def codebase_of(package: Package, app_id: str, base_url: str) -> str:
+    """The folder of a package's payload, with the slash at its end."""
+    if package.url is not None:
+        return package.url.removesuffix(package.name)
+    return f"{base_url}/packages/{quote(app_id, safe='@:+')}/{quote(package.version, safe='+')}/"
+
+
+def _key_part(what: str, text: str) -> str | None:
+    try:
+        return check_part(what, text)
+    except ConfigError:
+        return None
+
+
+def _word(text: str) -> str:
+    return "".join(letter for letter in text[:MAX_WORD] if letter.isprintable())

@@ -1,0 +1,205 @@
+"""Looks after the lines of all groups while the process serves: woken by watches, and by one timer for what is due.
+
+Every process runs one, and none needs to lead: a look decides and writes in one transaction (``wakeups.py``). It begins
+with a look at every group, so what happened while no process ran is made up for.
+"""
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from loguru import logger
+
+from outrider.core.errors import DriverError, OutriderError
+from outrider.etcd.seam import Changed, Resynced, Watch, WatchEvent
+from outrider.model.documents import Group
+from outrider.service.rollouts.wakeups import look
+from outrider.service.store.context import Place
+from outrider.service.store.group_lock import Turnstile
+
+GATHER_S = 0.05
+"""Changes come in bursts; a look after each would be many for nothing. Its length varies, which parts the processes."""
+RETRY_S = 2.0
+LONGEST_WAIT_S = 60.0
+"""Then the clock is looked at again, and nothing else: somebody may have set it."""
+
+_Group = tuple[str, str]
+
+
+class Summoner:
+    """Summons from ``start`` until ``close``."""
+
+    def __init__(self, place: Place, turnstile: Turnstile | None = None) -> None:
+        """``turnstile``: that of the check-ins of this process."""
+        self._place, self._turnstile = place, turnstile or Turnstile()
+        self._changed = threading.Condition()
+        self._to_look: set[_Group] = set()
+        self._apps: set[str] = set()
+        self._all = True
+        self._due: dict[_Group, datetime] = {}
+        self._count_serving: set[_Group] = set()
+        self._closed = False
+        self._watches: list[Watch] = []
+        self._thread = threading.Thread(target=self._run, name="outrider-summoner", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once, also while etcd is away."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; nobody is summoned any more after this returns."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(10.0)
+        for watch in self._watches:
+            watch.close()
+
+    def _run(self) -> None:
+        try:
+            while self._wait():
+                self._round()
+        except Exception:
+            # A process that serves and summons nobody would leave everybody waiting, unseen.
+            logger.opt(exception=True).critical("summoner ended")
+            raise
+
+    def _wait(self) -> bool:
+        """Sleep until there is something to look at; False when it is over."""
+        with self._changed:
+            while not self._closed and not (self._all or self._apps or self._to_look):
+                wait_s = self._until_due_s()
+                if wait_s <= 0:
+                    break
+                self._changed.wait(min(wait_s, LONGEST_WAIT_S))
+            if not self._closed:
+                self._changed.wait_for(lambda: self._closed, GATHER_S * random.uniform(0.2, 1.0))  # noqa: S311
+            return not self._closed
+
+    def _until_due_s(self) -> float:
+        if not self._due:
+            return LONGEST_WAIT_S
+        return (min(self._due.values()) - self._place.now()).total_seconds()
+
+    def _round(self) -> None:
+        try:
+            groups = self._take()
+        except OutriderError as error:
+            self._failed("groups not listed", error)
+            return
+        for group in sorted(groups):
+            with self._changed:
+                if self._closed:
+                    return
+            self._look(group)
+
+    def _take(self) -> set[_Group]:
+        """Which groups to look at now."""
+        with self._changed:
+            everything, apps, groups = self._all, set(self._apps), set(self._to_look)
+        if everything:
+            groups |= self._begin()
+        for app in apps:
+            groups |= self._groups_of(app)
+        now = self._place.now()
+        with self._changed:
+            groups |= {group for group, due in self._due.items() if due <= now}
+            if everything:
+                self._all = False
+            self._apps -= apps
+            self._to_look -= groups
+            for group in groups:
+                self._due.pop(group, None)
+        return groups
+
+    def _begin(self) -> set[_Group]:
+        """All groups; the first time they are watched from then on."""
+        keys = self._place.keys
+        listing = self._place.cluster.list(keys.apps())
+        if not self._watches:
+            prefixes = (keys.apps(), *(f"{keys.prefix}/{what}/" for what in ("poison", "presence", "instances")))
+            self._watch(prefixes, listing.revision + 1)
+        found = (self._place_of(entry.key) for entry in listing.entries)
+        return {(app, group) for app, group in found if app and group}
+
+    def _watch(self, prefixes: tuple[str, ...], revision: int) -> None:
+        watches: list[Watch] = []
+        try:
+            for prefix in prefixes:
+                watches.append(self._place.cluster.watch(prefix, revision, self._note))
+        except OutriderError:
+            for watch in watches:
+                watch.close()
+            raise
+        self._watches = watches
+
+    def _groups_of(self, app: str) -> set[_Group]:
+        return {(app, group.id) for group in self._place.children(Group, self._place.keys.groups(app))}
+
+    def _look(self, group: _Group) -> None:
+        with self._changed:
+            # Before it is known whether it matters: what changes during the look must not be missed.
+            self._count_serving.add(group)
+        try:
+            outcome = look(self._place, self._turnstile, *group)
+        except OutriderError as error:
+            self._failed("line not looked at", error, group)
+            return
+        with self._changed:
+            if outcome.again_at is not None:
+                self._due[group] = outcome.again_at
+            if not outcome.counts_serving:
+                self._count_serving.discard(group)
+        if outcome.called:
+            logger.bind(app=group[0], group=group[1], instances=list(outcome.called)).info("summoned")
+
+    def _failed(self, what: str, error: OutriderError, group: _Group | None = None) -> None:
+        log = logger.bind(error_kind=error.kind, cause=str(error), retry=True)
+        (log if group is None else log.bind(app=group[0], group=group[1])).warning(what)
+        with self._changed:
+            if group is not None:
+                self._due[group] = self._place.now() + timedelta(seconds=RETRY_S)
+            elif isinstance(error, DriverError) or self._all:
+                self._changed.wait_for(lambda: self._closed, RETRY_S)
+
+    def _note(self, event: WatchEvent) -> None:
+        """A watch's word; it only says where to look."""
+        with self._changed:
+            match event:
+                case Resynced():
+                    self._all = True
+                case Changed(key=key):
+                    self._note_key(key)
+            self._changed.notify_all()
+
+    def _note_key(self, key: str) -> None:
+        what, _, rest = key[len(self._place.keys.prefix) + 1 :].partition("/")
+        app, _, below = rest.partition("/")
+        if what in ("presence", "instances"):
+            # They change all the time, and matter only where somebody waits for others to serve.
+            self._to_look |= {group for group in self._count_serving if group[0] == app}
+            return
+        group = self._place_of(key)[1] if what == "apps" else ""
+        if group:
+            self._to_look.add((app, group))
+        elif below:
+            # A mark, a channel or a package: it may matter to any group of the app.
+            self._apps.add(app)
+
+    def _place_of(self, key: str) -> tuple[str, str]:
+        """App and group that a key below ``apps/`` is of; the group is empty for what isn't below one."""
+        parts = key[len(self._place.keys.apps()) :].split("/")
+        return parts[0], parts[2] if parts[1:2] == ["groups"] and parts[2:] else ""
+
+
+@contextmanager
+def summoning(place: Place, turnstile: Turnstile | None = None) -> Iterator[None]:
+    """Summon for as long as the block takes; any number of processes may."""
+    summoner = Summoner(place, turnstile)
+    summoner.start()
+    try:
+        yield
+    finally:
+        summoner.close()

@@ -1,0 +1,284 @@
+"""One group at one moment: who is alive and does what, who holds a turn, and why an instance doesn't move (P7).
+
+Read straight from etcd, so that it works while the update service is away, and beside a foreign one.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from outrider.core.errors import Conflict, NotFound
+from outrider.core.omaha import FailureCode
+from outrider.core.rollout.policy import Grant, Hold
+from outrider.core.rollout.slots import TurnState, line, turns
+from outrider.model.documents import Command, Contender, Group, Instance, Poison, Presence, Target, decode
+from outrider.model.keys import group_scope, shared_scope
+from outrider.service.store.changes import Change
+from outrider.service.store.context import Place, absent_app, app_id_of
+from outrider.service.store.rollouts import shown
+from outrider.service.store.snapshot import Asker, Scene, read_scene
+from outrider.turns.turns import read_contenders, read_scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeOverview:
+    """The turns of one scope, as a group sees them. Instances of other apps are named ``APP/INSTANCE``.
+
+    Attributes:
+        shared: Name of the scope that an operator named; empty: the group's own.
+        slots: How many turns the group's instances let there be.
+        turns: One per slot, and those beyond the slots that still exist.
+        queue: Instances that wait for a turn, the next one first.
+        members: Those in ``turns`` and ``queue`` that are of the group.
+        release: The command that frees a turn of it, without the slot's number.
+    """
+
+    shared: str
+    slots: int
+    turns: tuple[TurnState, ...]
+    queue: tuple[str, ...]
+    members: frozenset[str]
+    release: str
+
+    @property
+    def where(self) -> str:
+        """`` of scope NAME`` where it isn't the group's own."""
+        return f" of scope {self.shared}" if self.shared else ""
+
+    @property
+    def of_the_group(self) -> tuple[TurnState, ...]:
+        """The turns that count as the group's: its own scope's, and in one with others what its instances hold."""
+        return tuple(turn for turn in self.turns if not self.shared or turn.instance in self.members)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupOverview:
+    """A group with everything that decides what its instances do.
+
+    Attributes:
+        group: None when only sidekicks know it (they use another update service).
+        poison: The mark on what the group shall run, if that is marked bad.
+        alive: Sidekicks with a lease, by instance.
+        rows: Instances that ever checked in, by instance.
+        scopes: Where the group's instances take turns.
+        scene: The roll-out, and who is held back by the service's policy; None without a group.
+    """
+
+    app: str
+    name: str
+    group: Group | None
+    target: Target
+    poison: Poison | None
+    alive: dict[str, Presence]
+    rows: dict[str, Instance]
+    scopes: tuple[ScopeOverview, ...]
+    scene: Scene | None = None
+
+    @property
+    def rollout(self) -> str:
+        """How far the group is, in one line; empty when nothing is offered."""
+        if self.scene is None or self.scene.wanted is None:
+            return ""
+        now = shown(self.scene)
+        by, why = (f" by {now.by}" if now.by else ""), (f": {now.why}" if now.why else "")
+        counts = [f"{now.succeeded} done"]
+        counts += [
+            f"{len(some)} {what}"
+            for some, what in ((now.opened, "under way"), (now.failures, "failed"), (now.waiting, "held"))
+            if some
+        ]
+        return f"roll-out of {now.version}: {now.state}{by}{why}; {', '.join(counts)}"
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """Every instance that is alive or known, by name."""
+        return tuple(sorted({*self.alive, *self.rows}))
+
+
+def read_overviews(place: Place, app: str, group: str | None = None) -> tuple[GroupOverview, ...]:
+    """Read an app's groups, or one of them.
+
+    Raises:
+        NotFound: neither the service nor a living sidekick knows the app, or the group.
+    """
+    app_id, keys = app_id_of(app), place.keys
+    groups = {one.id: one for one in place.children(Group, keys.groups(app_id))}
+    rows = place.children(Instance, keys.instances(app_id))
+    alive = place.all_below(Presence, keys.presences(app_id))
+    names = sorted({*groups, *(one.group for one in alive), *(row.group for row in rows)})
+    if group is not None and group not in names:
+        raise NotFound(f"app {app_id} has no group {group!r}; there are: {', '.join(names) or 'none'}")
+    if not names and place.cluster.get(keys.app(app_id)) is None:
+        raise NotFound(absent_app(app))
+    sharing = read_contenders(place.cluster, keys, keys.all_shared_turns()).known
+    return tuple(
+        _read(place, app_id, name, groups.get(name), alive, rows, sharing)
+        for name in names
+        if group is None or name == group
+    )
+
+
+def _read(
+    place: Place,
+    app_id: str,
+    name: str,
+    group: Group | None,
+    alive: Iterable[Presence],
+    rows: Iterable[Instance],
+    sharing: Iterable[Contender],
+) -> GroupOverview:
+    keys = place.keys
+    target = place.get(Target, keys.target(app_id, name)) or Target(version=None)
+    ours = {one.instance: one for one in alive if one.group == name}
+    shared = {one.shared_scope for one in ours.values()}
+    shared |= {one.shared_scope for one in sharing if (one.app, one.group) == (app_id, name)}
+    own = _scope(place, app_id, name, "", target.slots)
+    scopes = [_scope(place, app_id, name, one, target.slots) for one in sorted(shared - {""})]
+    if not scopes or "" in shared or own.queue or any(turn.state != "free" for turn in own.turns):
+        scopes.insert(0, own)
+    return GroupOverview(
+        app=app_id,
+        name=name,
+        group=group,
+        target=target,
+        poison=None if target.version is None else place.get(Poison, keys.poison(app_id, target.version)),
+        alive=ours,
+        rows={row.id: row for row in rows if row.group == name},
+        scopes=tuple(scopes),
+        scene=None if group is None else read_scene(place, Change(place.cluster), app_id, name),
+    )
+
+
+def _scope(place: Place, app: str, group: str, shared: str, slots: int) -> ScopeOverview:
+    scope = read_scope(place.cluster, place.keys, shared_scope(shared) if shared else group_scope(app, group))
+    contenders: dict[str, Contender] = {stored.slot.member: stored.slot for stored in scope.slots.values()}
+    for member, entry in scope.queue.items():
+        with suppress(Conflict):  # another outrider's: then only its name is known
+            contenders.setdefault(member, decode(Contender, entry.key, entry.value))
+    names = {member: one.instance if one.app == app else member for member, one in contenders.items()}
+    return ScopeOverview(
+        shared=shared,
+        slots=slots,
+        turns=tuple(
+            replace(turn, instance=names[turn.instance]) if turn.instance is not None else turn
+            for turn in turns(scope.waiting, scope.holding, slots)
+        ),
+        queue=tuple(names.get(each.instance, each.instance) for each in line(scope.waiting, scope.holding)),
+        members=frozenset(names[member] for member, one in contenders.items() if (one.app, one.group) == (app, group)),
+        release=f"outrider lock release {f'--scope {shared}' if shared else f'{app} {group}'} --slot",
+    )
+
+
+def explain(place: Place, app: str, instance: str) -> tuple[str, ...]:
+    """Why an instance is where it is: lines for a person, the most important first.
+
+    Raises:
+        NotFound: nobody knows the app or the instance.
+    """
+    for overview in read_overviews(place, app):
+        if instance in overview.instances:
+            command = place.get(Command, place.keys.command(overview.app, instance))
+            return explain_in(overview, instance, command, place.now())
+    raise NotFound(f"app {app_id_of(app)} has no instance {instance!r}, neither alive nor in the service's list")
+
+
+def explain_in(overview: GroupOverview, instance: str, command: Command | None, now: datetime) -> tuple[str, ...]:
+    """As ``explain``, from what was read."""
+    presence, row = overview.alive.get(instance), overview.rows.get(instance)
+    lines = [
+        *_where(instance, overview, presence, row, now),
+        *_turn(instance, overview),
+        *_service(instance, overview, presence, row, now),
+    ]
+    if row is not None and row.status == "error":
+        what = "was refused by its machine" if row.error_code == FailureCode.UNSUPPORTED else "failed"
+        lines.append(f"its last update {what} with error code {row.error_code}")
+    if command is not None:
+        age = ago(command.at, now)
+        lines.append(
+            f"the command {command.verb!r} of {command.by or 'an operator'} waits for its sidekick since {age}"
+        )
+    return tuple(lines)
+
+
+def _where(
+    instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
+) -> list[str]:
+    name = f"{instance} of {overview.app}, group {overview.name}"
+    if presence is not None:
+        wanted = f", wants {presence.wanted}" if presence.wanted and presence.wanted != presence.version else ""
+        lines = [f"{name}: {presence.state} since {ago(presence.since, now)}, runs {presence.version}{wanted}"]
+        return [*lines, f"it says: {presence.why}"] if presence.why else lines
+    if row is None:
+        return [f"{name}: no sidekick is alive, and the service never saw one"]
+    seen = f"the service saw it {ago(row.last_seen, now)} ago, with {row.version or 'no version'}, {row.status}"
+    return [f"{name}: no sidekick is alive; {seen}"]
+
+
+def _turn(instance: str, overview: GroupOverview) -> list[str]:
+    return [each for scope in overview.scopes for each in _turn_in(instance, scope)]
+
+
+def _turn_in(instance: str, scope: ScopeOverview) -> list[str]:
+    """Nothing where the instance neither holds a turn nor waits for one."""
+    mine = next((turn for turn in scope.turns if turn.instance == instance), None)
+    if mine is not None and mine.state == "dirty":
+        return [
+            f"it died or was cut off in mid-swap and left turn {mine.number}{scope.where} dirty: nobody takes that "
+            f"turn until its sidekick is back, or `{scope.release} {mine.number}` frees it"
+        ]
+    if mine is not None:
+        return [f"it holds turn {mine.number} of {scope.slots}{scope.where}"]
+    if instance not in scope.queue:
+        return []
+    ahead = scope.queue[: scope.queue.index(instance)]
+    place = f"{len(ahead)} ahead of it: {', '.join(ahead)}" if ahead else "it is next"
+    lines = [f"it waits for one of {scope.slots} turns{scope.where}; {place}"]
+    for turn in scope.turns:
+        if turn.state == "held":
+            lines.append(f"turn {turn.number} is held by {turn.instance}")
+        elif turn.state == "dirty":
+            lines.append(
+                f"turn {turn.number} is dirty: {turn.instance} died or was cut off in mid-swap; it counts until its "
+                f"sidekick is back, or `{scope.release} {turn.number}` frees it"
+            )
+    return lines
+
+
+def _service(
+    instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
+) -> list[str]:
+    running = presence.version if presence else row.version if row else None
+    scene = overview.scene
+    if scene is None or running is None:
+        return []
+    ahead = [one.instance for one in scene.waiting]
+    waiting = next((one for one in scene.waiting if one.instance == instance), None)
+    known = waiting.asker if waiting is not None else Asker(instance=instance, running=running)
+    asker = replace(known, running=running, arch=known.arch or (row.arch if row else ""))
+    verdict = scene.judge(asker)
+    if isinstance(verdict, Grant):
+        opened = scene.progress.opened_for(instance)
+        since = f" since {ago(opened.at, now)}" if verdict.standing and opened is not None else ""
+        lines = [f"the service offers it {verdict.version}{since}"]
+    elif waiting is None:
+        lines = [f"the service offers it nothing: {verdict.reason}"]
+    else:
+        before = ahead.index(instance)
+        place = f"{before} ahead of it" if before else "it is the next one"
+        lines = [f"held since {ago(waiting.held.since, now)}: {verdict.reason}; {place}"]
+    if waiting is not None and waiting.held.summoned_at is not None:
+        lines.append(f"it was summoned {ago(waiting.held.summoned_at, now)} ago, and hasn't asked since")
+    if not isinstance(verdict, Hold) or verdict.pending:
+        lines.append(overview.rollout)
+    return lines
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """An age for people: ``7s``, ``12m``, ``5h``, ``3d``."""
+    seconds = max(timedelta(), now - then).total_seconds()
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "m"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{int(seconds // unit)}{name}"
+    return f"{int(seconds // 86400)}d"

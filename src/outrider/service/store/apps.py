@@ -1,0 +1,176 @@
+"""Apps: what instances are instances of."""
+
+import uuid
+from dataclasses import dataclass
+
+import msgspec
+
+from outrider.core.errors import ConfigError, Conflict, NotFound
+from outrider.core.omaha import app_key
+from outrider.model.documents import App, Product
+from outrider.model.keys import check_part
+from outrider.service.store.changes import Change, apply
+from outrider.service.store.context import Place, Saved, absent_app, app_id_of, checked_text, some
+from outrider.service.store.targets import direct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apps:
+    """The apps of one key prefix."""
+
+    place: Place
+
+    def list(self) -> tuple[App, ...]:
+        """All apps, by id."""
+        return self.place.children(App, self.place.keys.apps())
+
+    def get(self, app: str) -> App:
+        """One app.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = self.find(app)
+        if found is None:
+            raise NotFound(absent_app(app))
+        return found
+
+    def find(self, app: str) -> App | None:
+        """One app, or None."""
+        return self.place.get(App, self.place.keys.app(app_id_of(app)))
+
+    def of_product(self, text: str) -> App | None:
+        """The app that has a product id, or None."""
+        try:
+            name = app_id_of(text)
+        except ConfigError:
+            return None
+        product = self.place.get(Product, self.place.keys.product(name))
+        return None if product is None else self.find(product.app)
+
+    def create(
+        self, *, app: str | None = None, label: str = "", description: str = "", product_id: str | None = None
+    ) -> App:
+        """Add an app; without an id it gets a random UUID, without a label its id.
+
+        Raises:
+            ConfigError: a text or the product id can't be used.
+            Conflict: the id or the product id is taken.
+        """
+        app_id = app_id_of(app) if app else str(uuid.uuid4())
+
+        def attempt(change: Change) -> App:
+            key = self.place.keys.app(app_id)
+            if change.read(App, key) is not None:
+                raise Conflict(f"app {app_id!r} exists already; change it with `app update`")
+            self._leave_to_products(change, app_id)
+            new = self._new(app_id, label, description)
+            return self._with_product(change, new, product_id)
+
+        return apply(self.place.cluster, attempt)
+
+    def save(
+        self,
+        app: str,
+        *,
+        label: str | None = None,
+        description: str | None = None,
+        product_id: str | None = None,
+    ) -> Saved[App]:
+        """Change an app (None keeps what is there, an empty product id takes it away), or add it when there is none.
+
+        Raises:
+            ConfigError: a text or the product id can't be used.
+            Conflict: the product id is taken.
+        """
+        app_id = app_id_of(app)
+
+        def attempt(change: Change) -> Saved[App]:
+            key = self.place.keys.app(app_id)
+            old = change.read(App, key)
+            if old is None:
+                self._leave_to_products(change, app_id)
+            base = old or self._new(app_id, label or "", description or "")
+            new = msgspec.structs.replace(
+                base,
+                label=base.label if label is None else checked_text("label", label) or app_id,
+                description=base.description if description is None else checked_text("description", description),
+            )
+            return Saved(document=self._with_product(change, new, product_id), created=old is None)
+
+        return apply(self.place.cluster, attempt)
+
+    def delete(self, app: str) -> App:
+        """Remove an app that nothing uses any more, with its marks of bad releases.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: it has groups, channels, packages or instances; the line names them.
+        """
+        app_id = app_id_of(app)
+        keys = self.place.keys
+
+        def attempt(change: Change) -> App:
+            old = change.require(App, keys.app(app_id), absent_app(app))
+            uses = []
+            for what, prefix in (
+                ("groups", keys.groups(app_id)),
+                ("channels", keys.channels(app_id)),
+                ("packages", keys.packages(app_id)),
+                ("instances", keys.instances(app_id)),
+            ):
+                names = [entry.key[len(prefix) :] for entry in direct(change.list(prefix).entries, prefix)]
+                if names:
+                    uses.append(f"{what} {some(names)}")
+            if uses:
+                raise Conflict(f"app {app_id!r} is in use: {'; '.join(uses)}; delete those first")
+            change.delete(keys.app(app_id))
+            if old.product_id is not None:
+                change.delete(keys.product(old.product_id))
+            change.delete_below(keys.instances(app_id))
+            change.delete_below(keys.poisons(app_id))
+            return old
+
+        return apply(self.place.cluster, attempt)
+
+    def _with_product(self, change: Change, app: App, product_id: str | None) -> App:
+        """Write the app, and the key that leads from its product id to it."""
+        keys = self.place.keys
+        if product_id is not None:
+            wanted = _checked_product(product_id)
+            if app.product_id is not None and app.product_id != wanted:
+                change.delete(keys.product(app.product_id))
+            if wanted is not None:
+                if change.read(App, keys.app(wanted)) is not None:
+                    raise Conflict(f"product id {wanted!r} is the id of another app")
+                taken = change.read(Product, keys.product(wanted))
+                if taken is not None and taken.app != app.id:
+                    raise Conflict(f"product id {wanted!r} is taken by app {taken.app}")
+                change.put(keys.product(wanted), Product(app=app.id))
+            app = msgspec.structs.replace(app, product_id=wanted)
+        change.put(keys.app(app.id), app)
+        return app
+
+    def _leave_to_products(self, change: Change, app_id: str) -> None:
+        """No app may have an id by which clients call another one."""
+        taken = change.read(Product, self.place.keys.product(app_id))
+        if taken is not None:
+            raise Conflict(f"app {app_id!r}: that is the product id of app {taken.app}")
+
+    def _new(self, app_id: str, label: str, description: str) -> App:
+        return App(
+            id=app_id,
+            label=checked_text("label", label) or app_id,
+            description=checked_text("description", description),
+            created=self.place.now(),
+        )
+
+
+def _checked_product(text: str) -> str | None:
+    """A product id as it is stored, in lower case; None for an empty one."""
+    product = app_key(text)
+    if not product:
+        return None
+    if "." not in check_part("product id", product):
+        raise ConfigError(f"product id {text!r}: write a reverse-DNS name, for example io.example.web")
+    return product

@@ -1,0 +1,263 @@
+"""The audit log: who changed what, from what, into what; written in the very transaction that makes the change.
+
+One key per changed document, below the day on which it happened. A day is removed as a whole, by whoever writes the
+first entry of a later day: leases wouldn't do, because etcd starts their clock again with every election of a leader.
+Targets aren't recorded, they follow from what is; nor is what instances and sidekicks write.
+"""
+
+import itertools
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from loguru import logger
+
+from outrider.core.errors import OutriderError
+from outrider.etcd.seam import Delete, DeletePrefix, Entry, Put
+from outrider.model.documents import Document, Role, decode, encode
+from outrider.model.keys import Keys
+from outrider.service.store.context import Place
+from outrider.service.store.request import Act, Edit
+
+KEPT_DAYS = 90
+MAX_TEXT = 2000
+"""Characters of one field in the log; release notes are longer, and stand in the package."""
+SECRET_FIELDS = frozenset({"token_sha256"})
+
+Facts = dict[str, object]
+
+_NOUNS = {
+    ("apps", 2): "app",
+    ("packages", 4): "package",
+    ("channels", 4): "channel",
+    ("groups", 4): "group",
+    ("instances", 3): "instance",
+    ("poison", 3): "release",
+    ("commands", 3): "command",
+    ("users", 2): "user",
+}
+_NOT_RECORDED = frozenset({"presence", "turns", "shared-turns", "summons", "activity", "audit", "products"})
+_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "grants", "held"})
+
+
+class AuditEntry(Document, frozen=True, kw_only=True):
+    """``audit/entries/{day}/{time}-{order}-{random}``: one change of one document.
+
+    Attributes:
+        who: The user's name; ``address`` is where they came from.
+        did: Method and path of the request, or the command that was typed.
+        verb: create, update or delete.
+        key: Of the document, below the prefix.
+        app: Empty for users.
+        before, after: The document; None when there was or is none. Long texts are cut, secrets left out.
+    """
+
+    at: datetime
+    who: str
+    role: Role
+    address: str = ""
+    did: str
+    request_id: str = ""
+    verb: str
+    noun: str
+    name: str
+    app: str = ""
+    key: str
+    before: Facts | None = None
+    after: Facts | None = None
+
+
+class AuditDay(Document, frozen=True, kw_only=True):
+    """``audit/days/{day}``: there are entries of that day."""
+
+    day: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """An entry with its place in the log. ``id`` ascends with time."""
+
+    id: str
+    entry: AuditEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which entries to list; what is None doesn't matter."""
+
+    who: str | None = None
+    noun: str | None = None
+    name: str | None = None
+    app: str | None = None
+    since: datetime | None = None
+
+    def includes(self, entry: AuditEntry) -> bool:
+        """Whether an entry is one of them."""
+        asked = (
+            (self.who, entry.who),
+            (self.noun, entry.noun),
+            (self.name, entry.name),
+            (self.app, entry.app),
+        )
+        return all(wanted is None or wanted == is_ for wanted, is_ in asked) and (
+            self.since is None or entry.at >= self.since
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLog:
+    """The audit log of one key prefix.
+
+    Attributes:
+        kept_days: An entry stays at least so long.
+    """
+
+    place: Place
+    kept_days: int = KEPT_DAYS
+    _days_begun: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _order: Iterator[int] = field(default_factory=itertools.count)
+
+    def puts(self, act: Act, edits: Iterable[Edit]) -> tuple[Put, ...]:
+        """What a transaction has to write besides, so that its ``edits`` are recorded; nothing when none matters."""
+        now, keys = self.place.now(), self.place.keys
+        day = f"{now.astimezone(UTC):%Y-%m-%d}"
+        puts = []
+        for edit in edits:
+            entry = _entry(act, edit, keys, now)
+            if entry is not None:
+                order = f"{next(self._order) % 1_000_000:06}"  # of what this process writes at the same time
+                key = f"{keys.audit_entries(day)}{now.astimezone(UTC):%H%M%S.%f}-{order}-{uuid.uuid4().hex[:12]}"
+                puts.append(Put(key=key, value=encode(entry)))
+        if puts and day not in self._days_begun:
+            puts.append(Put(key=keys.audit_days() + day, value=encode(AuditDay(day=day))))
+        return tuple(puts)
+
+    def written(self, puts: tuple[Put, ...]) -> None:
+        """Learn that ``puts`` are stored; with the first of a day in this process, remove what is too old."""
+        for put in puts:
+            prefix, _, day = put.key.rpartition("/")
+            if f"{prefix}/" == self.place.keys.audit_days() and day not in self._days_begun:
+                with self._lock:
+                    self._days_begun.add(day)
+                try:
+                    self.remove_old()
+                except OutriderError as error:
+                    # Another process does it, or this one tomorrow.
+                    logger.bind(error_kind=error.kind, cause=str(error)).warning("old audit entries not removed")
+
+    def remove_old(self) -> None:
+        """Remove the days that are older than is kept.
+
+        Raises:
+            Unknown: etcd gives no answer.
+        """
+        for day in self._days():
+            if day < self._oldest_day():
+                keys = self.place.keys
+                entries, mark = DeletePrefix(prefix=keys.audit_entries(day)), Delete(key=keys.audit_days() + day)
+                self.place.cluster.txn((), (entries, mark))
+
+    def list(self, wanted: Wanted, *, limit: int, before: str | None = None) -> tuple[Recorded, ...]:
+        """The newest entries, newest first; those before the entry with the id ``before`` when given."""
+        found: list[Recorded] = []
+        oldest = self._oldest_day()
+        if wanted.since is not None:
+            # Not strftime: on Linux its year 900 has three digits, and would be the latest of all.
+            oldest = max(oldest, wanted.since.astimezone(UTC).date().isoformat())
+        for recorded in self._newest_first(oldest, before):
+            if wanted.includes(recorded.entry):
+                found.append(recorded)
+                if len(found) == limit:
+                    break
+        return tuple(found)
+
+    def explain(self, key: str) -> str:
+        """Who changed the document at ``key`` last, when and how: words for a person."""
+        below = key.removeprefix(f"{self.place.keys.prefix}/")
+        for recorded in self._newest_first(self._oldest_day()):
+            entry = recorded.entry
+            if entry.key == below:
+                return f"changed by {entry.who} at {entry.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} ({entry.did})"
+        return "changed by nobody whom the audit log knows"
+
+    def _newest_first(self, oldest: str, before: str | None = None) -> Iterator[Recorded]:
+        for day in reversed(self._days()):
+            if day < oldest:
+                return
+            if before is not None and day > before[: len(day)]:
+                continue
+            prefix = self.place.keys.audit_entries(day)
+            for entry in reversed(self.place.cluster.list(prefix).entries):
+                recorded = _recorded(entry, day, prefix)
+                if before is None or recorded.id < before:
+                    yield recorded
+
+    def _days(self) -> tuple[str, ...]:
+        prefix = self.place.keys.audit_days()
+        return tuple(entry.key.removeprefix(prefix) for entry in self.place.cluster.list(prefix).entries)
+
+    def _oldest_day(self) -> str:
+        return f"{self.place.now().astimezone(UTC) - timedelta(days=self.kept_days):%Y-%m-%d}"
+
+
+def noun_of(below: str) -> tuple[str, str, str] | None:
+    """Noun, name and app of a document by its key below the prefix; None when its changes aren't recorded."""
+    parts = below.split("/")
+    if parts[0] in _NOT_RECORDED:
+        return None
+    app = "" if parts[0] == "users" else parts[1] if len(parts) > 1 else ""
+    collection = parts[2] if parts[0] == "apps" and len(parts) > 2 else parts[0]
+    noun = _NOUNS.get((collection, len(parts)))
+    if noun is not None:
+        return noun, parts[-1], app
+    if parts[0] == "apps" and len(parts) > 4:
+        # What belongs to a group, a channel or a package and has a key of its own: its roll-out, say.
+        return None if parts[4] in _NOT_RECORDED_OF_A_GROUP else (parts[4], parts[3], app)
+    return parts[0], parts[-1], app
+
+
+def _entry(act: Act, edit: Edit, keys: Keys, now: datetime) -> AuditEntry | None:
+    below = edit.key.removeprefix(f"{keys.prefix}/")
+    named = noun_of(below)
+    if named is None or edit.before == edit.after:
+        return None
+    noun, name, app = named
+    return AuditEntry(
+        at=now,
+        who=act.actor.name,
+        role=act.actor.role,
+        address=act.actor.address,
+        did=act.did,
+        request_id=act.request_id,
+        verb="create" if edit.before is None else "delete" if edit.after is None else "update",
+        noun=noun,
+        name=name,
+        app=app,
+        key=below,
+        before=_facts(edit.before),
+        after=_facts(edit.after),
+    )
+
+
+def _facts(value: bytes | None) -> Facts | None:
+    if value is None:
+        return None
+    try:
+        facts = msgspec.json.decode(value, type=Facts)
+    except msgspec.DecodeError:
+        return {"unreadable": len(value)}
+    return {name: _shortened(fact) for name, fact in facts.items() if name not in SECRET_FIELDS}
+
+
+def _shortened(fact: object) -> object:
+    if isinstance(fact, str) and len(fact) > MAX_TEXT:
+        return f"{fact[:MAX_TEXT]}... ({len(fact)} characters)"
+    return fact
+
+
+def _recorded(entry: Entry, day: str, prefix: str) -> Recorded:
+    return Recorded(id=f"{day}T{entry.key.removeprefix(prefix)}", entry=decode(AuditEntry, entry.key, entry.value))

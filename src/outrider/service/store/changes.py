@@ -1,0 +1,237 @@
+"""One change of the stored documents is one guarded transaction.
+
+Theory: a change reads documents and remembers each one's mod revision, decides, and writes everything at once under
+the condition that nothing it read has moved. When it lost the race it starts again from reading. That alone leaves one
+hole: a *new* key among those that a list returned moves no revision. Hence the rule: whoever adds a key that refers to
+a document (a group to its channel, a channel to its package, anything to its app) *touches* that document, which means
+writes it unchanged; whoever changes or removes the document then loses the race and lists anew.
+
+What an operator asked for is held to their condition (``If-Match``) and recorded in the audit log here, for every noun:
+the condition is compared, and the record written, by the transaction that makes the change.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from outrider.core.errors import Changed, Conflict, NotFound, Unknown
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Entry, Listing, ModifiedAt, Op, Put
+from outrider.model import documents
+from outrider.model.documents import Document
+from outrider.service.store.request import Act, Edit, current_act
+
+D = TypeVar("D", bound=Document)
+T = TypeVar("T")
+
+ATTEMPTS = 24
+"""Somebody wins every race, so this many lost in a row means two dozen other writers of the same keys at once."""
+MAX_OPERATIONS = 128
+"""etcd's default ``--max-txn-ops``: comparisons, and operations, of one transaction."""
+
+
+_NO_REVISION = -1
+"""Nothing was ever created at it: revisions begin at 1, and 0 stands for what doesn't exist."""
+
+
+class Change:
+    """What one transaction has read and is going to write."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._entries: dict[str, Entry | None] = {}
+        self._guards: dict[str, Compare] = {}
+        self._writes: dict[str, Op] = {}
+        self._records: tuple[Put, ...] = ()
+
+    def read(self, kind: type[D], key: str) -> D | None:
+        """Read a document and guard it, absent ones too."""
+        if key not in self._entries:
+            self._guard(key, self._cluster.get(key))
+        entry = self._entries[key]
+        return None if entry is None else documents.decode(kind, key, entry.value)
+
+    def fetch(self, *keys: str, only_existing: tuple[str, ...] = ()) -> None:
+        """Read several keys at one revision, in one call, and guard them; ``read`` then gives what was found.
+
+        A transaction whose comparison can't hold reads what it compares, and writes nothing. Of ``only_existing`` a
+        change doesn't hurt, only that the key comes or goes.
+        """
+        missing = tuple(dict.fromkeys(key for key in (*keys, *only_existing) if key not in self._entries))
+        if not missing:
+            return
+        never = tuple(CreatedAt(key=key, revision=_NO_REVISION) for key in missing)
+        found = {entry.key: entry for entry in self._cluster.txn(never, ()).found}
+        for key in missing:
+            entry = found.get(key)
+            self._guard(key, entry)
+            if key in only_existing:
+                self._guards[key] = CreatedAt(key=key, revision=0 if entry is None else entry.create_revision)
+
+    def require(self, kind: type[D], key: str, absent: str) -> D:
+        """Read a document that must be there; ``absent`` is the line for a person when it isn't.
+
+        Raises:
+            NotFound: it isn't there.
+        """
+        document = self.read(kind, key)
+        if document is None:
+            raise NotFound(absent)
+        return document
+
+    def require_only_existing(self, kind: type[D], key: str, absent: str) -> D:
+        """As ``require``, but a change of the document doesn't hurt, only its removal.
+
+        Raises:
+            NotFound: it isn't there.
+        """
+        entry = self._cluster.get(key)
+        if entry is None:
+            raise NotFound(absent)
+        self._guards.setdefault(key, CreatedAt(key=key, revision=entry.create_revision))
+        return documents.decode(kind, key, entry.value)
+
+    def list(self, prefix: str) -> Listing:
+        """Read all entries below ``prefix``. What matters of them is guarded by ``guard``, new ones by touching."""
+        return self._cluster.list(prefix)
+
+    def guard(self, kind: type[D], entry: Entry) -> D:
+        """Guard an entry that came from a list."""
+        if entry.key not in self._entries:
+            self._guard(entry.key, entry)
+        return documents.decode(kind, entry.key, entry.value)
+
+    def put(self, key: str, document: Document, *, lease: int = 0) -> None:
+        """Write a document, unless it is what was read; with ``lease`` in any case."""
+        value = documents.encode(document)
+        known = self._entries.get(key)
+        if lease or known is None or known.value != value:
+            self._writes[key] = Put(key=key, value=value, lease=lease)
+
+    def touch(self, key: str) -> None:
+        """Write a document that was read as it is: see the module's theory."""
+        entry = self._entries[key]
+        assert entry is not None, f"{key} was not read"
+        self._writes.setdefault(key, Put(key=key, value=entry.value))
+
+    def delete(self, key: str) -> None:
+        self._writes[key] = Delete(key=key)
+
+    def delete_below(self, prefix: str) -> None:
+        self._writes[prefix] = DeletePrefix(prefix=prefix)
+
+    def hold_to(self, act: Act) -> None:
+        """See that the condition of ``act`` holds, and let the transaction compare it.
+
+        Raises:
+            Changed: it doesn't.
+        """
+        condition = act.condition
+        if condition is None:
+            return
+        key = condition.key
+        if key not in self._entries:
+            self._guard(key, self._cluster.get(key))
+        entry = self._entries[key]
+        if condition.holds(None if entry is None else entry.value):
+            return
+        if condition.absent:
+            raise Changed("it exists already, and `If-None-Match: *` says that it mustn't; nothing was done")
+        gone = "it isn't there any more" if entry is None else "it isn't what `If-Match` names any more"
+        raise Changed(f"{gone}: {act.log.explain(key)}; nothing was done, read it again")
+
+    def record(self, act: Act) -> None:
+        """Let the transaction write into the audit log what it changes."""
+        edits = []
+        for key, write in self._writes.items():
+            if isinstance(write, DeletePrefix):
+                continue
+            entry = self._entries[key] if key in self._entries else self._cluster.get(key)
+            after = write.value if isinstance(write, Put) else None
+            edits.append(Edit(key=key, before=None if entry is None else entry.value, after=after))
+        self._records = act.log.puts(act, edits)
+
+    def settle(self, act: Act) -> None:
+        """Tell ``act`` what was read and written. It is done: its condition was for this change."""
+        act.condition = None
+        act.log.written(self._records)
+        for key, entry in self._entries.items():
+            if entry is not None:
+                act.seen[key] = entry.value
+        for key, write in self._writes.items():
+            if isinstance(write, Put):
+                act.seen[key] = write.value
+            else:
+                act.seen.pop(key, None)
+
+    def writes(self, key: str) -> bool:
+        """Whether this change is going to write or remove ``key``."""
+        return key in self._writes
+
+    def entry(self, key: str) -> Entry | None:
+        """The entry that was read at ``key``, with its revisions."""
+        return self._entries[key]
+
+    def commit(self) -> bool:
+        """Write it all, or nothing; False when something that was read has moved.
+
+        Raises:
+            Unknown: no answer, and reading again had none either.
+            Conflict: more than etcd takes in one transaction.
+        """
+        if not self._writes:
+            return True
+        compares, ops = tuple(self._guards.values()), (*self._writes.values(), *self._records)
+        if max(len(compares), len(ops)) > MAX_OPERATIONS:
+            raise Conflict(f"{max(len(compares), len(ops))} keys in one change; etcd takes {MAX_OPERATIONS}")
+        try:
+            return self._cluster.txn(compares, ops).succeeded
+        except Unknown:
+            return self._was_applied()
+
+    def _guard(self, key: str, entry: Entry | None) -> None:
+        self._entries[key] = entry
+        self._guards[key] = ModifiedAt(key=key, revision=0 if entry is None else entry.mod_revision)
+
+    def _was_applied(self) -> bool:
+        """All our values are there at revisions that are not the ones we read: nobody else writes all of them."""
+        if self._records:
+            # Nobody else can have written a record of ours: its key is random.
+            return self._cluster.get(self._records[0].key) is not None
+        for key, write in self._writes.items():
+            if isinstance(write, DeletePrefix):
+                continue
+            now, before = self._cluster.get(key), self._entries.get(key)
+            if isinstance(write, Delete):
+                if now is not None:
+                    return False
+            elif now is None or now.value != write.value or (before and now.mod_revision == before.mod_revision):
+                return False
+        return True
+
+
+def apply(cluster: Cluster, attempt: Callable[[Change], T]) -> T:
+    """Run ``attempt`` and commit what it wrote, again from the start whenever the race was lost.
+
+    Returns:
+        What the attempt that was committed returned.
+
+    Raises:
+        Changed: what the operator had before them isn't what is stored.
+        Conflict: lost ``ATTEMPTS`` times in a row; or the attempt's own.
+        Unknown: etcd gives no answer.
+    """
+    act = current_act()
+    for lost in range(ATTEMPTS):
+        change = Change(cluster)
+        outcome = attempt(change)
+        if act is not None:
+            change.hold_to(act)
+            change.record(act)
+        if change.commit():
+            if act is not None:
+                change.settle(act)
+            return outcome
+        if lost:
+            time.sleep(random.uniform(0, 0.002 * lost))  # noqa: S311 - parts rivals that would meet again and again
+    raise Conflict(f"others changed the same documents {ATTEMPTS} times meanwhile; try again")

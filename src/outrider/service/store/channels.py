@@ -1,0 +1,141 @@
+"""Channels: names that point at a package. Moving one moves every group that follows it, in one transaction."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from outrider.core import versions
+from outrider.core.errors import Conflict, NotFound
+from outrider.model.documents import App, Channel, Group, Package, Poison
+from outrider.service.store.changes import Change, apply
+from outrider.service.store.context import Place, Saved, absent_app, app_id_of, some
+from outrider.service.store.targets import aim_all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """The channels of all apps."""
+
+    place: Place
+
+    def list(self, app: str) -> tuple[Channel, ...]:
+        """All channels of an app, by name.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id = self.place.require_app(app)
+        return self.place.children(Channel, self.place.keys.channels(app_id))
+
+    def get(self, app: str, name: str) -> Channel:
+        """One channel.
+
+        Raises:
+            NotFound: there is no such app or channel.
+        """
+        app_id = self.place.require_app(app)
+        found = self.place.get(Channel, self.place.keys.channel(app_id, name))
+        if found is None:
+            raise NotFound(absent_channel(app_id, name))
+        return found
+
+    def create(self, app: str, name: str, *, version: str | None = None, publish: bool = False) -> Saved[Channel]:
+        """Add a channel; without a version it points at nothing.
+
+        Raises:
+            NotFound: there is no such app.
+            Conflict: the name is taken.
+        """
+        return self._save(app, name, version=version, publish=publish, must_be_new=True)
+
+    def save(self, app: str, name: str, *, version: str | None = None, publish: bool | None = None) -> Saved[Channel]:
+        """Point a channel at ``version`` (None keeps what it points at), or add it when there is none.
+
+        The version's package may come later: until then nobody on the channel is offered anything, and a note says so.
+
+        Raises:
+            NotFound: there is no such app.
+            Conflict: too many groups follow the channel, or the version is one that it excludes.
+        """
+        return self._save(app, name, version=version, publish=publish, must_be_new=False)
+
+    def delete(self, app: str, name: str) -> Channel:
+        """Remove a channel that no group follows.
+
+        Raises:
+            NotFound: there is no such app or channel.
+            Conflict: groups follow it; the line names them.
+        """
+        app_id, keys = app_id_of(app), self.place.keys
+
+        def attempt(change: Change) -> Channel:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            old = change.require(Channel, keys.channel(app_id, name), absent_channel(app_id, name))
+            groups = self.place.children(Group, keys.groups(app_id))
+            users = [group.id for group in groups if group.channel == name]
+            if users:
+                raise Conflict(f"channel {name!r} is in use: groups {some(users)} follow it")
+            change.delete(keys.channel(app_id, name))
+            return old
+
+        return apply(self.place.cluster, attempt)
+
+    def _save(
+        self, app: str, name: str, *, version: str | None, publish: bool | None, must_be_new: bool
+    ) -> Saved[Channel]:
+        app_id, keys = app_id_of(app), self.place.keys
+        if version is not None:
+            versions.parse(version)
+
+        def attempt(change: Change) -> Saved[Channel]:
+            change.require(App, keys.app(app_id), absent_app(app))
+            key = keys.channel(app_id, name)
+            old = change.read(Channel, key)
+            if old is not None and must_be_new:
+                raise Conflict(f"channel {name!r} exists already; move it with `channel update`")
+            base = old or Channel(app=app_id, name=name, created=self.place.now())
+            new = msgspec.structs.replace(
+                base,
+                version=base.version if version is None else version,
+                publish=base.publish if publish is None else publish,
+            )
+            if new.version is not None and new.version in new.excluded:
+                raise Conflict(
+                    f"channel {name!r} excludes {new.version}: it can't be pointed at it until that is taken back"
+                )
+            package = None if new.version is None else change.read(Package, keys.package(app_id, new.version))
+            change.put(key, new)
+            if old is None:
+                change.touch(keys.app(app_id))
+            if old is None or old.version != new.version:
+                self._refer(change, new, package)
+            aim_all(change, keys, (new,), package)
+            return Saved(document=new, created=old is None, notes=self._notes(new, package))
+
+        return apply(self.place.cluster, attempt)
+
+    def _refer(self, change: Change, channel: Channel, package: Package | None) -> None:
+        """Make whoever deletes the package, or adds it, see that this channel points at it."""
+        keys = self.place.keys
+        if package is not None:
+            change.touch(keys.package(channel.app, package.version))
+        elif channel.version is not None:
+            change.touch(keys.app(channel.app))
+
+    def _notes(self, channel: Channel, package: Package | None) -> tuple[str, ...]:
+        if channel.version is None:
+            return ()
+        notes = []
+        if package is None:
+            notes.append(f"{channel.version} has no package yet: nobody is offered it until `package create` adds one")
+        poison = self.place.get(Poison, self.place.keys.poison(channel.app, channel.version))
+        if poison is not None:
+            notes.append(
+                f"{channel.version} is marked bad ({poison.why}): nobody is offered it until `release lift` lifts that"
+            )
+        return tuple(notes)
+
+
+def absent_channel(app_id: str, name: str) -> str:
+    """The line for a channel that isn't there."""
+    return f"app {app_id} has no channel {name!r}; `channel list` shows them, `channel create` adds one"

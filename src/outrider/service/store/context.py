@@ -1,0 +1,136 @@
+"""What the stores of the single nouns share: where they write, the clock, names, and the lines for a person."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from outrider.core.errors import ConfigError, NotFound
+from outrider.core.omaha import app_key
+from outrider.etcd.seam import Cluster
+from outrider.model import documents
+from outrider.model.documents import Document
+from outrider.model.keys import Keys, check_part
+from outrider.service.store.request import note_seen
+from outrider.service.store.targets import direct
+
+D = TypeVar("D", bound=Document)
+
+Clock = Callable[[], datetime]
+
+MAX_TEXT = 4096
+"""Characters of a label or a description: they are read by people, and etcd takes 1.5 MB in one request."""
+MAX_NOTES = 256 * 1024
+MAX_URL = 2048
+"""What every server and proxy takes; etcd would take 1.5 MB."""
+SHOWN = 5
+"""A refusal names so many of those that use a thing and counts the rest."""
+_UNFIT_FOR_A_URL = re.compile(r"[\x00-\x20\x7f]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+"""Half a surrogate pair is in there as well: JSON can spell one, and UTF-8 has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where and when a store works."""
+
+    cluster: Cluster
+    keys: Keys
+    now: Clock
+
+    def get(self, kind: type[D], key: str) -> D | None:
+        """Read one document, unguarded."""
+        entry = self.cluster.get(key)
+        if entry is None:
+            return None
+        note_seen(key, entry.value)
+        return documents.decode(kind, key, entry.value)
+
+    def require_app(self, app: str) -> str:
+        """The id under which an existing app is stored.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id = app_id_of(app)
+        if self.cluster.get(self.keys.app(app_id)) is None:
+            raise NotFound(absent_app(app))
+        return app_id
+
+    def children(self, kind: type[D], prefix: str) -> tuple[D, ...]:
+        """Read the documents right below ``prefix``, by key."""
+        return tuple(
+            documents.decode(kind, entry.key, entry.value)
+            for entry in direct(self.cluster.list(prefix).entries, prefix)
+        )
+
+    def all_below(self, kind: type[D], prefix: str) -> tuple[D, ...]:
+        """Read all documents below ``prefix``, however deep, by key."""
+        return tuple(documents.decode(kind, entry.key, entry.value) for entry in self.cluster.list(prefix).entries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved(Generic[D]):
+    """A document as it is stored now.
+
+    Attributes:
+        created: It wasn't there before.
+        notes: What a person should know besides, one line each.
+    """
+
+    document: D
+    created: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def absent_app(app: str) -> str:
+    """The line for an app that isn't there."""
+    return f"no app {app!r}; `app list` shows them, `app create` adds one"
+
+
+def app_id_of(text: str) -> str:
+    """The form under which an app is stored: a UUID with or without braces, or a name; case doesn't count.
+
+    Raises:
+        ConfigError: it can't be a part of a key.
+    """
+    return check_part("app", app_key(text))
+
+
+def checked_text(what: str, text: str, limit: int = MAX_TEXT) -> str:
+    """Return a text for people, or raise ``ConfigError`` when it is too long or holds control characters."""
+    if len(text) > limit:
+        raise ConfigError(f"{what}: {len(text)} characters; at most {limit}")
+    if _UNPRINTABLE.search(text):
+        raise ConfigError(f"{what}: holds control characters, or half a character; write plain text")
+    return text
+
+
+def checked_address(what: str, url: str, expected: str) -> SplitResult:
+    """Take an http(s) address apart.
+
+    Args:
+        what: What is said before the address when it is refused.
+        expected: What is said then to do.
+
+    Raises:
+        ConfigError: it isn't one, or so long that no server takes it.
+    """
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a bracket too few, a port beyond 65535, a letter that stands for a slash
+        is_one = False
+    if not is_one or len(url) > MAX_URL or _UNFIT_FOR_A_URL.search(url):
+        shown = url if len(url) <= MAX_URL else f"{url[:100]}... ({len(url)} characters, at most {MAX_URL})"
+        raise ConfigError(f"{what} {shown!r}: {expected}")
+    return parts
+
+
+def some(names: Iterable[str]) -> str:
+    """``a, b and 7 more``: a list that fits one line."""
+    every = sorted(names)
+    more = len(every) - SHOWN
+    return ", ".join(every) if more <= 0 else f"{', '.join(every[:SHOWN])} and {more} more"

@@ -1,0 +1,94 @@
+"""One at a time per group within this process, for those who write a group's roll-out.
+
+Exactness doesn't need it: the transaction compares the roll-out's revision, whoever else writes. But of a hundred
+threads that try at once ninety-nine lose, again and again; in a line each wins at the first try, and only the other
+processes are rivals.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from outrider.core.errors import DriverError
+from outrider.etcd.seam import Cluster
+from outrider.service.store.changes import Change, apply
+
+T = TypeVar("T")
+
+STRIPES = 64
+
+
+class NeedsTurn(Exception):
+    """The attempt is going to write the roll-out, and hasn't its turn yet."""
+
+
+class Turnstile:
+    """Lets the threads of this process pass one by one, per group; groups may share a line by chance."""
+
+    def __init__(self) -> None:
+        self._locks = tuple(threading.Lock() for _ in range(STRIPES))
+
+    def apply(self, cluster: Cluster, name: str, attempt: Callable[[Change, "Leases"], T]) -> T:
+        """As ``changes.apply``; the attempt runs again in turn when it raises ``NeedsTurn`` (``leases.has_turn``)."""
+        try:
+            return _attempts(cluster, attempt, has_turn=False)
+        except NeedsTurn:
+            with self._locks[hash(name) % STRIPES]:
+                return _attempts(cluster, attempt, has_turn=True)
+
+
+class Leases:
+    """The leases of one change: one of an attempt that came to nothing is given back.
+
+    Attributes:
+        has_turn: Nobody else in this process writes the group's roll-out now.
+    """
+
+    def __init__(self, cluster: Cluster, *, has_turn: bool) -> None:
+        self._cluster, self._lease, self._key = cluster, 0, ""
+        self.has_turn = has_turn
+
+    def new(self, ttl_s: float, key: str) -> int:
+        """A lease for what this attempt writes, ``key`` among it.
+
+        Raises:
+            NeedsTurn: wait for the turn first.
+        """
+        if not self.has_turn:
+            raise NeedsTurn
+        self.give_back()
+        self._lease, self._key = self._cluster.grant(ttl_s), key
+        return self._lease
+
+    def give_back(self) -> None:
+        """End the lease of an attempt that wasn't committed; when etcd doesn't answer it ends by itself.
+
+        It may have been committed all the same: the answer was lost, and others wrote after it. Then it is kept, or a
+        grant would end that the next attempt finds standing.
+        """
+        lease, self._lease = self._lease, 0
+        if not lease:
+            return
+        try:
+            entry = self._cluster.get(self._key)
+            if entry is None or entry.lease != lease:
+                self._cluster.revoke(lease)
+        except DriverError:
+            return
+
+
+def _attempts(cluster: Cluster, attempt: Callable[[Change, Leases], T], *, has_turn: bool) -> T:
+    leases = Leases(cluster, has_turn=has_turn)
+
+    def one(change: Change) -> T:
+        leases.give_back()
+        return attempt(change, leases)
+
+    try:
+        return apply(cluster, one)
+    except DriverError:
+        # Perhaps it was written, and then its key hangs on the lease: both end by themselves if nobody comes.
+        raise
+    except BaseException:
+        leases.give_back()
+        raise

@@ -1,0 +1,174 @@
+"""Groups: instances that follow one channel under one policy."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from outrider.core.errors import ConfigError, Conflict, NotFound
+from outrider.model.documents import App, Channel, Group, Package, Presence, Target
+from outrider.service.store.changes import Change, apply
+from outrider.service.store.channels import absent_channel
+from outrider.service.store.context import Place, Saved, absent_app, app_id_of, checked_text, some
+from outrider.service.store.targets import aim
+
+MAX_SLOTS = 1000
+"""More instances out of service at once than any group here has; a typing error of another digit is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """The groups of all apps."""
+
+    place: Place
+
+    def list(self, app: str) -> tuple[Group, ...]:
+        """All groups of an app, by id.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id = self.place.require_app(app)
+        return self.place.children(Group, self.place.keys.groups(app_id))
+
+    def get(self, app: str, group: str) -> Group:
+        """One group.
+
+        Raises:
+            NotFound: there is no such app or group.
+        """
+        app_id = self.place.require_app(app)
+        found = self.place.get(Group, self.place.keys.group(app_id, group))
+        if found is None:
+            raise NotFound(absent_group(app_id, group))
+        return found
+
+    def target(self, app: str, group: str) -> Target:
+        """What the group's instances shall run.
+
+        Raises:
+            NotFound: there is no such app or group.
+        """
+        found = self.get(app, group)
+        target = self.place.get(Target, self.place.keys.target(found.app, found.id))
+        return target or Target(version=None, paused=found.paused, slots=found.slots)
+
+    def create(
+        self, app: str, group: str, *, channel: str, label: str = "", slots: int = 1, paused: bool = False
+    ) -> Saved[Group]:
+        """Add a group that follows ``channel``; a channel that isn't there is added too, pointing at nothing.
+
+        CoreOS' guide makes the group before anything names its channel.
+
+        Raises:
+            NotFound: there is no such app.
+            Conflict: the id is taken.
+        """
+        app_id, keys = app_id_of(app), self.place.keys
+
+        def attempt(change: Change) -> Saved[Group]:
+            change.require(App, keys.app(app_id), absent_app(app))
+            key = keys.group(app_id, group)
+            if change.read(Group, key) is not None:
+                raise Conflict(f"group {group!r} exists already; change it with `group update`")
+            new = Group(
+                app=app_id,
+                id=group,
+                label=checked_text("label", label) or group,
+                channel=channel,
+                paused=paused,
+                slots=_checked_slots(slots),
+                created=self.place.now(),
+            )
+            change.touch(keys.app(app_id))
+            followed, notes = self._follow(change, new)
+            change.put(key, new)
+            aim(change, keys, new, followed, self._package(change, followed))
+            return Saved(document=new, created=True, notes=notes)
+
+        return apply(self.place.cluster, attempt)
+
+    def update(
+        self,
+        app: str,
+        group: str,
+        *,
+        label: str | None = None,
+        channel: str | None = None,
+        paused: bool | None = None,
+        slots: int | None = None,
+    ) -> Group:
+        """Change what isn't None.
+
+        Raises:
+            NotFound: there is no such app or group, or no such channel.
+        """
+        app_id, keys = app_id_of(app), self.place.keys
+
+        def attempt(change: Change) -> Group:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            key = keys.group(app_id, group)
+            old = change.require(Group, key, absent_group(app_id, group))
+            new = msgspec.structs.replace(
+                old,
+                label=old.label if label is None else checked_text("label", label) or group,
+                channel=old.channel if channel is None else channel,
+                paused=old.paused if paused is None else paused,
+                slots=old.slots if slots is None else _checked_slots(slots),
+            )
+            channel_key = keys.channel(app_id, new.channel)
+            followed = change.require(Channel, channel_key, absent_channel(app_id, new.channel))
+            if new.channel != old.channel:
+                change.touch(channel_key)
+            change.put(key, new)
+            aim(change, keys, new, followed, self._package(change, followed))
+            return new
+
+        return apply(self.place.cluster, attempt)
+
+    def delete(self, app: str, group: str) -> Group:
+        """Remove a group that no running sidekick belongs to, with its target and its roll-out.
+
+        Raises:
+            NotFound: there is no such app or group.
+            Conflict: sidekicks of the group run; the line names them.
+        """
+        app_id, keys = app_id_of(app), self.place.keys
+
+        def attempt(change: Change) -> Group:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            old = change.require(Group, keys.group(app_id, group), absent_group(app_id, group))
+            prefix = f"{keys.presences(app_id)}{group}/"
+            living = [presence.instance for presence in self.place.children(Presence, prefix)]
+            if living:
+                raise Conflict(f"group {group!r} is in use: sidekicks {some(living)} run; stop them first")
+            change.delete(keys.group(app_id, group))
+            change.delete_below(f"{keys.group(app_id, group)}/")
+            return old
+
+        return apply(self.place.cluster, attempt)
+
+    def _follow(self, change: Change, group: Group) -> tuple[Channel, tuple[str, ...]]:
+        key = self.place.keys.channel(group.app, group.channel)
+        channel = change.read(Channel, key)
+        if channel is not None:
+            change.touch(key)
+            return channel, ()
+        channel = Channel(app=group.app, name=group.channel, created=self.place.now())
+        change.put(key, channel)
+        return channel, (f"channel {group.channel!r} didn't exist: created, pointing at nothing yet",)
+
+    def _package(self, change: Change, channel: Channel) -> Package | None:
+        if channel.version is None:
+            return None
+        return change.read(Package, self.place.keys.package(channel.app, channel.version))
+
+
+def absent_group(app_id: str, group: str) -> str:
+    """The line for a group that isn't there."""
+    return f"app {app_id} has no group {group!r}; `group list` shows them, `group create` adds one"
+
+
+def _checked_slots(slots: int) -> int:
+    if not 1 <= slots <= MAX_SLOTS:
+        raise ConfigError(f"slots {slots}: how many instances may swap at once, 1 to {MAX_SLOTS}; pause to stop all")
+    return slots

@@ -1,0 +1,153 @@
+"""The fleet as the service knows it: instance rows, marks of bad releases, commands, and who is alive."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from outrider.core.errors import Conflict, NotFound
+from outrider.etcd.seam import Put
+from outrider.model.documents import App, Command, Group, Instance, Poison, Presence, Summons, Target, encode
+from outrider.service.store.changes import MAX_OPERATIONS, Change, apply
+from outrider.service.store.context import Place, absent_app, app_id_of
+from outrider.service.store.snapshot import read_scene
+
+SUMMONS_TTL_S = 600.0
+"""A sidekick that is away for longer asks by itself when it comes back."""
+
+Verb = Literal["pause", "resume", "rollback", "retry"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Instances of all apps."""
+
+    place: Place
+
+    def instances(self, app: str, group: str | None = None) -> tuple[Instance, ...]:
+        """Rows of an app's instances, by id; of one group when given.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id = self.place.require_app(app)
+        rows = self.place.children(Instance, self.place.keys.instances(app_id))
+        return tuple(row for row in rows if group is None or row.group == group)
+
+    def instance(self, app: str, instance: str) -> Instance:
+        """One row.
+
+        Raises:
+            NotFound: there is no such app, or the instance never asked.
+        """
+        app_id = self.place.require_app(app)
+        found = self.place.get(Instance, self.place.keys.instance(app_id, instance))
+        if found is None:
+            raise NotFound(absent_instance(app_id, instance))
+        return found
+
+    def forget(self, app: str, instance: str) -> Instance:
+        """Remove the row of an instance whose sidekick doesn't run; its grant, or its place in the line, goes with it.
+
+        Raises:
+            NotFound: there is no such app or row.
+            Conflict: its sidekick runs.
+        """
+        app_id, keys = app_id_of(app), self.place.keys
+
+        def attempt(change: Change) -> Instance:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            key = keys.instance(app_id, instance)
+            old = change.require(Instance, key, absent_instance(app_id, instance))
+            if any(presence.instance == instance for presence in self.presences(app_id)):
+                raise Conflict(f"instance {instance!r} is alive: stop its sidekick first")
+            change.delete(key)
+            scene = read_scene(self.place, change, app_id, old.group, asker=instance)
+            if scene is not None:
+                scene.end(instance, "withdrawn")
+                scene.unhold(instance)
+                scene.write()
+            return old
+
+        return apply(self.place.cluster, attempt)
+
+    def command(self, app: str, instance: str, verb: Verb, by: str) -> Command:
+        """Leave a command for an instance's sidekick; a command that it hasn't taken yet is replaced.
+
+        Raises:
+            NotFound: there is no such app, or neither a row nor a living sidekick of that name.
+        """
+        app_id, keys = self.place.require_app(app), self.place.keys
+        known = self.place.get(Instance, keys.instance(app_id, instance)) is not None
+        if not known and not any(presence.instance == instance for presence in self.presences(app_id)):
+            raise NotFound(absent_instance(app_id, instance))
+        command = Command(verb=verb, by=by, at=self.place.now())
+
+        def attempt(change: Change) -> Command:
+            # Read for the record's sake, and not to refuse: an operator's last word is the one that counts.
+            change.read(Command, keys.command(app_id, instance))
+            change.put(keys.command(app_id, instance), command)
+            return command
+
+        return apply(self.place.cluster, attempt)
+
+    def presences(self, app: str, group: str | None = None) -> tuple[Presence, ...]:
+        """Who is alive, by group and instance.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id = self.place.require_app(app)
+        found = self.place.all_below(Presence, self.place.keys.presences(app_id))
+        return tuple(presence for presence in found if group is None or presence.group == group)
+
+    def poisons(self, app: str) -> tuple[Poison, ...]:
+        """An app's releases that are marked bad, by version.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id = self.place.require_app(app)
+        return self.place.children(Poison, self.place.keys.poisons(app_id))
+
+    def lift(self, app: str, version: str) -> Poison:
+        """Take the mark off a release, and summon the living sidekicks that were kept from it.
+
+        Raises:
+            NotFound: there is no such app, or the release isn't marked.
+        """
+        app_id, keys = app_id_of(app), self.place.keys
+
+        def attempt(change: Change) -> Poison:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            key = keys.poison(app_id, version)
+            old = change.require(Poison, key, f"app {app_id}: release {version!r} isn't marked bad")
+            change.delete(key)
+            return old
+
+        lifted = apply(self.place.cluster, attempt)
+        self._summon(app_id, version, why=f"{version} is no longer marked bad")
+        return lifted
+
+    def _summon(self, app_id: str, version: str, why: str) -> None:
+        """Ask the sidekicks whose group shall run ``version`` to check again; nothing else would wake them."""
+        keys = self.place.keys
+        wanting = {
+            group.id
+            for group in self.place.children(Group, keys.groups(app_id))
+            if (target := self.place.get(Target, keys.target(app_id, group.id))) and target.version == version
+        }
+        waiting = [presence.instance for presence in self.presences(app_id) if presence.group in wanting]
+        if not waiting:
+            return
+        lease = self.place.cluster.grant(SUMMONS_TTL_S)
+        for start in range(0, len(waiting), MAX_OPERATIONS):
+            summons = encode(Summons(why=why))
+            puts = (
+                Put(key=keys.summons(app_id, instance), value=summons, lease=lease)
+                for instance in waiting[start : start + MAX_OPERATIONS]
+            )
+            self.place.cluster.txn((), tuple(puts))
+
+
+def absent_instance(app_id: str, instance: str) -> str:
+    """The line for an instance that nobody has seen."""
+    return f"app {app_id} has no instance {instance!r}; `instance list-updates --app-id={app_id}` shows them"

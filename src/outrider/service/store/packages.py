@@ -1,0 +1,221 @@
+"""Packages: versions of an app with their payloads. A package never changes: what it names was proved by its digest."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+from outrider.core import versions
+from outrider.core.architectures import ANY, checked_architecture
+from outrider.core.errors import ConfigError, Conflict, NotFound
+from outrider.model.documents import App, Channel, Package, decode
+from outrider.service.store.changes import Change, apply
+from outrider.service.store.context import MAX_NOTES, Place, absent_app, app_id_of, checked_address, checked_text, some
+from outrider.service.store.targets import aim_all, direct
+
+MAX_SIZE_BYTES = 2**53
+"""Beyond it a size isn't exact in JSON."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,199}")
+_HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """What is known of a payload: where it is, and how to prove it.
+
+    Attributes:
+        url: Full address; None when the service stores it under ``name``.
+        sha1: Base64 or 40 hex digits; empty when unknown.
+        sha256: 64 hex digits, or base64.
+        image: Reference of the container image that the payload describes; empty for a file.
+    """
+
+    size_bytes: int
+    sha256: str
+    sha1: str = ""
+    url: str | None = None
+    name: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packages:
+    """The packages of all apps."""
+
+    place: Place
+
+    def list(self, app: str) -> tuple[Package, ...]:
+        """All packages of an app, newest version first.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id = self.place.require_app(app)
+        found = self.place.children(Package, self.place.keys.packages(app_id))
+        return tuple(
+            sorted(found, key=lambda package: (versions.parse(package.version), package.version), reverse=True)
+        )
+
+    def get(self, app: str, version: str) -> Package:
+        """One package.
+
+        Raises:
+            NotFound: there is no such app or package.
+        """
+        app_id = self.place.require_app(app)
+        found = self.place.get(Package, self.place.keys.package(app_id, version))
+        if found is None:
+            raise NotFound(absent_package(app_id, version))
+        return found
+
+    def create(
+        self,
+        app: str,
+        version: str,
+        payload: Payload,
+        *,
+        release_notes: str = "",
+        arch: str = ANY,
+        required: bool = True,
+    ) -> Package:
+        """Add a package; the groups whose channel waits for this version are aimed at it in the same transaction.
+
+        Raises:
+            ConfigError: the version, the address, the size, a digest or the architecture can't be right.
+            NotFound: there is no such app.
+            Conflict: the version has a package already.
+        """
+        app_id, keys = app_id_of(app), self.place.keys
+        versions.parse(version)
+        new = Package(
+            app=app_id,
+            version=version,
+            url=payload.url,
+            name=_name_of(payload),
+            size_bytes=_checked_size(payload.size_bytes),
+            sha1=sha1_base64(payload.sha1),
+            sha256=sha256_hex(payload.sha256),
+            release_notes=checked_text("release notes", release_notes, MAX_NOTES),
+            image=payload.image,
+            arch=checked_architecture(arch),
+            required=required,
+            created=self.place.now(),
+        )
+
+        def attempt(change: Change) -> Package:
+            change.require(App, keys.app(app_id), absent_app(app))
+            key = keys.package(app_id, version)
+            if change.read(Package, key) is not None:
+                raise Conflict(f"version {version} has a package already; a package never changes: use a new version")
+            # Also stops a channel that is pointed at this version right now: it touches the app as well.
+            change.touch(keys.app(app_id))
+            change.put(key, new)
+            prefix = keys.channels(app_id)
+            waiting = []
+            for entry in direct(change.list(prefix).entries, prefix):
+                if decode(Channel, entry.key, entry.value).version == version:
+                    waiting.append(change.guard(Channel, entry))
+            aim_all(change, keys, waiting, new)
+            return new
+
+        return apply(self.place.cluster, attempt)
+
+    def delete(self, app: str, version: str) -> Package:
+        """Remove a package that no channel points at or has as a floor. A stored payload file stays.
+
+        Raises:
+            NotFound: there is no such app or package.
+            Conflict: channels use it; the line names them.
+        """
+        app_id, keys = app_id_of(app), self.place.keys
+
+        def attempt(change: Change) -> Package:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            old = change.require(Package, keys.package(app_id, version), absent_package(app_id, version))
+            channels = self.place.children(Channel, keys.channels(app_id))
+            users = [channel.name for channel in channels if channel.version == version]
+            if users:
+                raise Conflict(f"package {version} is in use: channels {some(users)} point at it")
+            on_the_way = [c.name for c in channels if any(floor.version == version for floor in c.floors)]
+            if on_the_way:
+                raise Conflict(f"package {version} is in use: it is a floor of channels {some(on_the_way)}")
+            change.delete(keys.package(app_id, version))
+            return old
+
+        return apply(self.place.cluster, attempt)
+
+
+def absent_package(app_id: str, version: str) -> str:
+    """The line for a package that isn't there."""
+    return f"app {app_id} has no package {version!r}; `package list` shows them, `package create` adds one"
+
+
+def sha256_hex(text: str) -> str:
+    """A SHA-256 as 64 lower-case hex digits, from hex or (as updatectl sends it) base64.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    text = text.strip()
+    if _HEX_SHA256.fullmatch(text.lower()):
+        return text.lower()
+    digest = _from_base64(text, 32)
+    if digest is None:
+        raise ConfigError(f"sha256 {text!r}: write 64 hex digits, as sha256sum prints them, or 44 characters of base64")
+    return digest.hex()
+
+
+def sha1_base64(text: str) -> str:
+    """A SHA-1 in base64, from base64 or 40 hex digits; empty stays empty.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    text = text.strip()
+    if not text:
+        return ""
+    if re.fullmatch(r"[0-9a-fA-F]{40}", text):
+        return base64.b64encode(bytes.fromhex(text)).decode("ascii")
+    if _from_base64(text, 20) is None:
+        raise ConfigError(f"sha1 {text!r}: write 40 hex digits, as sha1sum prints them, or 28 characters of base64")
+    return text
+
+
+def checked_name(name: str) -> str:
+    """A file name that may be a part of an address and of a path.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"name {name!r}: use 1 to 200 letters, digits or . _ + @ - and begin with a letter or a digit"
+        )
+    return name
+
+
+def _name_of(payload: Payload) -> str:
+    if payload.url is None:
+        return checked_name(payload.name)
+    parts = checked_address("url", payload.url, "write a full http:// or https:// address")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"url {payload.url!r}: no ? and no #: Omaha clients join a folder and a file name")
+    name = parts.path.rpartition("/")[2]
+    if not name or name in (".", ".."):
+        raise ConfigError(f"url {payload.url!r}: must end in the payload's file name")
+    return name
+
+
+def _checked_size(size_bytes: int) -> int:
+    if not 0 < size_bytes <= MAX_SIZE_BYTES:
+        # update_engine and our own reader refuse an empty package: nobody could ever install it.
+        raise ConfigError(f"size {size_bytes}: bytes of the payload, at least 1; is the file empty?")
+    return size_bytes
+
+
+def _from_base64(text: str, size_bytes: int) -> bytes | None:
+    try:
+        decoded = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return decoded if len(decoded) == size_bytes else None

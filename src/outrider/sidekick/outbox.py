@@ -1,0 +1,266 @@
+"""The outbox: reports on disk until the update service has them (promise P9).
+
+Rules: ``put`` returns when the report would survive a power cut; one thread delivers them in order, each at least once,
+for as long as it takes; a report that the service refuses for ever is set aside, never dropped without a word. This
+is the one place outside the chart that retries: a report must not change a verdict, so no state may wait for it.
+
+On disk: one file per report, ``SEQUENCE-DIGEST.json``, written under another name, synced, then renamed. What is
+refused lies in ``refused/``.
+"""
+
+import hashlib
+import os
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+from loguru import logger
+
+from outrider.core.errors import ConfigError, DriverError, OutriderError, Refused, Throttled
+from outrider.core.omaha import Report, is_progress
+from outrider.failpoints import crossing
+
+MAX_PENDING = 10_000
+"""A sidekick writes about five reports per update: years of updates against a service that never answers."""
+MAX_REFUSED = 1_000
+_SUFFIX = ".json"
+_UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    report: Report
+    path: Path
+
+
+def retry_delay_s(failures: int, error: OutriderError, *, least_s: float, most_s: float, spread: float) -> float:
+    """Seconds until the next try after so many ``failures`` in a row, the last with ``error``.
+
+    Doubles from ``least_s`` to ``most_s``, less up to half of it by ``spread`` (0 to 1), so that a fleet doesn't come
+    back in step; what the service itself asked for is never undercut, and the spread is added to it.
+    """
+    # 2**32 times any delay is beyond every limit; without the bound the power would outgrow a float in time.
+    full_s = min(most_s, least_s * 2.0 ** min(failures - 1, 32))
+    if isinstance(error, Throttled):
+        return max(full_s, error.retry_after_s + least_s * spread)
+    return full_s * (1 - spread / 2)
+
+
+class Outbox:
+    """Takes reports and delivers them with a thread of its own, from now until ``close``.
+
+    Args:
+        folder: Made when absent; used by one outbox at a time.
+        send: Delivers one report or raises an ``OutriderError``: ``Refused`` sets the report aside, any other is
+            tried again.
+        on_delivered: Called in the outbox's thread after each delivery.
+
+    Raises:
+        ConfigError: the folder can't be made or read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        send: Callable[[Report], None],
+        *,
+        on_delivered: Callable[[Report], None] | None = None,
+        max_pending: int = MAX_PENDING,
+        retry_min_s: float = 1.0,
+        retry_max_s: float = 300.0,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self._folder = folder
+        self._send = send
+        self._on_delivered = on_delivered
+        self._max_pending = max_pending
+        self._retry_min_s, self._retry_max_s, self._spread = retry_min_s, retry_max_s, spread
+        self._changed = threading.Condition()
+        self._waiting: list[_Waiting] = []
+        self._under_way: _Waiting | None = None
+        self._closed = False
+        self._next = 1
+        try:
+            self._open()
+        except OSError as error:
+            raise ConfigError(f"outbox {folder}: {error.strerror}; it needs a folder of its own to write to") from error
+        self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, report: Report) -> None:
+        """Keep ``report`` and return once it is safely on disk; a report that is already waiting is not doubled.
+
+        When the outbox is full, the oldest progress report goes, else the oldest of all; both are logged.
+
+        Raises:
+            DriverError: it can't be written, the disk is full for example.
+            ValueError: the outbox is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise ValueError("put() on a closed outbox")
+            if any(waiting.report.request_id == report.request_id for waiting in self._waiting):
+                return
+            while len(self._waiting) >= self._max_pending:
+                self._drop_one()
+            path = self._folder / _file_name(self._next, report)
+            try:
+                _write_durably(path, msgspec.json.encode(report))
+            except OSError as error:
+                raise DriverError(f"outbox {self._folder}: can't keep a report: {error.strerror}") from error
+            self._next += 1
+            self._waiting.append(_Waiting(report=report, path=path))
+            self._changed.notify_all()
+
+    def pending(self) -> int:
+        """How many reports are not delivered yet."""
+        with self._changed:
+            return len(self._waiting)
+
+    def flush(self, within_s: float) -> bool:
+        """Wait until nothing is pending; False when ``within_s`` seconds were not enough."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, timeout=within_s)
+
+    def close(self, within_s: float = 5.0) -> None:
+        """Stop delivering; what is pending stays on disk. Safe to call twice.
+
+        Waits at most ``within_s`` seconds for the delivery under way, which is repeated after the next start if it
+        didn't end by then.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(within_s)
+
+    def _deliver(self) -> None:
+        failures = 0
+        while (waiting := self._take()) is not None:
+            report = waiting.report
+            log = logger.bind(update=report.update, request_id=report.request_id, event=report.event.code)
+            try:
+                with crossing("outbox.send"):
+                    self._send(report)
+            except Refused as error:
+                log.bind(error_kind=error.kind, cause=str(error), retry=False).error("report refused for ever")
+                self._set_aside(waiting.path)
+                self._forget(waiting)
+            except OutriderError as error:
+                failures += 1
+                delay_s = retry_delay_s(
+                    failures, error, least_s=self._retry_min_s, most_s=self._retry_max_s, spread=self._spread()
+                )
+                log.bind(error_kind=error.kind, cause=str(error), retry=True, delay_s=round(delay_s, 3)).warning(
+                    "report not delivered"
+                )
+                self._pause(delay_s)
+                continue
+            except Exception:
+                # A bug, ours or the callable's: whoever reads the log must see it, and nothing is lost on disk.
+                log.exception("outbox died")
+                raise
+            else:
+                log.debug("report delivered")
+                self._remove(waiting.path)
+                self._forget(waiting)
+                if self._on_delivered is not None:
+                    self._on_delivered(report)
+            failures = 0
+
+    def _take(self) -> _Waiting | None:
+        with self._changed:
+            self._under_way = None
+            self._changed.wait_for(lambda: self._closed or self._waiting)
+            if self._closed:
+                return None
+            self._under_way = self._waiting[0]
+            return self._under_way
+
+    def _forget(self, waiting: _Waiting) -> None:
+        with self._changed:
+            self._waiting = [other for other in self._waiting if other is not waiting]
+            self._changed.notify_all()
+
+    def _pause(self, delay_s: float) -> None:
+        until = monotonic() + delay_s
+        with self._changed:
+            self._under_way = None
+            while not self._closed and (left_s := until - monotonic()) > 0:
+                self._changed.wait(left_s)
+
+    def _drop_one(self) -> None:
+        droppable = [waiting for waiting in self._waiting if waiting is not self._under_way]
+        if not droppable:
+            raise DriverError(f"outbox {self._folder}: full with the one report that is being delivered")
+        victim = next((waiting for waiting in droppable if is_progress(waiting.report.event)), droppable[0])
+        report = victim.report
+        logger.bind(
+            update=report.update, request_id=report.request_id, event=report.event.code, pending=len(self._waiting)
+        ).error("report dropped, outbox full")
+        self._remove(victim.path)
+        self._waiting = [other for other in self._waiting if other is not victim]
+
+    def _remove(self, path: Path) -> None:
+        try:
+            with crossing("outbox.remove"):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            # It is sent again after the next start, which P9 allows; stopping here would hold back all the others.
+            logger.bind(path=str(path), cause=error.strerror).error("report can't be removed")
+
+    def _set_aside(self, path: Path) -> None:
+        refused = self._folder / "refused"
+        try:
+            refused.mkdir(exist_ok=True)
+            path.replace(refused / path.name)
+            kept = sorted(refused.glob(f"*{_SUFFIX}"), key=lambda one: one.stat().st_mtime)
+            for oldest in kept[:-MAX_REFUSED]:
+                oldest.unlink(missing_ok=True)
+        except OSError as error:
+            logger.bind(path=str(path), cause=error.strerror).error("report can't be set aside")
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self._folder.glob(f"*{_UNFINISHED}"):
+            leftover.unlink()
+        # By number, not by text: a name longer than the padding would otherwise come too early.
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}"), key=_sequence):
+            try:
+                report = msgspec.json.decode(path.read_bytes(), type=Report)
+            except msgspec.DecodeError as error:
+                logger.bind(path=str(path), cause=str(error)).error("report unreadable, set aside")
+                self._set_aside(path)
+                continue
+            self._waiting.append(_Waiting(report=report, path=path))
+            self._next = max(self._next, _sequence(path) + 1)
+
+
+def _file_name(sequence: int, report: Report) -> str:
+    digest = hashlib.sha256(report.request_id.encode()).hexdigest()[:12]
+    return f"{sequence:012d}-{digest}{_SUFFIX}"
+
+
+def _sequence(path: Path) -> int:
+    number = path.name.partition("-")[0]
+    return int(number) if number.isascii() and number.isdigit() else 0
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    with crossing("outbox.write"), unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    with crossing("outbox.rename"):
+        unfinished.replace(path)
+        # The name itself is only safe once the folder is.
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

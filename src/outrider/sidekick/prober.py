@@ -1,0 +1,216 @@
+"""Asks an instance for its health: does a new version prove itself, and does it stay healthy under traffic?
+
+Each probe runs on a thread of its own and delivers at most one verdict. Answers that don't come count against the
+instance; no answer is never a pass. But where this machine can't send to the address at all, as when its network is
+unplugged, the release has not been heard: that fails too, and the world is to blame.
+"""
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import requests
+import urllib3
+
+from outrider.config.sections import ProbeSettings
+from outrider.core.sidekick.memory import Blame
+from outrider.failpoints import carried, crossing
+
+_BODY_LIMIT_BYTES = 64 * 1024
+_UNREACHABLE = ("network is unreachable", "network is down", "no route to host", "cannot assign requested address")
+"""The kernel's words when it has no way to an address: none of them comes from what listens there, or doesn't."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """Enough healthy answers in a row. ``took_s`` is the time from the start of the probe."""
+
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Not healthy; ``reason`` is ``/health: 503 (7 of 9 answers), last: connection refused``.
+
+    Attributes:
+        blame: ``world`` when one of the last bad answers in a row wasn't an answer: the address couldn't be reached.
+    """
+
+    reason: str
+    blame: Blame = "release"
+
+
+Verdict = Passed | Failed
+Kind = Literal["prove", "watch"]
+
+
+class _Tally:
+    """Counts answers; an empty one is healthy, any other says what was wrong."""
+
+    def __init__(self) -> None:
+        self.total = self.good_run = self.bad_run = 0
+        self.bad: Counter[str] = Counter()
+        self._last_bad = ""
+        self._unheard = False
+
+    def add(self, answer: str) -> None:
+        self.total += 1
+        self.good_run, self.bad_run = (0, self.bad_run + 1) if answer else (self.good_run + 1, 0)
+        self._unheard = bool(answer) and (self._unheard or answer in _UNREACHABLE)
+        if answer:
+            self.bad[answer] += 1
+            self._last_bad = answer
+
+    def failed(self, path: str) -> Failed:
+        commonest, count = self.bad.most_common(1)[0]
+        last = f", last: {self._last_bad}" if self._last_bad != commonest else ""
+        return Failed(
+            reason=f"{path}: {commonest} ({count} of {self.total} answers){last}",
+            blame="world" if self._unheard else "release",
+        )
+
+
+class Probe:
+    """A running probe; made by ``Prober.start``."""
+
+    def __init__(
+        self,
+        url: str,
+        kind: Kind,
+        settings: ProbeSettings,
+        deliver: Callable[[Verdict], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._url, self._kind, self._settings, self._deliver, self._clock = url, kind, settings, deliver, clock
+        self._stopped = threading.Event()
+        self._answers: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+        self._delivering = threading.RLock()
+        threading.Thread(target=carried(self._run), name=f"probe-{kind}", daemon=True).start()
+
+    def stop(self) -> None:
+        """End it; nothing is delivered after this returns. Safe to call twice, and from ``deliver``."""
+        with self._delivering:
+            self._stopped.set()
+        self._answers.put(None)
+
+    def _run(self) -> None:
+        started = self._clock()
+        deadline = started + self._settings.deadline_s if self._kind == "prove" else None
+        tally = _Tally()
+        while not self._stopped.is_set():
+            asked = self._clock()
+            answer = self._ask(tally.total, deadline)
+            if answer is not None:
+                tally.add(answer)
+            now = self._clock()
+            verdict = self._verdict(tally, now - started)
+            if verdict is not None:
+                self._end(verdict)
+                return
+            pause = asked + self._settings.interval_s - now
+            self._stopped.wait(max(0.0, pause if deadline is None else min(pause, deadline - now)))
+
+    def _verdict(self, tally: "_Tally", took_s: float) -> Verdict | None:
+        wanted = self._settings
+        if self._kind == "watch":
+            return tally.failed(wanted.path) if tally.bad_run >= wanted.failures else None
+        if tally.good_run >= wanted.successes:
+            return Passed(took_s=took_s)
+        if took_s < wanted.deadline_s:
+            return None
+        if tally.bad:
+            return tally.failed(wanted.path)
+        return Failed(
+            reason=f"{wanted.path}: {tally.good_run} of {wanted.successes} healthy answers in {wanted.deadline_s:g} s"
+        )
+
+    def _ask(self, number: int, deadline: float | None) -> str | None:
+        """Empty for a healthy answer, else what was wrong; None when the deadline came before the answer.
+
+        The request has its own thread: a server that sends one byte a second resets every time limit of a socket, and
+        would hold up deadline and ``stop``. Such a thread ends with the server's connection.
+        """
+        limit = self._settings.timeout_s
+        patience = limit if deadline is None else min(limit, max(0.0, deadline - self._clock()))
+        if patience <= 0:
+            return None
+        request = carried(lambda: self._request(number))
+        threading.Thread(target=request, name="probe-request", daemon=True).start()
+        until = time.monotonic() + patience
+        while True:
+            try:
+                answer = self._answers.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return f"no answer in {limit:g} s" if patience == limit else None
+            if answer is None:
+                return None
+            if answer[0] == number:
+                return answer[1]
+
+    def _request(self, number: int) -> None:
+        with crossing("probe.ask"):
+            answer = ask(self._url + self._settings.path, self._settings.timeout_s)
+        self._answers.put((number, answer))
+
+    def _end(self, verdict: Verdict) -> None:
+        with self._delivering:
+            if not self._stopped.is_set():
+                self._stopped.set()
+                self._deliver(verdict)
+
+
+class Prober:
+    """Starts probes with the settings of ``[probe]``."""
+
+    def __init__(self, settings: ProbeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` gives seconds that never go back; one that leaves standstills out (``AwakeClock``) is fairer."""
+        self._settings, self._clock = settings, clock
+
+    def start(self, url: str, *, kind: Kind, deliver: Callable[[Verdict], None]) -> Probe:
+        """Probe ``url`` + ``probe.path`` every interval until a verdict or ``stop``.
+
+        Args:
+            url: Address of the instance, ``http://host:port`` without a slash at the end.
+            kind: ``prove`` delivers ``Passed`` after ``successes`` 2xx in a row, ``Failed`` at the deadline; ``watch``
+                delivers ``Failed`` after ``failures`` bad answers in a row and is else silent.
+            deliver: Called at most once, from the probe's thread; it should only pass the verdict on.
+        """
+        return Probe(url, kind, self._settings, deliver, self._clock)
+
+
+def ask(url: str, timeout_s: float) -> str:
+    """Empty when ``url`` answers 2xx, else what it did instead, in a few words.
+
+    Every request is a connection of its own, as a new client's would be; redirects and proxies are not for probes.
+    """
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            response = session.get(
+                url,
+                timeout=timeout_s,
+                allow_redirects=False,
+                stream=True,
+                headers={"Connection": "close", "User-Agent": "outrider-probe"},
+            )
+            # Read what belongs to the answer: closing on unread bytes shows as a reset in the app's own log.
+            response.raw.read(_BODY_LIMIT_BYTES, decode_content=False)
+            return "" if 200 <= response.status_code < 300 else str(response.status_code)
+    except requests.Timeout:
+        return f"no answer in {timeout_s:g} s"
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        return _plain(error)
+
+
+def _plain(error: Exception) -> str:
+    text = str(error)
+    for phrase in ("connection refused", "connection reset", *_UNREACHABLE):
+        if phrase in text.lower():
+            return phrase
+    if "closed connection" in text or "Connection aborted" in text or "IncompleteRead" in text:
+        return "connection closed"
+    return "no HTTP answer"

@@ -1,0 +1,119 @@
+"""The balancer's worker: the server's entry through ``Registration``, and the wait for the last requests."""
+
+import threading
+from collections import deque
+from typing import assert_never
+
+from outrider.balancers.drain import Drain, Drained, Expired, Interrupted, Unmoved
+from outrider.balancers.entry import Registration
+from outrider.core.errors import Refused
+from outrider.core.sidekick.effects import (
+    DrainBalancer,
+    Effect,
+    JoinBalancer,
+    LeaveBalancer,
+    RestoreBalancer,
+    ReturnBalancer,
+    SwitchBalancer,
+    UndrainBalancer,
+)
+from outrider.core.sidekick.events import (
+    BalancerDrained,
+    BalancerJoined,
+    BalancerLeft,
+    BalancerRestored,
+    BalancerSwitched,
+    BalancerUnmoved,
+)
+from outrider.core.sidekick.memory import Turn
+from outrider.etcd.seam import Compare
+from outrider.model.keys import Keys
+from outrider.sidekick.workers.worker import Post, now
+from outrider.turns.lock import fence
+
+
+class BalancerWork:
+    """Performs ``balancer.*``.
+
+    Args:
+        member: The instance's name among those who take turns, as ``Contender.member`` has it.
+    """
+
+    def __init__(
+        self,
+        registration: Registration,
+        drain: Drain,
+        keys: Keys,
+        *,
+        member: str,
+        inflight_path: str,
+        post: Post,
+    ) -> None:
+        self._registration, self._drain, self._keys = registration, drain, keys
+        self._member, self._inflight_path, self._post = member, inflight_path, post
+        self._waits: deque[threading.Event] = deque()
+
+    def interrupt(self, effect: Effect) -> None:
+        """Whatever comes next, the waits for the last requests before it are pointless then."""
+        for stop in tuple(self._waits):
+            stop.set()
+        if isinstance(effect, DrainBalancer | UndrainBalancer):
+            self._waits.append(threading.Event())
+
+    def perform(self, effect: Effect, request: int | None) -> None:
+        match effect:
+            case SwitchBalancer():
+                self._registration.ensure_static()
+                self._registration.switch(effect.url, fence=self._fence(effect.turn))
+                self._post(BalancerSwitched(at=now(), request=request))
+            case RestoreBalancer():
+                self._registration.restore(effect.url, fence=self._fence(effect.turn))
+                self._post(BalancerRestored(at=now(), request=request))
+            case LeaveBalancer():
+                self._registration.leave(fence=self._fence(effect.turn))
+                self._post(BalancerLeft(at=now(), request=request))
+            case JoinBalancer():
+                self._registration.ensure_static()
+                self._registration.join(effect.url, replacing=effect.replacing)
+                self._post(BalancerJoined(at=now(), request=request))
+            case ReturnBalancer():
+                if effect.url is not None:
+                    self._registration.ensure_static()
+                    self._registration.join(effect.url, replacing=effect.replacing)
+                self._post(BalancerJoined(at=now(), request=request))
+            case DrainBalancer() | UndrainBalancer():
+                self._wait(effect, request)
+            case _:
+                raise ValueError(f"not an effect on the balancer: {effect.name}")
+
+    def close(self) -> None:
+        for stop in tuple(self._waits):
+            stop.set()
+
+    def _fence(self, turn: Turn | None) -> tuple[Compare, ...]:
+        if turn is None:
+            raise Refused("no turn, so no write to the balancer")
+        return fence(self._keys, self._member, turn)
+
+    def _wait(self, effect: DrainBalancer | UndrainBalancer, request: int | None) -> None:
+        try:
+            verdict = self._drain.wait(
+                frozenset({effect.present} if effect.present else ()),
+                frozenset({effect.absent} if effect.absent else ()),
+                inflight_url=effect.absent + self._inflight_path if effect.absent and self._inflight_path else None,
+                stop=self._waits[0],
+                undoing=isinstance(effect, UndrainBalancer),
+            )
+        finally:
+            self._waits.popleft()
+        match verdict:
+            case Drained():
+                self._post(BalancerDrained(at=now(), request=request, how=verdict.how))
+            case Expired():
+                self._post(BalancerDrained(at=now(), request=request, how=f"deadline: {verdict.why}"))
+            case Unmoved():
+                self._post(BalancerUnmoved(at=now(), request=request, cause=verdict.why))
+            case Interrupted():
+                pass
+            case _:
+                assert_never(verdict)

@@ -1,0 +1,182 @@
+"""The lock's worker: turns through ``TurnLock``, under the lease that ``LeaseKeeper`` keeps."""
+
+import threading
+from typing import assert_never
+
+from loguru import logger
+
+from outrider.core.errors import Refused
+from outrider.core.sidekick.effects import AcquireLock, CondemnLock, Effect, ReclaimLock, ReleaseLock, RetakeLock
+from outrider.core.sidekick.events import LockAcquired, LockQueued, LockRefused, LockReleased
+from outrider.core.sidekick.memory import Turn
+from outrider.etcd.lease import LeaseKeeper
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, ModifiedAt, Op, Put
+from outrider.failpoints import crossing
+from outrider.model.documents import Poison, encode
+from outrider.model.keys import Keys
+from outrider.sidekick.workers.worker import Post, now
+from outrider.turns.lock import Denied, Granted, News, Queued, TurnLock
+
+
+class LockWork:
+    """Performs ``lock.*``."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        keys: Keys,
+        lock: TurnLock,
+        keeper: LeaseKeeper,
+        *,
+        app: str,
+        group: str,
+        instance: str,
+        post: Post,
+    ) -> None:
+        self._cluster, self._keys, self._lock, self._keeper = cluster, keys, lock, keeper
+        self._app, self._instance, self._post = app, instance, post
+        self._target = keys.target(app, group)
+        self._mutex = threading.Lock()
+        self._pending: tuple[Effect, int | None] | None = None
+        self._newest = 0
+
+    def interrupt(self, effect: Effect) -> None:
+        """A newer wish replaces one that still waits for a lease."""
+        with self._mutex:
+            self._pending = None
+
+    def take_pending(self) -> tuple[Effect, int | None] | None:
+        """What waits for a lease, once: to be submitted again when there is one."""
+        with self._mutex:
+            pending, self._pending = self._pending, None
+            return pending
+
+    def perform(self, effect: Effect, request: int | None) -> None:
+        if request is not None:
+            if request < self._newest:  # it had waited for a lease, and its successor overtook it on the way back
+                return
+            self._newest = request
+        match effect:
+            case AcquireLock() | RetakeLock() | ReclaimLock():
+                lease = self._keeper.lease
+                if lease is None:
+                    with self._mutex:
+                        self._pending = (effect, request)
+                    # the lease may have been granted between the lines above, and then nobody would come for us
+                    lease = self._keeper.lease
+                    if lease is None or self.take_pending() is None:
+                        return
+                self._take(effect, request, lease)
+            case ReleaseLock():
+                self._give_back(effect, request)
+            case CondemnLock():
+                self._condemn(effect, request)
+            case _:
+                raise ValueError(f"not an effect on the lock: {effect.name}")
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def _take(self, effect: AcquireLock | RetakeLock | ReclaimLock, request: int | None, lease: int) -> None:
+        match effect:
+            case AcquireLock():
+                self._lock.acquire(
+                    lease=lease,
+                    update=effect.update,
+                    release=effect.version,
+                    slots=effect.slots,
+                    conditions=self._conditions(effect),
+                    deliver=lambda news: self._tell(news, request),
+                )
+            case ReclaimLock():
+                turn = self._known(effect.turn, effect.update)
+                if turn is None:
+                    self._post(LockRefused(at=now(), request=request, cause="the turn is no longer ours"))
+                    return
+                try:
+                    again = self._lock.reclaim(turn, lease=lease)
+                except Refused as error:
+                    self._post(LockRefused(at=now(), request=request, cause=str(error)))
+                else:
+                    self._post(LockAcquired(at=now(), request=request, turn=again))
+            case RetakeLock():
+                turn = self._known(effect.turn, effect.update)
+                if turn is not None:
+                    try:
+                        again = self._lock.reclaim(turn, lease=lease)
+                    except Refused:
+                        pass  # an operator released it meanwhile: queue for another
+                    else:
+                        self._post(LockAcquired(at=now(), request=request, turn=again))
+                        return
+                self._lock.acquire(
+                    lease=lease,
+                    update=effect.update,
+                    release=effect.version,
+                    slots=effect.slots,
+                    deliver=lambda news: self._tell(news, request),
+                )
+            case _:
+                assert_never(effect)
+
+    def _conditions(self, effect: AcquireLock) -> tuple[Compare, ...]:
+        """No turn for a poisoned release, nor for one that the target has left: checked by etcd as it grants."""
+        conditions: list[Compare] = [CreatedAt(key=self._keys.poison(self._app, effect.version), revision=0)]
+        if effect.target_revision >= 0:
+            conditions.append(ModifiedAt(key=self._target, revision=effect.target_revision))
+        return tuple(conditions)
+
+    def _known(self, turn: Turn | None, update: str) -> Turn | None:
+        return turn if turn is not None else self._lock.find(update)
+
+    def _tell(self, news: News, request: int | None) -> None:
+        match news:
+            case Granted():
+                self._post(LockAcquired(at=now(), request=request, turn=news.turn))
+            case Queued():
+                self._post(
+                    LockQueued(at=now(), request=request, rank=news.rank, ahead=news.ahead, holders=news.holders)
+                )
+            case Denied():
+                self._post(LockRefused(at=now(), request=request, cause=news.reason))
+            case _:
+                assert_never(news)
+
+    def _give_back(self, effect: ReleaseLock, request: int | None) -> None:
+        self._end(self._lock.withdraw() or effect.turn, effect.update, ())
+        self._post(LockReleased(at=now(), request=request))
+
+    def _condemn(self, effect: CondemnLock, request: int | None) -> None:
+        poison = Put(
+            key=self._keys.poison(self._app, effect.version),
+            value=encode(
+                Poison(
+                    version=effect.version,
+                    sha256=effect.sha256,
+                    instance=self._instance,
+                    why=effect.cause,
+                    at=now(),
+                )
+            ),
+        )
+        if not self._end(effect.turn, effect.update, (poison,)):  # the turn is gone, the verdict stands
+            with crossing("poison.write"):
+                self._cluster.txn((CreatedAt(key=poison.key, revision=0),), (poison,))
+        self._post(LockReleased(at=now(), request=request))
+
+    def _end(self, turn: Turn | None, update: str, ops: tuple[Op, ...]) -> bool:
+        """End the turn with ``ops``; False when there is none of ours to end any more.
+
+        The turn that we know may be an older value of ours: a reclaim whose answer nobody waited for any more.
+        """
+        for known in (turn, None):
+            known = known if known is not None else self._lock.find(update)
+            if known is None:
+                return False
+            try:
+                self._lock.release(known, ops=ops)
+            except Refused as error:
+                logger.bind(cause=str(error)).info("turn had ended or changed")
+            else:
+                return True
+        return False

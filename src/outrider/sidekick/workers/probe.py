@@ -1,0 +1,44 @@
+"""The probe's worker: one probe at a time, in a thread of its own; a new one ends the one before."""
+
+from outrider.core.sidekick.effects import ConfirmProbe, Effect, StartProbe, StopProbe, WatchProbe
+from outrider.core.sidekick.events import ProbeFailed, ProbePassed
+from outrider.sidekick.prober import Failed, Kind, Probe, Prober, Verdict
+from outrider.sidekick.workers.worker import Post, now
+
+
+class ProbeWork:
+    """Performs ``probe.*``."""
+
+    def __init__(self, prober: Prober, post: Post) -> None:
+        self._prober, self._post = prober, post
+        self._probe: Probe | None = None
+
+    def interrupt(self, effect: Effect) -> None:
+        """Probes are ended in order, and at once."""
+
+    def perform(self, effect: Effect, request: int | None) -> None:
+        match effect:
+            case StartProbe() | ConfirmProbe():
+                self._start(effect.url, "prove", request)
+            case WatchProbe():
+                self._start(effect.url, "watch", request)
+            case StopProbe():
+                self.close()
+            case _:
+                raise ValueError(f"not a probe: {effect.name}")
+
+    def close(self) -> None:
+        if self._probe is not None:
+            self._probe.stop()
+            self._probe = None
+
+    def _start(self, url: str, kind: Kind, request: int | None) -> None:
+        self.close()
+
+        def deliver(verdict: Verdict) -> None:
+            if isinstance(verdict, Failed):
+                self._post(ProbeFailed(at=now(), request=request, cause=verdict.reason, blame=verdict.blame))
+            else:
+                self._post(ProbePassed(at=now(), request=request, url=url))
+
+        self._probe = self._prober.start(url, kind=kind, deliver=deliver)

@@ -1,0 +1,103 @@
+"""The release's worker: asks the update service, downloads, verifies."""
+
+import threading
+import uuid
+from collections import deque
+from pathlib import Path
+
+from outrider.core.errors import OmahaError
+from outrider.core.omaha import NoUpdate
+from outrider.core.sidekick.effects import AbandonRelease, CheckRelease, DownloadRelease, Effect, VerifyRelease
+from outrider.core.sidekick.events import (
+    ReleaseDownloaded,
+    ReleaseFound,
+    ReleaseMissing,
+    ReleaseProgressed,
+    ReleaseVerified,
+)
+from outrider.core.sidekick.memory import Release
+from outrider.omaha_client import Upstream
+from outrider.payloads.store import PayloadStore
+from outrider.sidekick.workers.worker import Post, now
+
+
+class ReleaseWork:
+    """Performs ``release.*``."""
+
+    def __init__(self, upstream: Upstream, payloads: PayloadStore, post: Post) -> None:
+        self._upstream, self._payloads, self._post = upstream, payloads, post
+        self._abandoned: deque[threading.Event] = deque()
+        self._path: Path | None = None
+
+    def interrupt(self, effect: Effect) -> None:
+        """Giving up a download mustn't wait behind it, and one that hasn't begun mustn't begin."""
+        if isinstance(effect, DownloadRelease):
+            self._abandoned.append(threading.Event())
+        if isinstance(effect, AbandonRelease):
+            for abandoned in tuple(self._abandoned):
+                abandoned.set()
+            self._payloads.cancel()
+
+    def perform(self, effect: Effect, request: int | None) -> None:
+        match effect:
+            case CheckRelease():
+                self._check(effect, request)
+            case DownloadRelease():
+                try:
+                    if not self._abandoned[0].is_set():
+                        self._path = self._download(effect.release, request)
+                        self._post(ReleaseDownloaded(at=now(), request=request))
+                finally:
+                    self._abandoned.popleft()
+            case VerifyRelease():
+                assert self._path is not None, "the chart verifies only what was downloaded"
+                self._payloads.verify(self._path, effect.release.size_bytes, effect.release.sha256)
+                # Here too, and not only after a swap: a row of bad releases would fill the disk.
+                self._payloads.prune([release.sha256 for release in effect.needed])
+                self._post(ReleaseVerified(at=now(), request=request))
+            case AbandonRelease():
+                pass  # done by interrupt
+            case _:
+                raise ValueError(f"not an effect on releases: {effect.name}")
+
+    def close(self) -> None:
+        self._payloads.cancel()
+
+    def _check(self, effect: CheckRelease, request: int | None) -> None:
+        update = uuid.uuid4().hex
+        answer = self._upstream.check(version=effect.version, previous_version=effect.previous_version, update=update)
+        if isinstance(answer, NoUpdate):
+            self._post(
+                ReleaseMissing(
+                    at=now(),
+                    request=request,
+                    reason=answer.reason,
+                    poll_interval_s=float(answer.poll_interval_s or 0),
+                )
+            )
+            return
+        if not answer.sha256:
+            raise OmahaError(
+                f"the update service offers {answer.version} without a SHA-256, so it can't be verified; let it send"
+                " one (Nebraska does for packages of type Flatcar)"
+            )
+        self._post(
+            ReleaseFound(
+                at=now(),
+                request=request,
+                version=answer.version,
+                urls=answer.urls(),
+                sha256=answer.sha256,
+                size_bytes=answer.package.size_bytes,
+                update=update,
+                kind=answer.kind,
+            )
+        )
+
+    def _download(self, release: Release, request: int | None) -> Path:
+        def progress(done_bytes: int, size_bytes: int) -> None:
+            self._post(ReleaseProgressed(at=now(), request=request, done_bytes=done_bytes, size_bytes=size_bytes))
+
+        return self._payloads.download(
+            release.version, release.urls, release.size_bytes, release.sha256, on_progress=progress
+        )

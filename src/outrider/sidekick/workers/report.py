@@ -1,0 +1,70 @@
+"""Reports: what Omaha is told about an update. They go to the outbox on disk before the loop goes on (P9)."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from loguru import logger
+
+from outrider.core.errors import DriverError
+from outrider.core.omaha import FailureCode, OmahaEvent, Report, downloaded, downloading, failed, installed, running
+from outrider.core.omaha import waiting_for_turn as queueing
+from outrider.core.sidekick.effects import Effect, ReportDownloaded, ReportDownloading, ReportQueueing, ReportResult
+from outrider.core.sidekick.events import ReportQueued
+from outrider.failpoints import performing
+from outrider.sidekick.workers.worker import Post, now
+
+
+class ReportWork:
+    """Performs ``report.*``, on the loop's own thread: a report that isn't on disk may be lost in a crash."""
+
+    def __init__(self, put: Callable[[Report], None], post: Post) -> None:
+        """``put`` keeps a report durably (``Outbox.put``)."""
+        self._put, self._post = put, post
+
+    def interrupt(self, effect: Effect) -> None:
+        """Writing to the outbox is quick."""
+
+    def perform(self, effect: Effect, request: int | None) -> None:
+        performing(effect.name)  # on the loop's own thread, which asks for nothing else that belongs to an effect
+        for report in reports(effect, now()):
+            try:
+                self._put(report)
+            except DriverError as error:  # the chart's deadline goes on without it; the journal keeps the verdict
+                logger.bind(error_kind=error.kind, cause=str(error)).error("report lost")
+                return
+        if request is not None:
+            self._post(ReportQueued(at=now(), request=request))
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+
+def reports(effect: Effect, at: datetime) -> tuple[Report, ...]:
+    """The reports of one effect. Their request ids are made from the update's, so that a repeat is known as one."""
+    match effect:
+        case ReportDownloading():
+            event = downloading(previous_version=effect.version, next_version=effect.next_version)
+            return (_report(effect.update, "13", effect.version, event, at),)
+        case ReportDownloaded():
+            event = downloaded(previous_version=effect.version, next_version=effect.next_version)
+            return (_report(effect.update, "14", effect.version, event, at),)
+        case ReportQueueing():
+            event = queueing(previous_version=effect.version, next_version=effect.next_version)
+            return (_report(effect.update, "800", effect.version, event, at),)
+        case ReportResult() if effect.fault is not None:
+            code = FailureCode(effect.fault.error_code)
+            event = failed(code, previous_version=effect.version, next_version=effect.next_version)
+            return (_report(effect.update, "3-0", effect.version, event, at),)
+        case ReportResult():
+            done = installed(previous_version=effect.previous_version, next_version=effect.version)
+            serving = running(previous_version=effect.previous_version)
+            return (
+                _report(effect.update, "3-1", effect.version, done, at),
+                _report(effect.update, "3-2", effect.version, serving, at),
+            )
+        case _:
+            raise ValueError(f"not a report: {effect.name}")
+
+
+def _report(update: str, stage: str, version: str, event: OmahaEvent, at: datetime) -> Report:
+    return Report(update=update, request_id=f"{update}-{stage}", at=at, version=version, event=event)

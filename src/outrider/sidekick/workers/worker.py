@@ -1,0 +1,126 @@
+"""Workers: one thread for each noun, so that effects on one noun stay in order and no slow one holds up the rest."""
+
+import queue
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from loguru import logger
+
+from outrider.core.errors import OutriderError, Refused
+from outrider.core.sidekick.effects import Effect
+from outrider.core.sidekick.events import (
+    AnyEvent,
+    BalancerFailed,
+    BalancerRefused,
+    LockFailed,
+    ProbeFailed,
+    ReleaseFailed,
+    WorkloadFailed,
+)
+from outrider.core.sidekick.memory import Blame
+from outrider.failpoints import performing
+
+Post = Callable[[AnyEvent], None]
+"""Hands an event to the loop; any thread may call it."""
+
+
+def now() -> datetime:
+    """The time that events carry, aware UTC."""
+    return datetime.now(UTC)
+
+
+class Noun(Protocol):
+    """Performs the effects whose name begins with this noun."""
+
+    def interrupt(self, effect: Effect) -> None:
+        """``effect`` is about to be queued: end what it makes pointless. Called by the loop, must return at once."""
+
+    def perform(self, effect: Effect, request: int | None) -> None:
+        """Do it and post the answer, now or later.
+
+        Raises:
+            OutriderError: it can't be done; the worker turns that into the noun's event.
+        """
+
+    def close(self) -> None:
+        """Let go of threads and connections; what runs in the world goes on running."""
+
+
+def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent | None:
+    """Turn a driver's error into the event that the chart knows: the one place where that happens.
+
+    Args:
+        effect: Name of the effect that failed.
+
+    Returns:
+        The event, None when nobody waits for an answer of that noun.
+    """
+    noun = effect.partition(".")[0]
+    cause = str(error)
+    match noun:
+        case "lock":
+            return LockFailed(at=now(), request=request, cause=cause)
+        case "workload":
+            blame: Blame = "release" if isinstance(error, Refused) else "world"
+            return WorkloadFailed(at=now(), request=request, blame=blame, cause=cause)
+        case "balancer" if isinstance(error, Refused) or not error.retry:
+            return BalancerRefused(at=now(), request=request, cause=cause)
+        case "balancer":
+            return BalancerFailed(at=now(), request=request, cause=cause)
+        case "release":
+            return ReleaseFailed(
+                at=now(),
+                request=request,
+                cause=cause,
+                error_code=getattr(error, "error_code", 1),
+                retry_after_s=getattr(error, "retry_after_s", 0.0),
+            )
+        case "probe":
+            return ProbeFailed(at=now(), request=request, cause=cause)
+        case _:
+            return None
+
+
+class Worker:
+    """The thread of one noun."""
+
+    def __init__(self, name: str, noun: Noun, post: Post, crash: Callable[[BaseException], None]) -> None:
+        """``crash`` is told of anything that isn't an ``OutriderError``: a bug, which ends the process."""
+        self._noun, self._post, self._crash = noun, post, crash
+        self._queue: queue.SimpleQueue[tuple[Effect, int | None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"worker-{name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, effect: Effect, request: int | None) -> None:
+        """Queue an effect behind those of the same noun."""
+        self._noun.interrupt(effect)
+        self._queue.put((effect, request))
+
+    def close(self, within_s: float) -> None:
+        """End after the effect under way, if that ends in time."""
+        self._queue.put(None)
+        self._thread.join(within_s)
+        self._noun.close()
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not None:
+            effect, request = work
+            started = now()
+            performing(effect.name)
+            try:
+                self._noun.perform(effect, request)
+            except OutriderError as error:
+                logger.bind(effect=effect.name, error_kind=error.kind, retry=error.retry, cause=str(error)).warning(
+                    "effect failed"
+                )
+                event = failure(effect.name, error, request) if request is not None else None
+                if event is not None:
+                    self._post(event)
+            except BaseException as error:  # noqa: BLE001 - handed to the loop, which dies of it
+                self._crash(error)
+                return
+            else:
+                took_s = round((now() - started).total_seconds(), 3)
+                logger.bind(effect=effect.name, request=request, took_s=took_s).debug("effect performed")

@@ -1,0 +1,129 @@
+"""The workload's worker: starts, finds and ends versions through a ``Runtime``, and tells when one ends by itself."""
+
+from loguru import logger
+
+from outrider.core.errors import DriverError
+from outrider.core.sidekick.effects import (
+    Effect,
+    EnsureWorkload,
+    RemoveWorkload,
+    ReplaceWorkload,
+    RetireWorkload,
+    RevertWorkload,
+    ReviveWorkload,
+    StartWorkload,
+    TidyWorkload,
+)
+from outrider.core.sidekick.events import (
+    WorkloadAbsent,
+    WorkloadExited,
+    WorkloadRemoved,
+    WorkloadRetired,
+    WorkloadStarted,
+)
+from outrider.core.sidekick.memory import Installed
+from outrider.payloads.store import PayloadStore
+from outrider.runtimes import Exited, ExitWatch, Runtime, Workload, WorkloadSpec
+from outrider.sidekick.workers.worker import Post, now
+
+
+class WorkloadWork:
+    """Performs ``workload.*``."""
+
+    def __init__(self, runtime: Runtime, payloads: PayloadStore, *, stop_grace_s: float, post: Post) -> None:
+        self._runtime, self._payloads = runtime, payloads
+        self._grace_s, self._post = stop_grace_s, post
+        self._watches: dict[str, ExitWatch] = {}
+
+    def interrupt(self, effect: Effect) -> None:
+        """Nothing here is worth cutting short: starts and stops are bounded by the runtime."""
+
+    def perform(self, effect: Effect, request: int | None) -> None:
+        match effect:
+            case EnsureWorkload():
+                if effect.installed is None:
+                    self._post(WorkloadAbsent(at=now(), request=request))
+                else:
+                    self._started(self._start(effect.installed), request)
+            case TidyWorkload():
+                self._tidy(effect.keep)
+            case StartWorkload():
+                self._started(self._start(effect.installed), request)
+            case ReplaceWorkload():
+                self._stop(effect.old)
+                self._started(self._start(effect.new), request)
+            case RevertWorkload():
+                self._stop(effect.new)
+                if effect.old is None:
+                    self._post(WorkloadAbsent(at=now(), request=request))
+                else:
+                    self._started(self._start(effect.old), request)
+            case RetireWorkload():
+                self._remove(effect.installed)
+                self._payloads.prune([release.sha256 for release in effect.needed])
+                self._post(WorkloadRetired(at=now(), request=request))
+            case RemoveWorkload():
+                self._remove(effect.installed)
+                self._post(WorkloadRemoved(at=now(), request=request))
+            case ReviveWorkload():
+                for installed in effect.installed:
+                    self._start(installed)
+            case _:
+                raise ValueError(f"not an effect on workloads: {effect.name}")
+
+    def close(self) -> None:
+        """Workloads go on running; only the looking-out ends."""
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+
+    def _tidy(self, keep: tuple[str, ...]) -> None:
+        for stray in self._runtime.running():
+            if stray.workload_id not in keep:
+                logger.bind(workload=stray.workload_id, version=stray.version).warning("unknown workload removed")
+                self._forget(stray.workload_id)
+                self._runtime.stop(stray.workload_id, self._grace_s)
+                self._runtime.remove(stray.workload_id)
+
+    def _start(self, installed: Installed) -> Workload:
+        workload = self._runtime.find(installed.workload_id)
+        if workload is None:
+            if installed.release.kind not in self._runtime.kinds:  # the runtime was changed since it was taken
+                raise DriverError(
+                    f"{installed.release.version} is of a kind ({installed.release.kind}) that this machine's runtime"
+                    f" ({self._runtime.name}) can't run; set instance.runtime to one that can"
+                )
+            payload = self._payloads.find(installed.release.sha256)
+            if payload is None:
+                raise DriverError(
+                    f"the payload of {installed.release.version} is gone from this machine; a newer release, or"
+                    " 'outrider instance rollback', brings a new one"
+                )
+            workload = self._runtime.start(
+                WorkloadSpec(workload_id=installed.workload_id, version=installed.release.version, payload=payload)
+            )
+        self._forget(workload.workload_id)
+        self._watches[workload.workload_id] = self._runtime.watch(workload.workload_id, self._exited)
+        return workload
+
+    def _started(self, workload: Workload, request: int | None) -> None:
+        self._post(WorkloadStarted(at=now(), request=request, workload_id=workload.workload_id, url=workload.url))
+
+    def _stop(self, installed: Installed | None) -> None:
+        if installed is not None:
+            self._forget(installed.workload_id)
+            self._runtime.stop(installed.workload_id, self._grace_s)
+
+    def _remove(self, installed: Installed | None) -> None:
+        if installed is not None:
+            self._stop(installed)
+            self._runtime.remove(installed.workload_id)
+
+    def _forget(self, workload_id: str) -> None:
+        """Stop looking out before we end it ourselves: that end is no news."""
+        watch = self._watches.pop(workload_id, None)
+        if watch is not None:
+            watch.close()
+
+    def _exited(self, exited: Exited) -> None:
+        self._post(WorkloadExited(at=now(), workload_id=exited.workload_id, status=exited.status))

@@ -1,0 +1,354 @@
+"""One instance's claim to a turn: what it reads and writes, one look at a time.
+
+A ``Claim`` has no thread and never waits: whoever drives it (``wait.Wait``, or a simulation) looks again when what the
+last look pointed at has changed. Every look begins with a fresh list, so that an answer that was lost needs no
+handling of its own: either the slot is there with our update, or it isn't.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, assert_never
+
+from outrider.core.errors import OutriderError, Refused, Unknown
+from outrider.core.rollout.slots import Take, WaitBehind, WatchSlots, decide
+from outrider.core.sidekick.memory import Turn
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
+from outrider.failpoints import crossing
+from outrider.model.documents import Contender, Waiter, decode, encode
+from outrider.model.keys import Keys
+from outrider.turns.turns import Scope, StoredSlot, read_scope
+
+Why = Literal["poisoned", "target-changed", "condition-changed", "lapsed", "left-over", "refused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """The slot key is ours."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """Where we stood at the last look. Only rank 0 looks at every change; behind it ``rank`` may have fallen since.
+
+    Attributes:
+        ahead: The instance right before us in line, None when there is none.
+        holders: Instances whose turns are held or dirty, by slot number.
+    """
+
+    rank: int
+    ahead: str | None
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """No turn, and nothing of this claim is left in the queue.
+
+    Attributes:
+        reason: For a person, names the key.
+        why: ``poisoned``, ``target-changed``, ``condition-changed``: a condition of the acquire no longer holds.
+            ``lapsed``: our key in the queue is gone (the lease ended, or another process of this instance took it).
+            ``left-over``: this instance still has the turn of another update. ``refused``: etcd said no.
+    """
+
+    reason: str
+    why: Why
+
+
+News = Granted | Queued | Denied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What was asked for; see ``TurnLock.acquire``."""
+
+    lease: int
+    update: str
+    release: str
+    slots: int
+    conditions: tuple[Compare, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """Nothing to do until something changes.
+
+    Attributes:
+        key: The key (``exact``) or the prefix to watch from ``revision`` + 1 on.
+        seen: Keys and mod revisions below ``key`` at ``revision``: to tell whether it changed before the watch began.
+    """
+
+    queued: Queued
+    key: str
+    exact: bool
+    revision: int
+    seen: tuple[tuple[str, int], ...]
+
+
+class Claim:
+    """Takes a turn when it is this instance's turn to take one.
+
+    Args:
+        superseded: Updates of earlier claims of this process whose news nobody got: a slot with one of them is freed.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        keys: Keys,
+        *,
+        contender: Contender,
+        wish: Wish,
+        clock: Callable[[], datetime],
+        superseded: tuple[str, ...] = (),
+    ) -> None:
+        self._cluster, self._keys, self._contender = cluster, keys, contender
+        self._scope, self._member = contender.scope, contender.member
+        self._wish, self._clock, self._superseded = wish, clock, superseded
+        self._waiter_key = keys.waiter(self._scope, self._member)
+        self._waiter_revision = 0
+        self._since = clock()
+
+    @property
+    def waiter_key(self) -> str:
+        return self._waiter_key
+
+    @property
+    def updates(self) -> tuple[str, ...]:
+        """All updates for which a slot may have been taken without anybody knowing."""
+        return (*self._superseded, self._wish.update)
+
+    def look(self) -> Granted | Denied | Sight | None:
+        """Read the scope and do the one thing that is due; None when the scope changed and must be read again.
+
+        Raises:
+            Unknown: no answer; look again later.
+            Refused, Conflict: see ``refusal``.
+        """
+        scope = read_scope(self._cluster, self._keys, self._scope)
+        entry = scope.queue.get(self._member)
+        slot = scope.slot_of(self._member)
+        if slot is not None:
+            return self._own_slot(slot, entry)
+        if not self._waiter_revision:
+            self._enrol(entry)
+            return None
+        if entry is None or entry.create_revision != self._waiter_revision:
+            return Denied(reason=f"{self._waiter_key}: our place in the queue is gone", why="lapsed")
+        match decide(self._member, scope.waiting, scope.holding, self._wish.slots):
+            case Take() as take:
+                return self._take(take, entry)
+            case WaitBehind() as behind:
+                watched = scope.queue[behind.instance]
+                return Sight(
+                    queued=self._queued(scope, behind.rank, behind.instance),
+                    key=behind.key,
+                    exact=True,
+                    revision=scope.revision,
+                    seen=((watched.key, watched.mod_revision),),
+                )
+            case WatchSlots():
+                return Sight(
+                    queued=self._queued(scope, 0, None),
+                    key=self._keys.slots(self._scope),
+                    exact=False,
+                    revision=scope.revision,
+                    seen=fingerprint(tuple(stored.entry for stored in scope.slots.values())),
+                )
+            case unreachable:
+                assert_never(unreachable)
+
+    def refusal(self, error: OutriderError) -> Denied:
+        """Turn an error that no retry helps into the last news. A lease that has ended is the usual cause."""
+        with crossing("lease.keep"):
+            lives_s = self._cluster.keep_alive(self._wish.lease)
+        if lives_s <= 0:
+            return Denied(reason=f"{self._waiter_key}: the lease has ended", why="lapsed")
+        if self._waiter_revision:
+            # Refused again, as a rule for the same reason? Then the place in the queue ends with the lease.
+            with suppress(Refused):
+                ours = CreatedAt(key=self._waiter_key, revision=self._waiter_revision)
+                with crossing("turn.leave"):
+                    self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
+        return Denied(reason=str(error), why="refused")
+
+    def _queued(self, scope: Scope, rank: int, ahead: str | None) -> Queued:
+        holders = tuple(stored.slot.member for stored in scope.slots.values())
+        return Queued(rank=rank, ahead=ahead, holders=holders)
+
+    def _own_slot(self, slot: StoredSlot, entry: Entry | None) -> Granted | Denied | None:
+        """The instance has a slot: from an answer that was lost, from before a restart, or of another update."""
+        same = CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision)
+        if slot.slot.update != self._wish.update:
+            if slot.slot.update in self._superseded:
+                with crossing("turn.leave"):
+                    self._cluster.txn((same,), (Delete(key=slot.entry.key),))
+                return None
+            return Denied(
+                reason=f"{slot.entry.key}: our own turn of update {slot.slot.update} was never ended", why="left-over"
+            )
+        if not self._waiter_revision:
+            self._enrol(entry, same)
+            return None
+        # Also when the lease lapsed meanwhile: the turn is dirty then and somebody must know that it is ours.
+        return Granted(
+            turn=Turn(
+                scope=self._scope,
+                number=slot.number,
+                slot_revision=slot.entry.create_revision,
+                waiter_revision=self._waiter_revision,
+                update=self._wish.update,
+            )
+        )
+
+    def _enrol(self, entry: Entry | None, *also: Compare) -> None:
+        """Have a key in the queue under our lease; a key of another lease is an earlier process's, and is replaced.
+
+        Replaced in two transactions, for the new key must have a new create revision: what the earlier process may
+        still have under way is refused by it.
+        """
+        key = self._waiter_key
+        waiter = self._contender.waiter(release=self._wish.release, since=self._since)
+        put = Put(key=key, value=encode(waiter), lease=self._wish.lease)
+        if entry is None:
+            # A gate of its own for each attempt: whoever withdraws closes it, and what was given up can't come in late.
+            gate = self._keys.gate(self._scope, self._member)
+            with crossing("turn.gate"):
+                opened = self._cluster.txn((), (Put(key=gate, value=b"", lease=self._wish.lease),)).revision
+            with crossing("turn.enrol"):
+                done = self._cluster.txn(
+                    (CreatedAt(key=key, revision=0), ModifiedAt(key=gate, revision=opened), *also),
+                    (put, Delete(key=gate)),
+                )
+            if done.succeeded:
+                self._waiter_revision = done.revision
+        elif entry.lease != self._wish.lease:
+            with crossing("turn.enrol"):
+                self._cluster.txn((ModifiedAt(key=key, revision=entry.mod_revision), *also), (Delete(key=key),))
+        else:
+            kept = decode(Waiter, key, entry.value).release == self._wish.release
+            if not kept:
+                with crossing("turn.enrol"):
+                    unchanged = ModifiedAt(key=key, revision=entry.mod_revision)
+                    kept = self._cluster.txn((unchanged, *also), (put,)).succeeded
+            if kept:
+                self._waiter_revision = entry.create_revision
+
+    def _take(self, take: Take, entry: Entry) -> Granted | Denied | None:
+        """Create the slot key, and write our key in the queue once more.
+
+        The second write does two things: the one behind us watches that key and wakes, for it is next now; and
+        this transaction, which compares the key's mod revision, can't happen twice, not even when a first attempt
+        that was given up is carried out late.
+        """
+        slot_key = self._keys.slot(self._scope, take.number)
+        slot = self._contender.slot(release=self._wish.release, since=self._clock(), update=self._wish.update)
+        with crossing("turn.take"):
+            done = self._cluster.txn(
+                (
+                    CreatedAt(key=entry.key, revision=self._waiter_revision),
+                    ModifiedAt(key=entry.key, revision=entry.mod_revision),
+                    *(CreatedAt(key=self._keys.slot(self._scope, number), revision=0) for number in take.absent),
+                    *self._wish.conditions,
+                ),
+                (
+                    Put(key=slot_key, value=encode(slot)),
+                    Put(key=entry.key, value=entry.value, lease=self._wish.lease),
+                ),
+            )
+        if done.succeeded:
+            return Granted(
+                turn=Turn(
+                    scope=self._scope,
+                    number=take.number,
+                    slot_revision=done.revision,
+                    waiter_revision=self._waiter_revision,
+                    update=self._wish.update,
+                )
+            )
+        found = {each.key: each for each in done.found}
+        for condition in self._wish.conditions:
+            denied = self._difference(condition, found.get(condition.key))
+            if denied is not None:
+                return self._leave(entry, denied)
+        return None
+
+    def _difference(self, condition: Compare, found: Entry | None) -> Denied | None:
+        match condition:
+            case CreatedAt(revision=revision):
+                actual = found.create_revision if found else 0
+            case ModifiedAt(revision=revision):
+                actual = found.mod_revision if found else 0
+            case unreachable:
+                assert_never(unreachable)
+        if actual == revision:
+            return None
+        if found is None:
+            change = "is gone"
+        elif revision == 0:
+            change = "exists"
+        else:
+            change = f"changed: revision {actual}, expected {revision}"
+        return Denied(reason=f"{condition.key} {change}", why=_why(self._keys, condition.key))
+
+    def _leave(self, entry: Entry, denied: Denied) -> Denied | None:
+        """Leave the queue, unless a first attempt was carried out after all: then the next look finds the slot."""
+        with crossing("turn.leave"):
+            done = self._cluster.txn(
+                (ModifiedAt(key=entry.key, revision=entry.mod_revision),),
+                (Delete(key=entry.key),),
+            )
+        return denied if done.succeeded else None
+
+
+def _why(keys: Keys, key: str) -> Why:
+    if key.startswith(f"{keys.prefix}/poison/"):
+        return "poisoned"
+    if key.startswith(keys.apps()) and key.endswith("/target"):
+        return "target-changed"
+    return "condition-changed"
+
+
+def fingerprint(entries: tuple[Entry, ...]) -> tuple[tuple[str, int], ...]:
+    """What two reads have in common when nothing changed between them."""
+    return tuple(sorted((entry.key, entry.mod_revision) for entry in entries))
+
+
+def abandon(cluster: Cluster, keys: Keys, contender: Contender, updates: tuple[str, ...]) -> None:
+    """Remove the instance's key from the queue, and its slot when it is of one of ``updates``; close its gate.
+
+    A slot of any other update is a turn in use: then nothing is touched, for the key in the queue is part of its fence.
+
+    Raises:
+        Unknown: no answer; call it again.
+    """
+    scope, member = contender.scope, contender.member
+    waiter_key, gate_key = keys.waiter(scope, member), keys.gate(scope, member)
+    for _ in range(10):
+        with crossing("turn.read"):
+            gate = cluster.get(gate_key)
+        seen = read_scope(cluster, keys, scope)
+        slot, entry = seen.slot_of(member), seen.queue.get(member)
+        if slot is not None and slot.slot.update not in updates:
+            return
+        ops: list[Op] = []
+        compares: list[Compare] = [ModifiedAt(key=waiter_key, revision=entry.mod_revision if entry else 0)]
+        if entry is not None:
+            ops.append(Delete(key=waiter_key))
+        if gate is not None:
+            compares.append(ModifiedAt(key=gate_key, revision=gate.mod_revision))
+            ops.append(Delete(key=gate_key))
+        if slot is not None:
+            compares.append(CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision))
+            ops.append(Delete(key=slot.entry.key))
+        if not ops:
+            return
+        with crossing("turn.leave"):
+            done = cluster.txn(tuple(compares), tuple(ops))
+        if done.succeeded:
+            return
+    raise Unknown(f"{waiter_key}: changed ten times while it was being removed; try again")

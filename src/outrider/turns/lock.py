@@ -1,0 +1,259 @@
+"""The turn lock: at most ``slots`` instances of a scope swap at once, first come, first served (P1, P2).
+
+``core/rollout/slots.py`` decides, ``claim.py`` reads and writes, ``wait.py`` waits; here is what a sidekick calls.
+Why it is safe: ``docs/decisions/0003-turns-and-fences.md``.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from outrider.core.errors import Refused, Unknown
+from outrider.core.sidekick.memory import Turn
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
+from outrider.failpoints import crossing
+from outrider.model.documents import Contender, Slot, decode, encode
+from outrider.model.keys import Keys
+from outrider.turns.claim import Claim, Denied, Granted, News, Queued, Wish, abandon
+from outrider.turns.turns import read_scope
+from outrider.turns.wait import Wait
+
+__all__ = ["Denied", "Granted", "News", "Queued", "Turn", "TurnLock", "fence"]
+
+
+def fence(keys: Keys, member: str, turn: Turn) -> tuple[CreatedAt, CreatedAt]:
+    """Return the two comparisons that hold while ``turn`` is held: every guarded write to shared state has them (P2).
+
+    Args:
+        member: The owner's name in the turn's scope, as ``Contender.member`` has it.
+
+    Raises:
+        Refused: the turn is dirty (``TurnLock.find`` said so): no write may pass before ``reclaim``.
+    """
+    if not turn.waiter_revision:
+        raise Refused(f"turn {turn.number} of {turn.scope} is dirty: reclaim it first")
+    return (
+        CreatedAt(key=keys.slot(turn.scope, turn.number), revision=turn.slot_revision),
+        CreatedAt(key=keys.waiter(turn.scope, member), revision=turn.waiter_revision),
+    )
+
+
+class TurnLock:
+    """One instance's hold on the turns of one scope. Every method may be called by any thread.
+
+    Args:
+        contender: The instance, and where it takes turns.
+        clock: Aware UTC now, for the ``since`` of the documents.
+        start: How a wait is run; the default gives it a thread of its own.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        keys: Keys,
+        contender: Contender,
+        *,
+        clock: Callable[[], datetime],
+        start: Callable[[Wait], None] = Wait.start,
+    ) -> None:
+        self._cluster, self._keys, self._contender = cluster, keys, contender
+        self._scope, self._member = contender.scope, contender.member
+        self._clock, self._start = clock, start
+        self._waiter_key = keys.waiter(self._scope, self._member)
+        self._changing = threading.Lock()
+        self._wait: Wait | None = None
+
+    def acquire(
+        self,
+        *,
+        lease: int,
+        update: str,
+        release: str,
+        slots: int,
+        conditions: tuple[Compare, ...] = (),
+        deliver: Callable[[News], None],
+    ) -> None:
+        """Queue for a turn and return at once; the news comes on the lock's own thread.
+
+        ``Queued`` comes whenever the last look differs from the one before, then exactly one ``Granted`` or ``Denied``.
+        While etcd doesn't answer it goes on trying. A place in the queue under the same lease is kept (a second
+        acquire replaces the first in its place); one under another lease is given up for a new one.
+        If the instance already has a slot of the same ``update``, that is the turn it gets.
+
+        Args:
+            lease: The sidekick's lease; the place in the queue and later the fence hang on it.
+            update: Id in the journal: how the turn is known as ours after a crash.
+            release: Version we want to swap to, for people.
+            slots: The scope's budget as the caller knows it.
+            conditions: Must hold in the transaction that takes the turn; when one doesn't, the answer is ``Denied``.
+            deliver: Must not block, nor wait for another thread that calls this lock: put the news in a queue.
+        """
+        with self._changing:
+            previous = self._wait
+            superseded: tuple[str, ...] = ()
+            if previous is not None and previous.stop() is None:
+                superseded = tuple(each for each in previous.claim.updates if each != update)
+            claim = Claim(
+                self._cluster,
+                self._keys,
+                contender=self._contender,
+                wish=Wish(lease=lease, update=update, release=release, slots=slots, conditions=conditions),
+                clock=self._clock,
+                superseded=superseded,
+            )
+            self._wait = Wait(claim, self._cluster, deliver, previous)
+            self._start(self._wait)
+
+    def withdraw(self) -> Turn | None:
+        """Stop waiting and leave the queue; a turn whose news wasn't delivered yet is given back. Safe at any time.
+
+        Returns:
+            The turn, untouched, when its ``Granted`` was delivered before (the two have crossed) and it wasn't
+            released since. Whoever hasn't acted on it calls ``release``.
+
+        Raises:
+            Unknown: no answer; the wait has ended, the key may still be there; call it again.
+        """
+        with self._changing:
+            wait = self._wait
+            updates: tuple[str, ...] = ()
+            if wait is not None:
+                if (turn := wait.stop()) is not None:
+                    return turn
+                wait.join()
+                wait.close_watches()
+                updates = wait.claim.updates
+            abandon(self._cluster, self._keys, self._contender, updates)
+            self._wait = None
+            return None
+
+    def reclaim(self, turn: Turn, *, lease: int) -> Turn:
+        """Make our own dirty turn held again, after a lapse or a restart, under a new lease.
+
+        Returns:
+            The same turn with a new ``waiter_revision``: writes with the fence of the old one are refused for ever.
+
+        Raises:
+            Refused: the slot isn't ours any more (an operator released it, the policy let it lapse).
+            Unknown: no answer, or ``lease`` has ended already; call it again, under a lease that lives.
+        """
+        slot_key = self._keys.slot(turn.scope, turn.number)
+        ours = CreatedAt(key=slot_key, revision=turn.slot_revision)
+        for _ in range(10):
+            with crossing("turn.read"):
+                entry = self._cluster.get(slot_key)
+            if entry is None or entry.create_revision != turn.slot_revision:
+                raise Refused(f"{slot_key}: {self._whose(entry)}; our turn of update {turn.update} has ended")
+            slot = decode(Slot, slot_key, entry.value)
+            if (slot.member, slot.update) != (self._member, turn.update):
+                raise Refused(f"{slot_key}: belongs to {slot.member}, update {slot.update}")
+            waiter = self._cluster.get(self._waiter_key)
+            if waiter is None:
+                document = self._contender.waiter(release=slot.release, since=self._clock())
+                absent = CreatedAt(key=self._waiter_key, revision=0)
+                put = Put(key=self._waiter_key, value=encode(document), lease=lease)
+                try:
+                    with crossing("turn.reclaim"):
+                        done = self._cluster.txn((ours, absent), (put,))
+                except Refused as error:
+                    with crossing("lease.keep"):
+                        lives_s = self._cluster.keep_alive(lease)
+                    if lives_s > 0:
+                        raise
+                    # Refused would mean that the turn is gone; it is still ours.
+                    raise Unknown(f"{self._waiter_key}: the lease has ended; reclaim under a new one") from error
+                if done.succeeded:
+                    return replace(turn, waiter_revision=done.revision)
+            elif waiter.lease == lease:
+                return replace(turn, waiter_revision=waiter.create_revision)
+            else:
+                # An earlier process's, whose lease hasn't ended yet. Written anew, not over: see Claim._enrol.
+                with crossing("turn.reclaim"):
+                    self._cluster.txn(
+                        (ours, ModifiedAt(key=self._waiter_key, revision=waiter.mod_revision)),
+                        (Delete(key=self._waiter_key),),
+                    )
+        raise Unknown(f"{self._waiter_key}: changed ten times while it was being written; try again")
+
+    def release(self, turn: Turn, *, ops: tuple[Op, ...] = ()) -> None:
+        """End the turn and apply ``ops`` (the poison, say) in one transaction; may be repeated.
+
+        A dirty turn can be ended too, as long as the slot is still the same and nobody reclaimed it.
+
+        Raises:
+            Refused: ``ops`` weren't applied, for the turn was ended by somebody else; or the turn was reclaimed since
+                and this is its old value.
+            Unknown: no answer; call it again.
+        """
+        slot_key = self._keys.slot(turn.scope, turn.number)
+        ours = CreatedAt(key=slot_key, revision=turn.slot_revision)
+        alive = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)
+        absent = CreatedAt(key=self._waiter_key, revision=0)
+        free = (Delete(key=slot_key), Delete(key=self._waiter_key), *ops)
+        with crossing("turn.release"):
+            ended = turn.waiter_revision > 0 and self._cluster.txn((ours, alive), free).succeeded
+            ended = ended or self._cluster.txn((ours, absent), free).succeeded
+        if not ended:
+            self._check_ended(turn, slot_key, ops)
+        with self._changing:
+            if self._wait is not None and self._wait.ended and turn.update in self._wait.claim.updates:
+                self._wait = None
+
+    def _check_ended(self, turn: Turn, slot_key: str, ops: tuple[Op, ...]) -> None:
+        """Tell an earlier attempt that succeeded from a turn that somebody else ended."""
+        entry = self._cluster.get(slot_key)
+        if entry is not None and entry.create_revision == turn.slot_revision:
+            raise Refused(f"{slot_key}: this turn was reclaimed since; end the reclaimed one")
+        if turn.waiter_revision and (self._wait is None or self._wait.ended):
+            # Left behind by whoever removed the slot alone, our key would be first in line with nobody waiting at it.
+            ours = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)
+            with crossing("turn.leave"):
+                self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
+        if not all(self._is_applied(op) for op in ops):
+            raise Refused(
+                f"{slot_key}: {self._whose(entry)}; our turn of update {turn.update} has ended without what was to be"
+                " written with its end"
+            )
+
+    def _is_applied(self, op: Op) -> bool:
+        match op:
+            case Put(key=key, value=value):
+                entry = self._cluster.get(key)
+                return entry is not None and entry.value == value
+            case Delete(key=key):
+                return self._cluster.get(key) is None
+            case _:
+                return not self._cluster.list(op.prefix).entries
+
+    def _whose(self, entry: Entry | None) -> str:
+        if entry is None:
+            return "is free"
+        return f"belongs to {decode(Slot, entry.key, entry.value).member} (create revision {entry.create_revision})"
+
+    def find(self, update: str) -> Turn | None:
+        """Return our turn of ``update`` if its slot key exists, whatever the journal says.
+
+        ``waiter_revision`` is 0 when it is dirty: reclaim it before anything is written under it.
+        """
+        scope = read_scope(self._cluster, self._keys, self._scope)
+        slot = scope.slot_of(self._member)
+        if slot is None or slot.slot.update != update:
+            return None
+        waiter = scope.queue.get(self._member)
+        return Turn(
+            scope=self._scope,
+            number=slot.number,
+            slot_revision=slot.entry.create_revision,
+            waiter_revision=waiter.create_revision if waiter else 0,
+            update=update,
+        )
+
+    def close(self) -> None:
+        """End the threads and leave all keys as they are: the lease, or the journal, decides about them."""
+        with self._changing:
+            if self._wait is not None:
+                self._wait.stop()
+                self._wait.join()
+                self._wait.close_watches()
+                self._wait = None

@@ -1,0 +1,181 @@
+"""The queue and the slots of one scope as they are stored: read at one revision, and freed by an operator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from outrider.core.errors import ConfigError, Conflict
+from outrider.core.rollout.slots import Holding, Waiting
+from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
+from outrider.failpoints import crossing
+from outrider.model.activity import ACTIVITY_KEPT_S, Activity, activity_key
+from outrider.model.documents import Contender, Slot, decode, encode
+from outrider.model.keys import Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSlot:
+    """One slot key with what it says."""
+
+    number: int
+    entry: Entry
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Everything below one scope as it was at ``revision``. Instances have their names of ``Contender.member`` here.
+
+    Attributes:
+        queue: Keys of the queue by instance: of those who wait and of those who hold a turn.
+        slots: Slot keys by number.
+    """
+
+    revision: int
+    queue: Mapping[str, Entry]
+    slots: Mapping[int, StoredSlot]
+
+    @property
+    def waiting(self) -> tuple[Waiting, ...]:
+        return tuple(
+            Waiting(
+                instance=instance,
+                key=entry.key,
+                create_revision=entry.create_revision,
+                mod_revision=entry.mod_revision,
+            )
+            for instance, entry in self.queue.items()
+        )
+
+    @property
+    def holding(self) -> tuple[Holding, ...]:
+        return tuple(
+            Holding(
+                number=number,
+                instance=stored.slot.member,
+                create_revision=stored.entry.create_revision,
+                update=stored.slot.update,
+            )
+            for number, stored in self.slots.items()
+        )
+
+    def slot_of(self, instance: str) -> StoredSlot | None:
+        """The slot that ``instance`` holds, dirty or not; the lowest if somebody gave it several by hand."""
+        return next((stored for stored in self.slots.values() if stored.slot.member == instance), None)
+
+
+def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
+    """Return the queue and the slots of ``scope``, in order of create revision and of number.
+
+    Raises:
+        Conflict: a slot key that outrider didn't write, or a newer outrider did. It might be a turn, so nobody may
+            take one before a person has looked.
+    """
+    with crossing("turn.read"):
+        listing = cluster.list(keys.turns(scope))
+    queue_prefix, slots_prefix = keys.queue(scope), keys.slots(scope)
+    queue: list[Entry] = []
+    slots: list[StoredSlot] = []
+    for entry in listing.entries:
+        if entry.key.startswith(queue_prefix):
+            queue.append(entry)
+        elif entry.key.startswith(slots_prefix):
+            slots.append(_stored_slot(entry, entry.key.removeprefix(slots_prefix)))
+    queue.sort(key=lambda entry: entry.create_revision)
+    slots.sort(key=lambda stored: stored.number)
+    return Scope(
+        revision=listing.revision,
+        queue={entry.key.removeprefix(queue_prefix): entry for entry in queue},
+        slots={stored.number: stored for stored in slots},
+    )
+
+
+def _stored_slot(entry: Entry, number: str) -> StoredSlot:
+    if not (number.isascii() and number.isdigit() and number == str(int(number))):
+        raise Conflict(f"{entry.key}: not a slot number; remove the key, it blocks the scope")
+    return StoredSlot(number=int(number), entry=entry, slot=decode(Slot, entry.key, entry.value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contenders:
+    """Who holds a turn, or waits for one, in several scopes.
+
+    Attributes:
+        known: Each as its key says; an instance that holds a turn stands here twice.
+        strange: Keys that don't say whose they are, or lie in another scope than they say.
+    """
+
+    known: tuple[Contender, ...]
+    strange: tuple[str, ...]
+
+
+def read_contenders(cluster: Cluster, keys: Keys, prefix: str) -> Contenders:
+    """Read who stands in the scopes below ``prefix`` (``Keys.all_group_turns``, ``Keys.all_shared_turns``)."""
+    known, strange = [], []
+    with crossing("turn.read"):
+        listing = cluster.list(prefix)
+    for entry in listing.entries:
+        try:
+            contender = decode(Contender, entry.key, entry.value)
+            is_there = entry.key.startswith(keys.turns(contender.scope))
+        except (Conflict, ConfigError, ValueError):  # a name in it that can't be a part of a key
+            is_there = False
+        if is_there:
+            known.append(contender)
+        else:
+            strange.append(entry.key)
+    return Contenders(known=tuple(known), strange=tuple(strange))
+
+
+def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int, *, who: str, at: datetime) -> None:
+    """End a turn that isn't ours, as an operator, and leave a record of it; all in one transaction.
+
+    The owner's key in the queue goes too: left alone it would make the owner, which doesn't wait, the first in line.
+
+    Args:
+        seen: What the operator was shown: the turn must still be the same, held or dirty as it was.
+        number: A slot that exists in ``seen``.
+        who: For the record.
+
+    Raises:
+        Conflict: the turn changed since it was read; nothing was done.
+    """
+    stored = seen.slots[number]
+    owner = stored.slot
+    waiter_key = keys.waiter(scope, owner.member)
+    waiter = seen.queue.get(owner.member)
+    where = f"scope {owner.shared_scope}" if owner.shared_scope else f"group {owner.group}"
+    record = Activity(
+        at=at,
+        severity="warning",
+        kind="turn-freed",
+        app=owner.app,
+        group=owner.group,
+        instance=owner.instance,
+        version=owner.release,
+        text=f"turn {number} of {where} was taken from {owner.instance} by an operator",
+        by=who,
+        facts={"update": owner.update, "since": owner.since.isoformat()}
+        | ({"scope": owner.shared_scope} if owner.shared_scope else {}),
+    )
+    lease = cluster.grant(ACTIVITY_KEPT_S)
+    ops: list[Op] = [
+        Delete(key=stored.entry.key),
+        Put(
+            key=activity_key(keys, record, stored.entry.create_revision),
+            value=encode(record),
+            lease=lease,
+        ),
+    ]
+    if waiter is not None:
+        ops.append(Delete(key=waiter_key))
+    done = cluster.txn(
+        (
+            CreatedAt(key=stored.entry.key, revision=stored.entry.create_revision),
+            ModifiedAt(key=waiter_key, revision=waiter.mod_revision if waiter else 0),
+        ),
+        tuple(ops),
+    )
+    if not done.succeeded:
+        cluster.revoke(lease)
+        raise Conflict(f"turn {number} of {where} changed meanwhile, nothing was done; look again with `lock show`")

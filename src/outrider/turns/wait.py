@@ -1,0 +1,182 @@
+"""Waiting for a turn: by watches only, one on what the claim waits for and one on its own place in the queue."""
+
+import random
+import threading
+from collections.abc import Callable
+
+from outrider.core.errors import Conflict, Refused, Unknown
+from outrider.core.sidekick.memory import Turn
+from outrider.etcd.seam import Changed, Cluster, Resynced, Watch, WatchEvent
+from outrider.failpoints import carried
+from outrider.turns.claim import Claim, Denied, Granted, News, Queued, Sight, fingerprint
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0  # as the watches' own back-off
+JOIN_LIMIT_S = 20.0  # several calls of the cluster, each at its own time limit
+
+
+class Wait:
+    """Drives one claim until it is settled or stopped. ``run`` is the thread's; a simulation calls ``round`` itself.
+
+    Args:
+        deliver: Gets ``Queued`` whenever it changed, then exactly one ``Granted`` or ``Denied``, unless stopped before.
+        previous: A stopped wait that must have ended before this one begins.
+    """
+
+    def __init__(
+        self, claim: Claim, cluster: Cluster, deliver: Callable[[News], None], previous: "Wait | None" = None
+    ) -> None:
+        self.claim = claim
+        self._cluster, self._deliver, self._previous = cluster, deliver, previous
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self._settled: Granted | Denied | None = None
+        self._told: Queued | None = None
+        self._pause_s: float | None = 0.0
+        self._failures = 0
+        self._looked_at = 0
+        self._latest = 0
+        self._watched: tuple[str, bool] | None = None
+        self._watches: dict[str, Watch] = {}
+
+    def start(self) -> None:
+        """Give it a thread."""
+        self._thread = threading.Thread(
+            target=carried(self.run), name=f"outrider-turn {self.claim.waiter_key}", daemon=True
+        )
+        self._thread.start()
+
+    def run(self) -> None:
+        """Look until settled or stopped."""
+        if self._previous is not None:
+            self._previous.join(None)
+            self._previous = None
+        try:
+            while not self.ended:
+                self.round()
+                with self._changed:
+                    self._changed.wait_for(lambda: self.ended or self._news_is_due, timeout=self._pause_s)
+        finally:
+            self.close_watches()
+
+    @property
+    def ended(self) -> bool:
+        return self._stopped or self._settled is not None
+
+    @property
+    def due(self) -> bool:
+        """Whether a round now would find something to do (or try again what failed)."""
+        with self._changed:
+            return not self.ended and (self._pause_s is not None or self._news_is_due)
+
+    @property
+    def _news_is_due(self) -> bool:
+        return self._latest > self._looked_at
+
+    def round(self) -> None:
+        """Look once, and act on it."""
+        try:
+            looked = self._look()
+        except Unknown:
+            # Full jitter: an etcd that comes back isn't met by all waiters at once.
+            longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures, 10))
+            self._pause_s = longest_s * (0.5 + random.random() / 2)  # noqa: S311 - no secret
+            self._failures += 1
+            return
+        self._failures = 0
+        if looked is None:
+            self._pause_s = 0.0
+        elif isinstance(looked, Sight):
+            self._pause_s = None
+        else:
+            self._settle(looked)
+
+    def _look(self) -> Granted | Denied | Sight | None:
+        try:
+            looked = self.claim.look()
+            if isinstance(looked, Sight):
+                self._tell(looked.queued)
+                self._watch(looked)
+        except (Refused, Conflict) as error:
+            return self.claim.refusal(error)
+        return looked
+
+    def _tell(self, queued: Queued) -> None:
+        if queued != self._told and not self.ended:
+            self._told = queued
+            self._deliver(queued)
+
+    def _watch(self, sight: Sight) -> None:
+        with self._changed:
+            self._looked_at = sight.revision
+        if self._watched != (sight.key, sight.exact):
+            self._watched = None
+            if (old := self._watches.pop("ahead", None)) is not None:
+                old.close()
+            self._watches["ahead"] = self._cluster.watch(sight.key, sight.revision + 1, self._note, exact=sight.exact)
+            self._watched = (sight.key, sight.exact)
+            # etcd serves a watch that begins in the past from a 100 ms loop: what changed before it was registered is
+            # found sooner by reading again (p90 of the hand-off: 90 -> 7 ms).
+            if self._read(sight) != sight.seen:
+                self._wake(sight.revision + 1)
+        if "own" not in self._watches:
+            self._watches["own"] = self._cluster.watch(
+                self.claim.waiter_key, sight.revision + 1, self._note_own, exact=True
+            )
+
+    def _read(self, sight: Sight) -> tuple[tuple[str, int], ...]:
+        if not sight.exact:
+            return fingerprint(self._cluster.list(sight.key).entries)
+        entry = self._cluster.get(sight.key)
+        return fingerprint((entry,) if entry else ())
+
+    def _note(self, event: WatchEvent) -> None:
+        match event:
+            case Changed(revision=revision):
+                self._wake(revision)
+            case Resynced(listing=listing):
+                self._wake(listing.revision)
+
+    def _note_own(self, event: WatchEvent) -> None:
+        """Our key is written by ourselves alone; only its removal is news."""
+        if not (isinstance(event, Changed) and event.entry is not None):
+            self._note(event)
+
+    def _wake(self, revision: int) -> None:
+        with self._changed:
+            self._latest = max(self._latest, revision)
+            self._changed.notify_all()
+
+    def _settle(self, news: Granted | Denied) -> None:
+        with self._changed:
+            if self._stopped:
+                return
+            self._settled = news
+        self._deliver(news)
+
+    def stop(self) -> Turn | None:
+        """Deliver nothing more, or return the turn when ``Granted`` was delivered already (or is about to be)."""
+        with self._changed:
+            if isinstance(self._settled, Granted):
+                return self._settled.turn
+            self._stopped = True
+            self._changed.notify_all()
+            return None
+
+    def join(self, within_s: float | None = JOIN_LIMIT_S) -> None:
+        """Return when no call of this wait is under way any more (at once on its own thread).
+
+        Raises:
+            Unknown: it hasn't ended in time.
+        """
+        if self._thread is None or self._thread is threading.current_thread():
+            return
+        self._thread.join(within_s)
+        if self._thread.is_alive():
+            raise Unknown(f"{self.claim.waiter_key}: the wait hasn't ended within {within_s} s; try again")
+
+    def close_watches(self) -> None:
+        """End the watches; they close themselves when ``run`` ends."""
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()

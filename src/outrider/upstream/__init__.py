@@ -1,5 +1,0 @@
-"""The update service, as the sidekick asks it."""
-
-from outrider.upstream.client import MAX_RETRY_AFTER_S, Upstream
-
-__all__ = ["MAX_RETRY_AFTER_S", "Upstream"]

@@ -1,0 +1,101 @@
+"""``outrider statechart``: what a person types and reads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from outrider.cli.main import main
+from outrider.statechart import find_sidekick_chart
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["statechart", *arguments])
+
+
+def test_the_shipped_chart_is_checked_when_no_file_is_named() -> None:
+    result = run("check")
+
+    assert 0 == result.exit_code, result.output
+    assert result.output.startswith("sidekick.scxml: ok, ")
+    assert result.output.endswith(" transitions\n")
+
+
+def test_a_broken_chart_is_one_line_with_its_place(tmp_path: Path) -> None:
+    broken = tmp_path / "mine.scxml"
+    broken.write_bytes(find_sidekick_chart().read_bytes().replace(b'cond="is_paused"', b'cond="is_pausd"', 1))
+    line = broken.read_bytes().split(b"is_pausd")[0].count(b"\n") + 1
+
+    result = run("check", str(broken))
+
+    assert 1 == result.exit_code
+    assert f"Error: chart: mine.scxml:{line}: unknown guard 'is_pausd'; did you mean 'is_paused'" in result.stderr
+    assert 1 == result.stderr.count("\n")
+
+
+@pytest.mark.parametrize(("name", "why"), [("gone.scxml", "No such file or directory"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, why: str) -> None:
+    result = run("check", str(tmp_path / name))
+
+    assert 1 == result.exit_code
+    assert f"can't be read: {why}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "begin"),
+    [
+        ((), b"stateDiagram-v2\n  direction TB\n"),
+        (("--sideways", "--view", "overview"), b"stateDiagram-v2\n  direction LR\n"),
+        (("--format", "dot", "--view", "swapping"), b'digraph "sidekick: swapping" {'),
+        (("--format", "table"), b"### idle\n"),
+        (("--format", "svg", "--view", "sketch"), b"<?xml"),
+        (("--format", "png"), b"\x89PNG\r\n"),
+    ],
+)
+def test_a_chart_is_drawn_to_a_file_or_to_stdout(tmp_path: Path, arguments: tuple[str, ...], begin: bytes) -> None:
+    output = tmp_path / "picture"
+
+    to_stdout, to_file = run("draw", *arguments), run("draw", *arguments, "--output", str(output))
+
+    assert (0, 0) == (to_stdout.exit_code, to_file.exit_code), to_file.output
+    assert output.read_bytes().startswith(begin)
+    assert output.read_bytes() == to_stdout.stdout_bytes
+    assert b"" == to_file.stdout_bytes
+
+
+def test_an_unknown_view_names_the_known_ones() -> None:
+    result = run("draw", "--view", "swaping")
+
+    assert 1 == result.exit_code
+    assert "--view swaping: no such view or state; known: whole, overview, sketch, idle" in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    result = run("draw", "--output", str(tmp_path / "no" / "where"))
+
+    assert 1 == result.exit_code
+    assert "can't be written: No such file or directory" in result.stderr
+
+
+def test_a_png_is_not_sent_to_a_terminal() -> None:
+    mine, terminal = os.openpty()
+    try:
+        command = [
+            sys.executable,
+            "-c",
+            "from outrider.cli.main import main; main()",
+            "statechart",
+            "draw",
+            "--format",
+            "png",
+        ]
+        drawn = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    finally:
+        os.close(terminal)
+        os.close(mine)
+
+    assert 1 == drawn.returncode
+    assert "Error: usage: a png is not for a terminal: add --output FILE, or send it to a file\n" == drawn.stderr

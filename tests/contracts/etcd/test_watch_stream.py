@@ -1,0 +1,334 @@
+"""The watch against a server that misbehaves by script: what real servers do rarely, and old ones do by mistake."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from outrider.etcd import watch as etcd_watch
+from outrider.etcd.client import EtcdCluster, connect
+from outrider.etcd.seam import EtcdAddress, Resynced
+from tests.contracts.etcd.scripted_etcd import (
+    Script,
+    ScriptedEtcd,
+    ScriptedStream,
+    canceled,
+    compacted,
+    created,
+    progress,
+    stored,
+    written,
+)
+from tests.contracts.etcd.words import Diary
+from tests.live.etcd_stage import log_lines
+from tests.support.waiting import eventually
+
+Play = Callable[..., tuple[EtcdCluster, list[ScriptedEtcd]]]
+
+
+@pytest.fixture
+def play(no_thread_left: None) -> Iterator[Play]:
+    """Starts scripted servers and connects to them, in this order."""
+    servers: list[ScriptedEtcd] = []
+    clusters: list[EtcdCluster] = []
+
+    def start(*plays: ScriptedEtcd, timeout_s: float = 1.0) -> tuple[EtcdCluster, list[ScriptedEtcd]]:
+        servers.extend(plays)
+        clusters.append(connect(EtcdAddress(endpoints=tuple(p.endpoint for p in plays), timeout_s=timeout_s)))
+        return clusters[-1], list(plays)
+
+    yield start
+    for cluster in clusters:
+        cluster.close()
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog ten times as quick."""
+    monkeypatch.setattr(etcd_watch, "LOOK_S", 0.05)
+    monkeypatch.setattr(etcd_watch, "PROBE_S", 0.25)
+    monkeypatch.setattr(etcd_watch, "SILENT_S", 0.7)
+
+
+def stays_open(*responses: Any) -> Script:
+    """A stream that sends this, answers every request for progress, and stays."""
+
+    def script(stream: ScriptedStream) -> Iterator[Any]:
+        yield from responses
+        while not stream.ended.is_set():
+            if stream.progress.acquire(timeout=0.05):
+                yield progress(1)
+
+    return script
+
+
+def goes_silent(*responses: Any) -> Script:
+    """A stream that sends this, and nothing more, on a connection that works."""
+
+    def script(stream: ScriptedStream) -> Iterator[Any]:
+        yield from responses
+        stream.ended.wait()
+
+    return script
+
+
+def breaks(*responses: Any) -> Script:
+    """A stream that breaks after this."""
+
+    def script(stream: ScriptedStream) -> Iterator[Any]:
+        yield from responses
+        yield "break"
+
+    return script
+
+
+def ends(*responses: Any) -> Script:
+    """A stream that the server ends, politely, after this."""
+    return lambda stream: iter(responses)
+
+
+def test_a_silent_stream_on_a_working_connection_is_replaced_on_the_next_node(play: Play, impatient: None) -> None:
+    diary = Diary()
+    cluster, (silent, good) = play(
+        ScriptedEtcd(goes_silent(created(), written(("/k/a", 2)))),
+        ScriptedEtcd(stays_open(created(3), written(("/k/a", 2), ("/k/b", 3)))),
+    )
+    began = time.monotonic()
+    watch = cluster.watch("/k/", 1, diary)
+
+    eventually(lambda: diary.told() == [("/k/a", b""), ("/k/b", b"")])
+
+    assert 0.6 < time.monotonic() - began < 2
+    assert (1, 1) == (len(silent.streams), len(good.streams))
+    assert silent.streams[0].progress.acquire(timeout=1), "it was asked"
+    assert silent.streams[0].progress.acquire(timeout=1), "twice"
+    watch.close()
+
+
+def test_a_stream_that_is_never_created_is_replaced_after_the_time_limit(play: Play, impatient: None) -> None:
+    diary = Diary()
+    cluster, (server,) = play(ScriptedEtcd(goes_silent(), stays_open(created(2), written(("/k/a", 2)))), timeout_s=0.5)
+
+    watch = cluster.watch("/k/", 1, diary)
+
+    eventually(lambda: diary.told() == [("/k/a", b"")], within_s=5)
+    assert 2 == len(server.streams)
+    watch.close()
+
+
+def test_a_quiet_stream_that_answers_is_never_replaced(play: Play, impatient: None) -> None:
+    cluster, (server,) = play(ScriptedEtcd(stays_open(created())))
+    watch = cluster.watch("/k/", 1, Diary())
+    began = time.monotonic()
+
+    eventually(lambda: time.monotonic() - began > 2.5)
+
+    assert 1 == len(server.streams)
+    watch.close()
+
+
+def test_a_reader_that_waits_for_slow_deliveries_does_not_blame_the_server(
+    play: Play, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mailbox is full for three times as long as a server may be silent."""
+    monkeypatch.setattr(etcd_watch, "MAILBOX", 2)
+    diary, began = Diary(), time.monotonic()
+
+    def slow(event: Any) -> None:
+        eventually(lambda: time.monotonic() - began > 2.1)
+        diary(event)
+
+    cluster, (server,) = play(
+        ScriptedEtcd(stays_open(created(), *(written((f"/k/{number}", number + 2)) for number in range(9))))
+    )
+    watch = cluster.watch("/k/", 1, slow)
+
+    eventually(lambda: [f"/k/{number}" for number in range(9)] == [key for key, _ in diary.told()])
+    assert 1 == len(server.streams)
+    watch.close()
+
+
+def test_the_second_half_of_a_revision_is_not_lost_when_the_stream_breaks_between(play: Play) -> None:
+    whole = tuple((f"/k/{key}", 10) for key in "abcd")
+    diary = Diary()
+    cluster, (server,) = play(
+        ScriptedEtcd(
+            breaks(created(9), written(("/k/z", 9)), written(*whole[:2])),
+            stays_open(created(10), written(("/k/z", 9), *whole), written(("/k/e", 11))),
+        )
+    )
+
+    watch = cluster.watch("/k/", 5, diary)
+
+    eventually(lambda: len(diary.events) >= 6)
+    assert ["/k/z", "/k/a", "/k/b", "/k/c", "/k/d", "/k/e"] == [key for key, _ in diary.told()]
+    assert [5, 9] == [stream.create.start_revision for stream in server.streams]
+    watch.close()
+
+
+def test_what_a_server_repeats_is_delivered_once(play: Play) -> None:
+    """etcd before 3.5.8 may send events again, and a member that got a snapshot may go back in time."""
+    diary = Diary()
+    cluster, _ = play(
+        ScriptedEtcd(
+            stays_open(
+                created(1),
+                written(("/k/a", 2), ("/k/b", 3)),
+                written(("/k/b", 3), ("/k/c", 3)),
+                written(("/k/a", 2)),
+                written(("/k/d", 4)),
+            )
+        )
+    )
+
+    watch = cluster.watch("/k/", 1, diary)
+
+    eventually(lambda: len(diary.events) >= 4)
+    assert ["/k/a", "/k/b", "/k/c", "/k/d"] == [key for key, _ in diary.told()]
+    watch.close()
+
+
+@pytest.mark.parametrize(("version", "resumed_at"), [("3.5.16", 50), ("3.5.8", 50), ("3.5.7", 2), ("3.4.23", 2)])
+def test_a_progress_answer_that_may_have_overtaken_events_is_not_believed(
+    play: Play, version: str, resumed_at: int
+) -> None:
+    """Before 3.5.8 the revision of an asked-for answer may be later than events that are still to come (#15220)."""
+    diary = Diary()
+    cluster, (server,) = play(
+        ScriptedEtcd(
+            breaks(created(2), written(("/k/a", 3)), progress(50)),
+            stays_open(created(50), written(("/k/b", 51))),
+            version=version,
+        )
+    )
+
+    watch = cluster.watch("/k/", 1, diary)
+
+    eventually(lambda: len(diary.events) == 2)
+    assert resumed_at == server.streams[1].create.start_revision
+    watch.close()
+
+
+def test_created_and_canceled_is_no_success(play: Play) -> None:
+    diary = Diary()
+    cluster, (server,) = play(
+        ScriptedEtcd(
+            *[ends(canceled("some reason"))] * 3,
+            stays_open(created(2), written(("/k/a", 2))),
+        )
+    )
+    began = time.monotonic()
+
+    watch = cluster.watch("/k/", 1, diary)
+
+    eventually(lambda: diary.told() == [("/k/a", b"")])
+    assert 4 == len(server.streams)
+    assert time.monotonic() - began > 0.5 * (0.05 + 0.1 + 0.2), "each attempt waits longer than the one before"
+    watch.close()
+
+
+def test_a_stream_that_the_server_ends_is_opened_again(play: Play) -> None:
+    diary = Diary()
+    cluster, _ = play(
+        ScriptedEtcd(ends(created(2), written(("/k/a", 2))), stays_open(created(3), written(("/k/b", 3))))
+    )
+
+    watch = cluster.watch("/k/", 1, diary)
+
+    eventually(lambda: diary.told() == [("/k/a", b""), ("/k/b", b"")])
+    watch.close()
+
+
+def test_a_compaction_is_listed_and_the_watch_goes_on_behind_the_listing(play: Play) -> None:
+    diary = Diary()
+    server = ScriptedEtcd(ends(created(30), compacted(20)), stays_open(created(31), written(("/k/b", 31))))
+    server.store = (30, [stored("/k/a", 25)])
+    cluster, _ = play(server)
+
+    watch = cluster.watch("/k/", 5, diary)
+
+    eventually(lambda: len(diary.events) == 2)
+    resynced = diary.events[0]
+    assert isinstance(resynced, Resynced)
+    assert (30, ["/k/a"]) == (resynced.listing.revision, [entry.key for entry in resynced.listing.entries])
+    assert 30 == server.streams[1].create.start_revision
+    assert [("/k/b", b"")] == diary.told()
+    watch.close()
+
+
+def test_another_store_behind_the_same_address_is_a_resync(play: Play) -> None:
+    """Its revisions mean something else, even when they are higher."""
+    diary = Diary()
+    server = ScriptedEtcd(
+        breaks(created(5), written(("/k/a", 6))),
+        ends(created(90, store=8)),
+        stays_open(created(91, store=8), written(("/k/c", 91))),
+    )
+    server.store = (90, [stored("/k/b", 40)])
+    cluster, _ = play(server)
+
+    watch = cluster.watch("/k/", 1, diary)
+
+    eventually(lambda: len(diary.events) == 3)
+    assert [False, True, False] == [isinstance(event, Resynced) for event in diary.events]
+    assert ["/k/a", "/k/c"] == [key for key, _ in diary.told()]
+    watch.close()
+
+
+def test_a_member_that_lags_behind_is_no_other_store(play: Play) -> None:
+    """After a fail-over a follower may name an older revision; the store itself, asked, names the newer one."""
+    diary = Diary()
+    server = ScriptedEtcd(breaks(created(5), written(("/k/a", 6))), stays_open(created(4), written(("/k/b", 7))))
+    server.store = (6, [])
+    cluster, _ = play(server)
+
+    watch = cluster.watch("/k/", 1, diary)
+
+    eventually(lambda: diary.told() == [("/k/a", b""), ("/k/b", b"")])
+    assert 1 == server.listings
+    watch.close()
+
+
+def test_a_stream_asks_for_a_leader_for_fragments_and_for_progress(play: Play) -> None:
+    cluster, (server,) = play(ScriptedEtcd(stays_open(created())))
+
+    watch = cluster.watch("/k/", 3, Diary())
+
+    (stream,) = server.streams
+    assert "true" == stream.metadata["hasleader"]
+    assert b"\x40\x01" in stream.create.SerializeToString(), "field 8, fragment"
+    assert (b"/k/", b"/k0", 3, True) == (
+        stream.create.key,
+        stream.create.range_end,
+        stream.create.start_revision,
+        stream.create.progress_notify,
+    )
+    watch.close()
+
+
+def test_a_member_without_a_leader_is_passed_over(play: Play) -> None:
+    cluster, (lone, good) = play(ScriptedEtcd(stays_open(created()), leader=0), ScriptedEtcd(stays_open(created())))
+
+    watch = cluster.watch("/k/", 1, Diary())
+    assert cluster.get("/k/a") is None
+
+    assert (0, 0, 1, 1) == (len(lone.streams), lone.listings, len(good.streams), good.listings)
+    watch.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"),
+    [("3.5.0", 1), ("3.5.2", 1), ("3.5.5", 1), ("3.4.21", 1), ("3.5.3", 0), ("3.5.16", 0), ("3.4.23", 0)],
+)
+def test_a_server_that_can_lose_changes_is_warned_of_once(play: Play, version: str, warned: int) -> None:
+    cluster, _ = play(ScriptedEtcd(ends(created()), stays_open(created()), version=version))
+
+    with log_lines() as lines:
+        watch = cluster.watch("/k/", 1, Diary())
+        cluster.get("/k/a")
+        watch.close()
+
+    assert warned == len([line for line in lines if "can lose or corrupt data" in line and version in line])

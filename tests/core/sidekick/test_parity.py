@@ -1,0 +1,106 @@
+"""Anything written twice is compared: chart and code, settings and words."""
+
+import re
+import string
+from pathlib import Path
+
+import outrider
+from outrider.core.chart.model import RaiseEvent, SendEffect, SendLater
+from outrider.core.sidekick.effects import ANSWERED, EFFECT_TYPES
+from outrider.core.sidekick.events import TIMERS
+from outrider.core.sidekick.remember import _TIMER_TROUBLE, EVENT_TYPES
+from outrider.core.sidekick.rules import EFFECTS, GUARDS, INTERNAL
+from outrider.core.sidekick.words import FACTS
+from outrider.sidekick.assemble import delays
+from outrider.statechart import load_sidekick_chart
+
+CHART = load_sidekick_chart()
+ONLY_REMEMBERED = {
+    "release.progressed",
+    "lock.queued",
+    "lock.failed",
+    "update.ended",
+    "update.exposed",
+    "update.failed",
+}
+"""Events that tell a fact and move nothing."""
+
+
+def contents() -> list[object]:
+    return [item for _, item in CHART.contents()]
+
+
+def test_every_guard_in_the_table_is_asked_by_the_chart() -> None:
+    asked = {condition.guard for transition in CHART.transitions for condition in transition.conditions}
+
+    assert set(GUARDS) == asked
+
+
+def test_every_effect_class_has_a_builder_and_is_sent_by_the_chart() -> None:
+    sent = {item.effect for item in contents() if isinstance(item, SendEffect)}
+
+    assert set(EFFECT_TYPES) == set(EFFECTS) == sent
+    assert sent >= ANSWERED
+
+
+def test_effects_are_called_by_their_class_turned_round() -> None:
+    """``AcquireLock`` is ``lock.acquire``; reports are all of one noun: ``ReportResult`` is ``report.result``."""
+    for name, kind in EFFECT_TYPES.items():
+        words = [word.lower() for word in re.findall("[A-Z][a-z]+", kind.__name__)]
+        assert name in (f"{words[-1]}.{words[0]}", f"report.{words[-1]}", "sidekick.alarm"), kind.__name__
+
+
+def test_every_event_class_is_listened_to_or_only_remembered() -> None:
+    heard = {event for transition in CHART.transitions for event in transition.events}
+
+    assert set(EVENT_TYPES) - heard == ONLY_REMEMBERED
+
+
+def test_timers_of_chart_and_code_are_the_same() -> None:
+    started = {item.event for item in contents() if isinstance(item, SendLater)}
+
+    assert started == TIMERS
+    assert set(_TIMER_TROUBLE) <= TIMERS
+
+
+def test_every_delay_that_settings_change_is_a_timer_of_the_chart(tmp_path: Path) -> None:
+    from outrider.config.load import load_settings
+
+    config = tmp_path / "a.toml"
+    config.write_text(
+        f'[instance]\nid = "a"\napp = "x"\ngroup = "g"\nstate_dir = "{tmp_path}"\nbalancer = "none"\n'
+        '[process]\ncommand = ["./run"]\n'
+    )
+    timers = {item.timer for item in contents() if isinstance(item, SendLater)}
+
+    assert set(delays(load_settings((config,)).settings)) <= timers
+
+
+def test_events_that_the_chart_raises_can_be_built() -> None:
+    raised = {item.event for item in contents() if isinstance(item, RaiseEvent)}
+
+    assert raised == set(INTERNAL)
+
+
+def test_reasons_use_only_facts_that_exist() -> None:
+    used = {name for leaf in CHART.leaves for _, name, _, _ in string.Formatter().parse(leaf.why) if name}
+
+    assert used == FACTS
+
+
+def test_every_leaf_says_what_a_restart_means() -> None:
+    for leaf in CHART.leaves:
+        chain = CHART.chain(leaf.id)
+        handled = {event for state in chain for transition in state.transitions for event in transition.events}
+        assert "sidekick.restarted" in handled, leaf.id
+
+
+def test_no_state_is_spelled_in_the_source() -> None:
+    """States are the chart's business; code that asked for one would be a second place where transitions live."""
+    names = [re.escape(state.id) for state in CHART.states.values() if "." in state.id]
+    pattern = re.compile(rf"""["']({"|".join(names)})["']""")
+    root = Path(outrider.__file__).parent
+
+    found = [f"{path.name}: {m.group(0)}" for path in root.rglob("*.py") for m in pattern.finditer(path.read_text())]
+
+    assert found == []

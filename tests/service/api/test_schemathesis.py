@@ -1,0 +1,223 @@
+"""schemathesis asks the real service whatever its OpenAPI document allows, and what it forbids.
+
+Never a 5xx, and every answer is one that the document describes. Each operation gets a service of its own with
+something of everything in it, so what one finds doesn't hang on what another did. The seed is fixed;
+``OUTRIDER_TEST_SCHEMATHESIS`` is the number of requests per operation and way of asking.
+"""
+
+import copy
+import os
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.openapi.checks import UndefinedStatusCode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from outrider.etcd.seam import Cluster
+from outrider.model.documents import Instance, Role, encode
+from outrider.service.api.auth import API, OPEN, role_needed
+from outrider.service.history.webhooks import Webhooks
+from outrider.service.payloads.folder import PayloadFolder
+from outrider.service.store.packages import Payload
+from outrider.service.store.users import ROLES, may
+from tests.service.api.test_openapi import DOCUMENT
+from tests.support.service import NOON, Service
+from tests.support.service_examples import APP, be_alive, make_app, payload_of, poison, put
+from tests.support.waiting import eventually
+
+REQUESTS = int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
+POISONED = "2.0.0"
+STORED = "3.0.0"
+OMAHA = "POST /v1/update"
+"""Its body is XML, which test_omaha_fuzz.py makes up."""
+CHECKS: list[Any] = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+SCHEMA: Any = schemathesis.openapi.from_dict(DOCUMENT)
+OPERATIONS = [
+    pytest.param(SCHEMA[path][method.upper()], id=f"{method.upper()} {path}")
+    for path, methods in DOCUMENT["paths"].items()
+    for method in methods
+]
+every_operation = pytest.mark.parametrize("operation", OPERATIONS)
+bounded = settings(
+    max_examples=REQUESTS,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Api:
+    """The running service, somebody's token (empty for none), and the statuses that came back."""
+
+    url: str
+    token: str
+    checks: list[Any] = field(default_factory=lambda: CHECKS)
+    statuses: list[int] = field(default_factory=list)
+
+    def ask(self, case: Any) -> requests.Response:
+        """Send one case and judge the answer."""
+        authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        answer = case.call(base_url=self.url, headers=authorization, timeout=60)
+        case.validate_response(answer, checks=self.checks)
+        self.statuses.append(answer.status_code)
+        return answer  # type: ignore[no-any-return]
+
+    def ask_many(self, operation: Any, known: dict[str, str] | None = None, **options: Any) -> None:
+        """Ask one operation ``REQUESTS`` times; names in the path that are ``known`` are those."""
+
+        @bounded
+        @given(case=operation.as_strategy(**options))
+        def ask(case: Any) -> None:
+            for name in set(case.path_parameters or ()) & set(known or {}):
+                case.path_parameters[name] = (known or {})[name]
+            self.ask(case)
+
+        ask()
+
+
+def known_names(operation: Any) -> dict[str, str]:
+    """Names of what exists, for one operation's path; to be deleted, of what nothing uses."""
+    path = operation.path
+    names = {"app": APP, "channel": "beta", "group": "beta", "version": "1.1.0", "instance": "web-1", "name": "ann"}
+    if operation.method.upper() == "DELETE":
+        names |= {"channel": "unused", "group": "unused", "version": "0.1.0", "instance": "gone"}
+        if path.endswith("{app}"):
+            names["app"] = "unused"
+    if "/floors/" in path or "/excluded/" in path:
+        names |= {"channel": "beta", "version": "0.2.0" if "/excluded/" in path else "1.0.5"}
+    if "/webhooks/" in path:
+        names["name"] = "pager"
+    if "/poison/" in path:
+        names["version"] = POISONED
+    if path.startswith("/packages/"):
+        names |= {"version": STORED, "name": "web.tar"}
+    return names
+
+
+def example_of(operation: Any) -> dict[str, Any]:
+    """The body that the document shows, as options of a case; empty when it takes none."""
+    for content in operation.definition.raw.get("requestBody", {}).get("content", {}).values():
+        if "$ref" in content.get("schema", {}):
+            shown = DOCUMENT["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+            fields = {name: one["examples"][0] for name, one in shown["properties"].items() if "examples" in one}
+            return {"body": shown.get("examples", [fields])[0], "media_type": "application/json"}
+    return {}
+
+
+@pytest.fixture
+def filled(service: Service, cluster: Cluster) -> Service:
+    """The service over something of everything."""
+    store = service.store
+    make_app(store, versions=("1.1.0", "2.0.0"), version="1.1.0")
+    store.packages.create(APP, "0.1.0", payload_of("0.1.0"))
+    be_alive(store, "web-1", NOON)
+    poison(store, POISONED, "it crashed", NOON)
+    for instance in ("web-1", "gone"):
+        row = Instance(app=APP, id=instance, group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
+        put(cluster, store.place.keys.instance(APP, instance), encode(row))
+    store.apps.create(app="unused")
+    store.groups.create(APP, "unused", channel="beta")
+    store.channels.create(APP, "unused")
+    store.packages.create(APP, "1.0.5", payload_of("1.0.5"))
+    store.floors.set(APP, "beta", "1.0.5")
+    store.floors.exclude(APP, "beta", "0.2.0")
+    with PayloadFolder(folder=service.payload_dir).receive() as arriving:
+        arriving.write(b"a payload")
+        stored = arriving.finish()
+    payload = Payload(size_bytes=stored.size_bytes, sha256=stored.sha256, name="web.tar")
+    store.packages.create(APP, STORED, payload)
+    Webhooks(place=store.place).create("pager", "http://127.0.0.1:9/pager")
+    return service
+
+
+def token_of(service: Service, role: Role) -> str:
+    """The token of a new user whom no generated request names by chance; the service knows it."""
+    if not service.store.users.list():
+        service.store.users.begin(f"root-{uuid.uuid4().hex}")
+        service.store.users.create("ann")
+    token = service.store.users.create(f"{role}-{uuid.uuid4().hex}", role).token
+    bearer = {"Authorization": f"Bearer {token}"}
+    eventually(lambda: requests.get(f"{service.url}/api/v1/whoami", headers=bearer, timeout=10).ok)
+    return token
+
+
+@pytest.fixture(params=["admin", "nobody yet"])
+def api(request: pytest.FixtureRequest, filled: Service) -> Api:
+    """The service as an admin has it, and as everybody on its machine has it before there are users."""
+    return Api(url=filled.url, token=token_of(filled, "admin") if request.param == "admin" else "")
+
+
+@every_operation
+def test_every_answer_is_described(api: Api, operation: Any) -> None:
+    """
+    1. the document's own example works, where there is one
+    2. names of what exists, with anything that the document allows
+    3. names that are made up
+    4. what the document forbids is refused
+    """
+    if not api.token and "/users" in operation.path:
+        pytest.skip("the first user ends the state that there is none; test_users.py has that")
+    known = known_names(operation)
+    if operation.label != OMAHA:
+        example = example_of(operation)
+        if operation.label == "POST /api/v1/payloads":
+            example = {"body": b"a file", "media_type": "application/octet-stream"}
+        path_parameters = {name: known[name] for name in _names(operation.path)}
+        assert api.ask(operation.Case(path_parameters=path_parameters, **example)).status_code < 300
+
+    api.ask_many(operation, known)
+    api.ask_many(operation)
+    assert {401, 403}.isdisjoint(api.statuses)
+
+    if any(one.media_type == "application/json" for one in operation.body):
+        api.checks = [*CHECKS, negative_data_rejection]
+        api.ask_many(operation, known, generation_mode=schemathesis.GenerationMode.NEGATIVE)
+
+
+def _names(path: str) -> list[str]:
+    return [part[1:-1] for part in path.split("/") if part.startswith("{")]
+
+
+def test_a_role_may_do_what_the_document_says_and_strangers_nothing(filled: Service) -> None:
+    asking = {role: Api(url=filled.url, token=token_of(filled, role)) for role in ROLES}
+    strangers = {token: Api(url=filled.url, token=token) for token in ("", "or_nobodys")}
+
+    for operation in SCHEMA.get_all_operations():
+        case = operation.ok().Case(path_parameters=dict.fromkeys(_names(operation.ok().path), "absent"))
+        path, method = case.operation.path, case.operation.method.upper()
+        behind_the_gate = path.startswith(API) and path not in OPEN
+        refused = {role for role in ROLES if behind_the_gate and not may(role, role_needed(method, path))}
+
+        assert refused == {role for role, api in asking.items() if api.ask(case).status_code == 403}, path
+        assert {behind_the_gate} == {api.ask(case).status_code == 401 for api in strangers.values()}, path
+
+
+def test_a_check_that_fails_is_seen(filled: Service) -> None:
+    """The checks above can fail: an answer that the document doesn't describe is refused by them."""
+    document = copy.deepcopy(DOCUMENT)
+    del document["paths"]["/api/v1/apps/{app}"]["get"]["responses"]["404"]
+    operation = schemathesis.openapi.from_dict(document)["/api/v1/apps/{app}"]["GET"]
+
+    with pytest.RaisesGroup(UndefinedStatusCode):
+        Api(url=filled.url, token="").ask(operation.Case(path_parameters={"app": "absent"}))

@@ -1,0 +1,177 @@
+"""Webhooks: told in order, signed, again after a failure, by one process at a time."""
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from outrider.core.errors import ConfigError, Conflict
+from outrider.etcd.seam import Cluster
+from outrider.service.history.background import tellers
+from outrider.service.history.webhooks import Webhooks
+from outrider.service.store.store import Store, open_store, utc_now
+from tests.support.service_examples import APP, make_app
+from tests.support.waiting import eventually
+
+
+class Receiver:
+    """A web server that notes what it is told, and answers what it is set to."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.took: list[tuple[dict[str, str], bytes]] = []
+        receiver = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.took.append(({name.lower(): text for name, text in self.headers.items()}, body))
+                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Not in the tests' output."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def kinds(self) -> list[str]:
+        return [json.loads(body)["type"] for _, body in self.took]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    one = Receiver()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def real(cluster: Cluster, prefix: str) -> Store:
+    return open_store(cluster, prefix.rstrip("/"), utc_now)
+
+
+@pytest.fixture
+def hooks(real: Store) -> Webhooks:
+    return Webhooks(place=real.place)
+
+
+def run(stack: ExitStack, real: Store, count: int = 1) -> None:
+    """Start so many processes' worth of tellers, and wait until the chronicle has begun."""
+    for _ in range(count):
+        stack.enter_context(tellers(real.place.cluster, real.place.keys.prefix, retry_min_s=0.1))
+    eventually(lambda: real.place.cluster.get(f"{real.place.keys.prefix}/activity-seen") is not None)
+
+
+def test_deliveries_are_signed_and_come_in_order(real: Store, hooks: Webhooks, receiver: Receiver) -> None:
+    hook = hooks.create("ops", receiver.url)
+    with ExitStack() as stack:
+        run(stack, real)
+        make_app(real, version="1.0.0")
+        for paused in (True, False, True):
+            real.groups.update(APP, "beta", paused=paused)
+
+        eventually(lambda: receiver.kinds().count("outrider.group-paused") == 2, within_s=20)
+
+    told = [kind for kind in receiver.kinds() if kind in ("outrider.group-paused", "outrider.group-resumed")]
+    assert ["outrider.group-paused", "outrider.group-resumed", "outrider.group-paused"] == told
+    headers, body = receiver.took[0]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key = base64.b64decode(hook.secret.removeprefix("whsec_"))
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    assert f"v1,{expected}" == headers["webhook-signature"]
+    assert APP == json.loads(body)["data"]["app"]
+
+
+def test_what_a_receiver_refuses_is_told_again_with_the_same_id(
+    real: Store, hooks: Webhooks, receiver: Receiver
+) -> None:
+    hooks.create("ops", receiver.url, least="warning")
+    make_app(real, version="1.0.0")
+    receiver.statuses = [500, 302, 503]
+    with ExitStack() as stack:
+        run(stack, real)
+        real.groups.update(APP, "beta", paused=True)
+
+        eventually(lambda: len(receiver.took) == 4 and hooks.pending("ops") == 0, within_s=20)
+
+    assert 1 == len({headers["webhook-id"] for headers, _ in receiver.took})
+
+
+def test_two_processes_tell_a_receiver_once(real: Store, hooks: Webhooks, receiver: Receiver) -> None:
+    hooks.create("ops", receiver.url, least="warning")
+    make_app(real, version="1.0.0")
+    with ExitStack() as stack:
+        run(stack, real, count=2)
+        for number in range(20):
+            real.groups.update(APP, "beta", paused=number % 2 == 0)
+
+        eventually(lambda: receiver.kinds().count("outrider.group-paused") >= 10 and not hooks.pending("ops"), 30)
+
+    assert 10 == receiver.kinds().count("outrider.group-paused")
+
+
+def test_what_one_process_did_not_deliver_the_next_one_does(real: Store, hooks: Webhooks, receiver: Receiver) -> None:
+    hooks.create("ops", receiver.url, least="warning")
+    make_app(real, version="1.0.0")
+    receiver.statuses = [500] * 1000
+    with ExitStack() as stack:
+        run(stack, real)
+        real.groups.update(APP, "beta", paused=True)
+        eventually(lambda: bool(receiver.took), within_s=20)
+    assert 1 == hooks.pending("ops")
+    receiver.statuses = []
+
+    with ExitStack() as stack:
+        run(stack, real)
+
+        eventually(lambda: hooks.pending("ops") == 0, within_s=30)
+
+
+def test_a_receiver_that_is_gone_for_good_is_not_told_any_more(
+    real: Store, hooks: Webhooks, receiver: Receiver
+) -> None:
+    hooks.create("ops", receiver.url, least="warning")
+    make_app(real, version="1.0.0")
+    receiver.statuses = [410]
+    with ExitStack() as stack:
+        run(stack, real)
+        real.groups.update(APP, "beta", paused=True)
+
+        eventually(lambda: not hooks.list(), within_s=20)
+
+
+def test_one_webhook_hears_of_its_app_only(hooks: Webhooks, real: Store, receiver: Receiver) -> None:
+    hooks.create("ops", receiver.url, app="another")
+    hooks.create("all", receiver.url + "/all", least="error")
+
+    with ExitStack() as stack:
+        run(stack, real)
+        make_app(real, version="1.0.0")
+        eventually(lambda: real.place.cluster.list(real.place.keys.activity(APP)).entries != ())
+
+    assert [] == receiver.took
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x/", "http://", "https://user@example.org/", "x"])
+def test_a_webhook_needs_an_address_that_can_be_posted_to(hooks: Webhooks, url: str) -> None:
+    with pytest.raises(ConfigError, match="write https://HOST/PATH"):
+        hooks.create("ops", url)
+
+
+def test_a_name_is_taken_once(hooks: Webhooks) -> None:
+    hooks.create("ops", "https://example.org/a")
+
+    with pytest.raises(Conflict, match="exists already"):
+        hooks.create("ops", "https://example.org/b")

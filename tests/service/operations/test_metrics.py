@@ -1,0 +1,80 @@
+"""``/metrics``: read as Prometheus reads it, over the real service."""
+
+from pathlib import Path
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from outrider.etcd.client import connect
+from outrider.etcd.seam import Cluster, Put
+from outrider.model.documents import Presence, encode
+from outrider.service.store.store import utc_now
+from tests.support.servers import EtcdServer
+from tests.support.service import RunningServer, Service
+from tests.support.service_examples import APP, make_app, poison
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scrape(url: str) -> Samples:
+    answer = requests.get(f"{url}/metrics", timeout=10)
+    assert 200 == answer.status_code
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def of(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((name, tuple(sorted({"app": APP, "group": "beta", **labels}.items()))))
+
+
+def test_a_group_is_counted_by_version_and_by_what_it_waits_for(service: Service, cluster: Cluster) -> None:
+    store = service.store
+    make_app(store, version="2.0.0")
+    for name, version in (("web-1", "2.0.0"), ("web-2", "1.0.0"), ("web-3", "1.0.0"), ("web-4", "1.0.0")):
+        seen = Presence(instance=name, app=APP, group="beta", state="idle.waiting", version=version, since=utc_now())
+        cluster.txn((), (Put(key=store.place.keys.presence(APP, "beta", name), value=encode(seen)),))
+    poison(store, "2.0.0", "it crashed", utc_now())
+
+    samples = scrape(service.url)
+
+    assert (1, 3) == (
+        of(samples, "outrider_instances", version="2.0.0"),
+        of(samples, "outrider_instances", version="1.0.0"),
+    )
+    assert 4 == of(samples, "outrider_sidekicks_alive")
+    assert 0.25 == of(samples, "outrider_rollout_progress")
+    assert 1 == of(samples, "outrider_release_condemned", version="2.0.0")
+    assert 1 == of(samples, "outrider_turns", state="free")
+    assert 1 == samples[("outrider_etcd_up", ())]
+
+
+def test_requests_are_measured_by_route_and_not_by_what_clients_type(service: Service) -> None:
+    requests.get(f"{service.url}/api/v1/apps", timeout=10)
+    requests.get(f"{service.url}/nonsense/{'x' * 50}", timeout=10)
+    requests.request("BREW", f"{service.url}/api/v1/apps", timeout=10)
+
+    samples = scrape(service.url)
+
+    counted = [dict(labels) for name, labels in samples if name == "outrider_http_request_seconds_count"]
+    routes = {(labels["route"], labels["status"]) for labels in counted}
+    assert ("/api/v1/apps", "200") in routes
+    assert not any("nonsense" in route for route, _ in routes)
+    assert {"GET", "other"} == {labels["method"] for labels in counted}
+
+
+def test_without_etcd_the_page_still_says_so(tmp_path: Path) -> None:
+    own = EtcdServer(tmp_path / "etcd").start().wait_ready()
+    connection = connect(own.address(timeout_s=1.0))
+    try:
+        with RunningServer(connection, tmp_path / "payloads", "/outrider/v1") as running:
+            own.kill()
+
+            samples = scrape(running.url)
+
+            assert 0 == samples[("outrider_etcd_up", ())]
+    finally:
+        connection.close()
+        own.stop()

@@ -1,0 +1,251 @@
+"""What each setting of a policy, and a halt, does to the clients of a group. Over an etcd in memory."""
+
+import pytest
+
+from outrider.core.rollout.policy_settings import Rate
+from outrider.core.rollout.windows import Window
+from outrider.service.store.store import Store
+from tests.support.service import NOON
+from tests.support.service_examples import APP, be_alive, payload_of, poison
+from tests.support.service_fleets import Fleet
+
+
+def test_the_canary_goes_first_then_the_rest(fleet: Fleet) -> None:
+    fleet.set(canary=1)
+    first, second = fleet.granted("web-1"), fleet.why_held("web-2")
+    fleet.succeeds("web-1")
+    rest = [fleet.granted(f"web-{number}") for number in range(2, 6)]
+
+    assert ("2.0.0", "canary first: 0 of 1 proved; at it: web-1") == (first, second)
+    assert ["2.0.0"] * 4 == rest
+
+
+def test_a_canary_that_fails_halts_the_roll_out_until_a_person_resumes_it(fleet: Fleet, store: Store) -> None:
+    fleet.set(canary=1)
+    fleet.granted("web-1")
+    fleet.fails("web-1")
+    held = [fleet.why_held("web-1"), fleet.why_held("web-2")]
+    fleet.passes(86_400)
+    still_held = fleet.why_held("web-2")
+    store.rollouts.resume(APP, "beta", by="kim")
+
+    assert {"roll-out of 2.0.0 is halted: a canary failed: web-1 (error code 44)"} == {*held, still_held}
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+def test_a_canary_that_vanishes_halts_the_roll_out_too(fleet: Fleet) -> None:
+    fleet.set(canary=1, update_timeout_s=600)
+    fleet.granted("web-1")
+    fleet.passes(601)
+
+    assert "roll-out of 2.0.0 is halted: a canary failed: web-1 (no result in time)" == fleet.why_held("web-2")
+
+
+def test_the_failure_threshold_is_a_brake_that_holds(fleet: Fleet) -> None:
+    fleet.set(max_failures=2)
+    for number in range(3):
+        fleet.granted(f"web-{number}")
+    fleet.fails("web-0", 9)
+    after_one = fleet.granted("web-9")
+    fleet.fails("web-1", 10)
+    fleet.succeeds("web-2")
+
+    assert "2.0.0" == after_one
+    assert "is halted: 2 failed, and 2 halt it: web-0 (error code 9), web-1 (error code 10)" in fleet.why_held("web-3")
+
+
+@pytest.mark.parametrize("policy", [{"max_failures": 1}, {"canary": 1, "max_failures": 1}])
+def test_what_a_machine_refuses_untried_halts_nothing_and_frees_its_place(fleet: Fleet, policy: dict[str, int]) -> None:
+    fleet.set(max_in_progress=1, max_per_interval=Rate(count=1, interval_s=3600), **policy)
+    for number in range(3):
+        assert "2.0.0" == fleet.granted(f"web-{number}"), number
+        fleet.fails(f"web-{number}", 35)
+    row = fleet.row("web-2")
+
+    assert ("running", (), []) == (fleet.progress.state, fleet.progress.failures, fleet.under_way)
+    assert ("error", 35, None) == (row.status, row.error_code, row.granted_version)
+    assert "its machine can't run 2.0.0: see what its sidekick says" == row.why
+    assert "2.0.0" == fleet.granted("web-9"), "the place is free for one that can"
+
+
+def test_the_same_with_another_code_halts_at_the_first(fleet: Fleet) -> None:
+    fleet.set(max_failures=1)
+    fleet.granted("web-0")
+    fleet.fails("web-0", 12)
+
+    assert "halted" == fleet.progress.state
+
+
+def test_a_repeated_failure_report_counts_once(fleet: Fleet) -> None:
+    fleet.set(max_failures=2)
+    fleet.granted("web-0")
+    for _ in range(3):
+        fleet.fails("web-0")
+
+    assert 1 == len(fleet.progress.failures)
+
+
+def test_an_operators_pause_costs_nobody_a_failure(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_failures=1, update_timeout_s=600)
+    fleet.granted("web-1")
+    store.groups.update(APP, "beta", paused=True)
+    fleet.passes(601)
+    held = fleet.why_held("web-2")
+    store.groups.update(APP, "beta", paused=False)
+
+    assert "group is paused" == held
+    assert "2.0.0" == fleet.granted("web-2")
+    assert () == fleet.progress.failures
+
+
+def test_who_asks_during_a_pause_gives_its_place_back(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_in_progress=1)
+    fleet.granted("web-1")
+    store.groups.update(APP, "beta", paused=True)
+    fleet.why_held("web-1")
+    store.groups.update(APP, "beta", paused=False)
+
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+@pytest.mark.parametrize("state", ["pause", "halt"])
+def test_a_person_stops_a_roll_out_and_starts_it_again(fleet: Fleet, store: Store, state: str) -> None:
+    getattr(store.rollouts, state)(APP, "beta", why="customers complain", by="kim")
+    held = fleet.why_held("web-1")
+    store.rollouts.resume(APP, "beta", by="kim")
+
+    done = {"pause": "paused", "halt": "halted"}[state]
+    assert f"roll-out of 2.0.0 is {done} by kim: customers complain" == held
+    assert "2.0.0" == fleet.granted("web-1")
+
+
+def test_a_new_release_is_not_stopped_by_the_halt_of_the_last_one(fleet: Fleet, store: Store) -> None:
+    store.rollouts.halt(APP, "beta")
+    store.packages.create(APP, "2.1.0", payload_of("2.1.0"))
+    store.channels.save(APP, "beta", version="2.1.0")
+
+    assert "2.1.0" == fleet.granted("web-1")
+
+
+def test_a_mark_on_the_target_halts_the_roll_out_as_long_as_it_stands(fleet: Fleet, store: Store) -> None:
+    fleet.granted("web-1")
+    poison(store, "2.0.0", "it crashes", NOON)
+    marked = store.rollouts.get(APP, "beta")
+    held = [fleet.why_held("web-1"), fleet.why_held("web-2")]
+    store.fleet.lift(APP, "2.0.0")
+
+    assert ("halted", "2.0.0 is marked bad: it crashes") == (marked.state, marked.why)
+    assert ["2.0.0 is marked bad: it crashes"] * 2 == held
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+def test_updates_start_only_inside_a_window(fleet: Fleet) -> None:
+    fleet.set(windows=(Window(days=("mon",), opens="13:00", closes="14:00"),))
+    held = fleet.why_held("web-1")
+    fleet.passes(3600)
+
+    assert "outside the update windows (mon 13:00-14:00); next opens 13:00:00 UTC" == held
+    assert "2.0.0" == fleet.granted("web-1")
+
+
+def test_who_was_granted_in_the_window_finishes_after_it(fleet: Fleet) -> None:
+    fleet.set(windows=(Window(opens="11:00", closes="12:30"),))
+    fleet.granted("web-1")
+    fleet.passes(1900)
+
+    assert "2.0.0" == fleet.granted("web-1")
+    assert fleet.why_held("web-2").startswith("outside the update windows")
+
+
+def test_the_percentage_lets_the_same_instances_through_on_every_process(fleet: Fleet) -> None:
+    fleet.set(percent=30)
+    through = {name for name in (f"web-{number}" for number in range(40)) if fleet.granted(name)}
+
+    assert 5 < len(through) < 20
+    assert all(
+        "goes to 30 % of the instances" in fleet.why_held(f"web-{n}") for n in range(40) if f"web-{n}" not in through
+    )
+
+
+def test_a_pinned_group_and_a_request_of_its_own(fleet: Fleet) -> None:
+    own = fleet.why_held("web-1", target_version_prefix="1")
+    fleet.set(pin="1.5")
+
+    assert "it asks for versions '1', and 2.0.0 isn't of them" == own
+    assert "group is pinned to 1.5, and 2.0.0 isn't of it" == fleet.why_held("web-1")
+    assert "on-hold" == fleet.row("web-1").status
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "answer"),
+    [("never", True, None), ("asked", False, None), ("asked", True, "2.0.0"), ("always", False, "2.0.0")],
+)
+def test_a_downgrade_only_when_it_is_allowed(fleet: Fleet, policy: str, asked: bool, answer: str | None) -> None:
+    fleet.set(downgrade=policy)
+
+    assert answer == fleet.granted("web-1", "3.0.0", rollback_allowed=asked)
+
+
+def test_floors_are_passed_one_after_the_other(fleet: Fleet, store: Store) -> None:
+    fleet.set(max_in_progress=1)
+    store.floors.set(APP, "beta", "1.5.0", reason="migrates the schema")
+    way = [fleet.granted("web-1", "1.0.0")]
+    fleet.succeeds("web-1", "1.5.0")
+    between = fleet.progress.succeeded
+    way.append(fleet.granted("web-1", "1.5.0"))
+    fleet.succeeds("web-1", "2.0.0")
+
+    assert ["1.5.0", "2.0.0"] == way
+    assert (0, 1) == (between, fleet.progress.succeeded)
+
+
+def test_a_floor_that_is_marked_bad_holds_back_only_who_must_pass_it(fleet: Fleet, store: Store) -> None:
+    store.floors.set(APP, "beta", "1.5.0")
+    poison(store, "1.5.0", "loses data", NOON)
+
+    assert "1.5.0 is marked bad: loses data" == fleet.why_held("web-1", "1.0.0")
+    assert "2.0.0" == fleet.granted("web-2", "1.6.0")
+
+
+def test_a_package_of_another_architecture_is_no_package(fleet: Fleet, store: Store) -> None:
+    store.packages.create(APP, "2.1.0", payload_of("2.1.0"), arch="arm64")
+    store.channels.save(APP, "beta", version="2.1.0")
+
+    assert "2.1.0" == fleet.granted("web-1", board="arm64-usr")
+    assert "2.1.0" == fleet.granted("web-2", arch="arm64")
+    assert "no package for your architecture: 2.1.0 is for aarch64, and this instance is amd64" == (
+        fleet.why_held("web-3", arch="x64")
+    )
+    assert "aarch64" == fleet.row("web-1").arch
+
+
+def test_enough_others_must_serve(fleet: Fleet, store: Store) -> None:
+    fleet.set(min_healthy=2)
+    for name in ("web-1", "web-2", "web-3"):
+        be_alive(store, name, NOON)
+    first, second = fleet.granted("web-1"), fleet.why_held("web-2")
+    fleet.succeeds("web-1")
+
+    assert ("2.0.0", "1 others serve, and 2 must") == (first, second)
+    assert "2.0.0" == fleet.granted("web-2")
+
+
+def test_a_sidekick_that_does_not_serve_is_not_counted(fleet: Fleet, store: Store) -> None:
+    fleet.set(min_healthy=2)
+    for name, serving in (("web-1", True), ("web-2", True), ("web-3", False)):
+        be_alive(store, name, NOON, serving=serving)
+
+    assert "1 others serve, and 2 must" == fleet.why_held("web-1")
+
+
+def test_clients_without_a_sidekick_count_when_they_were_seen_lately_and_did_not_fail(fleet: Fleet) -> None:
+    fleet.set(min_healthy=2)
+    for name in ("web-2", "web-3", "web-4"):
+        fleet.sends(name, "1.0.0", ping=True)
+    fleet.sends("web-4", "1.0.0", "3:0:9")
+    now = fleet.granted("web-1")
+    fleet.succeeds("web-1")
+    fleet.passes(86_401)
+
+    assert "2.0.0" == now
+    assert "0 others serve, and 2 must" == fleet.why_held("web-5")

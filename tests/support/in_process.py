@@ -1,0 +1,70 @@
+"""The application without a socket: one request in, one answer out."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.types import Message
+
+from outrider.service.application import create_application
+from outrider.service.payloads.folder import PayloadFolder
+from tests.sim.fake_etcd import FakeCluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back; names of headers are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True, **options: str) -> FastAPI:
+    """The application over an etcd in memory. ``prepare``: payloads can be stored in ``folder``."""
+    payloads = PayloadFolder(folder=folder)
+    if prepare:
+        payloads.prepare()
+    return create_application(client, payloads, **options)  # type: ignore[arg-type]
+
+
+def ask(application: FastAPI, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+    """One request, as a program of this machine makes it."""
+    return asyncio.run(ask_in_loop(application, method, path, body, **headers))
+
+
+async def ask_in_loop(application: FastAPI, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+    """As ``ask``, for who has a loop already."""
+    named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
+    where, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": where,
+        "raw_path": where.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in ({"host": "service"} | named).items()],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+    }
+    incoming = iter([{"type": "http.request", "body": body, "more_body": False}])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(incoming, {"type": "http.disconnect"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    # A task of its own, as a server gives each request: what it sets for itself ends with it.
+    await asyncio.create_task(application(scope, receive, send))
+    start, *parts = sent
+    return Answer(
+        status=start["status"],
+        headers={name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]},
+        body=b"".join(part.get("body", b"") for part in parts),
+    )

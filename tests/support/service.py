@@ -1,0 +1,117 @@
+"""A store over an etcd in memory, a clock of the test's own, and the running service over the real etcd."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from outrider.etcd.seam import Cluster
+from outrider.model.keys import Keys
+from outrider.service.application import create_application
+from outrider.service.payloads.folder import PayloadFolder
+from outrider.service.store.store import Store, open_store
+from tests.sim.fake_etcd import FakeCluster, FakeEtcd
+from tests.support.servers import EtcdServer
+from tests.support.service_examples import make_app
+from tests.support.service_fleets import Fleet
+from tests.support.waiting import eventually
+from tests.support.wall_clock import NOON, WallClock
+
+
+@pytest.fixture
+def clock() -> WallClock:
+    return WallClock()
+
+
+@pytest.fixture
+def fake_etcd() -> FakeEtcd:
+    return FakeEtcd()
+
+
+@pytest.fixture
+def client(fake_etcd: FakeEtcd) -> Iterator[FakeCluster]:
+    connection = fake_etcd.client("service")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def store(client: FakeCluster, clock: WallClock) -> Store:
+    return open_store(client, now=clock)
+
+
+__all__ = ["NOON", "WallClock"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The update service, running."""
+
+    url: str
+    host: str
+    port: int
+    store: Store
+    prefix: str
+    etcd: str
+    payload_dir: Path
+
+
+class RunningServer:
+    """One uvicorn on a free port, on a thread of its own."""
+
+    def __init__(self, cluster: Cluster, payload_dir: Path, prefix: str, *, omaha_secret: str | None = None) -> None:
+        payloads = PayloadFolder(folder=payload_dir)
+        payloads.prepare()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = self.socket.getsockname()[:2]
+        application = create_application(cluster, payloads, prefix=prefix, omaha_secret=omaha_secret)
+        config = uvicorn.Config(application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def __enter__(self) -> "RunningServer":
+        self._thread.start()
+        eventually(lambda: self._server.started)
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self.socket.close()
+        assert not self._thread.is_alive(), "the service didn't end"
+
+
+@pytest.fixture
+def service(cluster: Cluster, etcd_server: EtcdServer, prefix: str, tmp_path: Path) -> Iterator[Service]:
+    """The service over the real etcd, below keys of its own."""
+    below = prefix.rstrip("/")
+    with RunningServer(cluster, tmp_path / "payloads", below) as running:
+        yield Service(
+            url=running.url,
+            host=running.host,
+            port=running.port,
+            store=open_store(cluster, below),
+            prefix=below,
+            etcd=f"127.0.0.1:{etcd_server.port}",
+            payload_dir=tmp_path / "payloads",
+        )
+
+
+@pytest.fixture
+def fleet(store: Store, fake_etcd: FakeEtcd, clock: WallClock) -> Fleet:
+    """A group whose channel points at 2.0.0, and its clients."""
+    make_app(store, versions=("1.0.0", "1.5.0", "2.0.0"), version="2.0.0")
+    return Fleet(store=store, etcd=fake_etcd, clock=clock)
+
+
+@pytest.fixture
+def keys(store: Store) -> Keys:
+    return store.place.keys

@@ -1,0 +1,85 @@
+"""The things that most tests of the service begin with."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from outrider.etcd.seam import Cluster, Put
+from outrider.model.documents import Contender, Poison, Presence, Target, decode, encode
+from outrider.service.store.packages import Payload
+from outrider.service.store.store import Store
+
+APP = "e96281a6-d1af-4bde-9a0a-97b76e56dc57"
+SHA256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+
+
+def payload_of(version: str) -> Payload:
+    """Some payload, another one for every version."""
+    digest = f"{sum(map(ord, version)):064x}"
+    return Payload(url=f"http://files.example/web-{version}.tar", size_bytes=1000, sha256=digest)
+
+
+def make_app(
+    store: Store, *, versions: Sequence[str] = ("1.0.0", "2.0.0"), channel: str = "beta", version: str | None = "1.0.0"
+) -> None:
+    """App, packages, a channel that points at ``version``, and a group ``beta`` on it."""
+    store.apps.create(app=APP, label="Example")
+    for each in versions:
+        store.packages.create(APP, each, payload_of(each))
+    store.channels.create(APP, channel, version=version)
+    store.groups.create(APP, "beta", channel=channel)
+
+
+def target_of(store: Store, group: str = "beta") -> Target:
+    """The target key as it is stored."""
+    key = store.place.keys.target(APP, group)
+    entry = store.place.cluster.get(key)
+    assert entry is not None, f"no target of {group}"
+    return decode(Target, key, entry.value)
+
+
+def poison(store: Store, version: str, why: str, at: datetime) -> None:
+    """Mark a release bad, as a sidekick does."""
+    document = Poison(version=version, sha256=SHA256, instance="web-1", why=why, at=at)
+    put(store.place.cluster, store.place.keys.poison(APP, version), encode(document))
+
+
+def be_alive(
+    store: Store, instance: str, at: datetime, *, group: str = "beta", serving: bool = True, **facts: str
+) -> None:
+    """Write a sidekick's presence."""
+    words = {"state": "idle", "version": "1.0.0"} | facts
+    document = Presence(
+        instance=instance,
+        app=APP,
+        group=group,
+        since=at,
+        serving=serving,
+        **words,  # type: ignore[arg-type]
+    )
+    put(store.place.cluster, store.place.keys.presence(APP, group, instance), encode(document))
+
+
+def hold_turn(
+    store: Store, instance: str, at: datetime, *, number: int = 0, app: str = APP, group: str = "beta", scope: str = ""
+) -> None:
+    """Write a slot key; ``scope``: of the scope with this name."""
+    who = Contender(app=app, group=group, instance=instance, shared_scope=scope)
+    document = who.slot(release="2.0.0", since=at, update=f"update-of-{instance}")
+    put(store.place.cluster, store.place.keys.slot(who.scope, number), encode(document))
+
+
+def stand_in_line(
+    store: Store, instance: str, at: datetime, *, app: str = APP, group: str = "beta", scope: str = ""
+) -> None:
+    """Write a key of the queue; ``scope``: of the scope with this name."""
+    who = Contender(app=app, group=group, instance=instance, shared_scope=scope)
+    put(
+        store.place.cluster,
+        store.place.keys.waiter(who.scope, who.member),
+        encode(who.waiter(release="2.0.0", since=at)),
+    )
+
+
+def put(cluster: Cluster, key: str, value: bytes) -> None:
+    """Write one key, whatever is there."""
+    assert cluster.txn((), (Put(key=key, value=value),)).succeeded

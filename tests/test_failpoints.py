@@ -1,0 +1,198 @@
+"""No touch of the world without a mark, no mark that isn't in the list, no effect without a row."""
+
+import ast
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from outrider import failpoints as edges
+from outrider.core.sidekick.effects import EFFECT_TYPES
+from outrider.failpoints import CROSSES, EDGES, UNASKED, Crossing, carried, crossing, observe, performing
+from outrider.statechart import find_sidekick_chart
+
+SOURCE = Path(edges.__file__).parent
+MODULES = tuple(
+    SOURCE / f"{name}.py"
+    for name in (
+        "journal/journal", "sidekick/outbox", "payloads/store", "payloads/transfer", "sidekick/prober",
+        "omaha_client/client", "omaha_client/exchange", "runtimes/process/runtime", "payloads/archive",
+        "runtimes/process/command", "runtimes/process/exits", "runtimes/process/identity",
+        "balancers/ask", "balancers/drain", "balancers/entry", "balancers/traefik", "balancers/none",
+        "turns/claim", "etcd/lease", "turns/lock", "turns/turns", "turns/wait", "sidekick/announcements",
+        "sidekick/assemble", "sidekick/workers/balancer", "sidekick/workers/lock", "sidekick/loop", "sidekick/presence",
+        "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
+        "sidekick/workers/workload",
+    )
+)  # fmt: skip
+TOUCHES = frozenset(
+    {
+        "write", "fsync", "fdatasync", "replace", "rename", "unlink", "ftruncate", "truncate", "link", "rmtree",
+        "write_text", "write_bytes", "mkdir", "symlink_to", "touch", "Popen", "killpg", "kill", "pidfd_send_signal",
+        "txn", "grant", "revoke", "keep_alive", "get", "post", "request", "remove", "extract", "rmdir",
+    }
+)  # fmt: skip
+"""Names of functions and methods that change what outlives a process, or ask another program."""
+PURE = frozenset(
+    {
+        # of dicts, queues, dataclasses; single keys of etcd are read to word an error
+        "_ARCHITECTURES.get", "balancer.get", "cluster.get", "entries.get", "environment.get", "found.get",
+        "headers.get", "msgspec.structs.replace", "replace", "response.headers.get", "scope.queue.get",
+        "seen.queue.get", "self._answers.get", "self._children.get", "self._cluster.get", "self._inbox.get",
+        "self._queue.get",
+        "self._quiet_until.get", "self._sidekick.post", "self._statuses.get", "self._watched.get", "self.kinds.get",
+        "self.targets.get", "server.get", "told.get",
+    }
+)  # fmt: skip
+UNDER: dict[tuple[str, str], str] = {
+    ("journal/journal", "_recover"): "before the first step; what it cuts off was never synced",
+    ("journal/journal", "append"): "cuts a record off whose write failed, within what is told to the loop as failed",
+    ("journal/journal", "__init__"): "makes the folder before the first step",
+    ("journal/journal", "_rotate"): "always under journal.rotate",
+    ("sidekick/outbox", "_open"): "at the start: removes what was never a report",
+    ("sidekick/outbox", "_set_aside"): "moves a report that the service refuses for ever; its content stays",
+    ("payloads/store", "discard"): "for operators, not used by a sidekick",
+    ("payloads/transfer", "_from"): "makes the folder of downloads",
+    ("payloads/transfer", "_open"): "notes whose bytes these are, right before the first of them is kept",
+    ("payloads/store", "_sync_folder"): "always under payload.rename",
+    ("omaha_client/exchange", "exchange"): "always under omaha.check or outbox.send",
+    ("balancers/ask", "ask"): "always under balancer.ask or app.ask",
+    ("sidekick/prober", "ask"): "always under probe.ask",
+    ("payloads/archive", "unpack"): "always under workload.unpack",
+    ("payloads/archive", "_unpack"): "always under workload.unpack",
+    ("payloads/archive", "_write"): "always under workload.unpack",
+    ("runtimes/process/runtime", "_unpack"): "always under workload.unpack",
+    ("runtimes/process/runtime", "_signal"): "always within _end",
+    ("runtimes/process/runtime", "_store"): "always under workload.record or workload.adopt",
+    ("runtimes/process/runtime", "_keep_output"): "always under workload.rename",
+    ("turns/turns", "free_turn"): "an operator's command",
+    ("etcd/lease", "close"): "ends the lease on an orderly stop; not doing it leaves it to its time",
+    ("sidekick/workers/workload", "_remove"): "calls the runtime, which has the marks",
+    ("sidekick/workers/workload", "_tidy"): "calls the runtime, which has the marks",
+}
+"""(module below src/outrider, function) whose touches have no mark of their own -> why that is right."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").as_posix()
+
+
+def unmarked(source: str, module: str) -> Iterator[str]:
+    """Every call in ``source`` that looks like a touch and stands in no ``with crossing(...)``."""
+
+    def walk(node: ast.AST, function: str, marked: bool) -> Iterator[str]:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function = node.name
+        if isinstance(node, ast.With):
+            marked = marked or any(ast.unparse(item.context_expr).startswith("crossing(") for item in node.items)
+        if isinstance(node, ast.Call) and not marked and (module, function) not in UNDER:
+            called = ast.unparse(node.func)
+            if called.rpartition(".")[2] in TOUCHES and called not in PURE:
+                yield f"{module}.py:{node.lineno}: {function}: {called}"
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, function, marked)
+
+    yield from walk(ast.parse(source), "", False)
+
+
+def test_every_touch_of_a_sidekick_has_a_mark() -> None:
+    found = [line for path in MODULES for line in unmarked(path.read_text(), name_of(path))]
+
+    assert [] == found
+
+
+def test_a_touch_without_a_mark_is_found() -> None:
+    source = "def f():\n  with crossing('x'):\n    os.rename(a, b)\n  cluster.txn(a, b)\n  path.unlink()\n"
+
+    assert ["new.py:4: f: cluster.txn", "new.py:5: f: path.unlink"] == list(unmarked(source, "new"))
+
+
+def test_every_module_that_a_sidekick_runs_is_looked_at() -> None:
+    folders = ("sidekick", "runtimes", "balancers")
+    there = {path for folder in folders for path in (SOURCE / folder).rglob("*.py") if path.stem != "__init__"}
+    harmless = {SOURCE / "runtimes/process/ports.py"}  # binds a socket and lets it go
+
+    assert there - harmless <= set(MODULES)
+
+
+def test_every_effect_has_a_row_and_every_row_an_effect() -> None:
+    chart = ElementTree.fromstring(find_sidekick_chart().read_bytes())
+    sends = chart.iter("{http://www.w3.org/2005/07/scxml}send")
+    asked = {send.get("event") for send in sends if send.get("type") == "effect"}
+
+    assert asked, "the chart asks for something"
+    assert set(EFFECT_TYPES) == set(CROSSES)
+    assert asked <= set(CROSSES)
+    assert {edge for row in CROSSES.values() for edge in row} | set(UNASKED) == set(EDGES)
+    assert not {edge for row in CROSSES.values() for edge in row} & set(UNASKED)
+
+
+def test_every_edge_is_marked_somewhere_and_every_mark_is_an_edge() -> None:
+    marks: set[str] = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "crossing" and path.stem != "failpoints":
+                constants = (one.value for one in ast.walk(node) if isinstance(one, ast.Constant))
+                marks |= {one for one in constants if isinstance(one, str)}
+    chosen = {"entry.remove", "entry.write"}  # by a variable, in balancers/entry.py
+
+    assert set(EDGES) == marks | chosen
+
+
+@pytest.fixture
+def seen() -> Iterator[list[Crossing]]:
+    crossings: list[Crossing] = []
+    observe(crossings.append)
+    yield crossings
+    observe(None)
+    performing("")
+
+
+def test_a_touch_that_failed_is_not_told_as_done(seen: list[Crossing]) -> None:
+    performing("balancer.leave")
+
+    with pytest.raises(OSError, match="no"), crossing("entry.remove"):
+        raise OSError("no")
+
+    assert [Crossing(edge="entry.remove", effect="balancer.leave", when="before")] == seen
+
+
+def test_an_effect_that_crosses_what_its_row_does_not_say_is_an_error(seen: list[Crossing]) -> None:
+    performing("probe.stop")
+
+    with pytest.raises(AssertionError, match=r"probe\.stop crosses entry\.write, which its row doesn't say"):
+        crossing("entry.write").__enter__()
+    with pytest.raises(AssertionError, match="isn't in the list"):
+        crossing("entry.paint").__enter__()
+
+
+def test_threads_that_an_effect_starts_touch_in_its_name(seen: list[Crossing]) -> None:
+    def touch() -> None:
+        with crossing("turn.take"):
+            pass
+
+    performing("lock.acquire")
+    work = carried(touch)
+    performing("lock.release")
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert {"lock.acquire"} == {one.effect for one in seen}
+    assert ["before", "after"] == [one.when for one in seen]
+
+
+def test_no_exception_is_left_that_nothing_needs() -> None:
+    calls: set[str] = set()
+    functions: set[tuple[str, str]] = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                calls.add(ast.unparse(node.func))
+            elif isinstance(node, ast.FunctionDef):
+                functions.add((name_of(path), node.name))
+
+    assert set() == PURE - calls
+    assert set() == set(UNDER) - functions
