@@ -67,10 +67,10 @@ chaos: setup etcd ## a sample of the kill matrix, two minutes (seconds=600 seed=
 chaos-all: setup etcd ## the whole kill matrix, an hour or more; writes docs/develop/chaos.md
 	$(bin)/python -m tests.chaos --all --seed $(or $(seed),1) --stages $(or $(stages),3)
 
-long: setup ## simulated fleets live through a thousand roll-outs each with troubles at random, minutes (seed=0 fleets=10)
+long: setup ## simulated fleets live through a thousand rollouts each with troubles at random, minutes (seed=0 fleets=10)
 	$(bin)/python -m tests.sim.long_run --seed $(or $(seed),0) --fleets $(or $(fleets),10) --rollouts 1000
 
-soak: setup etcd ## real roll-outs under load with random faults, for ten minutes (minutes=10 seed=7)
+soak: setup etcd ## real rollouts under load with random faults, for ten minutes (minutes=10 seed=7)
 	$(bin)/python -m tests.soak --minutes $(or $(minutes),10) $(if $(seed),--seed $(seed)) --keep
 
 lint: setup ## style, types, import layers, and that pictures and generated pages are not stale

@@ -21,7 +21,7 @@ from etcd3 import etcdrpc
 from tests.support.servers import EtcdServer, etcdctl_binary
 
 from outrider.etcd.client import EtcdCluster, connect
-from outrider.etcd.seam import Changed, CreatedAt, Delete, Endpoint, EtcdAddress, Put, WatchEvent
+from outrider.etcd.seam import CreatedAt, Delete, Endpoint, EtcdAddress, KeyChanged, Put, WatchEvent
 
 CALLS = 1500
 DELIVERIES = 1000
@@ -96,7 +96,7 @@ def measure_delivery(server: EtcdServer) -> Row:
 
     def deliver(event: WatchEvent) -> None:
         now = time.monotonic()
-        assert isinstance(event, Changed)
+        assert isinstance(event, KeyChanged)
         assert event.entry is not None
         took.append((now - float(event.entry.value)) * 1000)
         if len(took) == DELIVERIES:

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
-from outrider.clocks import LATE_S, TICK_S, AwakeClock
+from outrider.clocks import LATE_S, TICK_S, SuspendAwareClock
 from outrider.sidekick.prober import Failed, Prober, Verdict
 from tests.sidekick.test_prober import SETTINGS, App
 from tests.support.waiting import eventually
@@ -26,7 +26,7 @@ class Hand:
 
 def test_time_goes_on_while_somebody_looks() -> None:
     hand = Hand()
-    clock = AwakeClock(hand)
+    clock = SuspendAwareClock(hand)
     begun_s = clock()
 
     for _ in range(60):
@@ -38,7 +38,7 @@ def test_time_goes_on_while_somebody_looks() -> None:
 
 def test_a_standstill_is_a_tick_long() -> None:
     hand = Hand()
-    clock = AwakeClock(hand)
+    clock = SuspendAwareClock(hand)
     begun_s = clock()
 
     hand.now_s += 3600.0
@@ -50,8 +50,8 @@ def test_a_standstill_is_a_tick_long() -> None:
 
 def test_a_stopped_process_does_not_count_the_time() -> None:
     script = (
-        "import sys, time; from outrider.clocks import AwakeClock\n"
-        "clock = AwakeClock().start(); begun, real = clock(), time.monotonic()\n"
+        "import sys, time; from outrider.clocks import SuspendAwareClock\n"
+        "clock = SuspendAwareClock().start(); begun, real = clock(), time.monotonic()\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "print(clock() - begun, time.monotonic() - real, flush=True)"
     )
@@ -67,9 +67,9 @@ def test_a_stopped_process_does_not_count_the_time() -> None:
         child.stdin.write("\n")
         child.stdin.flush()
 
-        awake_s, real_s = map(float, child.stdout.readline().split())
+        unsuspended_s, real_s = map(float, child.stdout.readline().split())
 
-    assert real_s - awake_s > LATE_S
+    assert real_s - unsuspended_s > LATE_S
 
 
 def test_a_probe_does_not_fail_for_a_deadline_that_passed_while_nobody_asked() -> None:

@@ -8,12 +8,21 @@ from xml.etree import ElementTree
 
 import pytest
 
-from outrider import failpoints as edges
+from outrider import failpoints as points
 from outrider.core.sidekick.effects import EFFECT_TYPES
-from outrider.failpoints import CROSSES, EDGES, UNASKED, Crossing, carried, crossing, observe, performing
+from outrider.failpoints import (
+    FAILPOINTS,
+    FAILPOINTS_OF,
+    UNASKED,
+    FailpointHit,
+    failpoint,
+    observe,
+    performing,
+    with_current_effect,
+)
 from outrider.statechart import find_sidekick_chart
 
-SOURCE = Path(edges.__file__).parent
+SOURCE = Path(points.__file__).parent
 MODULES = tuple(
     SOURCE / f"{name}.py"
     for name in (
@@ -52,7 +61,7 @@ UNDER: dict[tuple[str, str], str] = {
     ("journal/journal", "__init__"): "makes the folder before the first step",
     ("journal/journal", "_rotate"): "always under journal.rotate",
     ("sidekick/outbox", "_open"): "at the start: removes what was never a report",
-    ("sidekick/outbox", "_set_aside"): "moves a report that the service refuses for ever; its content stays",
+    ("sidekick/outbox", "_set_aside"): "moves a report that the service refuses forever; its content stays",
     ("payloads/store", "discard"): "for operators, not used by a sidekick",
     ("payloads/transfer", "_from"): "makes the folder of downloads",
     ("payloads/transfer", "_open"): "notes whose bytes these are, right before the first of them is kept",
@@ -80,13 +89,13 @@ def name_of(path: Path) -> str:
 
 
 def unmarked(source: str, module: str) -> Iterator[str]:
-    """Every call in ``source`` that looks like a touch and stands in no ``with crossing(...)``."""
+    """Every call in ``source`` that looks like a touch and stands in no ``with failpoint(...)``."""
 
     def walk(node: ast.AST, function: str, marked: bool) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             function = node.name
         if isinstance(node, ast.With):
-            marked = marked or any(ast.unparse(item.context_expr).startswith("crossing(") for item in node.items)
+            marked = marked or any(ast.unparse(item.context_expr).startswith("failpoint(") for item in node.items)
         if isinstance(node, ast.Call) and not marked and (module, function) not in UNDER:
             called = ast.unparse(node.func)
             if called.rpartition(".")[2] in TOUCHES and called not in PURE:
@@ -104,7 +113,7 @@ def test_every_touch_of_a_sidekick_has_a_mark() -> None:
 
 
 def test_a_touch_without_a_mark_is_found() -> None:
-    source = "def f():\n  with crossing('x'):\n    os.rename(a, b)\n  cluster.txn(a, b)\n  path.unlink()\n"
+    source = "def f():\n  with failpoint('x'):\n    os.rename(a, b)\n  cluster.txn(a, b)\n  path.unlink()\n"
 
     assert ["new.py:4: f: cluster.txn", "new.py:5: f: path.unlink"] == list(unmarked(source, "new"))
 
@@ -123,58 +132,58 @@ def test_every_effect_has_a_row_and_every_row_an_effect() -> None:
     asked = {send.get("event") for send in sends if send.get("type") == "effect"}
 
     assert asked, "the chart asks for something"
-    assert set(EFFECT_TYPES) == set(CROSSES)
-    assert asked <= set(CROSSES)
-    assert {edge for row in CROSSES.values() for edge in row} | set(UNASKED) == set(EDGES)
-    assert not {edge for row in CROSSES.values() for edge in row} & set(UNASKED)
+    assert set(EFFECT_TYPES) == set(FAILPOINTS_OF)
+    assert asked <= set(FAILPOINTS_OF)
+    assert {point for row in FAILPOINTS_OF.values() for point in row} | set(UNASKED) == set(FAILPOINTS)
+    assert not {point for row in FAILPOINTS_OF.values() for point in row} & set(UNASKED)
 
 
-def test_every_edge_is_marked_somewhere_and_every_mark_is_an_edge() -> None:
+def test_every_failpoint_is_set_and_every_set_one_is_listed() -> None:
     marks: set[str] = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "crossing" and path.stem != "failpoints":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "failpoint" and path.stem != "failpoints":
                 constants = (one.value for one in ast.walk(node) if isinstance(one, ast.Constant))
                 marks |= {one for one in constants if isinstance(one, str)}
     chosen = {"entry.remove", "entry.write"}  # by a variable, in balancers/entry.py
 
-    assert set(EDGES) == marks | chosen
+    assert set(FAILPOINTS) == marks | chosen
 
 
 @pytest.fixture
-def seen() -> Iterator[list[Crossing]]:
-    crossings: list[Crossing] = []
-    observe(crossings.append)
-    yield crossings
+def seen() -> Iterator[list[FailpointHit]]:
+    hits: list[FailpointHit] = []
+    observe(hits.append)
+    yield hits
     observe(None)
     performing("")
 
 
-def test_a_touch_that_failed_is_not_told_as_done(seen: list[Crossing]) -> None:
+def test_a_touch_that_failed_is_not_told_as_done(seen: list[FailpointHit]) -> None:
     performing("balancer.leave")
 
-    with pytest.raises(OSError, match="no"), crossing("entry.remove"):
+    with pytest.raises(OSError, match="no"), failpoint("entry.remove"):
         raise OSError("no")
 
-    assert [Crossing(edge="entry.remove", effect="balancer.leave", when="before")] == seen
+    assert [FailpointHit(point="entry.remove", effect="balancer.leave", when="before")] == seen
 
 
-def test_an_effect_that_crosses_what_its_row_does_not_say_is_an_error(seen: list[Crossing]) -> None:
+def test_an_effect_that_meets_what_its_row_does_not_say_is_an_error(seen: list[FailpointHit]) -> None:
     performing("probe.stop")
 
-    with pytest.raises(AssertionError, match=r"probe\.stop crosses entry\.write, which its row doesn't say"):
-        crossing("entry.write").__enter__()
+    with pytest.raises(AssertionError, match=r"probe\.stop meets entry\.write, which its row doesn't say"):
+        failpoint("entry.write").__enter__()
     with pytest.raises(AssertionError, match="isn't in the list"):
-        crossing("entry.paint").__enter__()
+        failpoint("entry.paint").__enter__()
 
 
-def test_threads_that_an_effect_starts_touch_in_its_name(seen: list[Crossing]) -> None:
+def test_threads_that_an_effect_starts_touch_in_its_name(seen: list[FailpointHit]) -> None:
     def touch() -> None:
-        with crossing("turn.take"):
+        with failpoint("turn.take"):
             pass
 
     performing("lock.acquire")
-    work = carried(touch)
+    work = with_current_effect(touch)
     performing("lock.release")
     thread = threading.Thread(target=work)
     thread.start()

@@ -1,4 +1,4 @@
-"""The time in which this process could do something.
+"""A suspend-aware clock: the time in which this process could do something.
 
 A sidekick may stand still: SIGSTOP, a frozen container, a virtual machine that is moved. Deadlines of what it *looks
 at* must not run meanwhile: a release isn't bad because nobody asked it for its health, nor proved good because nobody
@@ -14,7 +14,7 @@ LATE_S = 2.0
 """A busy machine may be late by this much; what is longer was a standstill. Taking one for the other only adds time."""
 
 
-class AwakeClock:
+class SuspendAwareClock:
     """Seconds that never go back, without standstills. Any thread may read it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,9 +33,9 @@ class AwakeClock:
             self._seen_s = now_s
             return now_s - self._stood_s
 
-    def start(self) -> "AwakeClock":
+    def start(self) -> "SuspendAwareClock":
         """Have a thread look at it often enough; without that the time between two readings is taken for standstill."""
-        threading.Thread(target=self._tick, name="awake", daemon=True).start()
+        threading.Thread(target=self._tick, name="suspend-aware-clock", daemon=True).start()
         return self
 
     def _tick(self) -> None:

@@ -1,6 +1,6 @@
-"""Every point where a sidekick touches the world: the list, and the marks that stand around each touch in the code.
+"""Failpoints: every externally visible side effect of a sidekick; the list, and the marks around each of them.
 
-``with crossing("entry.write"):`` costs nothing as long as nobody observes. The kill matrix (``tests/chaos``) observes:
+``with failpoint("entry.write"):`` costs nothing as long as nobody observes. The kill matrix (``tests/chaos``) observes:
 it stops a sidekick right before or right after a touch, under the effect that asked for it. A touch that isn't in the
 list, or that its effect isn't said to make, is an error then; ``tests/test_failpoints.py`` finds unmarked touches.
 
@@ -17,20 +17,20 @@ from typing import Literal, TypeVar
 When = Literal["before", "after"]
 T = TypeVar("T")
 
-EDGES: Mapping[str, str] = {
+FAILPOINTS: Mapping[str, str] = {
     # the journal
     "journal.write": "a record is written to the end of journal.jsonl",
     "journal.sync": "fdatasync of journal.jsonl: from here on the step counts",
     "journal.rotate": "a journal that has grown is replaced by one with the last record",
     # the lock: transactions on the keys of its scope
     "turn.read": "queue and slots of the scope are listed",
-    "turn.gate": "a key that the first write to the queue goes through is written",
-    "turn.enrol": "the queue key is written under our lease, or one of an earlier life is removed",
+    "turn.ticket": "the ticket for the first write to the queue is written",
+    "turn.enqueue": "the queue key is written under our lease, or one of an earlier life is removed",
     "turn.take": "the slot key is created, the place in line compared",
     "turn.leave": "the queue key is removed, with a slot that nobody knew of",
     "turn.reclaim": "a queue key is written again beside our slot key",
-    "turn.release": "slot key and queue key are removed, with the poison when the release is condemned",
-    "poison.write": "the release is marked bad although our turn has ended already",
+    "turn.release": "slot key and queue key are removed, with the block when the release is blocked",
+    "block.write": "the release is blocked although our turn has ended already",
     # the lease
     "lease.grant": "etcd grants a lease",
     "lease.keep": "a keep-alive",
@@ -66,10 +66,10 @@ EDGES: Mapping[str, str] = {
     "outbox.remove": "a delivered report is removed",
     # the fleet's eyes and the operator's words
     "presence.write": "the live state is written, under our lease",
-    "announcement.read": "target, poison, summons or command is listed",
+    "announcement.read": "target, block, wake-up or command is listed",
     "command.remove": "a command that is in the journal is removed",
 }
-"""Edge -> what happens there."""
+"""Failpoint -> what happens there."""
 
 _RUN = ("workload.clear", "workload.unpack", "workload.record", "workload.spawn")
 _REMOVE = ("workload.signal", "workload.rename", "workload.erase")
@@ -77,12 +77,12 @@ _WRITE = ("static.write", "entry.read", "entry.write")
 _DRAIN = ("balancer.ask", "app.ask")
 _REPORT = ("outbox.write", "outbox.rename")
 
-CROSSES: Mapping[str, tuple[str, ...]] = {
-    "lock.acquire": ("turn.read", "turn.gate", "turn.enrol", "turn.take", "turn.leave"),
+FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
+    "lock.acquire": ("turn.read", "turn.ticket", "turn.enqueue", "turn.take", "turn.leave"),
     "lock.reclaim": ("turn.read", "turn.reclaim"),
-    "lock.retake": ("turn.read", "turn.reclaim", "turn.gate", "turn.enrol", "turn.take", "turn.leave"),
+    "lock.retake": ("turn.read", "turn.reclaim", "turn.ticket", "turn.enqueue", "turn.take", "turn.leave"),
     "lock.release": ("turn.read", "turn.leave", "turn.release"),
-    "lock.condemn": ("turn.read", "turn.leave", "turn.release", "poison.write"),
+    "lock.block": ("turn.read", "turn.leave", "turn.release", "block.write"),
     "workload.ensure": _RUN,
     "workload.tidy": _REMOVE,
     "workload.start": _RUN,
@@ -90,7 +90,7 @@ CROSSES: Mapping[str, tuple[str, ...]] = {
     "workload.revert": ("workload.signal", *_RUN),
     "workload.retire": (*_REMOVE, "payload.prune"),
     "workload.remove": _REMOVE,
-    "workload.revive": _RUN,
+    "workload.restart": _RUN,
     "probe.start": ("probe.ask",),
     "probe.confirm": ("probe.ask",),
     "probe.watch": ("probe.ask",),
@@ -119,70 +119,70 @@ UNASKED: tuple[str, ...] = (
     "outbox.remove", "presence.write", "announcement.read", "command.remove",
     "workload.adopt",
 )  # fmt: skip
-"""Edges that no effect asks for: the loop itself, and threads that run all the time."""
+"""Failpoints that no effect asks for: the loop itself, and threads that run all the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crossing:
-    """A touch that is about to happen, or has just happened.
+class FailpointHit:
+    """A side effect that is about to happen, or has just happened.
 
     Attributes:
         effect: Name of the effect that asked for it; empty when none did.
     """
 
-    edge: str
+    point: str
     effect: str
     when: When
 
 
-Observer = Callable[[Crossing], None]
+Observer = Callable[[FailpointHit], None]
 
 _observer: Observer | None = None
 _effect: contextvars.ContextVar[str] = contextvars.ContextVar("effect", default="")
 
 
 def observe(observer: Observer | None) -> None:
-    """Let ``observer`` see every crossing of this process, on the thread that makes it; None ends that."""
+    """Let ``observer`` see every failpoint that this process meets, on the thread that makes it; None ends that."""
     global _observer
     _observer = observer
 
 
-class crossing:  # noqa: N801 - used like a function
+class failpoint:  # noqa: N801 - used like a function
     """Marks one touch. ``after`` is told only of a touch that didn't raise: else nobody knows whether it happened.
 
-    Raises (when observed): AssertionError for an edge that isn't in the list, or not in its effect's row.
+    Raises (when observed): AssertionError for a failpoint that isn't in the list, or not in its effect's row.
     """
 
-    __slots__ = ("_edge",)
+    __slots__ = ("_point",)
 
-    def __init__(self, edge: str) -> None:
-        self._edge = edge
+    def __init__(self, point: str) -> None:
+        self._point = point
 
     def __enter__(self) -> None:
         if _observer is not None:
-            _tell(_observer, self._edge, "before")
+            _tell(_observer, self._point, "before")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if _observer is not None and kind is None:
-            _tell(_observer, self._edge, "after")
+            _tell(_observer, self._point, "after")
 
 
-def _tell(observer: Observer, edge: str, when: When) -> None:
-    assert edge in EDGES, f"{edge} isn't in the list of edges"
-    effect = "" if edge in UNASKED else _effect.get()
+def _tell(observer: Observer, point: str, when: When) -> None:
+    assert point in FAILPOINTS, f"{point} isn't in the list of failpoints"
+    effect = "" if point in UNASKED else _effect.get()
     if effect:
-        assert edge in CROSSES[effect], f"{effect} crosses {edge}, which its row doesn't say"
-    observer(Crossing(edge=edge, effect=effect, when=when))
+        assert point in FAILPOINTS_OF[effect], f"{effect} meets {point}, which its row doesn't say"
+    observer(FailpointHit(point=point, effect=effect, when=when))
 
 
 def performing(effect: str) -> contextvars.Token[str]:
-    """From here on, what this thread (and those it starts through ``carried``) touches is asked for by ``effect``."""
+    """From here on ``effect`` asks for what this thread (or one started ``with_current_effect``) touches."""
     return _effect.set(effect)
 
 
-def carried(function: Callable[[], T]) -> Callable[[], T]:
+def with_current_effect(function: Callable[[], T]) -> Callable[[], T]:
     """``function``, to be run by another thread under the effect that is performed now."""
     context = contextvars.copy_context()
     return lambda: context.run(function)

@@ -76,7 +76,7 @@ def drained(
 
 @contextmanager
 def app(*answers: str) -> Iterator[str]:
-    """An app that answers each question for its open requests with the next of ``answers``, the last one for ever."""
+    """An app that answers each question for its open requests with the next of ``answers``, the last one forever."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -16,52 +16,52 @@ from pathlib import Path
 from outrider.core.sidekick.memory import Strategy
 from tests.chaos.also import ALSO, run_also
 from tests.chaos.cases import Outcome, Runner, arms_for
+from tests.chaos.fixture import INSTANCES, ChaosFixture
 from tests.chaos.matrix import Case, cases, in_company, sample, strategy_of
 from tests.chaos.report import write_report
-from tests.chaos.stage import INSTANCES, ChaosStage
-from tests.live.killed_stage import CHECKOUT
+from tests.live.killed_fixture import CHECKOUT
 
 KEPT = CHECKOUT / ".cache" / "chaos"
 STRATEGIES: tuple[Strategy, ...] = ("start-first", "stop-first")
 
 
 def run(chosen: Iterable[Case], strategy: Strategy, seed: int, *, until: float = float("inf")) -> Iterator[Outcome]:
-    """Run cases of one strategy one after the other on one stage, until it is ``until`` by the monotonic clock.
+    """Run cases of one strategy one after the other on one fixture, until it is ``until`` by the monotonic clock.
 
-    After a case that failed the stage is made anew; what it left is kept in ``.cache/chaos``.
+    After a case that failed the fixture is made anew; what it left is kept in ``.cache/chaos``.
     """
-    stage: ChaosStage | None = None
+    fixture: ChaosFixture | None = None
     numbers = itertools.count()
     folder = Path(tempfile.mkdtemp(prefix="outrider-chaos-"))
     try:
         for together in in_company(chosen, len(INSTANCES)):
             if time.monotonic() > until:
                 return
-            if stage is None:
-                stage = ChaosStage(folder / f"{time.monotonic_ns()}", strategy)
-                stage.bring_up()
-            arms = arms_for(stage, together, seed, folder / "signals" / str(next(numbers)))
-            outcomes = Runner(stage, arms, seed).run()
+            if fixture is None:
+                fixture = ChaosFixture(folder / f"{time.monotonic_ns()}", strategy)
+                fixture.bring_up()
+            arms = arms_for(fixture, together, seed, folder / "signals" / str(next(numbers)))
+            outcomes = Runner(fixture, arms, seed).run()
             if outcomes[0].problems:
-                keep(stage, together[0])
-                stage.stop()
-                stage = None
+                keep(fixture, together[0])
+                fixture.stop()
+                fixture = None
             yield from outcomes
     finally:
-        if stage is not None:
-            stage.stop()
+        if fixture is not None:
+            fixture.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def keep(stage: ChaosStage, case: Case) -> Path:
+def keep(fixture: ChaosFixture, case: Case) -> Path:
     """Copy logs and journals to where they outlive the run."""
     kept = KEPT / case.name.replace("/", "_").replace(":", "-")
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    for log in stage.folder.glob("*.log"):
+    for log in fixture.folder.glob("*.log"):
         shutil.copy(log, kept)
-    for instance in stage.instances:
-        for journal in stage.state_dir(instance).glob("journal*"):
+    for instance in fixture.instances:
+        for journal in fixture.state_dir(instance).glob("journal*"):
             shutil.copy(journal, kept / f"{instance}.{journal.name}")
     return kept
 
@@ -72,12 +72,12 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--seconds", type=float, default=120.0, help="a sample of that length (default)")
     options.add_argument("--all", action="store_true", help="the whole matrix; goes on where an earlier run stopped")
-    options.add_argument("--only", action="append", default=[], help="EFFECT/EDGE[:WHEN[:FAULT]], may be repeated")
+    options.add_argument("--only", action="append", default=[], help="EFFECT/FAILPOINT[:WHEN[:FAULT]], may be repeated")
     options.add_argument("--strategy", choices=STRATEGIES, help="only cases of this strategy")
     options.add_argument("--part", default="1/1", help="K/N: the K-th of N equal parts of the cases")
     options.add_argument("--also", action="store_true", help="the faults that are no single sidekick's")
     options.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    options.add_argument("--stages", type=int, default=3, help="stages side by side with --all")
+    options.add_argument("--fixtures", type=int, default=3, help="fixtures side by side with --all")
     options.add_argument("--limit-s", type=float, default=7200.0, help="longest time for --all")
     options.add_argument("--report", action="store_true", help="only write docs/develop/chaos.md from the results")
     chosen = options.parse_args()
@@ -112,8 +112,8 @@ def main() -> None:
 def side_by_side(chosen: argparse.Namespace) -> int:
     """The whole matrix in several processes; then the report."""
     programs = []
-    for part in range(1, chosen.stages + 1):
-        command = [sys.executable, "-m", "tests.chaos", "--all", "--worker", "--part", f"{part}/{chosen.stages}"]
+    for part in range(1, chosen.fixtures + 1):
+        command = [sys.executable, "-m", "tests.chaos", "--all", "--worker", "--part", f"{part}/{chosen.fixtures}"]
         command += ["--seed", str(chosen.seed), "--limit-s", str(chosen.limit_s)]
         programs.append(subprocess.Popen(command, cwd=CHECKOUT))
     statuses = [program.wait() for program in programs]
@@ -127,7 +127,7 @@ def run_others(seed: int) -> int:
     broken = 0
     for name in ALSO:
         with tempfile.TemporaryDirectory(prefix="outrider-chaos-") as folder:
-            outcome = run_also(name, seed, Path(folder) / "stage")
+            outcome = run_also(name, seed, Path(folder) / "fixture")
         say(outcome)
         note(outcome)
         broken += bool(outcome.problems)

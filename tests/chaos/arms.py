@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.chaos.fixture import TTL_S, ChaosFixture
 from tests.chaos.matrix import Case, scenario_of
 from tests.chaos.proxy import Cut
-from tests.chaos.scenarios import SCENARIOS, Play, Scenario
-from tests.chaos.stage import TTL_S, ChaosStage
+from tests.chaos.scenarios import SCENARIOS, CaseRun, Scenario
 from tests.support.waiting import eventually
 
 MOST_PASSED: Mapping[str, int] = {"outbox.send": 1, "outbox.remove": 1, "command.remove": 0, "lease.revoke": 0}
-"""Of edges that no effect asks for, so many crossings may pass before the fault comes: these are crossed seldom."""
+"""Of failpoints that no effect asks for, so many hits may pass before the fault comes: these are met seldom."""
 MANY = 11
 
 
@@ -25,21 +25,27 @@ def wait(seconds: float) -> None:
 
 
 class Arm:
-    """One instance whose sidekick meets one fault at one crossing."""
+    """One instance whose sidekick meets one fault at one failpoint."""
 
     def __init__(
-        self, stage: ChaosStage, instance: str, case: Case, seed: int, signals: Path, scenario: Scenario | None = None
+        self,
+        fixture: ChaosFixture,
+        instance: str,
+        case: Case,
+        seed: int,
+        signals: Path,
+        scenario: Scenario | None = None,
     ) -> None:
         """``signals`` is a folder of this arm alone: sidekicks outlive their case."""
         chosen = random.Random(f"{seed} {case.name}")
-        self.stage, self.instance, self.case, self.signals = stage, instance, case, signals
+        self.fixture, self.instance, self.case, self.signals = fixture, instance, case, signals
         self.scenario = scenario or SCENARIOS[scenario_of(case.row)]
         ways: tuple[Cut, Cut] = ("refuse", "swallow")
         self.cut_how = chosen.choice(ways)
         self.clock_step = chosen.choice(("+3600", "-3600"))
         by_chance = not case.row.effect and self.scenario.settles and not self.scenario.first
-        self.skip = chosen.randint(0, MOST_PASSED.get(case.row.edge, MANY)) if by_chance else 0
-        self.faulted = self.gated = self.second_life = self.replaced = False
+        self.skip = chosen.randint(0, MOST_PASSED.get(case.row.point, MANY)) if by_chance else 0
+        self.faulted = self.at_barrier = self.second_life = self.replaced = False
 
     def start(self) -> None:
         """Start the sidekick, armed."""
@@ -48,28 +54,28 @@ class Arm:
         options = ["--at", self.case.row.name, "--when", self.case.when, "--fault", self.case.fault]
         options += ["--skip", str(self.skip), *self.scenario.options]
         options += ["--first", self.scenario.first] if self.scenario.first else []
-        options += ["--gate", self.scenario.gate] if self.scenario.gate else []
-        self.stage.start_armed(self.instance, self.signals, options, clock=self.case.fault == "clock")
+        options += ["--barrier", self.scenario.barrier] if self.scenario.barrier else []
+        self.fixture.start_armed(self.instance, self.signals, options, clock=self.case.fault == "clock")
 
-    def attend(self, play: Play) -> None:
+    def attend(self, case_run: CaseRun) -> None:
         """Do what the sidekick waits for, if it does."""
-        if self.scenario.gate and not self.gated and (self.signals / "gate").exists():
-            self.gated = True
-            self.scenario.gated(play)
-            (self.signals / "gate.go").touch()
+        if self.scenario.barrier and not self.at_barrier and (self.signals / "barrier").exists():
+            self.at_barrier = True
+            self.scenario.at_barrier(case_run)
+            (self.signals / "barrier.go").touch()
         if not self.faulted and (self.signals / "done").exists():
             self.faulted = True
             self._fault()
 
-    def restart(self, play: Play) -> None:
+    def restart(self, case_run: CaseRun) -> None:
         """The sidekick was killed, and is started again: armed, when that was its first life of two."""
         if self.scenario.first and not self.second_life and not self.faulted:
             self.second_life = True
-            self.scenario.between(play)
+            self.scenario.between(case_run)
             self.start()
         else:
             self.replaced = True
-            self.stage.start_sidekick(self.instance)
+            self.fixture.start_sidekick(self.instance)
 
     @property
     def may_die(self) -> bool:
@@ -80,8 +86,8 @@ class Arm:
         """An ordinary sidekick in place of one whose clock is wrong; whether that was needed."""
         if self.case.fault != "clock" or self.replaced:
             return False
-        self.stage.sidekicks[self.instance].stop()
-        self.stage.start_sidekick(self.instance)
+        self.fixture.sidekicks[self.instance].stop()
+        self.fixture.start_sidekick(self.instance)
         return True
 
     def _fault(self) -> None:
@@ -90,15 +96,15 @@ class Arm:
         match self.case.fault:
             case "stop":
                 wait(TTL_S + 1.0)
-                os.kill(self.stage.sidekicks[self.instance].pid, signal.SIGCONT)
+                os.kill(self.fixture.sidekicks[self.instance].pid, signal.SIGCONT)
             case "cut":
-                proxy = self.stage.proxies[self.instance]
+                proxy = self.fixture.proxies[self.instance]
                 proxy.cut(self.cut_how)
                 go.touch()
                 wait(TTL_S + 1.5)
                 proxy.heal()
             case "full":
-                disk = self.stage.disks[self.instance]
+                disk = self.fixture.disks[self.instance]
                 disk.fill()
                 go.touch()
                 wait(2.0)

@@ -1,7 +1,7 @@
 """Judges what happened by what etcd went through: every revision of a case, replayed by code that knows no sidekick.
 
 All it knows are the keys of design section 5 and Traefik's: a slot key and a queue key under ``turns/``, a server's
-entry, a poison. From these it says whether P1, P2, P3 and P5 held at every single revision.
+entry, a block. From these it says whether P1, P2, P3 and P5 held at every single revision.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,9 +10,9 @@ from itertools import groupby
 
 import msgspec
 
-from outrider.etcd.seam import Changed
+from outrider.etcd.seam import KeyChanged
 
-TURNS, POISON = "/outrider/v1/turns/", "/outrider/v1/poison/"
+TURNS, BLOCK = "/outrider/v1/turns/", "/outrider/v1/blocks/"
 SERVERS = "/loadbalancer/servers/"
 
 
@@ -60,7 +60,7 @@ class _World:
         return None
 
 
-def audit(before: Mapping[str, bytes], changes: Iterable[Changed], rules: Rules) -> list[str]:
+def audit(before: Mapping[str, bytes], changes: Iterable[KeyChanged], rules: Rules) -> list[str]:
     """Every breach, each with its revision; empty when all promises held.
 
     Args:
@@ -79,8 +79,8 @@ def audit(before: Mapping[str, bytes], changes: Iterable[Changed], rules: Rules)
             else:
                 world.keys[change.key] = (change.entry.value, change.entry.create_revision)
         ended = {one for one in owners if world.slot_of(one) is None}
-        poisons = [change.key for change in together if change.key.startswith(POISON) and change.entry is not None]
-        lines = [*_turns(world, rules), *_entries(world, rules, was, held), *_poisons(poisons, ended, rules)]
+        blocks = [change.key for change in together if change.key.startswith(BLOCK) and change.entry is not None]
+        lines = [*_turns(world, rules), *_entries(world, rules, was, held), *_blocks(blocks, ended, rules)]
         breaches += [f"revision {revision}: {line}" for line in lines]
     left = sorted(key for key in world.keys if key.startswith(TURNS))
     return [*breaches, f"in the end: left of turns: {', '.join(left)}"] if left else breaches
@@ -102,12 +102,12 @@ def _entries(world: _World, rules: Rules, before: Mapping[str, str | None], held
             yield f"P3: {instance} is out of the balancer{'' if rules.starts_first else ' without a turn'}"
 
 
-def _poisons(poisons: Sequence[str], ended: set[str], rules: Rules) -> Iterator[str]:
-    for key in poisons:
+def _blocks(blocks: Sequence[str], ended: set[str], rules: Rules) -> Iterator[str]:
+    for key in blocks:
         if not ended and not rules.freed:
             yield f"P5: {key} was written without the end of a turn: the next one could go before it"
 
 
-def _by_revision(changes: Iterable[Changed]) -> Iterator[tuple[int, Sequence[Changed]]]:
+def _by_revision(changes: Iterable[KeyChanged]) -> Iterator[tuple[int, Sequence[KeyChanged]]]:
     for revision, together in groupby(sorted(changes, key=lambda one: one.revision), key=lambda one: one.revision):
         yield revision, tuple(together)

@@ -1,4 +1,4 @@
-"""Runs cases: armed sidekicks meet their faults in one roll-out. The faults end, the dead are restarted, no more."""
+"""Runs cases: armed sidekicks meet their faults in one rollout. The faults end, the dead are restarted, no more."""
 
 import os
 import random
@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from outrider.core.errors import Unknown
-from outrider.demo.stage import APP_ID, GROUP
+from outrider.demo.fleet import APP_ID, GROUP
 from outrider.journal.journal import Record
 from outrider.model.keys import group_scope
 from outrider.statechart import load_sidekick_chart
 from outrider.story import StoryError, lines_of, replay
 from tests.chaos.arms import Arm
 from tests.chaos.auditor import Rules, audit
+from tests.chaos.fixture import CASE_LIMIT_S, ChaosFixture, History
 from tests.chaos.matrix import Case
-from tests.chaos.scenarios import Play
-from tests.chaos.stage import CASE_LIMIT_S, ChaosStage, History
+from tests.chaos.scenarios import CaseRun
 from tests.support.waiting import eventually
 
 POLL_S = 0.08
@@ -32,7 +32,7 @@ class Outcome:
     """What came of a case.
 
     Attributes:
-        together: How many cases met in the same roll-out; requests and time are those of all of them.
+        together: How many cases met in the same rollout; requests and time are those of all of them.
         failed: Requests of the load that failed; excused when apps were ended by the harness.
         problems: Empty when everything held.
     """
@@ -53,12 +53,14 @@ class CaseFailed(Exception):
 
 
 class Runner:
-    """One roll-out in which the arms meet their faults; several only when their scenarios can go together."""
+    """One rollout in which the arms meet their faults; several only when their scenarios can go together."""
 
-    def __init__(self, stage: ChaosStage, arms: Sequence[Arm], seed: int) -> None:
-        self.stage, self.arms, self.seed = stage, tuple(arms), seed
+    def __init__(self, fixture: ChaosFixture, arms: Sequence[Arm], seed: int) -> None:
+        self.fixture, self.arms, self.seed = fixture, tuple(arms), seed
         first = self.arms[0]
-        self.play = Play(stage=stage, armed=first.instance, wanted=stage.presences()[first.instance].version)
+        self.case_run = CaseRun(
+            fixture=fixture, armed=first.instance, wanted=fixture.presences()[first.instance].version
+        )
         self.outcome = Outcome(
             case=first.case.name,
             seed=seed,
@@ -70,9 +72,9 @@ class Runner:
     def run(self) -> list[Outcome]:
         """Run it to its end, and judge; one outcome for each arm."""
         began = time.monotonic()
-        load = self.stage.load.snapshot()
-        history = History(self.stage.cluster)
-        numbers = {one: self.stage.records(one)[-1].number for one in self.stage.instances}
+        load = self.fixture.load.snapshot()
+        history = History(self.fixture.cluster)
+        numbers = {one: self.fixture.records(one)[-1].number for one in self.fixture.instances}
         try:
             self._play()
         except (AssertionError, CaseFailed) as error:
@@ -80,8 +82,8 @@ class Runner:
         changes = history.end()
         rules = Rules(
             slots=1,
-            starts_first=self.stage.strategy == "start-first",
-            instances=self.stage.instances,
+            starts_first=self.fixture.strategy == "start-first",
+            instances=self.fixture.instances,
             freed=any(arm.scenario.freed for arm in self.arms),
             apps_die=self.outcome.excused,
         )
@@ -89,7 +91,7 @@ class Runner:
             self.outcome.problems.append("the audit's own watch lost changes")
         self.outcome.problems += audit(history.before, changes, rules)
         self._judge_instances(numbers, freed=rules.freed)
-        after = self.stage.load.snapshot()
+        after = self.fixture.load.snapshot()
         self.outcome.requests, self.outcome.failed = after.requests - load.requests, after.failed - load.failed
         if self.outcome.failed and not self.outcome.excused:
             kinds = {kind: count - load.failures.get(kind, 0) for kind, count in after.failures.items()}
@@ -116,9 +118,9 @@ class Runner:
 
     def _play(self) -> None:
         for arm in self.arms:
-            self.stage.sidekicks[arm.instance].stop()
+            self.fixture.sidekicks[arm.instance].stop()
         for arm in self.arms:
-            arm.scenario.prepare(self.play)
+            arm.scenario.prepare(self.case_run)
             arm.start()
         at_start = [arm for arm in self.arms if not arm.scenario.settles]
         self._until(
@@ -132,8 +134,8 @@ class Runner:
         if missed:
             raise CaseFailed(f"never reached: {', '.join(missed)}")
         for arm in self.arms:
-            arm.scenario.repair(self.play)
-        self._until(self._ended, f"all ended on {self.play.wanted}")
+            arm.scenario.repair(self.case_run)
+        self._until(self._ended, f"all ended on {self.case_run.wanted}")
         disarmed = [arm.disarm() for arm in self.arms]
         if any(disarmed):
             self._until(self._ended, "the sidekicks with the right time came to rest")
@@ -144,21 +146,21 @@ class Runner:
     def _release(self) -> None:
         first = self.arms[0]
         if not first.scenario.goes_first:
-            first.scenario.release(self.play)
+            first.scenario.release(self.case_run)
             return
-        others = [self.stage.sidekicks[one].pid for one in self.stage.instances if one != first.instance]
+        others = [self.fixture.sidekicks[one].pid for one in self.fixture.instances if one != first.instance]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
         try:
-            first.scenario.release(self.play)
+            first.scenario.release(self.case_run)
             self._until(self._has_turn, "the armed sidekick has its turn")
         finally:
             for pid in others:
                 os.kill(pid, signal.SIGCONT)
 
     def _has_turn(self) -> bool:
-        prefix = self.stage.keys.slots(group_scope(APP_ID, GROUP))
-        return self._all_faulted() or bool(self.stage.cluster.list(prefix).entries)
+        prefix = self.fixture.keys.slots(group_scope(APP_ID, GROUP))
+        return self._all_faulted() or bool(self.fixture.cluster.list(prefix).entries)
 
     def _until(self, fact: Callable[[], bool], words: str) -> None:
         """Let the case go on until ``fact`` holds, doing what a service manager and a fault's end do meanwhile."""
@@ -173,53 +175,53 @@ class Runner:
         try:
             eventually(moved, within_s=CASE_LIMIT_S, every_s=POLL_S)
         except AssertionError as error:
-            states = {name: f"{version} {state}" for name, (version, state) in sorted(self.stage.versions().items())}
+            states = {name: f"{version} {state}" for name, (version, state) in sorted(self.fixture.versions().items())}
             raise CaseFailed(f"not within {CASE_LIMIT_S:g} s: {words}; {states}; {error}") from error
 
     def _attend(self) -> None:
         for arm in self.arms:
-            arm.attend(self.play)
-        for instance in self.stage.instances:
-            status = self.stage.sidekicks[instance].ended
+            arm.attend(self.case_run)
+        for instance in self.fixture.instances:
+            status = self.fixture.sidekicks[instance].ended
             if status is not None:
                 self._restart(instance, status)
 
     def _restart(self, instance: str, status: int) -> None:
         if status != -9 or not self._may_die(instance):
-            log = self.stage.sidekicks[instance].log.read_text(errors="replace")[-1500:]
+            log = self.fixture.sidekicks[instance].log.read_text(errors="replace")[-1500:]
             self.outcome.problems.append(f"{instance} ended by itself with {status}: {log}")
         self.outcome.restarts += 1
         if self.outcome.restarts > 20:
             raise CaseFailed(f"{instance} ends again and again")
         if instance in self._of:
-            self._of[instance].restart(self.play)
+            self._of[instance].restart(self.case_run)
         else:
-            self.stage.start_sidekick(instance)
+            self.fixture.start_sidekick(instance)
 
     def _may_die(self, instance: str) -> bool:
         return instance in self._of and self._of[instance].may_die
 
     def _at_rest(self) -> bool:
-        seen = self.stage.versions()
-        return len(seen) == len(self.stage.instances) and all(state == "idle.waiting" for _, state in seen.values())
+        seen = self.fixture.versions()
+        return len(seen) == len(self.fixture.instances) and all(state == "idle.waiting" for _, state in seen.values())
 
     def _ended(self) -> bool:
         """At rest on what all shall run, nothing left of turns, the verdicts known."""
         return (
-            self.stage.all_on(self.play.wanted)
-            and self.play.bad <= set(self.stage.poison())
-            and not self.stage.cluster.list(self.stage.keys.turns(group_scope(APP_ID, GROUP))).entries
+            self.fixture.all_on(self.case_run.wanted)
+            and self.case_run.bad <= set(self.fixture.blocked())
+            and not self.fixture.cluster.list(self.fixture.keys.turns(group_scope(APP_ID, GROUP))).entries
         )
 
     def _judge_instances(self, numbers: dict[str, int], *, freed: bool) -> None:
         """One workload each, journals that the chart can have written, and P5 by what was ever started."""
-        touched: dict[str, set[str]] = {version: set() for version in self.play.bad}
+        touched: dict[str, set[str]] = {version: set() for version in self.case_run.bad}
         problems = self.outcome.problems
-        for instance in self.stage.instances:
-            running = self.stage.running(instance)
+        for instance in self.fixture.instances:
+            running = self.fixture.running(instance)
             if len(running) != 1:
                 problems.append(f"{instance} runs {running or 'nothing'}")
-            records = [one for one in self.stage.records(instance) if one.number >= numbers[instance]]
+            records = [one for one in self.fixture.records(instance) if one.number >= numbers[instance]]
             try:
                 replay(lines_of(records), CHART)
             except StoryError as error:
@@ -228,13 +230,13 @@ class Runner:
                 for version in started_in(record):
                     if version in touched:
                         touched[version].add(instance)
-                        if version in record.memory["poisoned"]:
-                            problems.append(f"P5: {instance} starts {version} in record {record.number}, marked bad")
+                        if version in record.memory["blocked"]:
+                            problems.append(f"P5: {instance} starts {version} in record {record.number}, blocked")
         for version, instances in touched.items():
             if len(instances) > 1 and not freed:
                 problems.append(f"P5: {version} reached {sorted(instances)}")
-        if self.play.wanted in self.stage.poison():
-            problems.append(f"a good release was condemned: {self.play.wanted}")
+        if self.case_run.wanted in self.fixture.blocked():
+            problems.append(f"a good release was blocked: {self.case_run.wanted}")
 
 
 def started_in(record: Record) -> list[str]:
@@ -246,10 +248,10 @@ def started_in(record: Record) -> list[str]:
     return found
 
 
-def arms_for(stage: ChaosStage, cases: Sequence[Case], seed: int, folder: Path) -> list[Arm]:
+def arms_for(fixture: ChaosFixture, cases: Sequence[Case], seed: int, folder: Path) -> list[Arm]:
     """An arm for each of ``cases``, on instances that the seed decides; ``folder`` is theirs alone."""
-    instances = random.Random(f"{seed} {cases[0].name}").sample(stage.instances, len(cases))
+    instances = random.Random(f"{seed} {cases[0].name}").sample(fixture.instances, len(cases))
     return [
-        Arm(stage, instance, case, seed, folder / str(number))
+        Arm(fixture, instance, case, seed, folder / str(number))
         for number, (instance, case) in enumerate(zip(instances, cases, strict=True))
     ]

@@ -1,6 +1,6 @@
-"""The rows of the matrix, made from the list of edges and the chart; and which scenario brings a sidekick to each.
+"""The rows of the matrix, made from the list of failpoints and the chart; and which scenario brings a sidekick to each.
 
-A new effect in the chart, or a new edge in a row, has no scenario here and fails ``test_matrix.py``.
+A new effect in the chart, or a new failpoint in a row, has no scenario here and fails ``test_matrix.py``.
 """
 
 import random
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from outrider.core.sidekick.memory import Strategy
-from outrider.failpoints import CROSSES, EDGES, UNASKED, When
+from outrider.failpoints import FAILPOINTS, FAILPOINTS_OF, UNASKED, When
 
 Fault = Literal["kill", "stop", "cut", "full", "clock"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
@@ -18,15 +18,15 @@ WHENS: tuple[When, ...] = ("before", "after")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One edge as one effect crosses it; ``effect`` is empty where none asks for it."""
+    """One failpoint as one effect meets it; ``effect`` is empty where none asks for it."""
 
     effect: str
-    edge: str
+    point: str
 
     @property
     def name(self) -> str:
         """``balancer.switch/entry.write``; ``/journal.sync`` where no effect asks."""
-        return f"{self.effect}/{self.edge}"
+        return f"{self.effect}/{self.point}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,23 +49,23 @@ SCENARIOS: Mapping[str, str] = {
     "lock.reclaim": "restarted",
     "lock.retake": "souring",
     "lock.retake/turn.reclaim": "souring-restarted",
-    "lock.retake/turn.gate": "robbed",
-    "lock.retake/turn.enrol": "robbed",
+    "lock.retake/turn.ticket": "robbed",
+    "lock.retake/turn.enqueue": "robbed",
     "lock.retake/turn.take": "robbed",
     "lock.release": "good",
     "lock.release/turn.read": "withdrawn",
     "lock.release/turn.leave": "withdrawn",
-    "lock.condemn": "unhealthy",
-    "lock.condemn/turn.read": "robbed-late",
-    "lock.condemn/poison.write": "robbed-late",
-    "workload.ensure": "fallen",
+    "lock.block": "unhealthy",
+    "lock.block/turn.read": "robbed-late",
+    "lock.block/block.write": "robbed-late",
+    "workload.ensure": "down",
     "workload.tidy": "stray",
     "workload.start": "good",
     "workload.replace": "good-2",
     "workload.revert": "unhealthy-2",
     "workload.retire": "good",
     "workload.remove": "unhealthy",
-    "workload.revive": "rebooted",
+    "workload.restart": "rebooted",
     "probe.start": "good",
     "probe.confirm": "started",
     "probe.watch": "good",
@@ -75,7 +75,7 @@ SCENARIOS: Mapping[str, str] = {
     "balancer.join": "good-2",
     "balancer.join/static.write": "bare-2",
     "balancer.return": "started",
-    "balancer.return/entry.write": "fallen",
+    "balancer.return/entry.write": "down",
     "balancer.return/static.write": "bare-started",
     "balancer.restore": "souring",
     "balancer.drain": "good",
@@ -104,11 +104,11 @@ SCENARIOS: Mapping[str, str] = {
 """Effect, or row, -> scenario; a row's own entry goes before its effect's."""
 
 UNREACHED: Mapping[str, str] = {
-    "lock.retake/turn.leave": "only when a take has conditions (poison, target), and a retake has none",
-    "lock.condemn/turn.leave": "only when somebody removed the slot key alone, by hand and not by our commands",
+    "lock.retake/turn.leave": "only when a take has conditions (block, target), and a retake has none",
+    "lock.block/turn.leave": "only when somebody removed the slot key alone, by hand and not by our commands",
     "balancer.restore/entry.remove": "only in a first install of a bad release; leave is the same transaction",
 }
-"""Rows that no scenario reaches -> why. Their edges are reached under other effects."""
+"""Rows that no scenario reaches -> why. Their failpoints are reached under other effects."""
 
 STOP_FIRST = frozenset({"good-2", "unhealthy-2", "bare-2"})
 """Scenarios that need a fleet with the strategy stop-first."""
@@ -120,8 +120,8 @@ TOGETHER = frozenset({"good", "good-2", "started", "restarted", "rotating", "ado
 
 def rows() -> tuple[Row, ...]:
     """Every row, in the order of the list."""
-    asked = (Row(effect=effect, edge=edge) for effect, edges in CROSSES.items() for edge in edges)
-    return (*(row for row in asked if not UNREACHED.get(row.name)), *(Row(effect="", edge=edge) for edge in UNASKED))
+    asked = (Row(effect=effect, point=point) for effect, points in FAILPOINTS_OF.items() for point in points)
+    return (*(row for row in asked if not UNREACHED.get(row.name)), *(Row(effect="", point=point) for point in UNASKED))
 
 
 def scenario_of(row: Row) -> str:
@@ -162,7 +162,7 @@ def sample(seed: int, strategy: Strategy) -> Iterator[Case]:
 
 
 def in_company(chosen: Iterable[Case], most: int) -> Iterator[tuple[Case, ...]]:
-    """The same cases in their order, those that may meet in one roll-out in groups of at most ``most``."""
+    """The same cases in their order, those that may meet in one rollout in groups of at most ``most``."""
     waiting: list[Case] = []
     for case in chosen:
         if scenario_of(case.row) not in TOGETHER:
@@ -176,6 +176,6 @@ def in_company(chosen: Iterable[Case], most: int) -> Iterator[tuple[Case, ...]]:
         yield tuple(waiting)
 
 
-def unlisted_edges() -> set[str]:
-    """Edges that no row reaches: there must be none."""
-    return set(EDGES) - {row.edge for row in rows()}
+def unlisted_failpoints() -> set[str]:
+    """Failpoints that no row reaches: there must be none."""
+    return set(FAILPOINTS) - {row.point for row in rows()}

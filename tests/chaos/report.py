@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.chaos.also import ALSO
 from tests.chaos.matrix import FAULTS, UNREACHED, WHENS, rows, strategy_of
-from tests.live.killed_stage import CHECKOUT
+from tests.live.killed_fixture import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "develop" / "chaos.md"
 BEGIN, END = "<!-- made by tests/chaos: begin -->", "<!-- made by tests/chaos: end -->"
@@ -38,7 +38,7 @@ def table(folder: Path) -> str:
         f" (seed {', '.join(map(str, seeds)) or 'none'}), {len(results) - len(broken)} held, {len(broken)} broken."
         f" Manual repairs: none in any. Requests: {requests}, of which {unexcused} failed where none may.",
         "",
-        f"| effect | edge | fleet | {' | '.join(FAULTS)} |",
+        f"| effect | failpoint | fleet | {' | '.join(FAULTS)} |",
         f"|---|---|---|{'---|' * len(FAULTS)}",
     ]
     for row in rows():
@@ -47,11 +47,11 @@ def table(folder: Path) -> str:
             found = [results.get(f"{row.name}:{when}:{fault}") for when in WHENS]
             cells.append(" / ".join("not run" if one is None else MARKS[not one["problems"]] for one in found))
         cells = [cell.split(" / ")[0] if len(set(cell.split(" / "))) == 1 else cell for cell in cells]
-        lines.append(f"| {row.effect or '(none)'} | {row.edge} | {strategy_of(row)} | {' | '.join(cells)} |")
+        lines.append(f"| {row.effect or '(none)'} | {row.point} | {strategy_of(row)} | {' | '.join(cells)} |")
     others = [newest.get(f"also/{name}") for name in ALSO]
-    lines += ["", "| in the middle of a roll-out | |", "|---|---|"]
+    lines += ["", "| in the middle of a rollout | |", "|---|---|"]
     for name, result in zip(ALSO, others, strict=True):
         lines.append(f"| {ALSO[name]} | {'not run' if result is None else MARKS[not result['problems']]} |")
-    lines += ["", "Rows that no scenario reaches, their edges being reached under other effects:", ""]
+    lines += ["", "Rows that no scenario reaches, their failpoints being reached under other effects:", ""]
     lines += [f"- `{name}`: {why}" for name, why in UNREACHED.items()]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What brings a sidekick to a crossing: what is prepared, what is released, and how it must end."""
+"""What brings a sidekick to a failpoint: what is prepared, what is released, and how it must end."""
 
 import hashlib
 import time
@@ -6,32 +6,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from outrider.demo.stage import APP_ID, GROUP, SERVICE, end_workloads, workloads
+from outrider.demo.fleet import APP_ID, GROUP, SERVICE, end_workloads, workloads
 from outrider.etcd.seam import Delete
 from outrider.model.keys import group_scope
 from outrider.runtimes import WorkloadSpec
 from outrider.turns.turns import free_turn, read_scope
-from tests.chaos.stage import TTL_S, ChaosStage
+from tests.chaos.fixture import TTL_S, ChaosFixture
 from tests.support.waiting import eventually
 
-Act = Callable[["Play"], None]
+Deed = Callable[["CaseRun"], None]
 
 
-def nothing(play: "Play") -> None:
+def nothing(case_run: "CaseRun") -> None:
     """Nothing besides."""
 
 
 @dataclass(slots=True)
-class Play:
+class CaseRun:
     """One case as it goes.
 
     Attributes:
         armed: The instance whose sidekick is armed.
         wanted: The version that all shall run in the end.
-        bad: Versions that must be marked bad in the end.
+        bad: Versions that must be blocked in the end.
     """
 
-    stage: ChaosStage
+    fixture: ChaosFixture
     armed: str
     wanted: str
     bad: set[str] = field(default_factory=set)
@@ -39,14 +39,14 @@ class Play:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """A way to a crossing.
+    """A way to a failpoint.
 
     Attributes:
         prepare: Before the armed sidekick is started; the ordinary one has been stopped.
-        first: EFFECT/EDGE before which the armed sidekick's first life ends by SIGKILL; empty for one life.
+        first: EFFECT/FAILPOINT before which the armed sidekick's first life ends by SIGKILL; empty for one life.
         between: After that first life, before the second.
         release: Once the fleet is at rest again with the armed sidekick in it.
-        gate: EFFECT/EDGE before which ``gated`` happens.
+        barrier: EFFECT/FAILPOINT before which ``at_barrier`` happens.
         repair: After the fault: what belongs to the scenario, not to the repair of the fault.
         freed, apps_die: See ``auditor.Rules``.
         options: Of the armed sidekick, besides.
@@ -54,13 +54,13 @@ class Scenario:
         goes_first: The other sidekicks stand still until the armed one has the turn: only one meets a bad release.
     """
 
-    prepare: Act = nothing
+    prepare: Deed = nothing
     first: str = ""
-    between: Act = nothing
-    release: Act = nothing
-    gate: str = ""
-    gated: Act = nothing
-    repair: Act = nothing
+    between: Deed = nothing
+    release: Deed = nothing
+    barrier: str = ""
+    at_barrier: Deed = nothing
+    repair: Deed = nothing
     freed: bool = False
     apps_die: bool = False
     options: tuple[str, ...] = ()
@@ -68,100 +68,100 @@ class Scenario:
     goes_first: bool = False
 
 
-def _good(play: Play) -> None:
-    play.wanted = play.stage.release("good")
+def _good(case_run: CaseRun) -> None:
+    case_run.wanted = case_run.fixture.release("good")
 
 
-def _bad(kind: str) -> Act:
-    def release(play: Play) -> None:
-        play.bad.add(play.stage.release(kind))
+def _bad(kind: str) -> Deed:
+    def release(case_run: CaseRun) -> None:
+        case_run.bad.add(case_run.fixture.release(kind))
 
     return release
 
 
-def _rob(play: Play) -> None:
+def _rob(case_run: CaseRun) -> None:
     """An operator takes the armed sidekick's turn away."""
-    stage, scope = play.stage, group_scope(APP_ID, GROUP)
-    seen = read_scope(stage.cluster, stage.keys, scope)
-    slot = seen.slot_of(play.armed)
-    assert slot is not None, f"{play.armed} has no turn to be robbed of"
-    free_turn(stage.cluster, stage.keys, scope, seen, slot.number, who="chaos", at=datetime.now(UTC))
+    fixture, scope = case_run.fixture, group_scope(APP_ID, GROUP)
+    seen = read_scope(fixture.cluster, fixture.keys, scope)
+    slot = seen.slot_of(case_run.armed)
+    assert slot is not None, f"{case_run.armed} has no turn to be robbed of"
+    free_turn(fixture.cluster, fixture.keys, scope, seen, slot.number, who="chaos", at=datetime.now(UTC))
 
 
-def _move_on(play: Play) -> None:
+def _move_on(case_run: CaseRun) -> None:
     """The target moves on while the armed sidekick is about to take its turn."""
-    play.wanted = play.stage.release("good")
+    case_run.wanted = case_run.fixture.release("good")
 
 
-def _pause(play: Play) -> None:
+def _pause(case_run: CaseRun) -> None:
     """An operator pauses the armed sidekick while it is about to take its turn; it has heard of that."""
-    play.stage.say(play.armed, "pause")
+    case_run.fixture.say(case_run.armed, "pause")
 
     def heard() -> bool:
-        return play.stage.records(play.armed)[-1].target == "swapping.withdrawing"
+        return case_run.fixture.records(case_run.armed)[-1].target == "swapping.withdrawing"
 
     eventually(heard, within_s=30)
 
 
-def _resume(play: Play) -> None:
-    play.stage.say(play.armed, "resume")
+def _resume(case_run: CaseRun) -> None:
+    case_run.fixture.say(case_run.armed, "resume")
 
 
-def _pause_and_resume(play: Play) -> None:
-    play.stage.say(play.armed, "pause")
-    play.wanted = play.stage.release("good")
+def _pause_and_resume(case_run: CaseRun) -> None:
+    case_run.fixture.say(case_run.armed, "pause")
+    case_run.wanted = case_run.fixture.release("good")
 
 
-def _end_apps(play: Play) -> None:
-    end_workloads(play.stage.state_dir(play.armed))
+def _end_apps(case_run: CaseRun) -> None:
+    end_workloads(case_run.fixture.state_dir(case_run.armed))
 
 
-def _leave_a_stray(play: Play) -> None:
+def _leave_a_stray(case_run: CaseRun) -> None:
     """A workload that nobody knows, as an earlier bug or a hand may leave."""
-    state_dir = play.stage.state_dir(play.armed)
+    state_dir = case_run.fixture.state_dir(case_run.armed)
     payload = next(iter(sorted((state_dir / "payloads").glob("*.payload"))))
     from outrider.config.sections import ProcessSettings
     from outrider.runtimes.process.runtime import ProcessRuntime
 
     command = ("python3", "server.py")
-    runtime = ProcessRuntime(ProcessSettings(command=command), state_dir=state_dir, instance=play.armed)
+    runtime = ProcessRuntime(ProcessSettings(command=command), state_dir=state_dir, instance=case_run.armed)
     try:
-        runtime.start(WorkloadSpec(workload_id=f"{play.armed}-stray", version="0.0.1", payload=payload))
+        runtime.start(WorkloadSpec(workload_id=f"{case_run.armed}-stray", version="0.0.1", payload=payload))
     finally:
         runtime.close()
     with workloads(state_dir) as seen:
         assert any("stray" in one.workload_id for one in seen.running())
 
 
-def _remove_a_static_key(play: Play) -> None:
+def _remove_a_static_key(case_run: CaseRun) -> None:
     """One without which Traefik goes on, as long as there are servers."""
     key = f"traefik/http/services/{SERVICE}/loadbalancer/passhostheader"
-    play.stage.cluster.txn((), (Delete(key=key),))
+    case_run.fixture.cluster.txn((), (Delete(key=key),))
 
 
-def _wrong(play: Play) -> None:
+def _wrong(case_run: CaseRun) -> None:
     """A payload that isn't what was promised; the next release is."""
-    stage, version = play.stage, play.stage.next_version()
-    content = stage.folder / f"wrong-{version}.tar"
+    fixture, version = case_run.fixture, case_run.fixture.next_version()
+    content = fixture.folder / f"wrong-{version}.tar"
     content.write_bytes(b"x" * 4000)
     with content.open("rb") as file:
-        stored = stage.client.upload(file)
+        stored = fixture.client.upload(file)
     content.unlink()
-    path = f"{stage.service_url}/packages/{APP_ID}/{version}-as-stored/{content.name}"
-    stage.client.post(
+    path = f"{fixture.service_url}/packages/{APP_ID}/{version}-as-stored/{content.name}"
+    fixture.client.post(
         *("apps", APP_ID, "packages"),
         body={"version": f"{version}-as-stored", "stored": stored["sha256"], "name": content.name},
     )
-    stage.client.post(
+    fixture.client.post(
         *("apps", APP_ID, "packages"),
         body={"version": version, "url": path, "size_bytes": 4000, "sha256": hashlib.sha256(b"y").hexdigest()},
     )
-    stage.point_at(version)
+    fixture.point_at(version)
 
 
-def _lapse(play: Play) -> None:
+def _lapse(case_run: CaseRun) -> None:
     """The armed sidekick loses its lease, and etcd comes back."""
-    proxy = play.stage.proxies[play.armed]
+    proxy = case_run.fixture.proxies[case_run.armed]
     proxy.cut("refuse")
     until = time.monotonic() + TTL_S + 1.0
     eventually(lambda: time.monotonic() > until, within_s=TTL_S + 5.0)
@@ -179,20 +179,20 @@ SCENARIOS: Mapping[str, Scenario] = {
     "souring": Scenario(goes_first=True, release=_SOURING),
     "started": Scenario(settles=False, release=_good),
     "stray": Scenario(prepare=_leave_a_stray, settles=False, release=_good),
-    "fallen": Scenario(prepare=_end_apps, settles=False, release=_good, apps_die=True),
-    "bare": Scenario(release=_good, gate="probe.start/probe.ask", gated=_remove_a_static_key),
-    "bare-2": Scenario(release=_good, gate="probe.start/probe.ask", gated=_remove_a_static_key),
+    "down": Scenario(prepare=_end_apps, settles=False, release=_good, apps_die=True),
+    "bare": Scenario(release=_good, barrier="probe.start/probe.ask", at_barrier=_remove_a_static_key),
+    "bare-2": Scenario(release=_good, barrier="probe.start/probe.ask", at_barrier=_remove_a_static_key),
     "bare-started": Scenario(prepare=_remove_a_static_key, settles=False, release=_good),
     "restarted": Scenario(release=_good, first="balancer.drain/balancer.ask"),
     "rebooted": Scenario(release=_good, first="balancer.drain/balancer.ask", between=_end_apps, apps_die=True),
     "souring-restarted": Scenario(goes_first=True, release=_SOURING, first="balancer.restore/entry.write"),
     "adopted": Scenario(release=_good, first="workload.start/workload.record", options=("--first-skip", "1")),
-    "robbed": Scenario(goes_first=True, release=_SOURING, gate=_RELOCK, gated=_rob, freed=True),
+    "robbed": Scenario(goes_first=True, release=_SOURING, barrier=_RELOCK, at_barrier=_rob, freed=True),
     "robbed-late": Scenario(
-        goes_first=True, release=_bad("unhealthy"), gate="lock.condemn/turn.release", gated=_rob, freed=True
+        goes_first=True, release=_bad("unhealthy"), barrier="lock.block/turn.release", at_barrier=_rob, freed=True
     ),
-    "moved": Scenario(release=_good, gate="lock.acquire/turn.take", gated=_move_on),
-    "withdrawn": Scenario(release=_good, gate="lock.acquire/turn.take", gated=_pause, repair=_resume),
+    "moved": Scenario(release=_good, barrier="lock.acquire/turn.take", at_barrier=_move_on),
+    "withdrawn": Scenario(release=_good, barrier="lock.acquire/turn.take", at_barrier=_pause, repair=_resume),
     "wrong": Scenario(release=_wrong, repair=_good),
     "commanded": Scenario(release=_pause_and_resume, repair=_resume),
     "lapsed": Scenario(release=_lapse, repair=_good),

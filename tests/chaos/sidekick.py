@@ -1,8 +1,9 @@
-"""A sidekick to which something happens at one crossing, once: ``python -m tests.chaos.sidekick``.
+"""A sidekick to which something happens at one failpoint, once: ``python -m tests.chaos.sidekick``.
 
 Everything but the observer is the real program. What happens is told, and awaited, through files in ``--signals``:
-``done`` is made right before the fault; for a fault that the harness makes, ``go`` is awaited. A gate is the same for a
-harness that wants to do something at a crossing before the case's own: ``gate`` is made, ``gate.go`` awaited.
+``done`` is made right before the fault; for a fault that the harness makes, ``go`` is awaited. A barrier is the same
+for a harness that wants to do something at a failpoint before the case's own: ``barrier`` is made, ``barrier.go``
+awaited.
 """
 
 import argparse
@@ -13,10 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from outrider import failpoints as edges
+from outrider import failpoints as points
 from outrider.cli.commands.sidekick import on_signals
 from outrider.config.load import load_settings
-from outrider.failpoints import Crossing
+from outrider.failpoints import FailpointHit
 from outrider.journal import journal
 from outrider.log import setup_logging
 from outrider.sidekick.assemble import Assembly
@@ -24,26 +25,26 @@ from outrider.sidekick.assemble import Assembly
 WAIT_S = 60.0
 POLL_S = 0.005
 TRACE = os.environ.get("OUTRIDER_TEST_CHAOS_TRACE") == "1"
-"""Write every crossing to ``trace`` among the signals: for finding out why a case doesn't reach its own."""
+"""Write every failpoint that is met to ``trace`` among the signals: to find out why a case doesn't reach its own."""
 
 
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--config", type=Path, required=True)
     options.add_argument("--signals", type=Path, required=True)
-    options.add_argument("--at", required=True, help="EFFECT/EDGE, or /EDGE when no effect asks for it")
+    options.add_argument("--at", required=True, help="EFFECT/FAILPOINT, or /FAILPOINT when no effect asks for it")
     options.add_argument("--when", choices=["before", "after"], required=True)
-    options.add_argument("--skip", type=int, default=0, help="let so many of these crossings pass")
+    options.add_argument("--skip", type=int, default=0, help="let so many of these hits pass")
     options.add_argument("--fault", choices=["kill", "stop", "cut", "full", "clock"], required=True)
-    options.add_argument("--first", default="", help="EFFECT/EDGE before which the first life ends by SIGKILL")
-    options.add_argument("--first-skip", type=int, default=0, help="let so many of those crossings pass")
-    options.add_argument("--gate", default="", help="EFFECT/EDGE before which the harness does something")
+    options.add_argument("--first", default="", help="EFFECT/FAILPOINT before which the first life ends by SIGKILL")
+    options.add_argument("--first-skip", type=int, default=0, help="let so many of those hits pass")
+    options.add_argument("--barrier", default="", help="EFFECT/FAILPOINT before which the harness does something")
     options.add_argument("--rotate-bytes", type=int, default=0, help="a journal that rotates early")
     chosen = options.parse_args()
     chosen.signals.mkdir(parents=True, exist_ok=True)
     if chosen.rotate_bytes:
         journal.ROTATE_BYTES = chosen.rotate_bytes
-    edges.observe(_observer(chosen))
+    points.observe(_observer(chosen))
     settings = load_settings((chosen.config,), os.environ).settings
     setup_logging(settings.log)
     assembly = Assembly(settings)
@@ -51,8 +52,8 @@ def main() -> None:
     assembly.run()
 
 
-def _observer(chosen: argparse.Namespace) -> Callable[[Crossing], None]:
-    done, first, gate = (chosen.signals / name for name in ("done", "first", "gate"))
+def _observer(chosen: argparse.Namespace) -> Callable[[FailpointHit], None]:
+    done, first, barrier = (chosen.signals / name for name in ("done", "first", "barrier"))
     mutex = threading.Lock()
     left, first_left = chosen.skip, chosen.first_skip
 
@@ -64,22 +65,22 @@ def _observer(chosen: argparse.Namespace) -> Callable[[Crossing], None]:
             marker.write_text(f"{time.time()}")
             return True
 
-    def observe(crossing: Crossing) -> None:
+    def observe(hit: FailpointHit) -> None:
         nonlocal left, first_left
-        place = f"{crossing.effect}/{crossing.edge}"
+        place = f"{hit.effect}/{hit.point}"
         if TRACE:
             with (chosen.signals / "trace").open("a") as trace:
-                trace.write(f"{time.monotonic():.3f} {place} {crossing.when} {threading.current_thread().name}\n")
-        if place == chosen.gate and crossing.when == "before" and once(gate):
-            _await(chosen.signals / "gate.go")
+                trace.write(f"{time.monotonic():.3f} {place} {hit.when} {threading.current_thread().name}\n")
+        if place == chosen.barrier and hit.when == "before" and once(barrier):
+            _await(chosen.signals / "barrier.go")
         if chosen.first and not first.exists():
-            if place == chosen.first and crossing.when == "before":
+            if place == chosen.first and hit.when == "before":
                 with mutex:
                     passes, first_left = first_left > 0, first_left - 1
                 if not passes and once(first):
                     os.kill(os.getpid(), signal.SIGKILL)
             return
-        if place != chosen.at or crossing.when != chosen.when or done.exists():
+        if place != chosen.at or hit.when != chosen.when or done.exists():
             return
         with mutex:
             passes, left = left > 0, left - 1

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from outrider.etcd.seam import Changed, Entry
+from outrider.etcd.seam import Entry, KeyChanged
 from tests.chaos.auditor import Rules, audit
 
 SCOPE = "/outrider/v1/turns/app/g"
@@ -36,7 +36,7 @@ GIVE: Story = [(90, slot(0), None), (90, queue("a"), None)]
 
 def judged(story: Story, **rules: object) -> list[str]:
     changes = [
-        Changed(
+        KeyChanged(
             key=key,
             entry=None
             if value is None
@@ -75,9 +75,9 @@ BREACHES: dict[str, tuple[Story, str]] = {
         [*TAKE, (20, entry("a"), None), (21, entry("a"), "x"), *GIVE],
         "P3: a is out of the balancer",
     ),
-    "poison without the end of a turn": (
-        [*TAKE, (20, "/outrider/v1/poison/app/2.0.0", "{}"), *GIVE],
-        "revision 20: P5: /outrider/v1/poison/app/2.0.0 was written without the end of a turn",
+    "block without the end of a turn": (
+        [*TAKE, (20, "/outrider/v1/blocks/app/2.0.0", "{}"), *GIVE],
+        "revision 20: P5: /outrider/v1/blocks/app/2.0.0 was written without the end of a turn",
     ),
     "a turn left": ([*TAKE], "in the end: left of turns"),
 }
@@ -103,7 +103,7 @@ def test_a_turn_given_back_while_the_instance_is_out_is_found() -> None:
 @pytest.mark.parametrize(
     ("rule", "story"),
     [
-        ("freed", [*TAKE, *GIVE, (95, "/outrider/v1/poison/app/2.0.0", "{}")]),
+        ("freed", [*TAKE, *GIVE, (95, "/outrider/v1/blocks/app/2.0.0", "{}")]),
         ("apps_die", [(20, entry("a"), "http://a:2")]),
     ],
 )

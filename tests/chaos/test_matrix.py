@@ -1,10 +1,20 @@
-"""The matrix is whole: made from the list of edges and the chart, every row with a way to it."""
+"""The matrix is whole: made from the list of failpoints and the chart, every row with a way to it."""
 
 import pytest
 
-from outrider.failpoints import CROSSES
+from outrider.failpoints import FAILPOINTS_OF
 from tests.chaos import matrix
-from tests.chaos.matrix import FAULTS, UNREACHED, Row, cases, rows, sample, scenario_of, strategy_of, unlisted_edges
+from tests.chaos.matrix import (
+    FAULTS,
+    UNREACHED,
+    Row,
+    cases,
+    rows,
+    sample,
+    scenario_of,
+    strategy_of,
+    unlisted_failpoints,
+)
 from tests.chaos.scenarios import SCENARIOS
 
 
@@ -12,17 +22,17 @@ def test_every_row_has_a_scenario_that_exists() -> None:
     assert {scenario_of(row) for row in rows()} <= set(SCENARIOS)
 
 
-def test_every_edge_is_in_a_row() -> None:
-    assert set() == unlisted_edges()
+def test_every_failpoint_is_in_a_row() -> None:
+    assert set() == unlisted_failpoints()
 
 
 def test_an_effect_without_a_scenario_is_named() -> None:
     with pytest.raises(LookupError, match=r"balancer\.paint/entry\.write: no scenario brings a sidekick there"):
-        scenario_of(Row(effect="balancer.paint", edge="entry.write"))
+        scenario_of(Row(effect="balancer.paint", point="entry.write"))
 
 
 def test_what_is_said_to_be_unreached_is_a_row_and_has_a_reason() -> None:
-    known = {f"{effect}/{edge}" for effect, edges in CROSSES.items() for edge in edges}
+    known = {f"{effect}/{point}" for effect, points in FAILPOINTS_OF.items() for point in points}
 
     assert set(UNREACHED) <= known
     assert all(UNREACHED.values())

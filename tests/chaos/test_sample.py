@@ -11,8 +11,8 @@ from outrider.core.sidekick.memory import Strategy
 from tests.chaos.__main__ import keep_results, run
 from tests.chaos.also import ALSO, run_also
 from tests.chaos.cases import Outcome
+from tests.chaos.fixture import FAKETIME
 from tests.chaos.matrix import FAULTS, sample
-from tests.chaos.stage import FAKETIME
 from tests.support.requirements import skip_or_fail
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]

@@ -9,7 +9,7 @@ import pytest
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
 from outrider.model.documents import Instance, encode
 from outrider.service.rollouts.checkins import Caller, Checkins
-from outrider.service.store.context import Place
+from outrider.service.store.context import StoreContext
 from tests.support.service import NOON, Service, WallClock
 from tests.support.service_examples import APP, make_app, put
 from tests.support.typing_verbs import Run, lines, typist
@@ -28,11 +28,11 @@ def check_in(
     """One request of an instance, some time after noon."""
     clock = WallClock()
     clock.advance(after_s)
-    known = service.store.place
-    place = Place(cluster=known.cluster, keys=known.keys, now=clock)
+    known = service.store.context
+    context = StoreContext(cluster=known.cluster, keys=known.keys, now=clock)
     happened = tuple(OmahaEvent(type=int(kind), result=int(result)) for kind, result in (e.split(":") for e in events))
     app = AppRequest(app_id=APP, version=version, track=group, machine_id=instance, ping=True, events=happened)
-    Checkins(place=place).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
+    Checkins(context=context).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ def test_without_an_app_the_instances_of_all_are_listed(run: Run, fleet: Service
 
 def test_more_instances_than_a_page_holds_are_all_listed(run: Run, service: Service) -> None:
     make_app(service.store)
-    place = service.store.place
+    context = service.store.context
     for number in range(230):
         row = Instance(app=APP, id=f"web-{number:03}", group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
-        put(place.cluster, place.keys.instance(APP, row.id), encode(row))
+        put(context.cluster, context.keys.instance(APP, row.id), encode(row))
 
     rows = json.loads(run(f"instance list-updates --app-id={APP} --json").stdout)
     counted = json.loads(run("instance list-app-versions --json").stdout)

@@ -1,4 +1,4 @@
-"""The verbs of policies and roll-outs: what they send, and what they make of the answers."""
+"""The verbs of policies and rollouts: what they send, and what they make of the answers."""
 
 import json
 import math
@@ -66,7 +66,7 @@ class PolicyStub:
 
     def _put(self, asked: Asked) -> Say:
         if asked.headers.get("if-match") != f'"{self.revision}"':
-            return Say(status=412, body={"kind": "changed", "detail": "bob has changed it"})
+            return Say(status=412, body={"kind": "precondition-failed", "detail": "bob has changed it"})
         unknown = asked.body.keys() - self.policy.keys()
         if unknown:
             return Say(status=422, body={"kind": "config", "detail": f"body.{sorted(unknown)[0]}: unknown"})
@@ -184,7 +184,7 @@ def test_what_cannot_be_set_is_said(run: Run, group: PolicyStub, command: str, c
     assert before == group.policy
 
 
-def test_percent_sets_the_gate(run: Run, group: PolicyStub) -> None:
+def test_percent_sets_the_share(run: Run, group: PolicyStub) -> None:
     result = run(f"group percent {WORDS} --update-percent=25")
 
     assert "update percent set to 25.000000\n" == result.stdout

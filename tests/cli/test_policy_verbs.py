@@ -1,4 +1,4 @@
-"""The verbs of policies and roll-outs against the running service."""
+"""The verbs of policies and rollouts against the running service."""
 
 import json
 
@@ -26,7 +26,9 @@ def checks(service: Service, *instances: str, events: tuple[OmahaEvent, ...] = (
         app = AppRequest(
             app_id=APP, version="1.0.0", track="beta", machine_id=instance, update_check=not events, events=events
         )  # fmt: skip
-        Checkins(place=service.store.place).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
+        Checkins(context=service.store.context).answer(
+            OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x")
+        )
 
 
 def policy_of(service: Service) -> Policy:
@@ -106,7 +108,7 @@ def test_a_roll_out_is_shown_and_listed(run: Run, service: Service) -> None:
     (facts,) = json.loads(run(f"rollout list --app-id={APP} --json").stdout)
 
     assert ["state", '"running"'] in shown
-    assert ["Group", "Version", "State", "Done", "UnderWay", "Held", "Failed", "Why"] == header
+    assert ["Group", "Version", "State", "Done", "UnderWay", "Deferred", "Failed", "Why"] == header
     assert ["beta", "2.0.0", "running", "0", "1", "1", "0"] == row
     assert (["web-1"], ["web-2"]) == ([one["instance"] for one in facts["opened"]], facts["waiting"])
 
@@ -127,7 +129,7 @@ def test_a_roll_out_is_stopped_with_a_reason_that_instances_are_told(
 
     assert (state, "it burns") == (stopped.state, stopped.why)
     assert stopped.by
-    assert ("on-hold", f"roll-out of 2.0.0 is {state} by {stopped.by}: it burns") == (held.status, held.why)
+    assert ("on-hold", f"rollout of 2.0.0 is {state} by {stopped.by}: it burns") == (held.status, held.why)
     assert "update-granted" == service.store.fleet.instance(APP, "web-1").status
 
 
@@ -182,4 +184,4 @@ def test_a_group_without_an_offer_has_no_roll_out_to_stop(run: Run, service: Ser
 
     refused = run(f"rollout pause --app-id={APP} --group-id=empty", code=1)
 
-    assert "group 'empty' is offered nothing, so there is no roll-out to pause" in refused.stderr
+    assert "group 'empty' is offered nothing, so there is no rollout to pause" in refused.stderr

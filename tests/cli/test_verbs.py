@@ -11,7 +11,7 @@ from outrider.demo.programs import free_ports
 from outrider.model.documents import Command
 from outrider.service.rollouts.checkins import Caller, Checkins
 from tests.support.service import NOON, Service
-from tests.support.service_examples import APP, SHA256, be_alive, hold_turn, make_app, poison, stand_in_line
+from tests.support.service_examples import APP, SHA256, be_alive, block, hold_turn, make_app, stand_in_line
 from tests.support.typing_verbs import Run, lines, typist
 
 
@@ -112,7 +112,7 @@ def test_json_has_the_same_facts(run: Run, service: Service) -> None:
         ("package create --app-id={app} --version=9.0.0 --file=/no/such/file.tar", "Error: config: --file"),
         ("package create --app-id={app} --version=9.0.0 --file=coreos/example", "taken for a file, and there is none"),
         ("package create --app-id={app} --version=9.0.0 --url=x --size=1 --sha256=00", "Error: config: url 'x'"),
-        ("release lift --app-id={app} --version=2.0.0 --yes", "isn't marked bad"),
+        ("release unblock --app-id={app} --version=2.0.0 --yes", "isn't blocked"),
         ("instance retry {app} web-9", "Error: not-found: app"),
         ("why {app} web-9", "Error: not-found: app"),
         ("status absent", "Error: not-found: no app"),
@@ -234,7 +234,7 @@ def test_instances_are_listed_with_updatectls_columns(run: Run, service: Service
     make_app(service.store, version="2.0.0")
     failed = OmahaEvent(type=3, result=0, error_code=44)
     app = AppRequest(app_id=APP, version="1.0.0", track="beta", machine_id="web-1", oem="metal", events=(failed,))
-    Checkins(place=service.store.place).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
+    Checkins(context=service.store.context).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
 
     header, row = lines(run(f"instance list-updates --app-id={APP}").stdout)
     elsewhere = lines(run(f"instance list-updates --app-id={APP} --group-id=other").stdout)
@@ -248,17 +248,17 @@ def test_instances_are_listed_with_updatectls_columns(run: Run, service: Service
 def test_a_command_for_an_instance_is_left_for_its_sidekick(run: Run, service: Service) -> None:
     make_app(service.store)
     be_alive(service.store, "web-1", NOON)
-    place = service.store.place
+    context = service.store.context
 
     for verb in ("pause", "resume", "retry"):
         run(f"instance {verb} {APP} web-1")
-        left = place.get(Command, place.keys.command(APP, "web-1"))
+        left = context.get(Command, context.keys.command(APP, "web-1"))
         assert left is not None
         assert verb == left.verb
     refused = run(f"instance rollback {APP} web-1", code=1, typing="n\n")
-    unchanged = place.get(Command, place.keys.command(APP, "web-1"))
+    unchanged = context.get(Command, context.keys.command(APP, "web-1"))
     run(f"instance rollback {APP} web-1 --yes")
-    left = place.get(Command, place.keys.command(APP, "web-1"))
+    left = context.get(Command, context.keys.command(APP, "web-1"))
 
     assert "back to its version before?" in refused.stderr
     assert unchanged is not None
@@ -268,17 +268,17 @@ def test_a_command_for_an_instance_is_left_for_its_sidekick(run: Run, service: S
 
 def test_a_mark_is_listed_and_lifted_only_after_a_yes(run: Run, service: Service) -> None:
     make_app(service.store, version="2.0.0")
-    poison(service.store, "2.0.0", "health check failed", NOON)
+    block(service.store, "2.0.0", "health check failed", NOON)
 
     listed = lines(run(f"release list --app-id={APP}").stdout)
-    asked = run(f"release lift --app-id={APP} --version=2.0.0", code=1, typing="n\n")
-    still = service.store.fleet.poisons(APP)
-    run(f"release lift --app-id={APP} --version=2.0.0", typing="y\n")
+    asked = run(f"release unblock --app-id={APP} --version=2.0.0", code=1, typing="n\n")
+    still = service.store.fleet.blocks(APP)
+    run(f"release unblock --app-id={APP} --version=2.0.0", typing="y\n")
 
     assert ["2.0.0", "web-1"] == listed[1][:2]
     assert "health check failed" in asked.stderr
     assert 1 == len(still)
-    assert () == service.store.fleet.poisons(APP)
+    assert () == service.store.fleet.blocks(APP)
 
 
 def test_status_shows_who_does_what_and_who_holds_the_turn(run: Run, service: Service) -> None:

@@ -13,7 +13,7 @@ from outrider.demo.programs import free_ports
 from outrider.model.documents import Instance
 from tests.service.test_serve import serving
 from tests.support.service import NOON, Service
-from tests.support.service_examples import APP, make_app, payload_of, poison
+from tests.support.service_examples import APP, block, make_app, payload_of
 from tests.support.waiting import eventually
 from tests.support.watched import Program
 
@@ -61,8 +61,8 @@ def started() -> Iterator[list[WatchProcess]]:
 
 
 def row_of(service: Service, instance: str) -> Instance | None:
-    place = service.store.place
-    return place.get(Instance, place.keys.instance(APP, instance))
+    context = service.store.context
+    return context.get(Instance, context.keys.instance(APP, instance))
 
 
 def test_an_update_reaches_the_program_and_its_end_the_service(
@@ -156,15 +156,15 @@ def test_a_mark_that_is_lifted_wakes_it_too(
     service: Service, tmp_path: Path, program: Program, started: list[WatchProcess]
 ) -> None:
     make_app(service.store, version="2.0.0")
-    poison(service.store, "2.0.0", "health check failed", NOON)
+    block(service.store, "2.0.0", "health check failed", NOON)
     words = (f"--server={service.url}", f"--app-id={APP}", "--group-id=beta", "--client-id=web-1", "--version=1.0.0")
     watch = WatchProcess(
         tmp_path, *words, "--etcd", service.etcd, "--prefix", service.prefix, "--interval=3600", str(program.path)
     )
     started.append(watch)
-    eventually(lambda: "2.0.0 is marked bad" in watch.printed, 20)
+    eventually(lambda: "2.0.0 is blocked" in watch.printed, 20)
 
-    service.store.fleet.lift(APP, "2.0.0")
+    service.store.fleet.unblock(APP, "2.0.0")
 
     eventually(lambda: program.runs, 10)
     assert ["2.0.0"] == [each["VERSION"] for each in program.environments]

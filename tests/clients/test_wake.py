@@ -39,7 +39,7 @@ def remove(cluster: FakeCluster, key: str) -> None:
 
 
 def test_only_what_may_end_a_hold_of_this_instance_wakes_it(cluster: FakeCluster) -> None:
-    target, mine, mark = KEYS.target("app", "beta"), KEYS.summons("app", "web-1"), KEYS.poison("app", "2.0.0")
+    target, mine, mark = KEYS.target("app", "beta"), KEYS.wakeup("app", "web-1"), KEYS.block("app", "2.0.0")
     wake = Woken()
     announced = Announced(cluster, KEYS, app="app", group="beta", instance="web-1", wake=wake)
     try:
@@ -47,7 +47,7 @@ def test_only_what_may_end_a_hold_of_this_instance_wakes_it(cluster: FakeCluster
         put(cluster, target)
         put(cluster, KEYS.target("app", "other"))
         put(cluster, mine)
-        put(cluster, KEYS.summons("app", "web-10"))
+        put(cluster, KEYS.wakeup("app", "web-10"))
         remove(cluster, mine)
         put(cluster, mark)
         # The last event of each watch counts, so that one which must not is seen by then.

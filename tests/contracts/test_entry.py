@@ -10,14 +10,14 @@ from outrider.balancers.none import NoBalancer
 from outrider.core.errors import ConfigError, DriverError, Refused, Unknown
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Op, Put, TxnResult
-from outrider.model.documents import ServerStamp, decode
+from outrider.model.documents import WriteGuard, decode
 from tests.contracts.test_balancers import BALANCERS, NEW, OLD, URL_KEY, traefik
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.servers import EtcdServer
 
 FOREIGN = "http://10.0.0.9:80"
 SLOT = "/outrider/v1/turns/hello/g/slots/0"
-STAMP = "/outrider/v1/servers/hello/web-1"
+GUARD = "/outrider/v1/servers/hello/web-1"
 WEIGHT_KEY = "traefik/http/services/hello/loadbalancer/servers/web-1/weight"
 
 
@@ -35,7 +35,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     server: EtcdServer = request.getfixturevalue("etcd_server")
     real = connect(server.address())
     yield real
-    real.txn((), (DeletePrefix(prefix="traefik/"), Delete(key=SLOT), Delete(key=STAMP)))
+    real.txn((), (DeletePrefix(prefix="traefik/"), Delete(key=SLOT), Delete(key=GUARD)))
     real.close()
 
 
@@ -300,7 +300,7 @@ class TestLateWrites:
         assert other() is False
         assert {URL_KEY: NEW} == stored(cluster)
 
-    def test_an_entry_that_looks_right_is_not_sure_before_the_stamp_is_written(self, cluster: Cluster) -> None:
+    def test_an_entry_that_looks_right_is_not_sure_before_the_guard_is_written(self, cluster: Cluster) -> None:
         """
         1. a leave is sent, and its sender killed
         2. the successor comes back: the entry looks right, but its own transaction is given up, too
@@ -325,7 +325,7 @@ class TestLateWrites:
 
         assert before == cluster.list("traefik").entries
 
-    def test_the_stamp_says_what_the_entry_was_made_to_be(self, cluster: Cluster) -> None:
+    def test_the_guard_says_what_the_entry_was_made_to_be(self, cluster: Cluster) -> None:
         fence = take_turn(cluster)
         entry = registration(cluster)
         said = []
@@ -337,9 +337,9 @@ class TestLateWrites:
         ]
         for write in writes:
             write()
-            stamp = cluster.get(STAMP)
-            assert stamp is not None
-            said.append(decode(ServerStamp, STAMP, stamp.value).url)
+            guard = cluster.get(GUARD)
+            assert guard is not None
+            said.append(decode(WriteGuard, GUARD, guard.value).url)
 
         assert [OLD, NEW, None] == said
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from outrider.core.errors import DriverError
-from outrider.demo.load import Load
+from outrider.demo.load import LoadGenerator
 from outrider.demo.requester import Failed, Reply, Requester
 from tests.support.waiting import eventually
 
@@ -214,7 +214,7 @@ def test_the_figures_are_what_the_server_saw() -> None:
         return OK if number < 100 else OK.replace(b"1.0.0", b"2.0.0")
 
     with peer(answer) as server:
-        load = Load(server.url, "hello.test", 200).start()
+        load = LoadGenerator(server.url, "hello.test", 200).start()
         eventually(lambda: load.snapshot().versions.get("2.0.0"))
         figures = load.stop()
 
@@ -241,7 +241,7 @@ def test_a_stalled_server_does_not_slow_the_load_down() -> None:
         return OK
 
     with peer(answer) as server:
-        load = Load(server.url, "hello.test", 100, timeout_s=1.0).start()
+        load = LoadGenerator(server.url, "hello.test", 100, timeout_s=1.0).start()
         eventually(lambda: len(server.received) >= 100)
         figures = load.stop()
         stalled.set()
@@ -253,7 +253,7 @@ def test_a_stalled_server_does_not_slow_the_load_down() -> None:
 
 def test_a_load_that_died_is_no_clean_result() -> None:
     with peer(lambda number: OK) as server:
-        load = Load(server.url, "hello.test", 100).start()
+        load = LoadGenerator(server.url, "hello.test", 100).start()
         assert load._process is not None
         os.kill(load._process.pid, signal.SIGKILL)
         load._process.wait(10)
@@ -275,7 +275,7 @@ def test_the_load_ends_with_whoever_started_it() -> None:
 
 def test_a_wrong_address_is_one_clear_line() -> None:
     with pytest.raises(DriverError, match="write an http:// address"):
-        Load("ftp://nowhere/", "h", 10).start()
+        LoadGenerator("ftp://nowhere/", "h", 10).start()
 
 
 def test_by_hand_it_prints_one_line_and_as_json_the_figures() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from outrider.demo.fleet import end_workloads
 from outrider.demo.programs import free_ports
-from outrider.demo.stage import end_workloads
 from tests.support.servers import EtcdServer
 from tests.support.waiting import eventually
 

@@ -1,4 +1,4 @@
-"""The page of policies names what there is: settings with options and defaults, and words for what holds back."""
+"""The page of policies names what there is: settings with options and defaults, and words for what defers."""
 
 import re
 from dataclasses import fields
@@ -40,7 +40,7 @@ def test_the_numbers_that_are_defaults_are_those_of_the_code() -> None:
         assert default == words.get(value, value), name
 
 
-def test_every_word_for_what_holds_back_stands_on_the_page() -> None:
-    words = [word for row in rows("What a held instance is told") for word in re.findall(r"`([a-z-]+)`", row[0])]
+def test_every_word_for_what_defers_stands_on_the_page() -> None:
+    words = [word for row in rows("What a deferred instance is told") for word in re.findall(r"`([a-z-]+)`", row[0])]
 
     assert sorted(get_args(Rule)) == sorted(words)

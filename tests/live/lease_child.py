@@ -10,7 +10,7 @@ from outrider.etcd.seam import Endpoint, EtcdAddress
 
 
 def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
+    print(line, flush=True)
 
 
 def spoken(cluster: Any, name: str) -> None:

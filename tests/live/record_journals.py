@@ -13,7 +13,7 @@ import msgspec
 
 from outrider.core.sidekick.memory import Strategy
 from outrider.journal.journal import Journal, Record, read
-from tests.live.killed_stage import KilledStage, Life
+from tests.live.killed_fixture import KilledFixture, Life
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
@@ -40,21 +40,23 @@ def main() -> None:
 def _record(name: str, release: str, strategy: Strategy, kills: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         life = Recorded(kills, release, strategy)
-        stage = KilledStage(Path(folder), (life,), odd_acts=True)
+        fixture = KilledFixture(Path(folder), (life,), odd_acts=True)
         try:
-            stage.bring_up()
+            fixture.bring_up()
             if kills:
-                stage.arm()
-            stage.publish("2.0.0", release)
+                fixture.arm()
+            fixture.publish("2.0.0", release)
             if kills:
-                eventually(stage.restart_the_dead, within_s=60, every_s=0.1)
+                eventually(fixture.restart_the_dead, within_s=60, every_s=0.1)
             wanted = "2.0.0" if release == "good" else "1.0.0"
             eventually(
-                lambda: stage.expect_all_on(wanted) and (release == "good" or stage.poison()), within_s=60, every_s=0.2
+                lambda: fixture.expect_all_on(wanted) and (release == "good" or fixture.blocked()),
+                within_s=60,
+                every_s=0.2,
             )
         finally:
-            stage.stop()
-        records = read(stage.state_dir(life.name) / "journal.jsonl")
+            fixture.stop()
+        records = read(fixture.state_dir(life.name) / "journal.jsonl")
         _write(name, _numbered(records), folder)
 
 

@@ -48,7 +48,7 @@ def test_the_demo_ends_as_promised_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_ctrl_c_ends_the_demo_with_everything_that_it_started(tmp_path: Path) -> None:
     """
-    1. the demo has reached its first roll-out: everything is running
+    1. the demo has reached its first rollout: everything is running
     2. Ctrl-C
     3. it leaves with 1; no process and no file of it is left
     """

@@ -10,7 +10,7 @@ import pytest
 from outrider.core.errors import ConfigError, Refused, Unknown
 from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.seam import Endpoint, EtcdAddress, Put
-from tests.live.etcd_stage import Diary, create
+from tests.live.etcd_fixture import Diary, create
 from tests.support.servers import EtcdServer, TlsFiles, make_tls_files
 from tests.support.waiting import eventually
 
@@ -178,7 +178,7 @@ def test_a_watch_goes_on_when_the_server_was_restarted(guarded: EtcdServer, clus
 
 
 def test_a_new_watch_with_a_token_that_etcd_has_forgotten_works(guarded: EtcdServer, cluster: EtcdCluster) -> None:
-    """etcd answers such a watch with created *and* canceled; taken for a success it would hang for ever."""
+    """etcd answers such a watch with created *and* canceled; taken for a success it would hang forever."""
     create(cluster, "/mine/a")
     forget_token(cluster)
     diary = Diary()

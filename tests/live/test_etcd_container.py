@@ -7,7 +7,7 @@ import pytest
 
 from outrider.core.errors import DriverError
 from outrider.etcd.client import connect
-from outrider.etcd.seam import Changed, Cluster, CreatedAt, Entry, Put, Resynced, WatchEvent
+from outrider.etcd.seam import Cluster, CreatedAt, Entry, KeyChanged, Put, Resynced, WatchEvent
 from tests.support.containers import EtcdContainer
 from tests.support.waiting import eventually
 
@@ -105,5 +105,5 @@ def test_a_watch_delivers_what_is_written_after_the_container_was_killed(
     assert kept is not None
     assert kept.value == b"before"
     assert not any(isinstance(event, Resynced) for event in delivered)
-    changes = [(event.key, event.entry and event.entry.value) for event in delivered if isinstance(event, Changed)]
+    changes = [(event.key, event.entry and event.entry.value) for event in delivered if isinstance(event, KeyChanged)]
     assert changes == [("/survives/a", b"before"), ("/survives/b", b"after")]

@@ -10,7 +10,7 @@ import pytest
 from outrider.core.errors import Unknown
 from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.seam import Endpoint, EtcdAddress, Put
-from tests.live.etcd_stage import create
+from tests.live.etcd_fixture import create
 from tests.support.servers import EtcdServer
 from tests.support.waiting import eventually
 from tests.support.wire import Wire

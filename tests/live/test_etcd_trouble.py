@@ -13,8 +13,8 @@ import pytest
 from outrider.core.errors import Unknown
 from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.lease import LeaseKeeper
-from outrider.etcd.seam import Changed, Put
-from tests.live.etcd_stage import Diary, create, log_lines, writing
+from outrider.etcd.seam import KeyChanged, Put
+from tests.live.etcd_fixture import Diary, create, log_lines, writing
 from tests.support.servers import EtcdNodes, EtcdServer
 from tests.support.waiting import eventually
 
@@ -201,7 +201,7 @@ def test_a_prefix_larger_than_a_message_is_listed_and_caught_up_with(
     assert [number.to_bytes(4, "big") for number in range(count)] == [e.value[:4] for e in listing.entries]
     eventually(lambda: len(diary.events) >= count, within_s=30)
     assert keys == diary.keys()
-    assert {size} == {len(e.entry.value) for e in diary.events if isinstance(e, Changed) and e.entry}
+    assert {size} == {len(e.entry.value) for e in diary.events if isinstance(e, KeyChanged) and e.entry}
     watch.close()
 
 
@@ -288,7 +288,7 @@ def test_a_frozen_follower_costs_a_read_a_moment_and_no_error(nodes: EtcdNodes) 
 
 
 def test_a_member_without_the_others_is_not_believed(nodes: EtcdNodes) -> None:
-    """A lone member of three keeps its connections open, and could serve stale reads and silent watches for ever."""
+    """A lone member of three keeps its connections open, and could serve stale reads and silent watches forever."""
     cluster = connect(nodes.address(timeout_s=2.0))
     create(cluster, "/k/first")
     diary = Diary()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from outrider.demo.stage import APP_ID, GROUP
-from outrider.etcd.seam import Changed, WatchEvent
-from tests.live.live_stage import LiveStage
+from outrider.demo.fleet import APP_ID, GROUP
+from outrider.etcd.seam import KeyChanged, WatchEvent
+from tests.live.live_fixture import LiveFixture
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
@@ -21,98 +21,100 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveStage]:
+def fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveFixture]:
     monkeypatch.setenv("OUTRIDER_DEMO_ETCD", str(etcd_binary()))
-    stage = LiveStage(tmp_path, ["web-a", "web-b", "web-c"], environment={"PYTHONPATH": str(CHECKOUT)})
+    fixture = LiveFixture(tmp_path, ["web-a", "web-b", "web-c"], environment={"PYTHONPATH": str(CHECKOUT)})
     try:
-        yield stage
+        yield fixture
     finally:
-        stage.stop()
+        fixture.stop()
         shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def test_a_promoted_channel_wakes_every_idle_sidekick_by_its_watch(stage: LiveStage) -> None:
+def test_a_promoted_channel_wakes_every_idle_sidekick_by_its_watch(fixture: LiveFixture) -> None:
     """
     1. three sidekicks that would poll once an hour are idle
     2. the channel is pointed at 2.0.0
     3. each goes from idle to checking by the target's change, asked once, and no timer had a part in it
     """
-    stage.start()
-    stage.create()
-    for instance in stage.instances:
-        stage.start_sidekick(instance)
-    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
-    before = {instance: stage.records(instance)[-1].number for instance in stage.instances}
+    fixture.start()
+    fixture.create()
+    for instance in fixture.instances:
+        fixture.start_sidekick(instance)
+    eventually(lambda: fixture.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
+    before = {instance: fixture.records(instance)[-1].number for instance in fixture.instances}
 
-    stage.publish("2.0.0")
-    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
+    fixture.publish("2.0.0")
+    eventually(lambda: fixture.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
 
-    for instance in stage.instances:
-        after = [record for record in stage.records(instance) if record.number > before[instance]]
+    for instance in fixture.instances:
+        after = [record for record in fixture.records(instance) if record.number > before[instance]]
         checks = [record for record in after if record.target == "checking" and record.source != "checking"]
         assert [("idle.waiting", "target.changed")] == [(record.source, record.event["name"]) for record in checks]
         assert not [record for record in after if record.event["name"] == "poll.due"]
-    for program in stage.sidekicks.values():
+    for program in fixture.sidekicks.values():
         program.stop(grace_s=20.0)
         assert 0 == program.ended, "SIGTERM must be heard, whatever thread it comes to"
-    assert all(1 == len(stage.running(instance)) for instance in stage.instances), "instances outlive their sidekicks"
+    assert all(1 == len(fixture.running(instance)) for instance in fixture.instances), (
+        "instances outlive their sidekicks"
+    )
 
 
-def test_a_sidekick_stopped_longer_than_its_lease_lives_cannot_change_the_traffic(stage: LiveStage) -> None:
+def test_a_sidekick_stopped_longer_than_its_lease_lives_cannot_change_the_traffic(fixture: LiveFixture) -> None:
     """
     1. a sidekick with a turn stops (SIGSTOP) right before it switches the traffic, for longer than its lease lives
     2. it goes on (SIGCONT) and sends the switch with the fence of the turn that it no longer holds: etcd refuses
     3. it makes its turn valid again, and only under the new fence the traffic moves
     """
-    stage.start()
-    stage.create()
-    stage.instances = ("web-a",)
-    stage.start_sidekick("web-a")
-    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
-    stage.sidekicks["web-a"].stop()
+    fixture.start()
+    fixture.create()
+    fixture.instances = ("web-a",)
+    fixture.start_sidekick("web-a")
+    eventually(lambda: fixture.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
+    fixture.sidekicks["web-a"].stop()
     seen: list[WatchEvent] = []
     prefix = "traefik/http/services/example/loadbalancer/servers/"
-    watch = stage.cluster.watch(prefix, stage.cluster.list(prefix).revision + 1, seen.append)
-    command = [sys.executable, "-m", "tests.live.killed_sidekick", "--config", str(stage.folder / "web-a.toml")]
-    command += ["--kill-at", "swapping.switching", "--stop", "--done", str(stage.folder / "stopped")]
-    program = stage.start_sidekick("web-a", command)
+    watch = fixture.cluster.watch(prefix, fixture.cluster.list(prefix).revision + 1, seen.append)
+    command = [sys.executable, "-m", "tests.live.killed_sidekick", "--config", str(fixture.folder / "web-a.toml")]
+    command += ["--kill-at", "swapping.switching", "--stop", "--done", str(fixture.folder / "stopped")]
+    program = fixture.start_sidekick("web-a", command)
 
-    stage.publish("2.0.0")
-    eventually(lambda: (stage.folder / "stopped").exists(), within_s=60)
-    waiter = stage.keys.waiter(f"{APP_ID}.{GROUP}", "web-a")
-    eventually(lambda: stage.cluster.get(waiter) is None, within_s=30)
+    fixture.publish("2.0.0")
+    eventually(lambda: (fixture.folder / "stopped").exists(), within_s=60)
+    waiter = fixture.keys.waiter(f"{APP_ID}.{GROUP}", "web-a")
+    eventually(lambda: fixture.cluster.get(waiter) is None, within_s=30)
     assert [] == seen, "nothing may have been written yet"
     os.kill(program.pid, signal.SIGCONT)
-    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
+    eventually(lambda: fixture.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
 
     watch.close()
-    turns = [record.event["turn"] for record in stage.records("web-a") if record.event["name"] == "lock.acquired"]
+    turns = [record.event["turn"] for record in fixture.records("web-a") if record.event["name"] == "lock.acquired"]
     old, new = turns[-2], turns[-1]
     assert old["waiter_revision"] < new["waiter_revision"]
-    writes = [event.revision for event in seen if isinstance(event, Changed)]
+    writes = [event.revision for event in seen if isinstance(event, KeyChanged)]
     assert writes, "the traffic has moved in the end"
     assert min(writes) > new["waiter_revision"], "a write of the old turn was let through"
 
 
-def test_a_sidekick_that_starts_before_etcd_waits_for_it(stage: LiveStage) -> None:
+def test_a_sidekick_that_starts_before_etcd_waits_for_it(fixture: LiveFixture) -> None:
     """An outage at start is told in one line a time, loses nothing, and ends by itself."""
-    stage.start()
-    stage.create()
-    stage.instances = ("web-a",)
-    stage.start_sidekick("web-a")
-    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
-    stage.sidekicks["web-a"].stop()
-    assert 1 == len(stage.running("web-a")), "the instance goes on without its sidekick"
-    os.kill(stage.etcd.pid, signal.SIGSTOP)
+    fixture.start()
+    fixture.create()
+    fixture.instances = ("web-a",)
+    fixture.start_sidekick("web-a")
+    eventually(lambda: fixture.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
+    fixture.sidekicks["web-a"].stop()
+    assert 1 == len(fixture.running("web-a")), "the instance goes on without its sidekick"
+    os.kill(fixture.etcd.pid, signal.SIGSTOP)
 
-    program = stage.start_sidekick("web-a")
+    program = fixture.start_sidekick("web-a")
     eventually(lambda: "etcd away" in program.log.read_text(), within_s=30)
     assert program.ended is None
-    assert 1 == len(stage.running("web-a"))
-    os.kill(stage.etcd.pid, signal.SIGCONT)
+    assert 1 == len(fixture.running("web-a"))
+    os.kill(fixture.etcd.pid, signal.SIGCONT)
 
-    stage.publish("2.0.0")
-    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
+    fixture.publish("2.0.0")
+    eventually(lambda: fixture.expect_all_on("2.0.0"), within_s=60, every_s=0.2)
     assert "Traceback" not in program.log.read_text()
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from outrider.demo.stage import APP_ID, GROUP
+from outrider.demo.fleet import APP_ID, GROUP
 from outrider.model.keys import group_scope
 from outrider.statechart import load_sidekick_chart
 from outrider.story import read_lines, replay
-from tests.live.killed_stage import KilledStage, Life
-from tests.live.live_stage import HEALTHY_ANSWERS
+from tests.live.killed_fixture import KilledFixture, Life
+from tests.live.live_fixture import HEALTHY_ANSWERS
 from tests.live.test_kills_apart import APART
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
@@ -36,7 +36,7 @@ LIVES = (
     Life(("swapping.draining",)),
     Life(("swapping.soaking",)),
     Life(("swapping.retiring",)),
-    Life(("swapping.retiring", "swapping.reviving")),
+    Life(("swapping.retiring", "swapping.restarting")),
     Life(("swapping.retiring", "swapping.reproving")),
     Life(("swapping.retiring", "swapping.returning")),
     Life(("swapping.releasing",)),
@@ -48,7 +48,7 @@ LIVES = (
     Life(("swapping.joining",), strategy="stop-first"),
     Life(("swapping.soaking",), strategy="stop-first"),
     Life(("rollback.removing",), "unhealthy"),
-    Life(("rollback.condemning",), "unhealthy"),
+    Life(("rollback.blocking",), "unhealthy"),
     Life(("rollback.reverting",), "unhealthy", "stop-first"),
     Life(("rollback.reprobing",), "unhealthy", "stop-first"),
     Life(("rollback.rejoining",), "unhealthy", "stop-first"),
@@ -93,23 +93,23 @@ def test_a_kill_in_any_state_is_mended_by_a_restart_alone(
     monkeypatch.setenv("OUTRIDER_DEMO_ETCD", str(etcd_binary()))
     lives = tuple(life for life in LIVES if (life.release, life.strategy) == (release, strategy))
     assert lives, "every batch has its lives"
-    stage = KilledStage(tmp_path, lives, odd_acts=odd_acts)
+    fixture = KilledFixture(tmp_path, lives, odd_acts=odd_acts)
     try:
-        stage.bring_up()
-        stage.arm()
-        stage.publish("2.0.0", release)
+        fixture.bring_up()
+        fixture.arm()
+        fixture.publish("2.0.0", release)
 
-        eventually(stage.restart_the_dead, within_s=150, every_s=0.1)
+        eventually(fixture.restart_the_dead, within_s=150, every_s=0.1)
         wanted = "2.0.0" if release == "good" else "1.0.0"
-        eventually(lambda: stage.restart_the_dead() and stage.expect_all_on(wanted), within_s=120, every_s=0.3)
+        eventually(lambda: fixture.restart_the_dead() and fixture.expect_all_on(wanted), within_s=120, every_s=0.3)
 
-        assert ([] if release == "good" else ["2.0.0"]) == stage.poison()
-        assert () == stage.cluster.list(stage.keys.turns(group_scope(APP_ID, GROUP))).entries
-        for instance in stage.instances:
-            records = stage.records(instance)
+        assert ([] if release == "good" else ["2.0.0"]) == fixture.blocked()
+        assert () == fixture.cluster.list(fixture.keys.turns(group_scope(APP_ID, GROUP))).entries
+        for instance in fixture.instances:
+            records = fixture.records(instance)
             assert records[-1].memory["running"]["release"]["version"] == wanted
-            assert 1 == len(stage.running(instance)), f"{instance}: {stage.running(instance)}"
-            assert replay(read_lines(stage.state_dir(instance)), load_sidekick_chart()).restarts
+            assert 1 == len(fixture.running(instance)), f"{instance}: {fixture.running(instance)}"
+            assert replay(read_lines(fixture.state_dir(instance)), load_sidekick_chart()).restarts
     finally:
-        stage.stop()
+        fixture.stop()
         shutil.rmtree(tmp_path, ignore_errors=True)

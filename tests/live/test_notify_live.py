@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.live_stage import LiveStage
+from tests.live.live_fixture import LiveFixture
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
@@ -36,12 +36,12 @@ def test_it_reports_ready_status_and_a_beating_heart(tmp_path: Path, monkeypatch
         listening = threading.Thread(target=listen)
         listening.start()
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
-        stage = LiveStage(tmp_path / "stage", ["web-a"], environment=environment)
+        fixture = LiveFixture(tmp_path / "fixture", ["web-a"], environment=environment)
         try:
-            stage.start()
-            stage.create()
-            program = stage.start_sidekick("web-a")
-            eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
+            fixture.start()
+            fixture.create()
+            program = fixture.start_sidekick("web-a")
+            eventually(lambda: fixture.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
 
             assert 1 == heard.count("READY=1")
             assert [line for line in heard if line.startswith("STATUS=swapping.probing: 1.0.0 must prove healthy")]
@@ -50,7 +50,7 @@ def test_it_reports_ready_status_and_a_beating_heart(tmp_path: Path, monkeypatch
             program.stop(grace_s=20.0)
             eventually(lambda: "STOPPING=1" in heard)
         finally:
-            stage.stop()
+            fixture.stop()
             over.set()
             listening.join()
-            shutil.rmtree(tmp_path / "stage", ignore_errors=True)
+            shutil.rmtree(tmp_path / "fixture", ignore_errors=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from outrider.demo.stage import QUICK
-from tests.live.live_stage import LiveStage
+from outrider.demo.fleet import QUICK
+from tests.live.live_fixture import LiveFixture
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
@@ -22,43 +22,43 @@ PROBE_S = 6.0
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveStage]:
+def fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveFixture]:
     monkeypatch.setenv("OUTRIDER_DEMO_ETCD", str(etcd_binary()))
     settings = {**QUICK, "soak": {"duration_s": SOAK_S}, "probe": {**QUICK["probe"], "deadline_s": PROBE_S}}
-    stage = LiveStage(tmp_path, ["web-a"], settings=settings, environment={"PYTHONPATH": str(CHECKOUT)})
+    fixture = LiveFixture(tmp_path, ["web-a"], settings=settings, environment={"PYTHONPATH": str(CHECKOUT)})
     try:
-        stage.start()
-        stage.create()
-        stage.start_sidekick("web-a")
-        eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
-        yield stage
+        fixture.start()
+        fixture.create()
+        fixture.start_sidekick("web-a")
+        eventually(lambda: fixture.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
+        yield fixture
     finally:
-        stage.stop()
+        fixture.stop()
         shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def stand_still(stage: LiveStage, state: str, for_s: float, version: str, kind: str) -> None:
+def stand_still(fixture: LiveFixture, state: str, for_s: float, version: str, kind: str) -> None:
     """Publish a release to a sidekick that stops in ``state`` (SIGSTOP), and let it go on ``for_s`` later."""
-    stage.sidekicks["web-a"].stop()
-    command = [sys.executable, "-m", "tests.live.killed_sidekick", "--config", str(stage.folder / "web-a.toml")]
-    command += ["--kill-at", state, "--stop", "--after-acting", "--done", str(stage.folder / "stopped")]
-    program = stage.start_sidekick("web-a", command)
-    eventually(lambda: stage.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
-    stage.publish(version, kind)
-    eventually(lambda: (stage.folder / "stopped").exists(), within_s=60)
+    fixture.sidekicks["web-a"].stop()
+    command = [sys.executable, "-m", "tests.live.killed_sidekick", "--config", str(fixture.folder / "web-a.toml")]
+    command += ["--kill-at", state, "--stop", "--after-acting", "--done", str(fixture.folder / "stopped")]
+    program = fixture.start_sidekick("web-a", command)
+    eventually(lambda: fixture.expect_all_on("1.0.0"), within_s=60, every_s=0.2)
+    fixture.publish(version, kind)
+    eventually(lambda: (fixture.folder / "stopped").exists(), within_s=60)
     stopped_s = time.monotonic()
     eventually(lambda: time.monotonic() - stopped_s > for_s, within_s=for_s + 10)
     os.kill(program.pid, signal.SIGCONT)
 
 
-def test_a_good_release_is_not_condemned_for_a_standstill_while_it_is_probed(stage: LiveStage) -> None:
-    stand_still(stage, "swapping.probing", PROBE_S + 3.0, "2.0.0", "good")
+def test_a_good_release_is_not_blocked_for_a_standstill_while_it_is_probed(fixture: LiveFixture) -> None:
+    stand_still(fixture, "swapping.probing", PROBE_S + 3.0, "2.0.0", "good")
 
-    eventually(lambda: stage.expect_all_on("2.0.0"), within_s=90, every_s=0.2)
-    assert [] == stage.poison()
+    eventually(lambda: fixture.expect_all_on("2.0.0"), within_s=90, every_s=0.2)
+    assert [] == fixture.blocked()
 
 
-def test_a_bad_release_does_not_pass_by_a_standstill_while_it_is_watched(stage: LiveStage) -> None:
-    stand_still(stage, "swapping.soaking", SOAK_S + 3.0, "3.0.0", "souring")
+def test_a_bad_release_does_not_pass_by_a_standstill_while_it_is_watched(fixture: LiveFixture) -> None:
+    stand_still(fixture, "swapping.soaking", SOAK_S + 3.0, "3.0.0", "souring")
 
-    eventually(lambda: stage.poison() == ["3.0.0"] and stage.expect_all_on("1.0.0"), within_s=90, every_s=0.2)
+    eventually(lambda: fixture.blocked() == ["3.0.0"] and fixture.expect_all_on("1.0.0"), within_s=90, every_s=0.2)

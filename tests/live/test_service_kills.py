@@ -166,7 +166,7 @@ def assert_payloads_whole(store: Store, folder: Path) -> None:
 def assert_recorded(store: Store) -> None:
     """The newest entry of every document is what the document is; and every target follows from its documents."""
     newest: dict[str, AuditEntry] = {}
-    for recorded in AuditLog(place=store.place).list(Wanted(), limit=100_000):
+    for recorded in AuditLog(context=store.context).list(Wanted(), limit=100_000):
         newest.setdefault(recorded.entry.key, recorded.entry)
     group, channel, packages = store.groups.get(APP, "web"), store.channels.get(APP, "stable"), store.packages.list(APP)
     assert group.label == after(newest, "groups/web")["label"]

@@ -17,7 +17,7 @@ from outrider.balancers.entry import Registration, ensure_static
 from outrider.balancers.traefik import Traefik
 from outrider.config.sections import DrainSettings, TraefikSettings
 from outrider.demo.example import build_package
-from outrider.demo.load import Load, LoadFigures
+from outrider.demo.load import LoadFigures, LoadGenerator
 from outrider.demo.programs import Program, TraefikProgram, free_ports, start_etcd, start_traefik
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, CreatedAt, EtcdAddress, Put
@@ -115,9 +115,9 @@ class Service:
         )
 
     @contextmanager
-    def load(self) -> Iterator[Load]:
+    def load(self) -> Iterator[LoadGenerator]:
         """A load on this service: some requests before what happens in the block, some after."""
-        load = Load(self.web_url, f"{self.name}.test", RATE_PER_S, timeout_s=5.0).start()
+        load = LoadGenerator(self.web_url, f"{self.name}.test", RATE_PER_S, timeout_s=5.0).start()
         try:
             more(load)
             yield load
@@ -128,7 +128,7 @@ class Service:
     figures: LoadFigures = LoadFigures()
 
 
-def more(load: Load, requests: int = 60) -> None:
+def more(load: LoadGenerator, requests: int = 60) -> None:
     """Wait until the load has done this many more."""
     seen = load.snapshot().requests
     eventually(lambda: load.snapshot().requests >= seen + requests, every_s=0.05)

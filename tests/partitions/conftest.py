@@ -1,4 +1,4 @@
-"""Partitions are played when they are asked for: beside the other tests on two cores their containers starve."""
+"""Partitions are run when they are asked for: beside the other tests on two cores their containers starve."""
 
 import os
 

@@ -210,9 +210,9 @@ def _unconfined(capabilities: Sequence[str]) -> dict[str, object]:
     return {"security_opt": ["apparmor=unconfined", "seccomp=unconfined"]} if "SYS_ADMIN" in capabilities else {}
 
 
-def _tried(act: Callable[[], object]) -> list[str]:
+def _tried(cuts: Callable[[], object]) -> list[str]:
     try:
-        act()
+        cuts()
     except (docker.errors.ImageNotFound, docker.errors.NotFound):
         return []
     except docker.errors.DockerException as error:

@@ -10,13 +10,13 @@ from pathlib import Path
 import msgspec
 
 from outrider.demo.example import build_package
-from outrider.demo.stage import GROUP, SERVICE
+from outrider.demo.fleet import GROUP, SERVICE
 from outrider.etcd.seam import Entry
 from outrider.journal.journal import Record, read
 from outrider.model.documents import Instance, decode
 from outrider.model.keys import group_scope
-from tests.live.live_stage import HEALTHY_ANSWERS
-from tests.partitions.places import Place
+from tests.live.live_fixture import HEALTHY_ANSWERS
+from tests.partitions.cut_points import CutPoint
 from tests.partitions.world import World
 from tests.support.waiting import eventually
 
@@ -25,7 +25,7 @@ CHANNEL = "stable"
 FIRST_PORT = 9000
 FIRST_VERSION = "1.0.0"
 WITHIN_S = 90.0
-AT_REST = ("idle.waiting", "idle.held")
+AT_REST = ("idle.waiting", "idle.deferred")
 
 SETTINGS: Mapping[str, Mapping[str, object]] = {
     "etcd": {"timeout_s": 1.5},
@@ -44,12 +44,12 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 class App:
     """An app with two instances: ``cut`` on the machine that is cut off, ``other`` on one that isn't."""
 
-    place: Place
+    cut_point: CutPoint
     machine: str
 
     @property
     def name(self) -> str:
-        return f"{self.place.name}-{self.machine}"
+        return f"{self.cut_point.name}-{self.machine}"
 
     @property
     def cut(self) -> str:
@@ -125,9 +125,9 @@ class Fleet:
 
     def _tell(self, instance: str, suffix: str, text: str) -> None:
         """Write a file so that nobody reads half of it."""
-        wish = self.file(instance, suffix)
-        wish.with_suffix(".wish").write_text(text)
-        wish.with_suffix(".wish").rename(wish)
+        request = self.file(instance, suffix)
+        request.with_suffix(".request").write_text(text)
+        request.with_suffix(".request").rename(request)
 
     def let_go(self, instance: str) -> None:
         self.file(instance, "hold").unlink(missing_ok=True)
@@ -216,13 +216,13 @@ class Fleet:
         return decode(Instance, key, entry.value) if entry is not None else None
 
     def _config(self, app: App, name: str, machine: str) -> str:
-        place, container = app.place, self.world.machines[machine]
+        cut_point, container = app.cut_point, self.world.machines[machine]
         sections: dict[str, dict[str, object]] = {
             "instance": {
                 "id": name,
                 "app": app.name,
                 "group": GROUP,
-                "strategy": place.strategy,
+                "strategy": cut_point.strategy,
                 "state_dir": str(self.state_dir(name)),
             },
             "etcd": {"endpoints": self.world.endpoints},
@@ -230,7 +230,7 @@ class Fleet:
             "process": {"command": [sys.executable, "server.py"], "host": container.address},
             "traefik": {"service": SERVICE, "api_urls": [self.world.api_url], "throttle_s": 0.1},
         }
-        if place.strategy == "stop-first":
+        if cut_point.strategy == "stop-first":
             sections["process"]["ports"] = str(FIRST_PORT + self.apps.index(app))
         for section, values in SETTINGS.items():
             sections[section] = {**sections.get(section, {}), **values}

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from outrider.runtimes.process.identity import is_running
-from outrider.runtimes.process.runtime import Record as Workload
+from outrider.runtimes.process.runtime import ProcessRecord as Workload
 from tests.partitions import held_sidekick
 
 POLL_S = 0.02
@@ -40,12 +40,12 @@ class Machine:
             ended = config.with_suffix(".ended").exists()
             if not ended and config.stem not in self._names.values():
                 self._start(config)
-        for wish in self._folder.glob("*.kill"):
-            for pid in [pid for pid, name in self._names.items() if name == wish.stem]:
+        for request in self._folder.glob("*.kill"):
+            for pid in [pid for pid, name in self._names.items() if name == request.stem]:
                 os.kill(pid, signal.SIGKILL)
                 self._wait(os.waitpid(pid, 0))
-            wish.with_suffix(".held").unlink(missing_ok=True)
-            wish.rename(wish.with_suffix(".hold"))
+            request.with_suffix(".held").unlink(missing_ok=True)
+            request.rename(request.with_suffix(".hold"))
         self._bury()
         look = self._folder / "look"
         if look.exists():

@@ -1,13 +1,13 @@
 """The tables of ``docs/develop/partitions.md``: what was seen, cell by cell, written by the runs that saw it.
 
-A run replaces the rows of its own cells and leaves the others, so a part of the cells can be played anew.
+A run replaces the rows of its own cells and leaves the others, so a part of the cells can be run anew.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.partitions.cut_points import CUT_POINTS, CutPoint
 from tests.partitions.cuts import THINGS, Thing
-from tests.partitions.places import PLACES, Place
 from tests.partitions.rounds import Seen
 
 PAGE = Path(__file__).parents[2] / "docs" / "develop" / "partitions.md"
@@ -20,7 +20,7 @@ Rows = dict[tuple[str, str], str]
 
 def write(cells: Iterable[Seen], page: Path = PAGE) -> None:
     """Put the rows of ``cells`` into the page, in place of those of an earlier run."""
-    rows = read(page) | {(seen.thing, title(seen.app.place)): _row(seen) for seen in cells}
+    rows = read(page) | {(seen.thing, title(seen.app.cut_point)): _row(seen) for seen in cells}
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     page.write_text(f"{before}{BEGIN}\n{_tables(rows)}{END}{after}", encoding="utf-8")
@@ -47,19 +47,19 @@ def read(page: Path = PAGE) -> Rows:
 
 def cells() -> set[tuple[Thing, str]]:
     """All rows that the page should have."""
-    return {(thing, title(place)) for thing in THINGS for place in PLACES}
+    return {(thing, title(cut_point)) for thing in THINGS for cut_point in CUT_POINTS}
 
 
-def title(place: Place) -> str:
+def title(cut_point: CutPoint) -> str:
     """How the page names a place."""
-    second = ", stop-first" if place.strategy == "stop-first" else ""
-    return place.state + second + ("" if place.release == "good" else f", {place.release} release")
+    second = ", stop-first" if cut_point.strategy == "stop-first" else ""
+    return cut_point.state + second + ("" if cut_point.release == "good" else f", {cut_point.release} release")
 
 
 def _tables(rows: Rows) -> str:
     parts = []
     for thing in THINGS:
-        found = [rows[thing, title(place)] for place in PLACES if (thing, title(place)) in rows]
+        found = [rows[thing, title(cut_point)] for cut_point in CUT_POINTS if (thing, title(cut_point)) in rows]
         if found:
             head = f"\n### {thing}\n\n| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}\n"
             parts.append(head + "\n".join(found) + "\n")
@@ -68,7 +68,7 @@ def _tables(rows: Rows) -> str:
 
 def _row(seen: Seen) -> str:
     words = (seen.runs, seen.entry, seen.turn, "yes" if seen.reports else "no", _way(seen.after))
-    return f"| {' | '.join((title(seen.app.place), _way(seen.path), *words))} |"
+    return f"| {' | '.join((title(seen.app.cut_point), _way(seen.path), *words))} |"
 
 
 def _way(path: tuple[str, ...]) -> str:

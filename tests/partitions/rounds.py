@@ -11,15 +11,15 @@ import msgspec
 
 from outrider.core.errors import DriverError
 from outrider.core.sidekick.effects import EFFECT_TYPES
-from outrider.demo.load import Load, LoadFigures
-from outrider.demo.stage import HOST
+from outrider.demo.fleet import HOST
+from outrider.demo.load import LoadFigures, LoadGenerator
 from outrider.journal.journal import Record
 from outrider.sidekick.workers.report import reports
 from outrider.statechart import load_sidekick_chart
 from outrider.story import read_lines, replay
+from tests.partitions.cut_points import CutPoint
 from tests.partitions.cuts import Thing, cut
 from tests.partitions.fleet import SETTINGS, App, Fleet
-from tests.partitions.places import Place
 from tests.partitions.table import Expected, expected, verdict
 from tests.partitions.watching import History
 from tests.support.waiting import eventually
@@ -80,36 +80,36 @@ class Round:
 
 
 class Director:
-    """Plays rounds on a fleet, one version after the other."""
+    """Runs rounds on a fleet, one version after the other."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._round = 1
         self._chart = load_sidekick_chart()
 
-    def play(self, cuts: Sequence[Cut]) -> Round:
+    def run(self, cuts: Sequence[Cut]) -> Round:
         """Promote the next version, cut, look, heal, look again."""
         self._round += 1
-        version, fleet, played = f"{self._round}.0.0", self._fleet, Round()
+        version, fleet, result = f"{self._round}.0.0", self._fleet, Round()
         apps = [app for each in cuts for app in each.apps]
         began = {name: fleet.last(name).number for app in apps for name, _ in app.instances}
         before = {app: (fleet.version(app.cut), fleet.entry(app.cut)) for app in apps}
         for each in cuts:
             for app in each.apps:
-                played.cells[each.thing, app.name] = Seen(app, each.thing)
+                result.cells[each.thing, app.name] = Seen(app, each.thing)
         history = History(fleet)
-        load = Load(fleet.world.web_url, HOST, RATE_PER_S, timeout_s=REQUEST_S).start()
+        load = LoadGenerator(fleet.world.web_url, HOST, RATE_PER_S, timeout_s=REQUEST_S).start()
         try:
             self._arrange(cuts, version)
             held = {app: fleet.last(app.cut).number for app in apps}
-            played.failures += _failures("before the cut", LoadFigures(), load.snapshot())
+            result.failures += _failures("before the cut", LoadFigures(), load.snapshot())
             with ExitStack() as healing:
                 self._cut(cuts, version, healing)
-                self._observe(played, before, version, held)
+                self._observe(result, before, version, held)
                 healed = {app: fleet.last(app.cut).number for app in apps}
-            self._await_end(played, version, before)
+            self._await_end(result, version, before)
             if any(each.thing in EXPLAINED for each in cuts):
-                played.failures += self._afterwards(load)
+                result.failures += self._afterwards(load)
         finally:
             for app in apps:
                 for name, _ in app.instances:
@@ -117,57 +117,59 @@ class Director:
             figures = load.stop()
             history.close()
         if not any(each.thing in EXPLAINED for each in cuts):
-            played.failures += _failures("in this round", LoadFigures(), figures)
-        for seen in played.cells.values():
+            result.failures += _failures("in this round", LoadFigures(), figures)
+        for seen in result.cells.values():
             self._judge(seen, history, began, held[seen.app], healed[seen.app])
         self._resume(apps, version)
-        return played
+        return result
 
     def _arrange(self, cuts: Sequence[Cut], version: str) -> None:
         """Bring every sidekick to its place, in parallel as far as the kinds of ways allow."""
         fleet = self._fleet
         for each in cuts:
             for app in each.apps:
-                place = app.place
+                cut_point = app.cut_point
                 first = {"restarted": "swapping.retiring", "rolled back": "swapping.probing"}
-                fleet.hold(app.other, _with_turn(place) if place.way in ("second", "called off") else "checking")
-                if place.way in ("second", "called off"):
+                fleet.hold(
+                    app.other, _with_turn(cut_point) if cut_point.way in ("second", "called off") else "checking"
+                )
+                if cut_point.way in ("second", "called off"):
                     fleet.hold(app.cut, "checking")
-                elif place.way != "announced":
-                    fleet.hold(app.cut, first.get(place.way, place.state))
+                elif cut_point.way != "announced":
+                    fleet.hold(app.cut, first.get(cut_point.way, cut_point.state))
         for each in cuts:
             for app in each.apps:
-                if app.place.way != "announced":
+                if app.cut_point.way != "announced":
                     self._publish(each.thing, app, version)
         for app in (app for each in cuts for app in each.apps):
             self._bring(app)
 
     def _publish(self, thing: Thing, app: App, version: str) -> None:
-        self._fleet.publish(app, version, release=app.place.release, from_elsewhere=thing == "payload server")
+        self._fleet.publish(app, version, release=app.cut_point.release, from_elsewhere=thing == "payload server")
 
     def _bring(self, app: App) -> None:
-        fleet, place = self._fleet, app.place
-        match place.way:
+        fleet, cut_point = self._fleet, app.cut_point
+        match cut_point.way:
             case "announced":
                 return
             case "plain":
                 pass
             case "second" | "called off":
                 fleet.await_held(app.cut, "checking")
-                fleet.await_held(app.other, _with_turn(place))
+                fleet.await_held(app.other, _with_turn(cut_point))
                 fleet.hold(app.cut, "swapping.queueing")
                 fleet.await_held(app.cut, "swapping.queueing")
-                if place.way == "called off":
+                if cut_point.way == "called off":
                     fleet.pause(app, True)
-                    fleet.hold(app.cut, place.state)
+                    fleet.hold(app.cut, cut_point.state)
             case "restarted":
                 fleet.await_held(app.cut, "swapping.retiring")
-                fleet.kill(app.cut, then_hold=place.state)
+                fleet.kill(app.cut, then_hold=cut_point.state)
             case "rolled back":
                 fleet.await_held(app.cut, "swapping.probing")
                 fleet.roll_back(app.cut)
-                fleet.hold(app.cut, place.state)
-        fleet.await_held(app.cut, place.state)
+                fleet.hold(app.cut, cut_point.state)
+        fleet.await_held(app.cut, cut_point.state)
 
     def _cut(self, cuts: Sequence[Cut], version: str, healing: ExitStack) -> None:
         """Make the cuts, then let everybody go on."""
@@ -176,7 +178,7 @@ class Director:
         at = time.monotonic()
         for each in cuts:
             for app in each.apps:
-                if app.place.way == "announced":
+                if app.cut_point.way == "announced":
                     self._publish(each.thing, app, version)
                 if each.thing not in LAPSES:
                     self._release(app)
@@ -192,16 +194,16 @@ class Director:
             self._fleet.let_go(name)
 
     def _observe(
-        self, played: Round, before: Mapping[App, tuple[str, str | None]], version: str, held: Mapping[App, int]
+        self, result: Round, before: Mapping[App, tuple[str, str | None]], version: str, held: Mapping[App, int]
     ) -> None:
         """Wait until all is as the table says, then look whether it stays so; what differs then is a problem."""
 
         def look() -> list[str]:
             self._fleet.complain_of_ends()
-            running = {machine: self._fleet.seen(machine) for machine in {s.app.machine for s in played.cells.values()}}
+            running = {machine: self._fleet.seen(machine) for machine in {s.app.machine for s in result.cells.values()}}
             found = []
-            for seen in played.cells.values():
-                cell = expected(seen.thing, seen.app.place)
+            for seen in result.cells.values():
+                cell = expected(seen.thing, seen.app.cut_point)
                 try:
                     self._look(seen, running[seen.app.machine][seen.app.cut], before[seen.app], version)
                 except DriverError as error:
@@ -232,10 +234,10 @@ class Director:
         seen.turn = "none" if not ours else "held" if f"queue/{app.cut}" in keys else "dirty"
         seen.reports = fleet.reports(app.cut)
 
-    def _await_end(self, played: Round, version: str, before: Mapping[App, tuple[str, str | None]]) -> None:
+    def _await_end(self, result: Round, version: str, before: Mapping[App, tuple[str, str | None]]) -> None:
         """Nothing is cut any more: wait until every app is where it should be, by nobody's help."""
         healed, fleet = time.monotonic(), self._fleet
-        waiting = dict(played.cells)
+        waiting = dict(result.cells)
         while waiting and time.monotonic() < healed + HEAL_S:
             fleet.complain_of_ends()
             running = {machine: fleet.seen(machine) for machine in ("m1", "m2", "m3")}
@@ -273,12 +275,12 @@ class Director:
     def _wanted(app: App, name: str, version: str, old: str) -> tuple[str, ...]:
         """What the instance may run in the end. A paused group's bystander may have failed, and then tries no more."""
         if name == app.cut:
-            return (version,) if verdict(app.place) == "new" else (old,)
-        if app.place.way == "called off":
+            return (version,) if verdict(app.cut_point) == "new" else (old,)
+        if app.cut_point.way == "called off":
             return version, old
-        return (version,) if app.place.release == "good" else (old,)
+        return (version,) if app.cut_point.release == "good" else (old,)
 
-    def _afterwards(self, load: Load) -> list[str]:
+    def _afterwards(self, load: LoadGenerator) -> list[str]:
         """Once healed, and what hung in between has had its time, no request fails any more."""
         threading.Event().wait(REQUEST_S + 1.0)
         begun = load.snapshot()
@@ -291,7 +293,7 @@ class Director:
         records = fleet.records(app.cut, began[app.cut])
         seen.path = _path(record for record in records if held <= record.number <= healed)
         seen.after = _path(record for record in records if record.number >= healed)
-        cell = expected(seen.thing, app.place)
+        cell = expected(seen.thing, app.cut_point)
         for record in records:
             if held < record.number <= healed and record.event["name"] == "balancer.drained":
                 how = str(record.event["how"])
@@ -302,11 +304,11 @@ class Director:
             written = history.written(name)
             home = f"http://{fleet.world.machines[machine].address}:"
             seen.problems += [f"{name}: its entry was {one.url}" for one in written if one.url and home not in one.url]
-            if app.place.strategy == "start-first" and any(one.url is None for one in written):
+            if app.cut_point.strategy == "start-first" and any(one.url is None for one in written):
                 seen.problems.append(f"P3: the entry of {name} vanished")
             replay(read_lines(fleet.state_dir(name)), self._chart)
             seen.problems += self._unreported(app, name, fleet.records(name, began[name]))
-        if app.place.release != "good":
+        if app.cut_point.release != "good":
             others = fleet.records(app.other, began[app.other])
             if any(record.target == "swapping.starting" for record in others):
                 seen.problems.append("P5: the bad release reached another instance")
@@ -327,24 +329,24 @@ class Director:
 
     def _resume(self, apps: Iterable[App], version: str) -> None:
         """An operator resumes what an operator paused, so that the next round finds all at rest."""
-        paused = [app for app in apps if app.place.way == "called off"]
+        paused = [app for app in apps if app.cut_point.way == "called off"]
         for app in paused:
             self._fleet.pause(app, False)
         resumed = [name for app in paused for name, _ in app.instances]
         eventually(lambda: all(self._fleet.at_rest(name, version) for name in resumed), HEAL_S, every_s=0.2)
 
 
-def _with_turn(place: Place) -> str:
+def _with_turn(cut_point: CutPoint) -> str:
     """The first state with a turn."""
-    return "swapping.starting" if place.strategy == "start-first" else "swapping.leaving"
+    return "swapping.starting" if cut_point.strategy == "start-first" else "swapping.leaving"
 
 
 def _differences(cell: Expected, seen: Seen) -> list[str]:
     """What of ``seen`` isn't as ``cell`` says."""
-    outcome = verdict(seen.app.place)
-    stands = cell.stands or ("idle.waiting", "idle.held")
+    outcome = verdict(seen.app.cut_point)
+    stands = cell.stands or ("idle.waiting", "idle.deferred")
     runs, entry = cell.runs or (outcome,), cell.entry or (() if cell.stands else (outcome,))
-    if seen.app.place.strategy == "stop-first":  # one port: old and new have the same address
+    if seen.app.cut_point.strategy == "stop-first":  # one port: old and new have the same address
         entry = tuple("old" if one == "new" else one for one in entry)
     found = []
     if not any(seen.state.startswith(state) for state in stands):

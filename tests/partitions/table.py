@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tests.partitions.cut_points import CUT_POINTS, CutPoint, Phase
 from tests.partitions.cuts import Thing
-from tests.partitions.places import PLACES, Phase, Place
 
 Runs = Literal["old", "new", "both", "nothing"]
 
@@ -63,7 +63,7 @@ GIVES_BACK = _in("swapping.releasing", runs="new", entry="new", turn="dirty")
 RETURNS = _in("swapping.returning", runs="both", entry="new", turn="dirty")
 JOINS = _in("swapping.joining", runs="new", entry="none", turn="dirty")
 COMES_BACK = _in("rollback.rejoining", runs="old", entry="none", turn="dirty")
-CONDEMNS = _in("rollback.condemning", runs="old", entry="old", turn="dirty")
+BLOCKS = _in("rollback.blocking", runs="old", entry="old", turn="dirty")
 DOWN = _in("rollback.reverting", runs="nothing", entry="none", turn="held")
 """Deliberately out, under its turn, and nothing can be started: the old version isn't proved to serve."""
 
@@ -80,7 +80,7 @@ _ETCD: Rules = (
     ("as traffic moves", IN_DOUBT),
     ("draining-2", COMES_BACK),
     ("out", JOINS),
-    ("reviving", RETURNS),
+    ("restarting", RETURNS),
     ("reproving", RETURNS),
     ("returning", RETURNS),
     ("after it moved", GIVES_BACK),
@@ -90,11 +90,11 @@ _ETCD: Rules = (
     ("rollback-quitting-2", _in("rollback.relocking", runs="new", entry="new", turn="dirty")),
     ("rollback-releasing-2", _in("rollback.releasing", runs="old", entry="old", turn="dirty")),
     ("rollback-relocking-2", _in("rollback.relocking", runs="new", entry="new", turn="dirty")),
-    ("rollback-undraining", CONDEMNS),
-    ("rollback-removing", CONDEMNS),
-    ("rollback-condemning", CONDEMNS),
-    ("rollback-removing-2", CONDEMNS),
-    ("rollback-condemning-2", CONDEMNS),
+    ("rollback-undraining", BLOCKS),
+    ("rollback-removing", BLOCKS),
+    ("rollback-blocking", BLOCKS),
+    ("rollback-removing-2", BLOCKS),
+    ("rollback-blocking-2", BLOCKS),
     ("back", COMES_BACK),
 )
 
@@ -173,8 +173,8 @@ TABLE: Mapping[Thing, Rules] = {
         ("fetching", Expected(stands=("checking", "idle.cooling"), runs=("old",), entry=("old",), reports=True)),
         ("draining", _in("rollback.relocking", runs="both", entry="new", turn="dirty")),
         ("soaking", _in("rollback.relocking", runs="both", entry="new", turn="dirty")),
-        ("reviving", _in("swapping.reviving", "swapping.reproving", runs="both", entry="new", turn="dirty")),
-        ("reproving", _in("swapping.reviving", "swapping.reproving", runs="both", entry="new", turn="dirty")),
+        ("restarting", _in("swapping.restarting", "swapping.reproving", runs="both", entry="new", turn="dirty")),
+        ("reproving", _in("swapping.restarting", "swapping.reproving", runs="both", entry="new", turn="dirty")),
         ("replacing-2", _in("rollback.reverting", runs="nothing", entry="none", turn="dirty")),
         ("probing-2", _in("rollback.reverting", runs="nothing", entry="none", turn="dirty")),
         ("soaking-2", _in("rollback.relocking", runs="new", entry="new", turn="dirty")),
@@ -189,29 +189,29 @@ TABLE: Mapping[Thing, Rules] = {
 }
 
 
-def expected(thing: Thing, place: Place) -> Expected:
+def expected(thing: Thing, cut_point: CutPoint) -> Expected:
     """What the table says of this cell.
 
     Raises:
         AssertionError: it says nothing.
     """
     for name, cell in TABLE[thing]:
-        if name in (place.name, place.phase):
+        if name in (cut_point.name, cut_point.phase):
             return cell
-    raise AssertionError(f"the table has no cell for {thing} x {place.name}")
+    raise AssertionError(f"the table has no cell for {thing} x {cut_point.name}")
 
 
-def verdict(place: Place) -> Literal["old", "new"]:
+def verdict(cut_point: CutPoint) -> Literal["old", "new"]:
     """What the instance that is cut shall run in the end, when nothing is cut any more."""
-    return "new" if place.release == "good" and place.way not in ("called off", "rolled back") else "old"
+    return "new" if cut_point.release == "good" and cut_point.way not in ("called off", "rolled back") else "old"
 
 
 def names() -> set[str]:
     """All that a rule may be named after."""
-    phases: set[str] = {place.phase for place in PLACES}
-    return phases | {place.name for place in PLACES}
+    phases: set[str] = {cut_point.phase for cut_point in CUT_POINTS}
+    return phases | {cut_point.name for cut_point in CUT_POINTS}
 
 
 def phases() -> tuple[Phase, ...]:
     """The phases, in the order in which places pass them."""
-    return tuple(dict.fromkeys(place.phase for place in PLACES))
+    return tuple(dict.fromkeys(cut_point.phase for cut_point in CUT_POINTS))

@@ -3,8 +3,8 @@
 import threading
 from dataclasses import dataclass
 
-from outrider.demo.stage import SERVICE
-from outrider.etcd.seam import Changed, Watch, WatchEvent
+from outrider.demo.fleet import SERVICE
+from outrider.etcd.seam import KeyChanged, Watch, WatchEvent
 from outrider.model.documents import Slot, decode
 from tests.partitions.fleet import App, Fleet
 
@@ -52,7 +52,7 @@ class History:
             return [one for one in self._written if one.instance == instance]
 
     def _see(self, event: WatchEvent) -> None:
-        assert isinstance(event, Changed), "a watch of the test's own has lost events: it can't vouch for anything"
+        assert isinstance(event, KeyChanged), "a watch of the test's own has lost events: it can't vouch for anything"
         self._note(event.key, event.entry.value if event.entry is not None else None, event.revision)
 
     def _note(self, key: str, value: bytes | None, revision: int) -> None:

@@ -10,8 +10,8 @@ from outrider.balancers.entry import ensure_static
 from outrider.balancers.traefik import Traefik
 from outrider.cli.rest_client import ServiceClient
 from outrider.config.sections import TraefikSettings
+from outrider.demo.fleet import HOST, OUTRIDER, SERVICE
 from outrider.demo.programs import find_traefik
-from outrider.demo.stage import HOST, OUTRIDER, SERVICE
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress
 from outrider.model.keys import Keys

@@ -262,7 +262,7 @@ def test_an_exit_status_is_told_right_to_who_comes_before_it_was_read(state_dir:
     """
     1. the thread that reads statuses is held up by a delivery
     2. the workload ends, and somebody who wants to know of its end comes
-    3. the thread goes on: status and wish are found at the same time
+    3. the thread goes on: status and request are found at the same time
     """
     runtime = ProcessRuntime(replace(SETTINGS, command=("server",)), state_dir=state_dir, instance="web1")
     script = {"server": "#!/bin/sh\nread line <../go\nexit 7\n"}

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from outrider.core.errors import Throttled
 from outrider.core.omaha import AppRequest, NoUpdate, Offer, OmahaEvent, OmahaRequest, parse_response, render_request
-from outrider.service.admission import BUSY_S, COME_BACK_S, FULL_S, Load
+from outrider.service.admission import BUSY_S, COME_BACK_S, FULL_S, AdmissionControl
 from outrider.service.store.store import Store
 from tests.service.api.test_http import CHECK
 from tests.sim.fake_etcd import FakeCluster
@@ -35,7 +35,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self.clock = Stopwatch()
-        self.load = Load(threads=1, clock=self.clock)
+        self.admission = AdmissionControl(threads=1, clock=self.clock)
         self.told: list[str] = []
         self.go_on = threading.Event()
         self.held = threading.Event()
@@ -46,14 +46,14 @@ class Crowd:
 
     async def come(self, name: str) -> None:
         try:
-            await self.load.run(lambda is_busy: self.told.append(f"{name} {'busy' if is_busy else 'served'}"))
+            await self.admission.run(lambda is_busy: self.told.append(f"{name} {'busy' if is_busy else 'served'}"))
         except Throttled:
             self.told.append(f"{name} refused")
 
-    async def scene(self, waits_s: float, *after: Callable[[], Awaitable[None]]) -> None:
+    async def snapshot(self, waits_s: float, *after: Callable[[], Awaitable[None]]) -> None:
         """One holds the thread, another waits ``waits_s``, then it goes on."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self.load.run, self.hold)
+            group.start_soon(self.admission.run, self.hold)
             await anyio.to_thread.run_sync(self.held.wait)
             group.start_soon(self.come, "second")
             await anyio.wait_all_tasks_blocked()
@@ -75,7 +75,7 @@ class Crowd:
 def test_how_long_a_request_waited_decides_what_becomes_of_it(waits_s: float, told: str) -> None:
     crowd = Crowd()
 
-    anyio.run(crowd.scene, waits_s)
+    anyio.run(crowd.snapshot, waits_s)
 
     assert [told] == crowd.told
 
@@ -86,50 +86,50 @@ def test_a_crowd_that_is_gone_leaves_nothing_behind() -> None:
     async def third() -> None:
         await crowd.come("third")
 
-    anyio.run(crowd.scene, FULL_S * 10, third)
+    anyio.run(crowd.snapshot, FULL_S * 10, third)
 
     assert ["second refused", "third served"] == crowd.told
-    assert 0.0 == crowd.load.least_wait_s
+    assert 0.0 == crowd.admission.least_wait_s
 
 
 def test_who_would_wait_too_long_for_certain_is_refused_at_the_door() -> None:
     """One thread, two seconds for each: the fourth in line would wait six."""
     crowd = Crowd()
 
-    async def scene() -> None:
+    async def snapshot() -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(crowd.load.run, lambda _: setattr(crowd.clock, "now_s", 2.0))
+            group.start_soon(crowd.admission.run, lambda _: setattr(crowd.clock, "now_s", 2.0))
             await anyio.wait_all_tasks_blocked()
         async with anyio.create_task_group() as group:
-            group.start_soon(crowd.load.run, crowd.hold)
+            group.start_soon(crowd.admission.run, crowd.hold)
             await anyio.to_thread.run_sync(crowd.held.wait)
             for name in "abc":
                 group.start_soon(crowd.come, name)
             await anyio.wait_all_tasks_blocked()
-            assert 6.0 == crowd.load.least_wait_s
+            assert 6.0 == crowd.admission.least_wait_s
             with pytest.raises(Throttled) as refusal:
-                crowd.load.let_in()
+                crowd.admission.let_in()
             assert COME_BACK_S[0] <= refusal.value.retry_after_s <= COME_BACK_S[1]
             crowd.go_on.set()
 
-    anyio.run(scene)
+    anyio.run(snapshot)
 
     assert ["a served", "b served", "c served"] == sorted(crowd.told)
 
 
 def test_work_that_fails_gives_its_place_back() -> None:
-    load = Load(threads=1)
+    admission = AdmissionControl(threads=1)
 
     def fail(_: bool) -> None:
         raise ValueError("ours")
 
-    async def scene() -> None:
+    async def snapshot() -> None:
         for _ in range(5):
             with pytest.raises(ValueError, match="ours"):
-                await load.run(fail)
-        assert 0.0 == load.least_wait_s
+                await admission.run(fail)
+        assert 0.0 == admission.least_wait_s
 
-    anyio.run(scene)
+    anyio.run(snapshot)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def waited(application: FastAPI, seconds: float) -> FastAPI:
         clock.now_s += seconds
         return clock.now_s
 
-    application.state.context = replace(application.state.context, load=Load(clock=jump))
+    application.state.context = replace(application.state.context, admission=AdmissionControl(clock=jump))
     return application
 
 
@@ -200,23 +200,23 @@ def test_a_service_that_is_full_says_503_and_when_to_come_back_and_books_nothing
 
 def test_a_crowd_of_check_ins_does_not_keep_an_operator_out(application: FastAPI, client: FakeCluster) -> None:
     """Check-ins wait in threads of their own: all of them are taken here, and the API answers."""
-    load = application.state.context.load
+    admission = application.state.context.admission
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     def hold(_: bool) -> None:
         begun.release()
         assert go_on.wait(20)
 
-    async def scene() -> None:
+    async def snapshot() -> None:
         async with anyio.create_task_group() as group:
             for _ in range(200):
-                group.start_soon(load.run, hold)
+                group.start_soon(admission.run, hold)
             await anyio.to_thread.run_sync(lambda: [begun.acquire(timeout=10) for _ in range(32)])
             answers.append(await anyio.to_thread.run_sync(lambda: ask(application, "GET", "/api/v1/apps")))
             go_on.set()
 
     answers: list[Answer] = []
-    anyio.run(scene)
+    anyio.run(snapshot)
 
     assert [200] == [answer.status for answer in answers]
-    eventually(lambda: load.least_wait_s == 0.0)
+    eventually(lambda: admission.least_wait_s == 0.0)

@@ -44,7 +44,7 @@ def test_a_report_that_is_refused_for_ever_is_set_aside_and_holds_up_nobody(
     (aside,) = (folder / "refused").iterdir()
     assert report(1) == msgspec.json.decode(aside.read_bytes(), type=Report)
     (line,) = (line for line in log if line[0] == "ERROR")
-    assert "report refused for ever" == line[1]
+    assert "report refused forever" == line[1]
     assert ("update-1/1", "refused", False) == (line[2]["request_id"], line[2]["error_kind"], line[2]["retry"])
 
 

@@ -1,4 +1,4 @@
-"""What the nouns' workers keep in order when threads meet: wishes for turns, waits, and an operator's words."""
+"""What the nouns' workers keep in order when threads meet: requests for turns, waits, and an operator's words."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,18 +24,18 @@ from outrider.core.sidekick.effects import (
 from outrider.core.sidekick.events import (
     AnyEvent,
     BalancerDrained,
+    BlockChanged,
     LockReleased,
     OperatorPaused,
-    PoisonChanged,
     WorkloadFailed,
 )
 from outrider.core.sidekick.memory import Installed, Release
 from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Put
-from outrider.model.documents import Command, Contender, Poison, encode
+from outrider.model.documents import Block, Command, Contender, encode
 from outrider.model.keys import Keys, group_scope
 from outrider.payloads.store import PayloadStore
-from outrider.sidekick.announcements import KEPT_POISONS, Announcements
+from outrider.sidekick.announcements import KEPT_BLOCKS, Announcements
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.worker import failure
@@ -45,12 +45,12 @@ from outrider.turns.turns import read_scope
 from tests.sim.agenda import Agenda
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.sim.host import Host, SimRuntime
-from tests.sim.store import Weather
+from tests.sim.store import FaultProfile
 from tests.support.waiting import eventually
 
 KEYS = Keys("/outrider/v1")
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
-WISH = AcquireLock(update="u1", version="2.0.0", slots=1, target_revision=-1)
+REQUEST = AcquireLock(update="u1", version="2.0.0", slots=1, target_revision=-1)
 
 
 class Keeper:
@@ -71,12 +71,12 @@ def client(etcd: FakeEtcd, no_thread_left: None) -> Iterator[FakeCluster]:
     client.close()
 
 
-def test_a_wish_that_waited_for_a_lease_is_not_taken_up_after_the_turn_was_given_back(client: FakeCluster) -> None:
+def test_a_request_that_waited_for_a_lease_is_not_taken_up_after_the_turn_was_given_back(client: FakeCluster) -> None:
     """
-    1. a turn is wished for without a lease
-    2. there is a lease again: its keeper fetches the wish, and is held up right then
+    1. a turn is requested without a lease
+    2. there is a lease again: its keeper fetches the request, and is held up right then
     3. the sidekick changes its mind and leaves the queue
-    4. the keeper hands in the wish: an instance at rest would hold a turn that nobody gives back
+    4. the keeper hands in the request: an instance at rest would hold a turn that nobody gives back
     """
     events: list[AnyEvent] = []
     keeper = Keeper()
@@ -85,7 +85,7 @@ def test_a_wish_that_waited_for_a_lease_is_not_taken_up_after_the_turn_was_given
         client, KEYS, lock, cast(LeaseKeeper, keeper), app="app", group="g", instance="a", post=events.append
     )
     try:
-        work.perform(WISH, 5)
+        work.perform(REQUEST, 5)
         keeper.lease = client.grant(60.0)
         late = work.take_pending()
         assert late is not None
@@ -133,7 +133,7 @@ def test_a_balancer_is_believed_at_once_but_not_when_a_change_is_taken_back(
 def test_what_the_runtime_can_not_run_is_no_fault_of_the_release_that_is_asked_for(tmp_path: Path) -> None:
     """The runtime was changed since the release was taken: a rolled-back or running image on a machine of archives."""
     host = Host(
-        name="a", agenda=Agenda(), random=Random(1), weather=Weather(), bad={}, ports=1,
+        name="a", agenda=Agenda(), random=Random(1), faults=FaultProfile(), bad={}, ports=1,
         changed=lambda host: None, started=lambda host, version: None,
     )  # fmt: skip
     runtime = SimRuntime(host, lambda seconds: None, lambda delay_s, action: host.agenda.at(delay_s, action))
@@ -153,7 +153,7 @@ def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: Fak
     """
     1. an operator's word is heard, and the loop hasn't written it down yet
     2. the watch falls behind a compaction, and everything is listed anew
-    3. told twice, a roll-back would roll itself back
+    3. told twice, a rollback would roll itself back
     """
     events: list[AnyEvent] = []
     watching = etcd.client("sidekick")
@@ -166,10 +166,10 @@ def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: Fak
 
     watching.cut_off()
     for number in range(3):
-        client.txn((), (Put(key=f"{KEYS.summons('app', 'a')}/{number}", value=b"{}"),))
+        client.txn((), (Put(key=f"{KEYS.wakeup('app', 'a')}/{number}", value=b"{}"),))
     etcd.compact()
     watching.mend()
-    client.txn((), (Put(key=f"{KEYS.poisons('app')}9.9.9", value=b"{}"),))
+    client.txn((), (Put(key=f"{KEYS.blocks('app')}9.9.9", value=b"{}"),))
 
     eventually(lambda: len(events) > before + 1, within_s=5)
     heard.close()
@@ -200,19 +200,19 @@ def test_a_command_that_was_taken_is_removed_once_etcd_answers_again(etcd: FakeE
 
 def test_only_the_newest_marks_are_told(etcd: FakeEtcd, client: FakeCluster) -> None:
     """Every record of the journal has them, and a fleet has more of them every year."""
-    for number in range(KEPT_POISONS + 5):
-        poison = Poison(version=f"1.0.{number}", sha256="", instance="b", why="503", at=NOON)
-        client.txn((), (Put(key=KEYS.poison("app", poison.version), value=encode(poison)),))
+    for number in range(KEPT_BLOCKS + 5):
+        block = Block(version=f"1.0.{number}", sha256="", instance="b", why="503", at=NOON)
+        client.txn((), (Put(key=KEYS.block("app", block.version), value=encode(block)),))
     events: list[AnyEvent] = []
     listening = etcd.client("sidekick")
     heard = Announcements(listening, KEYS, app="app", group="g", instance="a", post=events.append)
 
     heard.start(command_revision=0, default_slots=1)
 
-    told = eventually(lambda: [event for event in events if isinstance(event, PoisonChanged)], within_s=5)[0]
+    told = eventually(lambda: [event for event in events if isinstance(event, BlockChanged)], within_s=5)[0]
     heard.close()
     listening.close()
-    assert {f"1.0.{number}" for number in range(5, KEPT_POISONS + 5)} == set(told.versions)
+    assert {f"1.0.{number}" for number in range(5, KEPT_BLOCKS + 5)} == set(told.versions)
 
 
 def pauses(events: list[AnyEvent]) -> int:

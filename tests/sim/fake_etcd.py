@@ -25,12 +25,12 @@ from typing import Literal
 
 from outrider.core.errors import Refused, Unknown
 from outrider.etcd.seam import (
-    Changed,
     Compare,
     CreatedAt,
     Delete,
     DeletePrefix,
     Entry,
+    KeyChanged,
     Listing,
     ModifiedAt,
     Op,
@@ -66,7 +66,7 @@ class FakeEtcd:
         self.entries: dict[str, Entry] = {}
         self.leases: dict[int, _Lease] = {}
         self.watches: list[FakeWatch] = []
-        self._history: list[Changed] = []
+        self._history: list[KeyChanged] = []
         self._dropped = 0
         self._lease_ids = itertools.count(1001)
         self.clock.on_moved(self.expire)
@@ -121,7 +121,7 @@ class FakeEtcd:
                     self.entries[op.key] = entry
                 else:
                     del self.entries[op.key]
-                self._history.append(Changed(key=op.key, entry=entry, revision=self.revision))
+                self._history.append(KeyChanged(key=op.key, entry=entry, revision=self.revision))
             self.changed.notify_all()
 
     def listing(self, covers: Callable[[str], bool]) -> Listing:
@@ -143,7 +143,7 @@ class FakeEtcd:
     def end(self) -> int:
         return self._dropped + len(self._history)
 
-    def change_at(self, position: int) -> Changed:
+    def change_at(self, position: int) -> KeyChanged:
         return self._history[position - self._dropped]
 
     def waiting(self) -> "list[FakeWatch]":

@@ -29,7 +29,7 @@ from tests.sim.host import FIRST_PORT, Badness, Host, sha_of
 from tests.sim.life import APP, BALANCER, GROUP, SCOPE, SERVICE, Life
 from tests.sim.loop import CHART, Kept
 from tests.sim.promises import Breach, Promises, at_home
-from tests.sim.store import KEYS, Changes, Cut, SimEtcd, Weather
+from tests.sim.store import KEYS, Changes, Cut, FaultProfile, SimEtcd
 
 __all__ = ["CHART", "EPOCH", "Badness", "Breach", "Fleet", "Member"]
 
@@ -52,7 +52,7 @@ class Member:
     def __init__(self, fleet: "Fleet", name: str) -> None:
         self.name, self._fleet = name, fleet
         self.host = Host(
-            name=name, agenda=fleet.agenda, random=fleet.random, weather=fleet.weather, bad=fleet.bad,
+            name=name, agenda=fleet.agenda, random=fleet.random, faults=fleet.faults, bad=fleet.bad,
             ports=fleet.ports, changed=lambda host: fleet.promises.check(),
             started=lambda host, version: fleet.promises.started(name, version),
         )  # fmt: skip
@@ -149,7 +149,7 @@ class Fleet:
         self.random = random.Random(seed)
         self.bad: dict[str, Badness] = bad if bad is not None else {}
         self.ports = ports or PORTS[strategy]
-        self.weather, self.agenda = Weather(), Agenda()
+        self.faults, self.agenda = FaultProfile(), Agenda()
         self.members: list[Member] = []
         self.promises = Promises(self)
         self.store = SimEtcd(self.agenda, self.random, self._noted)
@@ -191,9 +191,9 @@ class Fleet:
         return self.promises.slots
 
     @property
-    def poison(self) -> set[str]:
-        """Versions that are marked bad."""
-        return self.promises.poison
+    def blocked(self) -> set[str]:
+        """Versions that are blocked."""
+        return self.promises.blocked
 
     @property
     def touched(self) -> Mapping[str, set[str]]:
@@ -208,11 +208,11 @@ class Fleet:
     @property
     def lost_answers(self) -> float:
         """How likely the answer of a write gets lost."""
-        return self.weather.lost_answers
+        return self.faults.lost_answers
 
     @lost_answers.setter
     def lost_answers(self, chance: float) -> None:
-        self.weather.lost_answers = chance
+        self.faults.lost_answers = chance
 
     @property
     def target(self) -> tuple[str, int]:
@@ -256,10 +256,10 @@ class Fleet:
         command = Command(verb=verb, by="test", at=self.now())
         self._hand.txn((), (Put(key=KEYS.command(APP, member.name), value=encode(command)),))
 
-    def lift(self, version: str) -> None:
+    def unblock(self, version: str) -> None:
         """Let an operator take a version's mark away; whatever it has reached counts anew."""
         self.promises.reached.pop(version, None)
-        self._hand.txn((), (Delete(key=KEYS.poison(APP, version)),))
+        self._hand.txn((), (Delete(key=KEYS.block(APP, version)),))
 
     def crash(self, member: Member, down_s: float) -> None:
         """SIGKILL the sidekick; its workloads live on; a restart alone follows."""

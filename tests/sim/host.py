@@ -14,13 +14,13 @@ from outrider.payloads.transfer import Progress, TransferFailed
 from outrider.runtimes import Exited, Workload, WorkloadSpec
 from outrider.sidekick.prober import Failed, Kind, Passed, Verdict
 from tests.sim.agenda import Agenda
-from tests.sim.store import At, Weather
+from tests.sim.store import At, FaultProfile
 
 Badness = Literal["none", "refused", "unhealthy", "dies", "sours"]
 """``dies``: ends by itself while it is watched. ``sours``: proves healthy, and then answers badly."""
 
 INTERVAL_S, ANSWERS, DEADLINE_S = 0.5, 3, 10.0
-"""Of the probes: so many good answers in a row prove, so many bad ones condemn."""
+"""Of the probes: so many good answers in a row prove, so many bad ones block."""
 SWEET_ANSWERS = 4
 """What sours answers so many times well."""
 FIRST_PORT = 8000
@@ -62,7 +62,7 @@ class Host:
     name: str
     agenda: Agenda
     random: Random
-    weather: Weather
+    faults: FaultProfile
     bad: Mapping[str, Badness]
     ports: int
     changed: Callable[["Host"], None]
@@ -177,7 +177,7 @@ class SimRuntime:
         if found is not None:
             return found
         host = self._host
-        if host.weather.runtime and host.random.random() < host.weather.runtime:
+        if host.faults.runtime and host.random.random() < host.faults.runtime:
             self._spend(1.0)
             raise DriverError("no memory")
         if host.bad.get(spec.version) == "refused":
@@ -240,7 +240,7 @@ class SimPayloads:
         random = self._host.random
         if sha256 not in self._host.payloads:
             self._spend(random.uniform(0.05, 1.5))
-            if self._host.weather.downloads and random.random() < self._host.weather.downloads:
+            if self._host.faults.downloads and random.random() < self._host.faults.downloads:
                 raise TransferFailed(f"{version}: connection reset")
         return Path(sha256)
 

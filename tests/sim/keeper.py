@@ -138,8 +138,8 @@ class SimAnnouncements(Announcements):
         self._taken, self._default_slots = command_revision, default_slots
         for prefix, tell, exact in (
             (self._target, self._tell_target, True),
-            (self._poisons, self._tell_poisons, False),
-            (self._summons, self._tell_summons, True),
+            (self._blocks, self._tell_blocks, False),
+            (self._wakeup, self._tell_wakeup, True),
             (self._command, self._tell_command, True),
         ):
             self._subjects.append(

@@ -60,7 +60,7 @@ class Life:
         self._frozen_at_s = self._stood_s = 0.0
         self._held: list[Callable[[], None]] = []
         self._heard_s: dict[str, float] = {}
-        self.client = SimClient(fleet.store, member.name, fleet.weather, fleet.random, self.at, self.noticed)
+        self.client = SimClient(fleet.store, member.name, fleet.faults, fleet.random, self.at, self.noticed)
         self.keeper = SimKeeper(
             self.client, TTL_S, on_granted=self._granted, on_lost=self._lost, agenda=fleet.agenda,
             random=fleet.random, at=self.at,
@@ -97,7 +97,7 @@ class Life:
                 registration, cast(Drain, SimDrain(self)), KEYS, member=member.name, inflight_path="", post=self.post
             ),
             "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.post),
-            "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at, self.awake_s)), self.post),
+            "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at, self.unsuspended_s)), self.post),
         }
         self.workers: dict[str, SimWorker] = {name: SimWorker(self, noun) for name, noun in nouns.items()}
         self._reports = ReportWork(self._queued, self.post)
@@ -126,8 +126,8 @@ class Life:
         elif not self.dead:
             action()
 
-    def awake_s(self) -> float:
-        """As ``AwakeClock`` shows it."""
+    def unsuspended_s(self) -> float:
+        """As ``SuspendAwareClock`` shows it."""
         return self.fleet.now_s - self._stood_s
 
     def freeze(self) -> None:

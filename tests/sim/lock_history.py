@@ -1,6 +1,6 @@
 """What the lock promises, checked on every revision of a store: from the promises, not with the code under test."""
 
-from outrider.etcd.seam import Changed, Entry
+from outrider.etcd.seam import Entry, KeyChanged
 from outrider.model.documents import Slot, Target, decode
 from outrider.model.keys import Keys, group_scope
 
@@ -11,7 +11,7 @@ TARGET = KEYS.target(APP, GROUP)
 TRAFFIC = KEYS.prefix + "/traffic/"
 
 
-def check_history(history: list[Changed], slots: int) -> int:
+def check_history(history: list[KeyChanged], slots: int) -> int:
     """Replay all revisions and assert P1, P2 and the order of the queue; returns the number of turns taken."""
     state: dict[str, Entry] = {}
     taken = 0

@@ -1,7 +1,7 @@
-"""One simulated fleet lives through a thousand roll-outs: ``python -m tests.sim.long_run --seed 7``.
+"""One simulated fleet lives through a thousand rollouts: ``python -m tests.sim.long_run --seed 7``.
 
 Good and bad releases, one after the other, with every kind of trouble at random moments. ``promises.py`` judges every
-change of the world; after each roll-out everybody must be at rest where it should be, and nothing may be left behind.
+change of the world; after each rollout everybody must be at rest where it should be, and nothing may be left behind.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Literal
 from outrider.core.sidekick.memory import Strategy
 from tests.sim.fleet import Badness, Breach, Fleet, Member
 from tests.sim.host import KEPT_PAYLOADS
-from tests.sim.store import Weather
+from tests.sim.store import FaultProfile
 
 Kind = Literal["good", "refused", "unhealthy", "dies", "sours", "called off", "superseded"]
 
@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = (
     *("good",) * 10, "refused", "unhealthy", "dies", "dies", "sours", "sours", "called off", "superseded"
 )  # fmt: skip
 TROUBLES_S = 90.0
-"""All trouble of a roll-out begins in this time, and lasts a minute at most."""
+"""All trouble of a rollout begins in this time, and lasts a minute at most."""
 LONGEST_S = 60.0
 PATIENCE_S = 3600.0
 """For the way home once the trouble is over: the longest deadlines of the chart, a few times over."""
@@ -42,8 +42,8 @@ class Figures:
     """What a run measured.
 
     Attributes:
-        journal_bytes: After each roll-out, the longest record of any member.
-        objects: Objects that the garbage collector tracks, every hundred roll-outs.
+        journal_bytes: After each rollout, the longest record of any member.
+        objects: Objects that the garbage collector tracks, every hundred rollouts.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -85,12 +85,12 @@ class LongRun:
             "operator retries": lambda member: self.fleet.command(member, "retry"),
             "other slots": lambda member: self.fleet.resize(self.random.randint(1, 3)),
             "group paused": lambda member: self._group_paused(self._time(1.0, LONGEST_S)),
-            "poison lifted": lambda member: self._poison_lifted(),
-            "bad weather": lambda member: self._bad_weather(self._time(5.0, LONGEST_S)),
+            "release unblocked": lambda member: self._block_lifted(),
+            "faults": lambda member: self._inject_faults(self._time(5.0, LONGEST_S)),
         }
 
     def run(self, rollouts: int) -> Figures:
-        """Live through so many roll-outs.
+        """Live through so many rollouts.
 
         Raises:
             Breach: a promise was broken, somebody is stuck, or something was left behind; names the seed.
@@ -104,12 +104,12 @@ class LongRun:
                 self._roll_out(kind)
                 self._check_left()
             except Breach as breach:
-                raise Breach(f"roll-out {number} ({kind}): {breach}; again: {self._again(number)}") from None
+                raise Breach(f"rollout {number} ({kind}): {breach}; again: {self._again(number)}") from None
             figures.journal_bytes.append(max(member.journal_bytes for member in fleet.members))
             if number % 100 == 0:
                 gc.collect()
                 figures.objects.append(len(gc.get_objects()))
-                self._tell(f"{number} roll-outs, {fleet.steps} steps, {fleet.now_s / 3600:.1f} h")
+                self._tell(f"{number} rollouts, {fleet.steps} steps, {fleet.now_s / 3600:.1f} h")
         figures.steps, figures.simulated_s = fleet.steps, fleet.now_s
         return figures
 
@@ -147,7 +147,7 @@ class LongRun:
             self._wait(lambda: set(fleet.versions()) <= wanted, kind)
             self._good = fleet.target[0]
         else:
-            self._wait(lambda: version in fleet.poison and version not in fleet.versions(), kind)
+            self._wait(lambda: version in fleet.blocked and version not in fleet.versions(), kind)
             del fleet.bad[version]
 
     def _next_version(self) -> str:
@@ -181,37 +181,37 @@ class LongRun:
         self.fleet.pause(paused=True)
         self.fleet.at(for_s, partial(self.fleet.pause, paused=False))
 
-    def _poison_lifted(self) -> None:
-        if self.fleet.poison:
-            self.fleet.lift(max(self.fleet.poison, key=lambda version: int(version.split(".")[1])))
+    def _block_lifted(self) -> None:
+        if self.fleet.blocked:
+            self.fleet.unblock(max(self.fleet.blocked, key=lambda version: int(version.split(".")[1])))
 
-    def _bad_weather(self, for_s: float) -> None:
-        weather = self.fleet.weather
+    def _inject_faults(self, for_s: float) -> None:
+        faults = self.fleet.faults
         match self.random.randrange(6):
             case 0:
-                weather.lost_answers = self._time(0.02, 0.3)
+                faults.lost_answers = self._time(0.02, 0.3)
             case 1:
-                weather.lost_calls = self._time(0.02, 0.3)
+                faults.lost_calls = self._time(0.02, 0.3)
             case 2:
-                weather.late = self._time(0.02, 0.2)
+                faults.late = self._time(0.02, 0.2)
             case 3:
-                weather.unmoved = 0.5
+                faults.unmoved = 0.5
             case 4:
-                weather.downloads = weather.runtime = 0.5
+                faults.downloads = faults.runtime = 0.5
             case _:
-                weather.service_down = True
-        self.fleet.at(for_s, self._fair_weather)
+                faults.service_down = True
+        self.fleet.at(for_s, self._end_faults)
 
-    def _fair_weather(self) -> None:
-        weather, fair = self.fleet.weather, Weather()
-        weather.lost_answers, weather.lost_calls, weather.late = fair.lost_answers, fair.lost_calls, fair.late
-        weather.unmoved, weather.downloads, weather.runtime = fair.unmoved, fair.downloads, fair.runtime
-        weather.service_down = fair.service_down
+    def _end_faults(self) -> None:
+        faults, fair = self.fleet.faults, FaultProfile()
+        faults.lost_answers, faults.lost_calls, faults.late = fair.lost_answers, fair.lost_calls, fair.late
+        faults.unmoved, faults.downloads, faults.runtime = fair.unmoved, fair.downloads, fair.runtime
+        faults.service_down = fair.service_down
 
     # --- the way home -----------------------------------------------------------------------------------------------
 
     def _calm(self) -> None:
-        self._fair_weather()
+        self._end_faults()
         if self.fleet.paused:
             self.fleet.pause(paused=False)
 
@@ -238,7 +238,7 @@ class LongRun:
             assert memory is not None
             if memory.paused:
                 found.append((member, "resume"))
-            elif memory.declined is not None and memory.declined == memory.wanted:
+            elif memory.undone is not None and memory.undone == memory.wanted:
                 found.append((member, "retry"))
         return found
 
@@ -249,7 +249,7 @@ class LongRun:
         }
 
     def _check_left(self) -> None:
-        """Nothing is left of a roll-out but what runs."""
+        """Nothing is left of a rollout but what runs."""
         fleet, store = self.fleet, self.fleet.store
         for member in fleet.members:
             host = member.host
@@ -266,9 +266,11 @@ class LongRun:
                 self._left(f"{member.name}: effects that nobody performs: {waiting}")
         # Of a lease whose grant got no answer nobody knows: it ends by itself.
         self._pass(lambda: len(store.leases) == len(fleet.members), LEASE_S, lambda: f"leases {store.leases}")
-        strays = [key for key in store.entries if "turns/" in key or "/commands/" in key or "/summons/" in key]
+        strays = [key for key in store.entries if "turns/" in key or "/commands/" in key or "/wakeups/" in key]
         # One that was written late is written over by the next attempt, or goes with its sidekick's lease: lock.md.
-        strays += [key for key, entry in store.entries.items() if "/gates/" in key and entry.lease not in store.leases]
+        strays += [
+            key for key, entry in store.entries.items() if "/tickets/" in key and entry.lease not in store.leases
+        ]
         if strays:
             self._left(f"keys {strays}")
         if len(store.watches) != WATCHES * len(fleet.members):
@@ -308,7 +310,7 @@ def main() -> int:
             sys.stdout.write(f"seed {seed}: {breach}\n")
         else:
             sys.stdout.write(
-                f"seed {seed}: {len(run.fleet.members)} instances, {run.fleet.strategy}: {chosen.rollouts} roll-outs,"
+                f"seed {seed}: {len(run.fleet.members)} instances, {run.fleet.strategy}: {chosen.rollouts} rollouts,"
                 f" {figures.steps} steps, {figures.simulated_s / 3600:.1f} h in {time.process_time() - begun:.1f} s;"
                 f" record {figures.journal_bytes[0]}..{max(figures.journal_bytes)} bytes, objects {figures.objects}\n"
             )

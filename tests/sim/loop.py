@@ -100,7 +100,7 @@ class SimLoop(Sidekick):
             show=lambda presence: None,
             consumed=life.announcements.consumed,
             notifier=Notifier(),
-            clock=life.awake_s,
+            clock=life.unsuspended_s,
             hierarchy=HIERARCHY,
         )
         self._inbox = cast(Any, Inbox())

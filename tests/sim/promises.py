@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.sim.fleet import Fleet, Member
 
 SCOPE = group_scope("app", "g")
-_SLOTS, _QUEUE, _POISONS = KEYS.slots(SCOPE), KEYS.queue(SCOPE), KEYS.poisons("app")
+_SLOTS, _QUEUE, _BLOCKS = KEYS.slots(SCOPE), KEYS.queue(SCOPE), KEYS.blocks("app")
 _SERVERS = "traefik/http/services/example/loadbalancer/servers/"
 
 
@@ -24,7 +24,7 @@ class Promises:
     Attributes:
         slots: Number -> turn, as stored.
         queue: Instances with a key in the queue.
-        poison: Versions that are marked bad.
+        blocked: Versions that are blocked.
         entries: Instance -> address in the balancer.
         most_slots: The most turns that there were at once.
         touched: Version -> instances where it was ever started.
@@ -35,7 +35,7 @@ class Promises:
         self._fleet = fleet
         self.slots: dict[int, Slot] = {}
         self.queue: set[str] = set()
-        self.poison: set[str] = set()
+        self.blocked: set[str] = set()
         self.entries: dict[str, str] = {}
         self.most_slots = 0
         self.touched: dict[str, set[str]] = {}
@@ -45,22 +45,22 @@ class Promises:
 
     def noted(self, changes: Changes) -> None:
         """Something was written."""
-        condemned = any(key.startswith(_POISONS) and new is not None for key, (_, new) in changes.items())
+        blocked = any(key.startswith(_BLOCKS) and new is not None for key, (_, new) in changes.items())
         for key, (old, new) in changes.items():
             if key.startswith(_SERVERS):
                 self._moved(key.removeprefix(_SERVERS).partition("/")[0], new.value.decode() if new else None)
             elif key.startswith(_SLOTS):
                 number = int(key.removeprefix(_SLOTS))
                 if old is not None:
-                    self._ended(self.slots.pop(number), condemned=condemned)
+                    self._ended(self.slots.pop(number), blocked=blocked)
                 if new is not None:
                     self.slots[number] = decode(Slot, key, new.value)
             elif key.startswith(_QUEUE):
                 name = key.removeprefix(_QUEUE)
                 (self.queue.discard if new is None else self.queue.add)(name)
-            elif key.startswith(_POISONS):
-                version = key.removeprefix(_POISONS)
-                (self.poison.discard if new is None else self.poison.add)(version)
+            elif key.startswith(_BLOCKS):
+                version = key.removeprefix(_BLOCKS)
+                (self.blocked.discard if new is None else self.blocked.add)(version)
         self.check()
 
     def started(self, name: str, version: str) -> None:
@@ -104,9 +104,9 @@ class Promises:
         if leaves and not (self._holds(name) and name in self.queue):
             self._fail(f"P2: {name}: entry {before} -> {after} without a held turn; what should run is at {running}")
 
-    def _ended(self, slot: Slot, *, condemned: bool) -> None:
+    def _ended(self, slot: Slot, *, blocked: bool) -> None:
         memory = self._fleet.member(slot.instance).machine.memory
-        if not condemned and memory.fault is not None and memory.fault.blame != "release":
+        if not blocked and memory.fault is not None and memory.fault.blame != "release":
             self.reached.get(slot.release, set()).discard(slot.instance)
 
     def _fail(self, problem: str) -> None:
@@ -116,4 +116,4 @@ class Promises:
 def at_home(member: "Member") -> bool:
     """Up, awake, and nothing under way."""
     life = member.life
-    return member.up and not life.frozen and member.machine.state in ("idle.waiting", "idle.held")
+    return member.up and not life.frozen and member.machine.state in ("idle.waiting", "idle.deferred")

@@ -25,7 +25,7 @@ Cut = Literal["", "deaf", "mute"]
 
 
 @dataclass(slots=True)
-class Weather:
+class FaultProfile:
     """How likely each trouble is, per call or question.
 
     Attributes:
@@ -140,10 +140,10 @@ class SimClient(FakeCluster):
     """
 
     def __init__(
-        self, store: SimEtcd, name: str, weather: Weather, random: Random, at: At, noticed: Callable[[], None]
+        self, store: SimEtcd, name: str, faults: FaultProfile, random: Random, at: At, noticed: Callable[[], None]
     ) -> None:
         super().__init__(store, name, TIMEOUT_S)
-        self._etcd, self._weather, self._random = store, weather, random
+        self._etcd, self._faults, self._random = store, faults, random
         self.stream = Stream(store, name, at, noticed)
         self.spent_s = 0.0
         self.cut: Cut = ""
@@ -162,10 +162,10 @@ class SimClient(FakeCluster):
                     self._etcd.deliver(watch)
 
     def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
-        late = self._weather.late
+        late = self._faults.late
         if self.late_next or (late and self._random.random() < late):
             self.late_next = False
-            self._etcd.later(compares, ops, self._weather.late_s)
+            self._etcd.later(compares, ops, self._faults.late_s)
             self._fail("txn")
         return super().txn(compares, ops)
 
@@ -184,12 +184,12 @@ class SimClient(FakeCluster):
 
     def _meet_trouble(self, name: str, moment: Moment) -> None:
         self.calls.clear()
-        weather = self._weather
+        faults = self._faults
         if moment == "before":
-            if self.cut == "deaf" or (weather.lost_calls and self._random.random() < weather.lost_calls):
+            if self.cut == "deaf" or (faults.lost_calls and self._random.random() < faults.lost_calls):
                 self._fail(name)
         elif self.cut == "mute" or (
-            name in WRITES and weather.lost_answers and self._random.random() < weather.lost_answers
+            name in WRITES and faults.lost_answers and self._random.random() < faults.lost_answers
         ):
             self._fail(name)
 

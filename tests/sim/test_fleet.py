@@ -31,7 +31,7 @@ def all_on(fleet: Fleet, version: str) -> bool:
 
 
 def stopped_at(fleet: Fleet, version: str) -> bool:
-    return fleet.at_rest() and fleet.poison == {version}
+    return fleet.at_rest() and fleet.blocked == {version}
 
 
 @pytest.mark.parametrize("seeds", chunks(SEEDS, 50), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
@@ -46,7 +46,7 @@ def test_a_good_release_reaches_every_instance_and_never_more_than_slots_swap(se
 
         assert {len(member.workloads) for member in fleet.members} == {1}, f"seed {seed}: something was left running"
         assert fleet.most_slots <= 2
-        assert not fleet.poison, f"seed {seed}: a good release was condemned"
+        assert not fleet.blocked, f"seed {seed}: a good release was blocked"
 
 
 @pytest.mark.parametrize("badness", ["refused", "unhealthy", "dies"])
@@ -81,12 +81,12 @@ def test_an_image_that_no_runtime_can_run_blocks_nothing_and_the_next_archive_is
         fleet.run(lambda fleet=fleet: fleet.now_s > 3000.0)  # type: ignore[misc]
 
         assert (asked, 0) == (fleet.asked, fleet.most_slots), f"seed {seed}: it asks again, or took a turn"
-        assert not fleet.poison, f"seed {seed}"
+        assert not fleet.blocked, f"seed {seed}"
         assert "2.0.0" not in fleet.touched, f"seed {seed}"
         assert {"1.0.0"} == set(fleet.versions())
         for member in fleet.members:
             assert member.kept.memory is not None
-            assert "2.0.0 is a container image" in member.kept.memory.held_reason
+            assert "2.0.0 is a container image" in member.kept.memory.deferred_reason
             assert 35 == member.outbox[-1].event.error_code
         fleet.promote("3.0.0")
         fleet.run(partial(all_on, fleet, "3.0.0"))
@@ -95,7 +95,7 @@ def test_an_image_that_no_runtime_can_run_blocks_nothing_and_the_next_archive_is
 def test_a_release_after_a_bad_one_is_rolled_out() -> None:
     fleet = Fleet(1, bad={"3.0.0": "unhealthy"})
     fleet.promote("3.0.0")
-    fleet.run(lambda: fleet.poison == {"3.0.0"} and fleet.at_rest())
+    fleet.run(lambda: fleet.blocked == {"3.0.0"} and fleet.at_rest())
 
     fleet.promote("3.0.1")
     fleet.run(lambda: fleet.at_rest() and set(fleet.versions()) == {"3.0.1"})

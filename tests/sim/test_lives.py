@@ -50,9 +50,9 @@ class Stopped(Fleet):
     def finish(self, badness: Badness) -> None:
         self.promote("2.0.0")
         wanted = "2.0.0" if badness == "none" else "1.0.0"
-        poison = set() if badness == "none" else {"2.0.0"}
+        blocked = set() if badness == "none" else {"2.0.0"}
         for _ in range(2):
-            self.run(lambda: self.at_rest() and self.versions() == [wanted] and self.poison == poison)
+            self.run(lambda: self.at_rest() and self.versions() == [wanted] and self.blocked == blocked)
             self.run(partial(self._is_past, self.now_s + 1.0))  # whatever is announced has been heard by then
         self.run(self.at_rest)
         assert len(self.members[0].workloads) == 1, f"killed in {self.killed_in}: something was left running"

@@ -4,9 +4,9 @@ from random import Random
 
 import pytest
 
-from outrider.etcd.seam import Changed
+from outrider.etcd.seam import KeyChanged
+from tests.sim.lock_fixture import LockFixture, Trouble
 from tests.sim.lock_history import KEYS, SCOPE, check_history
-from tests.sim.lock_stage import Stage, Trouble
 
 SEEDS = 70
 
@@ -31,15 +31,15 @@ def trouble_of(seed: int, *, operator: bool) -> Trouble:
     )
 
 
-def play(seed: int, *, instances: int, slots: int, trouble: Trouble, steps: int) -> Stage:
-    stage = Stage(seed, instances=instances, slots=slots, trouble=trouble)
-    stage.run(steps)
-    return stage
+def run_schedule(seed: int, *, instances: int, slots: int, trouble: Trouble, steps: int) -> LockFixture:
+    fixture = LockFixture(seed, instances=instances, slots=slots, trouble=trouble)
+    fixture.run(steps)
+    return fixture
 
 
-def check(stage: Stage, slots: int) -> int:
-    taken = check_history(stage.history, slots)
-    left = [key for key in stage.store.entries if key.startswith(KEYS.turns(SCOPE))]
+def check(fixture: LockFixture, slots: int) -> int:
+    taken = check_history(fixture.history, slots)
+    left = [key for key in fixture.store.entries if key.startswith(KEYS.turns(SCOPE))]
     assert left == [], f"left behind: {left}"
     return taken
 
@@ -52,29 +52,29 @@ def test_never_more_than_the_slots_and_everybody_gets_a_turn_whatever_happens(se
     3. at no revision were there more turns than slots, nobody was overtaken, no write passed without a turn;
        and everybody had two more turns
     """
-    stage = play(seed, instances=7, slots=2, trouble=trouble_of(seed, operator=False), steps=2000)
+    fixture = run_schedule(seed, instances=7, slots=2, trouble=trouble_of(seed, operator=False), steps=2000)
 
-    assert check(stage, 2) >= 14
+    assert check(fixture, 2) >= 14
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_reduced_slots_and_an_operators_release_keep_the_budget(seed: int) -> None:
     """The same with 3 slots that a target changes to 1, 2, 3 at any time, and an operator who frees turns in use."""
-    stage = play(seed, instances=5, slots=3, trouble=trouble_of(seed, operator=True), steps=2000)
+    fixture = run_schedule(seed, instances=5, slots=3, trouble=trouble_of(seed, operator=True), steps=2000)
 
-    assert check(stage, 3) >= 10
+    assert check(fixture, 3) >= 10
 
 
 def test_without_trouble_turns_are_taken_in_the_order_of_arrival() -> None:
-    stage = play(1, instances=7, slots=1, trouble=Trouble(), steps=0)
+    fixture = run_schedule(1, instances=7, slots=1, trouble=Trouble(), steps=0)
 
-    assert check(stage, 1) == 14
+    assert check(fixture, 1) == 14
 
 
 def test_the_same_seed_gives_the_same_history() -> None:
     """A failing seed can be run again."""
 
-    def history() -> list[Changed]:
-        return play(7, instances=4, slots=2, trouble=trouble_of(7, operator=True), steps=400).history
+    def history() -> list[KeyChanged]:
+        return run_schedule(7, instances=4, slots=2, trouble=trouble_of(7, operator=True), steps=400).history
 
     assert history() == history()

@@ -1,4 +1,4 @@
-"""A thousand roll-outs in one fleet's life: nothing stuck, nothing left behind, nothing that grows."""
+"""A thousand rollouts in one fleet's life: nothing stuck, nothing left behind, nothing that grows."""
 
 import statistics
 
@@ -8,12 +8,12 @@ from tests.sim.fleet import Breach
 from tests.sim.long_run import LongRun
 
 WARM_UP = 200
-"""Roll-outs until versions and counters have got their usual length and the list of bad releases its limit."""
+"""Rollouts until versions and counters have got their usual length and the list of bad releases its limit."""
 GROWTH_BYTES = 64
-"""Revisions, request numbers and versions get a digit or two longer in a thousand roll-outs; nothing else may."""
+"""Revisions, request numbers and versions get a digit or two longer in a thousand rollouts; nothing else may."""
 GROWTH_OBJECTS = 0.06
 """Of all that the garbage collector tracks: chance decides how many calls, timers and watches a look meets. A leak of
-ten objects in each roll-out would be twice that."""
+ten objects in each rollout would be twice that."""
 
 
 @pytest.mark.timeout(900)
@@ -43,12 +43,12 @@ def test_a_run_sees_what_is_left_behind() -> None:
         run.run(2)
 
 
-# Seeds of runs that found something, each with the roll-outs until then and what it was.
+# Seeds of runs that found something, each with the rollouts until then and what it was.
 FOUND = [
-    pytest.param(10, 10, 0, id="a-standstill-condemned-a-good-release"),
+    pytest.param(10, 10, 0, id="a-standstill-blocked-a-good-release"),
     pytest.param(7, 26, 0, id="a-taken-command-was-left-behind"),
     pytest.param(9, 49, 0, id="a-taken-command-was-left-behind-again"),
-    pytest.param(158, 47, 0, id="an-app-that-fell-was-not-revived-once-the-service-had-nothing-newer"),
+    pytest.param(158, 47, 0, id="an-app-that-fell-was-not-restarted-once-the-service-had-nothing-newer"),
 ]
 
 

@@ -38,14 +38,14 @@ class Stopped(Fleet):
         *(("stop-first", f"swapping.{leaf}") for leaf in ("leaving", "replacing", "probing", "joining", "soaking")),
     ],
 )
-def test_a_good_release_is_not_condemned_for_it(strategy: Strategy, state: str) -> None:
+def test_a_good_release_is_not_blocked_for_it(strategy: Strategy, state: str) -> None:
     fleet = Stopped(state, strategy)
 
     fleet.promote("2.0.0")
     fleet.run(partial(fleet.all_on, "2.0.0"))
 
     assert fleet.stopped, f"nobody came to {state}"
-    assert not fleet.poison
+    assert not fleet.blocked
 
 
 @pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
@@ -54,6 +54,6 @@ def test_a_bad_release_does_not_pass_by_it(strategy: Strategy, state: str) -> No
     fleet = Stopped(state, strategy)
 
     fleet.promote("3.0.0")
-    fleet.run(lambda: fleet.all_on("1.0.0") and fleet.poison == {"3.0.0"})
+    fleet.run(lambda: fleet.all_on("1.0.0") and fleet.blocked == {"3.0.0"})
 
     assert fleet.stopped, f"nobody came to {state}"

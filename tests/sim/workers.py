@@ -9,7 +9,7 @@ from outrider.balancers.drain import Drained, DrainVerdict, Interrupted, Unmoved
 from outrider.core.errors import DriverError, OutriderError, Unknown
 from outrider.core.images import DESCRIPTOR_NAME
 from outrider.core.omaha import NoUpdate, Offer, OfferedPackage
-from outrider.core.rollout.policy import Hold, Situation, decide
+from outrider.core.rollout.policy import Defer, Situation, decide
 from outrider.core.sidekick.effects import DrainBalancer, Effect, UndrainBalancer
 from outrider.sidekick.workers.worker import Noun, failure
 from tests.sim.host import Killed, sha_of
@@ -108,7 +108,7 @@ class SimDrain:
         fleet = self._life.fleet
         if stop.is_set():
             return Interrupted()
-        if fleet.weather.unmoved and fleet.random.random() < fleet.weather.unmoved:
+        if fleet.faults.unmoved and fleet.random.random() < fleet.faults.unmoved:
             self._life.spend(5.0)
             return Unmoved(why="the balancer does not follow")
         self._life.spend(fleet.random.uniform(0.05, 1.0))
@@ -124,15 +124,15 @@ class SimUpstream:
     def check(self, *, version: str, previous_version: str, update: str) -> Offer | NoUpdate:
         fleet, client = self._life.fleet, self._life.client
         fleet.asked += 1
-        if fleet.weather.service_down or client.cut:
+        if fleet.faults.service_down or client.cut:
             self._life.spend(fleet.random.uniform(0.1, 5.0))
             raise DriverError("the update service doesn't answer")
-        if fleet.weather.lost_answers and fleet.random.random() < fleet.weather.lost_answers:
+        if fleet.faults.lost_answers and fleet.random.random() < fleet.faults.lost_answers:
             raise Unknown("the update service's answer got lost")
         wanted, _ = fleet.target
-        why = "bad" if wanted in fleet.poison else None
-        verdict = decide(Situation(running=version, wanted=wanted, paused=fleet.paused, poisoned=why))
-        if isinstance(verdict, Hold):
+        why = "bad" if wanted in fleet.blocked else None
+        verdict = decide(Situation(running=version, wanted=wanted, paused=fleet.paused, blocked=why))
+        if isinstance(verdict, Defer):
             return NoUpdate(reason=verdict.reason)
         name = DESCRIPTOR_NAME if verdict.version in fleet.images else "p"
         package = OfferedPackage(name=name, size_bytes=1, sha256=sha_of(verdict.version))

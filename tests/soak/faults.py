@@ -9,7 +9,7 @@ from random import Random
 
 from outrider.balancers.ask import ask
 from outrider.core.errors import OutriderError
-from tests.soak.stage import SoakStage
+from tests.soak.fixture import SoakFixture
 
 MARGIN_S = 2.0
 """Requests that were under way, and Traefik's connections that break a moment later."""
@@ -42,7 +42,7 @@ class Undo:
 class Faults:
     """Begins faults and undoes them, by the caller's looks at the clock."""
 
-    stage: SoakStage
+    fixture: SoakFixture
     random: Random
     spared: tuple[str, ...]
     excuses: list[Excuse] = field(default_factory=list)
@@ -97,46 +97,46 @@ class Faults:
         return f"{what} stopped for {seconds:.1f} s"
 
     def _kill_sidekick(self) -> str:
-        instance = self.random.choice([name for name in self.stage.instances if name not in self.spared])
+        instance = self.random.choice([name for name in self.fixture.instances if name not in self.spared])
         if self._busy(f"sidekick {instance}"):
             return ""
-        self.stage.sidekicks[instance].kill()
+        self.fixture.sidekicks[instance].kill()
         down_s = self.random.uniform(0.0, 4.0)
-        self._after(f"sidekick {instance}", down_s, lambda: self.stage.restart_sidekick(instance))
+        self._after(f"sidekick {instance}", down_s, lambda: self.fixture.restart_sidekick(instance))
         return f"sidekick {instance} killed for {down_s:.1f} s"
 
     def _stop_sidekick(self) -> str:
-        instance = self.random.choice(self.stage.instances)
+        instance = self.random.choice(self.fixture.instances)
         what = f"sidekick {instance}"
         if self._busy(what):
             return ""
-        return self._stop(what, self.stage.sidekicks[instance].pid, self.random.uniform(0.5, 12.0))
+        return self._stop(what, self.fixture.sidekicks[instance].pid, self.random.uniform(0.5, 12.0))
 
     def _kill_etcd(self) -> str:
         if self._busy("etcd"):
             return ""
-        self.stage.etcd.kill()
+        self.fixture.etcd.kill()
         down_s = self.random.uniform(0.0, 6.0)
-        self._after("etcd", down_s, self.stage.restart_etcd)
+        self._after("etcd", down_s, self.fixture.restart_etcd)
         return f"etcd killed for {down_s:.1f} s"
 
     def _stop_etcd(self) -> str:
         if self._busy("etcd"):
             return ""
-        return self._stop("etcd", self.stage.etcd.pid, self.random.uniform(0.5, 10.0))
+        return self._stop("etcd", self.fixture.etcd.pid, self.random.uniform(0.5, 10.0))
 
     def _kill_service(self) -> str:
         if self._busy("service"):
             return ""
-        self.stage.service.kill()
+        self.fixture.service.kill()
         down_s = self.random.uniform(0.0, 5.0)
-        self._after("service", down_s, self.stage.restart_service)
+        self._after("service", down_s, self.fixture.restart_service)
         return f"service killed for {down_s:.1f} s"
 
     def _stop_service(self) -> str:
         if self._busy("service"):
             return ""
-        return self._stop("service", self.stage.service.pid, self.random.uniform(0.5, 8.0))
+        return self._stop("service", self.fixture.service.pid, self.random.uniform(0.5, 8.0))
 
     def _stop_traefik(self) -> str:
         if self._busy("traefik"):
@@ -147,12 +147,12 @@ class Faults:
         def over() -> None:
             excuse.until_s = time.time()
 
-        return self._stop("traefik", self.stage.traefik.pid, self.random.uniform(0.5, 4.0), over)
+        return self._stop("traefik", self.fixture.traefik.pid, self.random.uniform(0.5, 4.0), over)
 
     def _rests(self, instance: str) -> bool:
         """Its sidekick is at no update: told by etcd, and by nothing when that is away."""
         try:
-            presence = self.stage.presences().get(instance)
+            presence = self.fixture.presences().get(instance)
         except OutriderError:
             return False
         return presence is not None and presence.state.startswith("idle.")
@@ -160,12 +160,12 @@ class Faults:
     def _kill_app(self) -> str:
         """SIGKILL what the balancer sends to; excused until what its entry names answers again.
 
-        Not while a release is proved there: an app that ends by itself then is a reason to condemn it.
+        Not while a release is proved there: an app that ends by itself then is a reason to block it.
         """
-        instance = self.random.choice(self.stage.instances)
+        instance = self.random.choice(self.fixture.instances)
         what = f"app of {instance}"
-        url = self.stage.history.entries().get(instance)
-        pid = self.stage.app_at(instance, url) if url is not None and self._rests(instance) else None
+        url = self.fixture.history.entries().get(instance)
+        pid = self.fixture.app_at(instance, url) if url is not None and self._rests(instance) else None
         if self._busy(what) or pid is None:
             return ""
         excuse = Excuse(f"{what} killed", time.time())
@@ -175,7 +175,7 @@ class Faults:
 
         def serves() -> bool:
             nonlocal answers
-            now_at = self.stage.history.entries().get(instance)
+            now_at = self.fixture.history.entries().get(instance)
             answer = ask(f"{now_at}/", timeout_s=1.0) if now_at is not None else None
             answers = answers + 1 if answer is not None and answer.status == 200 else 0
             return answers >= 2

@@ -9,7 +9,7 @@ PAGE_KIB = 4
 SETTLING_S = 60.0
 """A Python process takes memory as it comes to its parts for the first time: imports, threads, first update."""
 SLOPE_KIB_PER_MIN = 512.0
-"""Some five roll-outs a minute: a leak of a tenth of a megabyte in each would show, the allocator's noise doesn't."""
+"""Some five rollouts a minute: a leak of a tenth of a megabyte in each would show, the allocator's noise doesn't."""
 LEAST_S = 90.0
 """A life shorter than that says nothing about a slope."""
 SPARE = {"files": 4, "threads": 12}

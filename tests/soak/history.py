@@ -4,8 +4,8 @@ import threading
 from collections import Counter
 
 from outrider.core.errors import OutriderError
-from outrider.demo.stage import APP_ID, GROUP, SERVICE
-from outrider.etcd.seam import Changed, Cluster, Resynced, WatchEvent
+from outrider.demo.fleet import APP_ID, GROUP, SERVICE
+from outrider.etcd.seam import Cluster, KeyChanged, Resynced, WatchEvent
 from outrider.model.documents import Slot, decode
 from outrider.model.keys import Keys, group_scope
 
@@ -29,7 +29,7 @@ class History:
         self._slots: dict[str, Slot] = {}
         self._queue: set[str] = set()
         self._entries: dict[str, str] = {}
-        self._pending: list[Changed] = []
+        self._pending: list[KeyChanged] = []
         self.breaches: list[str] = []
         self.turns: dict[str, set[str]] = {}
         self.revisions: Counter[str] = Counter()
@@ -60,15 +60,15 @@ class History:
             match event:
                 case Resynced():
                     self.breaches.append("the watch lost revisions to a compaction: the history has a hole")
-                case Changed(key=key) if key.startswith(self._slot_prefix):
+                case KeyChanged(key=key) if key.startswith(self._slot_prefix):
                     self._slot(event)
-                case Changed(key=key) if key.startswith(self._queue_prefix):
+                case KeyChanged(key=key) if key.startswith(self._queue_prefix):
                     name = key.removeprefix(self._queue_prefix)
                     (self._queue.discard if event.entry is None else self._queue.add)(name)
-                case Changed():
+                case KeyChanged():
                     self._entry(event)
 
-    def _slot(self, change: Changed) -> None:
+    def _slot(self, change: KeyChanged) -> None:
         self.revisions["turns"] += 1
         if change.entry is None:
             self._slots.pop(change.key, None)
@@ -84,7 +84,7 @@ class History:
             holders = {number: one.instance for number, one in self._slots.items()}
             self.breaches.append(f"P1: revision {change.revision}: {len(self._slots)} turns: {holders}")
 
-    def _entry(self, change: Changed) -> None:
+    def _entry(self, change: KeyChanged) -> None:
         """start-first: an entry is overwritten, never taken out."""
         self.revisions["balancer"] += 1
         name, _, field = change.key.removeprefix(SERVERS).partition("/")

@@ -1,4 +1,4 @@
-"""Roll-outs in real time under load, one after the other, with faults at random: what must hold after each, and always.
+"""Rollouts in real time under load, one after the other, with faults at random: what must hold after each, and always.
 
 It fails on: a breach of P1 or P3 at any etcd revision, a bad release on more instances than there are turns, somebody
 not home in time, a key or file left behind, a request that failed without a fault that explains it, a step that the
@@ -12,14 +12,14 @@ from pathlib import Path
 from random import Random
 
 from outrider.core.errors import OutriderError
-from outrider.demo.load import Failure, Load, LoadFigures
-from outrider.demo.stage import APP_ID, GROUP, HOST
+from outrider.demo.fleet import APP_ID, GROUP, HOST
+from outrider.demo.load import Failure, LoadFigures, LoadGenerator
 from outrider.model.keys import group_scope
 from outrider.statechart import load_sidekick_chart
 from outrider.story import lines_of, replay
 from tests.soak.faults import Excuse, Faults
+from tests.soak.fixture import Kind, SoakFixture
 from tests.soak.gauges import LIMITS, Life, on_disk
-from tests.soak.stage import Kind, SoakStage
 
 INSTANCES = ("web-a", "web-b", "web-c", "web-d", "web-e")
 SPARED = ("web-a", "web-b")
@@ -52,19 +52,19 @@ class Tally:
 
 
 class Soak:
-    """One soak on one stage."""
+    """One soak on one fixture."""
 
     def __init__(self, folder: Path, seed: int, minutes: float, tell: Callable[[str], None]) -> None:
         self._random, self._tell = Random(f"soak {seed}"), tell
         self._seconds = minutes * 60.0
-        self.stage = SoakStage(folder, INSTANCES)
-        self._faults = Faults(self.stage, self._random, SPARED)
+        self.fixture = SoakFixture(folder, INSTANCES)
+        self._faults = Faults(self.fixture, self._random, SPARED)
         self._lives: dict[int, Life] = {}
         self._sampled_s = 0.0
         self._began_s = time.monotonic()
         self._good = "1.0.0"
         self._version = 0
-        self._load: Load | None = None
+        self._load: LoadGenerator | None = None
         self._judged = 0
         self.tally = Tally()
 
@@ -84,21 +84,21 @@ class Soak:
             if self._load is not None:
                 self.tally.figures = self._load.stop()
                 self._judge_requests()
-            if hasattr(self.stage, "history"):
-                self.stage.history.close()
-            self.stage.stop()
+            if hasattr(self.fixture, "history"):
+                self.fixture.history.close()
+            self.fixture.stop()
         return self.tally
 
     def _bring_up(self) -> None:
-        stage = self.stage
-        stage.start()
-        stage.remember_commands()
-        stage.watch(SLOTS)
-        stage.create(slots=SLOTS)
-        for instance in stage.instances:
-            stage.start_sidekick(instance)
-        self._until("all instances on 1.0.0", lambda: stage.all_on("1.0.0"))
-        self._load = Load(f"{stage.traefik.web_url}/", HOST, RATE_PER_S, kept_failures=KEPT_FAILURES).start()
+        fixture = self.fixture
+        fixture.start()
+        fixture.remember_commands()
+        fixture.watch(SLOTS)
+        fixture.create(slots=SLOTS)
+        for instance in fixture.instances:
+            fixture.start_sidekick(instance)
+        self._until("all instances on 1.0.0", lambda: fixture.all_on("1.0.0"))
+        self._load = LoadGenerator(f"{fixture.traefik.web_url}/", HOST, RATE_PER_S, kept_failures=KEPT_FAILURES).start()
         self._began_s = time.monotonic()
 
     def _roll_out(self) -> None:
@@ -107,7 +107,7 @@ class Soak:
         kind = self._random.choice(KINDS)
         began_s, wanted = time.monotonic(), self._good
         may_kill_service = time.monotonic() - self._began_s < self._seconds * (1 - NO_SERVICE_KILLS)
-        self.stage.release(version, kind)
+        self.fixture.release(version, kind)
         begun: list[str] = []
         plan = sorted(self._random.uniform(0.0, FAULTS_S) for _ in range(self._random.choice((0, 1, 1, 2, 3, 5))))
         published_s = time.monotonic()
@@ -134,16 +134,18 @@ class Soak:
     def _is_over(self, version: str, kind: Kind, wanted: str) -> bool:
         if self._faults.open:
             return False
-        presences = self.stage.presences()
+        presences = self.fixture.presences()
         if len(presences) != len(INSTANCES) or self._turn_keys():
             return False
-        if any(one.version != wanted or one.state not in ("idle.waiting", "idle.held") for one in presences.values()):
+        if any(
+            one.version != wanted or one.state not in ("idle.waiting", "idle.deferred") for one in presences.values()
+        ):
             return False
-        return (version in self.stage.poison()) == (kind != "good")
+        return (version in self.fixture.blocked()) == (kind != "good")
 
     def _turn_keys(self) -> list[str]:
-        keys = self.stage.keys
-        return [entry.key for entry in self.stage.cluster.list(keys.turns(group_scope(APP_ID, GROUP))).entries]
+        keys = self.fixture.keys
+        return [entry.key for entry in self.fixture.cluster.list(keys.turns(group_scope(APP_ID, GROUP))).entries]
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -170,9 +172,12 @@ class Soak:
 
     def _where(self) -> str:
         try:
-            told = [f"{one.instance} {one.state} {one.version} ({one.why})" for one in self.stage.presences().values()]
+            told = [
+                f"{one.instance} {one.state} {one.version} ({one.why})" for one in self.fixture.presences().values()
+            ]
             return (
-                f"{'; '.join(told)}; turns {self._turn_keys()}; poison {self.stage.poison()}; open {self._faults.open}"
+                f"{'; '.join(told)}; turns {self._turn_keys()}; blocked {self.fixture.blocked()};"
+                f" open {self._faults.open}"
             )
         except OutriderError as error:
             return str(error)
@@ -184,7 +189,7 @@ class Soak:
         if now_s - self._sampled_s < SAMPLE_S:
             return
         self._sampled_s = now_s
-        programs = [*self.stage.sidekicks.values(), self.stage.service]
+        programs = [*self.fixture.sidekicks.values(), self.fixture.service]
         down = {undo.what for undo in self._faults.open}
         for program in programs:
             name = program.name.replace("sidekick-", "sidekick ")
@@ -195,7 +200,7 @@ class Soak:
     # --- judging ----------------------------------------------------------------------------------------------------
 
     def _check_left(self) -> list[str]:
-        """Keys, workloads and files that a roll-out leaves behind; waits a little for what is on its way."""
+        """Keys, workloads and files that a rollout leaves behind; waits a little for what is on its way."""
         deadline_s = time.monotonic() + 30.0
         while True:
             try:
@@ -206,30 +211,30 @@ class Soak:
                 break
             self._look()
             time.sleep(LOOK_S)
-        history = self.stage.history
+        history = self.fixture.history
         new, self._judged = history.breaches[self._judged :], len(history.breaches)
         return found + new
 
     def _left(self) -> list[str]:
-        stage, found = self.stage, []
-        entries = stage.cluster.list(stage.keys.prefix + "/").entries
+        fixture, found = self.fixture, []
+        entries = fixture.cluster.list(fixture.keys.prefix + "/").entries
         for part in ("/turns/", "/shared-turns/", "/commands/", "/grants/"):
             found += [f"left behind: {entry.key}" for entry in entries if part in entry.key]
-        # Nobody takes a summons away, or a gate that etcd wrote late: they end with their leases.
-        for part in ("/summons/", "/gates/"):
+        # Nobody takes a wake-up away, or a ticket that etcd wrote late: they end with their leases.
+        for part in ("/wakeups/", "/tickets/"):
             found += [f"without a lease: {entry.key}" for entry in entries if part in entry.key and not entry.lease]
-        for instance in stage.instances:
-            running = stage.running(instance)
+        for instance in fixture.instances:
+            running = fixture.running(instance)
             if len(running) != 1:
                 found.append(f"{instance}: {len(running)} workloads run: {', '.join(running)}")
-            held = on_disk(stage.state_dir(instance))
+            held = on_disk(fixture.state_dir(instance))
             found += [f"{instance}: {held[what]} {what}" for what, most in LIMITS.items() if held[what] > most]
         return found
 
     def _check_release(self, version: str, kind: Kind) -> list[str]:
         """P5, and that every step of every journal is one of the chart's."""
         found = []
-        reached = self.stage.history.reached(version) - self._gave_up(version)
+        reached = self.fixture.history.reached(version) - self._gave_up(version)
         if kind != "good" and len(reached) > SLOTS:
             found.append(f"P5: {version} is bad and reached {sorted(reached)}")
         return found
@@ -238,7 +243,7 @@ class Soak:
         """Instances whose turn for ``version`` was given up for a reason that isn't the release's (decision 0008)."""
         found = set()
         for instance in INSTANCES:
-            for record in self.stage.records(instance):
+            for record in self.fixture.records(instance):
                 candidate, fault = record.memory.get("candidate"), record.memory.get("fault")
                 if not candidate or not fault or record.target != "reporting":
                     continue
@@ -273,7 +278,7 @@ class Soak:
         chart = load_sidekick_chart()
         for instance in INSTANCES:
             try:
-                replay(lines_of(self.stage.records(instance)), chart)
+                replay(lines_of(self.fixture.records(instance)), chart)
             except OutriderError as error:
                 self.tally.breaches.append(f"{instance}: {error}")
         for life in self._lives.values():
@@ -283,9 +288,10 @@ class Soak:
         """The last words, line by line."""
         tally, figures = self.tally, self.tally.figures
         lines = [
-            f"{tally.rollouts} roll-outs, {len(self._faults.begun)} faults, {figures.requests} requests,"
+            f"{tally.rollouts} rollouts, {len(self._faults.begun)} faults, {figures.requests} requests,"
             f" {figures.failed} failed, of which {tally.excused} explained by a fault",
-            f"etcd revisions judged: {dict(self.stage.history.revisions) if hasattr(self.stage, 'history') else {}}",
+            f"etcd revisions judged:"
+            f" {dict(self.fixture.history.revisions) if hasattr(self.fixture, 'history') else {}}",
         ]
         longest = sorted(self._lives.values(), key=lambda life: -len(life.samples))
         lines += [life.summary() for life in longest[:6]]

@@ -60,7 +60,9 @@ def test_a_journal_of_any_simulated_life_is_in_the_chart(
         fleet.at(1.1 + 3.7 * number, partial(fleet.lose_lease, member))
     fleet.promote("2.0.0")
     wanted = {"2.0.0"} if badness == "none" else {"1.0.0"}
-    fleet.run(lambda: fleet.at_rest() and set(fleet.versions()) == wanted and (badness == "none") == (not fleet.poison))
+    fleet.run(
+        lambda: fleet.at_rest() and set(fleet.versions()) == wanted and (badness == "none") == (not fleet.blocked)
+    )
 
     restarts = 0
     for member in fleet.members:
@@ -115,7 +117,7 @@ def test_a_rotated_journal_is_read_with_the_file_before_it(tmp_path: Path, monke
     lines = read_lines(tmp_path)
 
     assert records == [line.record for line in lines]
-    assert {"journal.1.jsonl:1", "journal.jsonl:1"} <= {line.place for line in lines}
+    assert {"journal.1.jsonl:1", "journal.jsonl:1"} <= {line.location for line in lines}
     assert len(records) == replay(lines, CHART).steps
 
 
@@ -220,8 +222,8 @@ def _timer_forgotten(record: Record) -> Record | None:
 
 
 MUTATIONS = (
-    Mutation("another-target", lambda record: changed(record, target="idle.ailing")),
-    Mutation("another-source", lambda record: changed(record, source="idle.ailing")),
+    Mutation("another-target", lambda record: changed(record, target="idle.degraded")),
+    Mutation("another-source", lambda record: changed(record, source="idle.degraded")),
     Mutation("an-event-of-another-name", lambda record: changed(record, event=record.event | {"name": "poll.overdue"})),
     Mutation("one-effect-less", _without_first_effect),
     Mutation(
@@ -236,7 +238,7 @@ MUTATIONS = (
     ),
     Mutation("a-turn-held-or-not", lambda record: with_memory(record, turn_held=not record.memory["turn_held"])),
     Mutation("another-candidate", _another_installed),
-    Mutation("another-machine-state", lambda record: with_machine(record, state="idle.ailing")),
+    Mutation("another-machine-state", lambda record: with_machine(record, state="idle.degraded")),
     Mutation("a-timer-forgotten", _timer_forgotten),
     Mutation("a-request-skipped", lambda record: with_machine(record, next_request=record.machine["next_request"] + 1)),
     Mutation("another-time", lambda record: changed(record, at=record.at + timedelta(seconds=1))),

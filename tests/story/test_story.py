@@ -81,7 +81,7 @@ def test_a_bad_release_is_told_with_what_was_wrong_and_who_knows_it() -> None:
         *BEGINNING,
         f"swapping.probing 2.0.0 must prove healthy; {wrong[0]}; 2.0.0 is taken back (probe.failed)",
         "rollback.removing 2.0.0 is removed (workload.removed)",
-        "rollback.condemning 2.0.0 is marked bad for the whole fleet, its turn is given back (lock.released)",
+        "rollback.blocking 2.0.0 is blocked for the whole fleet, its turn is given back (lock.released)",
         "reporting the result is in the outbox (report.queued)",
     ] == told[1:]
 
@@ -148,7 +148,7 @@ def test_a_refused_guard_is_told_where_it_explains_why_nothing_came_of_it() -> N
 
     told = tell(lines_of(records), CHART)[-1].moments[-1].text
 
-    assert told.startswith("2.0.0 must prove healthy; 1.0.0 ended by itself: exit 1; it goes on, for has_candidate_fal")
+    assert told.startswith("2.0.0 must prove healthy; 1.0.0 ended by itself: exit 1; it goes on, for is_candidate_down")
 
 
 def test_the_same_trouble_again_and_again_is_one_line() -> None:

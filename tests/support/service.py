@@ -114,4 +114,4 @@ def fleet(store: Store, fake_etcd: FakeEtcd, clock: WallClock) -> Fleet:
 
 @pytest.fixture
 def keys(store: Store) -> Keys:
-    return store.place.keys
+    return store.context.keys

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from outrider.etcd.seam import Cluster, Put
-from outrider.model.documents import Contender, Poison, Presence, Target, decode, encode
+from outrider.model.documents import Block, Contender, Presence, Target, decode, encode
 from outrider.service.store.packages import Payload
 from outrider.service.store.store import Store
 
@@ -31,16 +31,16 @@ def make_app(
 
 def target_of(store: Store, group: str = "beta") -> Target:
     """The target key as it is stored."""
-    key = store.place.keys.target(APP, group)
-    entry = store.place.cluster.get(key)
+    key = store.context.keys.target(APP, group)
+    entry = store.context.cluster.get(key)
     assert entry is not None, f"no target of {group}"
     return decode(Target, key, entry.value)
 
 
-def poison(store: Store, version: str, why: str, at: datetime) -> None:
-    """Mark a release bad, as a sidekick does."""
-    document = Poison(version=version, sha256=SHA256, instance="web-1", why=why, at=at)
-    put(store.place.cluster, store.place.keys.poison(APP, version), encode(document))
+def block(store: Store, version: str, why: str, at: datetime) -> None:
+    """Block a release, as a sidekick does."""
+    document = Block(version=version, sha256=SHA256, instance="web-1", why=why, at=at)
+    put(store.context.cluster, store.context.keys.block(APP, version), encode(document))
 
 
 def be_alive(
@@ -56,7 +56,7 @@ def be_alive(
         serving=serving,
         **words,  # type: ignore[arg-type]
     )
-    put(store.place.cluster, store.place.keys.presence(APP, group, instance), encode(document))
+    put(store.context.cluster, store.context.keys.presence(APP, group, instance), encode(document))
 
 
 def hold_turn(
@@ -65,7 +65,7 @@ def hold_turn(
     """Write a slot key; ``scope``: of the scope with this name."""
     who = Contender(app=app, group=group, instance=instance, shared_scope=scope)
     document = who.slot(release="2.0.0", since=at, update=f"update-of-{instance}")
-    put(store.place.cluster, store.place.keys.slot(who.scope, number), encode(document))
+    put(store.context.cluster, store.context.keys.slot(who.scope, number), encode(document))
 
 
 def stand_in_line(
@@ -74,8 +74,8 @@ def stand_in_line(
     """Write a key of the queue; ``scope``: of the scope with this name."""
     who = Contender(app=app, group=group, instance=instance, shared_scope=scope)
     put(
-        store.place.cluster,
-        store.place.keys.waiter(who.scope, who.member),
+        store.context.cluster,
+        store.context.keys.waiter(who.scope, who.member),
         encode(who.waiter(release="2.0.0", since=at)),
     )
 

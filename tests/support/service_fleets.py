@@ -8,7 +8,7 @@ from outrider.core.rollout.rollout import Progress
 from outrider.model.documents import Instance
 from outrider.service.rollouts.checkins import Caller, Checkins
 from outrider.service.store.changes import Change
-from outrider.service.store.snapshot import Scene, read_scene
+from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.service_examples import APP
@@ -27,7 +27,7 @@ class Fleet:
     checkins: Checkins = field(init=False)
 
     def __post_init__(self) -> None:
-        self.checkins = Checkins(place=self.store.place)
+        self.checkins = Checkins(context=self.store.context)
 
     def set(self, **policy: Any) -> None:
         """Change the group's policy."""
@@ -68,8 +68,8 @@ class Fleet:
         answer = self.checks(instance, version, **app)
         return answer.version if isinstance(answer, Offer) else None
 
-    def why_held(self, instance: str, version: str = "1.0.0", **app: Any) -> str:
-        """The reason by which a check is held back."""
+    def why_deferred(self, instance: str, version: str = "1.0.0", **app: Any) -> str:
+        """The reason why a check is deferred."""
         answer = self.checks(instance, version, **app)
         assert isinstance(answer, NoUpdate), answer
         return answer.reason
@@ -86,22 +86,22 @@ class Fleet:
         return self.store.fleet.instance(APP, instance)
 
     @property
-    def scene(self) -> Scene:
+    def snapshot(self) -> GroupSnapshot:
         """The group, as it is now."""
-        found = read_scene(self.store.place, Change(self.store.place.cluster), APP, "beta")
+        found = read_snapshot(self.store.context, Change(self.store.context.cluster), APP, "beta")
         assert found is not None
         return found
 
     @property
     def progress(self) -> Progress:
-        return self.scene.progress
+        return self.snapshot.progress
 
     @property
     def under_way(self) -> list[str]:
         """Who has a grant that lives."""
-        return sorted(self.scene.living)
+        return sorted(self.snapshot.living)
 
     @property
     def line(self) -> list[str]:
-        """Who is held back, in order."""
-        return [one.instance for one in self.scene.waiting]
+        """Who is deferred, in order."""
+        return [one.instance for one in self.snapshot.waiting]

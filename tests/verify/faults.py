@@ -150,7 +150,7 @@ FAULTS = (
         ),
     ),
     Fault(
-        name="not coming back after a roll-back",
+        name="not coming back after a rollback",
         strategy="stop-first",
         edits=(
             (
@@ -168,32 +168,32 @@ FAULTS = (
         ),
     ),
     Fault(
-        name="ending the turn first, and condemning later",
+        name="ending the turn first, and blocking later",
         strategy="start-first",
         setting=BAD,
         edits=(
             (
                 "rollback.removing",
-                'cond="is_release_bad" target="rollback.condemning"',
+                'cond="is_release_bad" target="rollback.blocking"',
                 'cond="is_release_bad" target="rollback.releasing"',
             ),
             (
                 "rollback.releasing",
                 'event="lock.released" target="reporting"',
-                'event="lock.released" target="rollback.condemning"',
+                'event="lock.released" target="rollback.blocking"',
             ),
         ),
         promise="P5: a bad release reached 2 instances, and there are 1 slots",
         story=(
             "web-1: 2.0.0 isn't healthy: swapping.probing -> rollback.removing",
-            "web-1: lock.release is done, lock.released: rollback.releasing -> rollback.condemning",
+            "web-1: lock.release is done, lock.released: rollback.releasing -> rollback.blocking",
             "web-2: lock.acquire: has a turn, lock.acquired: swapping.queueing -> swapping.starting",
             "web-2: workload.start of 2.0.0 is done",
             "P5: a bad release reached 2 instances",
         ),
     ),
     Fault(
-        name="not condemning at all",
+        name="not blocking at all",
         strategy="stop-first",
         setting=BAD,
         edits=(

@@ -41,7 +41,7 @@ def ask(url: str, *, timeout_s: float) -> Answer | None:
                 headers={"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"},
             ) as response:
                 body = bytearray()
-                # requests limits only the time between two reads, so a server that drips would hold us for ever
+                # requests limits only the time between two reads, so a server that drips would hold us forever
                 while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
                     body += piece
                     if len(body) > MAX_BYTES or time.monotonic() > deadline:

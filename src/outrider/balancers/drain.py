@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from outrider.balancers import Balancer
 from outrider.balancers.ask import ask
 from outrider.config.sections import DrainSettings
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 
 POLL_S = 0.1
 INFLIGHT_TIMEOUT_S = 2.0
@@ -103,7 +103,7 @@ class Drain:
         give_up = min(started + self._settings.confirm_timeout_s, end)
         unsure_since, said_no = started, False
         while not stop.is_set():
-            with crossing("balancer.ask"):
+            with failpoint("balancer.ask"):
                 confirmed = self._balancer.confirm(present=present, absent=absent)
             now = self._clock()
             if confirmed and now >= heed_from:
@@ -128,7 +128,7 @@ class Drain:
         open_requests: int | None = None
         while not stop.is_set():
             if inflight_url is not None:
-                with crossing("app.ask"):
+                with failpoint("app.ask"):
                     open_requests = _inflight(inflight_url, min(INFLIGHT_TIMEOUT_S, max(POLL_S, end - self._clock())))
                 zeros = zeros + 1 if open_requests == 0 else 0
             now = self._clock()

@@ -4,11 +4,12 @@ Three rules keep a sidekick that was stopped, cut off or cloned from changing th
 
 - ``switch``, ``leave`` and ``restore`` compare the fence: etcd refuses them once the turn has ended. ``join``, coming
   back, needs none, but takes the entry only when it is absent or holds an address the caller calls its own.
-- Every write also compares what was read before it, and the *stamp*: a key of ours beside the balancer's, which every
-  call writes. A write whose answer was lost, or whose sender was killed, may still arrive late; after any later call,
-  of whichever process, it is refused.
-- So a call writes the stamp even if the entry looks right: that is what makes the late ones harmless. The balancer
-  doesn't notice, for nothing below its root is written then, and an entry that is away, and shall be, has a stamp too.
+- Every write also compares what was read before it, and the *write guard*: a key of ours beside the balancer's, which
+  every call writes. A write whose answer was lost, or whose sender was killed, may still arrive late; after any later
+  call, of whichever process, it is refused.
+- So a call writes the write guard even if the entry looks right: that is what makes the late ones harmless. The
+  balancer doesn't notice, for nothing below its root is written then, and an entry that is away, and shall be, has a
+  write guard too.
 """
 
 from collections.abc import Collection, Mapping
@@ -28,8 +29,8 @@ from outrider.etcd.seam import (
     Op,
     Put,
 )
-from outrider.failpoints import crossing
-from outrider.model.documents import ServerStamp, encode
+from outrider.failpoints import failpoint
+from outrider.model.documents import WriteGuard, encode
 from outrider.model.keys import Keys
 
 DEFAULT_KEYS = Keys()
@@ -37,7 +38,7 @@ Fence = tuple[Compare, ...]
 
 
 class Fenced(Refused):
-    """The turn has ended: etcd refused the write, and it will refuse it for ever."""
+    """The turn has ended: etcd refused the write, and it will refuse it forever."""
 
     kind: ClassVar[str] = "fence"
 
@@ -50,11 +51,11 @@ class Occupied(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What stood below the server's prefix, and the stamp's mod revision (0: none yet)."""
+    """What stood below the server's prefix, and the write guard's mod revision (0: none yet)."""
 
     entries: tuple[Entry, ...]
     url: str | None
-    stamp: int
+    guard: int
 
     def is_exactly(self, keys: Mapping[str, bytes]) -> bool:
         return {entry.key: entry.value for entry in self.entries} == keys
@@ -86,11 +87,11 @@ class Registration:
     def __init__(
         self, cluster: Cluster, balancer: Balancer, *, service: str, server_id: str, keys: Keys = DEFAULT_KEYS
     ) -> None:
-        """``service`` and ``server_id`` are the balancer's names; see ``Server``. ``keys`` says where the stamp is."""
+        """``service`` and ``server_id`` are the balancer's names; see ``Server``. ``keys`` says where its guard is."""
         self._cluster, self._balancer = cluster, balancer
         self._service, self._server_id = service, server_id
         self._prefix = balancer.owned_prefix(server_id)
-        self._stamp_key = keys.server(service, server_id) if self._prefix else ""
+        self._guard_key = keys.server(service, server_id) if self._prefix else ""
 
     def current(self) -> str | None:
         """The address that is registered now, None when there is none."""
@@ -164,15 +165,15 @@ class Registration:
 
     def _read(self) -> _Found:
         if not self._prefix:  # listing the empty prefix would be all of etcd, and removing it too
-            return _Found(entries=(), url=None, stamp=0)
-        with crossing("entry.read"):
+            return _Found(entries=(), url=None, guard=0)
+        with failpoint("entry.read"):
             entries = self._cluster.list(self._prefix).entries
         texts = {entry.key: entry.value.decode(errors="replace") for entry in entries}
-        stamp = self._cluster.get(self._stamp_key)
+        guard = self._cluster.get(self._guard_key)
         return _Found(
             entries=entries,
             url=self._balancer.url_of(self._server_id, texts),
-            stamp=stamp.mod_revision if stamp is not None else 0,
+            guard=guard.mod_revision if guard is not None else 0,
         )
 
     def _write(
@@ -185,17 +186,17 @@ class Registration:
         *,
         own: Collection[str] | None = None,
     ) -> None:
-        """Make what was ``found`` into ``keys`` by ``ops``, and stamp it; ``own`` as for ``_refuse_foreign``."""
-        stamp = Put(key=self._stamp_key, value=encode(ServerStamp(url=url)))
-        same = ModifiedAt(key=self._stamp_key, revision=found.stamp)
+        """Make what was ``found`` into ``keys`` by ``ops``, and renew its guard; ``own`` as for ``_refuse_foreign``."""
+        guard = Put(key=self._guard_key, value=encode(WriteGuard(url=url)))
+        same = ModifiedAt(key=self._guard_key, revision=found.guard)
         changes = () if found.is_exactly(keys) else ops
-        edge = "entry.write" if keys else "entry.remove"
+        point = "entry.write" if keys else "entry.remove"
         try:
-            with crossing(edge):
-                result = self._cluster.txn((*fence, *found.unchanged(keys), same), (stamp, *changes))
+            with failpoint(point):
+                result = self._cluster.txn((*fence, *found.unchanged(keys), same), (guard, *changes))
         except Unknown as lost:
             now = self._read()
-            if now.is_exactly(keys) and now.stamp != found.stamp:
+            if now.is_exactly(keys) and now.guard != found.guard:
                 return
             raise Unknown(
                 f"server {self._server_id}: no answer from etcd to the change of {self._prefix}, and it isn't there"
@@ -215,12 +216,12 @@ class Registration:
                     " turn"
                 )
             raise self._changed_meanwhile()
-        if now.stamp == found.stamp:
+        if now.guard == found.guard:
             # what was wanted is so without us: that needs no turn, but what isn't fenced may still be on its way
-            same = ModifiedAt(key=self._stamp_key, revision=now.stamp)
-            with crossing(edge):
-                stamped = self._cluster.txn((*now.unchanged(keys), same), (stamp,))
-            if not stamped.succeeded:
+            same = ModifiedAt(key=self._guard_key, revision=now.guard)
+            with failpoint(point):
+                guarded = self._cluster.txn((*now.unchanged(keys), same), (guard,))
+            if not guarded.succeeded:
                 raise self._changed_meanwhile()
 
     def _refuse_foreign(self, found: _Found, own: Collection[str]) -> None:
@@ -244,7 +245,7 @@ def ensure_static(cluster: Cluster, balancer: Balancer) -> None:
     missing = [key for key in keys if cluster.get(key) is None]
     if not missing:
         return
-    with crossing("static.write"):
+    with failpoint("static.write"):
         result = cluster.txn(
             tuple(CreatedAt(key=key, revision=0) for key in missing),
             tuple(Put(key=key, value=keys[key].encode()) for key in missing),

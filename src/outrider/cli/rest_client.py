@@ -103,7 +103,7 @@ class ServiceClient:
                 raise ServiceError(f"{self.server}: the list of {'/'.join(path)} never ends: {following!r} comes again")
             after = following
 
-    def get_tagged(self, *path: str) -> tuple[Json, str | None]:
+    def get_with_etag(self, *path: str) -> tuple[Json, str | None]:
         """Read one thing to change it, with the tag that ``put(..., if_match=)`` compares; None without one."""
         answer = self._send("GET", path)
         return _read(answer, self.server), answer.headers.get("ETag")

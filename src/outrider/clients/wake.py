@@ -1,10 +1,10 @@
-"""What wakes a watcher before its interval is over: the group's target, a summons, a mark that is lifted (in etcd)."""
+"""What wakes a watcher before its interval is over: the group's target, a wake-up, an unblocked release (in etcd)."""
 
 import threading
 from collections.abc import Callable
 
 from outrider.core.errors import DriverError
-from outrider.etcd.seam import Changed, Cluster, Watch, WatchEvent
+from outrider.etcd.seam import Cluster, KeyChanged, Watch, WatchEvent
 from outrider.model.keys import Keys
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
@@ -23,9 +23,9 @@ class Announced:
         self._cluster, self._wake = cluster, wake
         self._subjects = (
             (keys.target(app, group), True, self._written),
-            (keys.summons(app, instance), True, self._written),
-            # A watcher has no presence, so nobody summons it when a release is no longer marked bad.
-            (keys.poisons(app), False, self._removed),
+            (keys.wakeup(app, instance), True, self._written),
+            # A watcher has no presence, so nobody wakes it when a release is no longer blocked.
+            (keys.blocks(app), False, self._removed),
         )
         self._watches: list[Watch] = []
         self._closed = threading.Event()
@@ -58,10 +58,10 @@ class Announced:
         return None
 
     def _written(self, event: WatchEvent) -> None:
-        """Removals say nothing: a summons whose lease ran out, a group that is gone."""
-        if not isinstance(event, Changed) or event.entry is not None:
+        """Removals say nothing: a wake-up whose lease ran out, a group that is gone."""
+        if not isinstance(event, KeyChanged) or event.entry is not None:
             self._wake()
 
     def _removed(self, event: WatchEvent) -> None:
-        if not isinstance(event, Changed) or event.entry is None:
+        if not isinstance(event, KeyChanged) or event.entry is None:
             self._wake()

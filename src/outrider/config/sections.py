@@ -262,7 +262,7 @@ class ProbeSettings:
     interval_s: float = setting(1.0, "Time from one probe to the next.", above=0)
     timeout_s: float = setting(5.0, "Longest time for one answer.", above=0)
     successes: int = setting(3, "Healthy answers in a row that prove a new version.", least=1)
-    failures: int = setting(3, "Bad answers in a row while soaking that condemn it.", least=1)
+    failures: int = setting(3, "Bad answers in a row while soaking that block the release.", least=1)
     deadline_s: float = setting(60.0, "Time in which a new version must be proved.", above=0)
 
 
@@ -274,7 +274,9 @@ class DrainSettings:
     confirm_timeout_s: float = setting(
         15.0, "Longest wait for the balancer's own word on what it sends where.", least=0
     )
-    max_s: float = setting(30.0, "Longest time for all of draining; then the old version is stopped anyhow.", above=0)
+    max_s: float = setting(
+        30.0, "Longest time for all of draining; then the old version is stopped regardless.", above=0
+    )
     inflight_path: str = setting(
         "",
         "Path of the app that answers the number of requests under way; at 0 the wait ends early.",

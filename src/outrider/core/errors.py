@@ -66,10 +66,10 @@ class Forbidden(OutriderError):
     kind = "forbidden"
 
 
-class Changed(OutriderError):
+class PreconditionFailed(OutriderError):
     """The document isn't any more what the operator had before them when they decided (HTTP's ``If-Match``)."""
 
-    kind = "changed"
+    kind = "precondition-failed"
 
 
 class DriverError(OutriderError):

@@ -35,7 +35,7 @@ class ImageReference:
     Attributes:
         name: With the registry when there is one.
         tag: Empty without one. A registry may point it at another image tomorrow.
-        digest: ``sha256:`` with 64 hex digits; empty without one. It names one image for ever.
+        digest: ``sha256:`` with 64 hex digits; empty without one. It names one image forever.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """A steady load that counts every request: so many a second, whatever becomes of them (open loop), and none repeated.
 
-``Load`` runs it in a process of its own, ``python -m outrider.demo.load``, so that neither the demo's work nor its
-table delays a request. Most requests are GETs; every fifth is a POST with a body: Traefik's HTTP client repeats a GET
-whose connection to the app broke, and would hide that loss.
+``LoadGenerator`` runs it in a process of its own, ``python -m outrider.demo.load``, so that neither the demo's work nor
+its table delays a request. Most requests are GETs; every fifth is a POST with a body: Traefik's HTTP client repeats a
+GET whose connection to the app broke, and would hide that loss.
 """
 
 import argparse
@@ -80,7 +80,7 @@ class LoadFigures:
     latest_ms: int = 0
 
 
-class Load:
+class LoadGenerator:
     """The load in a process of its own. The process ends with ``stop``, and by itself when ours ends."""
 
     def __init__(
@@ -110,7 +110,7 @@ class Load:
         self._figures: LoadFigures | None = None
         self._running = threading.Event()
 
-    def start(self) -> "Load":
+    def start(self) -> "LoadGenerator":
         """Return once the first request was sent.
 
         Raises:
@@ -302,7 +302,7 @@ def _print(figures: LoadFigures) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the load by itself: for ``Load``, and by hand."""
+    """Run the load by itself: for ``LoadGenerator``, and by hand."""
     parser = argparse.ArgumentParser(prog="python -m outrider.demo.load", description="A steady, counted HTTP load.")
     parser.add_argument("url", help="http://HOST:PORT/PATH")
     parser.add_argument("--host", help="Host header (default: as in the URL)")

@@ -1,4 +1,4 @@
-"""What ``outrider demo`` plays: three instances, a good release, a bad one, and a load that must not notice."""
+"""What ``outrider demo`` shows: three instances, a good release, a bad one, and a load that must not notice."""
 
 import shlex
 import time
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from outrider.core.errors import DriverError
 from outrider.demo.example import build_package
-from outrider.demo.load import Load, LoadFigures
-from outrider.demo.stage import APP_ID, CHANNEL, GROUP, HOST, Stage
+from outrider.demo.fleet import APP_ID, CHANNEL, GROUP, HOST, DemoFleet
+from outrider.demo.load import LoadFigures, LoadGenerator
 from outrider.demo.table import LiveTable
 from outrider.demo.turns import SeenTurn, TurnWatch
-from outrider.model.documents import Poison, Presence, decode
+from outrider.model.documents import Block, Presence, decode
 from outrider.model.keys import group_scope
 
 RATE_PER_S = 120.0
 LIMIT_S = 90.0
 LOOK_S = 0.2
 QUIET_S = 1.0
-"""For how long nothing may happen any more before the demo says that the roll-out has stopped."""
+"""For how long nothing may happen any more before the demo says that the rollout has stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +27,14 @@ class Outcome:
 
     Attributes:
         versions: Instance -> version at the end.
-        poison: The mark on 3.0.0, None when there is none.
+        block: The block of 3.0.0, None when there is none.
     """
 
     figures: LoadFigures
     versions: dict[str, str]
     turns: tuple[SeenTurn, ...]
     most_turns_at_once: int
-    poison: Poison | None
+    block: Block | None
 
     @property
     def touched(self) -> tuple[str, ...]:
@@ -54,29 +54,29 @@ class Outcome:
             wrong.append(f"{self.most_turns_at_once} turns at once, there should be exactly 1")
         if len(self.touched) != 1:
             wrong.append(f"3.0.0 touched {len(self.touched)} instances: {', '.join(self.touched)}; it should be one")
-        if self.poison is None:
-            wrong.append("3.0.0 is not marked bad")
+        if self.block is None:
+            wrong.append("3.0.0 is not blocked")
         return tuple(wrong)
 
 
 class Demo:
-    """Plays the story on a stage."""
+    """Runs the story on a fleet."""
 
-    def __init__(self, stage: Stage, table: LiveTable) -> None:
-        self._stage, self._table = stage, table
-        self._load: Load | None = None
+    def __init__(self, fleet: DemoFleet, table: LiveTable) -> None:
+        self._fleet, self._table = fleet, table
+        self._load: LoadGenerator | None = None
         self._began = time.monotonic()
 
-    def play(self) -> Outcome:
+    def run(self) -> Outcome:
         """From an empty folder to the summary.
 
         Raises:
             DriverError: a program didn't start, or a step wasn't reached in time.
         """
-        stage = self._stage
+        fleet = self._fleet
         self._say("etcd, Traefik and the update service start")
-        stage.start()
-        turns = TurnWatch(stage.cluster, stage.keys, group_scope(APP_ID, GROUP))
+        fleet.start()
+        turns = TurnWatch(fleet.cluster, fleet.keys, group_scope(APP_ID, GROUP))
         try:
             self._say("the operator creates the app, as CoreOS' guide does")
             self._command("app", "create", f"--app-id={APP_ID}", "--label=Example", "--description=From the guide")
@@ -86,11 +86,11 @@ class Demo:
                 *(f"--channel={CHANNEL}", "--label=Production"),
             )
             self._say("three instances come up, each with its sidekick; 1.0.0 is their first version")
-            for instance in stage.instances:
-                stage.start_sidekick(instance)
+            for instance in fleet.instances:
+                fleet.start_sidekick(instance)
             self._until("all instances on 1.0.0", lambda: self._all_on("1.0.0"))
 
-            self._load = Load(f"{stage.traefik.web_url}/", HOST, RATE_PER_S).start()
+            self._load = LoadGenerator(f"{fleet.traefik.web_url}/", HOST, RATE_PER_S).start()
             self._say(f"{RATE_PER_S:.0f} requests a second go through Traefik from now on")
             self._say("2.0.0, a good release:")
             self._publish("2.0.0")
@@ -98,15 +98,15 @@ class Demo:
 
             self._say("3.0.0, a release whose health check fails:")
             self._publish("3.0.0", healthy=False)
-            self._until("3.0.0 marked bad", lambda: self._poison() is not None)
-            self._until("the roll-out stopped", self._quiet())
+            self._until("3.0.0 blocked", lambda: self._block() is not None)
+            self._until("the rollout stopped", self._quiet())
             load, self._load = self._load, None
             return Outcome(
                 figures=load.stop(),
                 versions={one.instance: one.version for one in self._presences()},
                 turns=turns.turns(),
                 most_turns_at_once=turns.most_at_once,
-                poison=self._poison(),
+                block=self._block(),
             )
         finally:
             turns.close()
@@ -122,10 +122,10 @@ class Demo:
 
     def _command(self, *words: str) -> None:
         self._table.say(f"         $ outrider {shlex.join(words)}")
-        self._stage.outrider(*words)
+        self._fleet.outrider(*words)
 
     def _publish(self, version: str, *, healthy: bool = True) -> None:
-        package = build_package(self._stage.folder, version, healthy_answers=None if healthy else 0)
+        package = build_package(self._fleet.folder, version, healthy_answers=None if healthy else 0)
         self._command("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}")
         self._command("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
 
@@ -134,8 +134,8 @@ class Demo:
         while not fact():
             if time.monotonic() > deadline:
                 where = ", ".join(f"{one.instance} {one.state} ({one.why})" for one in self._presences())
-                raise DriverError(f"demo: {what}: not within {LIMIT_S:.0f} s; {where}; logs in {self._stage.folder}")
-            for name, program in self._stage.sidekicks.items():
+                raise DriverError(f"demo: {what}: not within {LIMIT_S:.0f} s; {where}; logs in {self._fleet.folder}")
+            for name, program in self._fleet.sidekicks.items():
                 if program.ended is not None:
                     raise DriverError(f"demo: the sidekick of {name} ended with {program.ended}, see {program.log}")
             self._table.show(self._presences(), self._load.snapshot() if self._load is not None else None)
@@ -143,18 +143,18 @@ class Demo:
         self._table.show(self._presences(), self._load.snapshot() if self._load is not None else None)
 
     def _presences(self) -> list[Presence]:
-        listing = self._stage.cluster.list(self._stage.keys.presences(APP_ID))
+        listing = self._fleet.cluster.list(self._fleet.keys.presences(APP_ID))
         return [decode(Presence, entry.key, entry.value) for entry in listing.entries]
 
     def _all_on(self, version: str) -> bool:
         presences = self._presences()
         at_rest = [one for one in presences if one.version == version and one.state.startswith("idle.")]
-        return len(at_rest) == len(self._stage.instances)
+        return len(at_rest) == len(self._fleet.instances)
 
-    def _poison(self) -> Poison | None:
-        key = self._stage.keys.poison(APP_ID, "3.0.0")
-        entry = self._stage.cluster.get(key)
-        return None if entry is None else decode(Poison, key, entry.value)
+    def _block(self) -> Block | None:
+        key = self._fleet.keys.block(APP_ID, "3.0.0")
+        entry = self._fleet.cluster.get(key)
+        return None if entry is None else decode(Block, key, entry.value)
 
     def _quiet(self) -> Callable[[], bool]:
         """A fact that becomes true when everybody has been at rest for ``QUIET_S``."""
@@ -184,8 +184,8 @@ def summary(outcome: Outcome, took_s: float) -> Iterator[str]:
         yield f"turn       {turn.instance} for {turn.release}: {took}"
     yield f"at once    never more than {outcome.most_turns_at_once} turn"
     yield f"instances  {', '.join(f'{name}: {version}' for name, version in outcome.versions.items())}"
-    if outcome.poison is not None:
-        yield f"poison     {outcome.poison.version}, found by {outcome.poison.instance}: {outcome.poison.why}"
+    if outcome.block is not None:
+        yield f"block     {outcome.block.version}, found by {outcome.block.instance}: {outcome.block.why}"
     yield f"took       {took_s:.0f} s"
     for complaint in outcome.complaints():
         yield f"FAILED     {complaint}"

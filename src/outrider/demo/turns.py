@@ -4,7 +4,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from outrider.etcd.seam import Changed, Cluster, WatchEvent
+from outrider.etcd.seam import Cluster, KeyChanged, WatchEvent
 from outrider.model.documents import Slot, decode
 from outrider.model.keys import Keys
 
@@ -40,7 +40,7 @@ class TurnWatch:
         self._watch.close()
 
     def _see(self, event: WatchEvent) -> None:
-        if not isinstance(event, Changed):
+        if not isinstance(event, KeyChanged):
             return
         with self._lock:
             if event.entry is not None:

@@ -19,7 +19,7 @@ from loguru import logger
 
 from outrider.core.errors import DriverError, Refused
 from outrider.etcd.seam import Cluster
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
@@ -179,7 +179,7 @@ class LeaseKeeper:
 
     def _renew(self, lease: int) -> None:
         sent = self._clock()
-        with crossing("lease.keep"):
+        with failpoint("lease.keep"):
             lives_s = self._cluster.keep_alive(lease)
         with self._changed:
             if self._lease != lease:
@@ -192,7 +192,7 @@ class LeaseKeeper:
 
     def _revoke(self, old: int) -> None:
         try:
-            with crossing("lease.revoke"):
+            with failpoint("lease.revoke"):
                 self._cluster.revoke(old)
         except Refused as error:  # an error of rights must not keep us from a new lease; the old one ends by itself
             logger.bind(lease=old, error=str(error), retry=False).warning("lease left to end by itself")
@@ -201,7 +201,7 @@ class LeaseKeeper:
 
     def _grant(self) -> None:
         sent = self._clock()
-        with crossing("lease.grant"):
+        with failpoint("lease.grant"):
             fresh = self._cluster.grant(self._ttl_s)
         with self._changed:
             self._fresh = fresh

@@ -2,7 +2,7 @@
 
 ``etcd/client.py`` is the real one; the simulator has a fake; ``tests/contracts`` holds both to the same promises:
 
-- Every call ends within its time limit, in an answer or in an error; nothing blocks for ever.
+- Every call ends within its time limit, in an answer or in an error; nothing blocks forever.
 - A write whose answer was lost raises ``Unknown``: it may have happened. Guard it, then read before you repeat it.
 - One key is written at most once in a transaction (etcd refuses more).
 - Watches deliver every change once, in order of revision, or ``Resynced`` when the store has compacted it away.
@@ -59,7 +59,7 @@ Compare = CreatedAt | ModifiedAt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """Write ``value``; ``lease`` 0 keeps it for ever."""
+    """Write ``value``; ``lease`` 0 keeps it forever."""
 
     key: str
     value: bytes
@@ -99,7 +99,7 @@ class TxnResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changed:
+class KeyChanged:
     """One key was written (``entry``) or removed (``entry`` is None) at ``revision``.
 
     A removal says nothing of why: deleted by somebody, or its lease ran out.
@@ -117,7 +117,7 @@ class Resynced:
     listing: Listing
 
 
-WatchEvent = Changed | Resynced
+WatchEvent = KeyChanged | Resynced
 
 
 class Watch(Protocol):

@@ -8,7 +8,7 @@ revision of a compaction (etcd has forgotten it, etcd-io/etcd#18089, #19179; ask
 
 Threads. The *reader* opens streams and fills a bounded mailbox; the *dispatcher* delivers from it, so a delivery may
 take its time, call the store, or close the watch. The cluster's one *watchdog* thread asks silent streams for progress
-and ends those that stay silent: a frozen server keeps its TCP connections open and says nothing, for ever.
+and ends those that stay silent: a frozen server keeps its TCP connections open and says nothing, forever.
 """
 
 import random

@@ -5,12 +5,12 @@ from typing import Any
 from etcd3 import etcdrpc
 
 from outrider.etcd.seam import (
-    Changed,
     Compare,
     CreatedAt,
     Delete,
     DeletePrefix,
     Entry,
+    KeyChanged,
     ModifiedAt,
     Op,
     Put,
@@ -70,7 +70,7 @@ def op_message(op: Op) -> Any:
             return etcdrpc.RequestOp(request_delete_range=gone)
 
 
-def change_of(event: Any) -> Changed:
+def change_of(event: Any) -> KeyChanged:
     """Our form of one event of a watch."""
     entry = entry_of(event.kv)
-    return Changed(key=entry.key, entry=None if event.type else entry, revision=entry.mod_revision)
+    return KeyChanged(key=entry.key, entry=None if event.type else entry, revision=entry.mod_revision)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from outrider.core.errors import OutriderError
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 
 SCHEMA = 1
 ROTATE_BYTES = 4 * 1024 * 1024
@@ -138,10 +138,10 @@ class Journal:
         line = _line(record)
         try:
             written = 0
-            with crossing("journal.write"):
+            with failpoint("journal.write"):
                 while written < len(line):
                     written += os.write(self._fd, line[written:])
-            with crossing("journal.sync"):
+            with failpoint("journal.sync"):
                 os.fdatasync(self._fd)
         except OSError as error:
             os.ftruncate(self._fd, self._size)
@@ -151,7 +151,7 @@ class Journal:
         self.last = record
         if self._size > ROTATE_BYTES:
             # the record is on disk: a full one puts this off to the next
-            with contextlib.suppress(OSError), crossing("journal.rotate"):
+            with contextlib.suppress(OSError), failpoint("journal.rotate"):
                 self._rotate(line)
 
     def _rotate(self, line: bytes) -> None:

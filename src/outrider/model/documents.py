@@ -136,21 +136,22 @@ class Rollout(Document, frozen=True, kw_only=True):
     progress: Progress
 
 
-class Granted(Document, frozen=True, kw_only=True):
+class OpenGrant(Document, frozen=True, kw_only=True):
     """``apps/{app}/groups/{group}/grants/{instance}``, under a lease as long as the update may take."""
 
     version: str
     at: datetime
 
 
-class Held(Document, frozen=True, kw_only=True):
-    """``apps/{app}/groups/{group}/held/{instance}``: who waits for the service; the create revisions are the order.
+class Deferral(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/deferrals/{instance}``: who waits for the service; the create revisions are the
+    order.
 
     What the instance said of itself stands here as well, so that it can be judged without being asked.
 
     Attributes:
         asked_at: When it asked last; written anew now and then.
-        summoned_at: When it was called and hasn't asked since; a place is kept for it for a while.
+        woken_at: When it was called and hasn't asked since; a place is kept for it for a while.
         calls: How often it was called since it asked last.
     """
 
@@ -160,7 +161,7 @@ class Held(Document, frozen=True, kw_only=True):
     rollback_allowed: bool = False
     since: datetime
     asked_at: datetime
-    summoned_at: datetime | None = None
+    woken_at: datetime | None = None
     calls: int = 0
 
 
@@ -295,10 +296,10 @@ class Slot(Contender, frozen=True, kw_only=True):
     update: str
 
 
-class ServerStamp(Document, frozen=True, kw_only=True):
+class WriteGuard(Document, frozen=True, kw_only=True):
     """``servers/{service}/{server}``: written with every change of the server's entry in the balancer.
 
-    Its revision counts, not its value: a change that was sent before the last stamp is refused.
+    Its revision counts, not its value: a change that was sent before the last write guard is refused.
 
     Attributes:
         url: What the entry was last made to be; None: it was removed.
@@ -307,8 +308,8 @@ class ServerStamp(Document, frozen=True, kw_only=True):
     url: str | None
 
 
-class Poison(Document, frozen=True, kw_only=True):
-    """``poison/{app}/{version}``: a release proved bad, until an operator lifts it."""
+class Block(Document, frozen=True, kw_only=True):
+    """``blocks/{app}/{version}``: a release proved bad, until an operator unblocks it."""
 
     version: str
     sha256: str
@@ -346,8 +347,8 @@ class User(Document, frozen=True, kw_only=True):
     token_created: datetime
 
 
-class Summons(Document, frozen=True, kw_only=True):
-    """``summons/{app}/{instance}``: ask the update service again now."""
+class Wakeup(Document, frozen=True, kw_only=True):
+    """``wakeups/{app}/{instance}``: ask the update service again now."""
 
     why: str
 

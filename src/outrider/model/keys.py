@@ -114,12 +114,12 @@ class Keys:
     def grant(self, app: str, group: str, instance: str) -> str:
         return self.grants(app, group) + check_part("instance", instance)
 
-    def held(self, app: str, group: str) -> str:
+    def deferrals(self, app: str, group: str) -> str:
         """Prefix of those who wait for the service's word, in order of their create revisions."""
-        return f"{self.group(app, group)}/held/"
+        return f"{self.group(app, group)}/deferrals/"
 
-    def held_one(self, app: str, group: str, instance: str) -> str:
-        return self.held(app, group) + check_part("instance", instance)
+    def deferral(self, app: str, group: str, instance: str) -> str:
+        return self.deferrals(app, group) + check_part("instance", instance)
 
     def instances(self, app: str) -> str:
         return f"{self.prefix}/instances/{check_app(app)}/"
@@ -137,8 +137,8 @@ class Keys:
     def presence(self, app: str, group: str, instance: str) -> str:
         return f"{self.presences(app)}{check_part('group', group)}/{check_part('instance', instance)}"
 
-    def summons(self, app: str, instance: str) -> str:
-        return f"{self.prefix}/summons/{check_app(app)}/{check_part('instance', instance)}"
+    def wakeup(self, app: str, instance: str) -> str:
+        return f"{self.prefix}/wakeups/{check_app(app)}/{check_part('instance', instance)}"
 
     def all_group_turns(self) -> str:
         """Prefix of the queues and slots of all groups' own scopes."""
@@ -163,9 +163,9 @@ class Keys:
         """The place of ``member`` (``documents.Contender.member``) in the queue."""
         return self.queue(scope) + _check_member(member)
 
-    def gate(self, scope: str, member: str) -> str:
-        """What a member's first write to the queue goes through: once closed it refuses the write for ever."""
-        return f"{self.prefix}/gates/{_check_scope(scope)}/{_check_member(member)}"
+    def ticket(self, scope: str, member: str) -> str:
+        """What a member's first write to the queue goes through: once closed it refuses the write forever."""
+        return f"{self.prefix}/tickets/{_check_scope(scope)}/{_check_member(member)}"
 
     def slots(self, scope: str) -> str:
         return f"{self.turns(scope)}slots/"
@@ -174,14 +174,14 @@ class Keys:
         return f"{self.slots(scope)}{number}"
 
     def server(self, service: str, server_id: str) -> str:
-        """The stamp of a server's entry in the balancer; ``service`` is the balancer's name for the app's pool."""
+        """The write guard of a server's entry; ``service`` is the balancer's name for the app's pool."""
         return f"{self.prefix}/servers/{check_part('service', service)}/{check_part('server id', server_id)}"
 
-    def poisons(self, app: str) -> str:
-        return f"{self.prefix}/poison/{check_app(app)}/"
+    def blocks(self, app: str) -> str:
+        return f"{self.prefix}/blocks/{check_app(app)}/"
 
-    def poison(self, app: str, version: str) -> str:
-        return self.poisons(app) + check_part("version", version)
+    def block(self, app: str, version: str) -> str:
+        return self.blocks(app) + check_part("version", version)
 
     def command(self, app: str, instance: str) -> str:
         return f"{self.prefix}/commands/{check_app(app)}/{check_part('instance', instance)}"

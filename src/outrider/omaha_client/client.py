@@ -32,7 +32,7 @@ from outrider.core.omaha import (
     render_request,
     running,
 )
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 from outrider.omaha_client.exchange import exchange, read_body
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ class Upstream:
             events=(running(previous_version=previous_version),),
         )
         source = "ondemandupdate" if on_demand else "scheduler"
-        with crossing("omaha.check"):
+        with failpoint("omaha.check"):
             return self._ask(self._request(app, source, update, str(uuid.uuid4())), _read_check)
 
     def send(self, report: Report) -> None:

@@ -65,7 +65,7 @@ def exchange(
 class _Deadline(HTTPAdapter):
     """Ends a request as a whole when its time is up.
 
-    requests' own timeout counts anew with every read, so a peer that sends a byte now and then would hold us for ever.
+    requests' own timeout counts anew with every read, so a peer that sends a byte now and then would hold us forever.
     """
 
     def __init__(self, timeout_s: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from outrider.config.sections import DownloadSettings
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 from outrider.payloads.transfer import Cancelled, HashMismatch, Progress, SizeMismatch, Transfer, WriteFailed
 
 
@@ -100,17 +100,17 @@ class PayloadStore:
             with path.open("rb") as file:
                 found_bytes = os.fstat(file.fileno()).st_size
                 found = hashlib.file_digest(file, "sha256").hexdigest() if found_bytes == size_bytes else ""
-                with crossing("payload.sync"):
+                with failpoint("payload.sync"):
                     os.fsync(file.fileno())
             if found != sha256:
-                with crossing("payload.prune"):
+                with failpoint("payload.prune"):
                     path.unlink()
                     self._part(sha256).with_suffix(".etag").unlink(missing_ok=True)
                 if found_bytes != size_bytes:
                     raise SizeMismatch(f"{path.name}: {found_bytes} bytes instead of {size_bytes}")
                 raise HashMismatch(f"{path.name}: SHA-256 is {found} instead of {sha256}")
             final = self._final(sha256)
-            with crossing("payload.rename"):
+            with failpoint("payload.rename"):
                 path.rename(final)
                 self._part(sha256).with_suffix(".etag").unlink(missing_ok=True)
                 _sync_folder(self._folder)
@@ -137,7 +137,8 @@ class PayloadStore:
                 path.unlink()
 
     def prune(self, needed: Collection[str]) -> None:
-        """Delete all but the newest ``download.keep_versions`` payloads; those of ``needed`` (SHA-256s) stay anyhow.
+        """Delete all but the newest ``download.keep_versions`` payloads; those of ``needed`` (SHA-256s) stay
+        regardless.
 
         Of what was begun and never finished only the newest stays, for a download that goes on where it was cut off.
         What can't be deleted stays: it is tried again the next time.
@@ -148,7 +149,7 @@ class PayloadStore:
         kept = {path.stem for path in parts[:1]}
         etags = [path for path in self._newest_first("*.etag") if path.stem not in kept]
         for path in (*payloads[spare:], *parts[1:], *etags):
-            with contextlib.suppress(OSError), crossing("payload.prune"):
+            with contextlib.suppress(OSError), failpoint("payload.prune"):
                 path.unlink()
 
     def _newest_first(self, pattern: str) -> list[Path]:

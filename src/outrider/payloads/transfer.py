@@ -14,7 +14,7 @@ import urllib3
 
 from outrider.config.sections import DownloadSettings
 from outrider.core.errors import DriverError, Refused
-from outrider.failpoints import carried, crossing
+from outrider.failpoints import failpoint, with_current_effect
 
 Progress = Callable[[int, int], None]
 """Called with (bytes on disk, bytes in all)."""
@@ -89,7 +89,7 @@ class Transfer:
 
     def run(self) -> None:
         """Return when all bytes are there, else raise."""
-        threading.Thread(target=carried(self._work), name="download", daemon=True).start()
+        threading.Thread(target=with_current_effect(self._work), name="download", daemon=True).start()
         limit_s = self._settings.deadline_s
         try:
             if not self._over.wait(limit_s):
@@ -146,7 +146,7 @@ class Transfer:
             etag = self._known_etag(url)
             if etag:
                 headers["If-Range"] = etag
-        with crossing("payload.fetch"):
+        with failpoint("payload.fetch"):
             asked = requests.get(
                 url, headers=headers, stream=True, timeout=self._settings.timeout_s, verify=self.verify
             )
@@ -201,7 +201,7 @@ class Transfer:
         """Write the chunk, or drop what is there already when there is None."""
         with self._lock:
             self._check_going_on()
-            with crossing("payload.keep"):
+            with failpoint("payload.keep"):
                 if chunk is None:
                     file.truncate(0)
                 view = memoryview(chunk or b"")

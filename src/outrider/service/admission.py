@@ -1,9 +1,10 @@
-"""How busy the service is with check-ins, by what was measured and not by a number of requests that fits one machine.
+"""Admission control: how busy the service is with check-ins, by what was measured and not by a number of requests that
+fits one machine.
 
-A request that finds no thread free waits its turn. How long it really waited decides what becomes of it when a thread
-takes it up; at the door, how long it would wait at least: ``waiting x hold / threads``, where hold is how long requests
-kept their threads lately, etcd's answers included. That is a lower bound (threads hinder each other), so nobody is
-refused wrongly at the door, and whoever was let in by it too lightly is refused quickly later.
+A request that finds no thread free waits in line. How long it really waited decides what becomes of it when a thread
+takes it up; at the door, how long it would wait at least: ``waiting x service time / threads``, where service time is
+how long requests kept their threads lately, etcd's answers included. That is a lower bound (threads hinder each other),
+so nobody is refused wrongly at the door, and whoever was let in by it too lightly is refused quickly later.
 
 Check-ins have threads of their own: a fleet that asks all at once doesn't keep an operator from the API.
 """
@@ -32,7 +33,7 @@ _LATELY = 0.05
 """Weight of the newest request in the average: about the last twenty count."""
 
 
-class Load:
+class AdmissionControl:
     """Runs check-ins on threads and knows how long they wait. Belongs to one event loop."""
 
     def __init__(self, threads: int = THREADS, clock: Callable[[], float] = monotonic) -> None:
@@ -41,12 +42,12 @@ class Load:
         self._threads = threads
         self._clock = clock
         self._inside = 0
-        self._hold_s = 0.0
+        self._service_time_s = 0.0
 
     @property
     def least_wait_s(self) -> float:
         """Seconds that the next request would wait at least."""
-        return max(self._inside - self._threads, 0) * self._hold_s / self._threads
+        return max(self._inside - self._threads, 0) * self._service_time_s / self._threads
 
     def let_in(self) -> None:
         """Refuse a request that would wait too long.
@@ -74,10 +75,10 @@ class Load:
 
         self._inside += 1
         try:
-            outcome, hold_s = await anyio.to_thread.run_sync(timed, limiter=self._limiter)
+            outcome, service_time_s = await anyio.to_thread.run_sync(timed, limiter=self._limiter)
         finally:
             self._inside -= 1
-        self._hold_s += (hold_s - self._hold_s) * (_LATELY if self._hold_s else 1.0)
+        self._service_time_s += (service_time_s - self._service_time_s) * (_LATELY if self._service_time_s else 1.0)
         return outcome
 
 

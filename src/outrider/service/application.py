@@ -16,7 +16,7 @@ from outrider.service.api import openapi, rest
 from outrider.service.api import payloads as payload_endpoint
 from outrider.service.api import policy as rest_policy
 from outrider.service.api import users as rest_users
-from outrider.service.api.auth import Gate
+from outrider.service.api.auth import AuthMiddleware
 from outrider.service.context import Context, context_of
 from outrider.service.omaha import endpoint as omaha_endpoint
 from outrider.service.operations import database as rest_database
@@ -64,12 +64,12 @@ def create_application(
         generate_unique_id_function=openapi.operation_id,
     )
     store = open_store(cluster, prefix, now)
-    known_users = KnownUsers(cluster, store.place.keys)
-    audit_log = AuditLog(place=store.place, kept_days=audit_days)
-    application.state.metrics = metrics.Metrics(store.place)
+    known_users = KnownUsers(cluster, store.context.keys)
+    audit_log = AuditLog(context=store.context, kept_days=audit_days)
+    application.state.metrics = metrics.Metrics(store.context)
     application.state.context = Context(
         store=store,
-        checkins=Checkins(place=store.place, on_verdict=application.state.metrics.note_verdict),
+        checkins=Checkins(context=store.context, on_verdict=application.state.metrics.note_verdict),
         known_users=known_users,
         audit_log=audit_log,
         payloads=payloads,
@@ -94,7 +94,7 @@ def create_application(
     application.add_api_route(
         "/readyz", readyz, tags=["operation"], response_class=PlainTextResponse, responses=not_ready
     )
-    application.add_middleware(Gate, known=known_users, log=audit_log, open_to_all=open_to_all)
+    application.add_middleware(AuthMiddleware, known=known_users, log=audit_log, open_to_all=open_to_all)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)
     return application
 
@@ -106,9 +106,9 @@ async def healthz() -> Response:
 
 def readyz(request: Request) -> Response:
     """The service can answer: 200, or 503 with what is missing."""
-    place = context_of(request).store.place
+    context = context_of(request).store.context
     try:
-        restoring = place.cluster.get(restoring_key(place.keys))
+        restoring = context.cluster.get(restoring_key(context.keys))
     except OutriderError as error:
         return PlainTextResponse(f"etcd: {error}\n", status_code=503, headers=RETRY_HEADERS)
     if restoring is not None:

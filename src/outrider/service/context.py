@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from outrider.service.admission import Load
+from outrider.service.admission import AdmissionControl
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.rollouts.checkins import Checkins
 from outrider.service.store.audit import AuditLog
@@ -31,7 +31,7 @@ class Context:
     payloads: PayloadFolder
     public_url: str | None = None
     omaha_secret: str | None = None
-    load: Load = field(default_factory=Load)
+    admission: AdmissionControl = field(default_factory=AdmissionControl)
 
 
 def context_of(request: Request) -> Context:

@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from outrider.core.errors import (
-    Changed,
     ConfigError,
     Conflict,
     DriverError,
@@ -19,6 +18,7 @@ from outrider.core.errors import (
     NotFound,
     OmahaError,
     OutriderError,
+    PreconditionFailed,
     Refused,
     Unauthorized,
 )
@@ -33,7 +33,7 @@ _STATUS: tuple[tuple[type[OutriderError], int], ...] = (
     (Forbidden, 403),
     (NotFound, 404),
     (Conflict, 409),
-    (Changed, 412),
+    (PreconditionFailed, 412),
     (ConfigError, 400),
     (OmahaError, 400),
     (Refused, 502),

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from outrider.core.errors import ConfigError
 from outrider.service.context import Context
-from outrider.service.rollouts.controller import summoning
+from outrider.service.rollouts.controller import rollout_controller
 
 GRACE_S = 3
 """Requests under way get so long at SIGTERM; an Omaha answer takes milliseconds, a download resumes elsewhere."""
@@ -59,7 +59,7 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _Server(uvicorn.Server):
+class _HttpServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
@@ -73,7 +73,7 @@ class _Server(uvicorn.Server):
 def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then return within ``GRACE_S`` seconds; ``on_ready`` runs once it answers.
 
-    As long as it serves it also summons those who wait.
+    As long as it serves it also wakes those who wait.
     """
     config = uvicorn.Config(
         application,
@@ -94,7 +94,7 @@ def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], Non
         signal.signal(number, end)
     context: Context = application.state.context
     try:
-        with summoning(context.store.place, context.checkins.turnstile):
-            _Server(config, on_ready).run(sockets=[bound])
+        with rollout_controller(context.store.context, context.checkins.group_lock):
+            _HttpServer(config, on_ready).run(sockets=[bound])
     finally:
         bound.close()

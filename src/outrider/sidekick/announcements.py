@@ -1,4 +1,4 @@
-"""What the fleet tells this instance through etcd: target, poison, summons, commands. Watches, never polls (P8).
+"""What the fleet tells this instance through etcd: target, block, wake-up, commands. Watches, never polls (P8).
 
 Each subject is read once, then watched from the revision after that; while etcd is away, both are tried again with
 back-off. An announcement is handed to the loop as an event; what it means is the chart's business.
@@ -12,25 +12,25 @@ from loguru import logger
 
 from outrider.core.errors import DriverError, OutriderError
 from outrider.core.sidekick.events import (
+    BlockChanged,
     Commanded,
     OperatorPaused,
     OperatorResumed,
     OperatorRetried,
     OperatorRolledBack,
-    PoisonChanged,
-    SummonsReceived,
     TargetChanged,
+    WakeupReceived,
 )
-from outrider.etcd.seam import Changed, Cluster, Entry, Listing, ModifiedAt, Resynced, Watch, WatchEvent
+from outrider.etcd.seam import Cluster, Entry, KeyChanged, Listing, ModifiedAt, Resynced, Watch, WatchEvent
 from outrider.etcd.seam import Delete as DeleteKey
-from outrider.failpoints import crossing
-from outrider.model.documents import Command, D, Poison, Summons, Target, decode
+from outrider.failpoints import failpoint
+from outrider.model.documents import Block, Command, D, Target, Wakeup, decode
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
-KEPT_POISONS = 20
-"""The newest marks are told; all of them would be in every record of the journal, and they become more for years. An
+KEPT_BLOCKS = 20
+"""The newest blocks are told; all of them would be in every record of the journal, and they become more for years. An
 older one still holds: the update service offers no such release, and etcd grants no turn for it."""
 
 
@@ -58,7 +58,7 @@ class Subject:
         delay_s = RETRY_MIN_S
         while not self._closed.is_set():
             try:
-                with crossing("announcement.read"):
+                with failpoint("announcement.read"):
                     listing = self._cluster.list(self._prefix)
             except DriverError as error:
                 logger.bind(error_kind=error.kind, cause=str(error), key=self._prefix).warning("etcd away")
@@ -71,7 +71,7 @@ class Subject:
 
     def _deliver(self, event: WatchEvent) -> None:
         match event:
-            case Changed():
+            case KeyChanged():
                 if event.entry is None:
                     self._entries.pop(event.key, None)
                 else:
@@ -91,8 +91,8 @@ class Announcements:
 
     def __init__(self, cluster: Cluster, keys: Keys, *, app: str, group: str, instance: str, post: Post) -> None:
         self._cluster, self._post = cluster, post
-        self._target, self._poisons = keys.target(app, group), keys.poisons(app)
-        self._summons, self._command = keys.summons(app, instance), keys.command(app, instance)
+        self._target, self._blocks = keys.target(app, group), keys.blocks(app)
+        self._wakeup, self._command = keys.wakeup(app, instance), keys.command(app, instance)
         self._taken = self._told = 0
         self._closed = threading.Event()
         self._subjects: list[Subject] = []
@@ -102,8 +102,8 @@ class Announcements:
         self._taken, self._default_slots = command_revision, default_slots
         for prefix, tell, exact in (
             (self._target, self._tell_target, True),
-            (self._poisons, self._tell_poisons, False),
-            (self._summons, self._tell_summons, True),
+            (self._blocks, self._tell_blocks, False),
+            (self._wakeup, self._tell_wakeup, True),
             (self._command, self._tell_command, True),
         ):
             self._subjects.append(Subject(self._cluster, prefix, tell, exact=exact))
@@ -133,21 +133,19 @@ class Announcements:
             )
         self._post(event)
 
-    def _tell_poisons(self, entries: dict[str, Entry], revision: int) -> None:
+    def _tell_blocks(self, entries: dict[str, Entry], revision: int) -> None:
         versions = {}
-        newest = sorted(entries.items(), key=lambda item: item[1].mod_revision)[-KEPT_POISONS:]
+        newest = sorted(entries.items(), key=lambda item: item[1].mod_revision)[-KEPT_BLOCKS:]
         for key, entry in newest:
-            poison = self._read(Poison, entry)
-            versions[key.removeprefix(self._poisons)] = (
-                f"{poison.instance}: {poison.why}" if poison else "no reason kept"
-            )
-        self._post(PoisonChanged(at=now(), versions=versions))
+            block = self._read(Block, entry)
+            versions[key.removeprefix(self._blocks)] = f"{block.instance}: {block.why}" if block else "no reason kept"
+        self._post(BlockChanged(at=now(), versions=versions))
 
-    def _tell_summons(self, entries: dict[str, Entry], revision: int) -> None:
-        entry = entries.get(self._summons)
-        summons = self._read(Summons, entry) if entry is not None else None
-        if summons is not None:
-            self._post(SummonsReceived(at=now(), why=summons.why))
+    def _tell_wakeup(self, entries: dict[str, Entry], revision: int) -> None:
+        entry = entries.get(self._wakeup)
+        wakeup = self._read(Wakeup, entry) if entry is not None else None
+        if wakeup is not None:
+            self._post(WakeupReceived(at=now(), why=wakeup.why))
 
     def _tell_command(self, entries: dict[str, Entry], revision: int) -> None:
         entry = entries.get(self._command)
@@ -182,7 +180,7 @@ class Announcements:
     def _remove_command(self, revision: int) -> bool:
         """Whether etcd has answered; what isn't removed now is remembered as taken, and removed after a restart."""
         try:
-            with crossing("command.remove"):
+            with failpoint("command.remove"):
                 self._cluster.txn((ModifiedAt(key=self._command, revision=revision),), (DeleteKey(key=self._command),))
         except DriverError as error:
             logger.bind(error_kind=error.kind, cause=str(error)).warning("command not removed")

@@ -10,7 +10,7 @@ from outrider.balancers.drain import Drain
 from outrider.balancers.entry import Registration
 from outrider.balancers.none import NoBalancer
 from outrider.balancers.traefik import Traefik
-from outrider.clocks import AwakeClock
+from outrider.clocks import SuspendAwareClock
 from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.omaha import app_key
 from outrider.core.sidekick.effects import Effect
@@ -71,7 +71,7 @@ def delays(settings: Settings) -> Mapping[str, float]:
     stop_s = settings.process.stop_grace_s + _SLACK_S
     return {
         "poll": settings.service.poll_interval_s,
-        "poll-held": settings.service.poll_interval_s,
+        "poll-deferred": settings.service.poll_interval_s,
         "check": settings.service.timeout_s * len(settings.service.urls) + _SLACK_S,
         "download": settings.download.deadline_s + _SLACK_S,
         "probe": probe_s,
@@ -93,7 +93,7 @@ def soak_s(settings: Settings) -> float:
     """How long the new version is watched, in seconds; 0 when the operator wants no watch.
 
     At least as long as ``probe.failures`` answers may take: a version that doesn't answer at all needs that long to be
-    condemned, and a watch that ends before it could say no says nothing.
+    blocked, and a watch that ends before it could say no says nothing.
     """
     if settings.soak.duration_s == 0:
         return 0.0
@@ -155,7 +155,7 @@ class Assembly:
         self._journal = Journal(instance.state_dir)
         keys = Keys(settings.etcd.prefix)
         self._cluster = cluster or connect(etcd_address(settings.etcd))
-        clock = AwakeClock().start()
+        clock = SuspendAwareClock().start()
         notifier = Notifier.from_environment(os.environ)
         upstream = Upstream(
             urls=settings.service.urls,

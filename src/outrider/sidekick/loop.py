@@ -28,7 +28,7 @@ from outrider.sd_notify import Notifier
 from outrider.sidekick.workers.worker import now
 
 JOURNAL_RETRY_S = 1.0
-SPREAD_TIMERS = frozenset({"poll", "poll-held", "retry"})
+SPREAD_TIMERS = frozenset({"poll", "poll-deferred", "retry"})
 """Stretched by up to a fifth, so that a fleet doesn't come back in step (V3: timing advice)."""
 
 Submit = Callable[[Any, int | None], None]
@@ -252,7 +252,7 @@ class Sidekick:
             url=memory.running.url if memory.running is not None else None,
             since=self._since,
             target_revision=memory.target_revision,
-            serving=state.safe and memory.running is not None and not memory.fallen,
+            serving=state.safe and memory.running is not None and not memory.down,
         )
         if presence != self._shown:
             self._shown = presence

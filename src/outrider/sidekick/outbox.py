@@ -1,7 +1,7 @@
 """The outbox: reports on disk until the update service has them (promise P9).
 
 Rules: ``put`` returns when the report would survive a power cut; one thread delivers them in order, each at least once,
-for as long as it takes; a report that the service refuses for ever is set aside, never dropped without a word. This
+for as long as it takes; a report that the service refuses forever is set aside, never dropped without a word. This
 is the one place outside the chart that retries: a report must not change a verdict, so no state may wait for it.
 
 On disk: one file per report, ``SEQUENCE-DIGEST.json``, written under another name, synced, then renamed. What is
@@ -22,7 +22,7 @@ from loguru import logger
 
 from outrider.core.errors import ConfigError, DriverError, OutriderError, Refused, Throttled
 from outrider.core.omaha import Report, is_progress
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 
 MAX_PENDING = 10_000
 """A sidekick writes about five reports per update: years of updates against a service that never answers."""
@@ -32,7 +32,7 @@ _UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Waiting:
+class _QueuedReport:
     report: Report
     path: Path
 
@@ -80,8 +80,8 @@ class Outbox:
         self._max_pending = max_pending
         self._retry_min_s, self._retry_max_s, self._spread = retry_min_s, retry_max_s, spread
         self._changed = threading.Condition()
-        self._waiting: list[_Waiting] = []
-        self._under_way: _Waiting | None = None
+        self._waiting: list[_QueuedReport] = []
+        self._under_way: _QueuedReport | None = None
         self._closed = False
         self._next = 1
         try:
@@ -113,7 +113,7 @@ class Outbox:
             except OSError as error:
                 raise DriverError(f"outbox {self._folder}: can't keep a report: {error.strerror}") from error
             self._next += 1
-            self._waiting.append(_Waiting(report=report, path=path))
+            self._waiting.append(_QueuedReport(report=report, path=path))
             self._changed.notify_all()
 
     def pending(self) -> int:
@@ -144,10 +144,10 @@ class Outbox:
             report = waiting.report
             log = logger.bind(update=report.update, request_id=report.request_id, event=report.event.code)
             try:
-                with crossing("outbox.send"):
+                with failpoint("outbox.send"):
                     self._send(report)
             except Refused as error:
-                log.bind(error_kind=error.kind, cause=str(error), retry=False).error("report refused for ever")
+                log.bind(error_kind=error.kind, cause=str(error), retry=False).error("report refused forever")
                 self._set_aside(waiting.path)
                 self._forget(waiting)
             except OutriderError as error:
@@ -172,7 +172,7 @@ class Outbox:
                     self._on_delivered(report)
             failures = 0
 
-    def _take(self) -> _Waiting | None:
+    def _take(self) -> _QueuedReport | None:
         with self._changed:
             self._under_way = None
             self._changed.wait_for(lambda: self._closed or self._waiting)
@@ -181,7 +181,7 @@ class Outbox:
             self._under_way = self._waiting[0]
             return self._under_way
 
-    def _forget(self, waiting: _Waiting) -> None:
+    def _forget(self, waiting: _QueuedReport) -> None:
         with self._changed:
             self._waiting = [other for other in self._waiting if other is not waiting]
             self._changed.notify_all()
@@ -207,7 +207,7 @@ class Outbox:
 
     def _remove(self, path: Path) -> None:
         try:
-            with crossing("outbox.remove"):
+            with failpoint("outbox.remove"):
                 path.unlink(missing_ok=True)
         except OSError as error:
             # It is sent again after the next start, which P9 allows; stopping here would hold back all the others.
@@ -236,7 +236,7 @@ class Outbox:
                 logger.bind(path=str(path), cause=str(error)).error("report unreadable, set aside")
                 self._set_aside(path)
                 continue
-            self._waiting.append(_Waiting(report=report, path=path))
+            self._waiting.append(_QueuedReport(report=report, path=path))
             self._next = max(self._next, _sequence(path) + 1)
 
 
@@ -252,11 +252,11 @@ def _sequence(path: Path) -> int:
 
 def _write_durably(path: Path, content: bytes) -> None:
     unfinished = path.with_name(path.name + _UNFINISHED)
-    with crossing("outbox.write"), unfinished.open("wb") as file:
+    with failpoint("outbox.write"), unfinished.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    with crossing("outbox.rename"):
+    with failpoint("outbox.rename"):
         unfinished.replace(path)
         # The name itself is only safe once the folder is.
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from outrider.core.errors import DriverError
 from outrider.etcd.seam import Cluster, Put
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 from outrider.model.documents import Presence, encode
 
 RETRY_S = 2.0
@@ -59,7 +59,7 @@ class PresenceWriter:
             if presence is None or lease is None:
                 continue  # refresh() comes with the next lease
             try:
-                with crossing("presence.write"):
+                with failpoint("presence.write"):
                     self._cluster.txn((), (Put(key=self._key, value=encode(presence), lease=lease),))
             except DriverError as error:
                 logger.bind(error_kind=error.kind, cause=str(error)).debug("presence not written")

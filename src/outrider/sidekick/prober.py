@@ -18,7 +18,7 @@ import urllib3
 
 from outrider.config.sections import ProbeSettings
 from outrider.core.sidekick.memory import Blame
-from outrider.failpoints import carried, crossing
+from outrider.failpoints import failpoint, with_current_effect
 
 _BODY_LIMIT_BYTES = 64 * 1024
 _UNREACHABLE = ("network is unreachable", "network is down", "no route to host", "cannot assign requested address")
@@ -89,7 +89,7 @@ class Probe:
         self._stopped = threading.Event()
         self._answers: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
         self._delivering = threading.RLock()
-        threading.Thread(target=carried(self._run), name=f"probe-{kind}", daemon=True).start()
+        threading.Thread(target=with_current_effect(self._run), name=f"probe-{kind}", daemon=True).start()
 
     def stop(self) -> None:
         """End it; nothing is delivered after this returns. Safe to call twice, and from ``deliver``."""
@@ -138,7 +138,7 @@ class Probe:
         patience = limit if deadline is None else min(limit, max(0.0, deadline - self._clock()))
         if patience <= 0:
             return None
-        request = carried(lambda: self._request(number))
+        request = with_current_effect(lambda: self._request(number))
         threading.Thread(target=request, name="probe-request", daemon=True).start()
         until = time.monotonic() + patience
         while True:
@@ -152,7 +152,7 @@ class Probe:
                 return answer[1]
 
     def _request(self, number: int) -> None:
-        with crossing("probe.ask"):
+        with failpoint("probe.ask"):
             answer = ask(self._url + self._settings.path, self._settings.timeout_s)
         self._answers.put((number, answer))
 
@@ -167,7 +167,7 @@ class Prober:
     """Starts probes with the settings of ``[probe]``."""
 
     def __init__(self, settings: ProbeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock`` gives seconds that never go back; one that leaves standstills out (``AwakeClock``) is fairer."""
+        """``clock`` gives seconds that never go back; ``SuspendAwareClock`` leaves standstills out."""
         self._settings, self._clock = settings, clock
 
     def start(self, url: str, *, kind: Kind, deliver: Callable[[Verdict], None]) -> Probe:

@@ -65,28 +65,28 @@ def replay(lines: Sequence[Line], chart: Chart, rules: Rules[Memory] | None = No
     Raises:
         StoryError: the first difference, ``journal.jsonl:17: a --event--> b: the chart goes to c``.
     """
-    stage = _Stage(chart, rules or make_rules({}))
+    replayer = _Replayer(chart, rules or make_rules({}))
     before: Known | None = None
     after = restarts = 0
     for line in lines:
         now = know(line)
         try:
             if before is not None:
-                stage.check(before, now)
+                replayer.check(before, now)
             elif now.event is None:
-                stage.check_start(now)
+                replayer.check_start(now)
             else:
-                stage.restore(now, now.memory)
+                replayer.restore(now, now.memory)
                 after = line.record.number
             _check_frame(now)
         except _Differs as found:
-            raise StoryError(f"{line.place}: {step_text(line.record)}: {found.problem}") from None
+            raise StoryError(f"{line.location}: {step_text(line.record)}: {found.problem}") from None
         restarts += before is not None and isinstance(now.event, SidekickRestarted)
         before = now
     return Replay(steps=len(lines) - (after > 0), after=after, restarts=restarts)
 
 
-class _Stage:
+class _Replayer:
     """Makes steps again; the hierarchy is built once for all of them."""
 
     def __init__(self, chart: Chart, rules: Rules[Memory]) -> None:

@@ -13,6 +13,7 @@ from outrider.core.sidekick.events import (
     BalancerRestored,
     BalancerSwitched,
     BalancerUnmoved,
+    BlockChanged,
     LockAcquired,
     LockFailed,
     LockLost,
@@ -23,7 +24,6 @@ from outrider.core.sidekick.events import (
     OperatorResumed,
     OperatorRetried,
     OperatorRolledBack,
-    PoisonChanged,
     ProbeFailed,
     ProbePassed,
     ReleaseCommitted,
@@ -36,13 +36,13 @@ from outrider.core.sidekick.events import (
     ReportQueued,
     SidekickRestarted,
     SidekickSettled,
-    SummonsReceived,
     TargetChanged,
     TimerExpired,
     UpdateEnded,
     UpdateExposed,
     UpdateFailed,
     UpdateJudged,
+    WakeupReceived,
     WorkloadAbsent,
     WorkloadExited,
     WorkloadFailed,
@@ -68,8 +68,8 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
         before: The memory when it came.
     """
     match event:
-        case TargetChanged() | PoisonChanged() | SummonsReceived():
-            return _wish(event, before)
+        case TargetChanged() | BlockChanged() | WakeupReceived():
+            return _announced(event, before)
         case OperatorPaused():
             return "an operator paused it"
         case OperatorResumed():
@@ -115,7 +115,7 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
             assert_never(event)
 
 
-def _wish(event: TargetChanged | PoisonChanged | SummonsReceived, before: Memory) -> str:
+def _announced(event: TargetChanged | BlockChanged | WakeupReceived, before: Memory) -> str:
     match event:
         case TargetChanged():
             if event.version is None:
@@ -123,10 +123,10 @@ def _wish(event: TargetChanged | PoisonChanged | SummonsReceived, before: Memory
             slots = f", {event.slots} at a time" if event.slots != before.slots else ""
             paused = ", but is paused" if event.paused else ""
             return f"the group shall run {event.version}{slots}{paused}"
-        case PoisonChanged():
-            fresh = [f"{version} ({why})" for version, why in event.versions.items() if version not in before.poisoned]
-            return f"marked bad: {', '.join(fresh)}" if fresh else "the list of bad versions came"
-        case SummonsReceived():
+        case BlockChanged():
+            fresh = [f"{version} ({why})" for version, why in event.versions.items() if version not in before.blocked]
+            return f"blocked: {', '.join(fresh)}" if fresh else "the list of blocked versions came"
+        case WakeupReceived():
             return "the update service asks to be asked" + (f": {event.why}" if event.why else "")
         case _:
             assert_never(event)
@@ -165,8 +165,8 @@ def _lock(
         case LockRefused():
             return f"no turn: {event.cause}"
         case LockReleased():
-            if effect_name == do.CondemnLock.name:
-                return f"{version_of(before.candidate)} is marked bad for the whole fleet, its turn is given back"
+            if effect_name == do.BlockLock.name:
+                return f"{version_of(before.candidate)} is blocked for the whole fleet, its turn is given back"
             return "its turn is given back" if before.turn is not None else "its place in the queue is given back"
         case LockLost():
             return "lost the lease" + (f": {event.why}" if event.why else "")

@@ -26,9 +26,9 @@ class StoryError(OutriderError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One record and where it stands. ``place`` is ``journal.jsonl:17``."""
+    """One record and where it stands. ``location`` is ``journal.jsonl:17``."""
 
-    place: str
+    location: str
     record: Record
 
 
@@ -55,7 +55,7 @@ class Known:
 
 def lines_of(records: Iterable[Record], source: str = "journal.jsonl") -> tuple[Line, ...]:
     """The records with their places in the file ``source``."""
-    return tuple(Line(place=f"{source}:{number}", record=record) for number, record in enumerate(records, start=1))
+    return tuple(Line(location=f"{source}:{number}", record=record) for number, record in enumerate(records, start=1))
 
 
 def read_lines(path: Path) -> tuple[Line, ...]:
@@ -96,9 +96,9 @@ def know(line: Line) -> Known:
             memory=msgspec.convert(record.memory, type=Memory),
         )
     except LookupError as error:
-        raise StoryError(f"{line.place}: {step_text(record)}: there is no such event") from error
+        raise StoryError(f"{line.location}: {step_text(record)}: there is no such event") from error
     except msgspec.ValidationError as error:
-        raise StoryError(f"{line.place}: {step_text(record)}: {error}") from error
+        raise StoryError(f"{line.location}: {step_text(record)}: {error}") from error
 
 
 def step_text(record: Record) -> str:

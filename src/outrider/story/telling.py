@@ -15,9 +15,9 @@ from typing import Literal, assert_never
 from outrider.core.chart.model import Chart
 from outrider.core.sidekick.effects import RaiseAlarm
 from outrider.core.sidekick.events import (
+    BlockChanged,
     Commanded,
     LockQueued,
-    PoisonChanged,
     ReleaseFound,
     SidekickRestarted,
     TargetChanged,
@@ -59,7 +59,7 @@ class Story:
     Attributes:
         version_before: What ran; ``nothing`` before the first install.
         version: What the update was to bring.
-        manual: It was an operator's roll-back to the version before.
+        manual: It was an operator's rollback to the version before.
         whole: The journal has its beginning.
         because: Why it was rolled back or given up, or what it waits for; empty when committed.
         ended: Of its last step so far when it is under way.
@@ -185,7 +185,7 @@ def _reason(known: Sequence[Known], begin: int, end: int) -> str:
         return fault.cause
     for position in range(end, begin, -1):
         event, record = known[position].event, known[position].record
-        news = isinstance(event, TargetChanged | PoisonChanged | Commanded | WorkloadExited | SidekickRestarted)
+        news = isinstance(event, TargetChanged | BlockChanged | Commanded | WorkloadExited | SidekickRestarted)
         if event is not None and news and record.source != record.target:
             return fact(event, "", known[position - 1].memory)
     return "it was called off"
@@ -226,7 +226,7 @@ def _explains(before: Memory, now: Known) -> bool:
     return (
         isinstance(now.event, SidekickRestarted | Commanded | WorkloadExited)
         or (after.trouble is not None and after.trouble != before.trouble)
-        or (after.place is not None and after.place != before.place)
+        or (after.queue_position is not None and after.queue_position != before.queue_position)
         or any(effect.get("name") == RaiseAlarm.name for effect in now.record.effects)
     )
 
@@ -262,7 +262,7 @@ def _consequence(before: Memory, now: Known) -> str:
 
 
 def _heading(story: Story) -> str:
-    what = "an operator's roll-back, " if story.manual else ""
+    what = "an operator's rollback, " if story.manual else ""
     lasted = duration(story.took_s)
     match story.outcome:
         case "committed":

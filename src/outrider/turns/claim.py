@@ -15,16 +15,16 @@ from outrider.core.errors import OutriderError, Refused, Unknown
 from outrider.core.rollout.slots import Take, WaitBehind, WatchSlots, decide
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 from outrider.model.documents import Contender, Waiter, decode, encode
 from outrider.model.keys import Keys
 from outrider.turns.turns import Scope, StoredSlot, read_scope
 
-Why = Literal["poisoned", "target-changed", "condition-changed", "lapsed", "left-over", "refused"]
+Why = Literal["blocked", "target-changed", "condition-changed", "lapsed", "left-over", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
+class TurnGranted:
     """The slot key is ours."""
 
     turn: Turn
@@ -50,7 +50,7 @@ class Denied:
 
     Attributes:
         reason: For a person, names the key.
-        why: ``poisoned``, ``target-changed``, ``condition-changed``: a condition of the acquire no longer holds.
+        why: ``blocked``, ``target-changed``, ``condition-changed``: a condition of the acquire no longer holds.
             ``lapsed``: our key in the queue is gone (the lease ended, or another process of this instance took it).
             ``left-over``: this instance still has the turn of another update. ``refused``: etcd said no.
     """
@@ -59,12 +59,12 @@ class Denied:
     why: Why
 
 
-News = Granted | Queued | Denied
+News = TurnGranted | Queued | Denied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What was asked for; see ``TurnLock.acquire``."""
+class TurnRequest:
+    """The request for a turn; see ``TurnLock.acquire``."""
 
     lease: int
     update: str
@@ -74,7 +74,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class Pending:
     """Nothing to do until something changes.
 
     Attributes:
@@ -102,13 +102,13 @@ class Claim:
         keys: Keys,
         *,
         contender: Contender,
-        wish: Wish,
+        request: TurnRequest,
         clock: Callable[[], datetime],
         superseded: tuple[str, ...] = (),
     ) -> None:
         self._cluster, self._keys, self._contender = cluster, keys, contender
         self._scope, self._member = contender.scope, contender.member
-        self._wish, self._clock, self._superseded = wish, clock, superseded
+        self._request, self._clock, self._superseded = request, clock, superseded
         self._waiter_key = keys.waiter(self._scope, self._member)
         self._waiter_revision = 0
         self._since = clock()
@@ -120,9 +120,9 @@ class Claim:
     @property
     def updates(self) -> tuple[str, ...]:
         """All updates for which a slot may have been taken without anybody knowing."""
-        return (*self._superseded, self._wish.update)
+        return (*self._superseded, self._request.update)
 
-    def look(self) -> Granted | Denied | Sight | None:
+    def look(self) -> TurnGranted | Denied | Pending | None:
         """Read the scope and do the one thing that is due; None when the scope changed and must be read again.
 
         Raises:
@@ -135,16 +135,16 @@ class Claim:
         if slot is not None:
             return self._own_slot(slot, entry)
         if not self._waiter_revision:
-            self._enrol(entry)
+            self._enqueue(entry)
             return None
         if entry is None or entry.create_revision != self._waiter_revision:
             return Denied(reason=f"{self._waiter_key}: our place in the queue is gone", why="lapsed")
-        match decide(self._member, scope.waiting, scope.holding, self._wish.slots):
+        match decide(self._member, scope.waiting, scope.holding, self._request.slots):
             case Take() as take:
                 return self._take(take, entry)
             case WaitBehind() as behind:
                 watched = scope.queue[behind.instance]
-                return Sight(
+                return Pending(
                     queued=self._queued(scope, behind.rank, behind.instance),
                     key=behind.key,
                     exact=True,
@@ -152,7 +152,7 @@ class Claim:
                     seen=((watched.key, watched.mod_revision),),
                 )
             case WatchSlots():
-                return Sight(
+                return Pending(
                     queued=self._queued(scope, 0, None),
                     key=self._keys.slots(self._scope),
                     exact=False,
@@ -164,15 +164,15 @@ class Claim:
 
     def refusal(self, error: OutriderError) -> Denied:
         """Turn an error that no retry helps into the last news. A lease that has ended is the usual cause."""
-        with crossing("lease.keep"):
-            lives_s = self._cluster.keep_alive(self._wish.lease)
+        with failpoint("lease.keep"):
+            lives_s = self._cluster.keep_alive(self._request.lease)
         if lives_s <= 0:
             return Denied(reason=f"{self._waiter_key}: the lease has ended", why="lapsed")
         if self._waiter_revision:
             # Refused again, as a rule for the same reason? Then the place in the queue ends with the lease.
             with suppress(Refused):
                 ours = CreatedAt(key=self._waiter_key, revision=self._waiter_revision)
-                with crossing("turn.leave"):
+                with failpoint("turn.leave"):
                     self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
         return Denied(reason=str(error), why="refused")
 
@@ -180,65 +180,65 @@ class Claim:
         holders = tuple(stored.slot.member for stored in scope.slots.values())
         return Queued(rank=rank, ahead=ahead, holders=holders)
 
-    def _own_slot(self, slot: StoredSlot, entry: Entry | None) -> Granted | Denied | None:
+    def _own_slot(self, slot: StoredSlot, entry: Entry | None) -> TurnGranted | Denied | None:
         """The instance has a slot: from an answer that was lost, from before a restart, or of another update."""
         same = CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision)
-        if slot.slot.update != self._wish.update:
+        if slot.slot.update != self._request.update:
             if slot.slot.update in self._superseded:
-                with crossing("turn.leave"):
+                with failpoint("turn.leave"):
                     self._cluster.txn((same,), (Delete(key=slot.entry.key),))
                 return None
             return Denied(
                 reason=f"{slot.entry.key}: our own turn of update {slot.slot.update} was never ended", why="left-over"
             )
         if not self._waiter_revision:
-            self._enrol(entry, same)
+            self._enqueue(entry, same)
             return None
         # Also when the lease lapsed meanwhile: the turn is dirty then and somebody must know that it is ours.
-        return Granted(
+        return TurnGranted(
             turn=Turn(
                 scope=self._scope,
                 number=slot.number,
                 slot_revision=slot.entry.create_revision,
                 waiter_revision=self._waiter_revision,
-                update=self._wish.update,
+                update=self._request.update,
             )
         )
 
-    def _enrol(self, entry: Entry | None, *also: Compare) -> None:
+    def _enqueue(self, entry: Entry | None, *also: Compare) -> None:
         """Have a key in the queue under our lease; a key of another lease is an earlier process's, and is replaced.
 
         Replaced in two transactions, for the new key must have a new create revision: what the earlier process may
         still have under way is refused by it.
         """
         key = self._waiter_key
-        waiter = self._contender.waiter(release=self._wish.release, since=self._since)
-        put = Put(key=key, value=encode(waiter), lease=self._wish.lease)
+        waiter = self._contender.waiter(release=self._request.release, since=self._since)
+        put = Put(key=key, value=encode(waiter), lease=self._request.lease)
         if entry is None:
-            # A gate of its own for each attempt: whoever withdraws closes it, and what was given up can't come in late.
-            gate = self._keys.gate(self._scope, self._member)
-            with crossing("turn.gate"):
-                opened = self._cluster.txn((), (Put(key=gate, value=b"", lease=self._wish.lease),)).revision
-            with crossing("turn.enrol"):
+            # A ticket for each attempt: whoever withdraws removes it, and what was given up can't come in late.
+            ticket = self._keys.ticket(self._scope, self._member)
+            with failpoint("turn.ticket"):
+                opened = self._cluster.txn((), (Put(key=ticket, value=b"", lease=self._request.lease),)).revision
+            with failpoint("turn.enqueue"):
                 done = self._cluster.txn(
-                    (CreatedAt(key=key, revision=0), ModifiedAt(key=gate, revision=opened), *also),
-                    (put, Delete(key=gate)),
+                    (CreatedAt(key=key, revision=0), ModifiedAt(key=ticket, revision=opened), *also),
+                    (put, Delete(key=ticket)),
                 )
             if done.succeeded:
                 self._waiter_revision = done.revision
-        elif entry.lease != self._wish.lease:
-            with crossing("turn.enrol"):
+        elif entry.lease != self._request.lease:
+            with failpoint("turn.enqueue"):
                 self._cluster.txn((ModifiedAt(key=key, revision=entry.mod_revision), *also), (Delete(key=key),))
         else:
-            kept = decode(Waiter, key, entry.value).release == self._wish.release
+            kept = decode(Waiter, key, entry.value).release == self._request.release
             if not kept:
-                with crossing("turn.enrol"):
+                with failpoint("turn.enqueue"):
                     unchanged = ModifiedAt(key=key, revision=entry.mod_revision)
                     kept = self._cluster.txn((unchanged, *also), (put,)).succeeded
             if kept:
                 self._waiter_revision = entry.create_revision
 
-    def _take(self, take: Take, entry: Entry) -> Granted | Denied | None:
+    def _take(self, take: Take, entry: Entry) -> TurnGranted | Denied | None:
         """Create the slot key, and write our key in the queue once more.
 
         The second write does two things: the one behind us watches that key and wakes, for it is next now; and
@@ -246,32 +246,32 @@ class Claim:
         that was given up is carried out late.
         """
         slot_key = self._keys.slot(self._scope, take.number)
-        slot = self._contender.slot(release=self._wish.release, since=self._clock(), update=self._wish.update)
-        with crossing("turn.take"):
+        slot = self._contender.slot(release=self._request.release, since=self._clock(), update=self._request.update)
+        with failpoint("turn.take"):
             done = self._cluster.txn(
                 (
                     CreatedAt(key=entry.key, revision=self._waiter_revision),
                     ModifiedAt(key=entry.key, revision=entry.mod_revision),
                     *(CreatedAt(key=self._keys.slot(self._scope, number), revision=0) for number in take.absent),
-                    *self._wish.conditions,
+                    *self._request.conditions,
                 ),
                 (
                     Put(key=slot_key, value=encode(slot)),
-                    Put(key=entry.key, value=entry.value, lease=self._wish.lease),
+                    Put(key=entry.key, value=entry.value, lease=self._request.lease),
                 ),
             )
         if done.succeeded:
-            return Granted(
+            return TurnGranted(
                 turn=Turn(
                     scope=self._scope,
                     number=take.number,
                     slot_revision=done.revision,
                     waiter_revision=self._waiter_revision,
-                    update=self._wish.update,
+                    update=self._request.update,
                 )
             )
         found = {each.key: each for each in done.found}
-        for condition in self._wish.conditions:
+        for condition in self._request.conditions:
             denied = self._difference(condition, found.get(condition.key))
             if denied is not None:
                 return self._leave(entry, denied)
@@ -297,7 +297,7 @@ class Claim:
 
     def _leave(self, entry: Entry, denied: Denied) -> Denied | None:
         """Leave the queue, unless a first attempt was carried out after all: then the next look finds the slot."""
-        with crossing("turn.leave"):
+        with failpoint("turn.leave"):
             done = self._cluster.txn(
                 (ModifiedAt(key=entry.key, revision=entry.mod_revision),),
                 (Delete(key=entry.key),),
@@ -306,8 +306,8 @@ class Claim:
 
 
 def _why(keys: Keys, key: str) -> Why:
-    if key.startswith(f"{keys.prefix}/poison/"):
-        return "poisoned"
+    if key.startswith(f"{keys.prefix}/blocks/"):
+        return "blocked"
     if key.startswith(keys.apps()) and key.endswith("/target"):
         return "target-changed"
     return "condition-changed"
@@ -319,7 +319,7 @@ def fingerprint(entries: tuple[Entry, ...]) -> tuple[tuple[str, int], ...]:
 
 
 def abandon(cluster: Cluster, keys: Keys, contender: Contender, updates: tuple[str, ...]) -> None:
-    """Remove the instance's key from the queue, and its slot when it is of one of ``updates``; close its gate.
+    """Remove the instance's key from the queue, and its slot when it is of one of ``updates``; remove its ticket.
 
     A slot of any other update is a turn in use: then nothing is touched, for the key in the queue is part of its fence.
 
@@ -327,10 +327,10 @@ def abandon(cluster: Cluster, keys: Keys, contender: Contender, updates: tuple[s
         Unknown: no answer; call it again.
     """
     scope, member = contender.scope, contender.member
-    waiter_key, gate_key = keys.waiter(scope, member), keys.gate(scope, member)
+    waiter_key, ticket_key = keys.waiter(scope, member), keys.ticket(scope, member)
     for _ in range(10):
-        with crossing("turn.read"):
-            gate = cluster.get(gate_key)
+        with failpoint("turn.read"):
+            ticket = cluster.get(ticket_key)
         seen = read_scope(cluster, keys, scope)
         slot, entry = seen.slot_of(member), seen.queue.get(member)
         if slot is not None and slot.slot.update not in updates:
@@ -339,15 +339,15 @@ def abandon(cluster: Cluster, keys: Keys, contender: Contender, updates: tuple[s
         compares: list[Compare] = [ModifiedAt(key=waiter_key, revision=entry.mod_revision if entry else 0)]
         if entry is not None:
             ops.append(Delete(key=waiter_key))
-        if gate is not None:
-            compares.append(ModifiedAt(key=gate_key, revision=gate.mod_revision))
-            ops.append(Delete(key=gate_key))
+        if ticket is not None:
+            compares.append(ModifiedAt(key=ticket_key, revision=ticket.mod_revision))
+            ops.append(Delete(key=ticket_key))
         if slot is not None:
             compares.append(CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision))
             ops.append(Delete(key=slot.entry.key))
         if not ops:
             return
-        with crossing("turn.leave"):
+        with failpoint("turn.leave"):
             done = cluster.txn(tuple(compares), tuple(ops))
         if done.succeeded:
             return

@@ -12,14 +12,14 @@ from datetime import datetime
 from outrider.core.errors import Refused, Unknown
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 from outrider.model.documents import Contender, Slot, decode, encode
 from outrider.model.keys import Keys
-from outrider.turns.claim import Claim, Denied, Granted, News, Queued, Wish, abandon
+from outrider.turns.claim import Claim, Denied, News, Queued, TurnGranted, TurnRequest, abandon
 from outrider.turns.turns import read_scope
 from outrider.turns.wait import Wait
 
-__all__ = ["Denied", "Granted", "News", "Queued", "Turn", "TurnLock", "fence"]
+__all__ = ["Denied", "News", "Queued", "Turn", "TurnGranted", "TurnLock", "fence"]
 
 
 def fence(keys: Keys, member: str, turn: Turn) -> tuple[CreatedAt, CreatedAt]:
@@ -76,9 +76,9 @@ class TurnLock:
     ) -> None:
         """Queue for a turn and return at once; the news comes on the lock's own thread.
 
-        ``Queued`` comes whenever the last look differs from the one before, then exactly one ``Granted`` or ``Denied``.
-        While etcd doesn't answer it goes on trying. A place in the queue under the same lease is kept (a second
-        acquire replaces the first in its place); one under another lease is given up for a new one.
+        ``Queued`` comes whenever the last look differs from the one before, then exactly one ``TurnGranted`` or
+        ``Denied``. While etcd doesn't answer it goes on trying. A place in the queue under the same lease is kept (a
+        second acquire replaces the first in its place); one under another lease is given up for a new one.
         If the instance already has a slot of the same ``update``, that is the turn it gets.
 
         Args:
@@ -98,7 +98,7 @@ class TurnLock:
                 self._cluster,
                 self._keys,
                 contender=self._contender,
-                wish=Wish(lease=lease, update=update, release=release, slots=slots, conditions=conditions),
+                request=TurnRequest(lease=lease, update=update, release=release, slots=slots, conditions=conditions),
                 clock=self._clock,
                 superseded=superseded,
             )
@@ -109,7 +109,7 @@ class TurnLock:
         """Stop waiting and leave the queue; a turn whose news wasn't delivered yet is given back. Safe at any time.
 
         Returns:
-            The turn, untouched, when its ``Granted`` was delivered before (the two have crossed) and it wasn't
+            The turn, untouched, when its ``TurnGranted`` was delivered before (the two have crossed) and it wasn't
             released since. Whoever hasn't acted on it calls ``release``.
 
         Raises:
@@ -132,7 +132,7 @@ class TurnLock:
         """Make our own dirty turn held again, after a lapse or a restart, under a new lease.
 
         Returns:
-            The same turn with a new ``waiter_revision``: writes with the fence of the old one are refused for ever.
+            The same turn with a new ``waiter_revision``: writes with the fence of the old one are refused forever.
 
         Raises:
             Refused: the slot isn't ours any more (an operator released it, the policy let it lapse).
@@ -141,7 +141,7 @@ class TurnLock:
         slot_key = self._keys.slot(turn.scope, turn.number)
         ours = CreatedAt(key=slot_key, revision=turn.slot_revision)
         for _ in range(10):
-            with crossing("turn.read"):
+            with failpoint("turn.read"):
                 entry = self._cluster.get(slot_key)
             if entry is None or entry.create_revision != turn.slot_revision:
                 raise Refused(f"{slot_key}: {self._whose(entry)}; our turn of update {turn.update} has ended")
@@ -154,10 +154,10 @@ class TurnLock:
                 absent = CreatedAt(key=self._waiter_key, revision=0)
                 put = Put(key=self._waiter_key, value=encode(document), lease=lease)
                 try:
-                    with crossing("turn.reclaim"):
+                    with failpoint("turn.reclaim"):
                         done = self._cluster.txn((ours, absent), (put,))
                 except Refused as error:
-                    with crossing("lease.keep"):
+                    with failpoint("lease.keep"):
                         lives_s = self._cluster.keep_alive(lease)
                     if lives_s > 0:
                         raise
@@ -168,8 +168,8 @@ class TurnLock:
             elif waiter.lease == lease:
                 return replace(turn, waiter_revision=waiter.create_revision)
             else:
-                # An earlier process's, whose lease hasn't ended yet. Written anew, not over: see Claim._enrol.
-                with crossing("turn.reclaim"):
+                # An earlier process's, whose lease hasn't ended yet. Written anew, not over: see Claim._enqueue.
+                with failpoint("turn.reclaim"):
                     self._cluster.txn(
                         (ours, ModifiedAt(key=self._waiter_key, revision=waiter.mod_revision)),
                         (Delete(key=self._waiter_key),),
@@ -177,7 +177,7 @@ class TurnLock:
         raise Unknown(f"{self._waiter_key}: changed ten times while it was being written; try again")
 
     def release(self, turn: Turn, *, ops: tuple[Op, ...] = ()) -> None:
-        """End the turn and apply ``ops`` (the poison, say) in one transaction; may be repeated.
+        """End the turn and apply ``ops`` (the block, say) in one transaction; may be repeated.
 
         A dirty turn can be ended too, as long as the slot is still the same and nobody reclaimed it.
 
@@ -191,7 +191,7 @@ class TurnLock:
         alive = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)
         absent = CreatedAt(key=self._waiter_key, revision=0)
         free = (Delete(key=slot_key), Delete(key=self._waiter_key), *ops)
-        with crossing("turn.release"):
+        with failpoint("turn.release"):
             ended = turn.waiter_revision > 0 and self._cluster.txn((ours, alive), free).succeeded
             ended = ended or self._cluster.txn((ours, absent), free).succeeded
         if not ended:
@@ -208,7 +208,7 @@ class TurnLock:
         if turn.waiter_revision and (self._wait is None or self._wait.ended):
             # Left behind by whoever removed the slot alone, our key would be first in line with nobody waiting at it.
             ours = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)
-            with crossing("turn.leave"):
+            with failpoint("turn.leave"):
                 self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
         if not all(self._is_applied(op) for op in ops):
             raise Refused(

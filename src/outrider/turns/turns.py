@@ -7,7 +7,7 @@ from datetime import datetime
 from outrider.core.errors import ConfigError, Conflict
 from outrider.core.rollout.slots import Holding, Waiting
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 from outrider.model.activity import ACTIVITY_KEPT_S, Activity, activity_key
 from outrider.model.documents import Contender, Slot, decode, encode
 from outrider.model.keys import Keys
@@ -71,7 +71,7 @@ def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
         Conflict: a slot key that outrider didn't write, or a newer outrider did. It might be a turn, so nobody may
             take one before a person has looked.
     """
-    with crossing("turn.read"):
+    with failpoint("turn.read"):
         listing = cluster.list(keys.turns(scope))
     queue_prefix, slots_prefix = keys.queue(scope), keys.slots(scope)
     queue: list[Entry] = []
@@ -112,7 +112,7 @@ class Contenders:
 def read_contenders(cluster: Cluster, keys: Keys, prefix: str) -> Contenders:
     """Read who stands in the scopes below ``prefix`` (``Keys.all_group_turns``, ``Keys.all_shared_turns``)."""
     known, strange = [], []
-    with crossing("turn.read"):
+    with failpoint("turn.read"):
         listing = cluster.list(prefix)
     for entry in listing.entries:
         try:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from outrider.core.errors import Conflict, Refused, Unknown
 from outrider.core.sidekick.memory import Turn
-from outrider.etcd.seam import Changed, Cluster, Resynced, Watch, WatchEvent
-from outrider.failpoints import carried
-from outrider.turns.claim import Claim, Denied, Granted, News, Queued, Sight, fingerprint
+from outrider.etcd.seam import Cluster, KeyChanged, Resynced, Watch, WatchEvent
+from outrider.failpoints import with_current_effect
+from outrider.turns.claim import Claim, Denied, News, Pending, Queued, TurnGranted, fingerprint
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0  # as the watches' own back-off
 JOIN_LIMIT_S = 20.0  # several calls of the cluster, each at its own time limit
@@ -18,7 +18,8 @@ class Wait:
     """Drives one claim until it is settled or stopped. ``run`` is the thread's; a simulation calls ``round`` itself.
 
     Args:
-        deliver: Gets ``Queued`` whenever it changed, then exactly one ``Granted`` or ``Denied``, unless stopped before.
+        deliver: Gets ``Queued`` whenever it changed, then exactly one ``TurnGranted`` or ``Denied``, unless stopped
+            before.
         previous: A stopped wait that must have ended before this one begins.
     """
 
@@ -30,7 +31,7 @@ class Wait:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopped = False
-        self._settled: Granted | Denied | None = None
+        self._settled: TurnGranted | Denied | None = None
         self._told: Queued | None = None
         self._pause_s: float | None = 0.0
         self._failures = 0
@@ -42,7 +43,7 @@ class Wait:
     def start(self) -> None:
         """Give it a thread."""
         self._thread = threading.Thread(
-            target=carried(self.run), name=f"outrider-turn {self.claim.waiter_key}", daemon=True
+            target=with_current_effect(self.run), name=f"outrider-turn {self.claim.waiter_key}", daemon=True
         )
         self._thread.start()
 
@@ -86,15 +87,15 @@ class Wait:
         self._failures = 0
         if looked is None:
             self._pause_s = 0.0
-        elif isinstance(looked, Sight):
+        elif isinstance(looked, Pending):
             self._pause_s = None
         else:
             self._settle(looked)
 
-    def _look(self) -> Granted | Denied | Sight | None:
+    def _look(self) -> TurnGranted | Denied | Pending | None:
         try:
             looked = self.claim.look()
-            if isinstance(looked, Sight):
+            if isinstance(looked, Pending):
                 self._tell(looked.queued)
                 self._watch(looked)
         except (Refused, Conflict) as error:
@@ -106,40 +107,42 @@ class Wait:
             self._told = queued
             self._deliver(queued)
 
-    def _watch(self, sight: Sight) -> None:
+    def _watch(self, pending: Pending) -> None:
         with self._changed:
-            self._looked_at = sight.revision
-        if self._watched != (sight.key, sight.exact):
+            self._looked_at = pending.revision
+        if self._watched != (pending.key, pending.exact):
             self._watched = None
             if (old := self._watches.pop("ahead", None)) is not None:
                 old.close()
-            self._watches["ahead"] = self._cluster.watch(sight.key, sight.revision + 1, self._note, exact=sight.exact)
-            self._watched = (sight.key, sight.exact)
+            self._watches["ahead"] = self._cluster.watch(
+                pending.key, pending.revision + 1, self._note, exact=pending.exact
+            )
+            self._watched = (pending.key, pending.exact)
             # etcd serves a watch that begins in the past from a 100 ms loop: what changed before it was registered is
             # found sooner by reading again (p90 of the hand-off: 90 -> 7 ms).
-            if self._read(sight) != sight.seen:
-                self._wake(sight.revision + 1)
+            if self._read(pending) != pending.seen:
+                self._wake(pending.revision + 1)
         if "own" not in self._watches:
             self._watches["own"] = self._cluster.watch(
-                self.claim.waiter_key, sight.revision + 1, self._note_own, exact=True
+                self.claim.waiter_key, pending.revision + 1, self._note_own, exact=True
             )
 
-    def _read(self, sight: Sight) -> tuple[tuple[str, int], ...]:
-        if not sight.exact:
-            return fingerprint(self._cluster.list(sight.key).entries)
-        entry = self._cluster.get(sight.key)
+    def _read(self, pending: Pending) -> tuple[tuple[str, int], ...]:
+        if not pending.exact:
+            return fingerprint(self._cluster.list(pending.key).entries)
+        entry = self._cluster.get(pending.key)
         return fingerprint((entry,) if entry else ())
 
     def _note(self, event: WatchEvent) -> None:
         match event:
-            case Changed(revision=revision):
+            case KeyChanged(revision=revision):
                 self._wake(revision)
             case Resynced(listing=listing):
                 self._wake(listing.revision)
 
     def _note_own(self, event: WatchEvent) -> None:
         """Our key is written by ourselves alone; only its removal is news."""
-        if not (isinstance(event, Changed) and event.entry is not None):
+        if not (isinstance(event, KeyChanged) and event.entry is not None):
             self._note(event)
 
     def _wake(self, revision: int) -> None:
@@ -147,7 +150,7 @@ class Wait:
             self._latest = max(self._latest, revision)
             self._changed.notify_all()
 
-    def _settle(self, news: Granted | Denied) -> None:
+    def _settle(self, news: TurnGranted | Denied) -> None:
         with self._changed:
             if self._stopped:
                 return
@@ -155,9 +158,9 @@ class Wait:
         self._deliver(news)
 
     def stop(self) -> Turn | None:
-        """Deliver nothing more, or return the turn when ``Granted`` was delivered already (or is about to be)."""
+        """Deliver nothing more, or return the turn when ``TurnGranted`` was delivered already (or is about to be)."""
         with self._changed:
-            if isinstance(self._settled, Granted):
+            if isinstance(self._settled, TurnGranted):
                 return self._settled.turn
             self._stopped = True
             self._changed.notify_all()

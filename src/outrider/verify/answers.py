@@ -48,9 +48,9 @@ def _watched(world: World, s: Local, url: str, request: int, found: list[Edge]) 
 
 
 def _checked(world: World, s: Local, version: str, request: int, found: list[Edge]) -> None:
-    """The service answers by what it knew as it was asked; one of another make doesn't know what is marked bad."""
+    """The service answers by what it knew as it was asked; one of another make doesn't know what is blocked."""
     memory = world.steps.brains[s.brain].memory
-    due = version != NEW and not s.poison and memory.wanted == NEW and not memory.group_paused
+    due = version != NEW and not s.blocked and memory.wanted == NEW and not memory.group_paused
     if version != NEW:
         event = answer(
             ev.ReleaseFound, request, version=NEW, urls=("http://x/p",), sha256=SHA[NEW], size_bytes=1, update=NOW,

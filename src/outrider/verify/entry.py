@@ -1,7 +1,7 @@
 """Carrying out what a sidekick asked of its balancer: the writes of ``balancers/entry.py``, in time or late.
 
-Every write compares and writes the stamp, so whatever was sent before it is refused from then on; and a call that finds
-the entry as it shall be is such a write, too.
+Every write compares and writes the write guard, so whatever was sent before it is refused from then on; and a call that
+finds the entry as it shall be is such a write, too.
 """
 
 from typing import Any
@@ -67,15 +67,15 @@ def written(world: World, s: Local, effect: Any) -> tuple[Local, bool, str]:
         case do.JoinBalancer(url=str(url)) | do.ReturnBalancer(url=str(url)):
             if s.entry is not None and s.entry != url and s.entry not in effect.replacing:
                 return s, False, ""
-            return _stamped(world, s, url), True, _unfenced(s, url)
+            return _guarded(world, s, url), True, _unfenced(s, url)
         case do.SwitchBalancer() | do.RestoreBalancer() | do.LeaveBalancer():
             shall = None if isinstance(effect, do.LeaveBalancer) else effect.url
             if s.entry == shall or _valid(s, effect.turn):
-                return _stamped(world, s, shall), True, ""
+                return _guarded(world, s, shall), True, ""
             if world.setting.fenced:
                 return s, False, ""
             problem = f"P2: {effect.name} is accepted, although its turn has ended or its lease has lapsed"
-            return _stamped(world, s, shall), True, problem
+            return _guarded(world, s, shall), True, problem
         case _:
             raise AssertionError(effect)
 
@@ -84,8 +84,8 @@ def _valid(s: Local, turn: Turn | None) -> bool:
     return turn is not None and turn.waiter_revision == 1 and turn.slot_revision == 1 and s.key > 0 and s.slot > 0
 
 
-def _stamped(world: World, s: Local, url: str | None) -> Local:
-    """The entry is written: other writes that are on their way compare the stamp before it, and will be refused."""
+def _guarded(world: World, s: Local, url: str | None) -> Local:
+    """The entry is written: other writes on their way compare the write guard before it, and will be refused."""
     effects = world.steps.effects
     return s._replace(entry=url, late=tuple(one for one in s.late if not isinstance(effects[one], WRITES)))
 

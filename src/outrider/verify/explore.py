@@ -12,11 +12,11 @@ from outrider.verify.space import Change, Space, mask
 from outrider.verify.steps import id_of, version_of
 from outrider.verify.world import Edge, Local, World
 
-TURN, WAITS, POISON, TOUCHED = 1, 2, 4, 8
+TURN, WAITS, BLOCKED, TOUCHED = 1, 2, 4, 8
 """What the others, and the promises that concern several, can see of a sidekick: bits of its look."""
 
 TAU, ENV, AGAIN, FAULT = 0, 32, 64, 128
-"""Marks of an edge. Nobody sees it; else the look that it leads to plus 1, or with a bit: somebody else's poison, a new
+"""Marks of an edge. Nobody sees it; else the look that it leads to plus 1, or with a bit: somebody else's block, a new
 place at the end of the line. And ``FAULT``: it need not happen."""
 
 
@@ -169,14 +169,14 @@ def look(s: Local) -> int:
     return (
         (TURN if s.slot else 0)
         | (WAITS if s.key and not s.slot else 0)
-        | (POISON if s.poison else 0)
+        | (BLOCKED if s.blocked else 0)
         | (TOUCHED if s.touched else 0)
     )
 
 
 def is_home(world: World, s: Local) -> bool:
     """Idle: the chart rests in the state where it begins, nothing of the lock or under way is left, and it serves."""
-    if s.slot or s.key or s.works or s.writes or s.locks or s.wish:
+    if s.slot or s.key or s.works or s.writes or s.locks or s.request:
         return False
     chart, brain = world.steps.chart, world.steps.brains[s.brain]
     if not (chart.states[brain.leaf].resting and chart.within(brain.leaf, chart.initial)):
@@ -270,7 +270,7 @@ def _end(found: Explored, place: int) -> int:
 
 
 _BRAIN = mask(["brain"])
-_ASKED = mask(["works", "writes", "locks", "asks", "wish"])
+_ASKED = mask(["works", "writes", "locks", "asks", "request"])
 _SHOWN = mask(
-    ["brain", "works", "writes", "locks", "wish", "alive", "entry", "deserted", "key", "slot", "poison", "touched"]
+    ["brain", "works", "writes", "locks", "request", "alive", "entry", "deserted", "key", "slot", "blocks", "touched"]
 )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from outrider.core.rollout.slots import Holding, Take, Waiting, decide
-from outrider.verify.explore import AGAIN, ENV, FAULT, POISON, TAU, TOUCHED, TURN, WAITS, Explored
+from outrider.verify.explore import AGAIN, BLOCKED, ENV, FAULT, TAU, TOUCHED, TURN, WAITS, Explored
 
 Member = tuple[int, str]
 """A sidekick: the state of its machine of looks, and its name."""
@@ -201,7 +201,7 @@ def _next(looks: Looks, fleet: Fleet, slots: int) -> Iterator[tuple[Move, Fleet]
                 continue
             stays = before & WAITS and after & WAITS and not label & AGAIN
             members = {who: (number if who == name else one) for part in fleet for one, who in part}
-            if after & POISON and not before & POISON:
+            if after & BLOCKED and not before & BLOCKED:
                 members = {who: one if who == name else _told(looks, one) for who, one in members.items()}
             queue = [who for _, who in line if who != name or stays]
             if after & WAITS and not stays:
@@ -211,8 +211,8 @@ def _next(looks: Looks, fleet: Fleet, slots: int) -> Iterator[tuple[Move, Fleet]
 
 
 def _told(looks: Looks, state: int) -> int:
-    """A sidekick's state once somebody else marked the release bad."""
-    if looks.look(state) & POISON:
+    """A sidekick's state once somebody else blocked the release."""
+    if looks.look(state) & BLOCKED:
         return state
     return next(number for label, number in looks.moves(state).items() if label & ENV and label < AGAIN)
 

@@ -49,7 +49,7 @@ def is_full(world: World, s: Local) -> bool:
 
 def is_answered(s: Local) -> bool:
     """Whether an answer may come that somebody waits for."""
-    waits = s.wish is not None and s.wish[1] > 0
+    waits = s.request is not None and s.request[1] > 0
     return waits or any(task[1] for tasks in (s.works, s.writes, s.locks, s.asks) for task in tasks)
 
 
@@ -82,19 +82,19 @@ def _timers(world: World, s: Local, found: list[Edge], *, deadlines: bool) -> No
         found.extend(world.tell(s, ((timer.event, timer.generation), make), f"timer {timer.event}", False))
 
 
-def _poison(world: World, s: Local, found: list[Edge]) -> None:
-    known = NEW in world.steps.brains[s.brain].memory.poisoned
-    if s.poison and not known:
-        event = ("poison", lambda: ev.PoisonChanged(at=EPOCH, versions={NEW: ""}))
+def _blocked(world: World, s: Local, found: list[Edge]) -> None:
+    known = NEW in world.steps.brains[s.brain].memory.blocked
+    if s.blocked and not known:
+        event = ("blocks", lambda: ev.BlockChanged(at=EPOCH, versions={NEW: ""}))
         found.extend(world.tell(s, event, f"hears that {NEW} is bad", False))
-    elif known and not s.poison:
-        event = ("no poison", lambda: ev.PoisonChanged(at=EPOCH, versions={}))
+    elif known and not s.blocked:
+        event = ("no block", lambda: ev.BlockChanged(at=EPOCH, versions={}))
         found.extend(world.tell(s, event, f"hears of no bad version yet, {NEW} included", True))
 
 
 def _others(world: World, s: Local, found: list[Edge]) -> None:
-    if not s.poison:
-        found.append(Edge(f"another instance marks {NEW} bad", True, s._replace(poison=True), elsewhere=True))
+    if not s.blocked:
+        found.append(Edge(f"another instance blocks {NEW}", True, s._replace(blocked=True), elsewhere=True))
 
 
 def _operator(world: World, s: Local, found: list[Edge]) -> None:
@@ -123,11 +123,11 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
         say("target", target(OLD, memory.group_paused), f"the target is turned back to {OLD}")
     else:
         take_back(target(NEW, memory.group_paused), f"the target is turned to {NEW} again")
-    if memory.declined is not None:
+    if memory.undone is not None:
         say("rollback", answer(ev.OperatorRetried, 0), "an operator lets it try again")
-    take_back(answer(ev.SummonsReceived, 0, why=""), "the service summons it")
+    take_back(answer(ev.WakeupReceived, 0, why=""), "the service wakes it")
     back = answer(ev.OperatorRolledBack, 0, update=NOW)
-    if memory.candidate is not None and memory.declined != memory.candidate.release.version:
+    if memory.candidate is not None and memory.undone != memory.candidate.release.version:
         say("rollback", back, "an operator rolls it back")
     elif not memory.update and memory.previous is not None:
         say("return", back, f"an operator takes it back to {memory.previous.release.version}")
@@ -138,7 +138,7 @@ def _falls(world: World, s: Local, found: list[Edge]) -> None:
     if not s.falls:
         return
     for url in s.alive:
-        t = _fallen(s._replace(falls=s.falls - 1), url)
+        t = _down(s._replace(falls=s.falls - 1), url)
         if url in s.heard:
             _restarted(world, _killed(t), f"; {version_of(url)} had ended by itself", found)
         else:
@@ -150,20 +150,20 @@ def _told_falls(world: World, s: Local, found: list[Edge]) -> None:
         return
     for url in (one for one in s.heard if one in s.alive):
         event = answer(ev.WorkloadExited, 0, workload_id=id_of(url), status="1")
-        t = _fallen(s._replace(falls=s.falls - 1), url)
+        t = _down(s._replace(falls=s.falls - 1), url)
         found.extend(world.tell(t, event, f"{version_of(url)} ends by itself", True))
 
 
 def _dies(world: World, s: Local, found: list[Edge]) -> None:
     url = _watches(world, world.steps.brains[s.brain])
     if world.setting.badness == "dies" and url in s.alive:
-        t = _fallen(s, url)
+        t = _down(s, url)
         found.append(Edge(f"{version_of(url)} ends by itself, and nobody tells", True, t))
         event = answer(ev.WorkloadExited, 0, workload_id=id_of(url), status="1")
         found.extend(world.tell(t, event, f"{version_of(url)} ends by itself", False))
 
 
-def _fallen(s: Local, url: str) -> Local:
+def _down(s: Local, url: str) -> Local:
     return s._replace(
         alive=tuple(one for one in s.alive if one != url),
         deserted=tuple(sorted({*s.deserted, url})),
@@ -172,7 +172,7 @@ def _fallen(s: Local, url: str) -> Local:
 
 
 def _killed(s: Local) -> Local:
-    return s._replace(asks=(), wish=None, works=(), writes=(), locks=(), heard=(), key=2 if s.key else 0)
+    return s._replace(asks=(), request=None, works=(), writes=(), locks=(), heard=(), key=2 if s.key else 0)
 
 
 def _restarted(world: World, s: Local, words: str, found: list[Edge]) -> None:
@@ -209,8 +209,8 @@ def _crash_under_way(world: World, s: Local, found: list[Edge]) -> None:
     effects = world.steps.effects
     heads = [tasks[0][0] for tasks in (s.writes, s.locks) if tasks]
     sent = [number for number in heads if isinstance(effects[number], (*entry.WRITES, *turns.ENDS))]
-    if s.wish is not None and s.key == 1 and not s.slot and isinstance(effects[s.wish[0]], turns.TAKES):
-        sent.append(s.wish[0])
+    if s.request is not None and s.key == 1 and not s.slot and isinstance(effects[s.request[0]], turns.TAKES):
+        sent.append(s.request[0])
     for number in sent:
         t = _killed(s)._replace(late=(*s.late, number))
         words = f"; {effects[number].name} is on its way"
@@ -223,18 +223,18 @@ def _crash_under_way(world: World, s: Local, found: list[Edge]) -> None:
 PARTS: tuple[Part, ...] = (
     Part(workloads.performed, ("brain", "works", "alive", "deserted", "heard", "barred", "touched", "forgiven")),
     Part(entry.performed, ("brain", "writes", "late", "alive", "entry", "deserted", "key", "slot")),
-    Part(turns.performed, ("brain", "locks", "late", "key", "slot", "poison", "barred", "touched")),
-    Part(turns.wished, ("brain", "wish", "key", "slot", "poison", "barred", "forgiven")),
+    Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocks", "barred", "touched")),
+    Part(turns.requested, ("brain", "request", "key", "slot", "blocks", "barred", "forgiven")),
     Part(entry.late, ("late", "alive", "entry", "deserted", "key", "slot")),
-    Part(turns.late, ("brain", "late", "key", "slot", "poison", "barred", "touched", "forgiven")),
+    Part(turns.late, ("brain", "late", "key", "slot", "blocks", "barred", "touched", "forgiven")),
     Part(turns.ended_by_operator, ("slot", "entry", "words")),
     Part(turns.lapses, ("brain", "key")),
     Part(turns.lost, ("brain", "key"), news=True),
-    Part(answers, ("brain", "asks", "alive", "poison"), news=True),
+    Part(answers, ("brain", "asks", "alive", "blocks"), news=True),
     Part(_deadlines, ("brain",), news=True, early=True),
     Part(_due, ("brain",), news=True),
-    Part(_poison, ("brain", "poison"), news=True),
-    Part(_others, ("poison",)),
+    Part(_blocked, ("brain", "blocks"), news=True),
+    Part(_others, ("blocks",)),
     Part(_operator, ("brain", "words"), news=True),
     Part(_falls, ("brain", "works", "alive", "deserted", "heard", "key", "falls")),
     Part(_told_falls, ("brain", "alive", "deserted", "heard", "falls"), news=True),
@@ -242,5 +242,5 @@ PARTS: tuple[Part, ...] = (
     Part(_crash, ("brain", "works", "key")),
     Part(_crash_half_way, ("brain", "works", "key", "alive", "deserted", "heard")),
     Part(_crash_of_all, ("brain", "key", "alive", "deserted", "falls")),
-    Part(_crash_under_way, ("brain", "works", "writes", "locks", "wish", "late", "key", "slot")),
+    Part(_crash_under_way, ("brain", "works", "writes", "locks", "request", "late", "key", "slot")),
 )

@@ -14,8 +14,8 @@ from outrider.verify.happenings import Part
 from outrider.verify.world import Become, Edge, Local, World
 
 BITS: Mapping[str, int] = {
-    "brain": 20, "works": 14, "writes": 14, "locks": 14, "asks": 14, "wish": 10, "late": 18, "alive": 10, "entry": 6,
-    "deserted": 10, "heard": 10, "key": 2, "slot": 2, "poison": 1, "barred": 1, "touched": 1, "forgiven": 1, "words": 3,
+    "brain": 20, "works": 14, "writes": 14, "locks": 14, "asks": 14, "request": 10, "late": 18, "alive": 10, "entry": 6,
+    "deserted": 10, "heard": 10, "key": 2, "slot": 2, "blocks": 1, "barred": 1, "touched": 1, "forgiven": 1, "words": 3,
     "falls": 3,
 }  # fmt: skip
 """Room for the values of each field."""
@@ -150,7 +150,7 @@ class Space:
         return Change(keep, add, follows, edge.fault, edge.elsewhere, again, edge.problem)
 
     def _follows(self, edge: Edge) -> int:
-        """The number of its consequences. Steps are kept for ever, so they are known by their identity."""
+        """The number of its consequences. Steps are kept forever, so they are known by their identity."""
         index = (edge.ends, 0 if edge.taken is None else id(edge.taken))
         number = self._following.get(index)
         if number is None:

@@ -3,7 +3,7 @@
 What tells two states of a sidekick apart here is less than what its journal holds: no time, no texts, counters only as
 far as a guard can tell their values apart, request numbers and timer generations counted from 1 again after each step.
 A fence is two bits: does it hold the create revision that the slot key has *now*, and the same of the queue key. A
-revision never comes back, so a bit that is lost is lost for ever.
+revision never comes back, so a bit that is lost is lost forever.
 
 The update under way is called ``NOW``. When it ends, its workload becomes the last one of its version (``BEFORE``),
 and what was the last one until then becomes one of the older ones, which nobody needs to tell apart any more.
@@ -223,7 +223,7 @@ class Steps:
 
     def _result(self, actions: Any, before: Mapping[int, int], *, ended: str = "", problem: str = "") -> Taken:
         snapshot = self._machine.snapshot()
-        numbers = {one.request: place for place, one in enumerate(snapshot.outstanding, 1)}
+        numbers = {one.request: queue_position for queue_position, one in enumerate(snapshot.outstanding, 1)}
         memory = self._machine.memory
         if ended:
             memory = replace(memory, **{name: _age(getattr(memory, name), ended) for name in _NAMING})
@@ -243,12 +243,12 @@ class Steps:
     def _brain(self, memory: Memory, snapshot: Snapshot) -> int:
         memory = _normal(memory)
         outstanding = tuple(
-            Outstanding(request=place, effect_name=one.effect_name, state=one.state)
-            for place, one in enumerate(snapshot.outstanding, 1)
+            Outstanding(request=queue_position, effect_name=one.effect_name, state=one.state)
+            for queue_position, one in enumerate(snapshot.outstanding, 1)
         )
         timers = tuple(
-            ArmedTimer(id=one.id, generation=place, event=one.event, delay_s=0.0, state=one.state)
-            for place, one in enumerate(sorted(snapshot.timers, key=lambda timer: timer.id), 1)
+            ArmedTimer(id=one.id, generation=queue_position, event=one.event, delay_s=0.0, state=one.state)
+            for queue_position, one in enumerate(sorted(snapshot.timers, key=lambda timer: timer.id), 1)
         )
         key = (snapshot.state, outstanding, timers, *(_hashable(getattr(memory, name)) for name in _MEMORY))
         number = self._brain_numbers.get(key)
@@ -329,9 +329,9 @@ def _normal(memory: Memory) -> Memory:
         memory,
         at=EPOCH,
         turn_held=False,
-        place=None,
+        queue_position=None,
         progress=0.0,
-        held_reason="",
+        deferred_reason="",
         retry_after_s=0.0,
         poll_interval_s=0.0,
         command_revision=0,
@@ -340,7 +340,7 @@ def _normal(memory: Memory) -> Memory:
         restarts=0,
         trouble=_plain_fault(trouble) if trouble is not None and memory.candidate is not None else None,
         fault=_plain_fault(fault) if fault is not None and memory.update else None,
-        poisoned=dict.fromkeys(memory.poisoned, ""),
+        blocked=dict.fromkeys(memory.blocked, ""),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from outrider.core.sidekick.effects import Effect
-from outrider.verify.explore import AGAIN, ENV, FAULT, POISON, TAU, Breach, Explored
+from outrider.verify.explore import AGAIN, BLOCKED, ENV, FAULT, TAU, Breach, Explored
 from outrider.verify.fleet import Looks, Move
 from outrider.verify.steps import version_of
 from outrider.verify.world import Edge, Local
@@ -29,8 +29,8 @@ def tell_fleet(looks: Looks, moves: tuple[Move, ...], promise: str) -> tuple[str
     for name, _ in moves:
         for before, edge in next(runs[name]):
             lines.append(f"{len(lines) + 1:3}. {name}: {_line(explored, before, edge)}")
-        poisons = explored.world.settled(edge).poison and not before.poison
-        if poisons:
+        blocks = explored.world.settled(edge).blocked and not before.blocked
+        if blocks:
             for other in names:
                 if other != name:
                     next(runs[other], ())
@@ -38,24 +38,24 @@ def tell_fleet(looks: Looks, moves: tuple[Move, ...], promise: str) -> tuple[str
 
 
 def _labels(looks: Looks, name: str, moves: tuple[Move, ...]) -> list[int]:
-    """What one sidekick did, and that it heard of a poison."""
-    state, labels, poison = looks.start(), list[int](), False
+    """What one sidekick did, and that it heard of a block."""
+    state, labels, blocked = looks.start(), list[int](), False
     for who, label in moves:
         heard: int | None = None
         if who == name:
             heard = label
-            poison = poison or bool(looks.look(looks.moves(state)[label]) & POISON)
-        elif not poison and _poisons(label):
+            blocked = blocked or bool(looks.look(looks.moves(state)[label]) & BLOCKED)
+        elif not blocked and _blocks(label):
             heard = next((one for one in looks.moves(state) if one & ENV and one < AGAIN), None)
-            poison = True
+            blocked = True
         if heard is not None:
             labels.append(heard)
             state = looks.moves(state)[heard]
     return labels
 
 
-def _poisons(label: int) -> bool:
-    return label < ENV and bool((label - 1) & POISON)
+def _blocks(label: int) -> bool:
+    return label < ENV and bool((label - 1) & BLOCKED)
 
 
 def _run(explored: Explored, labels: list[int]) -> Iterator[list[tuple[Local, Edge]]]:

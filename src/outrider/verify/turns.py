@@ -12,7 +12,7 @@ from outrider.core.sidekick.remember import LOST_LEASE
 from outrider.verify.steps import NEW, NOW, TURN, answer
 from outrider.verify.world import KEY, SLOT, Edge, Local, World
 
-ENDS = (do.ReleaseLock, do.CondemnLock)
+ENDS = (do.ReleaseLock, do.BlockLock)
 TAKES = (do.AcquireLock, do.RetakeLock)
 
 
@@ -24,9 +24,9 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
     s = s._replace(locks=rest)
     effect: Any = world.steps.effects[number]
     if not isinstance(effect, ENDS):
-        found.append(Edge(f"{effect.name} waits", False, s._replace(wish=(number, request))))
+        found.append(Edge(f"{effect.name} waits", False, s._replace(request=(number, request))))
         return
-    t, ends = _ended(world, s._replace(wish=None), effect)
+    t, ends = _ended(world, s._replace(request=None), effect)
     failures = [("etcd doesn't answer, nothing is done", s)]
     if len(s.late) < world.setting.late_limit:
         failures.append(("etcd doesn't answer, it may still arrive", s._replace(late=(*s.late, number))))
@@ -41,13 +41,13 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
         found.extend(world.tell(after, failed, f"{effect.name}: {words}", True))
 
 
-def wished(world: World, s: Local, found: list[Edge]) -> None:
+def requested(world: World, s: Local, found: list[Edge]) -> None:
     """What becomes of the turn that is waited for."""
-    if s.wish is None:
+    if s.request is None:
         return
-    (number, request) = s.wish
+    (number, request) = s.request
     effect: Any = world.steps.effects[number]
-    t = s._replace(wish=None)
+    t = s._replace(request=None)
     ours = s.slot and _owns(s, getattr(effect, "turn", None), effect.update)
     if not ours and (s.slot or isinstance(effect, do.ReclaimLock)):
         _refused(world, t, effect, request, found)
@@ -78,7 +78,7 @@ def took(s: Local, effect: do.AcquireLock | do.RetakeLock) -> Local:
     slot = 1 if effect.update == NOW else 2
     if not isinstance(effect, do.AcquireLock):
         return s._replace(slot=slot)
-    return s._replace(slot=slot, barred=s.barred or s.poison, forgiven=False)
+    return s._replace(slot=slot, barred=s.barred or s.blocked, forgiven=False)
 
 
 def late(world: World, s: Local, found: list[Edge]) -> None:
@@ -91,7 +91,7 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
             valid = turn is not None and turn.slot_revision == 1 and (turn.waiter_revision == 1 or not s.key)
             if valid and s.slot:
                 t = _excused(world, t, effect)._replace(slot=0, key=0)
-                t = _condemned(t) if isinstance(effect, do.CondemnLock) else t
+                t = _blocked(t) if isinstance(effect, do.BlockLock) else t
                 found.append(Edge(f"{effect.name} arrives late and is done", True, t, ends=KEY | SLOT))
             else:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
@@ -124,7 +124,7 @@ def lost(world: World, s: Local, found: list[Edge]) -> None:
     found.extend(world.tell(kept, answer(ev.LockLost, 0), what, True))
 
 
-def _ended(world: World, s: Local, effect: do.ReleaseLock | do.CondemnLock) -> tuple[Local, int]:
+def _ended(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock) -> tuple[Local, int]:
     ends = 0
     if s.slot and _owns(s, effect.turn, effect.update):
         s = _excused(world, s, effect)._replace(slot=0)
@@ -132,10 +132,10 @@ def _ended(world: World, s: Local, effect: do.ReleaseLock | do.CondemnLock) -> t
     if s.key and not s.slot:
         s = s._replace(key=0)
         ends |= KEY
-    return _condemned(s) if isinstance(effect, do.CondemnLock) else s, ends
+    return _blocked(s) if isinstance(effect, do.BlockLock) else s, ends
 
 
-def _excused(world: World, s: Local, effect: do.ReleaseLock | do.CondemnLock) -> Local:
+def _excused(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock) -> Local:
     """Decision 0008: a turn may be given up for a reason that isn't the release's, and counts as not reached then.
 
     A lost lease is no such reason.
@@ -144,17 +144,17 @@ def _excused(world: World, s: Local, effect: do.ReleaseLock | do.CondemnLock) ->
     if not isinstance(effect, do.ReleaseLock) or memory.fault is None or memory.fault.blame == "release":
         return s
     candidate = memory.candidate
-    declined = candidate is not None and candidate.release.version == memory.declined
-    return s if memory.fault.cause == LOST_LEASE and not declined else s._replace(touched=False)
+    undone = candidate is not None and candidate.release.version == memory.undone
+    return s if memory.fault.cause == LOST_LEASE and not undone else s._replace(touched=False)
 
 
-def _condemned(s: Local) -> Local:
-    return s._replace(poison=True, barred=True)
+def _blocked(s: Local) -> Local:
+    return s._replace(blocked=True, barred=True)
 
 
 def _is_marked(s: Local, effect: Any) -> bool:
-    """Whether etcd refuses a turn because the release is marked bad."""
-    return s.poison and isinstance(effect, do.AcquireLock) and effect.version == NEW
+    """Whether etcd refuses a turn because the release is blocked."""
+    return s.blocked and isinstance(effect, do.AcquireLock) and effect.version == NEW
 
 
 def _owns(s: Local, turn: Turn | None, update: str) -> bool:

@@ -32,7 +32,7 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
             for stray in [id_of(url) for url in s.alive if id_of(url) not in keep]:
                 t = _gone(t, stray)
             _done(world, s, t, effect.name, None, 0, found)
-        case do.ReviveWorkload(installed=several):
+        case do.RestartWorkload(installed=several):
             t = s
             for one in several:
                 t, url, _ = _run(world, t, one)
@@ -53,7 +53,7 @@ def _run(world: World, s: Local, installed: Any) -> tuple[Local, str, str]:
     workload_id, problem = installed.workload_id, ""
     if world.is_bad(installed.release.version):
         if s.barred:
-            problem = f"P5: {NEW} was marked bad before, and is tried again"
+            problem = f"P5: {NEW} was blocked before, and is tried again"
         s = s._replace(touched=s.touched or not s.forgiven)
         if world.setting.badness == "refused":
             return s, "", problem

@@ -4,7 +4,7 @@ The world is that of ``tests/sim/fleet.py`` without time: effects on one noun ar
 moment; what was under way when its sender was killed, or was given up without an answer, may still be carried out
 later.
 Every other sidekick is seen only through the lock: here a turn may be granted at any moment, and the release may be
-marked bad by somebody else at any moment. What holds under such a lock holds under any.
+blocked by somebody else at any moment. What holds under such a lock holds under any.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ class Local(NamedTuple):
         brain: Machine and memory, by number.
         works, writes, locks: Effects on workloads, balancer and lock that wait to be performed, in order.
         asks: Questions to prober, update service and outbox that are open. They change nothing.
-        wish: The turn that is waited for.
+        request: The turn that is waited for.
         late: Effects whose sender has given up or died, and which etcd may carry out yet.
         alive: Addresses of the workloads that run.
         entry: The address that the balancer sends to.
@@ -49,8 +49,8 @@ class Local(NamedTuple):
         heard: Those whose end this sidekick will be told of; only kept where workloads may end by themselves.
         key: Our place in the queue: 0 none, 1 under our lease, 2 under one that we don't keep alive any more.
         slot: Our turn: 0 none, 1 for the update under way, 2 for one that is forgotten.
-        poison: The new version is marked bad.
-        barred: It was so when our turn was granted, or we marked it ourselves: it may not be tried again here.
+        blocked: The new version is blocked.
+        barred: It was so when our turn was granted, or we blocked it ourselves: it may not be tried again here.
         touched: The bad version was started here, and it wasn't given up for a reason that isn't its own.
         forgiven: An operator ended our turn and answers for what we do of that update; until we take one again.
         words: What operators may say yet.
@@ -62,7 +62,7 @@ class Local(NamedTuple):
     writes: tuple[Task, ...] = ()
     locks: tuple[Task, ...] = ()
     asks: tuple[Task, ...] = ()
-    wish: Task | None = None
+    request: Task | None = None
     late: tuple[int, ...] = ()
     alive: tuple[str, ...] = ()
     entry: str | None = None
@@ -70,7 +70,7 @@ class Local(NamedTuple):
     heard: tuple[str, ...] = ()
     key: int = 0
     slot: int = 0
-    poison: bool = False
+    blocked: bool = False
     barred: bool = False
     touched: bool = False
     forgiven: bool = False
@@ -83,7 +83,7 @@ class Edge(NamedTuple):
 
     Attributes:
         what: In words.
-        fault: It need not happen: trouble, or a person's wish. Nothing may depend on it.
+        fault: It need not happen: trouble, or a person's request. Nothing may depend on it.
         after: What it leads to, but for what follows from ``ends`` and ``taken``: see ``World.settled``.
         problem: The promise that it breaks; empty as a rule.
         taken: The step of the chart, if it led to one.
@@ -197,7 +197,7 @@ class World:
         asked: dict[str, list[Task]] = {"works": [], "writes": [], "locks": [], "asks": []}
         for task in taken.performs:
             effect = self.steps.effects[task[0]]
-            nothing = isinstance(effect, do.ReviveWorkload) and not effect.installed
+            nothing = isinstance(effect, do.RestartWorkload) and not effect.installed
             queue = _QUEUES.get(effect.name.partition(".")[0], "asks")
             if not nothing and (queue != "asks" or task[1]):
                 asked[queue].append(task)
@@ -217,12 +217,12 @@ class World:
 
         return {
             "brain": lambda _: taken.brain,
-            "wish": lambda wish: wish and (wish[0], new.get(wish[1], 0)),
+            "request": lambda request: request and (request[0], new.get(request[1], 0)),
             **{name: partial(queued, name) for name in asked},
         }
 
     def _staling(self, slot: bool) -> Become:
-        """Every fence that names the queue key, or with ``slot`` the slot key, is stale for ever."""
+        """Every fence that names the queue key, or with ``slot`` the slot key, is stale forever."""
 
         def stale(number: int) -> int:
             return self.steps.stale_effect(number, slot)
@@ -239,7 +239,7 @@ class World:
             "brain": lambda brain: self.steps.stale(brain, slot),
             "writes": writes,
             "locks": lambda tasks: tuple((stale(number), request) for number, request in tasks),
-            "wish": lambda wish: wish and (stale(wish[0]), wish[1]),
+            "request": lambda request: request and (stale(request[0]), request[1]),
             "late": late,
         }
 
@@ -259,7 +259,7 @@ class World:
             "works": tasks,
             "writes": tasks,
             "locks": tasks,
-            "wish": lambda wish: wish and (age(wish[0]), wish[1]),
+            "request": lambda request: request and (age(request[0]), request[1]),
             "late": lambda late: tuple(age(number) for number in late),
             "alive": urls,
             "entry": lambda url: url and aged(url, version),

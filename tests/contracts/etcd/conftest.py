@@ -6,22 +6,22 @@ from typing import cast
 import pytest
 
 from outrider.etcd.seam import Cluster
-from tests.contracts.etcd.stage import FakeStage, RealStage, Stage
+from tests.contracts.etcd.fixture import EtcdFixture, FakeFixture, RealFixture
 from tests.support.servers import EtcdServer
 
 
 @pytest.fixture(params=["fake", "real"])
-def stage(request: pytest.FixtureRequest, no_thread_left: None) -> Iterator[FakeStage | RealStage]:
-    built: FakeStage | RealStage
+def fixture(request: pytest.FixtureRequest, no_thread_left: None) -> Iterator[FakeFixture | RealFixture]:
+    built: FakeFixture | RealFixture
     if request.param == "fake":
-        built = FakeStage()
+        built = FakeFixture()
     else:
-        built = RealStage(cast(EtcdServer, request.getfixturevalue("etcd_server")))
+        built = RealFixture(cast(EtcdServer, request.getfixturevalue("etcd_server")))
     yield built
     built.close()
 
 
 @pytest.fixture
-def store(stage: Stage) -> Cluster:
+def store(fixture: EtcdFixture) -> Cluster:
     """The client that is examined."""
-    return stage.cluster
+    return fixture.cluster

@@ -6,18 +6,18 @@ import pytest
 
 from outrider.core.errors import Refused
 from outrider.etcd.seam import (
-    Changed,
     Cluster,
     CreatedAt,
     Delete,
     DeletePrefix,
     Entry,
+    KeyChanged,
     Listing,
     ModifiedAt,
     Put,
     TxnResult,
 )
-from tests.contracts.etcd.stage import Stage
+from tests.contracts.etcd.fixture import EtcdFixture
 from tests.contracts.etcd.words import Diary, entry, now, put, watch
 from tests.support.waiting import eventually
 
@@ -181,14 +181,14 @@ def test_what_is_too_large_is_refused(store: Cluster, prefix: str) -> None:
         store.txn((), tuple(Put(key=f"{prefix}{number}", value=b"") for number in range(129)))
 
 
-def test_of_many_creations_of_one_key_at_once_exactly_one_succeeds(stage: Stage, prefix: str) -> None:
+def test_of_many_creations_of_one_key_at_once_exactly_one_succeeds(fixture: EtcdFixture, prefix: str) -> None:
     results: list[bool] = []
 
     def create(cluster: Cluster) -> None:
         done = cluster.txn((CreatedAt(key=prefix + "a", revision=0),), (Put(key=prefix + "a", value=b""),))
         results.append(done.succeeded)
 
-    threads = [threading.Thread(target=create, args=(each,)) for each in [stage.cluster, stage.other] * 4]
+    threads = [threading.Thread(target=create, args=(each,)) for each in [fixture.cluster, fixture.other] * 4]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -222,7 +222,7 @@ def test_revoking_a_lease_removes_its_keys_in_one_revision(store: Cluster, prefi
 
     assert [prefix + "stays"] == [each.key for each in store.list(prefix).entries]
     eventually(lambda: len(diary.events) == 4)
-    gone = [e for e in diary.events if isinstance(e, Changed) and e.entry is None]
+    gone = [e for e in diary.events if isinstance(e, KeyChanged) and e.entry is None]
     assert {prefix + "a", prefix + "b"} == {change.key for change in gone}
     assert {now(store, prefix)} == {change.revision for change in gone}
     started.close()
@@ -236,13 +236,15 @@ def test_revoking_what_is_gone_is_no_error(store: Cluster) -> None:
     store.revoke(12345)
 
 
-def test_a_lease_that_nobody_keeps_alive_ends_with_its_keys_and_watches_say_so(stage: Stage, prefix: str) -> None:
-    store, diary = stage.cluster, Diary()
+def test_a_lease_that_nobody_keeps_alive_ends_with_its_keys_and_watches_say_so(
+    fixture: EtcdFixture, prefix: str
+) -> None:
+    store, diary = fixture.cluster, Diary()
     lease = store.grant(2)
     put(store, prefix + "a", lease=lease)
     started = watch(store, prefix, diary)
 
-    stage.pass_time(2.5)
+    fixture.pass_time(2.5)
 
     eventually(lambda: diary.told() == [(prefix + "a", None)])
     assert store.get(prefix + "a") is None
@@ -250,20 +252,20 @@ def test_a_lease_that_nobody_keeps_alive_ends_with_its_keys_and_watches_say_so(s
     started.close()
 
 
-def test_a_lease_that_is_kept_alive_outlives_its_time(stage: Stage, prefix: str) -> None:
+def test_a_lease_that_is_kept_alive_outlives_its_time(fixture: EtcdFixture, prefix: str) -> None:
     """The kept lease is renewed until another one of the same length, granted at the same time, has ended."""
-    kept, left = stage.cluster.grant(2), stage.cluster.grant(2)
-    put(stage.cluster, prefix + "kept", lease=kept)
-    put(stage.cluster, prefix + "left", lease=left)
+    kept, left = fixture.cluster.grant(2), fixture.cluster.grant(2)
+    put(fixture.cluster, prefix + "kept", lease=kept)
+    put(fixture.cluster, prefix + "left", lease=left)
 
     def left_is_gone() -> bool:
-        assert stage.cluster.keep_alive(kept) == 2.0
-        stage.pass_time(0.1)
-        return stage.cluster.get(prefix + "left") is None
+        assert fixture.cluster.keep_alive(kept) == 2.0
+        fixture.pass_time(0.1)
+        return fixture.cluster.get(prefix + "left") is None
 
     eventually(left_is_gone, every_s=0.1)
 
-    assert entry(stage.cluster, prefix + "kept").lease == kept
+    assert entry(fixture.cluster, prefix + "kept").lease == kept
 
 
 def test_a_lease_without_a_time_to_live_is_a_mistake(store: Cluster) -> None:

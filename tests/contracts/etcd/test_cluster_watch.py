@@ -6,15 +6,15 @@ from typing import cast
 import pytest
 
 from outrider.etcd.seam import (
-    Changed,
     Cluster,
     Delete,
+    KeyChanged,
     Put,
     Resynced,
     Watch,
     WatchEvent,
 )
-from tests.contracts.etcd.stage import Stage
+from tests.contracts.etcd.fixture import EtcdFixture
 from tests.contracts.etcd.words import Diary, entry, now, put, watch
 from tests.support.waiting import eventually
 
@@ -27,7 +27,7 @@ def test_a_watch_delivers_every_change_once_in_order_on_a_thread_of_its_own(stor
 
     eventually(lambda: len(diary.events) >= 100)
     assert [(f"{prefix}{number % 7}", str(number).encode()) for number in range(100)] == diary.told()
-    assert revisions == [event.revision for event in diary.events if isinstance(event, Changed)]
+    assert revisions == [event.revision for event in diary.events if isinstance(event, KeyChanged)]
     assert len(diary.threads) == 1
     assert threading.current_thread().name not in diary.threads
     started.close()
@@ -44,8 +44,8 @@ def test_a_change_carries_the_entry_as_it_was_written(store: Cluster, prefix: st
 
     eventually(lambda: len(diary.events) >= 2)
     assert [
-        Changed(key=prefix + "a", entry=written, revision=revision),
-        Changed(key=prefix + "a", entry=None, revision=removed),
+        KeyChanged(key=prefix + "a", entry=written, revision=revision),
+        KeyChanged(key=prefix + "a", entry=None, revision=removed),
     ] == diary.events
     started.close()
 
@@ -105,15 +105,15 @@ def test_the_changes_of_one_transaction_come_one_by_one_with_one_revision(store:
 
     eventually(lambda: len(diary.events) >= 100)
     assert {f"{prefix}{number}" for number in range(100)} == {key for key, _ in diary.told()}
-    assert [revision] * 100 == [event.revision for event in diary.events if isinstance(event, Changed)]
+    assert [revision] * 100 == [event.revision for event in diary.events if isinstance(event, KeyChanged)]
     started.close()
 
 
-def test_a_write_that_follows_the_return_of_watch_is_delivered(stage: Stage, prefix: str) -> None:
+def test_a_write_that_follows_the_return_of_watch_is_delivered(fixture: EtcdFixture, prefix: str) -> None:
     diary = Diary()
-    started = watch(stage.cluster, prefix, diary)
+    started = watch(fixture.cluster, prefix, diary)
 
-    put(stage.other, prefix + "a")
+    put(fixture.other, prefix + "a")
 
     eventually(lambda: diary.told() == [(prefix + "a", b"x")])
     started.close()
@@ -121,7 +121,7 @@ def test_a_write_that_follows_the_return_of_watch_is_delivered(stage: Stage, pre
 
 def test_a_delivery_may_call_the_store(store: Cluster, prefix: str) -> None:
     def copy(event: WatchEvent) -> None:
-        assert isinstance(event, Changed)
+        assert isinstance(event, KeyChanged)
         put(store, event.key.replace("/in/", "/out/"), b"copied")
 
     started = watch(store, prefix + "in/", cast(Diary, copy))
@@ -227,13 +227,13 @@ def test_a_watch_from_a_revision_below_one_is_a_mistake(store: Cluster, prefix: 
 
 
 def test_a_watch_from_a_revision_that_was_compacted_away_begins_with_the_whole_prefix(
-    stage: Stage, prefix: str
+    fixture: EtcdFixture, prefix: str
 ) -> None:
-    store, diary = stage.cluster, Diary()
+    store, diary = fixture.cluster, Diary()
     first = put(store, prefix + "a", b"1")
     put(store, prefix + "a", b"2")
     put(store, prefix + "b", b"3")
-    stage.compact()
+    fixture.compact()
 
     started = store.watch(prefix, first, diary)
 
@@ -247,12 +247,12 @@ def test_a_watch_from_a_revision_that_was_compacted_away_begins_with_the_whole_p
     started.close()
 
 
-def test_an_exact_watch_resyncs_with_its_one_key(stage: Stage, prefix: str) -> None:
-    store, diary = stage.cluster, Diary()
+def test_an_exact_watch_resyncs_with_its_one_key(fixture: EtcdFixture, prefix: str) -> None:
+    store, diary = fixture.cluster, Diary()
     first = put(store, prefix + "a", b"1")
     put(store, prefix + "a", b"2")
     put(store, prefix + "ab", b"3")
-    stage.compact()
+    fixture.compact()
 
     started = store.watch(prefix + "a", first, diary, exact=True)
 
@@ -262,13 +262,13 @@ def test_an_exact_watch_resyncs_with_its_one_key(stage: Stage, prefix: str) -> N
     started.close()
 
 
-def test_a_compaction_does_not_disturb_a_watch_that_is_connected(stage: Stage, prefix: str) -> None:
-    store, diary = stage.cluster, Diary()
+def test_a_compaction_does_not_disturb_a_watch_that_is_connected(fixture: EtcdFixture, prefix: str) -> None:
+    store, diary = fixture.cluster, Diary()
     started = watch(store, prefix, diary)
     for number in range(20):
         put(store, f"{prefix}{number}")
 
-    stage.compact()
+    fixture.compact()
     put(store, prefix + "after")
 
     eventually(lambda: len(diary.events) == 21)

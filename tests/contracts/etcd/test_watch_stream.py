@@ -21,22 +21,22 @@ from tests.contracts.etcd.scripted_etcd import (
     written,
 )
 from tests.contracts.etcd.words import Diary
-from tests.live.etcd_stage import log_lines
+from tests.live.etcd_fixture import log_lines
 from tests.support.waiting import eventually
 
-Play = Callable[..., tuple[EtcdCluster, list[ScriptedEtcd]]]
+StartScripted = Callable[..., tuple[EtcdCluster, list[ScriptedEtcd]]]
 
 
 @pytest.fixture
-def play(no_thread_left: None) -> Iterator[Play]:
+def start_scripted(no_thread_left: None) -> Iterator[StartScripted]:
     """Starts scripted servers and connects to them, in this order."""
     servers: list[ScriptedEtcd] = []
     clusters: list[EtcdCluster] = []
 
-    def start(*plays: ScriptedEtcd, timeout_s: float = 1.0) -> tuple[EtcdCluster, list[ScriptedEtcd]]:
-        servers.extend(plays)
-        clusters.append(connect(EtcdAddress(endpoints=tuple(p.endpoint for p in plays), timeout_s=timeout_s)))
-        return clusters[-1], list(plays)
+    def start(*scripts: ScriptedEtcd, timeout_s: float = 1.0) -> tuple[EtcdCluster, list[ScriptedEtcd]]:
+        servers.extend(scripts)
+        clusters.append(connect(EtcdAddress(endpoints=tuple(p.endpoint for p in scripts), timeout_s=timeout_s)))
+        return clusters[-1], list(scripts)
 
     yield start
     for cluster in clusters:
@@ -90,9 +90,11 @@ def ends(*responses: Any) -> Script:
     return lambda stream: iter(responses)
 
 
-def test_a_silent_stream_on_a_working_connection_is_replaced_on_the_next_node(play: Play, impatient: None) -> None:
+def test_a_silent_stream_on_a_working_connection_is_replaced_on_the_next_node(
+    start_scripted: StartScripted, impatient: None
+) -> None:
     diary = Diary()
-    cluster, (silent, good) = play(
+    cluster, (silent, good) = start_scripted(
         ScriptedEtcd(goes_silent(created(), written(("/k/a", 2)))),
         ScriptedEtcd(stays_open(created(3), written(("/k/a", 2), ("/k/b", 3)))),
     )
@@ -108,9 +110,13 @@ def test_a_silent_stream_on_a_working_connection_is_replaced_on_the_next_node(pl
     watch.close()
 
 
-def test_a_stream_that_is_never_created_is_replaced_after_the_time_limit(play: Play, impatient: None) -> None:
+def test_a_stream_that_is_never_created_is_replaced_after_the_time_limit(
+    start_scripted: StartScripted, impatient: None
+) -> None:
     diary = Diary()
-    cluster, (server,) = play(ScriptedEtcd(goes_silent(), stays_open(created(2), written(("/k/a", 2)))), timeout_s=0.5)
+    cluster, (server,) = start_scripted(
+        ScriptedEtcd(goes_silent(), stays_open(created(2), written(("/k/a", 2)))), timeout_s=0.5
+    )
 
     watch = cluster.watch("/k/", 1, diary)
 
@@ -119,8 +125,8 @@ def test_a_stream_that_is_never_created_is_replaced_after_the_time_limit(play: P
     watch.close()
 
 
-def test_a_quiet_stream_that_answers_is_never_replaced(play: Play, impatient: None) -> None:
-    cluster, (server,) = play(ScriptedEtcd(stays_open(created())))
+def test_a_quiet_stream_that_answers_is_never_replaced(start_scripted: StartScripted, impatient: None) -> None:
+    cluster, (server,) = start_scripted(ScriptedEtcd(stays_open(created())))
     watch = cluster.watch("/k/", 1, Diary())
     began = time.monotonic()
 
@@ -131,7 +137,7 @@ def test_a_quiet_stream_that_answers_is_never_replaced(play: Play, impatient: No
 
 
 def test_a_reader_that_waits_for_slow_deliveries_does_not_blame_the_server(
-    play: Play, impatient: None, monkeypatch: pytest.MonkeyPatch
+    start_scripted: StartScripted, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mailbox is full for three times as long as a server may be silent."""
     monkeypatch.setattr(etcd_watch, "MAILBOX", 2)
@@ -141,7 +147,7 @@ def test_a_reader_that_waits_for_slow_deliveries_does_not_blame_the_server(
         eventually(lambda: time.monotonic() - began > 2.1)
         diary(event)
 
-    cluster, (server,) = play(
+    cluster, (server,) = start_scripted(
         ScriptedEtcd(stays_open(created(), *(written((f"/k/{number}", number + 2)) for number in range(9))))
     )
     watch = cluster.watch("/k/", 1, slow)
@@ -151,10 +157,12 @@ def test_a_reader_that_waits_for_slow_deliveries_does_not_blame_the_server(
     watch.close()
 
 
-def test_the_second_half_of_a_revision_is_not_lost_when_the_stream_breaks_between(play: Play) -> None:
+def test_the_second_half_of_a_revision_is_not_lost_when_the_stream_breaks_between(
+    start_scripted: StartScripted,
+) -> None:
     whole = tuple((f"/k/{key}", 10) for key in "abcd")
     diary = Diary()
-    cluster, (server,) = play(
+    cluster, (server,) = start_scripted(
         ScriptedEtcd(
             breaks(created(9), written(("/k/z", 9)), written(*whole[:2])),
             stays_open(created(10), written(("/k/z", 9), *whole), written(("/k/e", 11))),
@@ -169,10 +177,10 @@ def test_the_second_half_of_a_revision_is_not_lost_when_the_stream_breaks_betwee
     watch.close()
 
 
-def test_what_a_server_repeats_is_delivered_once(play: Play) -> None:
+def test_what_a_server_repeats_is_delivered_once(start_scripted: StartScripted) -> None:
     """etcd before 3.5.8 may send events again, and a member that got a snapshot may go back in time."""
     diary = Diary()
-    cluster, _ = play(
+    cluster, _ = start_scripted(
         ScriptedEtcd(
             stays_open(
                 created(1),
@@ -193,11 +201,11 @@ def test_what_a_server_repeats_is_delivered_once(play: Play) -> None:
 
 @pytest.mark.parametrize(("version", "resumed_at"), [("3.5.16", 50), ("3.5.8", 50), ("3.5.7", 2), ("3.4.23", 2)])
 def test_a_progress_answer_that_may_have_overtaken_events_is_not_believed(
-    play: Play, version: str, resumed_at: int
+    start_scripted: StartScripted, version: str, resumed_at: int
 ) -> None:
     """Before 3.5.8 the revision of an asked-for answer may be later than events that are still to come (#15220)."""
     diary = Diary()
-    cluster, (server,) = play(
+    cluster, (server,) = start_scripted(
         ScriptedEtcd(
             breaks(created(2), written(("/k/a", 3)), progress(50)),
             stays_open(created(50), written(("/k/b", 51))),
@@ -212,9 +220,9 @@ def test_a_progress_answer_that_may_have_overtaken_events_is_not_believed(
     watch.close()
 
 
-def test_created_and_canceled_is_no_success(play: Play) -> None:
+def test_created_and_canceled_is_no_success(start_scripted: StartScripted) -> None:
     diary = Diary()
-    cluster, (server,) = play(
+    cluster, (server,) = start_scripted(
         ScriptedEtcd(
             *[ends(canceled("some reason"))] * 3,
             stays_open(created(2), written(("/k/a", 2))),
@@ -230,9 +238,9 @@ def test_created_and_canceled_is_no_success(play: Play) -> None:
     watch.close()
 
 
-def test_a_stream_that_the_server_ends_is_opened_again(play: Play) -> None:
+def test_a_stream_that_the_server_ends_is_opened_again(start_scripted: StartScripted) -> None:
     diary = Diary()
-    cluster, _ = play(
+    cluster, _ = start_scripted(
         ScriptedEtcd(ends(created(2), written(("/k/a", 2))), stays_open(created(3), written(("/k/b", 3))))
     )
 
@@ -242,11 +250,11 @@ def test_a_stream_that_the_server_ends_is_opened_again(play: Play) -> None:
     watch.close()
 
 
-def test_a_compaction_is_listed_and_the_watch_goes_on_behind_the_listing(play: Play) -> None:
+def test_a_compaction_is_listed_and_the_watch_goes_on_behind_the_listing(start_scripted: StartScripted) -> None:
     diary = Diary()
     server = ScriptedEtcd(ends(created(30), compacted(20)), stays_open(created(31), written(("/k/b", 31))))
     server.store = (30, [stored("/k/a", 25)])
-    cluster, _ = play(server)
+    cluster, _ = start_scripted(server)
 
     watch = cluster.watch("/k/", 5, diary)
 
@@ -259,7 +267,7 @@ def test_a_compaction_is_listed_and_the_watch_goes_on_behind_the_listing(play: P
     watch.close()
 
 
-def test_another_store_behind_the_same_address_is_a_resync(play: Play) -> None:
+def test_another_store_behind_the_same_address_is_a_resync(start_scripted: StartScripted) -> None:
     """Its revisions mean something else, even when they are higher."""
     diary = Diary()
     server = ScriptedEtcd(
@@ -268,7 +276,7 @@ def test_another_store_behind_the_same_address_is_a_resync(play: Play) -> None:
         stays_open(created(91, store=8), written(("/k/c", 91))),
     )
     server.store = (90, [stored("/k/b", 40)])
-    cluster, _ = play(server)
+    cluster, _ = start_scripted(server)
 
     watch = cluster.watch("/k/", 1, diary)
 
@@ -278,12 +286,12 @@ def test_another_store_behind_the_same_address_is_a_resync(play: Play) -> None:
     watch.close()
 
 
-def test_a_member_that_lags_behind_is_no_other_store(play: Play) -> None:
+def test_a_member_that_lags_behind_is_no_other_store(start_scripted: StartScripted) -> None:
     """After a fail-over a follower may name an older revision; the store itself, asked, names the newer one."""
     diary = Diary()
     server = ScriptedEtcd(breaks(created(5), written(("/k/a", 6))), stays_open(created(4), written(("/k/b", 7))))
     server.store = (6, [])
-    cluster, _ = play(server)
+    cluster, _ = start_scripted(server)
 
     watch = cluster.watch("/k/", 1, diary)
 
@@ -292,8 +300,8 @@ def test_a_member_that_lags_behind_is_no_other_store(play: Play) -> None:
     watch.close()
 
 
-def test_a_stream_asks_for_a_leader_for_fragments_and_for_progress(play: Play) -> None:
-    cluster, (server,) = play(ScriptedEtcd(stays_open(created())))
+def test_a_stream_asks_for_a_leader_for_fragments_and_for_progress(start_scripted: StartScripted) -> None:
+    cluster, (server,) = start_scripted(ScriptedEtcd(stays_open(created())))
 
     watch = cluster.watch("/k/", 3, Diary())
 
@@ -309,8 +317,10 @@ def test_a_stream_asks_for_a_leader_for_fragments_and_for_progress(play: Play) -
     watch.close()
 
 
-def test_a_member_without_a_leader_is_passed_over(play: Play) -> None:
-    cluster, (lone, good) = play(ScriptedEtcd(stays_open(created()), leader=0), ScriptedEtcd(stays_open(created())))
+def test_a_member_without_a_leader_is_passed_over(start_scripted: StartScripted) -> None:
+    cluster, (lone, good) = start_scripted(
+        ScriptedEtcd(stays_open(created()), leader=0), ScriptedEtcd(stays_open(created()))
+    )
 
     watch = cluster.watch("/k/", 1, Diary())
     assert cluster.get("/k/a") is None
@@ -323,8 +333,10 @@ def test_a_member_without_a_leader_is_passed_over(play: Play) -> None:
     ("version", "warned"),
     [("3.5.0", 1), ("3.5.2", 1), ("3.5.5", 1), ("3.4.21", 1), ("3.5.3", 0), ("3.5.16", 0), ("3.4.23", 0)],
 )
-def test_a_server_that_can_lose_changes_is_warned_of_once(play: Play, version: str, warned: int) -> None:
-    cluster, _ = play(ScriptedEtcd(ends(created()), stays_open(created()), version=version))
+def test_a_server_that_can_lose_changes_is_warned_of_once(
+    start_scripted: StartScripted, version: str, warned: int
+) -> None:
+    cluster, _ = start_scripted(ScriptedEtcd(ends(created()), stays_open(created()), version=version))
 
     with log_lines() as lines:
         watch = cluster.watch("/k/", 1, Diary())

@@ -2,7 +2,7 @@
 
 import threading
 
-from outrider.etcd.seam import Changed, Cluster, Entry, Put, Watch, WatchEvent
+from outrider.etcd.seam import Cluster, Entry, KeyChanged, Put, Watch, WatchEvent
 
 
 class Diary:
@@ -18,7 +18,7 @@ class Diary:
 
     def told(self) -> list[tuple[str, bytes | None]]:
         """Key and value of every change, None for a removal."""
-        changes = [event for event in self.events if isinstance(event, Changed)]
+        changes = [event for event in self.events if isinstance(event, KeyChanged)]
         return [(change.key, change.entry.value if change.entry else None) for change in changes]
 
 

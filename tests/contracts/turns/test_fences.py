@@ -63,7 +63,7 @@ def test_a_dirty_turn_has_no_fence(store: Cluster, keys: Keys, start: Start) -> 
 
 
 def test_a_reclaim_under_a_lease_that_has_ended_may_be_tried_again(store: Cluster, start: Start) -> None:
-    """It is not "no longer ours": the turn would stay dirty for ever."""
+    """It is not "no longer ours": the turn would stay dirty forever."""
     a = start("a")
     a.acquire()
     turn = a.turn()
@@ -106,11 +106,11 @@ def test_a_release_writes_its_operations_with_the_end_of_the_turn(store: Cluster
     a = start("a")
     a.acquire()
     turn = a.turn()
-    poison = keys.poison("shop", "2.0.0")
+    block = keys.block("shop", "2.0.0")
 
-    a.lock.release(turn, ops=(Put(key=poison, value=b"bad"),))
+    a.lock.release(turn, ops=(Put(key=block, value=b"bad"),))
 
-    entry = store.get(poison)
+    entry = store.get(block)
     assert entry is not None
     assert not store.list(keys.turns(SCOPE)).entries
     assert store.list(keys.prefix).revision == entry.mod_revision
@@ -135,29 +135,29 @@ def test_a_release_can_be_repeated_when_its_answer_was_lost_even_if_the_next_one
     turn = a.turn()
     b.acquire()
     b.wait_at(0)
-    poison = (Put(key=keys.poison("shop", "2.0.0"), value=b"bad"),)
+    block = (Put(key=keys.block("shop", "2.0.0"), value=b"bad"),)
     a.client.lost_answers = 1
     with pytest.raises(Unknown):
-        a.lock.release(turn, ops=poison)
+        a.lock.release(turn, ops=block)
     assert b.turn().number == 0
 
-    a.lock.release(turn, ops=poison)
+    a.lock.release(turn, ops=block)
 
     assert store.txn(fence(keys, "b", b.turn()), ()).succeeded
 
 
 def test_operations_that_can_not_be_written_any_more_are_refused(store: Cluster, keys: Keys, start: Start) -> None:
-    """Silence would lose the poison: an operator ended the turn, not we."""
+    """Silence would lose the block: an operator ended the turn, not we."""
     a = start("a")
     a.acquire()
     turn = a.turn()
     free_by_hand(store, keys, 0)
 
     with pytest.raises(Refused, match="has ended without what was to be written with its end"):
-        a.lock.release(turn, ops=(Put(key=keys.poison("shop", "2.0.0"), value=b"bad"),))
+        a.lock.release(turn, ops=(Put(key=keys.block("shop", "2.0.0"), value=b"bad"),))
 
     a.lock.release(turn)
-    assert store.get(keys.poison("shop", "2.0.0")) is None
+    assert store.get(keys.block("shop", "2.0.0")) is None
 
 
 def test_a_slot_removed_by_hand_leaves_no_ghost_at_the_head_of_the_queue(

@@ -62,7 +62,7 @@ def test_an_app_and_a_group_with_dots_have_a_queue_of_their_own(store: Cluster, 
     assert (0, 0) == (one.turn().number, other.turn().number)
     assert ["one"] == list(read_scope(store, keys, group_scope("a.b", "c")).queue)
     assert ["other"] == list(read_scope(store, keys, group_scope("a", "b.c")).queue)
-    assert keys.gate(one.turn().scope, "one") != keys.gate(other.turn().scope, "one")
+    assert keys.ticket(one.turn().scope, "one") != keys.ticket(other.turn().scope, "one")
 
 
 def test_a_named_scope_is_shared_by_groups_and_by_nobody_else(store: Cluster, keys: Keys, start: Start) -> None:
@@ -115,9 +115,9 @@ def test_a_key_of_an_app_that_is_not_spelled_canonically_is_a_bug(spelled: str) 
     keys = Keys()
 
     for build in (
-        keys.app, keys.packages, keys.channels, keys.groups, keys.instances, keys.presences, keys.poisons,
+        keys.app, keys.packages, keys.channels, keys.groups, keys.instances, keys.presences, keys.blocks,
         keys.activity, keys.app_turns, lambda app: keys.target(app, "g"), lambda app: keys.command(app, "i"),
-        lambda app: keys.summons(app, "i"), lambda app: keys.presence(app, "g", "i"), lambda app: group_scope(app, "g"),
+        lambda app: keys.wakeup(app, "i"), lambda app: keys.presence(app, "g", "i"), lambda app: group_scope(app, "g"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"not the canonical key .*; apply app_key\(\) first"):
             build(spelled)
@@ -125,7 +125,7 @@ def test_a_key_of_an_app_that_is_not_spelled_canonically_is_a_bug(spelled: str) 
 
 @pytest.mark.parametrize("scope", ["shop.web", "turns/shop", "turns/shop/web/x", "turns/Shop", "shared-turns/a/b", ""])
 def test_a_scope_that_no_builder_made_is_a_bug(scope: str) -> None:
-    for build in (Keys().turns, Keys().queue, Keys().slots, lambda one: Keys().gate(one, "i")):
+    for build in (Keys().turns, Keys().queue, Keys().slots, lambda one: Keys().ticket(one, "i")):
         with pytest.raises(ValueError, match="make it with group_scope"):
             build(scope)
 

@@ -9,7 +9,7 @@ from outrider.core.errors import Unknown
 from outrider.etcd.seam import Cluster, Put
 from outrider.model.documents import Waiter, decode
 from outrider.model.keys import Keys
-from outrider.turns.claim import Denied, Granted, Queued
+from outrider.turns.claim import Denied, Queued, TurnGranted
 from outrider.turns.lock import Turn, TurnLock, fence
 from outrider.turns.turns import read_scope
 from outrider.turns.wait import Wait
@@ -30,7 +30,7 @@ def test_an_answer_that_was_lost_is_no_second_turn(store: Cluster, keys: Keys, s
 
 
 def at_the_third(instance: Instance, what: Callable[[], None]) -> None:
-    """Do it before the third transaction: the first opens the gate, the second queues, the third takes."""
+    """Do it before the third transaction: the first writes the ticket, the second queues, the third takes."""
 
     def at_the_second() -> None:
         instance.client.before_txn = what
@@ -239,7 +239,7 @@ def test_a_slot_that_was_taken_without_an_answer_is_no_obstacle_to_the_next_acqu
 
     assert a.turn().update == "second"
     assert [stored.slot.update for stored in read_scope(store, keys, SCOPE).slots.values()] == ["second"]
-    assert not [news for news in a.news if isinstance(news, Granted) and news.turn.update == "first"]
+    assert not [news for news in a.news if isinstance(news, TurnGranted) and news.turn.update == "first"]
 
 
 def test_a_lock_without_a_wait_withdraws_what_an_earlier_process_left_in_the_queue(

@@ -5,7 +5,7 @@ from functools import partial
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, ModifiedAt, Put
 from outrider.model.documents import Slot, Target, Waiter, decode, encode
 from outrider.model.keys import Keys
-from outrider.turns.claim import Denied, Granted, Queued
+from outrider.turns.claim import Denied, Queued, TurnGranted
 from outrider.turns.lock import TurnLock
 from outrider.turns.wait import Wait
 from tests.contracts.turns.words import NOON, SCOPE, TTL_S, Start, contender, free_by_hand, has_both_watches
@@ -13,7 +13,7 @@ from tests.sim.fake_etcd import FakeEtcd
 from tests.support.waiting import eventually
 
 QUEUES, TAKES = 2, 1
-"""Transactions: the gate is opened and the place taken through it; then the turn is taken."""
+"""Transactions: the ticket is written and the place taken with it; then the turn is taken."""
 
 
 def test_a_turn_is_a_slot_key_without_a_lease_and_a_key_in_the_queue_with_one(
@@ -31,7 +31,7 @@ def test_a_turn_is_a_slot_key_without_a_lease_and_a_key_in_the_queue_with_one(
     assert (slot.create_revision, waiter.create_revision) == (turn.slot_revision, turn.waiter_revision)
     assert decode(Slot, slot.key, slot.value) == contender("a").slot(release="2.0.0", since=NOON, update="update-1")
     assert decode(Waiter, waiter.key, waiter.value) == contender("a").waiter(release="2.0.0", since=NOON)
-    assert [type(news) for news in a.news] == [Granted]
+    assert [type(news) for news in a.news] == [TurnGranted]
 
 
 def test_with_two_slots_two_swap_at_once_and_the_others_know_where_they_stand(start: Start) -> None:
@@ -89,7 +89,7 @@ def test_one_release_wakes_one_waiter(start: Start) -> None:
 
     assert order == ["holder", *(waiter.name for waiter in waiters)]
     assert max(len(waiter.client.calls) for waiter in waiters) <= 16
-    assert all(len([news for news in waiter.news if isinstance(news, Granted)]) == 1 for waiter in waiters)
+    assert all(len([news for news in waiter.news if isinstance(news, TurnGranted)]) == 1 for waiter in waiters)
 
 
 def test_a_release_far_ahead_is_no_call_to_those_behind(start: Start) -> None:
@@ -188,15 +188,15 @@ def test_a_slot_that_appears_at_the_last_moment_is_not_overwritten(store: Cluste
     assert a.turn().number == 0
 
 
-def test_a_poisoned_release_gets_no_turn_and_leaves_the_queue(store: Cluster, keys: Keys, start: Start) -> None:
+def test_a_blocked_release_gets_no_turn_and_leaves_the_queue(store: Cluster, keys: Keys, start: Start) -> None:
     """
     1. a and b queue for the same release; a has the turn
-    2. a's instance fails: the turn ends in the transaction that writes the poison
-    3. b, which had no poison when it came, is denied; the next release isn't held up (P5)
+    2. a's instance fails: the turn ends in the transaction that writes the block
+    3. b, which had no block when it came, is denied; the next release isn't held up (P5)
     """
     a, b, c = (start(name) for name in "abc")
-    poison = keys.poison("shop", "2.0.0")
-    clean = (CreatedAt(key=poison, revision=0),)
+    block = keys.block("shop", "2.0.0")
+    clean = (CreatedAt(key=block, revision=0),)
     a.acquire(conditions=clean)
     turn = a.turn()
     b.acquire(conditions=clean)
@@ -204,9 +204,9 @@ def test_a_poisoned_release_gets_no_turn_and_leaves_the_queue(store: Cluster, ke
     c.acquire(release="2.0.1")
     c.wait_at(1)
 
-    a.lock.release(turn, ops=(Put(key=poison, value=b"bad"),))
+    a.lock.release(turn, ops=(Put(key=block, value=b"bad"),))
 
-    assert b.denial() == Denied(reason=f"{poison} exists", why="poisoned")
+    assert b.denial() == Denied(reason=f"{block} exists", why="blocked")
     assert store.get(keys.waiter(SCOPE, "b")) is None
     assert c.turn().number == 0
 

@@ -9,7 +9,7 @@ from outrider.core.errors import Unknown
 from outrider.etcd.seam import Cluster, Compare, Entry, Listing, Op, TxnResult, Watch, WatchEvent
 from outrider.model.documents import Contender
 from outrider.model.keys import Keys, group_scope
-from outrider.turns.claim import Denied, Granted, News, Queued
+from outrider.turns.claim import Denied, News, Queued, TurnGranted
 from outrider.turns.lock import Turn, TurnLock
 from outrider.turns.turns import free_turn, read_scope
 from tests.support.waiting import eventually
@@ -132,8 +132,8 @@ class Instance:
 
     def turn(self) -> Turn:
         """The turn, once it is granted."""
-        last = eventually(lambda: self._last(Granted))
-        assert isinstance(last, Granted)
+        last = eventually(lambda: self._last(TurnGranted))
+        assert isinstance(last, TurnGranted)
         return last.turn
 
     def place(self) -> Queued:

@@ -101,7 +101,7 @@ def test_the_table_has_a_row_for_everything_that_happens() -> None:
     table = to_table(load(SMALL))
 
     assert table.startswith(
-        "### a\n\nwaits: waits for a turn; The beginning; a safe point to pause; may wait for ever.\n"
+        "### a\n\nwaits: waits for a turn; The beginning; a safe point to pause; may wait forever.\n"
     )
     assert "waits: *queue* is long." in table
     for row in (

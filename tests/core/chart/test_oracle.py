@@ -38,7 +38,7 @@ def compare(chart: Chart, source: bytes, news: tuple[str, ...], seed: int, walks
                 step = machine.step(event)
             except ChartError:
                 seen["endless"] += 1
-                break  # the chart raises events for ever; the oracle would never come back
+                break  # the chart raises events forever; the oracle would never come back
             wrong = difference(machine, oracle, step.actions, oracle.step(event))
             assert not wrong, f"seed {seed}, walk {walk}, after {'; '.join(story)}: {wrong}\n{source.decode()}"
             seen["steps"] += 1

@@ -126,15 +126,18 @@ def test_a_response_means_the_same_after_being_written_and_read() -> None:
 def test_update_engines_full_check_is_read() -> None:
     """As its source writes it: a blank before the bracket, indents, attributes that we have no use for."""
     body = b"""<?xml version="1.0" encoding="UTF-8"?>
-<request protocol="3.0" version="update_engine-0.4.10" updaterversion="update_engine-0.4.10" installsource="scheduler" ismachine="1">
+<request protocol="3.0" version="update_engine-0.4.10" updaterversion="update_engine-0.4.10" installsource="scheduler"
+ismachine="1">
     <os version="Chateau" platform="CoreOS" sp="1.0.0_x86_64"></os>
-    <app appid="{e96281a6-d1af-4bde-9a0a-97b76e56dc57}" version="1.0.0" track="stable" bootid="{b}" oem="qemu" oemversion="" alephversion="1.0.0" machineid="m" machinealias="" lang="en-US" board="amd64-usr" hardware_class="" delta_okay="false" >
+    <app appid="{e96281a6-d1af-4bde-9a0a-97b76e56dc57}" version="1.0.0" track="stable" bootid="{b}" oem="qemu"
+    oemversion="" alephversion="1.0.0" machineid="m" machinealias="" lang="en-US" board="amd64-usr" hardware_class=""
+    delta_okay="false" >
         <ping active="1"></ping>
         <updatecheck></updatecheck>
         <event eventtype="3" eventresult="2" previousversion=""></event>
     </app>
 </request>
-"""  # noqa: E501 - the client's own lines
+"""
 
     read = parse_request(body)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from outrider.core.rollout.policy import Grant, Hold, Situation, decide
+from outrider.core.rollout.policy import Defer, Grant, Situation, decide
 
 
 def test_an_older_instance_is_granted_the_version_of_its_channel() -> None:
@@ -14,7 +14,7 @@ def test_an_older_instance_is_granted_the_version_of_its_channel() -> None:
 def test_an_instance_that_runs_what_it_should_is_up_to_date() -> None:
     verdict = decide(Situation(running="1.2.3", wanted="1.2.3"))
 
-    assert Hold(reason="up to date", by="current") == verdict
+    assert Defer(reason="up to date", by="current") == verdict
 
 
 def test_versions_are_compared_as_versions_and_not_as_text() -> None:
@@ -25,44 +25,44 @@ def test_versions_are_compared_as_versions_and_not_as_text() -> None:
 def test_nobody_is_sent_back_to_an_older_version() -> None:
     verdict = decide(Situation(running="2.0.0", wanted="1.9.0"))
 
-    assert Hold(reason="running 2.0.0 is newer than the channel's 1.9.0", by="version") == verdict
+    assert Defer(reason="running 2.0.0 is newer than the channel's 1.9.0", by="version") == verdict
 
 
 def test_a_paused_group_holds_its_instances_back() -> None:
     verdict = decide(Situation(running="1.0.0", wanted="2.0.0", paused=True))
 
-    assert Hold(reason="group is paused", by="paused", pending=True) == verdict
+    assert Defer(reason="group is paused", by="paused", pending=True) == verdict
 
 
 def test_a_pause_keeps_nothing_from_an_instance_that_is_up_to_date() -> None:
     verdict = decide(Situation(running="2.0.0", wanted="2.0.0", paused=True))
 
-    assert Hold(reason="group is paused", by="paused", pending=False) == verdict
+    assert Defer(reason="group is paused", by="paused", pending=False) == verdict
 
 
-def test_a_release_that_is_marked_bad_is_offered_to_nobody_and_says_why() -> None:
-    verdict = decide(Situation(running="2.0.0", wanted="3.0.0", poisoned="health check: 500"))
+def test_a_release_that_is_blocked_is_offered_to_nobody_and_says_why() -> None:
+    verdict = decide(Situation(running="2.0.0", wanted="3.0.0", blocked="health check: 500"))
 
-    assert Hold(reason="3.0.0 is marked bad: health check: 500", by="marked-bad", pending=True) == verdict
+    assert Defer(reason="3.0.0 is blocked: health check: 500", by="blocked", pending=True) == verdict
 
 
 def test_a_mark_without_a_reason_holds_back_all_the_same() -> None:
-    verdict = decide(Situation(running="2.0.0", wanted="3.0.0", poisoned=""))
+    verdict = decide(Situation(running="2.0.0", wanted="3.0.0", blocked=""))
 
-    assert Hold(reason="3.0.0 is marked bad", by="marked-bad", pending=True) == verdict
+    assert Defer(reason="3.0.0 is blocked", by="blocked", pending=True) == verdict
 
 
 def test_the_operators_pause_is_named_before_the_mark() -> None:
-    verdict = decide(Situation(running="2.0.0", wanted="3.0.0", paused=True, poisoned="bad"))
+    verdict = decide(Situation(running="2.0.0", wanted="3.0.0", paused=True, blocked="bad"))
 
-    assert Hold(reason="group is paused", by="paused", pending=True) == verdict
+    assert Defer(reason="group is paused", by="paused", pending=True) == verdict
 
 
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_channel_that_points_at_nothing_offers_nothing(paused: bool) -> None:
     verdict = decide(Situation(running="1.0.0", wanted=None, channel="beta", paused=paused))
 
-    assert isinstance(verdict, Hold)
+    assert isinstance(verdict, Defer)
     assert verdict.reason.endswith("channel 'beta' offers nothing yet")
     assert paused == verdict.reason.startswith("group is paused")
     assert not verdict.pending
@@ -72,7 +72,7 @@ def test_a_channel_that_points_at_nothing_offers_nothing(paused: bool) -> None:
 def test_a_version_that_cannot_be_compared_is_never_guessed_about(running: str) -> None:
     verdict = decide(Situation(running=running, wanted="2.0.0"))
 
-    assert isinstance(verdict, Hold)
+    assert isinstance(verdict, Defer)
     assert repr(running) in verdict.reason
     assert "semver" in verdict.reason
 
@@ -80,5 +80,5 @@ def test_a_version_that_cannot_be_compared_is_never_guessed_about(running: str) 
 def test_build_metadata_alone_is_no_news() -> None:
     verdict = decide(Situation(running="1.0.0+a", wanted="1.0.0+b"))
 
-    assert isinstance(verdict, Hold)
+    assert isinstance(verdict, Defer)
     assert "build metadata" in verdict.reason

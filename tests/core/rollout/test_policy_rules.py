@@ -1,4 +1,4 @@
-"""What a group's policy holds back, one rule after the other, with the words that a person reads. By values."""
+"""What a group's policy defers, one rule after the other, with the words that a person reads. By values."""
 
 import hashlib
 from dataclasses import replace
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outrider.core.errors import ConfigError
-from outrider.core.rollout.percent import gate_place
-from outrider.core.rollout.policy import Grant, Hold, Situation, decide, destination, per
+from outrider.core.rollout.percent import percentage_of
+from outrider.core.rollout.policy import Defer, Grant, Situation, decide, destination, per
 from outrider.core.rollout.policy_settings import Policy, Rate, begins_with, check_policy
 from outrider.core.rollout.rollout import Progress, ended, following, granted, told
 from outrider.core.rollout.windows import Window
@@ -27,16 +27,16 @@ def asks(policy: Policy = FREE, *, at: datetime = NOON, **facts: Any) -> Situati
 
 
 def under_way(*instances: str, at: datetime = NOON) -> dict[str, Any]:
-    """The facts of a roll-out in which ``instances`` are updating."""
+    """The facts of a rollout in which ``instances`` are updating."""
     progress = following(None, "2.0.0", NOON - timedelta(hours=1))
     for instance in instances:
         progress = granted(progress, instance, "2.0.0", FREE, at)
     return {"progress": progress, "living": frozenset(instances)}
 
 
-def held(situation: Situation) -> Hold:
+def held(situation: Situation) -> Defer:
     verdict = decide(situation)
-    assert isinstance(verdict, Hold), verdict
+    assert isinstance(verdict, Defer), verdict
     return verdict
 
 
@@ -47,8 +47,8 @@ def test_a_policy_that_nobody_has_set_holds_nobody_back() -> None:
 def test_updates_that_are_off_hold_everybody_back_but_are_no_news_to_who_is_up_to_date() -> None:
     off = Policy(enabled=False)
 
-    assert Hold(reason="updates are off for the group", by="off", pending=True) == decide(asks(off))
-    assert Hold(reason="up to date", by="current") == decide(asks(off, running="2.0.0"))
+    assert Defer(reason="updates are off for the group", by="off", pending=True) == decide(asks(off))
+    assert Defer(reason="up to date", by="current") == decide(asks(off, running="2.0.0"))
 
 
 @pytest.mark.parametrize("state", ["paused", "halted"])
@@ -58,7 +58,7 @@ def test_a_roll_out_that_a_person_stopped_says_who_and_why(state: Any) -> None:
     verdict = held(asks(progress=progress))
 
     assert (
-        Hold(reason=f"roll-out of 2.0.0 is {state} by kim: customers complain", by="roll-out", pending=True) == verdict
+        Defer(reason=f"rollout of 2.0.0 is {state} by kim: customers complain", by="rollout", pending=True) == verdict
     )
 
 
@@ -66,7 +66,7 @@ def test_a_roll_out_that_the_policy_halted_names_the_failures() -> None:
     policy = Policy(max_failures=1)
     progress = ended(under_way("web-2")["progress"], "web-2", "failed", policy, NOON, error="error code 44")
 
-    assert "roll-out of 2.0.0 is halted: 1 failed, and 1 halt it: web-2 (error code 44)" == (
+    assert "rollout of 2.0.0 is halted: 1 failed, and 1 halt it: web-2 (error code 44)" == (
         held(asks(policy, progress=progress)).reason
     )
 
@@ -79,21 +79,21 @@ def test_a_threshold_that_is_lowered_counts_at_once() -> None:
 
 
 def test_the_reason_to_act_on_comes_first() -> None:
-    """Everything holds it back at once; each reason that is taken away shows the next one."""
+    """Everything defers it at once; each reason that is taken away shows the next one."""
     policy = Policy(
         enabled=False, percent=0, windows=(Window(opens="01:00", closes="02:00"),), min_healthy=2, canary=1,
         max_in_progress=1, max_per_interval=Rate(count=1, interval_s=300),
     )  # fmt: skip
     facts = under_way("web-2")
     stopped = {**facts, "progress": told(facts["progress"], "halted", "", "kim", NOON)}
-    both = {"poisoned": "it crashes", "package_arch": "aarch64", "arch": "amd64", **stopped}
+    both = {"blocked": "it crashes", "package_arch": "aarch64", "arch": "amd64", **stopped}
     proved = ended(granted(facts["progress"], "web-3", "2.0.0", policy, NOON), "web-3", "succeeded", policy, NOON)
     steps: list[tuple[dict[str, Any], Policy, str]] = [
         ({"paused": True, **both}, policy, "group is paused"),
         (both, policy, "updates are off for the group"),
-        (both, replace(policy, enabled=True), "2.0.0 is marked bad: it crashes"),
-        ({**both, "poisoned": None}, replace(policy, enabled=True), "roll-out of 2.0.0 is halted by kim"),
-        ({**both, "poisoned": None, **facts}, replace(policy, enabled=True), "no package for your architecture"),
+        (both, replace(policy, enabled=True), "2.0.0 is blocked: it crashes"),
+        ({**both, "blocked": None}, replace(policy, enabled=True), "rollout of 2.0.0 is halted by kim"),
+        ({**both, "blocked": None, **facts}, replace(policy, enabled=True), "no package for your architecture"),
         (facts, replace(policy, enabled=True), "2.0.0 goes to 0 % of the instances"),
         (facts, replace(policy, enabled=True, percent=100), "outside the update windows"),
         (facts, replace(policy, enabled=True, percent=100, windows=()), "0 others serve, and 2 must"),
@@ -126,8 +126,8 @@ def test_who_was_granted_gets_the_same_answer_whatever_the_limits_say_now() -> N
 
 
 def test_a_brake_stops_also_who_was_granted() -> None:
-    assert isinstance(decide(asks(paused=True, standing="2.0.0")), Hold)
-    assert isinstance(decide(asks(poisoned="bad", standing="2.0.0")), Hold)
+    assert isinstance(decide(asks(paused=True, standing="2.0.0")), Defer)
+    assert isinstance(decide(asks(blocked="bad", standing="2.0.0")), Defer)
 
 
 def test_a_grant_for_another_version_does_not_stand() -> None:
@@ -142,12 +142,12 @@ def test_the_limit_of_updates_under_way_counts_the_others_that_live() -> None:
     assert isinstance(decide(asks(two, **{**facts, "living": frozenset({"web-1", "web-2"})})), Grant)
 
 
-def test_places_are_kept_for_who_was_summoned() -> None:
+def test_places_are_kept_for_who_was_woken() -> None:
     two = Policy(max_in_progress=2)
 
     verdict = held(asks(two, reserved=("web-4",), **under_way("web-2")))
 
-    assert "1 of 2 in progress: web-2; summoned: web-4" == verdict.reason
+    assert "1 of 2 in progress: web-2; woken: web-4" == verdict.reason
     assert isinstance(decide(asks(two, **under_way("web-2"))), Grant)
 
 
@@ -156,7 +156,7 @@ def test_the_limit_per_interval_says_when_the_next_one_may() -> None:
 
     verdict = held(asks(one_per_5_min, at=NOON + timedelta(seconds=299), **under_way("web-2")))
 
-    assert Hold(
+    assert Defer(
         reason="1 per 5 min; next at 12:05:00 UTC",
         by="max-per-interval",
         pending=True,
@@ -179,7 +179,7 @@ def test_a_closed_window_says_when_it_opens_in_its_own_zone() -> None:
 
     reason = "outside the update windows (mon 22:00-04:00); next opens 22:00:00 CET"
     assert (
-        Hold(reason=reason, by="windows", pending=True, again_at=datetime(2026, 11, 23, 21, 0, tzinfo=UTC)) == verdict
+        Defer(reason=reason, by="windows", pending=True, again_at=datetime(2026, 11, 23, 21, 0, tzinfo=UTC)) == verdict
     )
     assert isinstance(decide(asks(policy, at=datetime(2026, 11, 24, 2, 59, tzinfo=UTC))), Grant)
 
@@ -213,24 +213,24 @@ def test_enough_others_must_serve() -> None:
     assert isinstance(decide(asks(policy, serving=2)), Grant)
 
 
-def test_the_gate_is_a_hash_that_a_person_can_compute() -> None:
+def test_the_percentage_is_a_hash_that_a_person_can_compute() -> None:
     first_8 = hashlib.sha256(b"web-1 2.0.0").hexdigest()[:8]
 
-    assert int(first_8, 16) * 100 / 2**32 == gate_place("web-1", "2.0.0")
+    assert int(first_8, 16) * 100 / 2**32 == percentage_of("web-1", "2.0.0")
 
 
 @given(st.text(max_size=20), st.integers(0, 100), st.integers(0, 100))
-def test_who_is_through_the_gate_stays_through_when_it_opens_wider(instance: str, one: int, two: int) -> None:
+def test_who_is_within_the_percentage_stays_within_when_it_grows(instance: str, one: int, two: int) -> None:
     low, high = sorted((one, two))
     verdicts = [decide(asks(Policy(percent=percent), instance=instance)) for percent in (low, high)]
 
-    assert not (isinstance(verdicts[0], Grant) and isinstance(verdicts[1], Hold))
+    assert not (isinstance(verdicts[0], Grant) and isinstance(verdicts[1], Defer))
     assert isinstance(decide(asks(Policy(percent=100), instance=instance)), Grant)
-    assert isinstance(decide(asks(Policy(percent=0), instance=instance)), Hold)
+    assert isinstance(decide(asks(Policy(percent=0), instance=instance)), Defer)
 
 
-def test_the_gate_lets_about_its_share_through() -> None:
-    through = sum(gate_place(f"web-{number}", "2.0.0") < 20 for number in range(5000))
+def test_the_percentage_lets_about_its_share_through() -> None:
+    through = sum(percentage_of(f"web-{number}", "2.0.0") < 20 for number in range(5000))
 
     assert 900 < through < 1100
 
@@ -267,7 +267,7 @@ def test_a_downgrade_needs_the_policy(downgrade: Any, allowed: bool, granted_: b
 
     assert granted_ == isinstance(verdict, Grant)
     if not granted_:
-        assert isinstance(verdict, Hold)
+        assert isinstance(verdict, Defer)
         assert verdict.reason.startswith("running 3.0.0 is newer than the channel's 2.0.0")
 
 
@@ -286,7 +286,7 @@ def test_a_floor_stands_in_no_way_downwards() -> None:
 
 
 def test_a_bad_floor_is_named() -> None:
-    assert "1.5.0 is marked bad: it crashes" == held(asks(floors=("1.5.0",), poisoned="it crashes")).reason
+    assert "1.5.0 is blocked: it crashes" == held(asks(floors=("1.5.0",), blocked="it crashes")).reason
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What happenings make of a roll-out. By values."""
+"""What happenings make of a rollout. By values."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -30,7 +30,7 @@ def after(seconds: float) -> datetime:
 
 
 def begun(*instances: str, version: str = "2.0.0", policy: Policy = FREE) -> Progress:
-    """A roll-out of 2.0.0 in which ``instances`` were granted ``version``."""
+    """A rollout of 2.0.0 in which ``instances`` were granted ``version``."""
     progress = following(None, "2.0.0", NOON)
     for number, instance in enumerate(instances):
         progress = granted(progress, instance, version, policy, after(number))

@@ -10,7 +10,7 @@ from outrider.core.chart.machine import Machine, Perform, StartTimer, Step
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import (
     AcquireLock,
-    CondemnLock,
+    BlockLock,
     Effect,
     ReclaimLock,
     ReportResult,
@@ -160,21 +160,21 @@ def test_a_turn_is_asked_for_only_while_the_target_is_the_one_that_was_seen() ->
     assert 41 == effect(step, AcquireLock).target_revision
 
 
-def test_an_unhealthy_release_is_condemned_with_the_end_of_its_turn() -> None:
+def test_an_unhealthy_release_is_blocked_with_the_end_of_its_turn() -> None:
     sidekick = Sidekick().probe()
 
     assert "rollback.removing" == sidekick.answer("probe.start", ev.ProbeFailed, cause="503").target
     step = sidekick.answer("workload.remove", ev.WorkloadRemoved)
 
-    condemned = effect(step, CondemnLock)
-    assert ("2.0.0", "health check: 503", TURN) == (condemned.version, condemned.cause, condemned.turn)
-    assert "2.0.0" in sidekick.memory.poisoned
+    blocked = effect(step, BlockLock)
+    assert ("2.0.0", "health check: 503", TURN) == (blocked.version, blocked.cause, blocked.turn)
+    assert "2.0.0" in sidekick.memory.blocked
 
 
 def test_a_release_that_fails_while_soaking_is_taken_out_of_the_balancer_under_a_valid_turn_first() -> None:
     sidekick = Sidekick().soak()
 
-    assert ["probe.stop", "workload.revive", "lock.retake"] == effects(
+    assert ["probe.stop", "workload.restart", "lock.retake"] == effects(
         sidekick.answer("probe.watch", ev.ProbeFailed, cause="503")
     )
     renewed = replace(TURN, waiter_revision=9)
@@ -190,7 +190,7 @@ def test_losing_the_lease_before_the_traffic_moved_undoes_and_keeps_the_turn() -
 
     assert "swapping.retreating" == step.target
     assert ["probe.stop", "workload.remove"] == effects(step)
-    assert ["workload.revive", "lock.reclaim"] == effects(sidekick.answer("workload.remove", ev.WorkloadRemoved))
+    assert ["workload.restart", "lock.reclaim"] == effects(sidekick.answer("workload.remove", ev.WorkloadRemoved))
     assert TURN == sidekick.memory.turn
 
 
@@ -211,7 +211,7 @@ def test_after_the_commit_nothing_rolls_back() -> None:
     for kind, facts in (
         (ev.OperatorRolledBack, {"update": "u9"}),
         (ev.LockLost, {"why": "x"}),
-        (ev.PoisonChanged, {"versions": {"2.0.0": "b: 503"}}),
+        (ev.BlockChanged, {"versions": {"2.0.0": "b: 503"}}),
         (ev.WorkloadExited, {"workload_id": "a-2.0.0-u1", "status": "exit 1"}),
         (ev.WorkloadFailed, {"blame": "world", "cause": "x"}),
     ):
@@ -296,12 +296,12 @@ def test_an_operator_rolls_a_finished_update_back_and_it_stays_back() -> None:
     assert "checking" == sidekick.tell(ev.OperatorRetried).target
 
 
-def test_an_operator_rolls_an_update_under_way_back_without_condemning_it() -> None:
+def test_an_operator_rolls_an_update_under_way_back_without_blocking_it() -> None:
     sidekick = Sidekick().probe()
 
     assert "rollback.removing" == sidekick.tell(ev.OperatorRolledBack, update="u9").target
     assert ["lock.release"] == effects(sidekick.answer("workload.remove", ev.WorkloadRemoved))
-    assert {} == sidekick.memory.poisoned
+    assert {} == sidekick.memory.blocked
 
 
 def test_the_pause_before_the_next_try_doubles_up_to_its_limit() -> None:
@@ -385,7 +385,7 @@ def test_the_switch_is_fenced_with_the_turn_that_was_taken() -> None:
 
 def test_an_older_version_is_taken_only_where_that_is_allowed() -> None:
     offer: dict[str, Any] = {"version": "0.9.0", "urls": ("u",), "sha256": "2" * 64, "size_bytes": 9, "update": "u1"}
-    for allowed, state in ((False, "idle.held"), (True, "downloading.fetching")):
+    for allowed, state in ((False, "idle.deferred"), (True, "downloading.fetching")):
         sidekick = Sidekick(allow_downgrade=allowed).come_up()
         sidekick.promote("0.9.0")
         assert state == sidekick.answer("release.check", ev.ReleaseFound, **offer).target

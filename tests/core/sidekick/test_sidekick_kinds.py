@@ -57,27 +57,27 @@ def test_an_image_is_refused_before_any_download_and_reported_as_this_machines_t
 def test_it_waits_with_the_reason_and_neither_blames_the_release_nor_tries_again() -> None:
     sidekick = refused()
 
-    assert ("idle.held", REASON) == (sidekick.machine.state, said(sidekick))
+    assert ("idle.deferred", REASON) == (sidekick.machine.state, said(sidekick))
     assert ({}, 0, "", None) == (
-        sidekick.memory.poisoned, sidekick.memory.failures, sidekick.memory.update, sidekick.memory.candidate,
+        sidekick.memory.blocked, sidekick.memory.failures, sidekick.memory.update, sidekick.memory.candidate,
     )  # fmt: skip
-    assert {"poll-held"} == {timer.id for timer in sidekick.machine.snapshot().timers}
+    assert {"poll-deferred"} == {timer.id for timer in sidekick.machine.snapshot().timers}
 
 
 @pytest.mark.parametrize(
     ("kind", "facts"),
     [
         (ev.TargetChanged, {"version": "2.0.0", "paused": False, "slots": 3, "revision": 41}),
-        (ev.PoisonChanged, {"versions": {"9.9.9": "x"}}),
+        (ev.BlockChanged, {"versions": {"9.9.9": "x"}}),
     ],
 )
 def test_news_that_changes_nothing_about_it_does_not_ask_again(kind: type[Any], facts: dict[str, Any]) -> None:
     step = refused().tell(kind, **facts)
 
-    assert ("idle.held", []) == (step.target, effects(step))
+    assert ("idle.deferred", []) == (step.target, effects(step))
 
 
-@pytest.mark.parametrize("word", [ev.OperatorRetried, ev.SummonsReceived])
+@pytest.mark.parametrize("word", [ev.OperatorRetried, ev.WakeupReceived])
 def test_who_is_told_to_asks_again(word: type[Any]) -> None:
     sidekick = refused()
 
@@ -128,7 +128,7 @@ def test_an_image_on_the_way_to_the_target_is_not_asked_for_in_a_loop() -> None:
     offer(sidekick, "2.0.0")
     step = sidekick.answer("report.result", ev.ReportQueued)
 
-    assert ("idle.held", REASON) == (step.target, said(sidekick))
+    assert ("idle.deferred", REASON) == (step.target, said(sidekick))
     assert "release.check" not in effects(step)
 
 
@@ -138,7 +138,7 @@ def test_an_instance_that_is_down_does_not_ask_for_the_cure_that_it_can_not_run_
     2. the instance tries once more to start what it has
     3. that fails again: it tries again after a while, and the service isn't asked any more
     """
-    sidekick = Sidekick(wanted="2.0.0", fallen=True)
+    sidekick = Sidekick(wanted="2.0.0", down=True)
     failed = {"blame": "world", "cause": "no memory"}
     sidekick.answer("workload.ensure", ev.WorkloadFailed, **failed)
     offer(sidekick)
@@ -146,12 +146,12 @@ def test_an_instance_that_is_down_does_not_ask_for_the_cure_that_it_can_not_run_
     assert "idle.waking" == sidekick.answer("report.result", ev.ReportQueued).target
     step = sidekick.answer("workload.ensure", ev.WorkloadFailed, **failed)
 
-    assert ("idle.ailing", ["sidekick.alarm"]) == (step.target, effects(step))
+    assert ("idle.degraded", ["sidekick.alarm"]) == (step.target, effects(step))
 
 
 def test_a_foreign_service_without_targets_is_refused_with_the_reason_too() -> None:
     sidekick = Sidekick().come_up()
-    sidekick.tell(ev.SummonsReceived)
+    sidekick.tell(ev.WakeupReceived)
 
     offer(sidekick)
     sidekick.answer("report.result", ev.ReportQueued)
@@ -198,8 +198,8 @@ def test_no_way_leads_back_to_an_image_after_the_runtime_was_changed() -> None:
 
     step = sidekick.tell(ev.OperatorRolledBack, update="u9")
 
-    assert ("idle.waiting", None, None) == (step.target, sidekick.memory.candidate, sidekick.memory.declined)
-    assert sidekick.memory.held_reason.startswith("can't go back: 0.9.0 is a container image;")
+    assert ("idle.waiting", None, None) == (step.target, sidekick.memory.candidate, sidekick.memory.undone)
+    assert sidekick.memory.deferred_reason.startswith("can't go back: 0.9.0 is a container image;")
 
 
 def test_a_memory_that_knows_no_kinds_is_one_of_archives() -> None:

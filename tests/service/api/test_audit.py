@@ -10,32 +10,35 @@ from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
 from outrider.model.documents import Role
 from outrider.service.rollouts.checkins import Caller, Checkins
 from outrider.service.store.audit import MAX_TEXT, AuditEntry, AuditLog, Wanted, noun_of
-from outrider.service.store.request import Act, Actor, acting
+from outrider.service.store.request import Principal, RequestContext, in_request_context
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.service import NOON, WallClock
-from tests.support.service_examples import APP, be_alive, make_app, payload_of, poison
+from tests.support.service_examples import APP, be_alive, block, make_app, payload_of
 
 ALL = Wanted()
 
 
 @pytest.fixture
 def log(store: Store) -> AuditLog:
-    return AuditLog(place=store.place)
+    return AuditLog(context=store.context)
 
 
-def act_of(log: AuditLog, name: str = "ann", role: Role = "operator") -> Act:
-    return Act(
-        actor=Actor(name=name, role=role, address="10.0.0.7"), did="PATCH /there", request_id="request-1", log=log
+def request_of(log: AuditLog, name: str = "ann", role: Role = "operator") -> RequestContext:
+    return RequestContext(
+        principal=Principal(name=name, role=role, address="10.0.0.7"),
+        did="PATCH /there",
+        request_id="request-1",
+        log=log,
     )
 
 
 @pytest.fixture
-def ann(log: AuditLog) -> Iterator[Act]:
-    """The test acts as ann."""
-    act = act_of(log)
-    with acting(act):
-        yield act
+def ann(log: AuditLog) -> Iterator[RequestContext]:
+    """The test makes its requests as ann."""
+    request = request_of(log)
+    with in_request_context(request):
+        yield request
 
 
 def entries(log: AuditLog, wanted: Wanted = ALL) -> list[AuditEntry]:
@@ -51,7 +54,7 @@ def test_an_entry_says_who_did_what_from_what_into_what(store: Store, log: Audit
     make_app(store)
     clock.advance(60)
 
-    with acting(act_of(log)):
+    with in_request_context(request_of(log)):
         store.groups.update(APP, "beta", paused=True)
 
     (entry,) = entries(log)
@@ -70,8 +73,8 @@ def test_every_noun_is_recorded_and_what_follows_from_it_is_not(store: Store, lo
     store.channels.save(APP, "beta", version="2.0.0")
     be_alive(store, "web-1", NOON)
     store.fleet.command(APP, "web-1", "pause", "ann")
-    poison(store, "1.0.0", "it crashed", NOON)
-    store.fleet.lift(APP, "1.0.0")
+    block(store, "1.0.0", "it crashed", NOON)
+    store.fleet.unblock(APP, "1.0.0")
     store.users.create("bob", "admin")
 
     assert [
@@ -123,7 +126,7 @@ def test_instances_and_what_no_request_asked_for_are_not_recorded(store: Store, 
         events=(OmahaEvent(type=3, result=2),),
     )
 
-    Checkins(place=store.place).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
+    Checkins(context=store.context).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
 
     assert [] == changes(log)
 
@@ -153,7 +156,7 @@ def test_a_long_text_is_cut(store: Store, log: AuditLog) -> None:
 def test_a_change_whose_answer_was_lost_is_recorded_once(store: Store, log: AuditLog, client: FakeCluster) -> None:
     make_app(store)
 
-    with acting(act_of(log)):
+    with in_request_context(request_of(log)):
         client.lose_answers()
         store.groups.update(APP, "beta", paused=True)
 
@@ -169,7 +172,7 @@ def test_a_change_that_never_reached_etcd_is_not_recorded(store: Store, log: Aud
             raise Unknown("it got lost")
 
     client.trouble = never_written
-    with acting(act_of(log)), pytest.raises(Conflict):
+    with in_request_context(request_of(log)), pytest.raises(Conflict):
         store.groups.update(APP, "beta", paused=True)
     client.trouble = None
 
@@ -180,7 +183,7 @@ def test_a_change_that_never_reached_etcd_is_not_recorded(store: Store, log: Aud
 def test_the_log_is_filtered(store: Store, log: AuditLog, clock: WallClock) -> None:
     for who, app in (("ann", "web"), ("bob", "web"), ("ann", "db")):
         clock.advance(60)
-        with acting(act_of(log, who)):
+        with in_request_context(request_of(log, who)):
             store.apps.save(app, label=who)
 
     assert [("create", "app", "web"), ("create", "app", "db")] == changes(log, Wanted(who="ann"))
@@ -193,7 +196,7 @@ def test_the_log_is_filtered(store: Store, log: AuditLog, clock: WallClock) -> N
 def test_pages_go_back_over_days_without_gap_or_repeat(store: Store, log: AuditLog, clock: WallClock) -> None:
     for number in range(25):
         clock.advance(7 * 3600)
-        with acting(act_of(log)):
+        with in_request_context(request_of(log)):
             store.apps.create(app=f"app-{number:02}")
             store.apps.create(app=f"app-{number:02}-b")
 
@@ -209,13 +212,13 @@ def test_pages_go_back_over_days_without_gap_or_repeat(store: Store, log: AuditL
 
 
 def test_old_days_go_when_a_new_one_begins(store: Store, clock: WallClock, fake_etcd: FakeEtcd) -> None:
-    log = AuditLog(place=store.place, kept_days=3)
+    log = AuditLog(context=store.context, kept_days=3)
     for day in range(10):
-        with acting(act_of(log)):
+        with in_request_context(request_of(log)):
             store.apps.create(app=f"app-{day}")
         clock.advance(24 * 3600)
 
-    with acting(act_of(log)):
+    with in_request_context(request_of(log)):
         store.apps.create(app="app-10")
 
     kept = [f"app-{day}" for day in range(7, 11)]
@@ -224,19 +227,19 @@ def test_old_days_go_when_a_new_one_begins(store: Store, clock: WallClock, fake_
 
 
 def test_another_process_purges_as_well(store: Store, clock: WallClock, fake_etcd: FakeEtcd) -> None:
-    first, second = (AuditLog(place=store.place, kept_days=1) for _ in range(2))
-    with acting(act_of(first)):
+    first, second = (AuditLog(context=store.context, kept_days=1) for _ in range(2))
+    with in_request_context(request_of(first)):
         store.apps.create(app="old")
     clock.advance(3 * 24 * 3600)
 
-    with acting(act_of(second)):
+    with in_request_context(request_of(second)):
         store.apps.create(app="new")
 
     assert ["new"] == [entry.name for entry in entries(first)]
 
 
 def test_a_purge_that_fails_fails_nobody(store: Store, log: AuditLog, client: FakeCluster, clock: WallClock) -> None:
-    with acting(act_of(log)):
+    with in_request_context(request_of(log)):
         store.apps.create(app="old")
     clock.advance(timedelta(days=100).total_seconds())
 
@@ -245,7 +248,7 @@ def test_a_purge_that_fails_fails_nobody(store: Store, log: AuditLog, client: Fa
             raise Unknown("etcd is away")
 
     client.trouble = no_listing_of_days
-    with acting(act_of(log)):
+    with in_request_context(request_of(log)):
         store.apps.create(app="new")
     client.trouble = None
 

@@ -15,7 +15,7 @@ from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
 from tests.sim.fake_etcd import FakeCluster
 from tests.support.service import NOON, Service
-from tests.support.service_examples import APP, make_app, poison
+from tests.support.service_examples import APP, block, make_app
 from tests.support.waiting import eventually
 
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
@@ -103,7 +103,7 @@ def test_updatectls_user_and_key_are_a_name_and_its_token(service: Service, toke
         ("PATCH", f"/apps/{APP}/groups/beta", {"paused": True}, "operator"),
         ("POST", f"/apps/{APP}/packages", {"version": "9.0.0"}, "operator"),
         ("POST", f"/apps/{APP}/instances/web-1/command", {"verb": "pause"}, "operator"),
-        ("DELETE", f"/apps/{APP}/poison/2.0.0", None, "operator"),
+        ("DELETE", f"/apps/{APP}/blocks/2.0.0", None, "operator"),
         ("DELETE", f"/apps/{APP}/channels/beta", None, "operator"),
         ("POST", "/payloads", None, "operator"),
         ("DELETE", f"/apps/{APP}", None, "admin"),
@@ -117,7 +117,7 @@ def test_a_role_may_do_what_is_its_own_and_is_told_what_it_lacks(
     service: Service, tokens: dict[str, str], method: str, path: str, body: object, needed: Role
 ) -> None:
     make_app(service.store)
-    poison(service.store, "2.0.0", "it crashed", NOON)
+    block(service.store, "2.0.0", "it crashed", NOON)
 
     answers = {role: ask(service, method, path, body, token=tokens[role]) for role in ROLES}
 

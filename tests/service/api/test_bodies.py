@@ -119,7 +119,7 @@ def test_who_uses_a_wrong_method_is_told_every_right_one(application: FastAPI, p
 
 
 def test_activity_comes_in_pages(application: FastAPI, store: Store) -> None:
-    keys, cluster = store.place.keys, store.place.cluster
+    keys, cluster = store.context.keys, store.context.cluster
     for number in range(5):
         record = Activity(at=NOON, severity="info", kind="group-paused", app=f"app-{number % 2}", text=str(number))
         put(cluster, activity_key(keys, record, number), encode(record))

@@ -5,7 +5,7 @@ import threading
 import pytest
 import requests
 
-from outrider.service.api.resources import subject_of
+from outrider.service.api.resources import resource_of
 from outrider.service.store.store import open_store
 from tests.support.service import Service
 from tests.support.service_examples import APP, make_app
@@ -25,7 +25,7 @@ def app(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", [f"/apps/{APP}", GROUP, f"/apps/{APP}/channels/beta", f"/apps/{APP}/packages/1.0.0"])
-def test_a_document_has_the_same_tag_until_it_changes(service: Service, path: str) -> None:
+def test_a_document_has_the_same_etag_until_it_changes(service: Service, path: str) -> None:
     first, again = (ask(service, "GET", path).headers["etag"] for _ in range(2))
 
     assert first == again
@@ -75,7 +75,7 @@ def test_a_change_of_what_somebody_else_has_changed_is_refused(
     after = ask(service, "GET", path)
     done = ask(service, method, path, body, If_Match=after.headers["etag"])
 
-    assert (412, "changed") == (refused.status_code, refused.json()["kind"])
+    assert (412, "precondition-failed") == (refused.status_code, refused.json()["kind"])
     assert before.content == after.content
     assert done.ok, done.text
 
@@ -213,6 +213,6 @@ def test_a_query_of_the_log_that_cannot_be_is_refused(service: Service, query: s
     ],
 )
 def test_a_path_names_its_document(service: Service, path: str, key: str | None) -> None:
-    keys = open_store(service.store.place.cluster).place.keys
+    keys = open_store(service.store.context.cluster).context.keys
 
-    assert (None if key is None else f"{keys.prefix}/{key}") == subject_of(keys, path)
+    assert (None if key is None else f"{keys.prefix}/{key}") == resource_of(keys, path)

@@ -16,7 +16,7 @@ from tests.sim.fake_etcd import FakeEtcd
 from tests.support.captures import captured_files, read_http
 from tests.support.omaha_clients import CLIENTS, Taken, check_form, outcomes
 from tests.support.service import NOON, RunningServer, Service
-from tests.support.service_examples import APP, SHA256, make_app, poison
+from tests.support.service_examples import APP, SHA256, block, make_app
 from tests.support.waiting import eventually
 
 CAPTURED = captured_files("**/*.request.bin")
@@ -78,7 +78,7 @@ def test_recorded_requests_for_an_unknown_app_crash_no_client(service: Service, 
     outcomes(answer.content, parse_request(body).apps[0])
 
 
-@pytest.mark.parametrize("why", ["group is paused", "2.0.0 is marked bad"])
+@pytest.mark.parametrize("why", ["group is paused", "2.0.0 is blocked"])
 def test_an_instance_that_is_held_back_reads_the_reason_and_no_client_takes_it_for_an_error(
     service: Service, why: str
 ) -> None:
@@ -86,7 +86,7 @@ def test_an_instance_that_is_held_back_reads_the_reason_and_no_client_takes_it_f
     if "paused" in why:
         service.store.groups.update(APP, "beta", paused=True)
     else:
-        poison(service.store, "2.0.0", "it crashed", NOON)
+        block(service.store, "2.0.0", "it crashed", NOON)
 
     answer = post(service, CHECK)
 
@@ -236,7 +236,7 @@ def test_the_api_describes_itself(service: Service) -> None:
         "/api/v1/payloads",
         "/packages/{app}/{version}/{name}",
         "/api/v1/apps/{app}/groups/{group}/target",
-        "/api/v1/apps/{app}/poison/{version}",
+        "/api/v1/apps/{app}/blocks/{version}",
     } <= set(document["paths"])
     assert "application/problem+json" in document["paths"]["/api/v1/apps"]["get"]["responses"]["503"]["content"]
 

@@ -72,7 +72,7 @@ def test_every_success_is_described(path: str, method: str, operation: Json) -> 
 
 
 @every_operation
-def test_conditions_are_shown_where_the_gate_takes_them(path: str, method: str, operation: Json) -> None:
+def test_conditions_are_shown_where_the_middleware_takes_them(path: str, method: str, operation: Json) -> None:
     headers = {one["name"] for one in operation.get("parameters", []) if one["in"] == "header"}
 
     assert ("412" in operation["responses"]) == ("If-Match" in headers)

@@ -12,7 +12,7 @@ from outrider.core.errors import ConfigError
 from outrider.model.documents import Instance, encode
 from outrider.service.api.pagination import page_of, position_of, token_of
 from tests.support.service import NOON, Service
-from tests.support.service_examples import APP, be_alive, make_app, payload_of, poison, put
+from tests.support.service_examples import APP, be_alive, block, make_app, payload_of, put
 
 NAMES = st.lists(st.text(min_size=1, max_size=5), unique=True).map(sorted)
 
@@ -84,7 +84,7 @@ def test_every_list_has_pages(service: Service) -> None:
         store.apps.create(app=f"app-{number}")
         store.channels.create(APP, f"channel-{number}")
         store.groups.create(APP, f"group-{number}", channel="beta")
-        poison(store, f"{number}.0.0", "it crashed", NOON)
+        block(store, f"{number}.0.0", "it crashed", NOON)
         be_alive(store, f"web-{number}", NOON)
         be_alive(store, f"web-{number}", NOON, group="beta-2")
     for name in ("ann", "bob", "eve"):
@@ -108,7 +108,7 @@ def test_every_list_has_pages(service: Service) -> None:
     assert ["beta", *(f"channel-{number}" for number in range(4))] == listed(f"/apps/{APP}/channels", "name")
     assert ["beta", *(f"group-{number}" for number in range(4))] == listed(f"/apps/{APP}/groups", "id")
     assert ["1.10.0", "1.9.0", "1.2.0", "1.2.0-rc.1", "1.0.0"] == listed(f"/apps/{APP}/packages", "version")
-    assert [f"{number}.0.0" for number in range(4)] == listed(f"/apps/{APP}/poison", "version")
+    assert [f"{number}.0.0" for number in range(4)] == listed(f"/apps/{APP}/block", "version")
     assert sorted([f"web-{number}" for number in range(4)] * 2) == sorted(listed(f"/apps/{APP}/presence", "instance"))
     assert ["ann", "bob", "eve"] == listed("/users", "name")
 
@@ -151,7 +151,7 @@ def test_instances_are_found_by_what_is_known_of_them(service: Service) -> None:
         seen = NOON + timedelta(hours=number)
         row = {"group": "beta", "first_seen": NOON, "last_seen": seen} | facts
         instance = Instance(app=APP, id=f"web-{number}", **row)  # type: ignore[arg-type]
-        put(service.store.place.cluster, service.store.place.keys.instance(APP, f"web-{number}"), encode(instance))
+        put(service.store.context.cluster, service.store.context.keys.instance(APP, f"web-{number}"), encode(instance))
 
     def found(**query: object) -> str:
         return "".join(one["id"][-1] for one in items(service, f"/apps/{APP}/instances", **query))

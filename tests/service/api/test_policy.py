@@ -1,4 +1,4 @@
-"""Policies, roll-outs, floors and exclusions over HTTP: real uvicorn, real etcd."""
+"""Policies, rollouts, floors and exclusions over HTTP: real uvicorn, real etcd."""
 
 from dataclasses import fields
 from typing import Any
@@ -177,7 +177,7 @@ def test_two_operators_cannot_overwrite_each_others_policy_unseen(api: Service) 
     fresh = tagged(api, "GET", f"{GROUP}/policy").headers["etag"]
     done = tagged(api, "PUT", f"{GROUP}/policy", {"canary": 3}, If_Match=fresh)
 
-    assert (412, "changed") == (refused.status_code, refused.json()["kind"])
+    assert (412, "precondition-failed") == (refused.status_code, refused.json()["kind"])
     assert (200, 3) == (done.status_code, api.store.rollouts.policy(APP, "beta").canary)
 
 
@@ -196,8 +196,8 @@ def test_a_roll_out_that_moved_meanwhile_is_not_resumed_by_who_has_not_seen_it(a
 
 def test_what_depends_on_more_than_its_document_is_always_sent(api: Service) -> None:
     """
-    1. one is granted, and the roll-out is read
-    2. another one is held, which the roll-out's own document doesn't say
+    1. one is granted, and the rollout is read
+    2. another one is deferred, which the rollout's own document doesn't say
     3. who asks with the tag gets it all the same
     """
     call(api, "PUT", f"{GROUP}/policy", {"max_in_progress": 1})

@@ -1,4 +1,4 @@
-"""Whatever is sent to the API of policies, roll-outs and floors, it is answered, and never with a 500."""
+"""Whatever is sent to the API of policies, rollouts and floors, it is answered, and never with a 500."""
 
 import json
 from pathlib import Path

@@ -34,11 +34,11 @@ from outrider.service.store.packages import Payload
 from outrider.service.store.users import ROLES, may
 from tests.service.api.test_openapi import DOCUMENT
 from tests.support.service import NOON, Service
-from tests.support.service_examples import APP, be_alive, make_app, payload_of, poison, put
+from tests.support.service_examples import APP, be_alive, block, make_app, payload_of, put
 from tests.support.waiting import eventually
 
 REQUESTS = int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
-POISONED = "2.0.0"
+BLOCKED = "2.0.0"
 STORED = "3.0.0"
 OMAHA = "POST /v1/update"
 """Its body is XML, which test_omaha_fuzz.py makes up."""
@@ -108,8 +108,8 @@ def known_names(operation: Any) -> dict[str, str]:
         names |= {"channel": "beta", "version": "0.2.0" if "/excluded/" in path else "1.0.5"}
     if "/webhooks/" in path:
         names["name"] = "pager"
-    if "/poison/" in path:
-        names["version"] = POISONED
+    if "/blocks/" in path:
+        names["version"] = BLOCKED
     if path.startswith("/packages/"):
         names |= {"version": STORED, "name": "web.tar"}
     return names
@@ -132,10 +132,10 @@ def filled(service: Service, cluster: Cluster) -> Service:
     make_app(store, versions=("1.1.0", "2.0.0"), version="1.1.0")
     store.packages.create(APP, "0.1.0", payload_of("0.1.0"))
     be_alive(store, "web-1", NOON)
-    poison(store, POISONED, "it crashed", NOON)
+    block(store, BLOCKED, "it crashed", NOON)
     for instance in ("web-1", "gone"):
         row = Instance(app=APP, id=instance, group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
-        put(cluster, store.place.keys.instance(APP, instance), encode(row))
+        put(cluster, store.context.keys.instance(APP, instance), encode(row))
     store.apps.create(app="unused")
     store.groups.create(APP, "unused", channel="beta")
     store.channels.create(APP, "unused")
@@ -147,7 +147,7 @@ def filled(service: Service, cluster: Cluster) -> Service:
         stored = arriving.finish()
     payload = Payload(size_bytes=stored.size_bytes, sha256=stored.sha256, name="web.tar")
     store.packages.create(APP, STORED, payload)
-    Webhooks(place=store.place).create("pager", "http://127.0.0.1:9/pager")
+    Webhooks(context=store.context).create("pager", "http://127.0.0.1:9/pager")
     return service
 
 
@@ -206,11 +206,11 @@ def test_a_role_may_do_what_the_document_says_and_strangers_nothing(filled: Serv
     for operation in SCHEMA.get_all_operations():
         case = operation.ok().Case(path_parameters=dict.fromkeys(_names(operation.ok().path), "absent"))
         path, method = case.operation.path, case.operation.method.upper()
-        behind_the_gate = path.startswith(API) and path not in OPEN
-        refused = {role for role in ROLES if behind_the_gate and not may(role, role_needed(method, path))}
+        behind_the_middleware = path.startswith(API) and path not in OPEN
+        refused = {role for role in ROLES if behind_the_middleware and not may(role, role_needed(method, path))}
 
         assert refused == {role for role, api in asking.items() if api.ask(case).status_code == 403}, path
-        assert {behind_the_gate} == {api.ask(case).status_code == 401 for api in strangers.values()}, path
+        assert {behind_the_middleware} == {api.ask(case).status_code == 401 for api in strangers.values()}, path
 
 
 def test_a_check_that_fails_is_seen(filled: Service) -> None:

@@ -12,16 +12,16 @@ from click.testing import CliRunner
 from outrider.cli.main import main
 from outrider.etcd.seam import Cluster, Put
 from outrider.model.activity import Activity
-from outrider.model.documents import Instance, Poison, encode
+from outrider.model.documents import Block, Instance, encode
 from outrider.model.keys import Keys
 from outrider.service.history.activity_log import read_activity
-from outrider.service.history.recorder import Chronicler
+from outrider.service.history.recorder import ActivityRecorder
 from outrider.service.store.store import Store, open_store, utc_now
 from tests.support.service import Service
 from tests.support.service_examples import APP, make_app
 from tests.support.waiting import eventually
 
-Chroniclers = Callable[[], Chronicler]
+ActivityRecorders = Callable[[], ActivityRecorder]
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def real(cluster: Cluster, below: str) -> Store:
 
 
 @pytest.fixture
-def chronicler(cluster: Cluster, below: str) -> Iterator[Chroniclers]:
+def activity_recorder(cluster: Cluster, below: str) -> Iterator[ActivityRecorders]:
     """Starts one; those that still run are closed in the end."""
-    running: list[Chronicler] = []
+    running: list[ActivityRecorder] = []
 
-    def start() -> Chronicler:
-        one = Chronicler(cluster, Keys(below), utc_now)
+    def start() -> ActivityRecorder:
+        one = ActivityRecorder(cluster, Keys(below), utc_now)
         one.start()
         running.append(one)
         eventually(lambda: one._watch is not None)
@@ -53,7 +53,7 @@ def chronicler(cluster: Cluster, below: str) -> Iterator[Chroniclers]:
 
 
 def kinds(store: Store) -> list[str]:
-    return [record.kind for _, record in reversed(read_activity(store.place))]
+    return [record.kind for _, record in reversed(read_activity(store.context))]
 
 
 def row(store: Store, **fields: Any) -> None:
@@ -61,11 +61,11 @@ def row(store: Store, **fields: Any) -> None:
     document = msgspec.structs.replace(
         Instance(app=APP, id="web-1", group="beta", version="1.0.0", first_seen=now, last_seen=now), **fields
     )
-    store.place.cluster.txn((), (Put(key=store.place.keys.instance(APP, "web-1"), value=encode(document)),))
+    store.context.cluster.txn((), (Put(key=store.context.keys.instance(APP, "web-1"), value=encode(document)),))
 
 
-def test_a_release_is_told_from_package_to_failure(real: Store, chronicler: Chroniclers) -> None:
-    chronicler()
+def test_a_release_is_told_from_package_to_failure(real: Store, activity_recorder: ActivityRecorders) -> None:
+    activity_recorder()
     make_app(real, version="1.0.0")
     row(real)
     row(real, status="update-granted", granted_version="2.0.0")
@@ -75,7 +75,7 @@ def test_a_release_is_told_from_package_to_failure(real: Store, chronicler: Chro
 
     eventually(lambda: "group-slots" in kinds(real))
 
-    told = [record for _, record in reversed(read_activity(real.place))]
+    told = [record for _, record in reversed(read_activity(real.context))]
     assert {"app-created", "package-created", "channel-moved", "group-created"} <= {one.kind for one in told}
     assert ["instance-appeared", "update-granted", "instance-failed", "instance-updated"] == [
         one.kind for one in told if one.instance
@@ -85,9 +85,9 @@ def test_a_release_is_told_from_package_to_failure(real: Store, chronicler: Chro
     assert {"group-paused", "group-slots"} <= {one.kind for one in told}
 
 
-def test_two_processes_tell_everything_once(real: Store, chronicler: Chroniclers) -> None:
-    chronicler()
-    chronicler()
+def test_two_processes_tell_everything_once(real: Store, activity_recorder: ActivityRecorders) -> None:
+    activity_recorder()
+    activity_recorder()
     make_app(real, version="1.0.0")
     for number in range(30):
         real.groups.update(APP, "beta", paused=number % 2 == 0)
@@ -97,27 +97,29 @@ def test_two_processes_tell_everything_once(real: Store, chronicler: Chroniclers
     assert (15, 15) == (kinds(real).count("group-paused"), kinds(real).count("group-resumed"))
 
 
-def test_what_happened_while_nobody_looked_is_told_by_the_next_process(real: Store, chronicler: Chroniclers) -> None:
-    chronicler().close()
+def test_what_happened_while_nobody_looked_is_told_by_the_next_process(
+    real: Store, activity_recorder: ActivityRecorders
+) -> None:
+    activity_recorder().close()
     make_app(real, version="1.0.0")
-    poison = Poison(version="1.0.0", sha256="0" * 64, instance="web-1", why="it crashed", at=utc_now())
-    real.place.cluster.txn((), (Put(key=real.place.keys.poison(APP, "1.0.0"), value=encode(poison)),))
+    block = Block(version="1.0.0", sha256="0" * 64, instance="web-1", why="it crashed", at=utc_now())
+    real.context.cluster.txn((), (Put(key=real.context.keys.block(APP, "1.0.0"), value=encode(block)),))
     assert [] == kinds(real)
 
-    chronicler()
+    activity_recorder()
 
-    eventually(lambda: "release-condemned" in kinds(real))
+    eventually(lambda: "release-blocked" in kinds(real))
     assert 1 == kinds(real).count("channel-moved"), "the channel says itself where it points"
 
 
-def test_a_restart_tells_nothing_again(real: Store, chronicler: Chroniclers) -> None:
-    first = chronicler()
+def test_a_restart_tells_nothing_again(real: Store, activity_recorder: ActivityRecorders) -> None:
+    first = activity_recorder()
     make_app(real, version="1.0.0")
     eventually(lambda: "channel-moved" in kinds(real) and "group-created" in kinds(real))
     before = kinds(real)
     first.close()
 
-    second = chronicler()
+    second = activity_recorder()
     real.groups.update(APP, "beta", slots=3)
 
     eventually(lambda: "group-slots" in kinds(real))
@@ -125,18 +127,20 @@ def test_a_restart_tells_nothing_again(real: Store, chronicler: Chroniclers) -> 
     second.close()
 
 
-def test_what_was_there_before_the_first_process_is_no_news(real: Store, chronicler: Chroniclers) -> None:
+def test_what_was_there_before_the_first_process_is_no_news(real: Store, activity_recorder: ActivityRecorders) -> None:
     make_app(real, version="1.0.0")
 
-    chronicler()
+    activity_recorder()
 
     real.groups.update(APP, "beta", paused=True)
     eventually(lambda: kinds(real))
     assert ["group-paused"] == kinds(real)
 
 
-def test_the_command_prints_oldest_first_and_filters(real: Store, chronicler: Chroniclers, service: Service) -> None:
-    chronicler()
+def test_the_command_prints_oldest_first_and_filters(
+    real: Store, activity_recorder: ActivityRecorders, service: Service
+) -> None:
+    activity_recorder()
     make_app(real, version="1.0.0")
     row(real)
     row(real, status="error", error_code=9)
@@ -155,9 +159,9 @@ def test_the_command_prints_oldest_first_and_filters(real: Store, chronicler: Ch
     assert "Error: config: --since 'yesterday': write 30m, 12h, 3d" in nonsense.stderr
 
 
-def test_a_document_that_cannot_be_read_stops_nothing(real: Store, chronicler: Chroniclers) -> None:
-    chronicler()
-    real.place.cluster.txn((), (Put(key=real.place.keys.poison(APP, "9.9.9"), value=b"garbage"),))
+def test_a_document_that_cannot_be_read_stops_nothing(real: Store, activity_recorder: ActivityRecorders) -> None:
+    activity_recorder()
+    real.context.cluster.txn((), (Put(key=real.context.keys.block(APP, "9.9.9"), value=b"garbage"),))
 
     make_app(real, version="1.0.0")
 

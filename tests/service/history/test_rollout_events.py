@@ -1,4 +1,4 @@
-"""What is told of a roll-out: activity, metrics, and the list of instances. Over a real etcd."""
+"""What is told of a rollout: activity, metrics, and the list of instances. Over a real etcd."""
 
 import json
 
@@ -11,9 +11,9 @@ from outrider.etcd.seam import Cluster
 from outrider.model.activity import Activity
 from outrider.model.keys import Keys
 from outrider.service.history.activity_log import read_activity
-from outrider.service.history.recorder import Chronicler
+from outrider.service.history.recorder import ActivityRecorder
 from outrider.service.rollouts.wakeups import look
-from outrider.service.store.group_lock import Turnstile
+from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.store import utc_now
 from tests.service.operations.test_metrics import of, scrape
 from tests.support.service import Service
@@ -38,20 +38,20 @@ def sends(service: Service, instance: str, version: str, *events: OmahaEvent, ch
 
 
 def told(service: Service) -> list[Activity]:
-    """What was told of policies and roll-outs, oldest first."""
-    records = [record for _, record in reversed(read_activity(service.store.place))]
+    """What was told of policies and rollouts, oldest first."""
+    records = [record for _, record in reversed(read_activity(service.store.context))]
     return [one for one in records if one.kind.startswith(("rollout-", "group-policy"))]
 
 
 def test_a_roll_out_is_told_from_its_begin_over_a_halt_to_its_end(api: Service, cluster: Cluster) -> None:
     """
-    1. a canary is granted and fails: the roll-out begins and is halted
+    1. a canary is granted and fails: the rollout begins and is halted
     2. a person resumes it; the same instance is granted again and comes to the version
-    3. all that are known run it: the roll-out is finished, and that is said once
+    3. all that are known run it: the rollout is finished, and that is said once
     """
-    chronicler = Chronicler(cluster, Keys(api.prefix), utc_now)
-    chronicler.start()
-    eventually(lambda: chronicler._watch is not None)
+    activity_recorder = ActivityRecorder(cluster, Keys(api.prefix), utc_now)
+    activity_recorder.start()
+    eventually(lambda: activity_recorder._watch is not None)
     rollouts = api.store.rollouts
 
     rollouts.set_policy(APP, "beta", Policy(canary=1))
@@ -59,20 +59,20 @@ def test_a_roll_out_is_told_from_its_begin_over_a_halt_to_its_end(api: Service, 
     sends(api, "web-1", "1.0.0", OmahaEvent(type=3, result=0, error_code=44))
     rollouts.resume(APP, "beta", by="kim")
     sends(api, "web-1", "1.0.0", check=True)
-    unfinished = look(api.store.place, Turnstile(), APP, "beta") and rollouts.get(APP, "beta").finished
+    unfinished = look(api.store.context, GroupLock(), APP, "beta") and rollouts.get(APP, "beta").finished
     sends(api, "web-1", "2.0.0", OmahaEvent(type=3, result=2))
     for _ in range(2):
-        look(api.store.place, Turnstile(), APP, "beta")
+        look(api.store.context, GroupLock(), APP, "beta")
 
     eventually(lambda: "rollout-finished" in [one.kind for one in told(api)])
-    chronicler.close()
+    activity_recorder.close()
     assert [
         ("group-policy", "info", "group beta has another policy: canary 1"),
-        ("rollout-started", "info", "the roll-out of 2.0.0 to group beta began"),
+        ("rollout-started", "info", "the rollout of 2.0.0 to group beta began"),
         ("rollout-halted", "error",
-         "the roll-out of 2.0.0 to group beta was halted: a canary failed: web-1 (error code 44)"),
-        ("rollout-resumed", "info", "the roll-out of 2.0.0 to group beta goes on by kim"),
-        ("rollout-finished", "success", "the roll-out of 2.0.0 to group beta is finished: 1 updated"),
+         "the rollout of 2.0.0 to group beta was halted: a canary failed: web-1 (error code 44)"),
+        ("rollout-resumed", "info", "the rollout of 2.0.0 to group beta goes on by kim"),
+        ("rollout-finished", "success", "the rollout of 2.0.0 to group beta is finished: 1 updated"),
     ] == [(one.kind, one.severity, one.text) for one in told(api)]  # fmt: skip
     assert unfinished is None
 
@@ -82,10 +82,10 @@ def test_one_that_lags_behind_keeps_a_roll_out_from_being_finished(api: Service)
     sends(api, "web-1", "1.0.0", check=True)
     sends(api, "web-2", "1.0.0", OmahaEvent(type=3, result=2))
     sends(api, "web-1", "2.0.0", OmahaEvent(type=3, result=2))
-    look(api.store.place, Turnstile(), APP, "beta")
+    look(api.store.context, GroupLock(), APP, "beta")
     lagging = api.store.rollouts.get(APP, "beta").finished
     sends(api, "web-2", "2.0.0", check=True)
-    look(api.store.place, Turnstile(), APP, "beta")
+    look(api.store.context, GroupLock(), APP, "beta")
 
     assert lagging is None
     assert api.store.rollouts.get(APP, "beta").finished is not None
@@ -96,13 +96,13 @@ def test_grants_holds_and_the_roll_out_are_counted(api: Service) -> None:
     before = scrape(api.url)
     for name in ("web-1", "web-1", "web-2", "web-3"):
         sends(api, name, "1.0.0", check=True)
-    eventually(lambda: of(scrape(api.url), "outrider_held", by="max-in-progress"), within_s=20)
+    eventually(lambda: of(scrape(api.url), "outrider_deferred", by="max-in-progress"), within_s=20)
     fresh = scrape(api.url)
 
     assert of(before, "outrider_rollout_age_seconds") is None
     assert 1 == of(fresh, "outrider_grants_total")
-    assert 2 == of(fresh, "outrider_holds_total", by="max-in-progress")
-    assert 2 == of(fresh, "outrider_held", by="max-in-progress")
+    assert 2 == of(fresh, "outrider_deferrals_total", by="max-in-progress")
+    assert 2 == of(fresh, "outrider_deferred", by="max-in-progress")
     assert 1 == of(fresh, "outrider_updates_under_way")
     assert (1, 0) == tuple(of(fresh, "outrider_rollout_state", state=state) for state in ("running", "halted"))
     assert 0 == of(fresh, "outrider_rollout_failed")
@@ -114,7 +114,7 @@ def test_a_held_instance_is_listed_with_its_reason_and_one_that_goes_on_without(
     sends(api, "web-1", "1.0.0", check=True)
     answer = sends(api, "web-2", "1.0.0", check=True)
     run = typist(api)
-    header, granted, held = lines(run(f"instance list-updates --app-id={APP}").stdout)
+    header, granted, deferred = lines(run(f"instance list-updates --app-id={APP}").stdout)
     why = run(f"why {APP} web-2").stdout
     status, facts = run(f"status {APP}").stdout, json.loads(run(f"status {APP} --json").stdout)
     sends(api, "web-1", "2.0.0", OmahaEvent(type=3, result=2))
@@ -124,9 +124,9 @@ def test_a_held_instance_is_listed_with_its_reason_and_one_that_goes_on_without(
     assert b'status="noupdate"' in answer
     assert b"1 of 1 in progress: web-1" in answer
     assert "1 of 1 in progress: web-1; it is the next one" in why
-    assert "shall run 2.0.0; roll-out of 2.0.0: running; 0 done, 1 under way, 1 held;" in status
-    assert ["web-2"] == facts[0]["held"]
+    assert "shall run 2.0.0; rollout of 2.0.0: running; 0 done, 1 under way, 1 deferred;" in status
+    assert ["web-2"] == facts[0]["deferred"]
     assert "Why" == header[-1]
     assert ["update-granted", "2.0.0"] == granted[5:]
-    assert "on-hold 1 of 1 in progress: web-1" == " ".join(held[5:])
+    assert "on-hold 1 of 1 in progress: web-1" == " ".join(deferred[5:])
     assert ["update-granted", "2.0.0"] == then[5:]

@@ -13,7 +13,7 @@ import pytest
 
 from outrider.core.errors import ConfigError, Conflict
 from outrider.etcd.seam import Cluster
-from outrider.service.history.background import tellers
+from outrider.service.history.background import background_tasks
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.store.store import Store, open_store, utc_now
 from tests.support.service_examples import APP, make_app
@@ -64,14 +64,14 @@ def real(cluster: Cluster, prefix: str) -> Store:
 
 @pytest.fixture
 def hooks(real: Store) -> Webhooks:
-    return Webhooks(place=real.place)
+    return Webhooks(context=real.context)
 
 
 def run(stack: ExitStack, real: Store, count: int = 1) -> None:
-    """Start so many processes' worth of tellers, and wait until the chronicle has begun."""
+    """Start the background tasks of so many processes, and wait until recording has begun."""
     for _ in range(count):
-        stack.enter_context(tellers(real.place.cluster, real.place.keys.prefix, retry_min_s=0.1))
-    eventually(lambda: real.place.cluster.get(f"{real.place.keys.prefix}/activity-seen") is not None)
+        stack.enter_context(background_tasks(real.context.cluster, real.context.keys.prefix, retry_min_s=0.1))
+    eventually(lambda: real.context.cluster.get(f"{real.context.keys.prefix}/activity-seen") is not None)
 
 
 def test_deliveries_are_signed_and_come_in_order(real: Store, hooks: Webhooks, receiver: Receiver) -> None:
@@ -159,7 +159,7 @@ def test_one_webhook_hears_of_its_app_only(hooks: Webhooks, real: Store, receive
     with ExitStack() as stack:
         run(stack, real)
         make_app(real, version="1.0.0")
-        eventually(lambda: real.place.cluster.list(real.place.keys.activity(APP)).entries != ())
+        eventually(lambda: real.context.cluster.list(real.context.keys.activity(APP)).entries != ())
 
     assert [] == receiver.took
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from outrider.core.omaha import MAX_REQUEST_BYTES, AppRequest, OmahaEvent, parse_request
 from outrider.etcd.client import connect
-from outrider.service.admission import Load
+from outrider.service.admission import AdmissionControl
 from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.store.packages import Payload
@@ -33,7 +33,7 @@ from tests.support.omaha_clients import CLIENTS, check_form
 from tests.support.omaha_inputs import Input
 from tests.support.servers import EtcdServer
 from tests.support.service import NOON
-from tests.support.service_examples import APP, SHA256, make_app, poison
+from tests.support.service_examples import APP, SHA256, block, make_app
 
 INPUTS = int(os.environ.get("OUTRIDER_TEST_FUZZ", "1000"))
 PREFIX = "/fuzz"
@@ -120,10 +120,10 @@ def omaha(etcd_server: EtcdServer, tmp_path_factory: pytest.TempPathFactory) -> 
         store.groups.create(app, "beta", channel="beta", paused=app == "paused")
         store.channels.save(app, "beta", version="3.0.0" if app == "moved" else "2.0.0")
     store.apps.create(app="web")
-    poison(store, "9.9.9", "it crashed", NOON)
+    block(store, "9.9.9", "it crashed", NOON)
     application = create_application(cluster, payloads, prefix=prefix)
     # On a clock that stands: who waits 5 s for a thread on a busy machine gets a 503, whatever was sent.
-    application.state.context = replace(application.state.context, load=Load(clock=lambda: 0.0))
+    application.state.context = replace(application.state.context, admission=AdmissionControl(clock=lambda: 0.0))
     with asyncio.Runner() as runner:
         yield Omaha(application=application, runner=runner, secret_file=secret_file)
     cluster.close()

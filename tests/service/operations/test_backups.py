@@ -12,19 +12,22 @@ from outrider.model.documents import Command, Instance, encode
 from outrider.service.operations.backups import MAX_BATCH_KEYS, backup_lines, read_backup, restore, restoring_key
 from outrider.service.rollouts.wakeups import look
 from outrider.service.store.audit import AuditLog, Wanted
-from outrider.service.store.group_lock import Turnstile
+from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.packages import Payload
-from outrider.service.store.request import Act, Actor, acting
+from outrider.service.store.request import Principal, RequestContext, in_request_context
 from outrider.service.store.store import Store, open_store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.service import NOON, WallClock
-from tests.support.service_examples import APP, SHA256, be_alive, hold_turn, make_app, poison, put, stand_in_line
+from tests.support.service_examples import APP, SHA256, be_alive, block, hold_turn, make_app, put, stand_in_line
 from tests.support.service_fleets import Fleet
 
 
-def act_on(store: Store) -> Act:
-    return Act(
-        actor=Actor(name="(ann@here)", role="admin"), did="restore", request_id="1", log=AuditLog(place=store.place)
+def request_on(store: Store) -> RequestContext:
+    return RequestContext(
+        principal=Principal(name="(ann@here)", role="admin"),
+        did="restore",
+        request_id="1",
+        log=AuditLog(context=store.context),
     )
 
 
@@ -33,18 +36,18 @@ def lived_in(store: Store) -> None:
     make_app(store, version="2.0.0")
     store.packages.create(APP, "3.0.0", Payload(size_bytes=6, sha256=SHA256, name="web.tar"))
     store.users.create("ann", "admin")
-    poison(store, "1.0.0", "it crashed", NOON)
+    block(store, "1.0.0", "it crashed", NOON)
     for number in range(2 * MAX_BATCH_KEYS + 20):
         row = Instance(app=APP, id=f"web-{number}", group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
-        put(store.place.cluster, store.place.keys.instance(APP, row.id), encode(row))
+        put(store.context.cluster, store.context.keys.instance(APP, row.id), encode(row))
     be_alive(store, "web-1", NOON)
     hold_turn(store, "web-1", NOON)
     stand_in_line(store, "web-2", NOON)
     command = Command(verb="pause", by="ann", at=NOON)
-    put(store.place.cluster, store.place.keys.command(APP, "web-1"), encode(command))
-    lease = store.place.cluster.grant(60)
-    grant = Put(key=f"{store.place.keys.group(APP, 'beta')}/grants/web-1", value=b"{}", lease=lease)
-    store.place.cluster.txn((), (grant,))
+    put(store.context.cluster, store.context.keys.command(APP, "web-1"), encode(command))
+    lease = store.context.cluster.grant(60)
+    grant = Put(key=f"{store.context.keys.group(APP, 'beta')}/grants/web-1", value=b"{}", lease=lease)
+    store.context.cluster.txn((), (grant,))
 
 
 def kept(etcd: FakeEtcd) -> dict[str, bytes]:
@@ -56,7 +59,7 @@ def kept(etcd: FakeEtcd) -> dict[str, bytes]:
 @pytest.fixture
 def lines(store: Store) -> list[bytes]:
     lived_in(store)
-    return list(backup_lines(store.place))
+    return list(backup_lines(store.context))
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def other(other_etcd: FakeEtcd, clock: WallClock) -> Store:
 def test_what_is_restored_is_what_there_was(
     lines: list[bytes], fake_etcd: FakeEtcd, other: Store, other_etcd: FakeEtcd
 ) -> None:
-    replaced = restore(other.place, read_backup(lines), act_on(other))
+    replaced = restore(other.context, read_backup(lines), request_on(other))
 
     before = {key.removeprefix("/outrider/v1"): value for key, value in kept(fake_etcd).items()}
     after = {key.removeprefix("/elsewhere"): value for key, value in kept(other_etcd).items()}
@@ -86,7 +89,7 @@ def test_what_belongs_to_the_moment_is_not_in_it(lines: list[bytes]) -> None:
 
     for moment in (b"presence/", b"turns/", b"shared-turns/", b"commands/", b"grants/"):
         assert moment not in text
-    for kept_key in (b"apps/", b"users/ann", b"poison/", b"instances/", b"/target"):
+    for kept_key in (b"apps/", b"users/ann", b"block/", b"instances/", b"/target"):
         assert kept_key in text
 
 
@@ -142,7 +145,7 @@ def test_a_restore_over_something_is_refused_and_does_nothing(
     before = dict(other_etcd.entries)
 
     with pytest.raises(Conflict, match="1 keys are there already; --replace"):
-        restore(other.place, read_backup(lines), act_on(other))
+        restore(other.context, read_backup(lines), request_on(other))
 
     assert before == other_etcd.entries
 
@@ -154,7 +157,7 @@ def test_living_sidekicks_are_nothing_that_is_in_the_way_and_stay(
     hold_turn(other, "web-9", NOON)
     before = dict(other_etcd.entries)
 
-    restore(other.place, read_backup(lines), act_on(other))
+    restore(other.context, read_backup(lines), request_on(other))
 
     assert before.items() <= other_etcd.entries.items()
 
@@ -166,7 +169,7 @@ def test_replacing_leaves_nothing_of_what_was(
     other.apps.create(app="mine")
     other.users.create("eve", "admin")
 
-    replaced = restore(other.place, read_backup(lines), act_on(other), replace=True)
+    replaced = restore(other.context, read_backup(lines), request_on(other), replace=True)
 
     assert 7 == replaced - 1  # two apps, two packages, channel, group, target, user
     assert {key.removeprefix("/outrider/v1") for key in kept(fake_etcd)} == {
@@ -175,13 +178,13 @@ def test_replacing_leaves_nothing_of_what_was(
 
 
 def test_the_audit_log_comes_back_and_says_that_it_did(store: Store, other: Store, clock: WallClock) -> None:
-    with acting(act_on(store)):
+    with in_request_context(request_on(store)):
         lived_in(store)
     clock.advance(60)
 
-    restore(other.place, read_backup(backup_lines(store.place)), act_on(other))
+    restore(other.context, read_backup(backup_lines(store.context)), request_on(other))
 
-    entries = [one.entry for one in AuditLog(place=other.place).list(Wanted(), limit=1000)]
+    entries = [one.entry for one in AuditLog(context=other.context).list(Wanted(), limit=1000)]
     assert ("(ann@here)", "database") == (entries[0].who, entries[0].noun)
     assert "app" in {entry.noun for entry in entries}
 
@@ -208,7 +211,7 @@ def test_a_restore_that_breaks_off_shows_no_target_and_can_be_begun_again(
 
     client.trouble = break_off
     try:
-        restore(other.place, read_backup(lines), act_on(other))
+        restore(other.context, read_backup(lines), request_on(other))
         finished = True
     except Unknown:
         finished = False
@@ -220,10 +223,10 @@ def test_a_restore_that_breaks_off_shows_no_target_and_can_be_begun_again(
     assert not [key for key in other_etcd.entries if key.endswith("/target")]
     if breaks_at > 1:
         with pytest.raises(Conflict, match="broken off"):
-            list(backup_lines(other.place))
+            list(backup_lines(other.context))
         with pytest.raises(Conflict, match="--replace begins again"):
-            restore(other.place, read_backup(lines), act_on(other))
-    restore(other.place, read_backup(lines), act_on(other), replace=True)
+            restore(other.context, read_backup(lines), request_on(other))
+    restore(other.context, read_backup(lines), request_on(other), replace=True)
     assert {key.removeprefix("/outrider/v1") for key in kept(fake_etcd)} == {
         key.removeprefix("/elsewhere") for key in kept(other_etcd)
     }
@@ -246,8 +249,8 @@ def test_who_writes_at_the_same_time_breaks_the_restore_off_and_is_named(
     client.trouble = write_between
 
     with pytest.raises(Conflict, match=f"/elsewhere/apps/{APP}"):
-        restore(other.place, read_backup(lines), act_on(other))
-    assert restoring_key(other.place.keys) in other_etcd.entries
+        restore(other.context, read_backup(lines), request_on(other))
+    assert restoring_key(other.context.keys) in other_etcd.entries
 
 
 def test_a_second_restore_stops_the_first(lines: list[bytes], clock: WallClock, other_etcd: FakeEtcd) -> None:
@@ -260,21 +263,21 @@ def test_a_second_restore_stops_the_first(lines: list[bytes], clock: WallClock, 
         if (call, moment) == ("txn", "before"):
             count += 1
             if count == 3:
-                restore(second.place, read_backup(lines), act_on(second), replace=True)
+                restore(second.context, read_backup(lines), request_on(second), replace=True)
 
     client.trouble = overtake
     with pytest.raises(OutriderError, match="somebody writes"):
-        restore(first.place, read_backup(lines), act_on(first))
+        restore(first.context, read_backup(lines), request_on(first))
 
     assert "2.0.0" == second.groups.target(APP, "beta").version
-    assert restoring_key(second.place.keys) not in other_etcd.entries
+    assert restoring_key(second.context.keys) not in other_etcd.entries
 
 
 def test_a_restored_roll_out_goes_on_and_takes_nobody_for_failed(
     fleet: Fleet, other: Store, other_etcd: FakeEtcd, clock: WallClock
 ) -> None:
     """
-    1. one has succeeded, one has failed, one is under way, and one waits; a second failure would halt the roll-out
+    1. one has succeeded, one has failed, one is under way, and one waits; a second failure would halt the rollout
     2. a backup is restored elsewhere, where no grant lives
     3. who succeeded and who failed is known; who was under way is neither, and the one that waited is granted
     """
@@ -285,9 +288,9 @@ def test_a_restored_roll_out_goes_on_and_takes_nobody_for_failed(
             fleet.succeeds(instance)
         if instance == "web-2":
             fleet.fails(instance)
-    restore(other.place, read_backup(backup_lines(fleet.store.place)), act_on(other))
+    restore(other.context, read_backup(backup_lines(fleet.store.context)), request_on(other))
     there = Fleet(store=other, etcd=other_etcd, clock=clock)
-    look(other.place, Turnstile(), APP, "beta")
+    look(other.context, GroupLock(), APP, "beta")
     granted = there.granted("web-4")
 
     assert (["web-3"], ["web-4"]) == (fleet.under_way, fleet.line)
@@ -301,8 +304,8 @@ def test_values_that_are_no_text_survive(client: FakeCluster, store: Store, othe
     put(client, "/outrider/v1/something/odd", b"\xff\x00")
     put(client, "/outrider/v1/alone", b"1")
 
-    restore(other.place, read_backup(backup_lines(store.place)), act_on(other))
-    restore(other.place, read_backup(backup_lines(store.place)), act_on(other), replace=True)
+    restore(other.context, read_backup(backup_lines(store.context)), request_on(other))
+    restore(other.context, read_backup(backup_lines(store.context)), request_on(other), replace=True)
 
     assert b"\xff\x00" == other_etcd.entries["/elsewhere/something/odd"].value
     assert b"1" == other_etcd.entries["/elsewhere/alone"].value

@@ -11,7 +11,7 @@ from outrider.model.documents import Presence, encode
 from outrider.service.store.store import utc_now
 from tests.support.servers import EtcdServer
 from tests.support.service import RunningServer, Service
-from tests.support.service_examples import APP, make_app, poison
+from tests.support.service_examples import APP, block, make_app
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -35,8 +35,8 @@ def test_a_group_is_counted_by_version_and_by_what_it_waits_for(service: Service
     make_app(store, version="2.0.0")
     for name, version in (("web-1", "2.0.0"), ("web-2", "1.0.0"), ("web-3", "1.0.0"), ("web-4", "1.0.0")):
         seen = Presence(instance=name, app=APP, group="beta", state="idle.waiting", version=version, since=utc_now())
-        cluster.txn((), (Put(key=store.place.keys.presence(APP, "beta", name), value=encode(seen)),))
-    poison(store, "2.0.0", "it crashed", utc_now())
+        cluster.txn((), (Put(key=store.context.keys.presence(APP, "beta", name), value=encode(seen)),))
+    block(store, "2.0.0", "it crashed", utc_now())
 
     samples = scrape(service.url)
 
@@ -46,7 +46,7 @@ def test_a_group_is_counted_by_version_and_by_what_it_waits_for(service: Service
     )
     assert 4 == of(samples, "outrider_sidekicks_alive")
     assert 0.25 == of(samples, "outrider_rollout_progress")
-    assert 1 == of(samples, "outrider_release_condemned", version="2.0.0")
+    assert 1 == of(samples, "outrider_release_blocked", version="2.0.0")
     assert 1 == of(samples, "outrider_turns", state="free")
     assert 1 == samples[("outrider_etcd_up", ())]
 

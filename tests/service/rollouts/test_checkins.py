@@ -13,7 +13,7 @@ from outrider.service.store.packages import Payload
 from outrider.service.store.store import Store, open_store
 from tests.sim.fake_etcd import FakeCluster
 from tests.support.service import NOON, WallClock
-from tests.support.service_examples import APP, SHA256, be_alive, make_app, payload_of, poison
+from tests.support.service_examples import APP, SHA256, be_alive, block, make_app, payload_of
 
 CALLER = Caller(address="10.0.0.7", base_url="http://updates.example:8000")
 
@@ -22,7 +22,7 @@ class Client:
     """One Omaha client."""
 
     def __init__(self, store: Store, machine: str = "web-1") -> None:
-        self._store, self._checkins, self._machine = store, Checkins(place=store.place), machine
+        self._store, self._checkins, self._machine = store, Checkins(context=store.context), machine
 
     def sends(
         self, version: str, *codes: str, check: bool = False, ping: bool = False, request_id: str = "", **app: Any
@@ -88,7 +88,7 @@ def test_every_app_of_a_request_is_answered_also_after_an_unknown_one(store: Sto
     known = AppRequest(app_id=APP, version="1.0.0", track="beta", machine_id="web-1", update_check=True)
     apps = (AppRequest(app_id="{who knows}", update_check=True), known, AppRequest(app_id="absent", update_check=True))
 
-    response = Checkins(place=store.place).answer(OmahaRequest(apps=apps), CALLER)
+    response = Checkins(context=store.context).answer(OmahaRequest(apps=apps), CALLER)
 
     statuses = [(answer.app_id, answer.status, type(answer.update_check)) for answer in response.apps]
     unknown = "error-unknownApplication"
@@ -123,23 +123,23 @@ def test_braces_around_a_machine_id_do_not_count(omaha: Client) -> None:
 
 def test_a_paused_group_holds_back_with_its_reason_and_grants_again_when_unpaused(omaha: Client, store: Store) -> None:
     store.groups.update(APP, "beta", paused=True)
-    held = omaha.checks("1.0.0")
+    deferred = omaha.checks("1.0.0")
     status = omaha.row.status
     store.groups.update(APP, "beta", paused=False)
     granted = omaha.checks("1.0.0")
 
-    assert NoUpdate(reason="group is paused") == held
+    assert NoUpdate(reason="group is paused") == deferred
     assert "on-hold" == status
     assert isinstance(granted, Offer)
     assert "update-granted" == omaha.row.status
 
 
-def test_a_release_marked_bad_is_offered_to_nobody_until_the_mark_is_lifted(omaha: Client, store: Store) -> None:
-    poison(store, "2.0.0", "health check failed", NOON)
-    held = omaha.checks("1.0.0")
-    store.fleet.lift(APP, "2.0.0")
+def test_a_release_blocked_is_offered_to_nobody_until_it_is_unblocked(omaha: Client, store: Store) -> None:
+    block(store, "2.0.0", "health check failed", NOON)
+    deferred = omaha.checks("1.0.0")
+    store.fleet.unblock(APP, "2.0.0")
 
-    assert NoUpdate(reason="2.0.0 is marked bad: health check failed") == held
+    assert NoUpdate(reason="2.0.0 is blocked: health check failed") == deferred
     assert isinstance(omaha.checks("1.0.0"), Offer)
 
 
@@ -165,11 +165,11 @@ def test_one_update_goes_through_the_statuses_that_coreupdate_names(omaha: Clien
     assert ["3:2", "13:1", "14:1", "800:1", "3:1", "3:2"] == [line.event for line in omaha.row.history]
 
 
-def test_a_failure_stays_to_be_seen_while_the_release_is_marked_bad(omaha: Client, store: Store) -> None:
+def test_a_failure_stays_to_be_seen_while_the_release_is_blocked(omaha: Client, store: Store) -> None:
     omaha.checks("1.0.0", "3:2")
     omaha.sends("1.0.0", "13:1")
     omaha.sends("1.0.0", "3:0:44")
-    poison(store, "2.0.0", "bad", NOON)
+    block(store, "2.0.0", "bad", NOON)
     omaha.checks("1.0.0", "3:2")
 
     assert ("error", 44, None) == (omaha.row.status, omaha.row.error_code, omaha.row.granted_version)
@@ -297,7 +297,7 @@ def test_only_the_row_and_the_grant_of_the_instance_that_asks_are_written(
 
     after = {entry.key: entry for entry in client.list("/").entries}
     changed = {key for key in after if after[key] != before.get(key)}
-    keys = store.place.keys
+    keys = store.context.keys
     grant = {keys.rollout(APP, "beta"), keys.grant(APP, "beta", "web-1")}
     assert {keys.instance(APP, "web-1"), *grant} == changed
 
@@ -326,7 +326,7 @@ def test_a_grant_never_slips_past_a_pause_that_comes_in_between(
         if name == "txn" and moment == "before" and not paused:
             paused.append(name)
 
-            open_store(meddler, now=store.place.now).groups.update(APP, "beta", paused=True)
+            open_store(meddler, now=store.context.now).groups.update(APP, "beta", paused=True)
 
     client.trouble = pause_before_the_grant
     answer = omaha.checks("1.0.0")

@@ -11,159 +11,161 @@ from outrider.model.documents import Command, encode
 from outrider.service.rollouts.checkins import Caller, Checkins
 from outrider.service.rollouts.explain import explain, read_overviews
 from outrider.service.rollouts.wakeups import look
-from outrider.service.store.group_lock import Turnstile
+from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.store import Store
 from tests.support.service import NOON, WallClock
-from tests.support.service_examples import APP, be_alive, hold_turn, make_app, poison, put, stand_in_line
+from tests.support.service_examples import APP, be_alive, block, hold_turn, make_app, put, stand_in_line
 from tests.support.service_fleets import Fleet
 
 
 @dataclass
-class Scene:
+class GroupSnapshot:
     """A group ``beta`` that shall run 2.0.0, one turn at a time."""
 
     store: Store
 
     def why(self, instance: str = "web-1") -> str:
-        return "\n".join(explain(self.store.place, APP, instance))
+        return "\n".join(explain(self.store.context, APP, instance))
 
     def checks_in(self, version: str, *events: OmahaEvent, machine: str = "web-1") -> None:
         app = AppRequest(app_id=APP, version=version, track="beta", machine_id=machine, ping=True, events=events)
-        Checkins(place=self.store.place).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
+        Checkins(context=self.store.context).answer(OmahaRequest(apps=(app,)), Caller(address="", base_url="http://x"))
 
 
 @pytest.fixture
-def scene(store: Store) -> Scene:
+def snapshot(store: Store) -> GroupSnapshot:
     make_app(store, version="2.0.0")
-    return Scene(store)
+    return GroupSnapshot(store)
 
 
-def test_a_living_sidekick_is_quoted(scene: Scene, clock: WallClock) -> None:
-    be_alive(scene.store, "web-1", NOON, state="swapping.draining", wanted="2.0.0", why="3 requests are under way")
+def test_a_living_sidekick_is_quoted(snapshot: GroupSnapshot, clock: WallClock) -> None:
+    be_alive(snapshot.store, "web-1", NOON, state="swapping.draining", wanted="2.0.0", why="3 requests are under way")
     clock.advance(12)
 
-    head, said, *_ = scene.why().splitlines()
+    head, said, *_ = snapshot.why().splitlines()
 
     assert f"web-1 of {APP}, group beta: swapping.draining since 12s, runs 1.0.0, wants 2.0.0" == head
     assert "it says: 3 requests are under way" == said
 
 
-def test_a_waiting_instance_learns_who_is_ahead_and_who_holds_the_turn(scene: Scene) -> None:
+def test_a_waiting_instance_learns_who_is_ahead_and_who_holds_the_turn(snapshot: GroupSnapshot) -> None:
     for instance in ("web-0", "web-2", "web-1"):
-        be_alive(scene.store, instance, NOON, state="swapping.queueing", wanted="2.0.0")
-        stand_in_line(scene.store, instance, NOON)
-    hold_turn(scene.store, "web-0", NOON)
+        be_alive(snapshot.store, instance, NOON, state="swapping.queueing", wanted="2.0.0")
+        stand_in_line(snapshot.store, instance, NOON)
+    hold_turn(snapshot.store, "web-0", NOON)
 
-    assert "it waits for one of 1 turns; 1 ahead of it: web-2\nturn 0 is held by web-0" in scene.why("web-1")
-    assert "it is next" in scene.why("web-2")
-    assert "it holds turn 0 of 1" in scene.why("web-0")
-
-
-def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(scene: Scene) -> None:
-    be_alive(scene.store, "web-1", NOON, state="swapping.queueing")
-    stand_in_line(scene.store, "web-1", NOON)
-    hold_turn(scene.store, "web-0", NOON)
-    scene.checks_in("1.0.0", machine="web-0")
-
-    assert "turn 0 is dirty: web-0 died" in scene.why("web-1")
-    assert "outrider lock release" in scene.why("web-1")
-    assert "left turn 0 dirty" in scene.why("web-0")
+    assert "it waits for one of 1 turns; 1 ahead of it: web-2\nturn 0 is held by web-0" in snapshot.why("web-1")
+    assert "it is next" in snapshot.why("web-2")
+    assert "it holds turn 0 of 1" in snapshot.why("web-0")
 
 
-def test_a_turn_of_a_shared_scope_is_found_and_named(scene: Scene) -> None:
+def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(snapshot: GroupSnapshot) -> None:
+    be_alive(snapshot.store, "web-1", NOON, state="swapping.queueing")
+    stand_in_line(snapshot.store, "web-1", NOON)
+    hold_turn(snapshot.store, "web-0", NOON)
+    snapshot.checks_in("1.0.0", machine="web-0")
+
+    assert "turn 0 is dirty: web-0 died" in snapshot.why("web-1")
+    assert "outrider lock release" in snapshot.why("web-1")
+    assert "left turn 0 dirty" in snapshot.why("web-0")
+
+
+def test_a_turn_of_a_shared_scope_is_found_and_named(snapshot: GroupSnapshot) -> None:
     """
     1. the group's instances stand in a scope that another app's group stands in as well
     2. web-1 holds one of its turns, web-2 waits, and so does an instance of the other app with web-1's name
     """
     for instance in ("web-1", "web-2"):
-        be_alive(scene.store, instance, NOON, state="swapping.queueing", shared_scope="eu")
-        stand_in_line(scene.store, instance, NOON, scope="eu")
-    hold_turn(scene.store, "web-1", NOON, scope="eu")
-    stand_in_line(scene.store, "web-1", NOON, app="mail", group="mx", scope="eu")
+        be_alive(snapshot.store, instance, NOON, state="swapping.queueing", shared_scope="eu")
+        stand_in_line(snapshot.store, instance, NOON, scope="eu")
+    hold_turn(snapshot.store, "web-1", NOON, scope="eu")
+    stand_in_line(snapshot.store, "web-1", NOON, app="mail", group="mx", scope="eu")
 
-    (overview,) = read_overviews(scene.store.place, APP)
+    (overview,) = read_overviews(snapshot.store.context, APP)
 
-    assert "it holds turn 0 of 1 of scope eu" in scene.why("web-1")
-    assert "it waits for one of 1 turns of scope eu; it is next\nturn 0 is held by web-1" in scene.why("web-2")
+    assert "it holds turn 0 of 1 of scope eu" in snapshot.why("web-1")
+    assert "it waits for one of 1 turns of scope eu; it is next\nturn 0 is held by web-1" in snapshot.why("web-2")
     assert ["eu"] == [one.shared for one in overview.scopes]
     assert ("web-2", "mail/web-1") == overview.scopes[0].queue
     assert {"web-1", "web-2"} == overview.scopes[0].members
 
 
-def test_a_dirty_turn_of_a_shared_scope_is_found_although_its_sidekick_is_gone(scene: Scene) -> None:
-    scene.checks_in("1.0.0", machine="web-0")
-    hold_turn(scene.store, "web-0", NOON, scope="eu")
-    hold_turn(scene.store, "mx-1", NOON, app="mail", group="mx", scope="us")
+def test_a_dirty_turn_of_a_shared_scope_is_found_although_its_sidekick_is_gone(snapshot: GroupSnapshot) -> None:
+    snapshot.checks_in("1.0.0", machine="web-0")
+    hold_turn(snapshot.store, "web-0", NOON, scope="eu")
+    hold_turn(snapshot.store, "mx-1", NOON, app="mail", group="mx", scope="us")
 
-    (overview,) = read_overviews(scene.store.place, APP)
+    (overview,) = read_overviews(snapshot.store.context, APP)
 
-    assert "left turn 0 of scope eu dirty" in scene.why("web-0")
-    assert "`outrider lock release --scope eu --slot 0` frees it" in scene.why("web-0")
+    assert "left turn 0 of scope eu dirty" in snapshot.why("web-0")
+    assert "`outrider lock release --scope eu --slot 0` frees it" in snapshot.why("web-0")
     assert ["eu"] == [one.shared for one in overview.scopes]
 
 
-def test_the_groups_own_turns_are_told_besides_those_of_a_shared_scope(scene: Scene) -> None:
+def test_the_groups_own_turns_are_told_besides_those_of_a_shared_scope(snapshot: GroupSnapshot) -> None:
     """Some sidekicks have been moved to the scope, one hasn't."""
-    be_alive(scene.store, "web-1", NOON, shared_scope="eu")
-    be_alive(scene.store, "web-2", NOON)
-    hold_turn(scene.store, "web-2", NOON)
+    be_alive(snapshot.store, "web-1", NOON, shared_scope="eu")
+    be_alive(snapshot.store, "web-2", NOON)
+    hold_turn(snapshot.store, "web-2", NOON)
 
-    (overview,) = read_overviews(scene.store.place, APP)
+    (overview,) = read_overviews(snapshot.store.context, APP)
 
     assert ["", "eu"] == [one.shared for one in overview.scopes]
     assert [(1,), ()] == [tuple(1 for turn in one.of_the_group if turn.state != "free") for one in overview.scopes]
-    assert f"`outrider lock release {APP} beta --slot 0` frees it" in scene.why("web-2")
+    assert f"`outrider lock release {APP} beta --slot 0` frees it" in snapshot.why("web-2")
 
 
-def test_a_pause_and_a_mark_are_named(scene: Scene) -> None:
-    be_alive(scene.store, "web-1", NOON)
-    poison(scene.store, "2.0.0", "health check failed", NOON)
-    marked = scene.why()
-    scene.store.groups.update(APP, "beta", paused=True)
+def test_a_pause_and_a_mark_are_named(snapshot: GroupSnapshot) -> None:
+    be_alive(snapshot.store, "web-1", NOON)
+    block(snapshot.store, "2.0.0", "health check failed", NOON)
+    marked = snapshot.why()
+    snapshot.store.groups.update(APP, "beta", paused=True)
 
-    assert "offers it nothing: 2.0.0 is marked bad: health check failed" in marked
-    assert "offers it nothing: group is paused" in scene.why()
+    assert "offers it nothing: 2.0.0 is blocked: health check failed" in marked
+    assert "offers it nothing: group is paused" in snapshot.why()
 
 
-def test_an_instance_without_a_sidekick_is_said_to_be_away_and_since_when(scene: Scene, clock: WallClock) -> None:
-    scene.checks_in("1.0.0")
+def test_an_instance_without_a_sidekick_is_said_to_be_away_and_since_when(
+    snapshot: GroupSnapshot, clock: WallClock
+) -> None:
+    snapshot.checks_in("1.0.0")
     clock.advance(7 * 60)
 
-    assert "no sidekick is alive; the service saw it 7m ago, with 1.0.0" in scene.why()
+    assert "no sidekick is alive; the service saw it 7m ago, with 1.0.0" in snapshot.why()
 
 
-def test_an_up_to_date_instance_says_so(scene: Scene) -> None:
-    be_alive(scene.store, "web-1", NOON, version="2.0.0")
+def test_an_up_to_date_instance_says_so(snapshot: GroupSnapshot) -> None:
+    be_alive(snapshot.store, "web-1", NOON, version="2.0.0")
 
-    assert "offers it nothing: up to date" in scene.why()
+    assert "offers it nothing: up to date" in snapshot.why()
 
 
-def test_a_failure_and_a_command_that_waits_are_named(scene: Scene, clock: WallClock) -> None:
-    scene.checks_in("1.0.0", OmahaEvent(type=3, result=0, error_code=44))
+def test_a_failure_and_a_command_that_waits_are_named(snapshot: GroupSnapshot, clock: WallClock) -> None:
+    snapshot.checks_in("1.0.0", OmahaEvent(type=3, result=0, error_code=44))
     command = Command(verb="retry", by="kim", at=NOON)
-    put(scene.store.place.cluster, scene.store.place.keys.command(APP, "web-1"), encode(command))
+    put(snapshot.store.context.cluster, snapshot.store.context.keys.command(APP, "web-1"), encode(command))
     clock.advance(5)
 
-    assert "failed with error code 44" in scene.why()
-    assert "the command 'retry' of kim waits for its sidekick since 5s" in scene.why()
+    assert "failed with error code 44" in snapshot.why()
+    assert "the command 'retry' of kim waits for its sidekick since 5s" in snapshot.why()
 
 
-def test_an_instance_that_nobody_knows_is_not_found(scene: Scene) -> None:
+def test_an_instance_that_nobody_knows_is_not_found(snapshot: GroupSnapshot) -> None:
     with pytest.raises(NotFound, match="no instance 'web-9'"):
-        scene.why("web-9")
+        snapshot.why("web-9")
     with pytest.raises(NotFound, match="no app 'absent'"):
-        read_overviews(scene.store.place, "absent")
+        read_overviews(snapshot.store.context, "absent")
     with pytest.raises(NotFound, match="there are: beta"):
-        read_overviews(scene.store.place, APP, "absent")
+        read_overviews(snapshot.store.context, APP, "absent")
 
 
 def test_sidekicks_that_use_a_foreign_update_service_are_seen_as_well(store: Store) -> None:
     be_alive(store, "web-1", NOON)
 
-    (overview,) = read_overviews(store.place, APP)
+    (overview,) = read_overviews(store.context, APP)
 
     assert (None, ("web-1",)) == (overview.group, overview.instances)
-    assert 1 == len(explain(store.place, APP, "web-1"))
+    assert 1 == len(explain(store.context, APP, "web-1"))
 
 
 def test_a_held_instance_learns_the_reason_and_how_many_are_ahead(fleet: Fleet, clock: WallClock) -> None:
@@ -171,14 +173,14 @@ def test_a_held_instance_learns_the_reason_and_how_many_are_ahead(fleet: Fleet, 
     fleet.granted("web-0")
     for instance in ("web-3", "web-2", "web-1"):
         be_alive(fleet.store, instance, NOON)
-        fleet.why_held(instance)
+        fleet.why_deferred(instance)
     clock.advance(5)
-    scene = Scene(fleet.store)
+    snapshot = GroupSnapshot(fleet.store)
 
-    assert "held since 5s: 1 per 5 min; next at 12:05:00 UTC; 2 ahead of it" in scene.why("web-1")
-    assert "held since 5s: 1 per 5 min; next at 12:05:00 UTC; it is the next one" in scene.why("web-3")
-    assert "roll-out of 2.0.0: running; 0 done, 1 under way, 3 held" in scene.why("web-1")
-    assert "the service offers it 2.0.0 since 5s" in scene.why("web-0")
+    assert "deferred since 5s: 1 per 5 min; next at 12:05:00 UTC; 2 ahead of it" in snapshot.why("web-1")
+    assert "deferred since 5s: 1 per 5 min; next at 12:05:00 UTC; it is the next one" in snapshot.why("web-3")
+    assert "rollout of 2.0.0: running; 0 done, 1 under way, 3 deferred" in snapshot.why("web-1")
+    assert "the service offers it 2.0.0 since 5s" in snapshot.why("web-0")
 
 
 def test_a_roll_out_that_stands_still_is_told_with_its_reason(fleet: Fleet) -> None:
@@ -187,19 +189,19 @@ def test_a_roll_out_that_stands_still_is_told_with_its_reason(fleet: Fleet) -> N
     fleet.fails("web-0")
     be_alive(fleet.store, "web-1", NOON)
 
-    (overview,) = read_overviews(fleet.store.place, APP)
+    (overview,) = read_overviews(fleet.store.context, APP)
 
     halt = "1 failed, and 1 halt it: web-0 (error code 44)"
-    assert f"roll-out of 2.0.0: halted: {halt}; 0 done, 1 failed" == overview.rollout
-    assert f"offers it nothing: roll-out of 2.0.0 is halted: {halt}" in Scene(fleet.store).why("web-1")
+    assert f"rollout of 2.0.0: halted: {halt}; 0 done, 1 failed" == overview.rollout
+    assert f"offers it nothing: rollout of 2.0.0 is halted: {halt}" in GroupSnapshot(fleet.store).why("web-1")
 
 
-def test_a_summoned_instance_is_said_to_be_so(fleet: Fleet, clock: WallClock) -> None:
+def test_a_woken_instance_is_said_to_be_so(fleet: Fleet, clock: WallClock) -> None:
     fleet.set(enabled=False)
     be_alive(fleet.store, "web-1", NOON)
-    fleet.why_held("web-1")
+    fleet.why_deferred("web-1")
     fleet.set(enabled=True)
-    look(fleet.store.place, Turnstile(), APP, "beta")
+    look(fleet.store.context, GroupLock(), APP, "beta")
     clock.advance(3)
 
-    assert "it was summoned 3s ago, and hasn't asked since" in Scene(fleet.store).why("web-1")
+    assert "it was woken 3s ago, and hasn't asked since" in GroupSnapshot(fleet.store).why("web-1")

@@ -20,7 +20,7 @@ from outrider.core.omaha import AppRequest, NoUpdate, Offer, OmahaRequest, parse
 from outrider.core.rollout.policy_settings import Policy, Rate
 from outrider.etcd.seam import Cluster
 from outrider.service.store.changes import Change
-from outrider.service.store.snapshot import Scene, read_scene
+from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
 from outrider.service.store.store import Store, open_store
 from tests.service.test_serve import Process, serving
 from tests.support.servers import EtcdServer
@@ -72,8 +72,8 @@ class Pair:
         with ThreadPoolExecutor(BURST) as pool:
             return dict(pool.map(one, range(BURST)))
 
-    def scene(self, group: str) -> Scene:
-        found = read_scene(self.store.place, Change(self.store.place.cluster), APP, group)
+    def snapshot(self, group: str) -> GroupSnapshot:
+        found = read_snapshot(self.store.context, Change(self.store.context.cluster), APP, group)
         assert found is not None
         return found
 
@@ -107,11 +107,11 @@ def test_200_first_checks_at_once_on_a_limit_of_one_grant_exactly_one(pair: Pair
         answers = pair.burst(group)
 
         offered = [name for name, answer in answers.items() if isinstance(answer, Offer)]
-        scene = pair.scene(group)
+        snapshot = pair.snapshot(group)
         assert 1 == len(offered), f"race {number}"
-        assert offered == list(scene.living) == [one.instance for one in scene.progress.opened]
-        assert 1 == len(scene.progress.times)
-        assert set(answers) - set(offered) == {one.instance for one in scene.waiting}
+        assert offered == list(snapshot.living) == [one.instance for one in snapshot.progress.opened]
+        assert 1 == len(snapshot.progress.times)
+        assert set(answers) - set(offered) == {one.instance for one in snapshot.waiting}
         reasons = {answer.reason for answer in answers.values() if isinstance(answer, NoUpdate)}
         assert all(reasons)
 
@@ -122,7 +122,7 @@ def test_without_limits_a_burst_is_granted_whole(pair: Pair) -> None:
     answers = pair.burst("open")
 
     assert {Offer} == {type(answer) for answer in answers.values()}
-    assert BURST == len(pair.scene("open").living) == len(pair.scene("open").progress.opened)
+    assert BURST == len(pair.snapshot("open").living) == len(pair.snapshot("open").progress.opened)
 
 
 def test_a_process_that_is_killed_in_a_burst_loses_nothing_and_the_other_goes_on(pair: Pair) -> None:
@@ -153,53 +153,53 @@ def test_a_process_that_is_killed_in_a_burst_loses_nothing_and_the_other_goes_on
     again = [pair.checks(other, "killed", f"web-{number}") for number in range(40)]
 
     offered = {number for number, answer in enumerate(again) if isinstance(answer, Offer)}
-    assert 5 == len(offered) == len(pair.scene("killed").living)
+    assert 5 == len(offered) == len(pair.snapshot("killed").living)
     assert {number for number, answer in enumerate(first) if isinstance(answer, Offer)} <= offered
 
 
-def test_the_held_are_summoned_by_whichever_process_is_left(pair: Pair) -> None:
+def test_the_deferred_are_woken_by_whichever_process_is_left(pair: Pair) -> None:
     """
-    1. web-0 is granted, two others are held
+    1. web-0 is granted, two others are deferred
     2. the process that granted is killed
-    3. web-0 reports to the other: the first of the held is summoned, and no sooner
+    3. web-0 reports to the other: the first of the deferred is woken, and no sooner
     """
     pair.set("line", Policy(max_in_progress=1))
     doomed, other = pair.processes
-    store, keys = pair.store, pair.store.place.keys
+    store, keys = pair.store, pair.store.context.keys
     pair.checks(doomed, "line", "web-0")
     for name in ("web-2", "web-1"):
         be_alive(store, name, NOON, group="line")
         pair.checks(doomed, "line", name)
     doomed.process.kill()
     doomed.process.wait()
-    too_early = [store.place.cluster.get(keys.summons(APP, name)) for name in ("web-1", "web-2")]
+    too_early = [store.context.cluster.get(keys.wakeup(APP, name)) for name in ("web-1", "web-2")]
     done = AppRequest(app_id=APP, version="2.0.0", track="line", machine_id="web-0", update_check=True)
     requests.post(f"{other.url}/v1/update", data=render_request(OmahaRequest(apps=(done,))), timeout=60)
 
-    eventually(lambda: store.place.cluster.get(keys.summons(APP, "web-2")), within_s=20)
+    eventually(lambda: store.context.cluster.get(keys.wakeup(APP, "web-2")), within_s=20)
     assert [None, None] == too_early
-    assert store.place.cluster.get(keys.summons(APP, "web-1")) is None
+    assert store.context.cluster.get(keys.wakeup(APP, "web-1")) is None
 
 
 def test_a_vanished_instance_makes_room_on_the_real_clock_when_no_process_ran_meanwhile(pair: Pair) -> None:
     """
-    1. web-0 is granted for two seconds, web-1 is held
+    1. web-0 is granted for two seconds, web-1 is deferred
     2. both processes are killed; the lease ends while nobody watches
-    3. a new process summons web-1, and books the silence of web-0
+    3. a new process wake-up web-1, and books the silence of web-0
     """
     pair.set("vanished", replace(Policy(), max_in_progress=1, update_timeout_s=2))
-    store, keys = pair.store, pair.store.place.keys
+    store, keys = pair.store, pair.store.context.keys
     pair.checks(pair.processes[0], "vanished", "web-0")
     be_alive(store, "web-1", NOON, group="vanished")
     pair.checks(pair.processes[0], "vanished", "web-1")
     for process in pair.processes:
         process.process.kill()
         process.process.wait()
-    eventually(lambda: store.place.cluster.get(keys.grant(APP, "vanished", "web-0")) is None, within_s=30)
-    before = store.place.cluster.get(keys.summons(APP, "web-1"))
+    eventually(lambda: store.context.cluster.get(keys.grant(APP, "vanished", "web-0")) is None, within_s=30)
+    before = store.context.cluster.get(keys.wakeup(APP, "web-1"))
     fresh = pair.new()
 
-    eventually(lambda: store.place.cluster.get(keys.summons(APP, "web-1")), within_s=20)
+    eventually(lambda: store.context.cluster.get(keys.wakeup(APP, "web-1")), within_s=20)
     assert before is None
-    assert ["web-0"] == [one.instance for one in pair.scene("vanished").progress.failures]
+    assert ["web-0"] == [one.instance for one in pair.snapshot("vanished").progress.failures]
     assert isinstance(pair.checks(fresh, "vanished", "web-1"), Offer)

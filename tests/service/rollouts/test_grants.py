@@ -31,13 +31,13 @@ def test_a_grant_is_a_key_under_a_lease_as_long_as_the_update_may_take(
 def test_a_vanished_instance_frees_its_place_by_itself(fleet: Fleet) -> None:
     fleet.set(max_in_progress=1, update_timeout_s=600)
     fleet.granted("web-1")
-    held = fleet.why_held("web-2")
+    deferred = fleet.why_deferred("web-2")
     fleet.passes(599)
-    still_held = fleet.why_held("web-2")
+    still_deferred = fleet.why_deferred("web-2")
     fleet.passes(1)
 
     assert "2.0.0" == fleet.granted("web-2")
-    assert ["1 of 1 in progress: web-1"] * 2 == [held, still_held]
+    assert ["1 of 1 in progress: web-1"] * 2 == [deferred, still_deferred]
     assert [("web-1", "no result in time")] == [(one.instance, one.error) for one in fleet.progress.failures]
 
 
@@ -104,7 +104,7 @@ def test_the_limit_per_interval_does_not_forget_what_another_release_used_up(fle
     store.packages.create(APP, "2.1.0", payload_of("2.1.0"))
     store.channels.save(APP, "beta", version="2.1.0")
 
-    assert "1 per 5 min; next at 12:05:00 UTC" == fleet.why_held("web-2")
+    assert "1 per 5 min; next at 12:05:00 UTC" == fleet.why_deferred("web-2")
     fleet.passes(300)
     assert "2.1.0" == fleet.granted("web-2")
 
@@ -116,7 +116,7 @@ def test_a_new_target_is_granted_to_who_was_at_the_old_one_and_counts_once_more(
     store.channels.save(APP, "beta", version="2.1.0")
 
     assert "2.1.0" == fleet.granted("web-1")
-    assert "1 of 1 in progress: web-1" == fleet.why_held("web-2")
+    assert "1 of 1 in progress: web-1" == fleet.why_deferred("web-2")
     assert [("web-1", "2.1.0")] == [(one.instance, one.version) for one in fleet.progress.opened]
 
 
@@ -137,7 +137,7 @@ def test_the_held_stand_in_the_order_in_which_they_came(fleet: Fleet) -> None:
     fleet.set(max_in_progress=1)
     fleet.granted("web-0")
     for name in ("web-3", "web-1", "web-2", "web-3"):
-        fleet.why_held(name)
+        fleet.why_deferred(name)
 
     assert ["web-3", "web-1", "web-2"] == fleet.line
 
@@ -146,7 +146,7 @@ def test_the_held_stand_in_the_order_in_which_they_came(fleet: Fleet) -> None:
 def test_who_waits_no_longer_stands_in_no_line(fleet: Fleet, store: Store, then: str) -> None:
     fleet.set(max_in_progress=1)
     fleet.granted("web-0")
-    fleet.why_held("web-1")
+    fleet.why_deferred("web-1")
     if then == "granted":
         fleet.succeeds("web-0")
         fleet.granted("web-1")
@@ -170,7 +170,7 @@ def test_who_changes_its_group_gives_its_place_back(fleet: Fleet, store: Store) 
     store.groups.create(APP, "other", channel="beta")
     fleet.set(max_in_progress=1)
     fleet.granted("web-1")
-    fleet.why_held("web-2")
+    fleet.why_deferred("web-2")
     fleet.checks("web-1", track="other")
     fleet.checks("web-2", track="other")
 
@@ -182,11 +182,11 @@ def test_who_changes_its_group_gives_its_place_back(fleet: Fleet, store: Store) 
 def test_a_check_that_changes_nothing_writes_nothing(fleet: Fleet) -> None:
     fleet.set(max_in_progress=1)
     fleet.granted("web-0")
-    fleet.why_held("web-1")
+    fleet.why_deferred("web-1")
     fleet.passes(10)
     before = fleet.etcd.revision
 
-    fleet.why_held("web-1")
+    fleet.why_deferred("web-1")
     fleet.checks("web-0")
 
     assert before == fleet.etcd.revision
@@ -215,7 +215,7 @@ def test_a_lost_transaction_leaves_no_lease_behind(fleet: Fleet, client: FakeClu
             done.append("begun")
             done[0] = meddler.granted("web-2")
 
-    # the rival is another process: it has a turnstile of its own
+    # the rival is another process: it has a group lock of its own
     client.trouble = take_the_place
     mine = fleet.granted("web-1")
 
@@ -244,7 +244,7 @@ def test_a_grant_whose_answer_was_lost_lives_on_when_others_were_granted_meanwhi
 ) -> None:
     """
     1. web-1's grant is written, and the answer to the write is lost
-    2. before the service reads again, another process grants web-2: the roll-out isn't what was written any more
+    2. before the service reads again, another process grants web-2: the rollout isn't what was written any more
     3. web-1 gets its grant all the same, once, and its lease lives; nobody has failed
     """
     fleet.set(canary=2, max_failures=1)

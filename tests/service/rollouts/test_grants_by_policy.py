@@ -6,13 +6,13 @@ from outrider.core.rollout.policy_settings import Rate
 from outrider.core.rollout.windows import Window
 from outrider.service.store.store import Store
 from tests.support.service import NOON
-from tests.support.service_examples import APP, be_alive, payload_of, poison
+from tests.support.service_examples import APP, be_alive, block, payload_of
 from tests.support.service_fleets import Fleet
 
 
 def test_the_canary_goes_first_then_the_rest(fleet: Fleet) -> None:
     fleet.set(canary=1)
-    first, second = fleet.granted("web-1"), fleet.why_held("web-2")
+    first, second = fleet.granted("web-1"), fleet.why_deferred("web-2")
     fleet.succeeds("web-1")
     rest = [fleet.granted(f"web-{number}") for number in range(2, 6)]
 
@@ -24,12 +24,12 @@ def test_a_canary_that_fails_halts_the_roll_out_until_a_person_resumes_it(fleet:
     fleet.set(canary=1)
     fleet.granted("web-1")
     fleet.fails("web-1")
-    held = [fleet.why_held("web-1"), fleet.why_held("web-2")]
+    deferred = [fleet.why_deferred("web-1"), fleet.why_deferred("web-2")]
     fleet.passes(86_400)
-    still_held = fleet.why_held("web-2")
+    still_deferred = fleet.why_deferred("web-2")
     store.rollouts.resume(APP, "beta", by="kim")
 
-    assert {"roll-out of 2.0.0 is halted: a canary failed: web-1 (error code 44)"} == {*held, still_held}
+    assert {"rollout of 2.0.0 is halted: a canary failed: web-1 (error code 44)"} == {*deferred, still_deferred}
     assert "2.0.0" == fleet.granted("web-2")
 
 
@@ -38,7 +38,7 @@ def test_a_canary_that_vanishes_halts_the_roll_out_too(fleet: Fleet) -> None:
     fleet.granted("web-1")
     fleet.passes(601)
 
-    assert "roll-out of 2.0.0 is halted: a canary failed: web-1 (no result in time)" == fleet.why_held("web-2")
+    assert "rollout of 2.0.0 is halted: a canary failed: web-1 (no result in time)" == fleet.why_deferred("web-2")
 
 
 def test_the_failure_threshold_is_a_brake_that_holds(fleet: Fleet) -> None:
@@ -51,7 +51,9 @@ def test_the_failure_threshold_is_a_brake_that_holds(fleet: Fleet) -> None:
     fleet.succeeds("web-2")
 
     assert "2.0.0" == after_one
-    assert "is halted: 2 failed, and 2 halt it: web-0 (error code 9), web-1 (error code 10)" in fleet.why_held("web-3")
+    assert "is halted: 2 failed, and 2 halt it: web-0 (error code 9), web-1 (error code 10)" in fleet.why_deferred(
+        "web-3"
+    )
 
 
 @pytest.mark.parametrize("policy", [{"max_failures": 1}, {"canary": 1, "max_failures": 1}])
@@ -90,10 +92,10 @@ def test_an_operators_pause_costs_nobody_a_failure(fleet: Fleet, store: Store) -
     fleet.granted("web-1")
     store.groups.update(APP, "beta", paused=True)
     fleet.passes(601)
-    held = fleet.why_held("web-2")
+    deferred = fleet.why_deferred("web-2")
     store.groups.update(APP, "beta", paused=False)
 
-    assert "group is paused" == held
+    assert "group is paused" == deferred
     assert "2.0.0" == fleet.granted("web-2")
     assert () == fleet.progress.failures
 
@@ -102,7 +104,7 @@ def test_who_asks_during_a_pause_gives_its_place_back(fleet: Fleet, store: Store
     fleet.set(max_in_progress=1)
     fleet.granted("web-1")
     store.groups.update(APP, "beta", paused=True)
-    fleet.why_held("web-1")
+    fleet.why_deferred("web-1")
     store.groups.update(APP, "beta", paused=False)
 
     assert "2.0.0" == fleet.granted("web-2")
@@ -111,11 +113,11 @@ def test_who_asks_during_a_pause_gives_its_place_back(fleet: Fleet, store: Store
 @pytest.mark.parametrize("state", ["pause", "halt"])
 def test_a_person_stops_a_roll_out_and_starts_it_again(fleet: Fleet, store: Store, state: str) -> None:
     getattr(store.rollouts, state)(APP, "beta", why="customers complain", by="kim")
-    held = fleet.why_held("web-1")
+    deferred = fleet.why_deferred("web-1")
     store.rollouts.resume(APP, "beta", by="kim")
 
     done = {"pause": "paused", "halt": "halted"}[state]
-    assert f"roll-out of 2.0.0 is {done} by kim: customers complain" == held
+    assert f"rollout of 2.0.0 is {done} by kim: customers complain" == deferred
     assert "2.0.0" == fleet.granted("web-1")
 
 
@@ -129,22 +131,22 @@ def test_a_new_release_is_not_stopped_by_the_halt_of_the_last_one(fleet: Fleet, 
 
 def test_a_mark_on_the_target_halts_the_roll_out_as_long_as_it_stands(fleet: Fleet, store: Store) -> None:
     fleet.granted("web-1")
-    poison(store, "2.0.0", "it crashes", NOON)
+    block(store, "2.0.0", "it crashes", NOON)
     marked = store.rollouts.get(APP, "beta")
-    held = [fleet.why_held("web-1"), fleet.why_held("web-2")]
-    store.fleet.lift(APP, "2.0.0")
+    deferred = [fleet.why_deferred("web-1"), fleet.why_deferred("web-2")]
+    store.fleet.unblock(APP, "2.0.0")
 
-    assert ("halted", "2.0.0 is marked bad: it crashes") == (marked.state, marked.why)
-    assert ["2.0.0 is marked bad: it crashes"] * 2 == held
+    assert ("halted", "2.0.0 is blocked: it crashes") == (marked.state, marked.why)
+    assert ["2.0.0 is blocked: it crashes"] * 2 == deferred
     assert "2.0.0" == fleet.granted("web-2")
 
 
 def test_updates_start_only_inside_a_window(fleet: Fleet) -> None:
     fleet.set(windows=(Window(days=("mon",), opens="13:00", closes="14:00"),))
-    held = fleet.why_held("web-1")
+    deferred = fleet.why_deferred("web-1")
     fleet.passes(3600)
 
-    assert "outside the update windows (mon 13:00-14:00); next opens 13:00:00 UTC" == held
+    assert "outside the update windows (mon 13:00-14:00); next opens 13:00:00 UTC" == deferred
     assert "2.0.0" == fleet.granted("web-1")
 
 
@@ -154,7 +156,7 @@ def test_who_was_granted_in_the_window_finishes_after_it(fleet: Fleet) -> None:
     fleet.passes(1900)
 
     assert "2.0.0" == fleet.granted("web-1")
-    assert fleet.why_held("web-2").startswith("outside the update windows")
+    assert fleet.why_deferred("web-2").startswith("outside the update windows")
 
 
 def test_the_percentage_lets_the_same_instances_through_on_every_process(fleet: Fleet) -> None:
@@ -163,16 +165,18 @@ def test_the_percentage_lets_the_same_instances_through_on_every_process(fleet: 
 
     assert 5 < len(through) < 20
     assert all(
-        "goes to 30 % of the instances" in fleet.why_held(f"web-{n}") for n in range(40) if f"web-{n}" not in through
+        "goes to 30 % of the instances" in fleet.why_deferred(f"web-{n}")
+        for n in range(40)
+        if f"web-{n}" not in through
     )
 
 
 def test_a_pinned_group_and_a_request_of_its_own(fleet: Fleet) -> None:
-    own = fleet.why_held("web-1", target_version_prefix="1")
+    own = fleet.why_deferred("web-1", target_version_prefix="1")
     fleet.set(pin="1.5")
 
     assert "it asks for versions '1', and 2.0.0 isn't of them" == own
-    assert "group is pinned to 1.5, and 2.0.0 isn't of it" == fleet.why_held("web-1")
+    assert "group is pinned to 1.5, and 2.0.0 isn't of it" == fleet.why_deferred("web-1")
     assert "on-hold" == fleet.row("web-1").status
 
 
@@ -199,11 +203,11 @@ def test_floors_are_passed_one_after_the_other(fleet: Fleet, store: Store) -> No
     assert (0, 1) == (between, fleet.progress.succeeded)
 
 
-def test_a_floor_that_is_marked_bad_holds_back_only_who_must_pass_it(fleet: Fleet, store: Store) -> None:
+def test_a_floor_that_is_blocked_defers_only_who_must_pass_it(fleet: Fleet, store: Store) -> None:
     store.floors.set(APP, "beta", "1.5.0")
-    poison(store, "1.5.0", "loses data", NOON)
+    block(store, "1.5.0", "loses data", NOON)
 
-    assert "1.5.0 is marked bad: loses data" == fleet.why_held("web-1", "1.0.0")
+    assert "1.5.0 is blocked: loses data" == fleet.why_deferred("web-1", "1.0.0")
     assert "2.0.0" == fleet.granted("web-2", "1.6.0")
 
 
@@ -214,7 +218,7 @@ def test_a_package_of_another_architecture_is_no_package(fleet: Fleet, store: St
     assert "2.1.0" == fleet.granted("web-1", board="arm64-usr")
     assert "2.1.0" == fleet.granted("web-2", arch="arm64")
     assert "no package for your architecture: 2.1.0 is for aarch64, and this instance is amd64" == (
-        fleet.why_held("web-3", arch="x64")
+        fleet.why_deferred("web-3", arch="x64")
     )
     assert "aarch64" == fleet.row("web-1").arch
 
@@ -223,7 +227,7 @@ def test_enough_others_must_serve(fleet: Fleet, store: Store) -> None:
     fleet.set(min_healthy=2)
     for name in ("web-1", "web-2", "web-3"):
         be_alive(store, name, NOON)
-    first, second = fleet.granted("web-1"), fleet.why_held("web-2")
+    first, second = fleet.granted("web-1"), fleet.why_deferred("web-2")
     fleet.succeeds("web-1")
 
     assert ("2.0.0", "1 others serve, and 2 must") == (first, second)
@@ -235,7 +239,7 @@ def test_a_sidekick_that_does_not_serve_is_not_counted(fleet: Fleet, store: Stor
     for name, serving in (("web-1", True), ("web-2", True), ("web-3", False)):
         be_alive(store, name, NOON, serving=serving)
 
-    assert "1 others serve, and 2 must" == fleet.why_held("web-1")
+    assert "1 others serve, and 2 must" == fleet.why_deferred("web-1")
 
 
 def test_clients_without_a_sidekick_count_when_they_were_seen_lately_and_did_not_fail(fleet: Fleet) -> None:
@@ -248,4 +252,4 @@ def test_clients_without_a_sidekick_count_when_they_were_seen_lately_and_did_not
     fleet.passes(86_401)
 
     assert "2.0.0" == now
-    assert "0 others serve, and 2 must" == fleet.why_held("web-5")
+    assert "0 others serve, and 2 must" == fleet.why_deferred("web-5")

@@ -1,4 +1,4 @@
-"""Those who are held are called when their time comes, in order. Over an etcd in memory."""
+"""Those who are deferred are called when their time comes, in order. Over an etcd in memory."""
 
 import threading
 from collections.abc import Iterator
@@ -9,38 +9,38 @@ import pytest
 
 from outrider.core.rollout.policy_settings import Rate
 from outrider.core.rollout.windows import Window
-from outrider.model.documents import Summons, decode
-from outrider.service.rollouts.controller import summoning
+from outrider.model.documents import Wakeup, decode
+from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.wakeups import BATCH, GONE, LAGGING, Look, look
-from outrider.service.store.group_lock import Turnstile
+from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.snapshot import PATIENCE
 from outrider.service.store.store import Store, open_store
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.service import NOON
-from tests.support.service_examples import APP, be_alive, make_app, payload_of, poison
+from tests.support.service_examples import APP, be_alive, block, make_app, payload_of
 from tests.support.service_fleets import Fleet
 from tests.support.waiting import eventually
 
 
 def sidekicks(fleet: Fleet, *instances: str) -> None:
-    """They run, and are held back."""
+    """They run, and are deferred."""
     for instance in instances:
         be_alive(fleet.store, instance, NOON)
-        fleet.why_held(instance)
+        fleet.why_deferred(instance)
 
 
 def looks(fleet: Fleet) -> Look:
-    return look(fleet.store.place, Turnstile(), APP, "beta")
+    return look(fleet.store.context, GroupLock(), APP, "beta")
 
 
 def called(fleet: Fleet) -> list[str]:
     """Who is called now, and is it so in etcd?"""
     names = list(looks(fleet).called)
     for name in names:
-        entry = fleet.store.place.cluster.get(fleet.store.place.keys.summons(APP, name))
+        entry = fleet.store.context.cluster.get(fleet.store.context.keys.wakeup(APP, name))
         assert entry is not None
         assert entry.lease
-        assert decode(Summons, entry.key, entry.value).why
+        assert decode(Wakeup, entry.key, entry.value).why
     return names
 
 
@@ -56,7 +56,7 @@ def busy(fleet: Fleet) -> Fleet:
 def test_a_roll_out_is_finished_when_the_last_one_has_come_to_it_or_is_long_gone(fleet: Fleet) -> None:
     """
     1. web-1 is granted and succeeds; web-2 and web-3 were seen with the old version, and ask for nothing
-    2. the group is looked at again after a while, without anything happening to the roll-out
+    2. the group is looked at again after a while, without anything happening to the rollout
     3. web-2 comes to the version by another way, web-3 isn't heard of for a day: it is finished, and no more looked at
     """
     for instance in ("web-2", "web-3"):
@@ -77,9 +77,9 @@ def test_a_roll_out_is_finished_when_the_last_one_has_come_to_it_or_is_long_gone
     assert (None, None) == (done.again_at, looks(fleet).again_at)
 
 
-def test_grants_of_a_release_that_is_marked_bad_end_with_what_their_sidekicks_are_at(fleet: Fleet) -> None:
+def test_grants_of_a_release_that_is_blocked_end_with_what_their_sidekicks_are_at(fleet: Fleet) -> None:
     """
-    1. three are granted 2.0.0: web-1 is swapping, web-2 and web-3 wait for their turn, and 2.0.0 is marked bad
+    1. three are granted 2.0.0: web-1 is swapping, web-2 and web-3 wait for their turn, and 2.0.0 is blocked
     2. web-2 has left the line and is at rest: its grant ends; the others have theirs, and are looked at again soon
     3. web-3 rests as well; web-1 rolls back and reports it. Nobody is said to be under way, and nothing was a failure
     """
@@ -87,7 +87,7 @@ def test_grants_of_a_release_that_is_marked_bad_end_with_what_their_sidekicks_ar
         fleet.granted(instance)
         be_alive(fleet.store, instance, NOON, state=state)
     before = looks(fleet).again_at, fleet.under_way
-    poison(fleet.store, "2.0.0", "it crashed", NOON)
+    block(fleet.store, "2.0.0", "it crashed", NOON)
     soon, still = looks(fleet), fleet.under_way
     be_alive(fleet.store, "web-3", NOON, state="idle.waiting")
     looks(fleet)
@@ -123,10 +123,10 @@ def test_a_grant_that_lapses_calls_the_next_one_and_is_booked(busy: Fleet) -> No
 def test_the_place_is_kept_for_who_was_called(busy: Fleet) -> None:
     busy.succeeds("web-0")
     called(busy)
-    stranger, waiting, summoned = busy.why_held("web-9"), busy.why_held("web-1"), busy.granted("web-3")
+    stranger, waiting, woken = busy.why_deferred("web-9"), busy.why_deferred("web-1"), busy.granted("web-3")
 
-    assert ["0 of 1 in progress: nobody; summoned: web-3"] * 2 == [stranger, waiting]
-    assert "2.0.0" == summoned
+    assert ["0 of 1 in progress: nobody; woken: web-3"] * 2 == [stranger, waiting]
+    assert "2.0.0" == woken
 
 
 def test_who_does_not_come_loses_the_place_to_the_next_and_keeps_its_turn_for_later(busy: Fleet) -> None:
@@ -164,7 +164,7 @@ def test_who_was_called_and_is_held_again_stays_first(busy: Fleet) -> None:
     busy.succeeds("web-0")
     called(busy)
     busy.set(enabled=False)
-    busy.why_held("web-3")
+    busy.why_deferred("web-3")
     busy.set(enabled=True)
 
     assert ["web-3", "web-1", "web-2"] == busy.line
@@ -217,7 +217,7 @@ def test_a_brake_that_is_released_calls(fleet: Fleet, store: Store, brake: str) 
     if brake == "halt":
         store.rollouts.halt(APP, "beta")
     elif brake == "mark":
-        poison(store, "2.0.0", "bad", NOON)
+        block(store, "2.0.0", "bad", NOON)
     else:
         fleet.set(canary=1)
         fleet.granted("web-9")
@@ -225,7 +225,7 @@ def test_a_brake_that_is_released_calls(fleet: Fleet, store: Store, brake: str) 
     sidekicks(fleet, "web-1")
     before = called(fleet)
     if brake == "mark":
-        store.fleet.lift(APP, "2.0.0")
+        store.fleet.unblock(APP, "2.0.0")
     else:
         store.rollouts.resume(APP, "beta")
 
@@ -233,13 +233,13 @@ def test_a_brake_that_is_released_calls(fleet: Fleet, store: Store, brake: str) 
 
 
 def test_the_first_who_may_is_called_though_others_stand_before_it(fleet: Fleet, store: Store) -> None:
-    """The one before it is of another architecture, and would block the line for ever."""
+    """The one before it is of another architecture, and would block the line forever."""
     store.packages.create(APP, "2.1.0", payload_of("2.1.0"), arch="amd64")
     store.channels.save(APP, "beta", version="2.1.0")
     store.groups.update(APP, "beta", paused=True)
     for instance, arch in (("web-1", "arm64"), ("web-2", "amd64")):
         be_alive(store, instance, NOON)
-        fleet.why_held(instance, arch=arch)
+        fleet.why_deferred(instance, arch=arch)
     store.groups.update(APP, "beta", paused=False)
 
     assert ["web-2"] == called(fleet)
@@ -247,7 +247,7 @@ def test_the_first_who_may_is_called_though_others_stand_before_it(fleet: Fleet,
 
 def test_who_has_no_sidekick_is_not_called_and_is_struck_out_when_it_is_gone(fleet: Fleet) -> None:
     fleet.set(enabled=False)
-    fleet.why_held("foreign")
+    fleet.why_deferred("foreign")
     fleet.set(enabled=True)
     first = looks(fleet)
     still = list(fleet.line)
@@ -272,7 +272,7 @@ def test_a_look_at_nothing_writes_nothing(busy: Fleet) -> None:
     looks(busy)
 
     assert before == busy.etcd.revision
-    assert Look() == look(busy.store.place, Turnstile(), APP, "absent")
+    assert Look() == look(busy.store.context, GroupLock(), APP, "absent")
 
 
 def test_two_processes_that_look_at_once_call_each_once(busy: Fleet, fake_etcd: FakeEtcd) -> None:
@@ -280,8 +280,8 @@ def test_two_processes_that_look_at_once_call_each_once(busy: Fleet, fake_etcd: 
     two = open_store(fake_etcd.client("two"), now=busy.clock)
     outcomes: list[Look] = []
     threads = [
-        threading.Thread(target=lambda place=place: outcomes.append(look(place, Turnstile(), APP, "beta")))
-        for place in (busy.store.place, two.place)
+        threading.Thread(target=lambda context=context: outcomes.append(look(context, GroupLock(), APP, "beta")))
+        for context in (busy.store.context, two.context)
     ]
     for thread in threads:
         thread.start()
@@ -292,45 +292,45 @@ def test_two_processes_that_look_at_once_call_each_once(busy: Fleet, fake_etcd: 
 
 
 @pytest.fixture
-def summoner(busy: Fleet, no_thread_left: None) -> Iterator[Fleet]:
-    """The same with a summoner at work."""
-    with summoning(busy.store.place):
+def controller(busy: Fleet, no_thread_left: None) -> Iterator[Fleet]:
+    """The same with a rollout controller at work."""
+    with rollout_controller(busy.store.context):
         yield busy
 
 
 def is_called(fleet: Fleet, instance: str) -> bool:
-    place = fleet.store.place
-    return place.cluster.get(place.keys.summons(APP, instance)) is not None
+    context = fleet.store.context
+    return context.cluster.get(context.keys.wakeup(APP, instance)) is not None
 
 
-def test_a_result_wakes_the_summoner(summoner: Fleet) -> None:
-    summoner.succeeds("web-0")
+def test_a_result_wakes_the_rollout_controller(controller: Fleet) -> None:
+    controller.succeeds("web-0")
 
-    eventually(lambda: is_called(summoner, "web-3"))
-    assert not is_called(summoner, "web-1")
-
-
-def test_a_lease_that_ends_wakes_the_summoner(summoner: Fleet) -> None:
-    summoner.passes(600)
-
-    eventually(lambda: is_called(summoner, "web-3"))
+    eventually(lambda: is_called(controller, "web-3"))
+    assert not is_called(controller, "web-1")
 
 
-def test_a_policy_that_is_changed_wakes_the_summoner(summoner: Fleet) -> None:
-    summoner.set(max_in_progress=3)
+def test_a_lease_that_ends_wakes_the_rollout_controller(controller: Fleet) -> None:
+    controller.passes(600)
 
-    eventually(lambda: is_called(summoner, "web-3") and is_called(summoner, "web-1"))
-    assert not is_called(summoner, "web-2")
+    eventually(lambda: is_called(controller, "web-3"))
 
 
-def test_others_that_serve_again_wake_the_summoner(
+def test_a_policy_that_is_changed_wakes_the_rollout_controller(controller: Fleet) -> None:
+    controller.set(max_in_progress=3)
+
+    eventually(lambda: is_called(controller, "web-3") and is_called(controller, "web-1"))
+    assert not is_called(controller, "web-2")
+
+
+def test_others_that_serve_again_wake_the_rollout_controller(
     fleet: Fleet, store: Store, fake_etcd: FakeEtcd, no_thread_left: None
 ) -> None:
     fleet.set(min_healthy=1)
     be_alive(store, "web-2", NOON, serving=False)
     sidekicks(fleet, "web-1")
-    other = fake_etcd.client("summoner")
-    with summoning(open_store(other, now=fleet.clock).place):
+    other = fake_etcd.client("controller")
+    with rollout_controller(open_store(other, now=fleet.clock).context):
         # all groups, then this one's line, who serves by presence and by rows, and who is alive
         eventually(lambda: other.calls.count("list") >= 5)
         be_alive(store, "web-2", NOON, serving=True)
@@ -341,30 +341,30 @@ def test_others_that_serve_again_wake_the_summoner(
 def test_what_happened_while_no_process_ran_is_made_up_for(busy: Fleet, no_thread_left: None) -> None:
     busy.succeeds("web-0")
 
-    with summoning(busy.store.place):
+    with rollout_controller(busy.store.context):
         eventually(lambda: is_called(busy, "web-3"))
 
 
-def test_the_timer_wakes_the_summoner(store: Store, fake_etcd: FakeEtcd, no_thread_left: None) -> None:
+def test_the_timer_wakes_the_rollout_controller(store: Store, fake_etcd: FakeEtcd, no_thread_left: None) -> None:
     """On the real clock: the limit leaves a place a second later, and nothing else happens."""
     real = open_store(fake_etcd.client("real"))
     fleet = Fleet(store=real, etcd=fake_etcd, clock=lambda: datetime.now(UTC))  # type: ignore[arg-type]
     make_app(real, version="2.0.0")
     fleet.set(max_per_interval=Rate(count=1, interval_s=1))
     fleet.granted("web-0")
-    with summoning(real.place):
+    with rollout_controller(real.context):
         sidekicks(fleet, "web-1")
 
         eventually(lambda: is_called(fleet, "web-1"))
 
 
-def test_an_etcd_that_comes_late_is_no_end_of_the_summoner(
+def test_an_etcd_that_comes_late_is_no_end_of_the_rollout_controller(
     busy: Fleet, fake_etcd: FakeEtcd, no_thread_left: None
 ) -> None:
     other = fake_etcd.client("late")
     other.cut_off()
     busy.succeeds("web-0")
-    with summoning(open_store(other, now=busy.clock).place):
+    with rollout_controller(open_store(other, now=busy.clock).context):
         eventually(lambda: "list" in other.calls)
         other.mend()
 

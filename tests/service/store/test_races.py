@@ -108,11 +108,11 @@ def pair(fake_etcd: FakeEtcd, clock: WallClock) -> Pair:
 
 def assert_consistent(store: Store) -> None:
     """Every target is what follows from its group, its channel and its package, and nothing hangs in the air."""
-    keys, place = store.place.keys, store.place
-    for group in place.children(Group, keys.groups(APP)):
-        channel = place.get(Channel, keys.channel(APP, group.channel))
+    keys, context = store.context.keys, store.context
+    for group in context.children(Group, keys.groups(APP)):
+        channel = context.get(Channel, keys.channel(APP, group.channel))
         assert channel is not None, f"group {group.id} follows {group.channel}, which doesn't exist"
-        package = None if channel.version is None else place.get(Package, keys.package(APP, channel.version))
+        package = None if channel.version is None else context.get(Package, keys.package(APP, channel.version))
         assert target_that_follows(group, channel, package) == target_of(store, group.id)
 
 

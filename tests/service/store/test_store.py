@@ -10,7 +10,7 @@ from outrider.service.store.store import Store
 from outrider.service.store.targets import MAX_GROUPS_PER_CHANNEL
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.service import NOON, WallClock
-from tests.support.service_examples import APP, SHA256, be_alive, make_app, payload_of, poison, target_of
+from tests.support.service_examples import APP, SHA256, be_alive, block, make_app, payload_of, target_of
 
 
 def test_an_app_without_an_id_gets_a_uuid_of_its_own(store: Store) -> None:
@@ -154,14 +154,14 @@ def test_a_package_that_comes_after_its_channel_aims_the_groups_that_waited_for_
     assert Target(version="1.0.0", sha256=payload_of("1.0.0").sha256) == target_of(store)
 
 
-def test_pointing_a_channel_at_a_release_that_is_marked_bad_says_so(store: Store) -> None:
+def test_pointing_a_channel_at_a_release_that_is_blocked_says_so(store: Store) -> None:
     make_app(store)
-    poison(store, "2.0.0", "health check failed", NOON)
+    block(store, "2.0.0", "health check failed", NOON)
 
     saved = store.channels.save(APP, "beta", version="2.0.0")
 
     assert 1 == len(saved.notes)
-    assert "2.0.0 is marked bad (health check failed)" in saved.notes[0]
+    assert "2.0.0 is blocked (health check failed)" in saved.notes[0]
 
 
 def test_what_is_in_use_is_not_deleted_and_the_refusal_names_the_users(store: Store) -> None:
@@ -194,7 +194,7 @@ def test_a_group_whose_sidekicks_run_is_not_deleted(store: Store) -> None:
 
 def test_what_nobody_uses_goes_without_a_trace(store: Store, fake_etcd: FakeEtcd) -> None:
     make_app(store)
-    poison(store, "2.0.0", "bad", NOON)
+    block(store, "2.0.0", "bad", NOON)
 
     store.groups.delete(APP, "beta")
     store.channels.delete(APP, "beta")
@@ -324,23 +324,23 @@ def test_without_etcd_a_change_says_so(store: Store, client: FakeCluster) -> Non
         store.channels.save(APP, "beta", version="2.0.0")
 
 
-def test_lifting_a_mark_summons_only_the_sidekicks_that_were_kept_from_it(
+def test_unblocking_a_release_wakes_only_the_sidekicks_that_were_kept_from_it(
     store: Store, client: FakeCluster, keys: Keys
 ) -> None:
     make_app(store, version="2.0.0")
     store.channels.create(APP, "stable", version="1.0.0")
     store.groups.create(APP, "calm", channel="stable")
-    poison(store, "2.0.0", "bad", NOON)
+    block(store, "2.0.0", "bad", NOON)
     be_alive(store, "web-1", NOON)
     be_alive(store, "web-2", NOON, group="calm")
 
-    store.fleet.lift(APP, "2.0.0")
+    store.fleet.unblock(APP, "2.0.0")
 
-    summons = client.get(keys.summons(APP, "web-1"))
-    assert client.get(keys.poison(APP, "2.0.0")) is None
-    assert summons is not None
-    assert summons.lease
-    assert client.get(keys.summons(APP, "web-2")) is None
+    wakeup = client.get(keys.wakeup(APP, "web-1"))
+    assert client.get(keys.block(APP, "2.0.0")) is None
+    assert wakeup is not None
+    assert wakeup.lease
+    assert client.get(keys.wakeup(APP, "web-2")) is None
 
 
 def test_a_command_for_an_instance_that_nobody_knows_is_refused(store: Store) -> None:

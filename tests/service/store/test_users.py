@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 def known(client: FakeCluster, store: Store) -> KnownUsers:
-    return KnownUsers(client, store.place.keys)
+    return KnownUsers(client, store.context.keys)
 
 
 def test_a_token_is_given_once_and_only_its_digest_is_stored(store: Store, fake_etcd: FakeEtcd) -> None:
@@ -172,7 +172,7 @@ def test_a_user_that_a_newer_outrider_wrote_is_not_let_in_and_harms_nobody(
     ann = store.users.begin("ann")
     stored = store.users.create("bob").user
     newer = User(**{name: getattr(stored, name) for name in stored.__struct_fields__} | {"schema": 99})
-    put(client, store.place.keys.user("bob"), encode(newer))
+    put(client, store.context.keys.user("bob"), encode(newer))
 
     known.load()
 

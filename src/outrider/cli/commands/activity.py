@@ -10,12 +10,12 @@ import msgspec
 from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json, echo_table
 from outrider.core.errors import ConfigError
-from outrider.etcd.seam import Changed, Cluster, EtcdAddress, WatchEvent
+from outrider.etcd.seam import Cluster, EtcdAddress, KeyChanged, WatchEvent
 from outrider.model.activity import SEVERITIES, Activity, Severity
 from outrider.model.documents import decode
 from outrider.model.keys import Keys
 from outrider.service.history.activity_log import read_activity
-from outrider.service.store.context import Place
+from outrider.service.store.context import StoreContext
 from outrider.service.store.store import utc_now
 
 HEADER = ("AT", "SEVERITY", "GROUP", "INSTANCE", "WHAT")
@@ -46,18 +46,18 @@ def activity(
     prefix: str,
     as_json: bool,
 ) -> None:
-    """Show what happened, oldest first: releases, roll-outs, failures, what operators did."""
+    """Show what happened, oldest first: releases, rollouts, failures, what operators did."""
     wanted = {"app": app, "group": group, "instance": instance}
     cluster = open_cluster(etcd)
     try:
-        place = Place(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
-        revision = cluster.list(f"{place.keys.prefix}/activity-seen").revision
-        found = read_activity(place, **wanted, least=severity, since=_since(since, place.now()))
+        context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
+        revision = cluster.list(f"{context.keys.prefix}/activity-seen").revision
+        found = read_activity(context, **wanted, least=severity, since=_since(since, context.now()))
         records = [record for _, record in reversed(found[:limit])]
         if as_json and not follow:
             echo_json([msgspec.to_builtins(record) for record in records])
         elif follow:
-            _follow(cluster, place, records, wanted, severity, revision, as_json=as_json)
+            _follow(cluster, context, records, wanted, severity, revision, as_json=as_json)
         else:
             echo_table(HEADER, [_row(record) for record in records])
     except KeyboardInterrupt:
@@ -68,7 +68,7 @@ def activity(
 
 def _follow(
     cluster: Cluster,
-    place: Place,
+    context: StoreContext,
     records: list[Activity],
     wanted: dict[str, str | None],
     least: Severity,
@@ -79,12 +79,12 @@ def _follow(
     inbox: queue.SimpleQueue[Activity] = queue.SimpleQueue()
 
     def note(event: WatchEvent) -> None:
-        if isinstance(event, Changed) and event.entry is not None:
+        if isinstance(event, KeyChanged) and event.entry is not None:
             inbox.put(decode(Activity, event.entry.key, event.entry.value))
 
     for record in records:
         _print(record, as_json)
-    watch = cluster.watch(f"{place.keys.prefix}/activity/", revision + 1, note)
+    watch = cluster.watch(f"{context.keys.prefix}/activity/", revision + 1, note)
     try:
         while True:
             record = inbox.get()

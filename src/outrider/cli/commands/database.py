@@ -18,8 +18,8 @@ from outrider.etcd.seam import EtcdAddress
 
 if TYPE_CHECKING:
     from outrider.service.operations.backups import StoredPayload
-    from outrider.service.store.context import Place
-    from outrider.service.store.request import Act
+    from outrider.service.store.context import StoreContext
+    from outrider.service.store.request import RequestContext
 
 payload_option = click.option(
     "--payload-dir",
@@ -47,13 +47,13 @@ def init(name: str, again: bool, etcd: EtcdAddress, prefix: str, as_json: bool) 
     Works on etcd itself: whoever may write there may do everything. From then on the service asks everybody for a token
     and answers other machines, too.
     """
-    from outrider.service.store.request import acting
+    from outrider.service.store.request import in_request_context
     from outrider.service.store.store import open_store
 
     cluster = open_cluster(etcd)
     try:
         store = open_store(cluster, prefix.rstrip("/"))
-        with acting(_operators_act(store.place)):
+        with in_request_context(_operators_request(store.context)):
             made = store.users.create(name, "admin") if again else store.users.begin(name)
     finally:
         cluster.close()
@@ -79,7 +79,7 @@ def backup(file: Path, payload_dir: Path, etcd: EtcdAddress, prefix: str) -> Non
 
     cluster = open_cluster(etcd)
     try:
-        lines = list(backup_lines(open_store(cluster, prefix.rstrip("/")).place))
+        lines = list(backup_lines(open_store(cluster, prefix.rstrip("/")).context))
     finally:
         cluster.close()
     taken = read_backup(lines)
@@ -125,8 +125,8 @@ def restore_command(
         click.confirm(f"{what} below {prefix}?", abort=True, err=True)
     cluster = open_cluster(etcd)
     try:
-        place = open_store(cluster, prefix.rstrip("/")).place
-        replaced = restore(place, backup, _operators_act(place), replace=replace)
+        context = open_store(cluster, prefix.rstrip("/")).context
+        replaced = restore(context, backup, _operators_request(context), replace=replace)
     finally:
         cluster.close()
     click.echo(f"{len(backup.values)} keys are restored, {replaced} were replaced")
@@ -172,11 +172,11 @@ def _read_file(file: Path) -> list[bytes]:
         raise ConfigError(f"{file}: {error.strerror}") from error
 
 
-def _operators_act(place: "Place") -> "Act":
+def _operators_request(context: "StoreContext") -> "RequestContext":
     """For the audit log: whoever types this, on etcd itself."""
     from outrider.service.store.audit import AuditLog
-    from outrider.service.store.request import Act, Actor
+    from outrider.service.store.request import Principal, RequestContext
 
-    actor = Actor(name=f"({operator()})", role="admin")
+    principal = Principal(name=f"({operator()})", role="admin")
     did = click.get_current_context().command_path
-    return Act(actor=actor, did=did, request_id=uuid.uuid4().hex, log=AuditLog(place=place))
+    return RequestContext(principal=principal, did=did, request_id=uuid.uuid4().hex, log=AuditLog(context=context))

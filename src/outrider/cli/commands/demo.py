@@ -15,7 +15,7 @@ import click
 from outrider.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from outrider.demo.stage import Stage
+    from outrider.demo.fleet import DemoFleet
 
 
 @click.command()
@@ -31,52 +31,52 @@ def demo(keep: bool, instances: int) -> None:
         import outrider.service.application  # noqa: F401 - asked for early: a missing extra shall say so at once
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing; install outrider[demo]") from error
-    from outrider.demo.stage import Stage
+    from outrider.demo.fleet import DemoFleet
     from outrider.demo.story import Demo, summary
     from outrider.demo.table import LiveTable
 
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="outrider-demo-"))
-    stage = Stage(folder, [f"web-{letter}" for letter in "abcdefghi"[:instances]])
-    play = Demo(stage, LiveTable())
+    fleet = DemoFleet(folder, [f"web-{letter}" for letter in "abcdefghi"[:instances]])
+    demonstration = Demo(fleet, LiveTable())
     failed = True
     try:
-        outcome = play.play()
+        outcome = demonstration.run()
         for line in summary(outcome, time.monotonic() - began):
             click.echo(line)
         failed = bool(outcome.complaints())
         if keep:
-            _linger(stage)
+            _linger(fleet)
     except KeyboardInterrupt:
         click.echo("\ninterrupted", err=True)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
         try:
-            play.end()
+            demonstration.end()
         finally:
-            stage.stop()
+            fleet.stop()
             shutil.rmtree(folder, ignore_errors=True)
     sys.exit(1 if failed else 0)
 
 
-def _linger(stage: "Stage") -> None:
+def _linger(fleet: "DemoFleet") -> None:
     """Say what can be tried, and wait for Ctrl-C."""
-    from outrider.demo.stage import APP_ID, HOST
+    from outrider.demo.fleet import APP_ID, HOST
 
     click.echo(
         f"""
-update service   {stage.service_url}
-Traefik's page   {stage.traefik.api_url}/dashboard/
-the app          curl -H 'Host: {HOST}' {stage.traefik.web_url}/
-logs             {stage.folder}
+update service   {fleet.service_url}
+Traefik's page   {fleet.traefik.api_url}/dashboard/
+the app          curl -H 'Host: {HOST}' {fleet.traefik.web_url}/
+logs             {fleet.folder}
 
-  export OUTRIDER_SERVER={stage.service_url} OUTRIDER_ETCD={stage.endpoint}
+  export OUTRIDER_SERVER={fleet.service_url} OUTRIDER_ETCD={fleet.endpoint}
   outrider status {APP_ID}
-  outrider why {APP_ID} {stage.instances[0]}
+  outrider why {APP_ID} {fleet.instances[0]}
   outrider lock show {APP_ID} production
   outrider release list --app-id={APP_ID}
-  outrider instance rollback {APP_ID} {stage.instances[0]}
+  outrider instance rollback {APP_ID} {fleet.instances[0]}
 
 Ctrl-C ends it all."""
     )

@@ -179,7 +179,7 @@ def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bo
     if as_json:
         echo_json([left])
     else:
-        click.echo(f"{verb} left for instance {name}: its sidekick takes it when it is next awake")
+        click.echo(f"{verb} left for instance {name}: it takes effect when its sidekick connects")
 
 
 def _row(one: Json) -> tuple[object, ...]:

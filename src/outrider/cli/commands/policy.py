@@ -59,7 +59,7 @@ def change(service: ServiceClient, app_id: str, group_id: str, changes: Json) ->
         Conflict: somebody else has changed it in this moment.
     """
     place = ("apps", app_id, "groups", group_id, "policy")
-    now, tag = service.get_tagged(*place)
+    now, tag = service.get_with_etag(*place)
     kept = {name: value for name, value in now.items() if name not in _OUTCOME}
     saved, _ = service.put(*place, body=kept | changes, if_match=tag)
     return saved
@@ -120,7 +120,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
 )
 @click.option("--time-zone", metavar="NAME", help="IANA name, for the windows: Europe/Berlin.")
 @click.option("--update-timeout", "update_timeout_s", metavar="TIME", help="An update without a result is over then.")
-@click.option("--max-failures", metavar="N", help="So many failed instances halt the roll-out; or none.")
+@click.option("--max-failures", metavar="N", help="So many failed instances halt the rollout; or none.")
 @click.option("--count-timeouts/--ignore-timeouts", default=None, help="No result in time is a failure, or isn't.")
 @click.option("--min-healthy", type=click.IntRange(0), metavar="N", help="So many others must serve meanwhile.")
 @click.option("--pin", metavar="VERSION", help="Only versions that begin so, such as 1.2; or none.")

@@ -1,4 +1,4 @@
-"""``outrider release``: releases that are marked bad."""
+"""``outrider release``: releases that are blocked."""
 
 import click
 
@@ -14,7 +14,7 @@ app_option = click.option("--app-id", required=True, help="Application of the re
 
 @click.group(cls=Group)
 def release() -> None:
-    """Releases that an instance has proved bad: nobody is offered them until an operator lifts the mark."""
+    """Releases that an instance has proved bad: nobody is offered them until an operator unblocks them."""
 
 
 @release.command("list")
@@ -22,12 +22,12 @@ def release() -> None:
 @service_options
 @json_option
 def list_releases(app_id: str, service: ServiceClient, as_json: bool) -> None:
-    """List the releases that are marked bad."""
-    marked = service.get_all("apps", app_id, "poison")
+    """List the releases that are blocked."""
+    blocked = service.get_all("apps", app_id, "blocks")
     if as_json:
-        echo_json(marked)
+        echo_json(blocked)
     else:
-        echo_table(HEADER, [(one["version"], one["instance"], one["at"], one["why"]) for one in marked])
+        echo_table(HEADER, [(one["version"], one["instance"], one["at"], one["why"]) for one in blocked])
 
 
 @release.command()
@@ -36,19 +36,19 @@ def list_releases(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @service_options
 @json_option
-def lift(app_id: str, version: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
-    """Take the mark off a release: its groups are offered it again at once."""
-    marked = [one for one in service.get_all("apps", app_id, "poison") if one["version"] == version]
-    if not marked:
-        raise NotFound(f"app {app_id}: release {version!r} isn't marked bad")
+def unblock(app_id: str, version: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
+    """Unblock a release: its groups are offered it again at once."""
+    blocked = [one for one in service.get_all("apps", app_id, "blocks") if one["version"] == version]
+    if not blocked:
+        raise NotFound(f"app {app_id}: release {version!r} isn't blocked")
     if not yes:
         click.confirm(
-            f"{version} was marked bad by {marked[0]['instance']} ({marked[0]['why']}). Offer it again?",
+            f"{version} was blocked by {blocked[0]['instance']} ({blocked[0]['why']}). Offer it again?",
             abort=True,
             err=True,
         )
-    lifted = service.delete("apps", app_id, "poison", version)
+    unblocked = service.delete("apps", app_id, "blocks", version)
     if as_json:
-        echo_json([lifted])
+        echo_json([unblocked])
     else:
-        click.echo(f"lifted: {version} of {app_id} may be installed again")
+        click.echo(f"unblocked: {version} of {app_id} may be installed again")

@@ -12,7 +12,7 @@ from outrider.cli.options import json_option, operator, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 
-HEADER = ("Group", "Version", "State", "Done", "UnderWay", "Held", "Failed", "Why")
+HEADER = ("Group", "Version", "State", "Done", "UnderWay", "Deferred", "Failed", "Why")
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -24,7 +24,7 @@ HEADER = ("Group", "Version", "State", "Done", "UnderWay", "Held", "Failed", "Wh
 def rollout(
     context: click.Context, app_id: str | None, group_id: str | None, service: ServiceClient, as_json: bool
 ) -> None:
-    """Show a group's roll-out, or steer it with one of the commands below."""
+    """Show a group's rollout, or steer it with one of the commands below."""
     if context.invoked_subcommand is not None:
         return
     if app_id is None or group_id is None:
@@ -41,7 +41,7 @@ def rollout(
 @service_options
 @json_option
 def list_(app_id: str, service: ServiceClient, as_json: bool) -> None:
-    """List the roll-outs of all groups of an application."""
+    """List the rollouts of all groups of an application."""
     groups = [one["id"] for one in service.get_all("apps", app_id, "groups")]
     found = [service.get("apps", app_id, "groups", group, "rollout") for group in groups]
     if as_json:
@@ -106,7 +106,7 @@ def _steering(verb: str, done: str, *, with_why: bool) -> Callable[..., None]:
             click.echo(done)
 
     decorated: Any = steer
-    why_option = click.option("--why", default="", help="The reason; instances that are held back are told it.")
+    why_option = click.option("--why", default="", help="The reason; instances that are deferred are told it.")
     options: list[Any] = [json_option, service_options, group_option, app_option]
     for option in [*options[:2], why_option, *options[2:]] if with_why else options:
         decorated = option(decorated)
@@ -114,13 +114,13 @@ def _steering(verb: str, done: str, *, with_why: bool) -> Callable[..., None]:
     return steering
 
 
-_GO_ON = "Let a roll-out that was paused or halted go on; its failures so far count no more."
+_GO_ON = "Let a rollout that was paused or halted go on; its failures so far count no more."
 _STOP = "Start no further updates; those under way are finished."
 for _name, _verb, _done, _help in (
     ("activate", "resume", "rollout activated", _GO_ON),
     ("resume", "resume", "rollout resumed", _GO_ON),
     ("deactivate", "pause", "rollout deactivated", _STOP),
     ("pause", "pause", "rollout paused", _STOP),
-    ("halt", "halt", "rollout halted", "As pause, for a roll-out that went wrong."),
+    ("halt", "halt", "rollout halted", "As pause, for a rollout that went wrong."),
 ):
     rollout.add_command(click.command(_name, help=_help)(_steering(_verb, _done, with_why=_verb != "resume")))

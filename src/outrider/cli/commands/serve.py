@@ -54,7 +54,7 @@ def serve(
         raise ConfigError(f"{error.name} is missing; install outrider[server]") from error
     from outrider.config.sections import LogSettings
     from outrider.log import setup_logging
-    from outrider.service.history.background import tellers
+    from outrider.service.history.background import background_tasks
     from outrider.service.payloads.folder import PayloadFolder
 
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
@@ -80,7 +80,7 @@ def serve(
             users = application.state.context.known_users
             threading.Thread(target=_read_users, args=(users,), name="outrider-users", daemon=True).start()
 
-        with tellers(cluster, prefix.rstrip("/")):
+        with background_tasks(cluster, prefix.rstrip("/")):
             server.serve(application, bound, ready)
     finally:
         cluster.close()

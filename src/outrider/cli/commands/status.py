@@ -12,7 +12,7 @@ from outrider.cli.output import echo_json, echo_table
 from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
 from outrider.model.keys import Keys
 from outrider.service.rollouts.explain import GroupOverview, ago, explain, read_overviews
-from outrider.service.store.context import Place, app_id_of
+from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
 
 HEADER = ("GROUP", "INSTANCE", "STATE", "VERSION", "WANTED", "SINCE", "WHY")
@@ -30,11 +30,11 @@ def status(app: str, group: str | None, watch: bool, etcd: EtcdAddress, prefix: 
     """Show the instances of APP, what each does and waits for, and who holds a turn."""
     cluster = open_cluster(etcd)
     try:
-        place = Place(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
+        context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
         if watch:
-            _follow(cluster, place, app, lambda: _print(place, app, group, as_json=as_json))
+            _follow(cluster, context, app, lambda: _print(context, app, group, as_json=as_json))
         else:
-            _print(place, app, group, as_json=as_json)
+            _print(context, app, group, as_json=as_json)
     finally:
         cluster.close()
 
@@ -48,7 +48,7 @@ def why(app: str, instance: str, etcd: EtcdAddress, prefix: str, as_json: bool) 
     """Tell why INSTANCE of APP is where it is, and what it waits for."""
     cluster = open_cluster(etcd)
     try:
-        lines = explain(Place(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now), app, instance)
+        lines = explain(StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now), app, instance)
     finally:
         cluster.close()
     if as_json:
@@ -60,7 +60,7 @@ def why(app: str, instance: str, etcd: EtcdAddress, prefix: str, as_json: bool) 
         click.echo(f"  {line}")
 
 
-def _follow(cluster: Cluster, place: Place, app: str, show: Callable[[], None]) -> None:
+def _follow(cluster: Cluster, context: StoreContext, app: str, show: Callable[[], None]) -> None:
     app_id = app_id_of(app)
     changed = threading.Event()
 
@@ -68,11 +68,11 @@ def _follow(cluster: Cluster, place: Place, app: str, show: Callable[[], None]) 
         changed.set()
 
     prefixes = (
-        place.keys.presences(app_id),
-        place.keys.groups(app_id),
-        place.keys.poisons(app_id),
-        place.keys.app_turns(app_id),
-        place.keys.all_shared_turns(),
+        context.keys.presences(app_id),
+        context.keys.groups(app_id),
+        context.keys.blocks(app_id),
+        context.keys.app_turns(app_id),
+        context.keys.all_shared_turns(),
     )
     revision = cluster.list(prefixes[0]).revision
     watches = [cluster.watch(prefix, revision + 1, note) for prefix in prefixes]
@@ -89,19 +89,19 @@ def _follow(cluster: Cluster, place: Place, app: str, show: Callable[[], None]) 
             one.close()
 
 
-def _print(place: Place, app: str, group: str | None, *, as_json: bool) -> None:
-    overviews = read_overviews(place, app, group)
+def _print(context: StoreContext, app: str, group: str | None, *, as_json: bool) -> None:
+    overviews = read_overviews(context, app, group)
     if as_json:
         echo_json([_as_json(overview) for overview in overviews])
         return
-    echo_table(HEADER, [_row(place, overview, name) for overview in overviews for name in overview.instances])
+    echo_table(HEADER, [_row(context, overview, name) for overview in overviews for name in overview.instances])
     for overview in overviews:
         click.echo("")
         click.echo(_summary(overview))
 
 
-def _row(place: Place, overview: GroupOverview, name: str) -> tuple[object, ...]:
-    presence, now = overview.alive.get(name), place.now()
+def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[object, ...]:
+    presence, now = overview.alive.get(name), context.now()
     if presence is not None:
         since = ago(presence.since, now)
         return (overview.name, name, presence.state, presence.version, presence.wanted, since, presence.why)
@@ -115,14 +115,14 @@ def _summary(overview: GroupOverview) -> str:
     marks = [f"group {overview.name}: shall run {shall}"]
     if overview.target.paused:
         marks.append("paused")
-    if overview.poison is not None:
-        marks.append(f"marked bad by {overview.poison.instance} ({overview.poison.why})")
+    if overview.block is not None:
+        marks.append(f"blocked by {overview.block.instance} ({overview.block.why})")
     for scope in overview.scopes:
         taken = [f"{turn.number} {turn.state} by {turn.instance}" for turn in scope.turns if turn.state != "free"]
         marks.append(f"turns{scope.where}: {', '.join(taken) or 'all free'} of {scope.slots}")
         if scope.queue:
             marks.append(f"waiting: {', '.join(scope.queue)}")
-    if overview.scene is not None and overview.scene.has_begun:
+    if overview.snapshot is not None and overview.snapshot.has_begun:
         marks.insert(1, overview.rollout)
     return "; ".join(marks)
 
@@ -132,7 +132,7 @@ def _as_json(overview: GroupOverview) -> dict[str, Any]:
         "app": overview.app,
         "group": overview.name,
         "target": msgspec.to_builtins(overview.target),
-        "poison": msgspec.to_builtins(overview.poison),
+        "blocks": msgspec.to_builtins(overview.block),
         "instances": [
             {
                 "instance": name,
@@ -153,5 +153,5 @@ def _as_json(overview: GroupOverview) -> dict[str, Any]:
             for scope in overview.scopes
         ],
         "rollout": overview.rollout,
-        "held": [] if overview.scene is None else [one.instance for one in overview.scene.waiting],
+        "deferred": [] if overview.snapshot is None else [one.instance for one in overview.snapshot.waiting],
     }

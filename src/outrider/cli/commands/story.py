@@ -34,7 +34,7 @@ def story(journal: Path, update: str | None, every: bool, check: bool, as_json: 
     lines = read_lines(journal)
     if not lines:
         raise StoryError(f"{journal}: no step in it yet")
-    source = lines[-1].place.rpartition(":")[0]
+    source = lines[-1].location.rpartition(":")[0]
     if check:
         _check(lines, chart, source, as_json=as_json)
         return

@@ -146,7 +146,7 @@ def to_table(chart: Chart) -> str:
     for state in chart.states.values():
         facts = [f"waits: {_filled(state.why, '*')}" if state.why else "", state.doc]
         facts += ["a safe point to pause"] if state.safe else []
-        facts += ["may wait for ever"] if state.resting else []
+        facts += ["may wait forever"] if state.resting else []
         facts += ["the end"] if state.final else []
         facts += [f"begins in `{state.initial}`"] if state.initial else []
         parts.append(f"### {state.id}\n\n" + "; ".join(fact.rstrip(".") for fact in facts if fact) + ".\n")

@@ -100,7 +100,7 @@ class State:
         children: States only, in document order.
         why: What a leaf waits for, in words.
         safe: A safe point: a pause asked for in mid-swap may take effect here.
-        resting: May wait for ever: no deadline is needed.
+        resting: May wait forever: no deadline is needed.
     """
 
     id: str

@@ -182,7 +182,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoUpdate:
-    """Nothing to do now: up to date, or held back.
+    """Nothing to do now: up to date, or deferred.
 
     Attributes:
         reason: For people (``info`` on the wire, which old clients ignore); may be empty.

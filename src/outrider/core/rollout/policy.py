@@ -1,7 +1,8 @@
 """May this instance update now? Values in, a verdict with its reason out.
 
-The order of the rules is their rank: what an operator did (pause) comes before what a release did (poison) and what the
-policy did (a halt), those before what only takes time (windows, limits), so that the reason shown is the one to act on.
+The order of the rules is their rank: what an operator did (pause) comes before what a release did (a block) and what
+the policy did (a halt), those before what only takes time (windows, limits), so that the reason shown is the one to act
+on.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Literal
 from outrider.core import versions
 from outrider.core.architectures import ANY
 from outrider.core.errors import ConfigError
-from outrider.core.rollout.percent import gate_place
+from outrider.core.rollout.percent import percentage_of
 from outrider.core.rollout.policy_settings import Policy, Rate, begins_with
 from outrider.core.rollout.rollout import Opened, Progress, brake, next_time
 from outrider.core.rollout.windows import is_open, next_opening, zone_of
@@ -26,12 +27,12 @@ Rule = Literal[
     "current",
     "paused",
     "off",
-    "marked-bad",
+    "blocked",
     "version",
     "pin",
     "prefix",
     "no-package",
-    "roll-out",
+    "rollout",
     "architecture",
     "percent",
     "windows",
@@ -40,7 +41,7 @@ Rule = Literal[
     "max-in-progress",
     "max-per-interval",
 ]
-"""What may hold an instance back; the words of the policy where it is one of its settings."""
+"""What may defer an instance; the words of the policy where it is one of its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +58,12 @@ class Situation:
         rollback_allowed: The instance takes an older version, too.
         arch: Of the instance's machine; empty when it didn't say.
         paused: The group is paused.
-        poisoned: Why the version that this instance would get is marked bad; None when it isn't.
+        blocked: Why the version that this instance would get is blocked; None when it isn't.
         package_arch: What that version's package is for.
         standing: The version of the instance's own grant that still lives.
-        progress: The group's roll-out to ``wanted``; None before its first grant.
+        progress: The group's rollout to ``wanted``; None before its first grant.
         living: Instances whose grant lives.
-        reserved: Other instances that were just summoned, and for whom places are kept.
+        reserved: Other instances that were just woken, and for whom places are kept.
         serving: Other instances of the group that serve, and aren't at an update.
     """
 
@@ -75,7 +76,7 @@ class Situation:
     rollback_allowed: bool = False
     arch: str = ""
     paused: bool = False
-    poisoned: str | None = None
+    blocked: str | None = None
     package_arch: str = ANY
     policy: Policy = field(default_factory=Policy)
     progress: Progress | None = None
@@ -99,12 +100,12 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class Defer:
     """The instance shall do nothing now.
 
     Attributes:
         reason: For a person, one line.
-        by: For a program: which rule holds it back.
+        by: For a program: which rule defers it.
         pending: There is an update for it, which is kept back; False when it has what its group shall run.
         again_at: When asking again is worth while, if nothing else happens; None when only a happening helps.
     """
@@ -115,7 +116,7 @@ class Hold:
     again_at: datetime | None = None
 
 
-Verdict = Grant | Hold
+Verdict = Grant | Defer
 
 
 def decide(situation: Situation) -> Verdict:
@@ -124,47 +125,45 @@ def decide(situation: Situation) -> Verdict:
     pending = isinstance(goal, str)
     if situation.wanted is None:
         pause = "group is paused; " if situation.paused else ""
-        return Hold(reason=f"{pause}channel {situation.channel!r} offers nothing yet", by="no-release")
+        return Defer(reason=f"{pause}channel {situation.channel!r} offers nothing yet", by="no-release")
     if situation.paused:
-        return Hold(reason="group is paused", by="paused", pending=pending)
+        return Defer(reason="group is paused", by="paused", pending=pending)
     if pending and not situation.policy.enabled:
-        return Hold(reason="updates are off for the group", by="off", pending=True)
-    if situation.poisoned is not None:
-        why = f": {situation.poisoned}" if situation.poisoned else ""
-        return Hold(
-            reason=f"{goal if pending else situation.wanted} is marked bad{why}", by="marked-bad", pending=pending
-        )
-    if isinstance(goal, Hold):
+        return Defer(reason="updates are off for the group", by="off", pending=True)
+    if situation.blocked is not None:
+        why = f": {situation.blocked}" if situation.blocked else ""
+        return Defer(reason=f"{goal if pending else situation.wanted} is blocked{why}", by="blocked", pending=pending)
+    if isinstance(goal, Defer):
         return goal
     for rule in _BRAKES:
-        if (hold := rule(situation, goal)) is not None:
-            return hold
+        if (defer := rule(situation, goal)) is not None:
+            return defer
     if situation.standing == goal:
         return Grant(version=goal, standing=True)
     for rule in _LIMITS:
-        if (hold := rule(situation, goal)) is not None:
-            return hold
+        if (defer := rule(situation, goal)) is not None:
+            return defer
     return Grant(version=goal)
 
 
-def destination(situation: Situation) -> str | Hold:
-    """The version that the instance would get if nothing held it back: the next floor, or what the group shall run.
+def destination(situation: Situation) -> str | Defer:
+    """The version that the instance would get if nothing deferred it: the next floor, or what the group shall run.
 
-    Reads what the versions say, and no more: neither marks nor limits.
+    Reads what the versions say, and no more: neither blocks nor limits.
     """
     running, wanted = situation.running, situation.wanted
     if wanted is None:
-        return Hold(reason=f"channel {situation.channel!r} offers nothing yet", by="no-release")
+        return Defer(reason=f"channel {situation.channel!r} offers nothing yet", by="no-release")
     if running == wanted:
-        return Hold(reason="up to date", by="current")
+        return Defer(reason="up to date", by="current")
     try:
         if versions.is_newer(running, wanted):
             return _downwards(situation, wanted)
         if not versions.is_newer(wanted, running):
-            return Hold(reason=f"running {running} ranks as {wanted}: build metadata doesn't count", by="version")
+            return Defer(reason=f"running {running} ranks as {wanted}: build metadata doesn't count", by="version")
     except ConfigError:
         # A guess could install an older version; the row in the fleet's list shows the operator what was reported.
-        return Hold(
+        return Defer(
             reason=f"reported version {running!r} is not semver, so it can't be compared with {wanted}", by="version"
         )
     return _fitting(situation, _next_floor(situation, wanted))
@@ -179,7 +178,7 @@ def _next_floor(situation: Situation, wanted: str) -> str:
     return min(ahead, key=versions.parse, default=wanted)
 
 
-def _downwards(situation: Situation, wanted: str) -> str | Hold:
+def _downwards(situation: Situation, wanted: str) -> str | Defer:
     match situation.policy.downgrade:
         case "always":
             return _fitting(situation, wanted)
@@ -189,16 +188,16 @@ def _downwards(situation: Situation, wanted: str) -> str | Hold:
             why = ", and its request doesn't allow a rollback"
         case _:
             why = ""
-    return Hold(reason=f"running {situation.running} is newer than the channel's {wanted}{why}", by="version")
+    return Defer(reason=f"running {situation.running} is newer than the channel's {wanted}{why}", by="version")
 
 
-def _fitting(situation: Situation, goal: str) -> str | Hold:
-    """Pins hold back rather than look for another version: what no channel points at, nobody has released."""
+def _fitting(situation: Situation, goal: str) -> str | Defer:
+    """Pins defer rather than look for another version: what no channel points at, nobody has released."""
     pin = situation.policy.pin
     if not begins_with(goal, pin):
-        return Hold(reason=f"group is pinned to {pin}, and {goal} isn't of it", by="pin", pending=True)
+        return Defer(reason=f"group is pinned to {pin}, and {goal} isn't of it", by="pin", pending=True)
     if not begins_with(goal, situation.prefix):
-        return Hold(
+        return Defer(
             reason=f"it asks for versions {situation.prefix[:64]!r}, and {goal} isn't of them",
             by="prefix",
             pending=True,
@@ -206,32 +205,32 @@ def _fitting(situation: Situation, goal: str) -> str | Hold:
     return goal
 
 
-def _rollout_stands(situation: Situation, goal: str) -> Hold | None:
+def _rollout_stands(situation: Situation, goal: str) -> Defer | None:
     if situation.progress is None:
         return None
     standstill = standstill_of(situation.progress, situation.policy)
-    return None if standstill is None else Hold(reason=standstill, by="roll-out", pending=True)
+    return None if standstill is None else Defer(reason=standstill, by="rollout", pending=True)
 
 
-def _other_architecture(situation: Situation, goal: str) -> Hold | None:
+def _other_architecture(situation: Situation, goal: str) -> Defer | None:
     needs = situation.package_arch
     if ANY in (needs, situation.arch) or needs == situation.arch:
         return None
     has = f"this instance is {situation.arch}" if situation.arch else "this instance doesn't say what it is"
-    return Hold(reason=f"no package for your architecture: {goal} is for {needs}, and {has}", by="architecture")
+    return Defer(reason=f"no package for your architecture: {goal} is for {needs}, and {has}", by="architecture")
 
 
-def _behind_the_gate(situation: Situation, goal: str) -> Hold | None:
+def _outside_the_percentage(situation: Situation, goal: str) -> Defer | None:
     # By what the group shall run, not by a floor on the way: who may pass one may go on.
     shall = situation.wanted or goal
-    percent, place = situation.policy.percent, gate_place(situation.instance, shall)
-    if place < percent:
+    percent, number = situation.policy.percent, percentage_of(situation.instance, shall)
+    if number < percent:
         return None
-    reason = f"{shall} goes to {percent:g} % of the instances, and this one stands at {place:.2f}"
-    return Hold(reason=reason, by="percent", pending=True)
+    reason = f"{shall} goes to {percent:g} % of the instances, and this one stands at {number:.2f}"
+    return Defer(reason=reason, by="percent", pending=True)
 
 
-def _outside_the_windows(situation: Situation, goal: str) -> Hold | None:
+def _outside_the_windows(situation: Situation, goal: str) -> Defer | None:
     policy, now = situation.policy, situation.now
     zone = zone_of(policy.time_zone)
     if is_open(policy.windows, zone, now):
@@ -239,17 +238,17 @@ def _outside_the_windows(situation: Situation, goal: str) -> Hold | None:
     opens = next_opening(policy.windows, zone, now)
     when = f"next opens {_clock(situation, opens)}" if opens is not None else "none opens within a week"
     every = "; ".join(map(str, policy.windows))
-    return Hold(reason=f"outside the update windows ({every}); {when}", by="windows", pending=True, again_at=opens)
+    return Defer(reason=f"outside the update windows ({every}); {when}", by="windows", pending=True, again_at=opens)
 
 
-def _too_few_serve(situation: Situation, goal: str) -> Hold | None:
+def _too_few_serve(situation: Situation, goal: str) -> Defer | None:
     least = situation.policy.min_healthy
     if situation.serving >= least:
         return None
-    return Hold(reason=f"{situation.serving} others serve, and {least} must", by="min-healthy", pending=True)
+    return Defer(reason=f"{situation.serving} others serve, and {least} must", by="min-healthy", pending=True)
 
 
-def _canary_first(situation: Situation, goal: str) -> Hold | None:
+def _canary_first(situation: Situation, goal: str) -> Defer | None:
     policy, progress = situation.policy, situation.progress
     proved = progress.succeeded if progress is not None else 0
     if proved >= policy.canary:
@@ -258,28 +257,28 @@ def _canary_first(situation: Situation, goal: str) -> Hold | None:
     if proved + len(trying) + len(situation.reserved) < policy.canary:
         return None
     at_it = f"; at it: {_names([*trying, *situation.reserved])}"
-    return Hold(reason=f"canary first: {proved} of {policy.canary} proved{at_it}", by="canary", pending=True)
+    return Defer(reason=f"canary first: {proved} of {policy.canary} proved{at_it}", by="canary", pending=True)
 
 
-def _too_many_under_way(situation: Situation, goal: str) -> Hold | None:
+def _too_many_under_way(situation: Situation, goal: str) -> Defer | None:
     limit = situation.policy.max_in_progress
     if limit is None:
         return None
     busy = [one.instance for one in _under_way(situation)]
     if len(busy) + len(situation.reserved) < limit:
         return None
-    kept = f"; summoned: {_names(situation.reserved)}" if situation.reserved else ""
-    return Hold(reason=f"{len(busy)} of {limit} in progress: {_names(busy)}{kept}", by="max-in-progress", pending=True)
+    kept = f"; woken: {_names(situation.reserved)}" if situation.reserved else ""
+    return Defer(reason=f"{len(busy)} of {limit} in progress: {_names(busy)}{kept}", by="max-in-progress", pending=True)
 
 
-def _too_many_lately(situation: Situation, goal: str) -> Hold | None:
+def _too_many_lately(situation: Situation, goal: str) -> Defer | None:
     rate, progress = situation.policy.max_per_interval, situation.progress
     if rate is None or progress is None:
         return None
     free_at = next_time(progress, situation.policy, len(situation.reserved), situation.now)
     if free_at is None:
         return None
-    return Hold(
+    return Defer(
         reason=f"{per(rate)}; next at {_clock(situation, free_at)}",
         by="max-per-interval",
         pending=True,
@@ -287,24 +286,24 @@ def _too_many_lately(situation: Situation, goal: str) -> Hold | None:
     )
 
 
-_Check = Callable[[Situation, str], Hold | None]
+_Check = Callable[[Situation, str], Defer | None]
 
 _BRAKES: tuple[_Check, ...] = (_rollout_stands, _other_architecture)
-"""They hold back also who was granted before."""
+"""They defer also who was granted before."""
 
 _LIMITS: tuple[_Check, ...] = (
-    _behind_the_gate,
+    _outside_the_percentage,
     _outside_the_windows,
     _too_few_serve,
     _canary_first,
     _too_many_under_way,
     _too_many_lately,
 )
-"""They hold back who wants to begin."""
+"""They defer who wants to begin."""
 
 
 def standstill_of(progress: Progress, policy: Policy) -> str | None:
-    """Why a roll-out stands still, in words; None when it goes on.
+    """Why a rollout stands still, in words; None when it goes on.
 
     A threshold that was lowered since the last failure counts at once, before anybody has written it down.
     """
@@ -315,7 +314,7 @@ def standstill_of(progress: Progress, policy: Policy) -> str | None:
             return None
         state, why, by = "halted", braked, ""
     said = f" by {by}" if by else ""
-    return f"roll-out of {progress.version} is {state}{said}" + (f": {why}" if why else "")
+    return f"rollout of {progress.version} is {state}{said}" + (f": {why}" if why else "")
 
 
 def per(rate: Rate) -> str:

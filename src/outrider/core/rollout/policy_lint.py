@@ -112,7 +112,7 @@ def _short_windows(policy: Policy, around: Surroundings) -> Iterator[str]:
     if needs > longest:
         yield (
             f"windows: the longest is open {_length(longest)}, and {around.instances} instances take "
-            f"{_length(needs)} at least: a roll-out stands half done until the next one"
+            f"{_length(needs)} at least: a rollout stands half done until the next one"
         )
 
 
@@ -120,7 +120,7 @@ def _never_reached(policy: Policy, around: Surroundings) -> Iterator[str]:
     if policy.max_failures is not None and around.instances and policy.max_failures > around.instances:
         yield (
             f"max_failures {policy.max_failures}: the group has {around.instances} instances, and each counts once, "
-            "so it never halts a roll-out"
+            "so it never halts a rollout"
         )
     if around.instances and policy.canary >= around.instances:
         yield f"canary {policy.canary}: that is everybody ({around.instances} instances), so nobody goes first"

@@ -1,4 +1,4 @@
-"""A group's policy: what an operator sets, with defaults that hold nobody back."""
+"""A group's policy: what an operator sets, with defaults that defer nobody."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ DAY_S = 86_400
 MAX_COUNT = 1000
 """Of any limit in a policy. A group for which more may happen at once needs no limit."""
 MAX_COUNTED_FAILURES = 100
-"""Failed instances that a roll-out remembers, so no threshold can be higher."""
+"""Failed instances that a rollout remembers, so no threshold can be higher."""
 DEFAULT_TIMEOUT_S = 3600
 
 Downgrade = Literal["never", "asked", "always"]
@@ -35,12 +35,12 @@ class Policy:
         enabled: Updates are on.
         max_per_interval: At most so many grants in so many seconds; None for no limit.
         max_in_progress: At most so many updates under way; None for no limit.
-        percent: Only instances below this place of the percentage gate, 0 to 100.
+        percent: Only instances whose percentage is below this, 0 to 100.
         canary: So many instances go first; the others when those have succeeded, and nobody when one of them fails.
         windows: Updates start only inside them; none means at any time.
         time_zone: IANA name, for the windows and for the times in reasons.
         update_timeout_s: A grant that brought no result so long is over.
-        max_failures: When so many instances have failed the roll-out halts; None never halts it.
+        max_failures: When so many instances have failed the rollout halts; None never halts it.
         count_timeouts: An update without a result in time counts as a failure.
         min_healthy: So many other instances of the group must serve while one updates.
         pin: Only versions that begin so; empty for any.

@@ -1,7 +1,7 @@
 """How far a group is on its way to a version: a value, and what each happening makes of it.
 
-A new target starts a new roll-out. What still runs and what was granted lately goes over into it, so that no limit is
-passed by moving the channel; results don't: a grant of an earlier roll-out can't speak for this release.
+A new target starts a new rollout. What still runs and what was granted lately goes over into it, so that no limit is
+passed by moving the channel; results don't: a grant of an earlier rollout can't speak for this release.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from typing import Literal
 from outrider.core.rollout.policy_settings import MAX_COUNTED_FAILURES, Policy
 
 KEPT_TIMES = 100
-"""Grant times kept beyond the interval, for a limit that is set, or made longer, while a roll-out goes on."""
+"""Grant times kept beyond the interval, for a limit that is set, or made longer, while a rollout goes on."""
 TIMEOUT = "no result in time"
 
 State = Literal["running", "paused", "halted"]
@@ -31,7 +31,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """An instance that failed in this roll-out, and how it did last; ``version`` is what it had been granted."""
+    """An instance that failed in this rollout, and how it did last; ``version`` is what it had been granted."""
 
     instance: str
     version: str
@@ -41,7 +41,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One group's roll-out.
+    """One group's rollout.
 
     Attributes:
         version: What the group is on its way to; None while nothing is offered.
@@ -72,7 +72,7 @@ class Progress:
         return next((one for one in self.opened if one.instance == instance), None)
 
     def is_ours(self, opened: Opened) -> bool:
-        """The grant belongs to this roll-out, not to one before."""
+        """The grant belongs to this rollout, not to one before."""
         return opened.at >= self.started
 
     def in_canary(self, policy: Policy) -> bool:
@@ -81,7 +81,7 @@ class Progress:
 
 
 def following(progress: Progress | None, version: str | None, now: datetime) -> Progress:
-    """The roll-out to ``version``: the one that is there, or a new one."""
+    """The rollout to ``version``: the one that is there, or a new one."""
     if progress is not None and progress.version == version:
         return progress
     fresh = Progress(version=version, started=now, since=now)
@@ -199,7 +199,7 @@ def _braked(progress: Progress, policy: Policy, now: datetime) -> Progress:
 
 
 def brake(progress: Progress, policy: Policy) -> str | None:
-    """Why the policy halts the roll-out now; None when it doesn't, or when it stands still already."""
+    """Why the policy halts the rollout now; None when it doesn't, or when it stands still already."""
     failures = progress.failures
     if progress.state == "halted" or not failures:
         return None

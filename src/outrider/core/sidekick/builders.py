@@ -71,10 +71,10 @@ def release_lock(memory: Memory) -> Effect:
     return do.ReleaseLock(turn=memory.turn, update=memory.update)
 
 
-@effect(do.CondemnLock)
-def condemn_lock(memory: Memory) -> Effect:
+@effect(do.BlockLock)
+def block_lock(memory: Memory) -> Effect:
     release = _candidate(memory).release
-    return do.CondemnLock(
+    return do.BlockLock(
         turn=memory.turn,
         update=memory.update,
         version=release.version,
@@ -119,14 +119,14 @@ def remove_workload(memory: Memory) -> Effect:
     return do.RemoveWorkload(installed=memory.candidate)
 
 
-@effect(do.ReviveWorkload)
-def revive_workload(memory: Memory) -> Effect:
+@effect(do.RestartWorkload)
+def restart_workload(memory: Memory) -> Effect:
     """Start-first: both may be in the balancer. Stop-first: only one may run, and only after exposure is it the new."""
-    if not memory.fallen:
-        return do.ReviveWorkload(installed=())
-    new = memory.candidate if memory.exposed and not memory.candidate_fallen else None
+    if not memory.down:
+        return do.RestartWorkload(installed=())
+    new = memory.candidate if memory.exposed and not memory.candidate_down else None
     old = memory.running if starts_first(memory) else None
-    return do.ReviveWorkload(installed=tuple(one for one in (old, new) if one is not None and one.url))
+    return do.RestartWorkload(installed=tuple(one for one in (old, new) if one is not None and one.url))
 
 
 @effect(do.StartProbe)
@@ -232,7 +232,7 @@ def report_queueing(memory: Memory) -> Effect:
 
 @effect(do.ReportResult)
 def report_result(memory: Memory) -> Effect:
-    """After a commit the version before is ``previous``; after a roll-back what was tried is the candidate."""
+    """After a commit the version before is ``previous``; after a rollback what was tried is the candidate."""
     return do.ReportResult(
         update=memory.update,
         version=running_version(memory),

@@ -58,10 +58,10 @@ class ReleaseLock(Effect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CondemnLock(Effect):
-    """Mark the release bad for the fleet and give the turn back, in one transaction."""
+class BlockLock(Effect):
+    """Block the release for the fleet and give the turn back, in one transaction."""
 
-    name: ClassVar[str] = "lock.condemn"
+    name: ClassVar[str] = "lock.block"
     turn: Turn | None
     update: str
     version: str
@@ -113,7 +113,7 @@ class RevertWorkload(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetireWorkload(Effect):
-    """Stop what was replaced, and tidy up. ``needed``: what runs and where a roll-back would go: payloads that stay."""
+    """Stop what was replaced, and tidy up. ``needed``: what runs and where a rollback would go: payloads that stay."""
 
     name: ClassVar[str] = "workload.retire"
     installed: Installed | None
@@ -129,10 +129,10 @@ class RemoveWorkload(Effect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReviveWorkload(Effect):
+class RestartWorkload(Effect):
     """After a restart in mid-swap: start again whatever the balancer may be sending to."""
 
-    name: ClassVar[str] = "workload.revive"
+    name: ClassVar[str] = "workload.restart"
     installed: tuple[Installed, ...]
 
 
@@ -223,7 +223,7 @@ class DrainBalancer(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UndrainBalancer(Effect):
-    """The same in a roll-back: away from the candidate."""
+    """The same in a rollback: away from the candidate."""
 
     name: ClassVar[str] = "balancer.undrain"
     present: str | None
@@ -279,7 +279,7 @@ class ReportDownloaded(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportQueueing(Effect):
-    """Installed on disk, completion held back: the instance waits for its turn."""
+    """Installed on disk, not completed: the instance waits for its turn."""
 
     name: ClassVar[str] = "report.queueing"
     update: str
@@ -308,8 +308,8 @@ class RaiseAlarm(Effect):
 
 
 AnyEffect = (
-    AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | CondemnLock | EnsureWorkload | TidyWorkload | StartWorkload
-    | ReplaceWorkload | RevertWorkload | RetireWorkload | RemoveWorkload | ReviveWorkload | StartProbe | ConfirmProbe
+    AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | BlockLock | EnsureWorkload | TidyWorkload | StartWorkload
+    | ReplaceWorkload | RevertWorkload | RetireWorkload | RemoveWorkload | RestartWorkload | StartProbe | ConfirmProbe
     | WatchProbe | StopProbe | SwitchBalancer | LeaveBalancer | JoinBalancer | ReturnBalancer | RestoreBalancer
     | DrainBalancer | UndrainBalancer | CheckRelease | DownloadRelease | VerifyRelease | AbandonRelease
     | ReportDownloading | ReportDownloaded | ReportQueueing | ReportResult | RaiseAlarm
@@ -319,7 +319,7 @@ EFFECT_TYPES: dict[str, type[Effect]] = {kind.name: kind for kind in get_args(An
 
 ANSWERED = frozenset(
     {
-        "lock.acquire", "lock.reclaim", "lock.retake", "lock.release", "lock.condemn", "workload.ensure",
+        "lock.acquire", "lock.reclaim", "lock.retake", "lock.release", "lock.block", "workload.ensure",
         "workload.start", "workload.replace", "workload.revert", "workload.retire", "workload.remove", "probe.start",
         "probe.confirm", "probe.watch", "balancer.switch", "balancer.leave", "balancer.join", "balancer.return",
         "balancer.restore", "balancer.drain", "balancer.undrain", "release.check", "release.download",

@@ -13,11 +13,11 @@ from outrider.core.sidekick.memory import Blame, Turn
 
 TIMERS = frozenset(
     {
-        "check.expired", "condemn.expired", "download.expired", "drain.expired", "ensure.expired", "fetch.due",
+        "check.expired", "block.expired", "download.expired", "drain.expired", "ensure.expired", "fetch.due",
         "giveback.expired", "join.expired", "leave.expired", "poll.due", "probe.expired", "prove.expired",
         "queue.expired", "quit.expired", "reclaim.expired", "rejoin.expired", "release.expired", "relock.expired",
         "remove.expired", "replace.expired", "report.expired", "reprobe.expired", "restore.expired",
-        "retire.expired", "retry.due", "revert.expired", "revive.due", "soak.due", "start.expired", "switch.due",
+        "retire.expired", "retry.due", "revert.expired", "restart.due", "soak.due", "start.expired", "switch.due",
         "switch.expired", "undrain.expired", "verify.expired", "wake.expired", "withdraw.expired",
     }
 )  # fmt: skip
@@ -117,18 +117,18 @@ class TargetChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoisonChanged(Event):
+class BlockChanged(Event):
     """These versions of the app are proved bad now: version -> why."""
 
-    name: ClassVar[str] = "poison.changed"
+    name: ClassVar[str] = "block.changed"
     versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SummonsReceived(Event):
+class WakeupReceived(Event):
     """The update service asks this instance to ask again now."""
 
-    name: ClassVar[str] = "summons.received"
+    name: ClassVar[str] = "wakeup.received"
     why: str = ""
 
 
@@ -271,7 +271,7 @@ class LockAcquired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockRefused(Event):
-    """No turn: the release is poisoned or no longer the target, or the turn to be reclaimed is somebody else's."""
+    """No turn: the release is blocked or no longer the target, or the turn to be reclaimed is somebody else's."""
 
     name: ClassVar[str] = "lock.refused"
     cause: str
@@ -417,7 +417,7 @@ class ReportQueued(Event):
 
 AnyEvent = (
     TimerExpired | SidekickRestarted | SidekickSettled | ReleaseCommitted | UpdateExposed | UpdateFailed
-    | UpdateJudged | UpdateEnded | TargetChanged | PoisonChanged | SummonsReceived | OperatorPaused | OperatorResumed
+    | UpdateJudged | UpdateEnded | TargetChanged | BlockChanged | WakeupReceived | OperatorPaused | OperatorResumed
     | OperatorRolledBack | OperatorRetried | LockLost | WorkloadExited | ReleaseFound | ReleaseMissing
     | ReleaseProgressed | ReleaseDownloaded | ReleaseVerified | ReleaseFailed | LockQueued | LockAcquired
     | LockRefused | LockReleased | LockFailed | WorkloadStarted | WorkloadAbsent | WorkloadFailed | WorkloadRetired

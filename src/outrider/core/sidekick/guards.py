@@ -32,15 +32,15 @@ def is_paused(memory: Memory) -> bool:
 
 
 @guard
-def has_fallen(memory: Memory) -> bool:
+def is_down(memory: Memory) -> bool:
     """What should run ended, or isn't known to run since a restart."""
-    return memory.fallen and memory.running is not None
+    return memory.down and memory.running is not None
 
 
 @guard
-def must_revive(memory: Memory) -> bool:
+def must_restart(memory: Memory) -> bool:
     """The turn is given back only when the instance serves again, unless it was down before the turn began."""
-    return has_fallen(memory) and not memory.was_ailing
+    return is_down(memory) and not memory.was_degraded
 
 
 @guard
@@ -49,19 +49,19 @@ def has_candidate(memory: Memory) -> bool:
 
 
 @guard
-def has_candidate_fallen(memory: Memory) -> bool:
-    return memory.candidate_fallen
+def is_candidate_down(memory: Memory) -> bool:
+    return memory.candidate_down
 
 
 @guard
-def is_candidate_poisoned(memory: Memory) -> bool:
-    return memory.candidate is not None and memory.candidate.release.version in memory.poisoned
+def is_candidate_blocked(memory: Memory) -> bool:
+    return memory.candidate is not None and memory.candidate.release.version in memory.blocked
 
 
 @guard
-def is_declined(memory: Memory) -> bool:
+def is_undone(memory: Memory) -> bool:
     """An operator wants no more of the update under way."""
-    return memory.candidate is not None and memory.candidate.release.version == memory.declined
+    return memory.candidate is not None and memory.candidate.release.version == memory.undone
 
 
 @guard
@@ -107,8 +107,8 @@ def wants_check(memory: Memory) -> bool:
         and not memory.group_paused
         and memory.wanted is not None
         and memory.wanted != running_version(memory)
-        and memory.wanted != memory.declined
-        and memory.wanted not in memory.poisoned
+        and memory.wanted != memory.undone
+        and memory.wanted not in memory.blocked
         and not memory.unfit
     )
 
@@ -119,7 +119,7 @@ def may_take(memory: Memory) -> bool:
     if memory.candidate is None or memory.paused or memory.group_paused:
         return False
     version = memory.candidate.release.version
-    if version in memory.poisoned or version == memory.declined or version == running_version(memory):
+    if version in memory.blocked or version == memory.undone or version == running_version(memory):
         return False
     return memory.running is None or memory.allow_downgrade or is_newer(version, running_version(memory))
 

@@ -67,7 +67,7 @@ class Fault:
     """Why an update didn't succeed.
 
     Attributes:
-        blame: ``release`` makes it poison for the whole fleet; the others don't. ``machine``: this machine can't, so
+        blame: ``release`` blocks it for the whole fleet; the others don't. ``machine``: this machine can't, so
             trying again is no use before something changes.
         cause: In words, for a person.
         error_code: The Omaha error code to report.
@@ -79,7 +79,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class QueuePosition:
     """Where this sidekick stands in the queue for a turn.
 
     Attributes:
@@ -102,20 +102,20 @@ class Memory:
         at: When the last event happened, aware UTC; what the chart raises itself happens at the same time.
         running: What serves, or should; None before the first version was installed.
         candidate: What an update under way wants to put in its place.
-        previous: What ``running`` replaced: where an operator's roll-back goes.
+        previous: What ``running`` replaced: where an operator's rollback goes.
         leftover: What was replaced and must still be stopped; set by the commit.
         update: Id of the update under way.
-        manual: The update under way is an operator's roll-back, not the target's.
+        manual: The update under way is an operator's rollback, not the target's.
         wanted: The version the group's target names; None without a target (foreign Omaha servers).
         target_revision: etcd revision of that target, 0 when there is none.
-        poisoned: Versions proved bad, and why.
-        declined: A version that an operator rolled back from: not taken again until the target changes or a retry.
+        blocked: Versions proved bad, and why.
+        undone: A version that an operator rolled back from: not taken again until the target changes or a retry.
         turn: The turn as last known; it stays known while the lease is lost, for it may be dirty and ours.
         turn_held: The lease behind the turn is alive as far as we know.
-        fallen: The running workload ended, or isn't known to serve: since the sidekick restarted, or because it could
+        down: The running workload ended, or isn't known to serve: since the sidekick restarted, or because it could
             not be started, proved or brought into the balancer.
-        candidate_fallen: The candidate's workload ended by itself.
-        was_ailing: What runs was down already when the turn began, so that no roll-back owes its return.
+        candidate_down: The candidate's workload ended by itself.
+        was_degraded: What runs was down already when the turn began, so that no rollback owes its return.
         exposed: The balancer may send to the candidate.
         restarts: Restarts of the sidekick since the update began.
         trouble: The last bad news, in case the chart gives up over it.
@@ -125,14 +125,14 @@ class Memory:
         retry_after_s: Least pause before the next try that the update service asked for.
         poll_interval_s: When the update service wants to be asked again; 0 leaves it to the settings.
         command_revision: etcd revision of the last operator's command that was taken.
-        held_reason: What the update service said when it held us back.
+        deferred_reason: What the update service said when it deferred us.
         progress: Share of the payload on disk, 0 to 1.
         former_urls: Addresses that a workload of ours had before it was started again, since the balancer's entry was
             last written: one of them may still stand there, and is ours to overwrite.
         runtime: Name of the runtime here.
         kinds: What payloads it runs; sorted.
         unfit: What the update service offered last is of another kind, so that asking again is no use before the
-            target changes or an operator wants it; ``held_reason`` says what it is.
+            target changes or an operator wants it; ``deferred_reason`` says what it is.
     """
 
     instance: str
@@ -153,13 +153,13 @@ class Memory:
     slots: int = 1
     group_paused: bool = False
     paused: bool = False
-    poisoned: Mapping[str, str] = field(default_factory=dict)
-    declined: str | None = None
+    blocked: Mapping[str, str] = field(default_factory=dict)
+    undone: str | None = None
     turn: Turn | None = None
     turn_held: bool = False
-    fallen: bool = False
-    candidate_fallen: bool = False
-    was_ailing: bool = False
+    down: bool = False
+    candidate_down: bool = False
+    was_degraded: bool = False
     exposed: bool = False
     restarts: int = 0
     trouble: Fault | None = None
@@ -169,8 +169,8 @@ class Memory:
     retry_after_s: float = 0.0
     poll_interval_s: float = 0.0
     command_revision: int = 0
-    held_reason: str = ""
-    place: Place | None = None
+    deferred_reason: str = ""
+    queue_position: QueuePosition | None = None
     progress: float = 0.0
     former_urls: tuple[str, ...] = ()
     runtime: str = "process"

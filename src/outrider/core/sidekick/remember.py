@@ -18,6 +18,7 @@ from outrider.core.sidekick.events import (
     BalancerRestored,
     BalancerSwitched,
     BalancerUnmoved,
+    BlockChanged,
     Commanded,
     LockAcquired,
     LockFailed,
@@ -29,7 +30,6 @@ from outrider.core.sidekick.events import (
     OperatorResumed,
     OperatorRetried,
     OperatorRolledBack,
-    PoisonChanged,
     ProbeFailed,
     ProbePassed,
     ReleaseCommitted,
@@ -42,13 +42,13 @@ from outrider.core.sidekick.events import (
     ReportQueued,
     SidekickRestarted,
     SidekickSettled,
-    SummonsReceived,
     TargetChanged,
     TimerExpired,
     UpdateEnded,
     UpdateExposed,
     UpdateFailed,
     UpdateJudged,
+    WakeupReceived,
     WorkloadAbsent,
     WorkloadExited,
     WorkloadFailed,
@@ -56,7 +56,7 @@ from outrider.core.sidekick.events import (
     WorkloadRetired,
     WorkloadStarted,
 )
-from outrider.core.sidekick.memory import Fault, Installed, Memory, Place, Release
+from outrider.core.sidekick.memory import Fault, Installed, Memory, QueuePosition, Release
 from outrider.core.sidekick.words import unfit
 
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
@@ -118,8 +118,8 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
     if isinstance(event, Commanded):
         memory = replace(memory, command_revision=max(memory.command_revision, event.revision))
     match event:
-        case TargetChanged() | PoisonChanged() | OperatorPaused() | OperatorResumed() | OperatorRetried():
-            return _wishes(memory, event)
+        case TargetChanged() | BlockChanged() | OperatorPaused() | OperatorResumed() | OperatorRetried():
+            return _announced(memory, event)
         case OperatorRolledBack():
             return _rolled_back(memory, event)
         case LockAcquired() | LockLost() | LockQueued() | LockRefused() | LockReleased() | LockFailed():
@@ -130,7 +130,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return _release(memory, event)
         case ProbePassed():
             proved = memory.running is not None and event.url == memory.running.url
-            return replace(memory, fallen=False) if proved else memory
+            return replace(memory, down=False) if proved else memory
         case ProbeFailed():
             fault = Fault(blame=event.blame, cause=f"health check: {event.cause}", error_code=ROLLED_BACK)
             return replace(_unproved(memory), trouble=fault)
@@ -149,7 +149,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             times = "once" if restarts == 1 else f"{restarts} times"
             trouble = world(f"the sidekick was restarted {times} during this update") if restarts else memory.trouble
             return replace(
-                memory, fallen=memory.running is not None, restarts=restarts, turn_held=False, trouble=trouble,
+                memory, down=memory.running is not None, restarts=restarts, turn_held=False, trouble=trouble,
                 unfit=False,
             )  # fmt: skip
         case BalancerSwitched() | BalancerJoined() | BalancerRestored():
@@ -162,11 +162,11 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return _committed(memory)
         case UpdateEnded():
             return replace(
-                memory, candidate=None, update="", manual=False, exposed=False, restarts=0, place=None, attempts=0,
-                candidate_fallen=False, was_ailing=False, progress=0.0,
+                memory, candidate=None, update="", manual=False, exposed=False, restarts=0, queue_position=None,
+                attempts=0, candidate_down=False, was_degraded=False, progress=0.0,
             )  # fmt: skip
         case (
-            SidekickSettled() | SummonsReceived() | ReleaseVerified() | WorkloadAbsent() | WorkloadRemoved()
+            SidekickSettled() | WakeupReceived() | ReleaseVerified() | WorkloadAbsent() | WorkloadRemoved()
             | BalancerLeft() | BalancerDrained() | UpdateJudged() | ReportQueued()
         ):  # fmt: skip
             return memory
@@ -174,28 +174,28 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             assert_never(event)
 
 
-def _wishes(
-    memory: Memory, event: TargetChanged | PoisonChanged | OperatorPaused | OperatorResumed | OperatorRetried
+def _announced(
+    memory: Memory, event: TargetChanged | BlockChanged | OperatorPaused | OperatorResumed | OperatorRetried
 ) -> Memory:
     match event:
         case TargetChanged():
             same = event.version == memory.wanted
             return replace(
                 memory, wanted=event.version, group_paused=event.paused, slots=event.slots,
-                target_revision=event.revision, declined=memory.declined if same else None,
+                target_revision=event.revision, undone=memory.undone if same else None,
                 unfit=memory.unfit and same,
             )  # fmt: skip
-        case PoisonChanged():
+        case BlockChanged():
             version = memory.candidate.release.version if memory.candidate is not None else ""
-            news = version in event.versions and version not in memory.poisoned
-            trouble = world(f"marked bad by {event.versions[version]}") if news else memory.trouble
-            return replace(memory, poisoned=event.versions, trouble=trouble)
+            news = version in event.versions and version not in memory.blocked
+            trouble = world(f"blocked by {event.versions[version]}") if news else memory.trouble
+            return replace(memory, blocked=event.versions, trouble=trouble)
         case OperatorPaused():
             return replace(memory, paused=True)
         case OperatorResumed():
             return replace(memory, paused=False)
         case OperatorRetried():
-            return replace(memory, failures=0, declined=None, unfit=False)
+            return replace(memory, failures=0, undone=None, unfit=False)
         case _:
             assert_never(event)
 
@@ -203,16 +203,16 @@ def _wishes(
 def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
     trouble = Fault(blame="operator", cause="an operator rolled it back", error_code=ROLLED_BACK)
     if memory.candidate is not None:
-        return replace(memory, declined=memory.candidate.release.version, trouble=trouble)
+        return replace(memory, undone=memory.candidate.release.version, trouble=trouble)
     if memory.update or memory.previous is None or memory.running is None:
         return memory  # past the commit, or nothing to go back to
     release = memory.previous.release
     if problem := unfit(memory, release):  # the runtime was changed since it ran
-        return replace(memory, held_reason=f"can't go back: {problem}")
+        return replace(memory, deferred_reason=f"can't go back: {problem}")
     candidate = Installed(release=release, workload_id=workload_id(memory.instance, release.version, event.update))
     return replace(
         memory, candidate=candidate, update=event.update, manual=True, fault=None, trouble=None,
-        declined=memory.running.release.version,
+        undone=memory.running.release.version,
     )  # fmt: skip
 
 
@@ -221,17 +221,19 @@ def _lock(
 ) -> Memory:
     match event:
         case LockAcquired():
-            # a restart makes fallen mean "not known to run"; only what was down before the turn excuses a roll-back
-            ailing = memory.was_ailing if memory.turn is not None else memory.fallen
-            return replace(memory, turn=event.turn, turn_held=True, place=None, was_ailing=ailing)
+            # a restart makes down mean "not known to run"; only what was down before the turn excuses a rollback
+            degraded = memory.was_degraded if memory.turn is not None else memory.down
+            return replace(memory, turn=event.turn, turn_held=True, queue_position=None, was_degraded=degraded)
         case LockLost():
             return replace(memory, turn_held=False, trouble=world(f"{LOST_LEASE}: {event.why}"))
         case LockQueued():
-            return replace(memory, place=Place(rank=event.rank, ahead=event.ahead, holders=event.holders))
+            return replace(
+                memory, queue_position=QueuePosition(rank=event.rank, ahead=event.ahead, holders=event.holders)
+            )
         case LockRefused():
             return replace(memory, trouble=world(f"no turn: {event.cause}"))
         case LockReleased():
-            return replace(memory, turn=None, turn_held=False, place=None)
+            return replace(memory, turn=None, turn_held=False, queue_position=None)
         case LockFailed():
             return replace(memory, trouble=world(f"etcd: {event.cause}"))
         case _:
@@ -244,7 +246,7 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
             if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
                 candidate = replace(memory.candidate, url=event.url)
                 return replace(
-                    _moved(memory, memory.candidate.url, event.url), candidate=candidate, candidate_fallen=False
+                    _moved(memory, memory.candidate.url, event.url), candidate=candidate, candidate_down=False
                 )
             if memory.running is not None and memory.running.workload_id == event.workload_id:
                 running = replace(memory.running, url=event.url)
@@ -253,9 +255,9 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
         case WorkloadExited():
             if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
                 fault = Fault(blame="release", cause=f"it ended by itself: {event.status}", error_code=ROLLED_BACK)
-                return replace(memory, candidate_fallen=True, trouble=fault)
+                return replace(memory, candidate_down=True, trouble=fault)
             if memory.running is not None and memory.running.workload_id == event.workload_id:
-                return replace(memory, fallen=True, trouble=world(f"what runs ended by itself: {event.status}"))
+                return replace(memory, down=True, trouble=world(f"what runs ended by itself: {event.status}"))
             return memory
         case WorkloadFailed():
             fault = Fault(blame=event.blame, cause=event.cause, error_code=ROLLED_BACK)
@@ -268,7 +270,7 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
 
 def _unproved(memory: Memory) -> Memory:
     """Between updates such bad news is of what should run: it isn't known to serve until it has proved so again."""
-    return memory if memory.update else replace(memory, fallen=memory.running is not None)
+    return memory if memory.update else replace(memory, down=memory.running is not None)
 
 
 def _moved(memory: Memory, before: str, after: str) -> Memory:
@@ -297,11 +299,11 @@ def _release(
                 memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
                 fault=None, attempts=0, restarts=0, progress=0.0, unfit=bool(problem),
                 trouble=Fault(blame="machine", cause=problem, error_code=UNSUPPORTED) if problem else None,
-                held_reason=problem or f"{event.version} was offered and not taken: it isn't newer than what runs",
+                deferred_reason=problem or f"{event.version} was offered and not taken: it isn't newer than what runs",
             )  # fmt: skip
         case ReleaseMissing():
             return replace(
-                memory, held_reason=event.reason, trouble=None, failures=0, retry_after_s=0.0,
+                memory, deferred_reason=event.reason, trouble=None, failures=0, retry_after_s=0.0,
                 poll_interval_s=event.poll_interval_s, unfit=False,
             )  # fmt: skip
         case ReleaseProgressed():
@@ -322,12 +324,12 @@ def _release(
 def _failed(memory: Memory) -> Memory:
     """The trouble met last is the fault; a bad release is known as bad here at once, before the fleet knows."""
     fault = memory.trouble or _DEFAULT_FAULT
-    poisoned, failures = memory.poisoned, memory.failures
+    blocked, failures = memory.blocked, memory.failures
     if fault.blame == "release" and memory.candidate is not None:
-        poisoned = {**poisoned, memory.candidate.release.version: f"{memory.instance}: {fault.cause}"}
+        blocked = {**blocked, memory.candidate.release.version: f"{memory.instance}: {fault.cause}"}
     elif fault.blame == "world":
         failures += 1
-    return replace(memory, fault=fault, poisoned=poisoned, failures=failures)
+    return replace(memory, fault=fault, blocked=blocked, failures=failures)
 
 
 def _committed(memory: Memory) -> Memory:
@@ -335,5 +337,5 @@ def _committed(memory: Memory) -> Memory:
     assert memory.candidate is not None, "the chart commits only a candidate"
     return replace(
         memory, running=memory.candidate, candidate=None, previous=memory.running, leftover=memory.running,
-        fallen=False, candidate_fallen=False, failures=0, fault=None, trouble=None,
+        down=False, candidate_down=False, failures=0, fault=None, trouble=None,
     )  # fmt: skip

@@ -53,7 +53,7 @@ def make_rules(delays: Mapping[str, float], retry_min_s: float = 5.0, retry_max_
         if timer == "retry":
             backoff_s = min(retry_max_s, retry_min_s * 2.0 ** max(0, min(memory.failures, 30) - 1))
             return max(backoff_s, memory.retry_after_s)
-        if timer in ("poll", "poll-held") and memory.poll_interval_s:
+        if timer in ("poll", "poll-deferred") and memory.poll_interval_s:
             return memory.poll_interval_s
         if timer == "fetch":
             return min(retry_max_s, delays.get(timer, delay_s) * 2.0 ** max(0, memory.attempts - 1))

@@ -4,7 +4,7 @@ from outrider.core.images import PayloadKind
 from outrider.core.sidekick.memory import Installed, Memory, Release
 
 FACTS = frozenset(
-    {"running", "candidate", "trouble", "idle", "held", "queue", "progress", "beside", "before", "last_requests"}
+    {"running", "candidate", "trouble", "idle", "deferred", "queue", "progress", "beside", "before", "last_requests"}
 )
 """Names that ``o:why`` may use in braces; a test holds the chart to them."""
 
@@ -35,7 +35,7 @@ def why(memory: Memory, template: str) -> str:
             "candidate": _name(memory.candidate),
             "trouble": memory.trouble.cause if memory.trouble is not None else "a deadline passed",
             "idle": _idle(memory),
-            "held": memory.held_reason or _idle(memory) or "the update service has nothing for it",
+            "deferred": memory.deferred_reason or _idle(memory) or "the update service has nothing for it",
             "queue": _queue(memory),
             "progress": f"{memory.progress:.0%}",
             "beside": f" beside {_name(memory.running)}" if memory.running is not None else "",
@@ -59,21 +59,21 @@ def _idle(memory: Memory) -> str:
     if wanted == running:
         return ""
     if wanted is None:
-        return memory.held_reason if memory.unfit else ""
+        return memory.deferred_reason if memory.unfit else ""
     if memory.group_paused:
         return f"{wanted} waits: the group is paused"
-    if wanted in memory.poisoned:
-        return f"{wanted} is marked bad: {memory.poisoned[wanted]}"
-    if wanted == memory.declined:
+    if wanted in memory.blocked:
+        return f"{wanted} is blocked: {memory.blocked[wanted]}"
+    if wanted == memory.undone:
         return f"an operator rolled {wanted} back here; a new target or 'retry' takes it up again"
-    return memory.held_reason
+    return memory.deferred_reason
 
 
 def _queue(memory: Memory) -> str:
-    place = memory.place
-    if place is None:
+    queue_position = memory.queue_position
+    if queue_position is None:
         return "asks for a turn"
-    held = f"held by {', '.join(place.holders)}" if place.holders else "a slot is free"
-    if place.ahead is None or place.rank == 0:
+    held = f"held by {', '.join(queue_position.holders)}" if queue_position.holders else "a slot is free"
+    if queue_position.ahead is None or queue_position.rank == 0:
         return f"waits for a turn: next in the queue, {held}"
-    return f"waits for a turn: number {place.rank + 1} in the queue behind {place.ahead}, {held}"
+    return f"waits for a turn: number {queue_position.rank + 1} in the queue behind {queue_position.ahead}, {held}"

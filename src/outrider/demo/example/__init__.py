@@ -12,7 +12,7 @@ def build_package(folder: Path, version: str, *, healthy_answers: int | None = N
     Args:
         folder: Made if it doesn't exist.
         version: What the app says it is.
-        healthy_answers: How often ``/health`` answers 200 before it answers 503 for ever; None: it never does.
+        healthy_answers: How often ``/health`` answers 200 before it answers 503 forever; None: it never does.
 
     Returns:
         The tar's path: ``server.py`` and ``VERSION`` at its top, run by ``python server.py`` with PORT set.

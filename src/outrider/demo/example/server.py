@@ -1,7 +1,7 @@
 """The demo's app: a small HTTP server that says which version it is. Standard library only: ``python server.py``.
 
 ``/`` greets, ``/slow/SECONDS`` greets later, ``/inflight`` is the number of greetings under way. ``/health`` is 200 as
-often as the file ``HEALTHY_ANSWERS`` says and 503 from then on; without that file it is 200 for ever. PORT and HOST
+often as the file ``HEALTHY_ANSWERS`` says and 503 from then on; without that file it is 200 forever. PORT and HOST
 come from the environment, the version from the file ``VERSION``. On SIGTERM it stops listening, finishes what is under
 way and exits 0.
 """
@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing: the balancer's log has every request."""
 
 
-class Server(ThreadingHTTPServer):
+class ExampleServer(ThreadingHTTPServer):
     daemon_threads = True  # a thread that waits for the next request of an idle connection must not hold us up
     request_queue_size = 128
 
@@ -105,7 +105,7 @@ def main() -> None:
     # wait when the kernel gave the signal to another thread: now and then SIGTERM went unheard.
     stopping = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
-    server = Server((HOST, PORT), Handler)
+    server = ExampleServer((HOST, PORT), Handler)
     # looks every 50 ms whether it shall end: the default of half a second would be the longest part of a quick swap
     threading.Thread(target=server.serve_forever, args=(0.05,), name="accept", daemon=True).start()
     signal.sigwait(stopping)

@@ -23,7 +23,7 @@ from loguru import logger
 from outrider.config.sections import ProcessSettings
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
-from outrider.failpoints import crossing
+from outrider.failpoints import failpoint
 from outrider.payloads.archive import unpack
 from outrider.runtimes import Exited, ExitWatch, Workload, WorkloadSpec
 from outrider.runtimes.process.command import RELEASE_FAULTS, command_line, exec_problem, last_line
@@ -50,7 +50,7 @@ _NOT_PASSED_ON = re.compile(r"OUTRIDER_.*|NOTIFY_SOCKET|WATCHDOG_(USEC|PID)|LIST
 """Ours and systemd's words to us: an app that sent READY=1 or read our etcd password would be a nasty surprise."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     """``record.json``: written before the start (``pid`` 0) and after it.
 
     Attributes:
@@ -97,13 +97,13 @@ class ProcessRuntime:
             return running
         home = self._home(spec.workload_id)
         try:
-            with crossing("workload.clear"):
+            with failpoint("workload.clear"):
                 home.mkdir(parents=True, exist_ok=True)
                 # Left by an earlier run whose first process died; beside the new one they would be half a second copy.
                 self._end(spec.workload_id, self._settings.stop_grace_s)
-            with crossing("workload.unpack"):
+            with failpoint("workload.unpack"):
                 self._unpack(spec.payload, home)
-            record = Record(
+            record = ProcessRecord(
                 workload_id=spec.workload_id,
                 version=spec.version,
                 host=self._settings.host,
@@ -113,7 +113,7 @@ class ProcessRuntime:
             self._write(record)
             return self._launch(record)
         except Refused:
-            with crossing("workload.clear"):
+            with failpoint("workload.clear"):
                 (home / "record.json").unlink(missing_ok=True)
             raise
         except OSError as error:
@@ -131,7 +131,7 @@ class ProcessRuntime:
 
     def stop(self, workload_id: str, grace_s: float) -> None:
         """As ``Runtime.stop``; what the app has started itself ends with it."""
-        with crossing("workload.signal"):
+        with failpoint("workload.signal"):
             self._end(workload_id, grace_s)
 
     def _end(self, workload_id: str, grace_s: float) -> None:
@@ -158,12 +158,12 @@ class ProcessRuntime:
         self._children.pop(workload_id, None)
         try:
             if home.is_dir():
-                with crossing("workload.rename"):
+                with failpoint("workload.rename"):
                     shutil.rmtree(trash, ignore_errors=True)
                     self._keep_output(workload_id, home / "output.log")
                     # Renamed first: a half-removed root would be taken for a whole one.
                     home.rename(trash)
-            with crossing("workload.erase"):
+            with failpoint("workload.erase"):
                 if trash.is_dir():
                     shutil.rmtree(trash)
         except OSError as error:
@@ -201,7 +201,9 @@ class ProcessRuntime:
         recorded: dict[str, int] = {}
         for name in self._names():
             with contextlib.suppress(OSError, msgspec.MsgspecError):
-                recorded[name] = msgspec.json.decode((self._home(name) / "record.json").read_bytes(), type=Record).port
+                recorded[name] = msgspec.json.decode(
+                    (self._home(name) / "record.json").read_bytes(), type=ProcessRecord
+                ).port
         before, known = recorded.pop(workload_id, None), recorded.values()
         running = {int(each.url.rpartition(":")[2]) for each in self.running()}
         return port_again(self._settings.host, self._settings.ports, before=before, known=known, running=running)
@@ -215,7 +217,7 @@ class ProcessRuntime:
         unpack(payload, root)
         done.write_text(boot_id())
 
-    def _launch(self, record: Record) -> Workload:
+    def _launch(self, record: ProcessRecord) -> Workload:
         home = self._home(record.workload_id)
         environment = self._environment(record)
         placeholders = {"port": str(record.port), "host": record.host, "version": record.version}
@@ -232,7 +234,7 @@ class ProcessRuntime:
 
         with (home / "output.log").open("ab") as output:
             try:
-                with crossing("workload.spawn"):
+                with failpoint("workload.spawn"):
                     child = subprocess.Popen(
                         command,
                         cwd=home / "root",
@@ -258,7 +260,7 @@ class ProcessRuntime:
             raise Refused(f"{record.workload_id}: ends at once: {status}{last_line(home / 'output.log')}")
         return _workload(record)
 
-    def _environment(self, record: Record) -> dict[str, str]:
+    def _environment(self, record: ProcessRecord) -> dict[str, str]:
         return {
             **self._inherited,
             **self._settings.env,
@@ -273,11 +275,11 @@ class ProcessRuntime:
         """What tells our workload from everything else on this machine, other instances' workloads included."""
         return {"OUTRIDER_WORKLOAD": workload_id, "OUTRIDER_INSTANCE_DIR": str(self._folder)}
 
-    def _running_record(self, workload_id: str) -> Record | None:
+    def _running_record(self, workload_id: str) -> ProcessRecord | None:
         """Who runs under that id; found by its marks when the record was never finished."""
         path = self._home(workload_id) / "record.json"
         try:
-            record = msgspec.json.decode(path.read_bytes(), type=Record)
+            record = msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
         except FileNotFoundError:
             return None
         except msgspec.MsgspecError:
@@ -288,13 +290,13 @@ class ProcessRuntime:
             return self._adopt(workload_id)
         return record if record.boot == boot_id() and is_running(record.pid, record.started) else None
 
-    def _adopt(self, workload_id: str) -> Record | None:
+    def _adopt(self, workload_id: str) -> ProcessRecord | None:
         # The workload itself leads its session; what it started is below it or, as a daemon, younger.
         leader = next((each for each in marked(self._marks(workload_id)) if each.pid == each.session), None)
         told = environment_of(leader) if leader is not None else {}
         if leader is None or not told.get("PORT", "").isdigit():
             return None
-        record = Record(
+        record = ProcessRecord(
             workload_id=workload_id,
             version=told.get("OUTRIDER_VERSION", ""),
             host=told.get("HOST", self._settings.host),
@@ -304,7 +306,7 @@ class ProcessRuntime:
             started=leader.started,
         )
         try:
-            with crossing("workload.adopt"):
+            with failpoint("workload.adopt"):
                 self._store(record)
         except OSError as error:  # it is found by its marks the next time, too
             logger.bind(workload=workload_id, cause=str(error)).warning("record of a workload not written")
@@ -317,11 +319,11 @@ class ProcessRuntime:
             found.update({each.pid: each for each in processes() if each.session == leader})
         return tuple(found.values())
 
-    def _write(self, record: Record) -> None:
-        with crossing("workload.record"):
+    def _write(self, record: ProcessRecord) -> None:
+        with failpoint("workload.record"):
             self._store(record)
 
-    def _store(self, record: Record) -> None:
+    def _store(self, record: ProcessRecord) -> None:
         """Write ``record.json`` so that it is there whole, or as it was before."""
         path = self._home(record.workload_id) / "record.json"
         partial = path.with_suffix(".partial")
@@ -340,7 +342,7 @@ class ProcessRuntime:
                 old.unlink()
 
 
-def _workload(record: Record) -> Workload:
+def _workload(record: ProcessRecord) -> Workload:
     return Workload(
         workload_id=record.workload_id,
         version=record.version,
@@ -349,7 +351,7 @@ def _workload(record: Record) -> Workload:
     )
 
 
-def _signal(record: Record | None, members: Iterable[Process], number: signal.Signals) -> None:
+def _signal(record: ProcessRecord | None, members: Iterable[Process], number: signal.Signals) -> None:
     """Send it to the whole group while its leader lives, which proves that the group is ours, and to each member."""
     reached = 0
     if record is not None:

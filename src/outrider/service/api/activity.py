@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from outrider.etcd.seam import Entry
 from outrider.model.activity import Activity, Severity
-from outrider.service.api.models import Given, Items, Moment, Shown
+from outrider.service.api.models import Given, Items, Shown, UtcTime
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.context import Context, context_of
 from outrider.service.history.activity_log import read_activity
@@ -72,13 +72,13 @@ def list_activity(
     instance: str | None = None,
     kind: str | None = None,
     severity: Annotated[Severity, Query(description="At least this severe.")] = "success",
-    since: Annotated[Moment | None, Query(description="Not older than that.")] = None,
+    since: Annotated[UtcTime | None, Query(description="Not older than that.")] = None,
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> Items[ActivityShown]:
     """What happened, newest first."""
     found = read_activity(
-        ours.store.place, app=app, group=group, instance=instance, kind=kind, least=severity, since=since
+        ours.store.context, app=app, group=group, instance=instance, kind=kind, least=severity, since=since
     )
     # By when they were written, as they are listed: an id counts within one app.
     page, following = page_of(
@@ -90,7 +90,7 @@ def list_activity(
 @router.get("/webhooks", tags=["activity"])
 def list_webhooks(ours: Ours) -> Items[WebhookShown]:
     """Who is told of what happens."""
-    hooks = Webhooks(place=ours.store.place)
+    hooks = Webhooks(context=ours.store.context)
     return Items(items=[_hook(hooks, hook) for hook in hooks.list()])
 
 
@@ -98,21 +98,21 @@ def list_webhooks(ours: Ours) -> Items[WebhookShown]:
 def create_webhook(new: NewWebhook, ours: Ours) -> WebhookMade:
     """Add a webhook; the answer holds its secret, this once."""
     app = app_id_of(new.app) if new.app else ""
-    made = Webhooks(place=ours.store.place).create(new.name, new.url, app=app, least=new.least)
+    made = Webhooks(context=ours.store.context).create(new.name, new.url, app=app, least=new.least)
     return WebhookMade.model_validate(made)
 
 
 @router.get("/webhooks/{name}", tags=["activity"])
 def get_webhook(name: str, ours: Ours) -> WebhookShown:
     """One webhook."""
-    hooks = Webhooks(place=ours.store.place)
+    hooks = Webhooks(context=ours.store.context)
     return _hook(hooks, hooks.get(name))
 
 
 @router.delete("/webhooks/{name}", tags=["activity"])
 def delete_webhook(name: str, ours: Ours) -> WebhookShown:
     """Remove a webhook with what it wasn't told yet."""
-    return WebhookShown.model_validate(Webhooks(place=ours.store.place).delete(name))
+    return WebhookShown.model_validate(Webhooks(context=ours.store.context).delete(name))
 
 
 def _shown(entry: Entry, activity: Activity) -> ActivityShown:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from outrider.service.api.models import Items, Moment
+from outrider.service.api.models import Items, UtcTime
 from outrider.service.api.models_audit import AuditShown
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, position_of, token_of
 from outrider.service.context import Context, context_of
@@ -25,7 +25,7 @@ def list_audit(
     ] = None,
     name: Annotated[str | None, Query(description="Only of the thing with this name.")] = None,
     app: Annotated[str | None, Query(description="Only of this app.")] = None,
-    since: Annotated[Moment | None, Query(description="Not older than that.")] = None,
+    since: Annotated[UtcTime | None, Query(description="Not older than that.")] = None,
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> Items[AuditShown]:

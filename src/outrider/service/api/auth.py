@@ -1,4 +1,4 @@
-"""The gate before the API: who asks, whether they may, on which condition, and what the client has already.
+"""The auth middleware of the API: who asks, whether they may, on which condition, and what the client has already.
 
 It is a layer around the whole application and goes by the path, not by routes: whatever is added below ``/api/`` is
 behind it. Only the API's own description is open; Omaha, payloads and health are not below ``/api/``.
@@ -21,11 +21,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outrider.core.errors import Forbidden, OutriderError, Unauthorized
 from outrider.model.documents import Role, User
-from outrider.service.api.etags import TaggedAnswer, condition_of
-from outrider.service.api.resources import subject_of
+from outrider.service.api.etags import AnswerWithEtag, condition_of
+from outrider.service.api.resources import resource_of
 from outrider.service.problems import problem_of
 from outrider.service.store.audit import AuditLog
-from outrider.service.store.request import Act, Actor, acting
+from outrider.service.store.request import Principal, RequestContext, in_request_context
 from outrider.service.store.users import KnownUsers, may
 
 API = "/api/"
@@ -33,7 +33,7 @@ OPEN = frozenset({"/api/v1/openapi.json"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMINS_ALONE = re.compile(r"(?:[A-Z]+ /api/v1/(?:users|database)(?:/.*)?|DELETE /api/v1/apps/[^/]*)", re.DOTALL)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
-_NOBODY = Actor(name="(nobody)", role="viewer")
+_NOBODY = Principal(name="(nobody)", role="viewer")
 MAX_DID = 1000
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
@@ -45,7 +45,7 @@ def role_needed(method: str, path: str) -> Role:
     return "viewer" if method in READING else "operator"
 
 
-class Gate:
+class AuthMiddleware:
     """ASGI middleware. ``open_to_all``: without users other machines may do everything too."""
 
     def __init__(self, application: ASGIApp, known: KnownUsers, log: AuditLog, *, open_to_all: bool = False) -> None:
@@ -62,25 +62,27 @@ class Gate:
             return
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         reading = method in READING
-        subject = subject_of(self._log.place.keys, path)
-        act = Act(actor=_NOBODY, did=f"{method} {path}"[:MAX_DID], request_id=_request_id(headers), log=self._log)
-        answer = TaggedAnswer(send, act, subject, headers, reading=reading)
+        resource = resource_of(self._log.context.keys, path)
+        request = RequestContext(
+            principal=_NOBODY, did=f"{method} {path}"[:MAX_DID], request_id=_request_id(headers), log=self._log
+        )
+        answer = AnswerWithEtag(send, request, resource, headers, reading=reading)
         try:
-            act.actor = await self._admit(scope, headers)
-            act.condition = None if reading else condition_of(headers, subject)
+            request.principal = await self._admit(scope, headers)
+            request.condition = None if reading else condition_of(headers, resource)
         except OutriderError as error:
             await _refusal(error, path, headers)(scope, receive, answer)
             return
-        with acting(act):
+        with in_request_context(request):
             await self._application(scope, receive, answer)
 
-    async def _admit(self, scope: Scope, headers: Headers) -> Actor:
+    async def _admit(self, scope: Scope, headers: Headers) -> Principal:
         if not self._known.loaded:
             await run_in_threadpool(self._known.load)
         address = scope["client"][0] if scope.get("client") else ""
         if not self._known.all():
             if self._open_to_all or is_from_this_machine(address, headers):
-                return Actor(name="(anybody)", role="admin", address=address)
+                return Principal(name="(anybody)", role="admin", address=address)
             raise Forbidden(
                 "there are no users yet, so the API answers the service's own machine alone; "
                 "make the first one there: outrider database init"
@@ -89,7 +91,7 @@ class Gate:
         needed = role_needed(scope["method"], scope["path"])
         if not may(user.role, needed):
             raise Forbidden(f"this needs the role {needed}; {user.name} is {user.role}")
-        return Actor(name=user.name, role=user.role, address=address)
+        return Principal(name=user.name, role=user.role, address=address)
 
     def _user(self, authorization: str) -> User:
         scheme, _, credentials = authorization.strip().partition(" ")
@@ -100,7 +102,7 @@ class Gate:
             raise Unauthorized("send a token: `Authorization: Bearer TOKEN`; `outrider admin-user create` makes one")
         user = self._known.of_token(token)
         if user is None or (name and name != user.name):
-            raise Unauthorized("nobody has this token (any more)")
+            raise Unauthorized("invalid or revoked token")
         return user
 
 

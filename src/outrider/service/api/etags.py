@@ -6,12 +6,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
 from outrider.core.errors import ConfigError
-from outrider.service.store.request import Act, Condition, tag_of
+from outrider.service.store.request import Condition, RequestContext, etag_of
 
 _ABOUT_A_BODY = ("content-length", "content-type")
 
 
-def condition_of(headers: Headers, subject: str | None) -> Condition | None:
+def condition_of(headers: Headers, resource: str | None) -> Condition | None:
     """The condition of a request that changes something; None when it makes none.
 
     Raises:
@@ -20,29 +20,31 @@ def condition_of(headers: Headers, subject: str | None) -> Condition | None:
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if match is None and none_match is None:
         return None
-    if subject is None:
+    if resource is None:
         raise ConfigError("If-Match: this path doesn't name one document; make the condition where the document is")
     if none_match is not None:
         if match is not None or none_match.strip() != "*":
             raise ConfigError("If-None-Match: a change takes `*` alone, for a document that must not exist yet")
-        return Condition(key=subject, absent=True)
+        return Condition(key=resource, absent=True)
     assert match is not None
     if match.strip() == "*":
-        return Condition(key=subject)
+        return Condition(key=resource)
     # A weak tag (W/) never matches where something is to be changed.
-    return Condition(key=subject, tags=frozenset(_split(match)))
+    return Condition(key=resource, etags=frozenset(_split(match)))
 
 
-class TaggedAnswer:
+class AnswerWithEtag:
     """Sends an answer on, with its entity tag; or 304 when the client has it already.
 
     A list's tag is that of its bytes: no revision of etcd says that a list is unchanged, the newest entry's misses what
     was removed, and the store's moves with every write to anything.
     """
 
-    def __init__(self, send: Send, act: Act, subject: str | None, headers: Headers, *, reading: bool) -> None:
+    def __init__(
+        self, send: Send, request: RequestContext, resource: str | None, headers: Headers, *, reading: bool
+    ) -> None:
         """Wrap ``send`` for one request with ``headers``; ``reading``: it changes nothing."""
-        self._send, self._act, self._subject = send, act, subject
+        self._send, self._request, self._resource = send, request, resource
         self._known = headers.get("if-none-match") if reading else None
         self._reading = reading
         self._start: Message | None = None
@@ -51,14 +53,14 @@ class TaggedAnswer:
     async def __call__(self, message: Message) -> None:
         """Take the next message of the answer."""
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)["X-Request-ID"] = self._act.request_id
+            MutableHeaders(scope=message)["X-Request-ID"] = self._request.request_id
             headers = Headers(scope=message)
             json = headers.get("content-type", "").startswith("application/json")
             if self._reading and message["status"] == 200 and json and "etag" not in headers:
                 self._start = message  # until the body is known
                 return
             if not self._reading and message["status"] in (200, 201):
-                self._tag(message, None)
+                self._etag(message, None)
             await self._send(message)
             return
         if self._start is None or message["type"] != "http.response.body":
@@ -69,27 +71,27 @@ class TaggedAnswer:
             await self._finish(self._start)
 
     async def _finish(self, start: Message) -> None:
-        tag = self._tag(start, self._body)
+        etag = self._etag(start, self._body)
         headers = MutableHeaders(scope=start)
         headers.setdefault("Cache-Control", "private, no-cache")
-        known = None if self._act.shows_more else self._known
-        if known is not None and (known.strip() == "*" or tag in _split(known, weak=True)):
+        known = None if self._request.shows_more else self._known
+        if known is not None and (known.strip() == "*" or etag in _split(known, weak=True)):
             start["status"], self._body = 304, b""
             for name in _ABOUT_A_BODY:
                 del headers[name]
         await self._send(start)
         await self._send({"type": "http.response.body", "body": self._body})
 
-    def _tag(self, start: Message, body: bytes | None) -> str | None:
-        stored = self._act.seen.get(self._subject) if self._subject else None
+    def _etag(self, start: Message, body: bytes | None) -> str | None:
+        stored = self._request.seen.get(self._resource) if self._resource else None
         if stored is None and body is None:
             return None
-        tag = tag_of(stored) if stored is not None else f'"{hashlib.sha256(body or b"").hexdigest()[:32]}"'
-        MutableHeaders(scope=start)["ETag"] = tag
-        return tag
+        etag = etag_of(stored) if stored is not None else f'"{hashlib.sha256(body or b"").hexdigest()[:32]}"'
+        MutableHeaders(scope=start)["ETag"] = etag
+        return etag
 
 
-def _split(tags: str, *, weak: bool = False) -> list[str]:
+def _split(etags: str, *, weak: bool = False) -> list[str]:
     """The tags of a header; the weak ones count as strong when ``weak``."""
-    every = [tag.strip() for tag in tags.split(",")]
-    return [tag.removeprefix("W/") for tag in every] if weak else every
+    every = [etag.strip() for etag in etags.split(",")]
+    return [etag.removeprefix("W/") for etag in every] if weak else every

@@ -17,7 +17,7 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("is not within the years 1 to 9999 of UTC") from error
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A point in time, in UTC: near the ends of the calendar a change of the offset leaves it."""
 
 
@@ -255,8 +255,8 @@ class PresenceShown(Shown):
     since: datetime
 
 
-class PoisonShown(Shown):
-    """A release that an instance proved bad: nobody is offered it until that is lifted."""
+class BlockShown(Shown):
+    """A release that an instance proved bad: nobody is offered it until it is unblocked."""
 
     version: str
     sha256: str

@@ -1,4 +1,4 @@
-"""Policies, roll-outs, floors and exclusions, as the REST API takes and gives them."""
+"""Policies, rollouts, floors and exclusions, as the REST API takes and gives them."""
 
 from datetime import datetime
 from typing import Literal
@@ -33,7 +33,7 @@ class WindowModel(Given):
 
 
 class PolicyGiven(Given):
-    """A group's policy; what is left out has its default, which holds nobody back."""
+    """A group's policy; what is left out has its default, which defers nobody."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE_POLICY]})
 
@@ -47,7 +47,7 @@ class PolicyGiven(Given):
     windows: list[WindowModel] = Field([], description="Updates begin only inside them; none means at any time.")
     time_zone: str = Field("UTC", description="IANA name.", examples=["Europe/Berlin"])
     update_timeout_s: int = Field(DEFAULT_TIMEOUT_S, description="An update without a result is over then.")
-    max_failures: int | None = Field(None, description="So many failed instances halt the roll-out.")
+    max_failures: int | None = Field(None, description="So many failed instances halt the rollout.")
     count_timeouts: bool = Field(True, description="No result in time counts as a failure.")
     min_healthy: int = Field(0, description="So many other instances must serve while one updates.")
     pin: str = Field("", description="Only versions that begin so.", examples=["1.2"])
@@ -109,7 +109,7 @@ class OpenedShown(Shown):
 
 
 class FailureShown(Shown):
-    """An instance that failed in this roll-out, and how it did last."""
+    """An instance that failed in this rollout, and how it did last."""
 
     instance: str
     version: str
@@ -132,11 +132,11 @@ class RolloutShown(Shown):
     succeeded: int
     opened: list[OpenedShown] = Field(description="Updates under way.")
     failures: list[FailureShown] = Field(description="Instances that failed, since a person resumed last.")
-    waiting: list[str] = Field(description="Instances that are held back, first come first.")
+    waiting: list[str] = Field(description="Instances that are deferred, first come first.")
 
 
 class Steering(Given):
-    """Who stops or starts a roll-out, and why; both may be left out."""
+    """Who stops or starts a rollout, and why; both may be left out."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"why": "a quiet hour for the database", "by": "ann"}]})
 

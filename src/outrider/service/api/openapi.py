@@ -1,7 +1,8 @@
-"""The API's description of itself: what FastAPI makes of routes and models, and what the gate adds to every one.
+"""The API's description of itself: what FastAPI makes of routes and models, and what the auth middleware adds to every
+one.
 
-Tokens, conditions and entity tags are the gate's business and no endpoint's, so they stand in no signature; they are
-written into the document here, by the same tables that the gate goes by.
+Tokens, conditions and entity tags are the auth middleware's business and no endpoint's, so they stand in no signature;
+they are written into the document here, by the same tables that the middleware goes by.
 """
 
 import re
@@ -12,7 +13,7 @@ from fastapi.routing import APIRoute
 
 from outrider.model.keys import Keys
 from outrider.service.api.auth import API, OPEN, role_needed
-from outrider.service.api.resources import subject_of
+from outrider.service.api.resources import resource_of
 from outrider.service.problems import MEDIA_TYPE
 
 Json = dict[str, Any]
@@ -21,7 +22,7 @@ SECURITY_SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A user's token."},
     "basic": {"type": "http", "scheme": "basic", "description": "A user's name, and the token as the password."},
 }
-_BEHIND_THE_GATE_ALONE = ("401", "403", "412")
+_MIDDLEWARE_ALONE = ("401", "403", "412")
 _IF_MATCH: Json = {
     "name": "If-Match",
     "in": "header",
@@ -50,7 +51,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def install(application: FastAPI) -> None:
-    """Make the application describe what the gate does, too."""
+    """Make the application describe what the auth middleware does, too."""
     plain = application.openapi
 
     def described() -> Json:
@@ -79,13 +80,13 @@ def _complete(path: str, method: str, operation: Json) -> None:
         _show_problem_once(status, response)
     if not path.startswith(API) or path in OPEN:
         operation["security"] = []
-        for status in _BEHIND_THE_GATE_ALONE:
+        for status in _MIDDLEWARE_ALONE:
             responses.pop(status, None)
         return
     operation["security"] = [{"bearer": []}, {"basic": []}]
     role = f"Needs the role `{role_needed(method, path)}`."
     operation["description"] = "\n\n".join(filter(None, (operation["description"], role)))
-    is_document = subject_of(Keys(), re.sub(r"\{[a-z_]+\}", "x", path)) is not None
+    is_document = resource_of(Keys(), re.sub(r"\{[a-z_]+\}", "x", path)) is not None
     if method == "GET":
         if "application/json" in responses["200"].get("content", {}):
             operation.setdefault("parameters", []).append(_IF_NONE_MATCH)

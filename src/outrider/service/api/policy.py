@@ -1,4 +1,4 @@
-"""The REST API of policies, roll-outs, floors and exclusions."""
+"""The REST API of policies, rollouts, floors and exclusions."""
 
 from typing import Annotated
 
@@ -33,7 +33,7 @@ def get_policy(app: str, group: str, ours: Ours) -> PolicyShown:
 
 @router.put("/apps/{app}/groups/{group}/policy", tags=["groups"])
 def set_policy(app: str, group: str, given: PolicyGiven, ours: Ours) -> PolicyShown:
-    """Replace a group's policy; it counts from the next check on, and those whose time has come by it are summoned."""
+    """Replace a group's policy; it counts from the next check on, and those whose time has come by it are woken."""
     saved = ours.store.rollouts.set_policy(app, group, given.to_policy())
     return _policy(saved.document.policy, saved.notes)
 
@@ -53,13 +53,13 @@ def pause_rollout(app: str, group: str, said: Steering, ours: Ours) -> RolloutSh
 
 @router.post("/apps/{app}/groups/{group}/rollout/halt", tags=["groups"])
 def halt_rollout(app: str, group: str, said: Steering, ours: Ours) -> RolloutShown:
-    """As pause, for a roll-out that went wrong."""
+    """As pause, for a rollout that went wrong."""
     return RolloutShown.model_validate(ours.store.rollouts.halt(app, group, why=said.why, by=speaker(said.by)))
 
 
 @router.post("/apps/{app}/groups/{group}/rollout/resume", tags=["groups"])
 def resume_rollout(app: str, group: str, said: Steering, ours: Ours) -> RolloutShown:
-    """Let a paused or halted roll-out go on; the failures so far count no more."""
+    """Let a paused or halted rollout go on; the failures so far count no more."""
     return RolloutShown.model_validate(ours.store.rollouts.resume(app, group, by=speaker(said.by)))
 
 

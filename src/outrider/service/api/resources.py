@@ -8,7 +8,7 @@ from outrider.model.keys import Keys
 from outrider.service.history.webhooks import webhook_key
 from outrider.service.store.context import app_id_of
 
-_SUBJECTS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
+_RESOURCES: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
     (re.compile(pattern.replace("{}", "([^/]+)")), key)
     for pattern, key in (
         ("/api/v1/apps/{}", lambda keys, app: keys.app(app_id_of(app))),
@@ -19,16 +19,16 @@ _SUBJECTS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
         ("/api/v1/apps/{}/groups/{}/rollout(?:/.*)?", lambda keys, app, group: keys.rollout(app_id_of(app), group)),
         ("/api/v1/apps/{}/groups/{}(?:/.*)?", lambda keys, app, group: keys.group(app_id_of(app), group)),
         ("/api/v1/apps/{}/instances/{}", lambda keys, app, instance: keys.instance(app_id_of(app), instance)),
-        ("/api/v1/apps/{}/poison/{}", lambda keys, app, version: keys.poison(app_id_of(app), version)),
+        ("/api/v1/apps/{}/blocks/{}", lambda keys, app, version: keys.block(app_id_of(app), version)),
         ("/api/v1/webhooks/{}", webhook_key),
         ("/api/v1/users/{}", lambda keys, name: keys.user(name)),
     )
 )
 
 
-def subject_of(keys: Keys, path: str) -> str | None:
+def resource_of(keys: Keys, path: str) -> str | None:
     """The key of the document that ``path`` names; None for a list, and for what isn't one document."""
-    for pattern, key in _SUBJECTS:
+    for pattern, key in _RESOURCES:
         match = pattern.fullmatch(path)
         if match:
             try:

@@ -15,6 +15,7 @@ from outrider.model.documents import Instance, Package
 from outrider.service.api.models import (
     AppChange,
     AppShown,
+    BlockShown,
     ChannelChange,
     ChannelShown,
     CommandShown,
@@ -22,16 +23,15 @@ from outrider.service.api.models import (
     GroupShown,
     InstanceShown,
     Items,
-    Moment,
     NewApp,
     NewChannel,
     NewCommand,
     NewGroup,
     NewPackage,
     PackageShown,
-    PoisonShown,
     PresenceShown,
     TargetShown,
+    UtcTime,
 )
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.context import Context, base_url_of, context_of
@@ -219,7 +219,7 @@ def list_instances(
     group: OfGroup = None,
     status: Annotated[str | None, Query(description="Only with this status: complete, error, on-hold...")] = None,
     version: OfVersion = None,
-    seen_since: Annotated[Moment | None, Query(description="Only those that checked in since.")] = None,
+    seen_since: Annotated[UtcTime | None, Query(description="Only those that checked in since.")] = None,
     text: Annotated[
         str | None,
         Query(description="Only with this in the id, the alias, the address or the OEM; case doesn't count."),
@@ -276,17 +276,17 @@ def list_presence(
     return Items(items=[PresenceShown.model_validate(one) for one in page], next=following)
 
 
-@router.get("/apps/{app}/poison", tags=["releases"])
-def list_poison(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[PoisonShown]:
-    """The releases that are marked bad, by version as text."""
-    page, following = page_of(ours.store.fleet.poisons(app), limit=limit, after=after, name=lambda one: one.version)
-    return Items(items=[PoisonShown.model_validate(poison) for poison in page], next=following)
+@router.get("/apps/{app}/blocks", tags=["releases"])
+def list_blocks(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[BlockShown]:
+    """The releases that are blocked, by version as text."""
+    page, following = page_of(ours.store.fleet.blocks(app), limit=limit, after=after, name=lambda one: one.version)
+    return Items(items=[BlockShown.model_validate(block) for block in page], next=following)
 
 
-@router.delete("/apps/{app}/poison/{version}", tags=["releases"])
-def lift_poison(app: str, version: str, ours: Ours) -> PoisonShown:
-    """Take the mark off a release and summon those that were kept from it."""
-    return PoisonShown.model_validate(ours.store.fleet.lift(app, version))
+@router.delete("/apps/{app}/blocks/{version}", tags=["releases"])
+def unblock_release(app: str, version: str, ours: Ours) -> BlockShown:
+    """Unblock a release and wake those that it kept waiting."""
+    return BlockShown.model_validate(ours.store.fleet.unblock(app, version))
 
 
 def _begins(version: str, prefix: str) -> bool:

@@ -9,7 +9,7 @@ from outrider.service.api.models_users import NewUser, UserCreated, UserShown, W
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.context import Context, context_of
 from outrider.service.problems import RESPONSES
-from outrider.service.store.request import current_act
+from outrider.service.store.request import current_request
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES, tags=["users"])
 Ours = Annotated[Context, Depends(context_of)]
@@ -18,9 +18,9 @@ Ours = Annotated[Context, Depends(context_of)]
 @router.get("/whoami")
 def whoami() -> WhoAmI:
     """Who the service takes you for, and what you may do."""
-    act = current_act()
-    assert act is not None, "behind the gate"
-    return WhoAmI.model_validate(act.actor)
+    request = current_request()
+    assert request is not None, "behind the auth middleware"
+    return WhoAmI.model_validate(request.principal)
 
 
 @router.get("/users")

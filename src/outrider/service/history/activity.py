@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from outrider.core.omaha import FailureCode
 from outrider.core.rollout.rollout import Progress
 from outrider.model.activity import Activity, Severity
-from outrider.model.documents import App, Channel, Command, Document, Group, Instance, Package, Poison, Rollout
+from outrider.model.documents import App, Block, Channel, Command, Document, Group, Instance, Package, Rollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,9 @@ class Shift:
 
 def tell(shift: Shift) -> tuple[Activity, ...]:
     """The lines that one change is worth, often none."""
-    for kind, teller in _TELLERS.items():
+    for kind, describe in _DESCRIBERS.items():
         if isinstance(shift.after if shift.after is not None else shift.before, kind):
-            return tuple(teller(shift))
+            return tuple(describe(shift))
     return ()
 
 
@@ -114,7 +114,7 @@ def _rollout(shift: Shift) -> Iterator[Activity]:
         return
     old = before.progress if isinstance(before, Rollout) and before.progress.version == new.version else None
     if old is None:
-        text = f"the roll-out of {new.version} to group {shift.name} began"
+        text = f"the rollout of {new.version} to group {shift.name} began"
         yield _line(shift, "info", "rollout-started", text, **about, at=new.started)
     state = "running" if old is None else old.state
     by = f" by {new.by}" if new.by else ""
@@ -123,22 +123,22 @@ def _rollout(shift: Shift) -> Iterator[Activity]:
             case "halted":
                 yield _halted(shift, new, about)
             case "paused":
-                text = f"the roll-out of {new.version} to group {shift.name} was paused{by}"
+                text = f"the rollout of {new.version} to group {shift.name} was paused{by}"
                 text += f": {new.why}" if new.why else ""
                 yield _line(shift, "warning", "rollout-paused", text, **about, by=new.by, at=new.since)
             case "running":
-                text = f"the roll-out of {new.version} to group {shift.name} goes on{by}"
+                text = f"the rollout of {new.version} to group {shift.name} goes on{by}"
                 yield _line(shift, "info", "rollout-resumed", text, **about, by=new.by, at=new.since)
             case _:
                 assert_never(new.state)
     if new.finished is not None and (old is None or old.finished is None):
-        text = f"the roll-out of {new.version} to group {shift.name} is finished: {new.succeeded} updated"
+        text = f"the rollout of {new.version} to group {shift.name} is finished: {new.succeeded} updated"
         yield _line(shift, "success", "rollout-finished", text, **about, at=new.finished)
 
 
 def _halted(shift: Shift, progress: Progress, about: Mapping[str, Any]) -> Activity:
     by, why = f" by {progress.by}" if progress.by else "", f": {progress.why}" if progress.why else ""
-    text = f"the roll-out of {progress.version} to group {shift.name} was halted{by}{why}"
+    text = f"the rollout of {progress.version} to group {shift.name} was halted{by}{why}"
     return _line(
         shift, "error", "rollout-halted", text, **about, by=progress.by, at=progress.since,
         facts={"why": progress.why},
@@ -179,16 +179,14 @@ def _row(shift: Shift, old: Instance | None, new: Instance, about: Mapping[str, 
         yield _line(shift, "success", "instance-updated", text, **about, version=new.version)
 
 
-def _poison(shift: Shift) -> Iterator[Activity]:
+def _block(shift: Shift) -> Iterator[Activity]:
     match shift.before, shift.after:
-        case None, Poison() as new:
-            text = f"release {new.version} is marked bad by {new.instance}: {new.why}"
-            yield _line(
-                shift, "error", "release-condemned", text, instance=new.instance, version=new.version, at=new.at
-            )
-        case Poison() as old, None:
-            text = f"release {old.version} is no longer marked bad"
-            yield _line(shift, "warning", "release-lifted", text, version=old.version)
+        case None, Block() as new:
+            text = f"release {new.version} is blocked by {new.instance}: {new.why}"
+            yield _line(shift, "error", "release-blocked", text, instance=new.instance, version=new.version, at=new.at)
+        case Block() as old, None:
+            text = f"release {old.version} is no longer blocked"
+            yield _line(shift, "warning", "release-unblocked", text, version=old.version)
 
 
 def _command(shift: Shift) -> Iterator[Activity]:
@@ -198,13 +196,13 @@ def _command(shift: Shift) -> Iterator[Activity]:
         yield _line(shift, "info", "command-given", text, instance=shift.name, by=said.by, at=said.at)
 
 
-_TELLERS: dict[type[Document], Callable[[Shift], Iterator[Activity]]] = {
+_DESCRIBERS: dict[type[Document], Callable[[Shift], Iterator[Activity]]] = {
     App: _app,
     Package: _package,
     Channel: _channel,
     Group: _group,
     Rollout: _rollout,
     Instance: _instance,
-    Poison: _poison,
+    Block: _block,
     Command: _command,
 }

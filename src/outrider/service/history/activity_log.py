@@ -5,11 +5,11 @@ from datetime import datetime
 from outrider.etcd.seam import Entry
 from outrider.model.activity import SEVERITIES, Activity, Severity
 from outrider.model.documents import decode
-from outrider.service.store.context import Place, app_id_of
+from outrider.service.store.context import StoreContext, app_id_of
 
 
 def read_activity(
-    place: Place,
+    context: StoreContext,
     *,
     app: str | None = None,
     group: str | None = None,
@@ -19,9 +19,9 @@ def read_activity(
     since: datetime | None = None,
 ) -> list[tuple[Entry, Activity]]:
     """Records that match, newest first, with their entries."""
-    prefix = place.keys.activity(app_id_of(app)) if app is not None else f"{place.keys.prefix}/activity/"
+    prefix = context.keys.activity(app_id_of(app)) if app is not None else f"{context.keys.prefix}/activity/"
     entries = sorted(
-        place.cluster.list(prefix).entries, key=lambda entry: (entry.create_revision, entry.key), reverse=True
+        context.cluster.list(prefix).entries, key=lambda entry: (entry.create_revision, entry.key), reverse=True
     )
     rank = SEVERITIES.index(least)
     found = ((entry, decode(Activity, entry.key, entry.value)) for entry in entries)

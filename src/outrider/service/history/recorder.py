@@ -1,4 +1,4 @@
-"""Writes down what happens: watches the documents, and tells each change once, whoever else does so too.
+"""The activity recorder: watches the documents and records each change once, whoever else does so too.
 
 Every process of the service runs one. Each keeps what it saw last of every document, so that it knows what a change
 changed. ``activity-seen`` holds a revision up to which everything was told; when all processes were away, the next one
@@ -15,10 +15,10 @@ from loguru import logger
 
 from outrider.core.errors import DriverError, OutriderError, Refused
 from outrider.etcd.seam import (
-    Changed,
     Cluster,
     CreatedAt,
     Entry,
+    KeyChanged,
     Listing,
     ModifiedAt,
     Op,
@@ -30,13 +30,13 @@ from outrider.etcd.seam import (
 from outrider.model.activity import ACTIVITY_KEPT_S, Activity, activity_key
 from outrider.model.documents import (
     App,
+    Block,
     Channel,
     Command,
     Document,
     Group,
     Instance,
     Package,
-    Poison,
     Rollout,
     decode,
     encode,
@@ -56,7 +56,7 @@ Also = Callable[[Activity, str, int], tuple[Op, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class WatchedKey:
     """What a key below one of the watched prefixes holds."""
 
     kind: type[Document]
@@ -64,7 +64,7 @@ class Place:
     name: str
 
 
-class Chronicler:
+class ActivityRecorder:
     """Tells activity from ``start`` until ``close``."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Chronicler:
         self._handled = self._marked = self._since_mark = 0
         self._closed = threading.Event()
         self._watch: Watch | None = None
-        self._thread = threading.Thread(target=self._begin, name="outrider-chronicler", daemon=True)
+        self._thread = threading.Thread(target=self._begin, name="outrider-activity-recorder", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, also while etcd is away."""
@@ -115,10 +115,10 @@ class Chronicler:
 
     def _deliver(self, event: WatchEvent) -> None:
         match event:
-            case Changed():
+            case KeyChanged():
                 self._insist(lambda: self._take(event.key, event.entry, event.revision, known=True, told=False))
                 self._handled = event.revision
-                if place_of(self._keys, event.key) is not None:
+                if watched_key_of(self._keys, event.key) is not None:
                     self._since_mark += 1
                 if self._since_mark >= MARK_EVERY:
                     self._insist(self._mark)
@@ -136,18 +136,18 @@ class Chronicler:
 
     def _take(self, key: str, entry: Entry | None, revision: int, *, known: bool, told: bool) -> None:
         """Tell one change, and remember the document; raises when it couldn't be told."""
-        place = place_of(self._keys, key)
-        if place is None:
+        watched = watched_key_of(self._keys, key)
+        if watched is None:
             return
         before = self._known.get(key)
         try:
-            after = decode(place.kind, key, entry.value) if entry is not None else None
+            after = decode(watched.kind, key, entry.value) if entry is not None else None
         except OutriderError as error:
             logger.bind(error_kind=error.kind, cause=str(error)).error("document not understood")
             return
         if not told and after != before:
             shift = Shift(
-                app=place.app, name=place.name, before=before, after=after, known=known, at=self._now()
+                app=watched.app, name=watched.name, before=before, after=after, known=known, at=self._now()
             )  # fmt: skip
             for activity in tell(shift):
                 self._write(activity, revision)
@@ -198,19 +198,19 @@ class Chronicler:
 
 
 _APP_PARTS: Mapping[str, type[Document]] = {"packages": Package, "channels": Channel, "groups": Group}
-_OTHER_PARTS: Mapping[str, type[Document]] = {"instances": Instance, "poison": Poison, "commands": Command}
+_OTHER_PARTS: Mapping[str, type[Document]] = {"instances": Instance, "blocks": Block, "commands": Command}
 
 
-def place_of(keys: Keys, key: str) -> Place | None:
+def watched_key_of(keys: Keys, key: str) -> WatchedKey | None:
     """What ``key`` holds; None for keys that nothing is told of."""
     match key.removeprefix(f"{keys.prefix}/").split("/"):
         case ["apps", app]:
-            return Place(kind=App, app=app, name=app)
+            return WatchedKey(kind=App, app=app, name=app)
         case ["apps", app, part, name] if part in _APP_PARTS:
-            return Place(kind=_APP_PARTS[part], app=app, name=name)
+            return WatchedKey(kind=_APP_PARTS[part], app=app, name=name)
         case ["apps", app, "groups", group, "rollout"]:
-            return Place(kind=Rollout, app=app, name=group)
+            return WatchedKey(kind=Rollout, app=app, name=group)
         case [part, app, name] if part in _OTHER_PARTS:
-            return Place(kind=_OTHER_PARTS[part], app=app, name=name)
+            return WatchedKey(kind=_OTHER_PARTS[part], app=app, name=name)
         case _:
             return None

@@ -39,7 +39,7 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> int:
         return 0
 
 
-class Messenger:
+class WebhookSender:
     """Works from ``start`` until ``close``, on one thread."""
 
     def __init__(
@@ -52,14 +52,14 @@ class Messenger:
     ) -> None:
         """``retry_min_s``: seconds between the first two tries; they double up to an hour."""
         self._webhooks, self._send, self._retry_min_s, self._clock = webhooks, send, retry_min_s, clock
-        self._cluster: Cluster = webhooks.place.cluster
-        self._senders = f"{webhooks.place.keys.prefix}/webhook-senders/"
+        self._cluster: Cluster = webhooks.context.cluster
+        self._senders = f"{webhooks.context.keys.prefix}/webhook-senders/"
         self._due: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._lease = 0
         self._lease_until = 0.0
         self._woken, self._closed = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="outrider-messenger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="outrider-webhook-sender", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, also while etcd is away."""
@@ -154,7 +154,7 @@ class Messenger:
     def _post(self, hook: Webhook, entry: Entry) -> int:
         body = body_of(read_delivery(entry.key, entry.value))
         identity = "msg_" + entry.key.rpartition("/")[2]
-        timestamp = int(self._webhooks.place.now().timestamp())
+        timestamp = int(self._webhooks.context.now().timestamp())
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"outrider/{__version__}",

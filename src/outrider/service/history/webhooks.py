@@ -20,7 +20,7 @@ from outrider.model.activity import SEVERITIES, Activity, Severity
 from outrider.model.documents import Document, decode, encode
 from outrider.model.keys import Keys, check_part
 from outrider.service.store.changes import Change, apply
-from outrider.service.store.context import Place, checked_address
+from outrider.service.store.context import StoreContext, checked_address
 
 MAX_WEBHOOKS = 20
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how the specification marks a secret
@@ -53,19 +53,19 @@ class Delivery(Document, frozen=True, kw_only=True):
 class Webhooks:
     """The webhooks of one key prefix."""
 
-    place: Place
+    context: StoreContext
 
     @property
     def prefix(self) -> str:
-        return f"{self.place.keys.prefix}/webhooks/"
+        return f"{self.context.keys.prefix}/webhooks/"
 
     @property
     def outbox(self) -> str:
-        return f"{self.place.keys.prefix}/webhook-outbox/"
+        return f"{self.context.keys.prefix}/webhook-outbox/"
 
     def list(self) -> tuple[Webhook, ...]:
         """All of them, by name."""
-        return self.place.children(Webhook, self.prefix)
+        return self.context.children(Webhook, self.prefix)
 
     def get(self, name: str) -> Webhook:
         """One webhook.
@@ -73,7 +73,7 @@ class Webhooks:
         Raises:
             NotFound: there is none of that name.
         """
-        found = self.place.get(Webhook, webhook_key(self.place.keys, name))
+        found = self.context.get(Webhook, webhook_key(self.context.keys, name))
         if found is None:
             raise NotFound(_absent(name))
         return found
@@ -85,14 +85,14 @@ class Webhooks:
             ConfigError: not an http(s) address, or too many.
             Conflict: the name is taken.
         """
-        key = webhook_key(self.place.keys, name)
+        key = webhook_key(self.context.keys, name)
         expected = "write https://HOST/PATH, without a user in it"
         if checked_address(f"webhook {name}: url", url, expected).username is not None:
             raise ConfigError(f"webhook {name}: url {url!r}: {expected}")
         if least not in SEVERITIES:
             raise ConfigError(f"webhook {name}: severity {least!r}: one of {', '.join(SEVERITIES)}")
         secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-        new = Webhook(name=name, url=url, secret=secret, app=app, least=least, created=self.place.now())
+        new = Webhook(name=name, url=url, secret=secret, app=app, least=least, created=self.context.now())
 
         def attempt(change: Change) -> Webhook:
             if change.read(Webhook, key) is not None:
@@ -102,7 +102,7 @@ class Webhooks:
             change.put(key, new)
             return new
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def delete(self, name: str) -> Webhook:
         """Remove one, with what it wasn't told yet.
@@ -110,7 +110,7 @@ class Webhooks:
         Raises:
             NotFound: there is none of that name.
         """
-        key = webhook_key(self.place.keys, name)
+        key = webhook_key(self.context.keys, name)
 
         def attempt(change: Change) -> Webhook:
             old = change.require(Webhook, key, _absent(name))
@@ -118,11 +118,11 @@ class Webhooks:
             change.delete_below(f"{self.outbox}{name}/")
             return old
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def pending(self, name: str) -> int:
         """How much it wasn't told yet."""
-        return len(self.place.cluster.list(f"{self.outbox}{check_part('webhook', name)}/").entries)
+        return len(self.context.cluster.list(f"{self.outbox}{check_part('webhook', name)}/").entries)
 
     def deliveries(self, activity: Activity, record: str, lease: int) -> tuple[Op, ...]:
         """What is to be written with a new record, so that every webhook that wants it is told.

@@ -77,14 +77,14 @@ async def update_in_secret(request: Request, secret: str = "") -> Response:
 
 
 async def _update(request: Request) -> Response:
-    load, checkins = context_of(request).load, context_of(request).checkins
+    admission, checkins = context_of(request).admission, context_of(request).checkins
     caller = Caller(address=request.client.host if request.client else "", base_url=base_url_of(request))
     try:
-        load.let_in()  # before the body is read
+        admission.let_in()  # before the body is read
         body = await _read(request)
         if body is None:
             return _line(413, f"omaha request: more than {MAX_REQUEST_BYTES} bytes")
-        return await load.run(lambda is_busy: _answer(checkins, body, caller, is_busy=is_busy))
+        return await admission.run(lambda is_busy: _answer(checkins, body, caller, is_busy=is_busy))
     except Throttled as error:
         seconds = str(int(error.retry_after_s))
         return _line(503, str(error), {"Retry-After": seconds, "X-Retry-After": seconds})

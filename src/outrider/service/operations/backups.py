@@ -2,7 +2,7 @@
 
 A backup is JSON lines: a header, one line per key, and a last line with the number of keys and a checksum of all lines
 before it. All keys are from one revision. Not in it is what belongs to the moment: whatever hangs on a lease (who is
-alive, who waits, grants, summons), turns and commands. A turn of a living sidekick is fenced by its keys' revisions,
+alive, who waits, grants, wake-ups), turns and commands. A turn of a living sidekick is fenced by its keys' revisions,
 which no restore can give back; a command would be obeyed a second time.
 
 A restore is all or nothing for whoever looks: a mark says that it is under way, every transaction compares the mark,
@@ -25,8 +25,8 @@ from outrider.core.errors import ConfigError, Conflict, Unknown
 from outrider.etcd.seam import Compare, Delete, DeletePrefix, Entry, ModifiedAt, Op, Put
 from outrider.model.documents import Document, Package, Rollout, decode, encode
 from outrider.model.keys import Keys
-from outrider.service.store.context import Place
-from outrider.service.store.request import Act, Edit
+from outrider.service.store.context import StoreContext
+from outrider.service.store.request import Edit, RequestContext
 
 FORMAT = "outrider backup"
 SCHEMA = 1
@@ -34,9 +34,9 @@ MAX_BATCH_KEYS = 100
 """Each is compared and written; etcd takes 128 of both in one transaction."""
 MAX_BATCH_BYTES = 512 * 1024
 """etcd takes 1.5 MB in one request."""
-NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "summons", "restoring"})
-_ORDER = {"users": 0, "audit": 1, "poison": 2, "instances": 3}
-"""Marks of bad releases and rows before the apps: a check-in finds them, or no app. The targets are the very last."""
+NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "wakeups", "restoring"})
+_ORDER = {"users": 0, "audit": 1, "blocks": 2, "instances": 3}
+"""Blocks and rows before the apps: a check-in finds them, or no app. The targets are the very last."""
 _APPS, _TARGETS, _OTHERS = 5, 6, 4
 
 
@@ -82,15 +82,15 @@ def is_kept(below: str, lease: int) -> bool:
     return not lease and below.partition("/")[0] not in NOT_KEPT
 
 
-def backup_lines(place: Place) -> Iterator[bytes]:
+def backup_lines(context: StoreContext) -> Iterator[bytes]:
     """A backup, line by line; everything is read before the first one.
 
     Raises:
         Unknown: etcd gives no answer.
         Conflict: a restore is under way, or was broken off.
     """
-    keys = place.keys
-    listing = place.cluster.list(f"{keys.prefix}/")
+    keys = context.keys
+    listing = context.cluster.list(f"{keys.prefix}/")
     if any(entry.key == restoring_key(keys) for entry in listing.entries):
         raise Conflict("a restore is under way, or was broken off: what is there is half of something")
     kept = [(entry, below) for entry in listing.entries if is_kept(below := _below(keys, entry), entry.lease)]
@@ -101,7 +101,7 @@ def backup_lines(place: Place) -> Iterator[bytes]:
         "outrider": __version__,
         "prefix": keys.prefix,
         "revision": listing.revision,
-        "at": place.now().isoformat(),
+        "at": context.now().isoformat(),
         "payloads": [{"app": one.app, "version": one.version, "sha256": one.sha256} for one in payloads],
     }
     return _written(header, kept)
@@ -144,15 +144,15 @@ def read_backup(lines: Iterable[bytes]) -> Backup:
     )
 
 
-def restore(place: Place, backup: Backup, act: Act, *, replace: bool = False) -> int:
+def restore(context: StoreContext, backup: Backup, request: RequestContext, *, replace: bool = False) -> int:
     """Write a backup's keys; returns how many keys it replaced.
 
     Raises:
         Conflict: there is something already and ``replace`` isn't set; or somebody wrote meanwhile.
         Unknown: etcd gave no answer in the middle of it; do it again with ``replace``.
     """
-    keys = place.keys
-    listing = place.cluster.list(f"{keys.prefix}/")
+    keys = context.keys
+    listing = context.cluster.list(f"{keys.prefix}/")
     found = [below for entry in listing.entries if is_kept(below := _below(keys, entry), entry.lease)]
     mark_key = restoring_key(keys)
     mark = next((entry for entry in listing.entries if entry.key == mark_key), None)
@@ -160,27 +160,27 @@ def restore(place: Place, backup: Backup, act: Act, *, replace: bool = False) ->
         raise Conflict("a restore is under way, or was broken off; --replace begins again")
     if not replace and found:
         raise Conflict(f"{keys.prefix}: {len(found)} keys are there already; --replace removes them first")
-    restoring = Put(key=mark_key, value=encode(Restoring(at=place.now(), who=act.actor.name)))
+    restoring = Put(key=mark_key, value=encode(Restoring(at=context.now(), who=request.principal.name)))
     areas = {f"{below.partition('/')[0]}/" for below in found if "/" in below}
     clearing: tuple[Op, ...] = (
         *(DeletePrefix(prefix=f"{keys.prefix}/{area}") for area in sorted(areas)),
         *(Delete(key=f"{keys.prefix}/{below}") for below in found if "/" not in below),
     )
     taken: Compare = ModifiedAt(key=mark_key, revision=mark.mod_revision if mark else 0)
-    begun = place.cluster.txn((taken,), (restoring, *clearing))
+    begun = context.cluster.txn((taken,), (restoring, *clearing))
     if not begun.succeeded:
         raise Conflict("somebody else has just begun a restore; nothing was done")
     # By its last write, not its first: whoever begins again on the same mark stops this one.
-    _write(place, backup, act, ModifiedAt(key=mark_key, revision=begun.revision))
+    _write(context, backup, request, ModifiedAt(key=mark_key, revision=begun.revision))
     return len(found)
 
 
-def _write(place: Place, backup: Backup, act: Act, ours: Compare) -> None:
-    prefix = place.keys.prefix
+def _write(context: StoreContext, backup: Backup, request: RequestContext, ours: Compare) -> None:
+    prefix = context.keys.prefix
     summary = json.dumps({"schema": SCHEMA, "from_revision": backup.revision, "taken": backup.at}).encode()
     ending: tuple[Op, ...] = (
-        Delete(key=restoring_key(place.keys)),
-        *act.log.puts(act, [Edit(key=f"{prefix}/database", before=None, after=summary)]),
+        Delete(key=restoring_key(context.keys)),
+        *request.log.puts(request, [Edit(key=f"{prefix}/database", before=None, after=summary)]),
     )
     new = {put.key for put in ending if isinstance(put, Put)}
     batches = list(_batches({below: value for below, value in backup.values.items() if f"{prefix}/{below}" not in new}))
@@ -189,7 +189,7 @@ def _write(place: Place, backup: Backup, act: Act, ours: Compare) -> None:
         absent = tuple(ModifiedAt(key=put.key, revision=0) for put in puts)
         is_last = number == len(batches) - 1
         try:
-            done = place.cluster.txn((ours, *absent), (*puts, *(ending if is_last else ())))
+            done = context.cluster.txn((ours, *absent), (*puts, *(ending if is_last else ())))
         except Unknown as error:
             raise Unknown(f"the restore was broken off, begin again with --replace: {error}") from error
         if not done.succeeded:
@@ -234,7 +234,7 @@ def _below(keys: Keys, entry: Entry) -> str:
 
 
 def _lasting(below: str, value: bytes) -> bytes:
-    """A value without what belongs to the moment: a roll-out's grants, whose leases aren't in a backup.
+    """A value without what belongs to the moment: a rollout's grants, whose leases aren't in a backup.
 
     They would count as failed at once, and halt what went well.
     """

@@ -18,13 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outrider import __version__
 from outrider.core.errors import OutriderError
-from outrider.core.rollout.policy import Grant, Hold, Verdict
+from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.core.rollout.rollout import State
 from outrider.model.documents import App
 from outrider.service.rollouts.explain import GroupOverview, read_overviews
-from outrider.service.store.context import Place
+from outrider.service.store.context import StoreContext
 from outrider.service.store.rollouts import effective
-from outrider.service.store.snapshot import Scene
+from outrider.service.store.snapshot import GroupSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FRESH_S = 5.0
@@ -39,7 +39,7 @@ _STATUSES = (
 class Metrics:
     """The metrics of one process."""
 
-    def __init__(self, place: Place, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, context: StoreContext, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self.requests = Histogram(
             "outrider_http_request_seconds",
@@ -53,17 +53,17 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.holds = Counter(
-            "outrider_holds", "Questions answered with nothing though there is an update, by what held it back.",
+            "outrider_deferrals", "Questions answered with nothing though there is an update, by what deferred it.",
             ("app", "group", "by"), registry=self.registry,
         )  # fmt: skip
-        self.registry.register(_FleetCollector(place, clock))
+        self.registry.register(_FleetCollector(context, clock))
 
     def note_verdict(self, app: str, group: str, verdict: Verdict) -> None:
         """Count what an instance was answered. ``app`` and ``group`` exist: nobody can make up new labels."""
         match verdict:
             case Grant(standing=False):
                 self.grants.labels(app, group).inc()
-            case Hold(pending=True, by=by):
+            case Defer(pending=True, by=by):
                 self.holds.labels(app, group, by).inc()
 
     def text(self) -> bytes:
@@ -74,8 +74,8 @@ class Metrics:
 class _FleetCollector(Collector):
     """What etcd says of apps, groups and instances."""
 
-    def __init__(self, place: Place, clock: Callable[[], float]) -> None:
-        self._place, self._clock = place, clock
+    def __init__(self, context: StoreContext, clock: Callable[[], float]) -> None:
+        self._context, self._clock = context, clock
         self._mutex = threading.Lock()
         self._read_at = float("-inf")
         self._kept: list[GaugeMetricFamily] = []
@@ -97,9 +97,9 @@ class _FleetCollector(Collector):
         took = GaugeMetricFamily("outrider_etcd_read_seconds", "Time that one read from etcd took.")
         began = self._clock()
         try:
-            apps = self._place.children(App, self._place.keys.apps())
+            apps = self._context.children(App, self._context.keys.apps())
             took.add_metric((), self._clock() - began)
-            families = _families([overview for app in apps for overview in read_overviews(self._place, app.id)])
+            families = _families([overview for app in apps for overview in read_overviews(self._context, app.id)])
         except OutriderError:
             up.add_metric((), 0)
             return [version, up]
@@ -116,7 +116,7 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
     alive = family("sidekicks_alive", "Instances whose sidekick holds a lease.")
     progress = family("rollout_progress", "Share of the instances that run what the group shall run, 0 to 1.")
     paused = family("group_paused", "1 while the group is paused.")
-    poisoned = family("release_condemned", "1 while what the group shall run is marked bad.", "version")
+    blocked = family("release_blocked", "1 while what the group shall run is blocked.", "version")
     turns = family("turns", "Turns to swap by state: free, held, dirty.", "state")
     waiting = family("turns_waiting", "Instances that wait for a turn.")
     for overview in groups:
@@ -136,41 +136,41 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
             progress.add_metric(of, sum(version == wanted for version in runs.values()) / len(runs))
         paused.add_metric(of, overview.target.paused)
         if wanted is not None:
-            poisoned.add_metric((*of, wanted), overview.poison is not None)
+            blocked.add_metric((*of, wanted), overview.block is not None)
         states = Tally(turn.state for scope in overview.scopes for turn in scope.of_the_group)
         for state in ("free", "held", "dirty"):
             turns.add_metric((*of, state), states[state])
         waiting.add_metric(of, sum(name in scope.members for scope in overview.scopes for name in scope.queue))
-    scenes = [overview.scene for overview in groups if overview.scene is not None]
-    return [by_version, by_status, alive, progress, paused, poisoned, turns, waiting, *_rollouts(scenes)]
+    snapshots = [overview.snapshot for overview in groups if overview.snapshot is not None]
+    return [by_version, by_status, alive, progress, paused, blocked, turns, waiting, *_rollouts(snapshots)]
 
 
-def _rollouts(scenes: list[Scene]) -> list[GaugeMetricFamily]:
-    """What waits is judged anew, for which marks and packages are read: raises when etcd doesn't answer."""
+def _rollouts(snapshots: list[GroupSnapshot]) -> list[GaugeMetricFamily]:
+    """What waits is judged anew, for which blocks and packages are read: raises when etcd doesn't answer."""
 
     def family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"outrider_{name}", what, labels=("app", "group", *labels))
 
-    held = family("held", "Instances that wait for the service's word, by what holds them back now.", "by")
+    deferred = family("deferred", "Instances that wait for the service's word, by what defers them now.", "by")
     under_way = family("updates_under_way", "Grants that live and have no result.")
-    failed = family("rollout_failed", "Instances that failed in the roll-out, since a person resumed it last.")
-    state = family("rollout_state", "1 for the state in which the roll-out is.", "state")
-    age = family("rollout_age_seconds", "From the roll-out's begin to its end, or until now while it goes on.")
-    for scene in scenes:
-        of = (scene.group.app, scene.group.id)
-        verdicts = [scene.judge(one.asker) for one in scene.waiting]
+    failed = family("rollout_failed", "Instances that failed in the rollout, since a person resumed it last.")
+    state = family("rollout_state", "1 for the state in which the rollout is.", "state")
+    age = family("rollout_age_seconds", "From the rollout's begin to its end, or until now while it goes on.")
+    for snapshot in snapshots:
+        of = (snapshot.group.app, snapshot.group.id)
+        verdicts = [snapshot.judge(one.checking) for one in snapshot.waiting]
         # Whose turn has come is about to ask.
         for by, count in sorted(Tally("nothing" if isinstance(one, Grant) else one.by for one in verdicts).items()):
-            held.add_metric((*of, by), count)
-        under_way.add_metric(of, len(scene.living))
-        if scene.wanted is None or not scene.has_begun:
+            deferred.add_metric((*of, by), count)
+        under_way.add_metric(of, len(snapshot.living))
+        if snapshot.wanted is None or not snapshot.has_begun:
             continue
-        now, _, _, _ = effective(scene)
+        now, _, _, _ = effective(snapshot)
         for each in get_args(State):
             state.add_metric((*of, each), each == now)
-        failed.add_metric(of, len(scene.progress.failures))
-        age.add_metric(of, ((scene.progress.finished or scene.now) - scene.progress.started).total_seconds())
-    return [held, under_way, failed, state, age]
+        failed.add_metric(of, len(snapshot.progress.failures))
+        age.add_metric(of, ((snapshot.progress.finished or snapshot.now) - snapshot.progress.started).total_seconds())
+    return [deferred, under_way, failed, state, age]
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

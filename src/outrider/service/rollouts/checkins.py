@@ -28,13 +28,13 @@ from outrider.core.omaha import (
     answer_app,
     is_local_refusal,
 )
-from outrider.core.rollout.policy import Grant, Hold, Verdict
+from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Group, Happening, Instance, Package, Product
 from outrider.model.keys import check_part
 from outrider.service.store.changes import Change
-from outrider.service.store.context import Place, absent_app
-from outrider.service.store.group_lock import Leases, NeedsTurn, Turnstile
-from outrider.service.store.snapshot import Asker, Scene, keys_of_check, read_scene
+from outrider.service.store.context import StoreContext, absent_app
+from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
+from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, keys_of_check, read_snapshot
 
 QUIET = timedelta(seconds=30)
 """A row of which nothing but ``last_seen`` changed is written this often at most."""
@@ -78,9 +78,9 @@ class Checkins:
         on_verdict: Is told app, group and verdict of every question that was answered, once that is written.
     """
 
-    place: Place
+    context: StoreContext
     on_verdict: Callable[[str, str, Verdict], None] = lambda app, group, verdict: None
-    turnstile: Turnstile = field(default_factory=Turnstile)
+    group_lock: GroupLock = field(default_factory=GroupLock)
 
     def answer(self, request: OmahaRequest, caller: Caller) -> OmahaResponse:
         """Answer one request.
@@ -94,7 +94,7 @@ class Checkins:
         named = _key_part("app", app.app_key)
         answer = None if named is None else self._answer_as(named, request, app, caller)
         if answer is None and named is not None:
-            product = self.place.get(Product, self.place.keys.product(named))
+            product = self.context.get(Product, self.context.keys.product(named))
             answer = None if product is None else self._answer_as(product.app, request, app, caller)
         if answer is not None:
             return answer
@@ -107,13 +107,13 @@ class Checkins:
         group_id = _key_part("group", app.track)
         instance_id = _key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
         if group_id is None or instance_id is None:
-            if self.place.cluster.get(self.place.keys.app(app_id)) is None:
+            if self.context.cluster.get(self.context.keys.app(app_id)) is None:
                 return None
-            if group_id is None or self.place.cluster.get(self.place.keys.group(app_id, group_id)) is None:
+            if group_id is None or self.context.cluster.get(self.context.keys.group(app_id, group_id)) is None:
                 return self._without_group(app_id, app, caller)
             return answer_app(app, NoUpdate(reason=f"machineid {app.machine_id[:MAX_WORD]!r} can't name an instance"))
         checkin = _Checkin(
-            place=self.place,
+            context=self.context,
             request=request,
             app=app,
             app_id=app_id,
@@ -121,7 +121,7 @@ class Checkins:
             instance_id=instance_id,
             caller=caller,
         )
-        outcome = self.turnstile.apply(self.place.cluster, f"{app_id}/{group_id}", checkin.book)
+        outcome = self.group_lock.apply(self.context.cluster, f"{app_id}/{group_id}", checkin.book)
         match outcome:
             case "no app":
                 return None
@@ -151,7 +151,7 @@ class _Booked:
 class _Checkin:
     """One app of a request, by one instance of one group."""
 
-    place: Place
+    context: StoreContext
     request: OmahaRequest
     app: AppRequest
     app_id: str
@@ -161,11 +161,11 @@ class _Checkin:
 
     def book(self, change: Change, leases: Leases) -> _Booked | Literal["no app", "no group"]:
         """Bring the row up to date, book the events, judge the check: one transaction."""
-        keys, now, app = self.place.keys, self.place.now(), self.app
+        keys, now, app = self.context.keys, self.context.now(), self.app
         key, app_key = keys.instance(self.app_id, self.instance_id), keys.app(self.app_id)
         # At one revision, in one call: what most check-ins need.
         change.fetch(
-            key, *keys_of_check(self.place, self.app_id, self.group_id, self.instance_id), only_existing=(app_key,)
+            key, *keys_of_check(self.context, self.app_id, self.group_id, self.instance_id), only_existing=(app_key,)
         )
         if change.read(App, app_key) is None:
             return "no app"
@@ -184,15 +184,15 @@ class _Checkin:
         verdict: Verdict | None = None
         check: UpdateCheck | None = None
         if app.update_check or results:
-            scene = read_scene(self.place, change, self.app_id, self.group_id, asker=self.instance_id)
-            assert scene is not None, "the group was read in this change"
-            scene.settle(self.instance_id)
+            snapshot = read_snapshot(self.context, change, self.app_id, self.group_id, checking=self.instance_id)
+            assert snapshot is not None, "the group was read in this change"
+            snapshot.settle(self.instance_id)
             for result in results:
-                result.apply(scene, self.instance_id)
+                result.apply(snapshot, self.instance_id)
             if app.update_check:
-                row, verdict = self._judged(scene, row, leases)
-                check = _answered(verdict, scene, self.caller)
-            _write(scene, leases)
+                row, verdict = self._judged(snapshot, row, leases)
+                check = _answered(verdict, snapshot, self.caller)
+            _write(snapshot, leases)
         if old is None or row != old or now - old.last_seen >= QUIET:
             change.put(key, msgspec.structs.replace(row, last_seen=now))
         return _Booked(verdict=verdict, check=check)
@@ -217,39 +217,39 @@ class _Checkin:
                 results.append(_Result(event=event, version=line.version, failed=row.status == "error"))
         return row, results
 
-    def _judged(self, scene: Scene, row: Instance, leases: Leases) -> tuple[Instance, Verdict]:
-        asker = Asker(
+    def _judged(self, snapshot: GroupSnapshot, row: Instance, leases: Leases) -> tuple[Instance, Verdict]:
+        checking = CheckingInstance(
             instance=self.instance_id,
             running=self.app.version,
             arch=row.arch,
             prefix=_word(self.app.target_version_prefix),
             rollback_allowed=self.app.rollback_allowed,
         )
-        opened = scene.progress.opened_for(asker.instance)
-        if opened is not None and opened.version == asker.running:
+        opened = snapshot.progress.opened_for(checking.instance)
+        if opened is not None and opened.version == checking.running:
             # Clients that never report finish here: they ask again with what they were granted.
-            scene.end(asker.instance, "succeeded")
-        verdict = scene.judge(asker)
+            snapshot.end(checking.instance, "succeeded")
+        verdict = snapshot.judge(checking)
         match verdict:
             case Grant(version=version, standing=False):
-                key = self.place.keys.grant(self.app_id, self.group_id, self.instance_id)
-                scene.grant(asker, version, leases.new(scene.group.policy.update_timeout_s, key))
-            case Hold(pending=pending):
+                key = self.context.keys.grant(self.app_id, self.group_id, self.instance_id)
+                snapshot.grant(checking, version, leases.new(snapshot.group.policy.update_timeout_s, key))
+            case Defer(pending=pending):
                 # It asks, so it isn't at an update: its place is free for others.
-                scene.end(asker.instance, "withdrawn")
+                snapshot.end(checking.instance, "withdrawn")
                 if pending:
-                    scene.hold(asker)
+                    snapshot.defer(checking)
                 else:
-                    scene.unhold(asker.instance)
-        return _with_verdict(row, verdict, scene.now), verdict
+                    snapshot.end_deferral(checking.instance)
+        return _with_verdict(row, verdict, snapshot.now), verdict
 
     def _leave(self, change: Change, group_id: str, leases: Leases) -> None:
         """It has changed its group: what the old one knows of it is over."""
-        scene = read_scene(self.place, change, self.app_id, group_id, asker=self.instance_id)
-        if scene is not None:
-            scene.end(self.instance_id, "withdrawn")
-            scene.unhold(self.instance_id)
-            _write(scene, leases)
+        snapshot = read_snapshot(self.context, change, self.app_id, group_id, checking=self.instance_id)
+        if snapshot is not None:
+            snapshot.end(self.instance_id, "withdrawn")
+            snapshot.end_deferral(self.instance_id)
+            _write(snapshot, leases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,25 +260,25 @@ class _Result:
     version: str
     failed: bool
 
-    def apply(self, scene: Scene, instance: str) -> None:
-        """Tell the roll-out, unless the event is of another update than the one that was granted."""
-        opened, meant = scene.progress.opened_for(instance), self.event.next_version
+    def apply(self, snapshot: GroupSnapshot, instance: str) -> None:
+        """Tell the rollout, unless the event is of another update than the one that was granted."""
+        opened, meant = snapshot.progress.opened_for(instance), self.event.next_version
         if opened is not None and meant and meant != opened.version:
             return
         if is_local_refusal(self.event):
-            scene.end(instance, "refused")
+            snapshot.end(instance, "refused")
         elif self.failed:
-            scene.end(instance, "failed", error=f"error code {self.event.error_code}")
+            snapshot.end(instance, "failed", error=f"error code {self.event.error_code}")
         elif opened is not None and self.event.code == RUNNING and self.version != opened.version:
-            scene.end(instance, "withdrawn")
+            snapshot.end(instance, "withdrawn")
         else:
-            scene.end(instance, "succeeded")
+            snapshot.end(instance, "succeeded")
 
 
-def _write(scene: Scene, leases: Leases) -> None:
-    if scene.has_changed and not leases.has_turn:
-        raise NeedsTurn
-    scene.write()
+def _write(snapshot: GroupSnapshot, leases: Leases) -> None:
+    if snapshot.has_changed and not leases.has_group_lock:
+        raise NeedsGroupLock
+    snapshot.write()
 
 
 def _described(row: Instance, app: AppRequest, arch: str, group: str, caller: Caller) -> Instance:
@@ -344,11 +344,11 @@ def _with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
         case Grant(version=version, standing=standing):
             at = row.granted_at if standing and row.granted_at is not None else now
             return replace(row, status="update-granted", granted_version=version, granted_at=at)
-        case Hold(pending=True):
+        case Defer(pending=True):
             # An error stays to be seen: it is the reason behind most of what holds an instance back.
             status = row.status if row.status == "error" else "on-hold"
             return replace(row, status=status, granted_version=None, granted_at=None)
-        case Hold():
+        case Defer():
             # Clients that never report 3:2 finish here: they ask again with what they were granted.
             if row.status in UNDER_WAY:
                 return replace(row, status="complete", granted_version=None, granted_at=None)
@@ -358,13 +358,13 @@ def _with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
 
 
 def _worth_showing(verdict: Verdict) -> str:
-    return verdict.reason if isinstance(verdict, Hold) and verdict.by != "current" else ""
+    return verdict.reason if isinstance(verdict, Defer) and verdict.by != "current" else ""
 
 
-def _answered(verdict: Verdict, scene: Scene, caller: Caller) -> UpdateCheck:
-    if isinstance(verdict, Hold):
+def _answered(verdict: Verdict, snapshot: GroupSnapshot, caller: Caller) -> UpdateCheck:
+    if isinstance(verdict, Defer):
         return NoUpdate(reason=verdict.reason)
-    package = scene.package(verdict.version)
+    package = snapshot.package(verdict.version)
     assert package is not None, "a grant comes with its package"
     return Offer(
         version=package.version,

@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from loguru import logger
 
 from outrider.core.errors import DriverError, OutriderError
-from outrider.etcd.seam import Changed, Resynced, Watch, WatchEvent
+from outrider.etcd.seam import KeyChanged, Resynced, Watch, WatchEvent
 from outrider.model.documents import Group
 from outrider.service.rollouts.wakeups import look
-from outrider.service.store.context import Place
-from outrider.service.store.group_lock import Turnstile
+from outrider.service.store.context import StoreContext
+from outrider.service.store.group_lock import GroupLock
 
 GATHER_S = 0.05
 """Changes come in bursts; a look after each would be many for nothing. Its length varies, which parts the processes."""
@@ -28,12 +28,12 @@ LONGEST_WAIT_S = 60.0
 _Group = tuple[str, str]
 
 
-class Summoner:
-    """Summons from ``start`` until ``close``."""
+class RolloutController:
+    """Wakes deferred instances from ``start`` until ``close``."""
 
-    def __init__(self, place: Place, turnstile: Turnstile | None = None) -> None:
-        """``turnstile``: that of the check-ins of this process."""
-        self._place, self._turnstile = place, turnstile or Turnstile()
+    def __init__(self, context: StoreContext, group_lock: GroupLock | None = None) -> None:
+        """``group_lock``: that of the check-ins of this process."""
+        self._context, self._group_lock = context, group_lock or GroupLock()
         self._changed = threading.Condition()
         self._to_look: set[_Group] = set()
         self._apps: set[str] = set()
@@ -42,14 +42,14 @@ class Summoner:
         self._count_serving: set[_Group] = set()
         self._closed = False
         self._watches: list[Watch] = []
-        self._thread = threading.Thread(target=self._run, name="outrider-summoner", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="outrider-rollout-controller", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, also while etcd is away."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; nobody is summoned any more after this returns."""
+        """Stop; nobody is woken any more after this returns."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -62,8 +62,8 @@ class Summoner:
             while self._wait():
                 self._round()
         except Exception:
-            # A process that serves and summons nobody would leave everybody waiting, unseen.
-            logger.opt(exception=True).critical("summoner ended")
+            # A process that serves and wakes nobody would leave everybody waiting, unseen.
+            logger.opt(exception=True).critical("rollout controller ended")
             raise
 
     def _wait(self) -> bool:
@@ -81,7 +81,7 @@ class Summoner:
     def _until_due_s(self) -> float:
         if not self._due:
             return LONGEST_WAIT_S
-        return (min(self._due.values()) - self._place.now()).total_seconds()
+        return (min(self._due.values()) - self._context.now()).total_seconds()
 
     def _round(self) -> None:
         try:
@@ -103,7 +103,7 @@ class Summoner:
             groups |= self._begin()
         for app in apps:
             groups |= self._groups_of(app)
-        now = self._place.now()
+        now = self._context.now()
         with self._changed:
             groups |= {group for group, due in self._due.items() if due <= now}
             if everything:
@@ -116,10 +116,10 @@ class Summoner:
 
     def _begin(self) -> set[_Group]:
         """All groups; the first time they are watched from then on."""
-        keys = self._place.keys
-        listing = self._place.cluster.list(keys.apps())
+        keys = self._context.keys
+        listing = self._context.cluster.list(keys.apps())
         if not self._watches:
-            prefixes = (keys.apps(), *(f"{keys.prefix}/{what}/" for what in ("poison", "presence", "instances")))
+            prefixes = (keys.apps(), *(f"{keys.prefix}/{what}/" for what in ("blocks", "presence", "instances")))
             self._watch(prefixes, listing.revision + 1)
         found = (self._place_of(entry.key) for entry in listing.entries)
         return {(app, group) for app, group in found if app and group}
@@ -128,7 +128,7 @@ class Summoner:
         watches: list[Watch] = []
         try:
             for prefix in prefixes:
-                watches.append(self._place.cluster.watch(prefix, revision, self._note))
+                watches.append(self._context.cluster.watch(prefix, revision, self._note))
         except OutriderError:
             for watch in watches:
                 watch.close()
@@ -136,14 +136,14 @@ class Summoner:
         self._watches = watches
 
     def _groups_of(self, app: str) -> set[_Group]:
-        return {(app, group.id) for group in self._place.children(Group, self._place.keys.groups(app))}
+        return {(app, group.id) for group in self._context.children(Group, self._context.keys.groups(app))}
 
     def _look(self, group: _Group) -> None:
         with self._changed:
             # Before it is known whether it matters: what changes during the look must not be missed.
             self._count_serving.add(group)
         try:
-            outcome = look(self._place, self._turnstile, *group)
+            outcome = look(self._context, self._group_lock, *group)
         except OutriderError as error:
             self._failed("line not looked at", error, group)
             return
@@ -153,14 +153,14 @@ class Summoner:
             if not outcome.counts_serving:
                 self._count_serving.discard(group)
         if outcome.called:
-            logger.bind(app=group[0], group=group[1], instances=list(outcome.called)).info("summoned")
+            logger.bind(app=group[0], group=group[1], instances=list(outcome.called)).info("woken")
 
     def _failed(self, what: str, error: OutriderError, group: _Group | None = None) -> None:
         log = logger.bind(error_kind=error.kind, cause=str(error), retry=True)
         (log if group is None else log.bind(app=group[0], group=group[1])).warning(what)
         with self._changed:
             if group is not None:
-                self._due[group] = self._place.now() + timedelta(seconds=RETRY_S)
+                self._due[group] = self._context.now() + timedelta(seconds=RETRY_S)
             elif isinstance(error, DriverError) or self._all:
                 self._changed.wait_for(lambda: self._closed, RETRY_S)
 
@@ -170,12 +170,12 @@ class Summoner:
             match event:
                 case Resynced():
                     self._all = True
-                case Changed(key=key):
+                case KeyChanged(key=key):
                     self._note_key(key)
             self._changed.notify_all()
 
     def _note_key(self, key: str) -> None:
-        what, _, rest = key[len(self._place.keys.prefix) + 1 :].partition("/")
+        what, _, rest = key[len(self._context.keys.prefix) + 1 :].partition("/")
         app, _, below = rest.partition("/")
         if what in ("presence", "instances"):
             # They change all the time, and matter only where somebody waits for others to serve.
@@ -185,21 +185,21 @@ class Summoner:
         if group:
             self._to_look.add((app, group))
         elif below:
-            # A mark, a channel or a package: it may matter to any group of the app.
+            # A block, a channel or a package: it may matter to any group of the app.
             self._apps.add(app)
 
     def _place_of(self, key: str) -> tuple[str, str]:
         """App and group that a key below ``apps/`` is of; the group is empty for what isn't below one."""
-        parts = key[len(self._place.keys.apps()) :].split("/")
+        parts = key[len(self._context.keys.apps()) :].split("/")
         return parts[0], parts[2] if parts[1:2] == ["groups"] and parts[2:] else ""
 
 
 @contextmanager
-def summoning(place: Place, turnstile: Turnstile | None = None) -> Iterator[None]:
-    """Summon for as long as the block takes; any number of processes may."""
-    summoner = Summoner(place, turnstile)
-    summoner.start()
+def rollout_controller(context: StoreContext, group_lock: GroupLock | None = None) -> Iterator[None]:
+    """Run the rollout controller for as long as the block takes; any number of processes may."""
+    controller = RolloutController(context, group_lock)
+    controller.start()
     try:
         yield
     finally:
-        summoner.close()
+        controller.close()

@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 
 from outrider.core.errors import Conflict, NotFound
 from outrider.core.omaha import FailureCode
-from outrider.core.rollout.policy import Grant, Hold
+from outrider.core.rollout.policy import Defer, Grant
 from outrider.core.rollout.slots import TurnState, line, turns
-from outrider.model.documents import Command, Contender, Group, Instance, Poison, Presence, Target, decode
+from outrider.model.documents import Block, Command, Contender, Group, Instance, Presence, Target, decode
 from outrider.model.keys import group_scope, shared_scope
 from outrider.service.store.changes import Change
-from outrider.service.store.context import Place, absent_app, app_id_of
+from outrider.service.store.context import StoreContext, absent_app, app_id_of
 from outrider.service.store.rollouts import shown
-from outrider.service.store.snapshot import Asker, Scene, read_scene
+from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, read_snapshot
 from outrider.turns.turns import read_contenders, read_scope
 
 
@@ -58,37 +58,37 @@ class GroupOverview:
 
     Attributes:
         group: None when only sidekicks know it (they use another update service).
-        poison: The mark on what the group shall run, if that is marked bad.
+        block: Why what the group shall run is blocked; None when it isn't.
         alive: Sidekicks with a lease, by instance.
         rows: Instances that ever checked in, by instance.
         scopes: Where the group's instances take turns.
-        scene: The roll-out, and who is held back by the service's policy; None without a group.
+        snapshot: The rollout, and who is deferred by the service's policy; None without a group.
     """
 
     app: str
     name: str
     group: Group | None
     target: Target
-    poison: Poison | None
+    block: Block | None
     alive: dict[str, Presence]
     rows: dict[str, Instance]
     scopes: tuple[ScopeOverview, ...]
-    scene: Scene | None = None
+    snapshot: GroupSnapshot | None = None
 
     @property
     def rollout(self) -> str:
         """How far the group is, in one line; empty when nothing is offered."""
-        if self.scene is None or self.scene.wanted is None:
+        if self.snapshot is None or self.snapshot.wanted is None:
             return ""
-        now = shown(self.scene)
+        now = shown(self.snapshot)
         by, why = (f" by {now.by}" if now.by else ""), (f": {now.why}" if now.why else "")
         counts = [f"{now.succeeded} done"]
         counts += [
             f"{len(some)} {what}"
-            for some, what in ((now.opened, "under way"), (now.failures, "failed"), (now.waiting, "held"))
+            for some, what in ((now.opened, "under way"), (now.failures, "failed"), (now.waiting, "deferred"))
             if some
         ]
-        return f"roll-out of {now.version}: {now.state}{by}{why}; {', '.join(counts)}"
+        return f"rollout of {now.version}: {now.state}{by}{why}; {', '.join(counts)}"
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -96,31 +96,31 @@ class GroupOverview:
         return tuple(sorted({*self.alive, *self.rows}))
 
 
-def read_overviews(place: Place, app: str, group: str | None = None) -> tuple[GroupOverview, ...]:
+def read_overviews(context: StoreContext, app: str, group: str | None = None) -> tuple[GroupOverview, ...]:
     """Read an app's groups, or one of them.
 
     Raises:
         NotFound: neither the service nor a living sidekick knows the app, or the group.
     """
-    app_id, keys = app_id_of(app), place.keys
-    groups = {one.id: one for one in place.children(Group, keys.groups(app_id))}
-    rows = place.children(Instance, keys.instances(app_id))
-    alive = place.all_below(Presence, keys.presences(app_id))
+    app_id, keys = app_id_of(app), context.keys
+    groups = {one.id: one for one in context.children(Group, keys.groups(app_id))}
+    rows = context.children(Instance, keys.instances(app_id))
+    alive = context.all_below(Presence, keys.presences(app_id))
     names = sorted({*groups, *(one.group for one in alive), *(row.group for row in rows)})
     if group is not None and group not in names:
         raise NotFound(f"app {app_id} has no group {group!r}; there are: {', '.join(names) or 'none'}")
-    if not names and place.cluster.get(keys.app(app_id)) is None:
+    if not names and context.cluster.get(keys.app(app_id)) is None:
         raise NotFound(absent_app(app))
-    sharing = read_contenders(place.cluster, keys, keys.all_shared_turns()).known
+    sharing = read_contenders(context.cluster, keys, keys.all_shared_turns()).known
     return tuple(
-        _read(place, app_id, name, groups.get(name), alive, rows, sharing)
+        _read(context, app_id, name, groups.get(name), alive, rows, sharing)
         for name in names
         if group is None or name == group
     )
 
 
 def _read(
-    place: Place,
+    context: StoreContext,
     app_id: str,
     name: str,
     group: Group | None,
@@ -128,13 +128,13 @@ def _read(
     rows: Iterable[Instance],
     sharing: Iterable[Contender],
 ) -> GroupOverview:
-    keys = place.keys
-    target = place.get(Target, keys.target(app_id, name)) or Target(version=None)
+    keys = context.keys
+    target = context.get(Target, keys.target(app_id, name)) or Target(version=None)
     ours = {one.instance: one for one in alive if one.group == name}
     shared = {one.shared_scope for one in ours.values()}
     shared |= {one.shared_scope for one in sharing if (one.app, one.group) == (app_id, name)}
-    own = _scope(place, app_id, name, "", target.slots)
-    scopes = [_scope(place, app_id, name, one, target.slots) for one in sorted(shared - {""})]
+    own = _scope(context, app_id, name, "", target.slots)
+    scopes = [_scope(context, app_id, name, one, target.slots) for one in sorted(shared - {""})]
     if not scopes or "" in shared or own.queue or any(turn.state != "free" for turn in own.turns):
         scopes.insert(0, own)
     return GroupOverview(
@@ -142,16 +142,16 @@ def _read(
         name=name,
         group=group,
         target=target,
-        poison=None if target.version is None else place.get(Poison, keys.poison(app_id, target.version)),
+        block=None if target.version is None else context.get(Block, keys.block(app_id, target.version)),
         alive=ours,
         rows={row.id: row for row in rows if row.group == name},
         scopes=tuple(scopes),
-        scene=None if group is None else read_scene(place, Change(place.cluster), app_id, name),
+        snapshot=None if group is None else read_snapshot(context, Change(context.cluster), app_id, name),
     )
 
 
-def _scope(place: Place, app: str, group: str, shared: str, slots: int) -> ScopeOverview:
-    scope = read_scope(place.cluster, place.keys, shared_scope(shared) if shared else group_scope(app, group))
+def _scope(context: StoreContext, app: str, group: str, shared: str, slots: int) -> ScopeOverview:
+    scope = read_scope(context.cluster, context.keys, shared_scope(shared) if shared else group_scope(app, group))
     contenders: dict[str, Contender] = {stored.slot.member: stored.slot for stored in scope.slots.values()}
     for member, entry in scope.queue.items():
         with suppress(Conflict):  # another outrider's: then only its name is known
@@ -170,16 +170,16 @@ def _scope(place: Place, app: str, group: str, shared: str, slots: int) -> Scope
     )
 
 
-def explain(place: Place, app: str, instance: str) -> tuple[str, ...]:
+def explain(context: StoreContext, app: str, instance: str) -> tuple[str, ...]:
     """Why an instance is where it is: lines for a person, the most important first.
 
     Raises:
         NotFound: nobody knows the app or the instance.
     """
-    for overview in read_overviews(place, app):
+    for overview in read_overviews(context, app):
         if instance in overview.instances:
-            command = place.get(Command, place.keys.command(overview.app, instance))
-            return explain_in(overview, instance, command, place.now())
+            command = context.get(Command, context.keys.command(overview.app, instance))
+            return explain_in(overview, instance, command, context.now())
     raise NotFound(f"app {app_id_of(app)} has no instance {instance!r}, neither alive nor in the service's list")
 
 
@@ -233,8 +233,8 @@ def _turn_in(instance: str, scope: ScopeOverview) -> list[str]:
     if instance not in scope.queue:
         return []
     ahead = scope.queue[: scope.queue.index(instance)]
-    place = f"{len(ahead)} ahead of it: {', '.join(ahead)}" if ahead else "it is next"
-    lines = [f"it waits for one of {scope.slots} turns{scope.where}; {place}"]
+    position = f"{len(ahead)} ahead of it: {', '.join(ahead)}" if ahead else "it is next"
+    lines = [f"it waits for one of {scope.slots} turns{scope.where}; {position}"]
     for turn in scope.turns:
         if turn.state == "held":
             lines.append(f"turn {turn.number} is held by {turn.instance}")
@@ -250,27 +250,27 @@ def _service(
     instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
 ) -> list[str]:
     running = presence.version if presence else row.version if row else None
-    scene = overview.scene
-    if scene is None or running is None:
+    snapshot = overview.snapshot
+    if snapshot is None or running is None:
         return []
-    ahead = [one.instance for one in scene.waiting]
-    waiting = next((one for one in scene.waiting if one.instance == instance), None)
-    known = waiting.asker if waiting is not None else Asker(instance=instance, running=running)
-    asker = replace(known, running=running, arch=known.arch or (row.arch if row else ""))
-    verdict = scene.judge(asker)
+    ahead = [one.instance for one in snapshot.waiting]
+    waiting = next((one for one in snapshot.waiting if one.instance == instance), None)
+    known = waiting.checking if waiting is not None else CheckingInstance(instance=instance, running=running)
+    checking = replace(known, running=running, arch=known.arch or (row.arch if row else ""))
+    verdict = snapshot.judge(checking)
     if isinstance(verdict, Grant):
-        opened = scene.progress.opened_for(instance)
+        opened = snapshot.progress.opened_for(instance)
         since = f" since {ago(opened.at, now)}" if verdict.standing and opened is not None else ""
         lines = [f"the service offers it {verdict.version}{since}"]
     elif waiting is None:
         lines = [f"the service offers it nothing: {verdict.reason}"]
     else:
         before = ahead.index(instance)
-        place = f"{before} ahead of it" if before else "it is the next one"
-        lines = [f"held since {ago(waiting.held.since, now)}: {verdict.reason}; {place}"]
-    if waiting is not None and waiting.held.summoned_at is not None:
-        lines.append(f"it was summoned {ago(waiting.held.summoned_at, now)} ago, and hasn't asked since")
-    if not isinstance(verdict, Hold) or verdict.pending:
+        position = f"{before} ahead of it" if before else "it is the next one"
+        lines = [f"deferred since {ago(waiting.deferred.since, now)}: {verdict.reason}; {position}"]
+    if waiting is not None and waiting.deferred.woken_at is not None:
+        lines.append(f"it was woken {ago(waiting.deferred.woken_at, now)} ago, and hasn't asked since")
+    if not isinstance(verdict, Defer) or verdict.pending:
         lines.append(overview.rollout)
     return lines
 

@@ -10,7 +10,7 @@ from outrider.core.omaha import app_key
 from outrider.model.documents import App, Product
 from outrider.model.keys import check_part
 from outrider.service.store.changes import Change, apply
-from outrider.service.store.context import Place, Saved, absent_app, app_id_of, checked_text, some
+from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text, some
 from outrider.service.store.targets import direct
 
 
@@ -18,11 +18,11 @@ from outrider.service.store.targets import direct
 class Apps:
     """The apps of one key prefix."""
 
-    place: Place
+    context: StoreContext
 
     def list(self) -> tuple[App, ...]:
         """All apps, by id."""
-        return self.place.children(App, self.place.keys.apps())
+        return self.context.children(App, self.context.keys.apps())
 
     def get(self, app: str) -> App:
         """One app.
@@ -37,7 +37,7 @@ class Apps:
 
     def find(self, app: str) -> App | None:
         """One app, or None."""
-        return self.place.get(App, self.place.keys.app(app_id_of(app)))
+        return self.context.get(App, self.context.keys.app(app_id_of(app)))
 
     def of_product(self, text: str) -> App | None:
         """The app that has a product id, or None."""
@@ -45,7 +45,7 @@ class Apps:
             name = app_id_of(text)
         except ConfigError:
             return None
-        product = self.place.get(Product, self.place.keys.product(name))
+        product = self.context.get(Product, self.context.keys.product(name))
         return None if product is None else self.find(product.app)
 
     def create(
@@ -60,14 +60,14 @@ class Apps:
         app_id = app_id_of(app) if app else str(uuid.uuid4())
 
         def attempt(change: Change) -> App:
-            key = self.place.keys.app(app_id)
+            key = self.context.keys.app(app_id)
             if change.read(App, key) is not None:
                 raise Conflict(f"app {app_id!r} exists already; change it with `app update`")
             self._leave_to_products(change, app_id)
             new = self._new(app_id, label, description)
             return self._with_product(change, new, product_id)
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def save(
         self,
@@ -86,7 +86,7 @@ class Apps:
         app_id = app_id_of(app)
 
         def attempt(change: Change) -> Saved[App]:
-            key = self.place.keys.app(app_id)
+            key = self.context.keys.app(app_id)
             old = change.read(App, key)
             if old is None:
                 self._leave_to_products(change, app_id)
@@ -98,17 +98,17 @@ class Apps:
             )
             return Saved(document=self._with_product(change, new, product_id), created=old is None)
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def delete(self, app: str) -> App:
-        """Remove an app that nothing uses any more, with its marks of bad releases.
+        """Remove an app that nothing uses any more, with its blocks.
 
         Raises:
             NotFound: there is none.
             Conflict: it has groups, channels, packages or instances; the line names them.
         """
         app_id = app_id_of(app)
-        keys = self.place.keys
+        keys = self.context.keys
 
         def attempt(change: Change) -> App:
             old = change.require(App, keys.app(app_id), absent_app(app))
@@ -128,14 +128,14 @@ class Apps:
             if old.product_id is not None:
                 change.delete(keys.product(old.product_id))
             change.delete_below(keys.instances(app_id))
-            change.delete_below(keys.poisons(app_id))
+            change.delete_below(keys.blocks(app_id))
             return old
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def _with_product(self, change: Change, app: App, product_id: str | None) -> App:
         """Write the app, and the key that leads from its product id to it."""
-        keys = self.place.keys
+        keys = self.context.keys
         if product_id is not None:
             wanted = _checked_product(product_id)
             if app.product_id is not None and app.product_id != wanted:
@@ -153,7 +153,7 @@ class Apps:
 
     def _leave_to_products(self, change: Change, app_id: str) -> None:
         """No app may have an id by which clients call another one."""
-        taken = change.read(Product, self.place.keys.product(app_id))
+        taken = change.read(Product, self.context.keys.product(app_id))
         if taken is not None:
             raise Conflict(f"app {app_id!r}: that is the product id of app {taken.app}")
 
@@ -162,7 +162,7 @@ class Apps:
             id=app_id,
             label=checked_text("label", label) or app_id,
             description=checked_text("description", description),
-            created=self.place.now(),
+            created=self.context.now(),
         )
 
 

@@ -19,8 +19,8 @@ from outrider.core.errors import OutriderError
 from outrider.etcd.seam import Delete, DeletePrefix, Entry, Put
 from outrider.model.documents import Document, Role, decode, encode
 from outrider.model.keys import Keys
-from outrider.service.store.context import Place
-from outrider.service.store.request import Act, Edit
+from outrider.service.store.context import StoreContext
+from outrider.service.store.request import Edit, RequestContext
 
 KEPT_DAYS = 90
 MAX_TEXT = 2000
@@ -35,12 +35,12 @@ _NOUNS = {
     ("channels", 4): "channel",
     ("groups", 4): "group",
     ("instances", 3): "instance",
-    ("poison", 3): "release",
+    ("blocks", 3): "release",
     ("commands", 3): "command",
     ("users", 2): "user",
 }
-_NOT_RECORDED = frozenset({"presence", "turns", "shared-turns", "summons", "activity", "audit", "products"})
-_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "grants", "held"})
+_NOT_RECORDED = frozenset({"presence", "turns", "shared-turns", "wakeups", "activity", "audit", "products"})
+_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "grants", "deferrals"})
 
 
 class AuditEntry(Document, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class AuditDay(Document, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class StoredAuditEntry:
     """An entry with its place in the log. ``id`` ascends with time."""
 
     id: str
@@ -115,19 +115,19 @@ class AuditLog:
         kept_days: An entry stays at least so long.
     """
 
-    place: Place
+    context: StoreContext
     kept_days: int = KEPT_DAYS
     _days_begun: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _order: Iterator[int] = field(default_factory=itertools.count)
 
-    def puts(self, act: Act, edits: Iterable[Edit]) -> tuple[Put, ...]:
+    def puts(self, request: RequestContext, edits: Iterable[Edit]) -> tuple[Put, ...]:
         """What a transaction has to write besides, so that its ``edits`` are recorded; nothing when none matters."""
-        now, keys = self.place.now(), self.place.keys
+        now, keys = self.context.now(), self.context.keys
         day = f"{now.astimezone(UTC):%Y-%m-%d}"
         puts = []
         for edit in edits:
-            entry = _entry(act, edit, keys, now)
+            entry = _entry(request, edit, keys, now)
             if entry is not None:
                 order = f"{next(self._order) % 1_000_000:06}"  # of what this process writes at the same time
                 key = f"{keys.audit_entries(day)}{now.astimezone(UTC):%H%M%S.%f}-{order}-{uuid.uuid4().hex[:12]}"
@@ -140,7 +140,7 @@ class AuditLog:
         """Learn that ``puts`` are stored; with the first of a day in this process, remove what is too old."""
         for put in puts:
             prefix, _, day = put.key.rpartition("/")
-            if f"{prefix}/" == self.place.keys.audit_days() and day not in self._days_begun:
+            if f"{prefix}/" == self.context.keys.audit_days() and day not in self._days_begun:
                 with self._lock:
                     self._days_begun.add(day)
                 try:
@@ -157,13 +157,13 @@ class AuditLog:
         """
         for day in self._days():
             if day < self._oldest_day():
-                keys = self.place.keys
+                keys = self.context.keys
                 entries, mark = DeletePrefix(prefix=keys.audit_entries(day)), Delete(key=keys.audit_days() + day)
-                self.place.cluster.txn((), (entries, mark))
+                self.context.cluster.txn((), (entries, mark))
 
-    def list(self, wanted: Wanted, *, limit: int, before: str | None = None) -> tuple[Recorded, ...]:
+    def list(self, wanted: Wanted, *, limit: int, before: str | None = None) -> tuple[StoredAuditEntry, ...]:
         """The newest entries, newest first; those before the entry with the id ``before`` when given."""
-        found: list[Recorded] = []
+        found: list[StoredAuditEntry] = []
         oldest = self._oldest_day()
         if wanted.since is not None:
             # Not strftime: on Linux its year 900 has three digits, and would be the latest of all.
@@ -177,31 +177,31 @@ class AuditLog:
 
     def explain(self, key: str) -> str:
         """Who changed the document at ``key`` last, when and how: words for a person."""
-        below = key.removeprefix(f"{self.place.keys.prefix}/")
+        below = key.removeprefix(f"{self.context.keys.prefix}/")
         for recorded in self._newest_first(self._oldest_day()):
             entry = recorded.entry
             if entry.key == below:
                 return f"changed by {entry.who} at {entry.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} ({entry.did})"
         return "changed by nobody whom the audit log knows"
 
-    def _newest_first(self, oldest: str, before: str | None = None) -> Iterator[Recorded]:
+    def _newest_first(self, oldest: str, before: str | None = None) -> Iterator[StoredAuditEntry]:
         for day in reversed(self._days()):
             if day < oldest:
                 return
             if before is not None and day > before[: len(day)]:
                 continue
-            prefix = self.place.keys.audit_entries(day)
-            for entry in reversed(self.place.cluster.list(prefix).entries):
-                recorded = _recorded(entry, day, prefix)
+            prefix = self.context.keys.audit_entries(day)
+            for entry in reversed(self.context.cluster.list(prefix).entries):
+                recorded = _stored_entry(entry, day, prefix)
                 if before is None or recorded.id < before:
                     yield recorded
 
     def _days(self) -> tuple[str, ...]:
-        prefix = self.place.keys.audit_days()
-        return tuple(entry.key.removeprefix(prefix) for entry in self.place.cluster.list(prefix).entries)
+        prefix = self.context.keys.audit_days()
+        return tuple(entry.key.removeprefix(prefix) for entry in self.context.cluster.list(prefix).entries)
 
     def _oldest_day(self) -> str:
-        return f"{self.place.now().astimezone(UTC) - timedelta(days=self.kept_days):%Y-%m-%d}"
+        return f"{self.context.now().astimezone(UTC) - timedelta(days=self.kept_days):%Y-%m-%d}"
 
 
 def noun_of(below: str) -> tuple[str, str, str] | None:
@@ -215,12 +215,12 @@ def noun_of(below: str) -> tuple[str, str, str] | None:
     if noun is not None:
         return noun, parts[-1], app
     if parts[0] == "apps" and len(parts) > 4:
-        # What belongs to a group, a channel or a package and has a key of its own: its roll-out, say.
+        # What belongs to a group, a channel or a package and has a key of its own: its rollout, say.
         return None if parts[4] in _NOT_RECORDED_OF_A_GROUP else (parts[4], parts[3], app)
     return parts[0], parts[-1], app
 
 
-def _entry(act: Act, edit: Edit, keys: Keys, now: datetime) -> AuditEntry | None:
+def _entry(request: RequestContext, edit: Edit, keys: Keys, now: datetime) -> AuditEntry | None:
     below = edit.key.removeprefix(f"{keys.prefix}/")
     named = noun_of(below)
     if named is None or edit.before == edit.after:
@@ -228,11 +228,11 @@ def _entry(act: Act, edit: Edit, keys: Keys, now: datetime) -> AuditEntry | None
     noun, name, app = named
     return AuditEntry(
         at=now,
-        who=act.actor.name,
-        role=act.actor.role,
-        address=act.actor.address,
-        did=act.did,
-        request_id=act.request_id,
+        who=request.principal.name,
+        role=request.principal.role,
+        address=request.principal.address,
+        did=request.did,
+        request_id=request.request_id,
         verb="create" if edit.before is None else "delete" if edit.after is None else "update",
         noun=noun,
         name=name,
@@ -259,5 +259,7 @@ def _shortened(fact: object) -> object:
     return fact
 
 
-def _recorded(entry: Entry, day: str, prefix: str) -> Recorded:
-    return Recorded(id=f"{day}T{entry.key.removeprefix(prefix)}", entry=decode(AuditEntry, entry.key, entry.value))
+def _stored_entry(entry: Entry, day: str, prefix: str) -> StoredAuditEntry:
+    return StoredAuditEntry(
+        id=f"{day}T{entry.key.removeprefix(prefix)}", entry=decode(AuditEntry, entry.key, entry.value)
+    )

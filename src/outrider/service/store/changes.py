@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from outrider.core.errors import Changed, Conflict, NotFound, Unknown
+from outrider.core.errors import Conflict, NotFound, PreconditionFailed, Unknown
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Entry, Listing, ModifiedAt, Op, Put
 from outrider.model import documents
 from outrider.model.documents import Document
-from outrider.service.store.request import Act, Edit, current_act
+from outrider.service.store.request import Edit, RequestContext, current_request
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
@@ -120,13 +120,13 @@ class Change:
     def delete_below(self, prefix: str) -> None:
         self._writes[prefix] = DeletePrefix(prefix=prefix)
 
-    def hold_to(self, act: Act) -> None:
-        """See that the condition of ``act`` holds, and let the transaction compare it.
+    def hold_to(self, request: RequestContext) -> None:
+        """See that the condition of ``request`` holds, and let the transaction compare it.
 
         Raises:
             Changed: it doesn't.
         """
-        condition = act.condition
+        condition = request.condition
         if condition is None:
             return
         key = condition.key
@@ -136,11 +136,11 @@ class Change:
         if condition.holds(None if entry is None else entry.value):
             return
         if condition.absent:
-            raise Changed("it exists already, and `If-None-Match: *` says that it mustn't; nothing was done")
+            raise PreconditionFailed("it exists already, and `If-None-Match: *` says that it mustn't; nothing was done")
         gone = "it isn't there any more" if entry is None else "it isn't what `If-Match` names any more"
-        raise Changed(f"{gone}: {act.log.explain(key)}; nothing was done, read it again")
+        raise PreconditionFailed(f"{gone}: {request.log.explain(key)}; nothing was done, read it again")
 
-    def record(self, act: Act) -> None:
+    def record(self, request: RequestContext) -> None:
         """Let the transaction write into the audit log what it changes."""
         edits = []
         for key, write in self._writes.items():
@@ -149,20 +149,20 @@ class Change:
             entry = self._entries[key] if key in self._entries else self._cluster.get(key)
             after = write.value if isinstance(write, Put) else None
             edits.append(Edit(key=key, before=None if entry is None else entry.value, after=after))
-        self._records = act.log.puts(act, edits)
+        self._records = request.log.puts(request, edits)
 
-    def settle(self, act: Act) -> None:
-        """Tell ``act`` what was read and written. It is done: its condition was for this change."""
-        act.condition = None
-        act.log.written(self._records)
+    def settle(self, request: RequestContext) -> None:
+        """Tell ``request`` what was read and written. It is done: its condition was for this change."""
+        request.condition = None
+        request.log.written(self._records)
         for key, entry in self._entries.items():
             if entry is not None:
-                act.seen[key] = entry.value
+                request.seen[key] = entry.value
         for key, write in self._writes.items():
             if isinstance(write, Put):
-                act.seen[key] = write.value
+                request.seen[key] = write.value
             else:
-                act.seen.pop(key, None)
+                request.seen.pop(key, None)
 
     def writes(self, key: str) -> bool:
         """Whether this change is going to write or remove ``key``."""
@@ -221,16 +221,16 @@ def apply(cluster: Cluster, attempt: Callable[[Change], T]) -> T:
         Conflict: lost ``ATTEMPTS`` times in a row; or the attempt's own.
         Unknown: etcd gives no answer.
     """
-    act = current_act()
+    request = current_request()
     for lost in range(ATTEMPTS):
         change = Change(cluster)
         outcome = attempt(change)
-        if act is not None:
-            change.hold_to(act)
-            change.record(act)
+        if request is not None:
+            change.hold_to(request)
+            change.record(request)
         if change.commit():
-            if act is not None:
-                change.settle(act)
+            if request is not None:
+                change.settle(request)
             return outcome
         if lost:
             time.sleep(random.uniform(0, 0.002 * lost))  # noqa: S311 - parts rivals that would meet again and again

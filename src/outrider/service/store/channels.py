@@ -6,9 +6,9 @@ import msgspec
 
 from outrider.core import versions
 from outrider.core.errors import Conflict, NotFound
-from outrider.model.documents import App, Channel, Group, Package, Poison
+from outrider.model.documents import App, Block, Channel, Group, Package
 from outrider.service.store.changes import Change, apply
-from outrider.service.store.context import Place, Saved, absent_app, app_id_of, some
+from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, some
 from outrider.service.store.targets import aim_all
 
 
@@ -16,7 +16,7 @@ from outrider.service.store.targets import aim_all
 class Channels:
     """The channels of all apps."""
 
-    place: Place
+    context: StoreContext
 
     def list(self, app: str) -> tuple[Channel, ...]:
         """All channels of an app, by name.
@@ -24,8 +24,8 @@ class Channels:
         Raises:
             NotFound: there is no such app.
         """
-        app_id = self.place.require_app(app)
-        return self.place.children(Channel, self.place.keys.channels(app_id))
+        app_id = self.context.require_app(app)
+        return self.context.children(Channel, self.context.keys.channels(app_id))
 
     def get(self, app: str, name: str) -> Channel:
         """One channel.
@@ -33,8 +33,8 @@ class Channels:
         Raises:
             NotFound: there is no such app or channel.
         """
-        app_id = self.place.require_app(app)
-        found = self.place.get(Channel, self.place.keys.channel(app_id, name))
+        app_id = self.context.require_app(app)
+        found = self.context.get(Channel, self.context.keys.channel(app_id, name))
         if found is None:
             raise NotFound(absent_channel(app_id, name))
         return found
@@ -66,24 +66,24 @@ class Channels:
             NotFound: there is no such app or channel.
             Conflict: groups follow it; the line names them.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Channel:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             old = change.require(Channel, keys.channel(app_id, name), absent_channel(app_id, name))
-            groups = self.place.children(Group, keys.groups(app_id))
+            groups = self.context.children(Group, keys.groups(app_id))
             users = [group.id for group in groups if group.channel == name]
             if users:
                 raise Conflict(f"channel {name!r} is in use: groups {some(users)} follow it")
             change.delete(keys.channel(app_id, name))
             return old
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def _save(
         self, app: str, name: str, *, version: str | None, publish: bool | None, must_be_new: bool
     ) -> Saved[Channel]:
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
         if version is not None:
             versions.parse(version)
 
@@ -93,7 +93,7 @@ class Channels:
             old = change.read(Channel, key)
             if old is not None and must_be_new:
                 raise Conflict(f"channel {name!r} exists already; move it with `channel update`")
-            base = old or Channel(app=app_id, name=name, created=self.place.now())
+            base = old or Channel(app=app_id, name=name, created=self.context.now())
             new = msgspec.structs.replace(
                 base,
                 version=base.version if version is None else version,
@@ -112,11 +112,11 @@ class Channels:
             aim_all(change, keys, (new,), package)
             return Saved(document=new, created=old is None, notes=self._notes(new, package))
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def _refer(self, change: Change, channel: Channel, package: Package | None) -> None:
         """Make whoever deletes the package, or adds it, see that this channel points at it."""
-        keys = self.place.keys
+        keys = self.context.keys
         if package is not None:
             change.touch(keys.package(channel.app, package.version))
         elif channel.version is not None:
@@ -128,11 +128,9 @@ class Channels:
         notes = []
         if package is None:
             notes.append(f"{channel.version} has no package yet: nobody is offered it until `package create` adds one")
-        poison = self.place.get(Poison, self.place.keys.poison(channel.app, channel.version))
-        if poison is not None:
-            notes.append(
-                f"{channel.version} is marked bad ({poison.why}): nobody is offered it until `release lift` lifts that"
-            )
+        block = self.context.get(Block, self.context.keys.block(channel.app, channel.version))
+        if block is not None:
+            notes.append(f"{channel.version} is blocked ({block.why}): nobody is offered it until `release unblock`")
         return tuple(notes)
 
 

@@ -33,7 +33,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class StoreContext:
     """Where and when a store works."""
 
     cluster: Cluster

@@ -10,7 +10,7 @@ from outrider.core.errors import Conflict, NotFound
 from outrider.model.documents import App, Channel, Floor, Package
 from outrider.service.store.changes import Change, apply
 from outrider.service.store.channels import absent_channel
-from outrider.service.store.context import Place, absent_app, app_id_of, checked_text
+from outrider.service.store.context import StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.packages import absent_package
 
 MAX_FLOORS = 50
@@ -23,7 +23,7 @@ Edit = Callable[[Change, Channel], Channel]
 class Floors:
     """The floors and exclusions of all channels. Every method returns the channel as it is then."""
 
-    place: Place
+    context: StoreContext
 
     def set(self, app: str, channel: str, version: str, *, reason: str = "") -> Channel:
         """Make a version a floor of the channel, or change the reason.
@@ -35,7 +35,7 @@ class Floors:
         floor = Floor(version=version, reason=checked_text("reason", reason))
 
         def edit(change: Change, old: Channel) -> Channel:
-            key = self.place.keys.package(old.app, version)
+            key = self.context.keys.package(old.app, version)
             change.require(Package, key, absent_package(old.app, version))
             # Who deletes the package must see that it is used from now on.
             change.touch(key)
@@ -102,7 +102,7 @@ class Floors:
         return self._edit(app, channel, edit)
 
     def _edit(self, app: str, channel: str, edit: Edit) -> Channel:
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Channel:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
@@ -111,4 +111,4 @@ class Floors:
             change.put(key, new)
             return new
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)

@@ -1,6 +1,6 @@
-"""One at a time per group within this process, for those who write a group's roll-out.
+"""The group lock: one at a time per group within this process, for those who write a group's rollout.
 
-Exactness doesn't need it: the transaction compares the roll-out's revision, whoever else writes. But of a hundred
+Exactness doesn't need it: the transaction compares the rollout's revision, whoever else writes. But of a hundred
 threads that try at once ninety-nine lose, again and again; in a line each wins at the first try, and only the other
 processes are rivals.
 """
@@ -18,44 +18,44 @@ T = TypeVar("T")
 STRIPES = 64
 
 
-class NeedsTurn(Exception):
-    """The attempt is going to write the roll-out, and hasn't its turn yet."""
+class NeedsGroupLock(Exception):
+    """The attempt is going to write the rollout, and doesn't hold the group lock yet."""
 
 
-class Turnstile:
+class GroupLock:
     """Lets the threads of this process pass one by one, per group; groups may share a line by chance."""
 
     def __init__(self) -> None:
         self._locks = tuple(threading.Lock() for _ in range(STRIPES))
 
     def apply(self, cluster: Cluster, name: str, attempt: Callable[[Change, "Leases"], T]) -> T:
-        """As ``changes.apply``; the attempt runs again in turn when it raises ``NeedsTurn`` (``leases.has_turn``)."""
+        """As ``changes.apply``; the attempt runs again under the lock when it raises ``NeedsGroupLock``."""
         try:
-            return _attempts(cluster, attempt, has_turn=False)
-        except NeedsTurn:
+            return _attempts(cluster, attempt, has_group_lock=False)
+        except NeedsGroupLock:
             with self._locks[hash(name) % STRIPES]:
-                return _attempts(cluster, attempt, has_turn=True)
+                return _attempts(cluster, attempt, has_group_lock=True)
 
 
 class Leases:
     """The leases of one change: one of an attempt that came to nothing is given back.
 
     Attributes:
-        has_turn: Nobody else in this process writes the group's roll-out now.
+        has_group_lock: Nobody else in this process writes the group's rollout now.
     """
 
-    def __init__(self, cluster: Cluster, *, has_turn: bool) -> None:
+    def __init__(self, cluster: Cluster, *, has_group_lock: bool) -> None:
         self._cluster, self._lease, self._key = cluster, 0, ""
-        self.has_turn = has_turn
+        self.has_group_lock = has_group_lock
 
     def new(self, ttl_s: float, key: str) -> int:
         """A lease for what this attempt writes, ``key`` among it.
 
         Raises:
-            NeedsTurn: wait for the turn first.
+            NeedsGroupLock: wait for the group lock first.
         """
-        if not self.has_turn:
-            raise NeedsTurn
+        if not self.has_group_lock:
+            raise NeedsGroupLock
         self.give_back()
         self._lease, self._key = self._cluster.grant(ttl_s), key
         return self._lease
@@ -77,8 +77,8 @@ class Leases:
             return
 
 
-def _attempts(cluster: Cluster, attempt: Callable[[Change, Leases], T], *, has_turn: bool) -> T:
-    leases = Leases(cluster, has_turn=has_turn)
+def _attempts(cluster: Cluster, attempt: Callable[[Change, Leases], T], *, has_group_lock: bool) -> T:
+    leases = Leases(cluster, has_group_lock=has_group_lock)
 
     def one(change: Change) -> T:
         leases.give_back()

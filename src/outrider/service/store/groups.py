@@ -8,7 +8,7 @@ from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.model.documents import App, Channel, Group, Package, Presence, Target
 from outrider.service.store.changes import Change, apply
 from outrider.service.store.channels import absent_channel
-from outrider.service.store.context import Place, Saved, absent_app, app_id_of, checked_text, some
+from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text, some
 from outrider.service.store.targets import aim
 
 MAX_SLOTS = 1000
@@ -19,7 +19,7 @@ MAX_SLOTS = 1000
 class Groups:
     """The groups of all apps."""
 
-    place: Place
+    context: StoreContext
 
     def list(self, app: str) -> tuple[Group, ...]:
         """All groups of an app, by id.
@@ -27,8 +27,8 @@ class Groups:
         Raises:
             NotFound: there is no such app.
         """
-        app_id = self.place.require_app(app)
-        return self.place.children(Group, self.place.keys.groups(app_id))
+        app_id = self.context.require_app(app)
+        return self.context.children(Group, self.context.keys.groups(app_id))
 
     def get(self, app: str, group: str) -> Group:
         """One group.
@@ -36,8 +36,8 @@ class Groups:
         Raises:
             NotFound: there is no such app or group.
         """
-        app_id = self.place.require_app(app)
-        found = self.place.get(Group, self.place.keys.group(app_id, group))
+        app_id = self.context.require_app(app)
+        found = self.context.get(Group, self.context.keys.group(app_id, group))
         if found is None:
             raise NotFound(absent_group(app_id, group))
         return found
@@ -49,7 +49,7 @@ class Groups:
             NotFound: there is no such app or group.
         """
         found = self.get(app, group)
-        target = self.place.get(Target, self.place.keys.target(found.app, found.id))
+        target = self.context.get(Target, self.context.keys.target(found.app, found.id))
         return target or Target(version=None, paused=found.paused, slots=found.slots)
 
     def create(
@@ -63,7 +63,7 @@ class Groups:
             NotFound: there is no such app.
             Conflict: the id is taken.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Saved[Group]:
             change.require(App, keys.app(app_id), absent_app(app))
@@ -77,7 +77,7 @@ class Groups:
                 channel=channel,
                 paused=paused,
                 slots=_checked_slots(slots),
-                created=self.place.now(),
+                created=self.context.now(),
             )
             change.touch(keys.app(app_id))
             followed, notes = self._follow(change, new)
@@ -85,7 +85,7 @@ class Groups:
             aim(change, keys, new, followed, self._package(change, followed))
             return Saved(document=new, created=True, notes=notes)
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def update(
         self,
@@ -102,7 +102,7 @@ class Groups:
         Raises:
             NotFound: there is no such app or group, or no such channel.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Group:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
@@ -123,44 +123,44 @@ class Groups:
             aim(change, keys, new, followed, self._package(change, followed))
             return new
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def delete(self, app: str, group: str) -> Group:
-        """Remove a group that no running sidekick belongs to, with its target and its roll-out.
+        """Remove a group that no running sidekick belongs to, with its target and its rollout.
 
         Raises:
             NotFound: there is no such app or group.
             Conflict: sidekicks of the group run; the line names them.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Group:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             old = change.require(Group, keys.group(app_id, group), absent_group(app_id, group))
             prefix = f"{keys.presences(app_id)}{group}/"
-            living = [presence.instance for presence in self.place.children(Presence, prefix)]
+            living = [presence.instance for presence in self.context.children(Presence, prefix)]
             if living:
                 raise Conflict(f"group {group!r} is in use: sidekicks {some(living)} run; stop them first")
             change.delete(keys.group(app_id, group))
             change.delete_below(f"{keys.group(app_id, group)}/")
             return old
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def _follow(self, change: Change, group: Group) -> tuple[Channel, tuple[str, ...]]:
-        key = self.place.keys.channel(group.app, group.channel)
+        key = self.context.keys.channel(group.app, group.channel)
         channel = change.read(Channel, key)
         if channel is not None:
             change.touch(key)
             return channel, ()
-        channel = Channel(app=group.app, name=group.channel, created=self.place.now())
+        channel = Channel(app=group.app, name=group.channel, created=self.context.now())
         change.put(key, channel)
         return channel, (f"channel {group.channel!r} didn't exist: created, pointing at nothing yet",)
 
     def _package(self, change: Change, channel: Channel) -> Package | None:
         if channel.version is None:
             return None
-        return change.read(Package, self.place.keys.package(channel.app, channel.version))
+        return change.read(Package, self.context.keys.package(channel.app, channel.version))
 
 
 def absent_group(app_id: str, group: str) -> str:

@@ -1,16 +1,16 @@
-"""The fleet as the service knows it: instance rows, marks of bad releases, commands, and who is alive."""
+"""The fleet as the service knows it: instance rows, blocked releases, commands, and who is alive."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from outrider.core.errors import Conflict, NotFound
 from outrider.etcd.seam import Put
-from outrider.model.documents import App, Command, Group, Instance, Poison, Presence, Summons, Target, encode
+from outrider.model.documents import App, Block, Command, Group, Instance, Presence, Target, Wakeup, encode
 from outrider.service.store.changes import MAX_OPERATIONS, Change, apply
-from outrider.service.store.context import Place, absent_app, app_id_of
-from outrider.service.store.snapshot import read_scene
+from outrider.service.store.context import StoreContext, absent_app, app_id_of
+from outrider.service.store.snapshot import read_snapshot
 
-SUMMONS_TTL_S = 600.0
+WAKEUP_TTL_S = 600.0
 """A sidekick that is away for longer asks by itself when it comes back."""
 
 Verb = Literal["pause", "resume", "rollback", "retry"]
@@ -20,7 +20,7 @@ Verb = Literal["pause", "resume", "rollback", "retry"]
 class Fleet:
     """Instances of all apps."""
 
-    place: Place
+    context: StoreContext
 
     def instances(self, app: str, group: str | None = None) -> tuple[Instance, ...]:
         """Rows of an app's instances, by id; of one group when given.
@@ -28,8 +28,8 @@ class Fleet:
         Raises:
             NotFound: there is no such app.
         """
-        app_id = self.place.require_app(app)
-        rows = self.place.children(Instance, self.place.keys.instances(app_id))
+        app_id = self.context.require_app(app)
+        rows = self.context.children(Instance, self.context.keys.instances(app_id))
         return tuple(row for row in rows if group is None or row.group == group)
 
     def instance(self, app: str, instance: str) -> Instance:
@@ -38,8 +38,8 @@ class Fleet:
         Raises:
             NotFound: there is no such app, or the instance never asked.
         """
-        app_id = self.place.require_app(app)
-        found = self.place.get(Instance, self.place.keys.instance(app_id, instance))
+        app_id = self.context.require_app(app)
+        found = self.context.get(Instance, self.context.keys.instance(app_id, instance))
         if found is None:
             raise NotFound(absent_instance(app_id, instance))
         return found
@@ -51,7 +51,7 @@ class Fleet:
             NotFound: there is no such app or row.
             Conflict: its sidekick runs.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Instance:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
@@ -60,14 +60,14 @@ class Fleet:
             if any(presence.instance == instance for presence in self.presences(app_id)):
                 raise Conflict(f"instance {instance!r} is alive: stop its sidekick first")
             change.delete(key)
-            scene = read_scene(self.place, change, app_id, old.group, asker=instance)
-            if scene is not None:
-                scene.end(instance, "withdrawn")
-                scene.unhold(instance)
-                scene.write()
+            snapshot = read_snapshot(self.context, change, app_id, old.group, checking=instance)
+            if snapshot is not None:
+                snapshot.end(instance, "withdrawn")
+                snapshot.end_deferral(instance)
+                snapshot.write()
             return old
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def command(self, app: str, instance: str, verb: Verb, by: str) -> Command:
         """Leave a command for an instance's sidekick; a command that it hasn't taken yet is replaced.
@@ -75,11 +75,11 @@ class Fleet:
         Raises:
             NotFound: there is no such app, or neither a row nor a living sidekick of that name.
         """
-        app_id, keys = self.place.require_app(app), self.place.keys
-        known = self.place.get(Instance, keys.instance(app_id, instance)) is not None
+        app_id, keys = self.context.require_app(app), self.context.keys
+        known = self.context.get(Instance, keys.instance(app_id, instance)) is not None
         if not known and not any(presence.instance == instance for presence in self.presences(app_id)):
             raise NotFound(absent_instance(app_id, instance))
-        command = Command(verb=verb, by=by, at=self.place.now())
+        command = Command(verb=verb, by=by, at=self.context.now())
 
         def attempt(change: Change) -> Command:
             # Read for the record's sake, and not to refuse: an operator's last word is the one that counts.
@@ -87,7 +87,7 @@ class Fleet:
             change.put(keys.command(app_id, instance), command)
             return command
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def presences(self, app: str, group: str | None = None) -> tuple[Presence, ...]:
         """Who is alive, by group and instance.
@@ -95,57 +95,57 @@ class Fleet:
         Raises:
             NotFound: there is no such app.
         """
-        app_id = self.place.require_app(app)
-        found = self.place.all_below(Presence, self.place.keys.presences(app_id))
+        app_id = self.context.require_app(app)
+        found = self.context.all_below(Presence, self.context.keys.presences(app_id))
         return tuple(presence for presence in found if group is None or presence.group == group)
 
-    def poisons(self, app: str) -> tuple[Poison, ...]:
-        """An app's releases that are marked bad, by version.
+    def blocks(self, app: str) -> tuple[Block, ...]:
+        """An app's releases that are blocked, by version.
 
         Raises:
             NotFound: there is no such app.
         """
-        app_id = self.place.require_app(app)
-        return self.place.children(Poison, self.place.keys.poisons(app_id))
+        app_id = self.context.require_app(app)
+        return self.context.children(Block, self.context.keys.blocks(app_id))
 
-    def lift(self, app: str, version: str) -> Poison:
-        """Take the mark off a release, and summon the living sidekicks that were kept from it.
+    def unblock(self, app: str, version: str) -> Block:
+        """Unblock a release, and wake the living sidekicks that it kept waiting.
 
         Raises:
-            NotFound: there is no such app, or the release isn't marked.
+            NotFound: there is no such app, or the release isn't blocked.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
 
-        def attempt(change: Change) -> Poison:
+        def attempt(change: Change) -> Block:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
-            key = keys.poison(app_id, version)
-            old = change.require(Poison, key, f"app {app_id}: release {version!r} isn't marked bad")
+            key = keys.block(app_id, version)
+            old = change.require(Block, key, f"app {app_id}: release {version!r} isn't blocked")
             change.delete(key)
             return old
 
-        lifted = apply(self.place.cluster, attempt)
-        self._summon(app_id, version, why=f"{version} is no longer marked bad")
-        return lifted
+        unblocked = apply(self.context.cluster, attempt)
+        self._wake(app_id, version, why=f"{version} is no longer blocked")
+        return unblocked
 
-    def _summon(self, app_id: str, version: str, why: str) -> None:
+    def _wake(self, app_id: str, version: str, why: str) -> None:
         """Ask the sidekicks whose group shall run ``version`` to check again; nothing else would wake them."""
-        keys = self.place.keys
+        keys = self.context.keys
         wanting = {
             group.id
-            for group in self.place.children(Group, keys.groups(app_id))
-            if (target := self.place.get(Target, keys.target(app_id, group.id))) and target.version == version
+            for group in self.context.children(Group, keys.groups(app_id))
+            if (target := self.context.get(Target, keys.target(app_id, group.id))) and target.version == version
         }
         waiting = [presence.instance for presence in self.presences(app_id) if presence.group in wanting]
         if not waiting:
             return
-        lease = self.place.cluster.grant(SUMMONS_TTL_S)
+        lease = self.context.cluster.grant(WAKEUP_TTL_S)
         for start in range(0, len(waiting), MAX_OPERATIONS):
-            summons = encode(Summons(why=why))
+            wakeup = encode(Wakeup(why=why))
             puts = (
-                Put(key=keys.summons(app_id, instance), value=summons, lease=lease)
+                Put(key=keys.wakeup(app_id, instance), value=wakeup, lease=lease)
                 for instance in waiting[start : start + MAX_OPERATIONS]
             )
-            self.place.cluster.txn((), tuple(puts))
+            self.context.cluster.txn((), tuple(puts))
 
 
 def absent_instance(app_id: str, instance: str) -> str:

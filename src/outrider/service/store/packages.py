@@ -10,7 +10,15 @@ from outrider.core.architectures import ANY, checked_architecture
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.model.documents import App, Channel, Package, decode
 from outrider.service.store.changes import Change, apply
-from outrider.service.store.context import MAX_NOTES, Place, absent_app, app_id_of, checked_address, checked_text, some
+from outrider.service.store.context import (
+    MAX_NOTES,
+    StoreContext,
+    absent_app,
+    app_id_of,
+    checked_address,
+    checked_text,
+    some,
+)
 from outrider.service.store.targets import aim_all, direct
 
 MAX_SIZE_BYTES = 2**53
@@ -42,7 +50,7 @@ class Payload:
 class Packages:
     """The packages of all apps."""
 
-    place: Place
+    context: StoreContext
 
     def list(self, app: str) -> tuple[Package, ...]:
         """All packages of an app, newest version first.
@@ -50,8 +58,8 @@ class Packages:
         Raises:
             NotFound: there is no such app.
         """
-        app_id = self.place.require_app(app)
-        found = self.place.children(Package, self.place.keys.packages(app_id))
+        app_id = self.context.require_app(app)
+        found = self.context.children(Package, self.context.keys.packages(app_id))
         return tuple(
             sorted(found, key=lambda package: (versions.parse(package.version), package.version), reverse=True)
         )
@@ -62,8 +70,8 @@ class Packages:
         Raises:
             NotFound: there is no such app or package.
         """
-        app_id = self.place.require_app(app)
-        found = self.place.get(Package, self.place.keys.package(app_id, version))
+        app_id = self.context.require_app(app)
+        found = self.context.get(Package, self.context.keys.package(app_id, version))
         if found is None:
             raise NotFound(absent_package(app_id, version))
         return found
@@ -85,7 +93,7 @@ class Packages:
             NotFound: there is no such app.
             Conflict: the version has a package already.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
         versions.parse(version)
         new = Package(
             app=app_id,
@@ -99,7 +107,7 @@ class Packages:
             image=payload.image,
             arch=checked_architecture(arch),
             required=required,
-            created=self.place.now(),
+            created=self.context.now(),
         )
 
         def attempt(change: Change) -> Package:
@@ -118,7 +126,7 @@ class Packages:
             aim_all(change, keys, waiting, new)
             return new
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def delete(self, app: str, version: str) -> Package:
         """Remove a package that no channel points at or has as a floor. A stored payload file stays.
@@ -127,12 +135,12 @@ class Packages:
             NotFound: there is no such app or package.
             Conflict: channels use it; the line names them.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Package:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             old = change.require(Package, keys.package(app_id, version), absent_package(app_id, version))
-            channels = self.place.children(Channel, keys.channels(app_id))
+            channels = self.context.children(Channel, keys.channels(app_id))
             users = [channel.name for channel in channels if channel.version == version]
             if users:
                 raise Conflict(f"package {version} is in use: channels {some(users)} point at it")
@@ -142,7 +150,7 @@ class Packages:
             change.delete(keys.package(app_id, version))
             return old
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
 
 def absent_package(app_id: str, version: str) -> str:

@@ -1,7 +1,7 @@
-"""Who does what a request asks for, and on which condition: known to whatever runs on its behalf.
+"""The request context: the principal and the precondition of a request, known to whatever runs on its behalf.
 
-The gate sets it for every request of the API; a store's function that reads or changes something finds it there, so
-that no noun has to hand it on. Omaha's check-ins have none: an instance is nobody's act.
+The auth middleware sets it for every request of the API; a store's function that reads or changes something finds it
+there, so that no store has to hand it on. Omaha's check-ins have none.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
-    """Who acts.
+class Principal:
+    """Who makes a request.
 
     Attributes:
         name: The user's; in parentheses, which no user's name has, when there are no users to be.
@@ -38,22 +38,22 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What the document at ``key`` must be for the act to happen (``If-Match``, ``If-None-Match: *``).
+    """What the document at ``key`` must be for the change to happen (``If-Match``, ``If-None-Match: *``).
 
     Attributes:
-        tags: One of these; None for any, as long as there is one.
-        absent: There must be none; ``tags`` says nothing then.
+        etags: One of these; None for any, as long as there is one.
+        absent: There must be none; ``etags`` says nothing then.
     """
 
     key: str
-    tags: frozenset[str] | None = None
+    etags: frozenset[str] | None = None
     absent: bool = False
 
     def holds(self, value: bytes | None) -> bool:
         """Whether ``value``, as stored (None: nothing is), is what was expected."""
         if self.absent or value is None:
             return self.absent and value is None
-        return self.tags is None or tag_of(value) in self.tags
+        return self.etags is None or etag_of(value) in self.etags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Edit:
 
 
 @dataclass(slots=True, kw_only=True)
-class Act:
+class RequestContext:
     """One request on its way through the service.
 
     Attributes:
@@ -78,7 +78,7 @@ class Act:
         shows_more: What it answers says more than the document that its path names, which may change by itself.
     """
 
-    actor: Actor
+    principal: Principal
     did: str
     request_id: str
     log: "AuditLog"
@@ -87,18 +87,18 @@ class Act:
     shows_more: bool = False
 
 
-_CURRENT: ContextVar[Act | None] = ContextVar("act", default=None)
+_CURRENT: ContextVar[RequestContext | None] = ContextVar("request", default=None)
 
 
-def current_act() -> Act | None:
-    """The act that the calling code serves; None outside the API."""
+def current_request() -> RequestContext | None:
+    """The request that the calling code serves; None outside the API."""
     return _CURRENT.get()
 
 
 @contextmanager
-def acting(act: Act) -> Iterator[None]:
-    """Make ``act`` the current one, for this task and the threads that it hands work to."""
-    before = _CURRENT.set(act)
+def in_request_context(request: RequestContext) -> Iterator[None]:
+    """Make ``request`` the current one, for this task and the threads that it hands work to."""
+    before = _CURRENT.set(request)
     try:
         yield
     finally:
@@ -107,27 +107,27 @@ def acting(act: Act) -> Iterator[None]:
 
 def speaker(by: str) -> str:
     """Who says something: what the client says, and the user when there is one."""
-    act = _CURRENT.get()
-    if act is None or not act.actor.is_user:
+    request = _CURRENT.get()
+    if request is None or not request.principal.is_user:
         return by
-    return f"{by}, as {act.actor.name}" if by and by != act.actor.name else act.actor.name
+    return f"{by}, as {request.principal.name}" if by and by != request.principal.name else request.principal.name
 
 
 def note_more() -> None:
     """Say that the answer is more than the document, so that its tag doesn't prove that a client has it already."""
-    act = _CURRENT.get()
-    if act is not None:
-        act.shows_more = True
+    request = _CURRENT.get()
+    if request is not None:
+        request.shows_more = True
 
 
 def note_seen(key: str, value: bytes) -> None:
-    """Remember, for the act that reads it, what is stored at ``key``."""
-    act = _CURRENT.get()
-    if act is not None:
-        act.seen[key] = value
+    """Remember, for the request that reads it, what is stored at ``key``."""
+    request = _CURRENT.get()
+    if request is not None:
+        request.seen[key] = value
 
 
-def tag_of(value: bytes) -> str:
+def etag_of(value: bytes) -> str:
     """The entity tag of a document that is stored as ``value``.
 
     By content, not by etcd's revision: a document is also written as it is, to stop those who race for it

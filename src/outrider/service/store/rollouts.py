@@ -1,4 +1,4 @@
-"""Policies of groups, and their roll-outs: what an operator sees of them, and how they stop and start one."""
+"""Policies of groups, and their rollouts: what an operator sees of them, and how they stop and start one."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,25 +13,25 @@ from outrider.core.rollout.policy_settings import Policy, check_policy
 from outrider.core.rollout.rollout import Failure, Opened, Progress, State, brake
 from outrider.model.documents import App, Group, Instance, Rollout
 from outrider.service.store.changes import Change, apply
-from outrider.service.store.context import Place, Saved, absent_app, app_id_of, checked_text
+from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.groups import absent_group
 from outrider.service.store.request import note_seen
-from outrider.service.store.snapshot import Scene, read_scene
+from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
 
 MAX_WHY = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutNow:
-    """A group's roll-out as it stands.
+    """A group's rollout as it stands.
 
     Attributes:
         version: What the group is on its way to; None while nothing is offered.
-        state: As it takes effect: a mark on the version, or a policy that was changed, halts it without being written.
+        state: As it takes effect: a block of the version, or a policy that was changed, halts it without being written.
         why: The reason of a pause or a halt. ``by``: who said so; empty for the policy.
         finished: When all who were known had come to ``version``; None before.
         opened: Grants that live and have no result.
-        waiting: Instances that are held back, in their order.
+        waiting: Instances that are deferred, in their order.
     """
 
     app: str
@@ -51,9 +51,9 @@ class RolloutNow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollouts:
-    """The policies and roll-outs of all groups."""
+    """The policies and rollouts of all groups."""
 
-    place: Place
+    context: StoreContext
 
     def policy(self, app: str, group: str) -> Policy:
         """A group's policy.
@@ -70,7 +70,7 @@ class Rollouts:
             ConfigError: it can't be carried out.
             NotFound: there is no such app or group.
         """
-        app_id, keys = app_id_of(app), self.place.keys
+        app_id, keys = app_id_of(app), self.context.keys
         check_policy(policy)
 
         def attempt(change: Change) -> Group:
@@ -80,7 +80,7 @@ class Rollouts:
             change.put(key, new)
             return new
 
-        saved = apply(self.place.cluster, attempt)
+        saved = apply(self.context.cluster, attempt)
         return Saved(document=saved, notes=self._warnings(saved))
 
     def warnings(self, app: str, group: str) -> tuple[str, ...]:
@@ -97,12 +97,12 @@ class Rollouts:
         Raises:
             NotFound: there is no such app or group.
         """
-        change = Change(self.place.cluster)
-        scene = self._scene(change, app, group)
-        stored = change.entry(self.place.keys.rollout(scene.group.app, scene.group.id))
+        change = Change(self.context.cluster)
+        snapshot = self._snapshot(change, app, group)
+        stored = change.entry(self.context.keys.rollout(snapshot.group.app, snapshot.group.id))
         if stored is not None:
             note_seen(stored.key, stored.value)
-        return shown(scene)
+        return shown(snapshot)
 
     def pause(self, app: str, group: str, *, why: str = "", by: str = "") -> RolloutNow:
         """Let nobody begin the update to what the group shall run now, until it is resumed or the target moves.
@@ -114,7 +114,7 @@ class Rollouts:
         return self._tell(app, group, "paused", why, by)
 
     def halt(self, app: str, group: str, *, why: str = "", by: str = "") -> RolloutNow:
-        """As ``pause``, for a roll-out that went wrong.
+        """As ``pause``, for a rollout that went wrong.
 
         Raises:
             NotFound, Conflict: as in ``pause``.
@@ -133,34 +133,34 @@ class Rollouts:
         why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
 
         def attempt(change: Change) -> RolloutNow:
-            scene = self._scene(change, app, group)
-            if scene.wanted is None:
-                raise Conflict(f"group {group!r} is offered nothing, so there is no roll-out to {_VERBS[state]}")
-            scene.settle()
-            scene.progress = rollout.told(scene.progress, state, why, by, scene.now)
-            # Not `scene.write()`: that a roll-out which nobody has begun may run is worth a word as well.
-            key = self.place.keys.rollout(scene.group.app, scene.group.id)
-            change.put(key, Rollout(progress=scene.progress))
-            return shown(scene)
+            snapshot = self._snapshot(change, app, group)
+            if snapshot.wanted is None:
+                raise Conflict(f"group {group!r} is offered nothing, so there is no rollout to {_VERBS[state]}")
+            snapshot.settle()
+            snapshot.progress = rollout.told(snapshot.progress, state, why, by, snapshot.now)
+            # Not `snapshot.write()`: that a rollout which nobody has begun may run is worth a word as well.
+            key = self.context.keys.rollout(snapshot.group.app, snapshot.group.id)
+            change.put(key, Rollout(progress=snapshot.progress))
+            return shown(snapshot)
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
-    def _scene(self, change: Change, app: str, group: str) -> Scene:
-        app_id = self.place.require_app(app)
-        scene = read_scene(self.place, change, app_id, group)
-        if scene is None:
+    def _snapshot(self, change: Change, app: str, group: str) -> GroupSnapshot:
+        app_id = self.context.require_app(app)
+        snapshot = read_snapshot(self.context, change, app_id, group)
+        if snapshot is None:
             raise NotFound(absent_group(app_id, group))
-        return scene
+        return snapshot
 
     def _group(self, app: str, group: str) -> Group:
-        app_id = self.place.require_app(app)
-        found = self.place.get(Group, self.place.keys.group(app_id, group))
+        app_id = self.context.require_app(app)
+        found = self.context.get(Group, self.context.keys.group(app_id, group))
         if found is None:
             raise NotFound(absent_group(app_id, group))
         return found
 
     def _warnings(self, group: Group) -> tuple[str, ...]:
-        rows = self.place.children(Instance, self.place.keys.instances(group.app))
+        rows = self.context.children(Instance, self.context.keys.instances(group.app))
         around = Surroundings(
             instances=sum(row.group == group.id for row in rows),
             slots=group.slots,
@@ -174,13 +174,13 @@ class Rollouts:
 _VERBS: dict[State, str] = {"paused": "pause", "halted": "halt", "running": "resume"}
 
 
-def shown(scene: Scene) -> RolloutNow:
-    """What an operator sees of a scene."""
-    progress = scene.progress
-    state, why, by, since = effective(scene)
+def shown(snapshot: GroupSnapshot) -> RolloutNow:
+    """What an operator sees of a snapshot."""
+    progress = snapshot.progress
+    state, why, by, since = effective(snapshot)
     return RolloutNow(
-        app=scene.group.app,
-        group=scene.group.id,
+        app=snapshot.group.app,
+        group=snapshot.group.id,
         version=progress.version,
         state=state,
         why=why,
@@ -189,19 +189,24 @@ def shown(scene: Scene) -> RolloutNow:
         started=progress.started,
         finished=progress.finished,
         succeeded=progress.succeeded,
-        opened=tuple(one for one in progress.opened if one.instance in scene.living),
+        opened=tuple(one for one in progress.opened if one.instance in snapshot.living),
         failures=progress.failures,
-        waiting=tuple(one.instance for one in scene.waiting),
+        waiting=tuple(one.instance for one in snapshot.waiting),
     )
 
 
-def effective(scene: Scene) -> tuple[State, str, str, datetime]:
-    """State, reason, who said so and since when, with what halts a roll-out without being written into it."""
-    progress = scene.progress
-    mark = None if scene.wanted is None else scene.mark(scene.wanted)
-    if mark is not None:
-        return "halted", f"{scene.wanted} is marked bad" + (f": {mark}" if mark else ""), "", progress.since
-    why = _braked(progress, scene.group.policy)
+def effective(snapshot: GroupSnapshot) -> tuple[State, str, str, datetime]:
+    """State, reason, who said so and since when, with what halts a rollout without being written into it."""
+    progress = snapshot.progress
+    block_reason = None if snapshot.wanted is None else snapshot.block_reason(snapshot.wanted)
+    if block_reason is not None:
+        return (
+            "halted",
+            f"{snapshot.wanted} is blocked" + (f": {block_reason}" if block_reason else ""),
+            "",
+            progress.since,
+        )
+    why = _braked(progress, snapshot.group.policy)
     if why is not None:
         return "halted", why, "", progress.since
     return progress.state, progress.why, progress.by, progress.since

@@ -7,7 +7,7 @@ from outrider.etcd.seam import Cluster
 from outrider.model.keys import DEFAULT_PREFIX, Keys
 from outrider.service.store.apps import Apps
 from outrider.service.store.channels import Channels
-from outrider.service.store.context import Clock, Place
+from outrider.service.store.context import Clock, StoreContext
 from outrider.service.store.floors import Floors
 from outrider.service.store.groups import Groups
 from outrider.service.store.instances import Fleet
@@ -25,7 +25,7 @@ def utc_now() -> datetime:
 class Store:
     """The nouns of one key prefix."""
 
-    place: Place
+    context: StoreContext
     apps: Apps
     channels: Channels
     floors: Floors
@@ -38,15 +38,15 @@ class Store:
 
 def open_store(cluster: Cluster, prefix: str = DEFAULT_PREFIX, now: Clock = utc_now) -> Store:
     """The store below ``prefix``; nothing is read or written yet."""
-    place = Place(cluster=cluster, keys=Keys(prefix), now=now)
+    context = StoreContext(cluster=cluster, keys=Keys(prefix), now=now)
     return Store(
-        place=place,
-        apps=Apps(place=place),
-        channels=Channels(place=place),
-        floors=Floors(place=place),
-        groups=Groups(place=place),
-        rollouts=Rollouts(place=place),
-        packages=Packages(place=place),
-        fleet=Fleet(place=place),
-        users=Users(place=place),
+        context=context,
+        apps=Apps(context=context),
+        channels=Channels(context=context),
+        floors=Floors(context=context),
+        groups=Groups(context=context),
+        rollouts=Rollouts(context=context),
+        packages=Packages(context=context),
+        fleet=Fleet(context=context),
+        users=Users(context=context),
     )

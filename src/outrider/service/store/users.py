@@ -18,7 +18,7 @@ from outrider.etcd.seam import Cluster, Entry, Resynced, WatchEvent
 from outrider.model.documents import Role, User, decode
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Change, apply
-from outrider.service.store.context import Place
+from outrider.service.store.context import StoreContext
 
 TOKEN_PREFIX = "or_"  # noqa: S105 - what every token begins with, so that people and scanners of secrets know it
 TOKEN_BYTES = 32
@@ -55,11 +55,11 @@ class NewUser:
 class Users:
     """The users of one key prefix."""
 
-    place: Place
+    context: StoreContext
 
     def list(self) -> tuple[User, ...]:
         """All users, by name."""
-        return self.place.children(User, self.place.keys.users())
+        return self.context.children(User, self.context.keys.users())
 
     def get(self, name: str) -> User:
         """One user.
@@ -67,7 +67,7 @@ class Users:
         Raises:
             NotFound: there is none.
         """
-        found = self.place.get(User, self.place.keys.user(_checked_name(name)))
+        found = self.context.get(User, self.context.keys.user(_checked_name(name)))
         if found is None:
             raise NotFound(_absent(name))
         return found
@@ -83,7 +83,7 @@ class Users:
             ConfigError: the name can't be one.
             Conflict: nobody would be admin.
         """
-        key, token, now = self.place.keys.user(_checked_name(name)), new_token(), self.place.now()
+        key, token, now = self.context.keys.user(_checked_name(name)), new_token(), self.context.now()
 
         def attempt(change: Change) -> NewUser:
             old = change.read(User, key)
@@ -100,7 +100,7 @@ class Users:
             change.put(key, user)
             return NewUser(user=user, token=token, created=old is None)
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def begin(self, name: str) -> NewUser:
         """Make the first user, an admin.
@@ -119,7 +119,7 @@ class Users:
             NotFound: there is none.
             Conflict: nobody would be admin any more.
         """
-        key = self.place.keys.user(_checked_name(name))
+        key = self.context.keys.user(_checked_name(name))
 
         def attempt(change: Change) -> User:
             old = change.require(User, key, _absent(name))
@@ -127,11 +127,11 @@ class Users:
             change.delete(key)
             return old
 
-        return apply(self.place.cluster, attempt)
+        return apply(self.context.cluster, attempt)
 
     def _keep_an_admin(self, change: Change, without: str) -> None:
         """Some other admin is there, and still is when the change is made."""
-        for entry in change.list(self.place.keys.users()).entries:
+        for entry in change.list(self.context.keys.users()).entries:
             user = decode(User, entry.key, entry.value)
             if user.role == "admin" and user.name != without:
                 change.guard(User, entry)

@@ -6,16 +6,16 @@ from typing import assert_never
 from loguru import logger
 
 from outrider.core.errors import Refused
-from outrider.core.sidekick.effects import AcquireLock, CondemnLock, Effect, ReclaimLock, ReleaseLock, RetakeLock
+from outrider.core.sidekick.effects import AcquireLock, BlockLock, Effect, ReclaimLock, ReleaseLock, RetakeLock
 from outrider.core.sidekick.events import LockAcquired, LockQueued, LockRefused, LockReleased
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, ModifiedAt, Op, Put
-from outrider.failpoints import crossing
-from outrider.model.documents import Poison, encode
+from outrider.failpoints import failpoint
+from outrider.model.documents import Block, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
-from outrider.turns.lock import Denied, Granted, News, Queued, TurnLock
+from outrider.turns.lock import Denied, News, Queued, TurnGranted, TurnLock
 
 
 class LockWork:
@@ -41,7 +41,7 @@ class LockWork:
         self._newest = 0
 
     def interrupt(self, effect: Effect) -> None:
-        """A newer wish replaces one that still waits for a lease."""
+        """A newer request replaces one that still waits for a lease."""
         with self._mutex:
             self._pending = None
 
@@ -69,8 +69,8 @@ class LockWork:
                 self._take(effect, request, lease)
             case ReleaseLock():
                 self._give_back(effect, request)
-            case CondemnLock():
-                self._condemn(effect, request)
+            case BlockLock():
+                self._block(effect, request)
             case _:
                 raise ValueError(f"not an effect on the lock: {effect.name}")
 
@@ -120,8 +120,8 @@ class LockWork:
                 assert_never(effect)
 
     def _conditions(self, effect: AcquireLock) -> tuple[Compare, ...]:
-        """No turn for a poisoned release, nor for one that the target has left: checked by etcd as it grants."""
-        conditions: list[Compare] = [CreatedAt(key=self._keys.poison(self._app, effect.version), revision=0)]
+        """No turn for a blocked release, nor for one that the target has left: checked by etcd as it grants."""
+        conditions: list[Compare] = [CreatedAt(key=self._keys.block(self._app, effect.version), revision=0)]
         if effect.target_revision >= 0:
             conditions.append(ModifiedAt(key=self._target, revision=effect.target_revision))
         return tuple(conditions)
@@ -131,7 +131,7 @@ class LockWork:
 
     def _tell(self, news: News, request: int | None) -> None:
         match news:
-            case Granted():
+            case TurnGranted():
                 self._post(LockAcquired(at=now(), request=request, turn=news.turn))
             case Queued():
                 self._post(
@@ -146,11 +146,11 @@ class LockWork:
         self._end(self._lock.withdraw() or effect.turn, effect.update, ())
         self._post(LockReleased(at=now(), request=request))
 
-    def _condemn(self, effect: CondemnLock, request: int | None) -> None:
-        poison = Put(
-            key=self._keys.poison(self._app, effect.version),
+    def _block(self, effect: BlockLock, request: int | None) -> None:
+        block = Put(
+            key=self._keys.block(self._app, effect.version),
             value=encode(
-                Poison(
+                Block(
                     version=effect.version,
                     sha256=effect.sha256,
                     instance=self._instance,
@@ -159,9 +159,9 @@ class LockWork:
                 )
             ),
         )
-        if not self._end(effect.turn, effect.update, (poison,)):  # the turn is gone, the verdict stands
-            with crossing("poison.write"):
-                self._cluster.txn((CreatedAt(key=poison.key, revision=0),), (poison,))
+        if not self._end(effect.turn, effect.update, (block,)):  # the turn is gone, the verdict stands
+            with failpoint("block.write"):
+                self._cluster.txn((CreatedAt(key=block.key, revision=0),), (block,))
         self._post(LockReleased(at=now(), request=request))
 
     def _end(self, turn: Turn | None, update: str, ops: tuple[Op, ...]) -> bool:

@@ -66,5 +66,5 @@ def reports(effect: Effect, at: datetime) -> tuple[Report, ...]:
             raise ValueError(f"not a report: {effect.name}")
 
 
-def _report(update: str, stage: str, version: str, event: OmahaEvent, at: datetime) -> Report:
-    return Report(update=update, request_id=f"{update}-{stage}", at=at, version=version, event=event)
+def _report(update: str, phase: str, version: str, event: OmahaEvent, at: datetime) -> Report:
+    return Report(update=update, request_id=f"{update}-{phase}", at=at, version=version, event=event)

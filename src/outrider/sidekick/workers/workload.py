@@ -8,9 +8,9 @@ from outrider.core.sidekick.effects import (
     EnsureWorkload,
     RemoveWorkload,
     ReplaceWorkload,
+    RestartWorkload,
     RetireWorkload,
     RevertWorkload,
-    ReviveWorkload,
     StartWorkload,
     TidyWorkload,
 )
@@ -65,7 +65,7 @@ class WorkloadWork:
             case RemoveWorkload():
                 self._remove(effect.installed)
                 self._post(WorkloadRemoved(at=now(), request=request))
-            case ReviveWorkload():
+            case RestartWorkload():
                 for installed in effect.installed:
                     self._start(installed)
             case _:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from loguru import logger
 
 from outrider.core.errors import Unknown
-from outrider.etcd.seam import Changed, Cluster, CreatedAt, Put, Resynced, WatchEvent
+from outrider.etcd.seam import Cluster, CreatedAt, KeyChanged, Put, Resynced, WatchEvent
 from tests.support.waiting import eventually
 
 
@@ -24,10 +24,10 @@ class Diary:
         self._then(len(self.events))
 
     def keys(self) -> list[str]:
-        return [event.key for event in self.events if isinstance(event, Changed)]
+        return [event.key for event in self.events if isinstance(event, KeyChanged)]
 
     def revisions(self) -> list[int]:
-        return [event.revision for event in self.events if isinstance(event, Changed)]
+        return [event.revision for event in self.events if isinstance(event, KeyChanged)]
 
     def resynced(self) -> list[Resynced]:
         return [event for event in self.events if isinstance(event, Resynced)]

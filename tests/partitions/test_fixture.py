@@ -8,12 +8,12 @@ import docker
 import pytest
 
 from outrider.balancers.ask import ask
-from outrider.demo.load import Load
-from outrider.demo.stage import HOST
+from outrider.demo.fleet import HOST
+from outrider.demo.load import LoadGenerator
 from tests.partitions.containers import LABEL
+from tests.partitions.cut_points import cut_point
 from tests.partitions.cuts import cut
 from tests.partitions.fleet import App, Fleet
-from tests.partitions.places import place
 from tests.partitions.world import World
 from tests.support.waiting import eventually
 
@@ -35,9 +35,9 @@ def test_a_release_rolls_over_machines_in_containers_and_a_cut_is_silent(world: 
     1. an app of each strategy goes from 1.0.0 to 2.0.0 under load, and no request fails
     2. a machine that is cut from the update service hears nothing of it, not even a refusal; healed, it does again
     """
-    fleet = Fleet(world, [App(place("soaking"), "m1"), App(place("soaking-2"), "m1")])
+    fleet = Fleet(world, [App(cut_point("soaking"), "m1"), App(cut_point("soaking-2"), "m1")])
     fleet.bring_up()
-    load = Load(world.web_url, HOST, rate_per_s=40).start()
+    load = LoadGenerator(world.web_url, HOST, rate_per_s=40).start()
     for app in fleet.apps:
         fleet.publish(app, "2.0.0")
     eventually(lambda: all(fleet.at_rest(name, "2.0.0") for app in fleet.apps for name, _ in app.instances), 60)

@@ -1,4 +1,4 @@
-"""The demo's stage with what a soak does to it: programs are killed and started again at their addresses."""
+"""The demo's fleet with what a soak does to it: programs are killed and started again at their addresses."""
 
 import tarfile
 from io import BytesIO
@@ -7,9 +7,9 @@ from typing import Literal
 
 from outrider.core.errors import DriverError
 from outrider.demo.example import build_package
+from outrider.demo.fleet import APP_ID, CHANNEL, workloads
 from outrider.demo.programs import Etcd, Program
-from outrider.demo.stage import APP_ID, CHANNEL, workloads
-from tests.live.live_stage import HEALTHY_ANSWERS, LiveStage
+from tests.live.live_fixture import HEALTHY_ANSWERS, LiveFixture
 from tests.soak.history import History
 from tests.support.waiting import eventually
 
@@ -17,7 +17,7 @@ Kind = Literal["good", "unhealthy", "souring", "refused"]
 PATIENCE_S = 120.0
 
 
-class SoakStage(LiveStage):
+class SoakFixture(LiveFixture):
     """Keeps what it started by name, so that a restart replaces it."""
 
     history: History

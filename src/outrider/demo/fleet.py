@@ -1,6 +1,6 @@
 """A whole small world on loopback: etcd, Traefik, the update service, and some instances with a sidekick each.
 
-The demo plays on it, and so do the live tests: what they kill and cut is what a newcomer watches.
+The demo runs on it, and so do the live tests: what they kill and cut is what a newcomer watches.
 """
 
 import json
@@ -46,7 +46,7 @@ QUICK: Mapping[str, Mapping[str, object]] = {
 """Settings in the demo's haste. An operator's are longer: ``outrider config show``."""
 
 
-class Stage:
+class DemoFleet:
     """The programs, in a folder of their own. ``stop`` ends what was started, in the opposite order."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Stage:
         """Prepare; nothing is started yet.
 
         Args:
-            settings: Section -> key -> value, on top of what the stage itself must set.
+            settings: Section -> key -> value, on top of what the fleet itself must set.
             environment: Added to that of every sidekick.
         """
         self.folder, self.instances = folder, tuple(instances)

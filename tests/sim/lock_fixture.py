@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from outrider.core.errors import Conflict, Refused, Unknown
 from outrider.core.sidekick.memory import Turn
-from outrider.etcd.seam import Changed, Compare, ModifiedAt, Op, Put, TxnResult, WatchEvent
+from outrider.etcd.seam import Compare, KeyChanged, ModifiedAt, Op, Put, TxnResult, WatchEvent
 from outrider.model.documents import Contender, Target, decode, encode
-from outrider.turns.claim import Denied, Granted, News
+from outrider.turns.claim import Denied, News, TurnGranted
 from outrider.turns.lock import TurnLock, fence
 from outrider.turns.turns import free_turn, read_scope
 from outrider.turns.wait import Wait
@@ -80,9 +80,9 @@ class LateCluster(FakeCluster):
 class Life:
     """One process of a sidekick, from start to kill."""
 
-    def __init__(self, stage: "Stage", sidekick: Sidekick) -> None:
-        self.stage, self.sidekick, self.journal = stage, sidekick, sidekick.journal
-        self.client = LateCluster(stage.store, sidekick.name, 3.0)
+    def __init__(self, fixture: "LockFixture", sidekick: Sidekick) -> None:
+        self.fixture, self.sidekick, self.journal = fixture, sidekick, sidekick.journal
+        self.client = LateCluster(fixture.store, sidekick.name, 3.0)
         self.client.trouble, self.client.late = self._at_call, self._is_late
         self.lease, self.lapsed, self.killed = 0, False, False
         self.wait: Wait | None = None
@@ -108,14 +108,14 @@ class Life:
     def step(self) -> None:
         """Let this process run until its next call to etcd (before or after it), or until it is idle."""
         self._baton.release()
-        self.stage.baton.acquire()
+        self.fixture.baton.acquire()
 
     @property
     def may_step(self) -> bool:
         return not self._idle()
 
     def _yield(self) -> None:
-        self.stage.baton.release()
+        self.fixture.baton.release()
         self._baton.acquire()
         if self.killed:
             raise Killed
@@ -130,16 +130,16 @@ class Life:
         if threading.current_thread() is not self.thread:
             return
         self._yield()
-        rng, trouble = self.stage.rng, self.stage.trouble
+        rng, trouble = self.fixture.rng, self.fixture.trouble
         if moment == "before" and rng.random() < trouble.no_call:
             raise Unknown("the call got lost")
         if moment == "after" and name in WRITES and rng.random() < trouble.lost_answer:
             raise Unknown("the answer got lost")
 
     def _is_late(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> bool:
-        if self.stage.rng.random() >= self.stage.trouble.late:
+        if self.fixture.rng.random() >= self.fixture.trouble.late:
             return False
-        self.stage.late.append((compares, ops))
+        self.fixture.late.append((compares, ops))
         return True
 
     def kill(self) -> None:
@@ -161,7 +161,7 @@ class Life:
         except BaseException as error:  # noqa: BLE001 - handed to the test
             self.failure = error
         self._idle = lambda: True
-        self.stage.baton.release()
+        self.fixture.baton.release()
 
     def _live(self) -> None:
         self._renew_lease()
@@ -169,10 +169,10 @@ class Life:
             turn = self._insist(lambda: self.lock.find(self.journal.update or ""))
             if turn is not None:
                 self._hold(turn, fresh=False)
-        while not self.stage.is_over(self.sidekick):
+        while not self.fixture.is_over(self.sidekick):
             if self.journal.update is None:
-                self.stage.updates += 1
-                self.journal.update = f"{self.sidekick.name}-{self.stage.updates}"
+                self.fixture.updates += 1
+                self.journal.update = f"{self.sidekick.name}-{self.fixture.updates}"
             turn = self._queue()
             if turn is not None:
                 self._hold(turn, fresh=True)
@@ -208,19 +208,19 @@ class Life:
         assert wait is not None
         while not wait.ended:
             self._wait_until(lambda: wait.due or self.lapsed)
-            if self.lapsed or self.stage.rng.random() < self.stage.trouble.withdraw:
-                if not self.lapsed and self.stage.rng.random() < 0.3:
+            if self.lapsed or self.fixture.rng.random() < self.fixture.trouble.withdraw:
+                if not self.lapsed and self.fixture.rng.random() < 0.3:
                     return None  # the next acquire replaces this one in its place
                 crossed = self._insist(self.lock.withdraw)
                 assert crossed is None, "a wait that hasn't ended has no turn"
-                if self.stage.rng.random() < 0.5:
+                if self.fixture.rng.random() < 0.5:
                     self.journal.update = None
                 return None
             wait.round()
         wait.close_watches()
         last = self.news[-1]
-        assert sum(isinstance(each, Granted | Denied) for each in self.news) == 1
-        if isinstance(last, Granted):
+        assert sum(isinstance(each, TurnGranted | Denied) for each in self.news) == 1
+        if isinstance(last, TurnGranted):
             return last.turn
         assert isinstance(last, Denied)
         assert last.why in {"target-changed", "lapsed"}, last
@@ -229,13 +229,13 @@ class Life:
     def _hold(self, turn: Turn, *, fresh: bool) -> None:
         """Write to the shared traffic under the turn, again and again, then give it back."""
         self.journal.turn = turn
-        self.stage.begin(self.sidekick.name)
+        self.fixture.begin(self.sidekick.name)
         if not fresh:
             reclaimed = self._reclaim(turn)
             if reclaimed is None:
                 return
             turn = reclaimed
-        for _ in range(self.stage.rng.randrange(12)):
+        for _ in range(self.fixture.rng.randrange(12)):
             self._write(turn)
             self._yield()
             if self.lapsed:  # noticed late, as after SIGSTOP: what was written meanwhile was refused
@@ -243,7 +243,7 @@ class Life:
                 if reclaimed is None:
                     return
                 turn = reclaimed
-        self.stage.in_turn.discard(self.sidekick.name)  # it serves again
+        self.fixture.in_turn.discard(self.sidekick.name)  # it serves again
         try:
             final = turn
             self._insist(lambda: self.lock.release(final))
@@ -265,7 +265,7 @@ class Life:
                 self._end(done=False)  # an operator released it
                 return None
             except Unknown:
-                if self.lease not in self.stage.store.leases:
+                if self.lease not in self.fixture.store.leases:
                     self._renew_lease()
                 self._yield()
         return self.journal.turn
@@ -279,12 +279,12 @@ class Life:
             return
 
     def _end(self, *, done: bool = True) -> None:
-        self.stage.in_turn.discard(self.sidekick.name)
+        self.fixture.in_turn.discard(self.sidekick.name)
         self.journal.update = self.journal.turn = None
         self.journal.done += done
 
 
-class Stage:
+class LockFixture:
     """Runs the sidekicks against one store, first with trouble, then without."""
 
     def __init__(self, seed: int, *, instances: int, slots: int, trouble: Trouble) -> None:
@@ -293,7 +293,7 @@ class Stage:
         self.baton = threading.Semaphore(0)
         self.updates, self.steps = 0, 0
         self.goals: dict[str, int] | None = None
-        self.history: list[Changed] = []
+        self.history: list[KeyChanged] = []
         self.slots = slots
         self.in_turn: set[str] = set()
         self.operated = trouble.operator > 0  # an operator may free a turn before its owner has heard of it
@@ -305,7 +305,7 @@ class Stage:
         self.operator.watch(KEYS.prefix, 1, self._record)
 
     def _record(self, event: WatchEvent) -> None:
-        assert isinstance(event, Changed)
+        assert isinstance(event, KeyChanged)
         self.history.append(event)
 
     def begin(self, name: str) -> None:

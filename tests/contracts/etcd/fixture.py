@@ -1,4 +1,4 @@
-"""The two stages on which the promises of ``Cluster`` are played: a fake etcd, and a real one behind a wire."""
+"""The two fixtures that hold ``Cluster`` to its promises: a fake etcd, and a real one behind a wire."""
 
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from tests.support.wire import Wire
 TIMEOUT_S = 1.0  # of one call, here: short, because these tests wait for it
 
 
-class Stage(Protocol):
+class EtcdFixture(Protocol):
     """What a contract test may do to the world around a client.
 
     Attributes:
@@ -41,7 +41,7 @@ class Stage(Protocol):
         """Let the time of leases pass; a real store is simply waited for by the test."""
 
 
-class FakeStage:
+class FakeFixture:
     def __init__(self) -> None:
         self._store = FakeEtcd()
         self._client = self._store.client("examined", timeout_s=TIMEOUT_S)
@@ -73,7 +73,7 @@ class FakeStage:
         self.other.close()
 
 
-class RealStage:
+class RealFixture:
     def __init__(self, server: EtcdServer) -> None:
         self._server = server
         self._wire = Wire(server.port)

@@ -28,9 +28,9 @@ def restarted(sidekick: Sidekick) -> Sidekick:
     ("kind", "facts"),
     [
         (ev.TargetChanged, {"version": "2.0.1", "paused": False, "slots": 1, "revision": 41}),
-        (ev.SummonsReceived, {"why": "your turn"}),
+        (ev.WakeupReceived, {"why": "your turn"}),
     ],
-    ids=["target", "summons"],
+    ids=["target", "wakeups"],
 )
 def test_news_that_crosses_with_the_services_answer_is_not_lost(kind: type[Any], facts: dict[str, Any]) -> None:
     """
@@ -57,13 +57,13 @@ def test_a_roll_back_reaches_a_sidekick_whose_app_does_not_come_up() -> None:
 
     assert "downloading.fetching" == step.target
     assert sidekick.memory.candidate is not None
-    assert ("0.9.0", "1.0.0") == (sidekick.memory.candidate.release.version, sidekick.memory.declined)
+    assert ("0.9.0", "1.0.0") == (sidekick.memory.candidate.release.version, sidekick.memory.undone)
 
 
-@pytest.mark.parametrize("state", ["idle.waiting", "idle.held"])
+@pytest.mark.parametrize("state", ["idle.waiting", "idle.deferred"])
 def test_a_resume_looks_for_work_also_where_nothing_was_paused(state: str) -> None:
     sidekick = Sidekick().come_up()
-    if state == "idle.held":
+    if state == "idle.deferred":
         sidekick.promote("2.0.0")
         sidekick.answer("release.check", ev.ReleaseMissing, reason="not yet")
     assert state == sidekick.machine.state
@@ -71,14 +71,14 @@ def test_a_resume_looks_for_work_also_where_nothing_was_paused(state: str) -> No
     assert "checking" == sidekick.tell(ev.OperatorResumed).target
 
 
-def test_a_release_that_was_condemned_while_the_turn_was_away_is_not_tried_again() -> None:
+def test_a_release_that_was_blocked_while_the_turn_was_away_is_not_tried_again() -> None:
     sidekick = restarted(Sidekick().probe())
     assert "swapping.reclaiming" == sidekick.machine.state
-    sidekick.tell(ev.PoisonChanged, versions={"2.0.0": "b: 503"})
+    sidekick.tell(ev.BlockChanged, versions={"2.0.0": "b: 503"})
 
     assert "rollback.relocking" == sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN).target
     assert sidekick.memory.fault is not None
-    assert ("world", "marked bad by b: 503") == (sidekick.memory.fault.blame, sidekick.memory.fault.cause)
+    assert ("world", "blocked by b: 503") == (sidekick.memory.fault.blame, sidekick.memory.fault.cause)
 
 
 def test_a_roll_back_that_came_while_the_lease_was_lost_is_obeyed_with_the_turn() -> None:
@@ -90,10 +90,10 @@ def test_a_roll_back_that_came_while_the_lease_was_lost_is_obeyed_with_the_turn(
     assert "rollback.relocking" == sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN).target
 
 
-def test_a_release_that_was_condemned_while_the_old_one_drained_is_not_committed() -> None:
+def test_a_release_that_was_blocked_while_the_old_one_drained_is_not_committed() -> None:
     sidekick = Sidekick().switch()
     sidekick.answer("balancer.switch", ev.BalancerSwitched)
-    sidekick.tell(ev.PoisonChanged, versions={"2.0.0": "b: 503"})
+    sidekick.tell(ev.BlockChanged, versions={"2.0.0": "b: 503"})
     sidekick.answer("balancer.drain", ev.BalancerDrained, how="asked")
 
     assert "rollback.relocking" == sidekick.expire("soak.due").target
@@ -105,8 +105,8 @@ def test_an_app_that_ends_as_soon_as_it_is_started_is_not_started_again_at_once(
 
     step = sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="exit 1")
 
-    assert ("idle.ailing", ["probe.stop", "sidekick.alarm"]) == (step.target, effects(step))
-    assert "idle.waking" == sidekick.expire("revive.due").target
+    assert ("idle.degraded", ["probe.stop", "sidekick.alarm"]) == (step.target, effects(step))
+    assert "idle.waking" == sidekick.expire("restart.due").target
 
 
 def test_after_a_restart_past_the_commit_the_entry_is_written_before_the_old_version_ends() -> None:
@@ -140,8 +140,8 @@ def test_an_app_started_again_and_again_still_knows_the_address_that_the_balance
     sidekick = Sidekick().come_up()
     for port in range(1, 31):
         sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="exit 1")
-        if sidekick.machine.state == "idle.ailing":
-            sidekick.expire("revive.due")
+        if sidekick.machine.state == "idle.degraded":
+            sidekick.expire("restart.due")
         sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url=f"http://one:{port}")
 
     step = sidekick.answer("probe.confirm", ev.ProbePassed, url="http://one:30")
@@ -151,7 +151,7 @@ def test_an_app_started_again_and_again_still_knows_the_address_that_the_balance
     assert () == sidekick.memory.former_urls
 
 
-def test_a_release_that_could_not_be_asked_is_rolled_back_and_tried_again_but_not_condemned() -> None:
+def test_a_release_that_could_not_be_asked_is_rolled_back_and_tried_again_but_not_blocked() -> None:
     """The machine was unplugged while the release soaked: that says nothing of the release."""
     sidekick = Sidekick().soak()
     sidekick.answer("probe.watch", ev.ProbeFailed, cause="network is unreachable", blame="world")
@@ -162,7 +162,7 @@ def test_a_release_that_could_not_be_asked_is_rolled_back_and_tried_again_but_no
 
     assert "reporting" == sidekick.answer("lock.release", ev.LockReleased).target
     assert "idle.cooling" == sidekick.answer("report.result", ev.ReportQueued).target
-    assert {} == sidekick.memory.poisoned
+    assert {} == sidekick.memory.blocked
 
 
 def test_a_release_without_a_verdict_keeps_its_turn_while_the_runtime_may_start_it_yet() -> None:
@@ -188,37 +188,37 @@ def test_a_runtime_that_answers_and_can_not_remove_the_candidate_does_not_hold_u
     assert "rollback.releasing" == step.target
 
 
-def test_a_release_that_is_known_to_be_bad_is_condemned_even_if_it_can_not_be_removed() -> None:
+def test_a_release_that_is_known_to_be_bad_is_blocked_even_if_it_can_not_be_removed() -> None:
     sidekick = Sidekick().probe()
     sidekick.answer("probe.start", ev.ProbeFailed, cause="503")
 
-    assert "rollback.condemning" == sidekick.expire("remove.expired").target
+    assert "rollback.blocking" == sidekick.expire("remove.expired").target
 
 
-def stop_first_again(*, fallen: bool) -> Sidekick:
+def stop_first_again(*, down: bool) -> Sidekick:
     """Stop-first, which has started the candidate before, and takes the instance out once more under its own turn."""
     sidekick = Sidekick("stop-first").queue()
     sidekick.answer("lock.acquire", ev.LockAcquired, turn=TURN)
     sidekick.answer("balancer.leave", ev.BalancerLeft)
     sidekick.answer("balancer.drain", ev.BalancerDrained, how="")
     sidekick.answer("workload.replace", ev.WorkloadStarted, workload_id=sidekick.candidate_id(), url="http://n:2")
-    if not fallen:
+    if not down:
         sidekick.answer("probe.start", ev.ProbePassed, url="http://n:2")
     step = sidekick.tell(ev.SidekickRestarted)
     assert "swapping.reclaiming" == step.target
     sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN)
-    assert fallen is not sidekick.memory.exposed
+    assert down is not sidekick.memory.exposed
     return sidekick
 
 
-@pytest.mark.parametrize("fallen", [True, False], ids=["restarted before it was exposed", "exposed"])
+@pytest.mark.parametrize("down", [True, False], ids=["restarted before it was exposed", "exposed"])
 @pytest.mark.parametrize("state", ["swapping.leaving", "swapping.draining"])
-def test_a_lost_lease_is_no_verdict_on_a_release_that_was_started_here(state: str, fallen: bool) -> None:
+def test_a_lost_lease_is_no_verdict_on_a_release_that_was_started_here(state: str, down: bool) -> None:
     """
     1. the candidate was started here, and may be bad; nobody knows yet
     2. were it rolled back now for want of a lease, its turn would go to the next instance, and the release with it
     """
-    sidekick = stop_first_again(fallen=fallen)
+    sidekick = stop_first_again(down=down)
     if state == "swapping.draining":
         sidekick.answer("balancer.leave", ev.BalancerLeft)
     assert state == sidekick.machine.state
@@ -235,16 +235,16 @@ def test_losing_the_lease_while_traffic_may_move_keeps_the_turn_and_goes_on_when
 
     step = sidekick.tell(ev.LockLost, why="etcd away")
 
-    assert ("swapping.reclaiming", ["workload.revive", "lock.reclaim"]) == (step.target, effects(step))
+    assert ("swapping.reclaiming", ["workload.restart", "lock.reclaim"]) == (step.target, effects(step))
     assert "swapping.starting" == sidekick.answer("lock.reclaim", ev.LockAcquired, turn=TURN).target
 
 
-def ailing() -> Sidekick:
+def degraded() -> Sidekick:
     """The app ended, and can't be started again for now."""
     sidekick = Sidekick().come_up()
     sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="exit 1")
     sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
-    assert "idle.ailing" == sidekick.machine.state
+    assert "idle.degraded" == sidekick.machine.state
     return sidekick
 
 
@@ -258,17 +258,17 @@ def ailing() -> Sidekick:
     ids=["nothing", "no answer", "one that it doesn't take"],
 )
 def test_an_app_that_fell_is_started_again_when_the_service_has_no_cure(kind: type[Any], facts: dict[str, Any]) -> None:
-    sidekick = ailing()
+    sidekick = degraded()
     assert "checking" == sidekick.promote("2.0.0").target
 
-    assert "idle.ailing" == sidekick.answer("release.check", kind, **facts).target
-    step = sidekick.expire("revive.due")
+    assert "idle.degraded" == sidekick.answer("release.check", kind, **facts).target
+    step = sidekick.expire("restart.due")
     assert ("idle.waking", ["workload.ensure"]) == (step.target, effects(step))
 
 
 @pytest.mark.parametrize("way", ["cannot be fetched", "called off", "paused"])
 def test_an_app_that_fell_is_started_again_when_its_cure_comes_to_nothing(way: str) -> None:
-    sidekick = ailing()
+    sidekick = degraded()
     sidekick.promote("2.0.0")
     sidekick.answer("release.check", ev.ReleaseFound, version="2.0.0", **OFFER)
     match way:
@@ -280,12 +280,12 @@ def test_an_app_that_fell_is_started_again_when_its_cure_comes_to_nothing(way: s
         case _:
             step = sidekick.tell(ev.OperatorPaused)
 
-    assert step.target in ("idle.ailing", "idle.waking")
+    assert step.target in ("idle.degraded", "idle.waking")
 
 
 def test_a_cure_that_is_announced_while_the_app_is_being_started_is_asked_for_when_that_fails() -> None:
-    sidekick = ailing()
-    sidekick.expire("revive.due")
+    sidekick = degraded()
+    sidekick.expire("restart.due")
     assert "idle.waking" == sidekick.machine.state
     sidekick.promote("2.0.0")
 
@@ -312,7 +312,7 @@ def unserved(way: str) -> Sidekick:
         case "not let into the balancer":
             sidekick.answer("probe.confirm", ev.ProbePassed, url="http://one")
             sidekick.answer("balancer.return", ev.BalancerRefused, cause="somebody else's entry")
-    assert "idle.ailing" == sidekick.machine.state
+    assert "idle.degraded" == sidekick.machine.state
     return sidekick
 
 
@@ -325,8 +325,8 @@ def test_what_is_not_known_to_serve_is_seen_to_again_when_the_service_has_no_cur
 
     step = sidekick.answer("release.check", ev.ReleaseMissing, reason="group is paused")
 
-    assert "idle.ailing" == step.target
-    assert "idle.waking" == sidekick.expire("revive.due").target
+    assert "idle.degraded" == step.target
+    assert "idle.waking" == sidekick.expire("restart.due").target
 
 
 def test_a_new_payload_makes_room_for_itself_and_leaves_what_runs_and_what_ran() -> None:

@@ -1,9 +1,9 @@
-"""A stage with the words that the live tests need."""
+"""A fixture with the words that the live tests need."""
 
 from outrider.demo.example import build_package
-from outrider.demo.stage import APP_ID, CHANNEL, GROUP, Stage
+from outrider.demo.fleet import APP_ID, CHANNEL, GROUP, DemoFleet
 from outrider.journal.journal import Record, read
-from outrider.model.documents import Poison, Presence, decode
+from outrider.model.documents import Block, Presence, decode
 
 HEALTHY_ANSWERS = {"good": None, "unhealthy": 0, "souring": 3}
 """Kinds of releases. ``unhealthy`` never proves healthy; ``souring`` does, by three answers, and then turns bad."""
@@ -12,7 +12,7 @@ TOLD_LINES = 30
 """Of a log, when a fleet isn't where it should be."""
 
 
-class LiveStage(Stage):
+class LiveFixture(DemoFleet):
     """Creates the app, publishes releases, and says where the fleet is."""
 
     def create(self, slots: int = 1) -> None:
@@ -54,10 +54,10 @@ class LiveStage(Stage):
             told += [f"--- {program.name}", *program.log.read_text(errors="replace").splitlines()[-TOLD_LINES:]]
         raise AssertionError("\n".join([f"not all on {version}:", *told]))
 
-    def poison(self) -> list[str]:
-        """Versions that are marked bad."""
-        listing = self.cluster.list(self.keys.poisons(APP_ID))
-        return [decode(Poison, entry.key, entry.value).version for entry in listing.entries]
+    def blocked(self) -> list[str]:
+        """Versions that are blocked."""
+        listing = self.cluster.list(self.keys.blocks(APP_ID))
+        return [decode(Block, entry.key, entry.value).version for entry in listing.entries]
 
     def records(self, instance: str) -> list[Record]:
         """The journal of ``instance``."""

@@ -1,4 +1,4 @@
-"""Plays the rounds that a test run asks for, each once, in as few worlds as they need."""
+"""Runs the rounds that a test run asks for, each once, in as few worlds as they need."""
 
 import os
 import shutil
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.partitions.cut_points import CUT_POINTS, CutPoint, cut_point
 from tests.partitions.cuts import THINGS, Thing
 from tests.partitions.fleet import App, Fleet
-from tests.partitions.places import PLACES, Place, place
 from tests.partitions.rounds import Cut, Director, Round, Seen
 from tests.partitions.world import World
 
@@ -17,33 +17,33 @@ ALL = os.environ.get("OUTRIDER_TEST_PARTITIONS") == "all"
 
 CAST = 6
 
-Act = tuple[Cut, ...]
+Cuts = tuple[Cut, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Acts that are played in one world, one after the other."""
+    """Cuts that are made in one world, one round after the other."""
 
-    acts: tuple[Act, ...]
+    rounds: tuple[Cuts, ...]
 
     @property
     def apps(self) -> tuple[App, ...]:
-        """All apps that any act needs."""
-        return tuple(dict.fromkeys(app for act in self.acts for cut in act for app in cut.apps))
+        """All apps that any round needs."""
+        return tuple(dict.fromkeys(app for cuts in self.rounds for cut in cuts for app in cut.apps))
 
 
 def _one_per_phase(thing: Thing, machine: str) -> Cut:
     waits = "fetching" if machine == "m2" else "queueing"
     names = (waits, "probing", "switching", "replacing-2", "soaking", "rollback-restoring")
-    return Cut(thing, machine, tuple(App(place(name), machine) for name in names))
+    return Cut(thing, machine, tuple(App(cut_point(name), machine) for name in names))
 
 
-def _casts() -> Iterator[tuple[Place, ...]]:
+def _casts() -> Iterator[tuple[CutPoint, ...]]:
     """The places in casts, so that no more sidekicks run at once than two cores can bear."""
     for kind in (
-        [one for one in PLACES if one.phase != "back" and one.strategy == "start-first"],
-        [one for one in PLACES if one.phase != "back" and one.strategy == "stop-first"],
-        [one for one in PLACES if one.phase == "back"],
+        [one for one in CUT_POINTS if one.phase != "back" and one.strategy == "start-first"],
+        [one for one in CUT_POINTS if one.phase != "back" and one.strategy == "stop-first"],
+        [one for one in CUT_POINTS if one.phase == "back"],
     ):
         for begin in range(0, len(kind), CAST):
             yield tuple(kind[begin : begin + CAST])
@@ -60,21 +60,21 @@ def _plans() -> tuple[Plan, ...]:
         ("balancer's etcd",),
         ("network", "balancer"),
     )
-    acts = (tuple(map(_one_per_phase, pair, ("m1", "m2"))) for pair in pairs)
-    return (Plan(tuple(acts)),)
+    rounds = (tuple(map(_one_per_phase, pair, ("m1", "m2"))) for pair in pairs)
+    return (Plan(tuple(rounds)),)
 
 
 PLANS = _plans()
-CELLS = tuple((cut.thing, app) for plan in PLANS for act in plan.acts for cut in act for app in cut.apps)
-"""All cells of this run, in the order in which they are played."""
+CELLS = tuple((cut.thing, app) for plan in PLANS for cuts in plan.rounds for cut in cuts for app in cut.apps)
+"""All cells of this run, in the order in which they are run."""
 
 
-class Theatre:
-    """Plays an act when the first of its cells is asked for. ``close`` removes the world."""
+class Harness:
+    """Runs a round when the first of its cells is asked for. ``close`` removes the world."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._played: dict[Act, Round | Exception] = {}
+        self._results: dict[Cuts, Round | Exception] = {}
         self._plan: Plan | None = None
         self._world: World | None = None
         self._director: Director | None = None
@@ -84,32 +84,32 @@ class Theatre:
         """What was seen of a cell.
 
         Raises:
-            AssertionError: its round couldn't be played.
+            AssertionError: its round couldn't be run.
         """
-        plan, act = next(
-            (plan, act)
+        plan, cuts = next(
+            (plan, cuts)
             for plan in PLANS
-            for act in plan.acts
-            if any(cut.thing == thing and app in cut.apps for cut in act)
+            for cuts in plan.rounds
+            if any(cut.thing == thing and app in cut.apps for cut in cuts)
         )
-        if act not in self._played:
-            self._played[act] = self._play(plan, act)
-        played = self._played[act]
-        if isinstance(played, Exception):
-            raise AssertionError(f"the round of {thing} was not played to its end: {played}") from played
-        return played.cells[thing, app.name]
+        if cuts not in self._results:
+            self._results[cuts] = self._run(plan, cuts)
+        result = self._results[cuts]
+        if isinstance(result, Exception):
+            raise AssertionError(f"the round of {thing} was not run to its end: {result}") from result
+        return result.cells[thing, app.name]
 
-    def failures(self, act: Act) -> list[str]:
-        """Requests that failed in an act and that none of its cuts explains."""
-        self.seen(act[0].thing, act[0].apps[0])
-        played = self._played[act]
-        assert isinstance(played, Round)
-        return played.failures
+    def failures(self, cuts: Cuts) -> list[str]:
+        """Requests that failed in a round and that none of its cuts explains."""
+        self.seen(cuts[0].thing, cuts[0].apps[0])
+        result = self._results[cuts]
+        assert isinstance(result, Round)
+        return result.failures
 
     def all_seen(self) -> list[Seen]:
-        """Every cell that was played so far."""
-        rounds = [played for played in self._played.values() if isinstance(played, Round)]
-        return [seen for played in rounds for seen in played.cells.values()]
+        """Every cell that was run so far."""
+        rounds = [result for result in self._results.values() if isinstance(result, Round)]
+        return [seen for result in rounds for seen in result.cells.values()]
 
     def close(self) -> None:
         self._director = None
@@ -118,15 +118,15 @@ class Theatre:
             world.stop()
             shutil.rmtree(world.folder, ignore_errors=True)
 
-    def _play(self, plan: Plan, act: Act) -> Round | Exception:
+    def _run(self, plan: Plan, cuts: Cuts) -> Round | Exception:
         try:
-            played = self._open(plan).play(act)
+            result = self._open(plan).run(cuts)
         except Exception as error:  # noqa: BLE001 - told to each cell of the round; the next one gets a new world
             self.close()
             return error
-        if any(not seen.healed for seen in played.cells.values()):
+        if any(not seen.healed for seen in result.cells.values()):
             self.close()
-        return played
+        return result
 
     def _open(self, plan: Plan) -> Director:
         """The director of a world with the plan's fleet, a new one when the last was left in disorder."""

@@ -14,15 +14,15 @@ from outrider.cli.rest_client import ServiceClient
 from outrider.config.sections import TraefikSettings
 from outrider.core.sidekick.memory import Strategy
 from outrider.demo.example import build_package
-from outrider.demo.load import Load
+from outrider.demo.fleet import APP_ID, CHANNEL, GROUP, HOST, SERVICE
+from outrider.demo.load import LoadGenerator
 from outrider.demo.programs import Program, start_traefik
-from outrider.demo.stage import APP_ID, CHANNEL, GROUP, HOST, SERVICE
 from outrider.etcd.client import connect
-from outrider.etcd.seam import Changed, Cluster, Delete, Put, WatchEvent
+from outrider.etcd.seam import Cluster, Delete, KeyChanged, Put, WatchEvent
 from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
-from tests.live.killed_stage import CHECKOUT
-from tests.live.live_stage import HEALTHY_ANSWERS, LiveStage
+from tests.live.killed_fixture import CHECKOUT
+from tests.live.live_fixture import HEALTHY_ANSWERS, LiveFixture
 from tests.support.servers import EtcdNodes, etcd_binary, etcdctl_binary
 from tests.support.waiting import eventually
 
@@ -44,8 +44,8 @@ CASE_LIMIT_S = 120.0
 FAKETIME = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
-class ChaosStage(LiveStage):
-    """The stage of one fleet. ``bring_up`` takes about ten seconds; each case afterwards a few."""
+class ChaosFixture(LiveFixture):
+    """The fixture of one fleet. ``bring_up`` takes about ten seconds; each case afterwards a few."""
 
     def __init__(self, folder: Path, strategy: Strategy, *, instances: Sequence[str] = INSTANCES) -> None:
         super().__init__(
@@ -55,7 +55,7 @@ class ChaosStage(LiveStage):
         self.serial = 0
         self.proxies: dict[str, Proxy] = {}
         self.disks: dict[str, Disk] = {}
-        self.load: Load
+        self.load: LoadGenerator
         self.client: ServiceClient
 
     def bring_up(self) -> None:
@@ -71,9 +71,9 @@ class ChaosStage(LiveStage):
         for instance in self.instances:
             self.start_sidekick(instance)
         eventually(lambda: self.all_on("1.0.0"), within_s=CASE_LIMIT_S, every_s=0.1)
-        for _ in range(2):  # from here on every roll-out has payloads to prune
+        for _ in range(2):  # from here on every rollout has payloads to prune
             eventually(partial(self.all_on, self.release("good")), within_s=CASE_LIMIT_S, every_s=0.1)
-        self.load = Load(f"{self.traefik.web_url}/", HOST, RATE_PER_S).start()
+        self.load = LoadGenerator(f"{self.traefik.web_url}/", HOST, RATE_PER_S).start()
 
     def make_proxies(self) -> dict[str, Proxy]:
         """What stands between each sidekick and etcd."""
@@ -153,7 +153,7 @@ class ChaosStage(LiveStage):
         return text.replace("[traefik]\n", f"[traefik]\nrule = '{RULE}'\n")
 
 
-class NodesStage(ChaosStage):
+class NodesFixture(ChaosFixture):
     """The same over three etcd nodes, without proxies: what is killed here is etcd."""
 
     nodes: EtcdNodes
@@ -189,7 +189,7 @@ class History:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.changes: list[Changed] = []
+        self.changes: list[KeyChanged] = []
         self.lost = False
         listings = {prefix: cluster.list(prefix) for prefix in ("/outrider/v1/", "traefik/")}
         self.before = {entry.key: entry.value for one in listings.values() for entry in one.entries}
@@ -197,12 +197,12 @@ class History:
         self._watches = [cluster.watch(prefix, at + 1, self._note) for prefix, at in self._since.items()]
 
     def _note(self, event: WatchEvent) -> None:
-        if isinstance(event, Changed):
+        if isinstance(event, KeyChanged):
             self.changes.append(event)
         else:
             self.lost = True
 
-    def end(self) -> tuple[Changed, ...]:
+    def end(self) -> tuple[KeyChanged, ...]:
         """Stop, once everything up to now has come; all changes."""
         marks = [f"{prefix}chaos-mark" for prefix in self._since]
         for mark in marks:
@@ -215,4 +215,4 @@ class History:
         return tuple(self.changes)
 
 
-__all__ = ["APP_ID", "FAKETIME", "GROUP", "TTL_S", "ChaosStage", "History", "NodesStage"]
+__all__ = ["APP_ID", "FAKETIME", "GROUP", "TTL_S", "ChaosFixture", "History", "NodesFixture"]

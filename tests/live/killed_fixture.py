@@ -1,4 +1,4 @@
-"""A stage whose sidekicks are killed with SIGKILL in the states that their lives say, and restarted, nothing else."""
+"""A fixture whose sidekicks are killed with SIGKILL in the states that their lives say, and restarted, nothing else."""
 
 import sys
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from outrider.core.sidekick.memory import Strategy
-from outrider.demo.stage import QUICK, end_workloads
-from tests.live.live_stage import LiveStage
+from outrider.demo.fleet import QUICK, end_workloads
+from tests.live.live_fixture import LiveFixture
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ class Life:
         )
 
 
-class KilledStage(LiveStage):
+class KilledFixture(LiveFixture):
     """Instances whose sidekicks die as their lives say; slots for all of them."""
 
     def __init__(
