@@ -19,7 +19,7 @@ from tests.support.service_fleets import Fleet
 
 
 @dataclass
-class GroupSnapshot:
+class GroupInMemory:
     """A group ``beta`` that shall run 2.0.0, one turn at a time."""
 
     store: Store
@@ -33,130 +33,141 @@ class GroupSnapshot:
 
 
 @pytest.fixture
-def snapshot(store: Store) -> GroupSnapshot:
+def group(store: Store) -> GroupInMemory:
     make_app(store, version="2.0.0")
-    return GroupSnapshot(store)
+    return GroupInMemory(store)
 
 
-def test_a_living_sidekick_is_quoted(snapshot: GroupSnapshot, clock: WallClock) -> None:
-    be_alive(snapshot.store, "web-1", NOON, state="swapping.draining", wanted="2.0.0", why="3 requests are under way")
+def test_a_living_sidekick_is_quoted(group: GroupInMemory, clock: WallClock) -> None:
+    be_alive(group.store, "web-1", NOON, state="swapping.draining", wanted="2.0.0", why="3 requests are under way")
     clock.advance(12)
 
-    head, said, *_ = snapshot.why().splitlines()
+    head, said, *_ = group.why().splitlines()
 
     assert f"web-1 of {APP}, group beta: swapping.draining since 12s, runs 1.0.0, wants 2.0.0" == head
     assert "it says: 3 requests are under way" == said
 
 
-def test_a_waiting_instance_learns_who_is_ahead_and_who_holds_the_turn(snapshot: GroupSnapshot) -> None:
+def test_a_waiting_instance_learns_who_is_ahead_and_who_holds_the_turn(group: GroupInMemory) -> None:
     for instance in ("web-0", "web-2", "web-1"):
-        be_alive(snapshot.store, instance, NOON, state="swapping.queueing", wanted="2.0.0")
-        stand_in_line(snapshot.store, instance, NOON)
-    hold_turn(snapshot.store, "web-0", NOON)
+        be_alive(group.store, instance, NOON, state="swapping.queueing", wanted="2.0.0")
+        stand_in_line(group.store, instance, NOON)
+    hold_turn(group.store, "web-0", NOON)
 
-    assert "it waits for one of 1 turns; 1 ahead of it: web-2\nturn 0 is held by web-0" in snapshot.why("web-1")
-    assert "it is next" in snapshot.why("web-2")
-    assert "it holds turn 0 of 1" in snapshot.why("web-0")
-
-
-def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(snapshot: GroupSnapshot) -> None:
-    be_alive(snapshot.store, "web-1", NOON, state="swapping.queueing")
-    stand_in_line(snapshot.store, "web-1", NOON)
-    hold_turn(snapshot.store, "web-0", NOON)
-    snapshot.checks_in("1.0.0", machine="web-0")
-
-    assert "turn 0 is dirty: web-0 died" in snapshot.why("web-1")
-    assert "outrider lock release" in snapshot.why("web-1")
-    assert "left turn 0 dirty" in snapshot.why("web-0")
+    assert "it waits for one of 1 turns; 1 ahead of it: web-2\nturn 0 is held by web-0" in group.why("web-1")
+    assert "it is next" in group.why("web-2")
+    assert "it holds turn 0 of 1" in group.why("web-0")
 
 
-def test_a_turn_of_a_shared_scope_is_found_and_named(snapshot: GroupSnapshot) -> None:
+def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(group: GroupInMemory) -> None:
+    be_alive(group.store, "web-1", NOON, state="swapping.queueing")
+    stand_in_line(group.store, "web-1", NOON)
+    hold_turn(group.store, "web-0", NOON)
+    group.checks_in("1.0.0", machine="web-0")
+
+    assert "turn 0 is dirty: web-0 died" in group.why("web-1")
+    assert "outrider lock release" in group.why("web-1")
+    assert "left turn 0 dirty" in group.why("web-0")
+
+
+def test_a_turn_of_a_shared_scope_is_found_and_named(group: GroupInMemory) -> None:
     """
     1. the group's instances stand in a scope that another app's group stands in as well
     2. web-1 holds one of its turns, web-2 waits, and so does an instance of the other app with web-1's name
     """
     for instance in ("web-1", "web-2"):
-        be_alive(snapshot.store, instance, NOON, state="swapping.queueing", shared_scope="eu")
-        stand_in_line(snapshot.store, instance, NOON, scope="eu")
-    hold_turn(snapshot.store, "web-1", NOON, scope="eu")
-    stand_in_line(snapshot.store, "web-1", NOON, app="mail", group="mx", scope="eu")
+        be_alive(group.store, instance, NOON, state="swapping.queueing", shared_scope="eu")
+        stand_in_line(group.store, instance, NOON, scope="eu")
+    hold_turn(group.store, "web-1", NOON, scope="eu")
+    stand_in_line(group.store, "web-1", NOON, app="mail", group="mx", scope="eu")
 
-    (overview,) = read_overviews(snapshot.store.context, APP)
+    (overview,) = read_overviews(group.store.context, APP)
 
-    assert "it holds turn 0 of 1 of scope eu" in snapshot.why("web-1")
-    assert "it waits for one of 1 turns of scope eu; it is next\nturn 0 is held by web-1" in snapshot.why("web-2")
+    assert "it holds turn 0 of 1 of scope eu" in group.why("web-1")
+    assert "it waits for one of 1 turns of scope eu; it is next\nturn 0 is held by web-1" in group.why("web-2")
     assert ["eu"] == [one.shared for one in overview.scopes]
     assert ("web-2", "mail/web-1") == overview.scopes[0].queue
     assert {"web-1", "web-2"} == overview.scopes[0].members
 
 
-def test_a_dirty_turn_of_a_shared_scope_is_found_although_its_sidekick_is_gone(snapshot: GroupSnapshot) -> None:
-    snapshot.checks_in("1.0.0", machine="web-0")
-    hold_turn(snapshot.store, "web-0", NOON, scope="eu")
-    hold_turn(snapshot.store, "mx-1", NOON, app="mail", group="mx", scope="us")
+def test_a_turn_of_a_shared_scope_counts_for_the_group_whose_instance_holds_it(group: GroupInMemory) -> None:
+    be_alive(group.store, "web-1", NOON, shared_scope="eu")
+    hold_turn(group.store, "web-1", NOON, scope="eu")
+    hold_turn(group.store, "web-1", NOON, number=1, app="mail", group="mx", scope="eu")
 
-    (overview,) = read_overviews(snapshot.store.context, APP)
+    (overview,) = read_overviews(group.store.context, APP)
 
-    assert "left turn 0 of scope eu dirty" in snapshot.why("web-0")
-    assert "`outrider lock release --scope eu --slot 0` frees it" in snapshot.why("web-0")
+    assert ["web-1", "mail/web-1"] == [turn.instance for turn in overview.scopes[0].turns]
+    assert ["web-1"] == [turn.instance for turn in overview.scopes[0].of_the_group]
+
+
+def test_a_dirty_turn_of_a_shared_scope_is_found_although_its_sidekick_is_gone(group: GroupInMemory) -> None:
+    group.checks_in("1.0.0", machine="web-0")
+    hold_turn(group.store, "web-0", NOON, scope="eu")
+    hold_turn(group.store, "mx-1", NOON, app="mail", group="mx", scope="us")
+
+    (overview,) = read_overviews(group.store.context, APP)
+
+    assert "left turn 0 of scope eu dirty" in group.why("web-0")
+    assert "`outrider lock release --scope eu --slot 0` frees it" in group.why("web-0")
     assert ["eu"] == [one.shared for one in overview.scopes]
 
 
-def test_the_groups_own_turns_are_told_besides_those_of_a_shared_scope(snapshot: GroupSnapshot) -> None:
+def test_the_groups_own_turns_are_told_besides_those_of_a_shared_scope(group: GroupInMemory) -> None:
     """Some sidekicks have been moved to the scope, one hasn't."""
-    be_alive(snapshot.store, "web-1", NOON, shared_scope="eu")
-    be_alive(snapshot.store, "web-2", NOON)
-    hold_turn(snapshot.store, "web-2", NOON)
+    be_alive(group.store, "web-1", NOON, shared_scope="eu")
+    be_alive(group.store, "web-2", NOON)
+    hold_turn(group.store, "web-2", NOON)
 
-    (overview,) = read_overviews(snapshot.store.context, APP)
+    (overview,) = read_overviews(group.store.context, APP)
 
     assert ["", "eu"] == [one.shared for one in overview.scopes]
     assert [(1,), ()] == [tuple(1 for turn in one.of_the_group if turn.state != "free") for one in overview.scopes]
-    assert f"`outrider lock release {APP} beta --slot 0` frees it" in snapshot.why("web-2")
+    assert f"`outrider lock release {APP} beta --slot 0` frees it" in group.why("web-2")
 
 
-def test_a_pause_and_a_mark_are_named(snapshot: GroupSnapshot) -> None:
-    be_alive(snapshot.store, "web-1", NOON)
-    block(snapshot.store, "2.0.0", "health check failed", NOON)
-    marked = snapshot.why()
-    snapshot.store.groups.update(APP, "beta", paused=True)
+def test_a_pause_and_a_mark_are_named(group: GroupInMemory) -> None:
+    be_alive(group.store, "web-1", NOON)
+    block(group.store, "2.0.0", "health check failed", NOON)
+    marked = group.why()
+    group.store.groups.update(APP, "beta", paused=True)
 
     assert "offers it nothing: 2.0.0 is blocked: health check failed" in marked
-    assert "offers it nothing: group is paused" in snapshot.why()
+    assert "offers it nothing: group is paused" in group.why()
 
 
 def test_an_instance_without_a_sidekick_is_said_to_be_away_and_since_when(
-    snapshot: GroupSnapshot, clock: WallClock
+    group: GroupInMemory, clock: WallClock
 ) -> None:
-    snapshot.checks_in("1.0.0")
+    group.checks_in("1.0.0")
     clock.advance(7 * 60)
 
-    assert "no sidekick is alive; the service saw it 7m ago, with 1.0.0" in snapshot.why()
+    assert "no sidekick is alive; the service saw it 7m ago, with 1.0.0" in group.why()
 
 
-def test_an_up_to_date_instance_says_so(snapshot: GroupSnapshot) -> None:
-    be_alive(snapshot.store, "web-1", NOON, version="2.0.0")
+def test_an_up_to_date_instance_says_so(group: GroupInMemory) -> None:
+    be_alive(group.store, "web-1", NOON, version="2.0.0")
 
-    assert "offers it nothing: up to date" in snapshot.why()
+    assert "offers it nothing: up to date" in group.why()
 
 
-def test_a_failure_and_a_command_that_waits_are_named(snapshot: GroupSnapshot, clock: WallClock) -> None:
-    snapshot.checks_in("1.0.0", OmahaEvent(type=3, result=0, error_code=44))
+def test_a_failure_and_a_command_that_waits_are_named(group: GroupInMemory, clock: WallClock) -> None:
+    group.checks_in("1.0.0", OmahaEvent(type=3, result=0, error_code=44))
     command = Command(verb="retry", by="kim", at=NOON)
-    put(snapshot.store.context.cluster, snapshot.store.context.keys.command(APP, "web-1"), encode(command))
+    put(group.store.context.cluster, group.store.context.keys.command(APP, "web-1"), encode(command))
     clock.advance(5)
 
-    assert "failed with error code 44" in snapshot.why()
-    assert "the command 'retry' of kim waits for its sidekick since 5s" in snapshot.why()
+    assert "failed with error code 44" in group.why()
+    assert "the command 'retry' of kim waits for its sidekick since 5s" in group.why()
 
 
-def test_an_instance_that_nobody_knows_is_not_found(snapshot: GroupSnapshot) -> None:
+def test_an_instance_that_nobody_knows_is_not_found(group: GroupInMemory) -> None:
     with pytest.raises(NotFound, match="no instance 'web-9'"):
-        snapshot.why("web-9")
+        group.why("web-9")
     with pytest.raises(NotFound, match="no app 'absent'"):
-        read_overviews(snapshot.store.context, "absent")
+        read_overviews(group.store.context, "absent")
     with pytest.raises(NotFound, match="there are: beta"):
-        read_overviews(snapshot.store.context, APP, "absent")
+        read_overviews(group.store.context, APP, "absent")
 
 
 def test_sidekicks_that_use_a_foreign_update_service_are_seen_as_well(store: Store) -> None:
@@ -175,12 +186,12 @@ def test_a_held_instance_learns_the_reason_and_how_many_are_ahead(fleet: Fleet, 
         be_alive(fleet.store, instance, NOON)
         fleet.why_deferred(instance)
     clock.advance(5)
-    snapshot = GroupSnapshot(fleet.store)
+    group = GroupInMemory(fleet.store)
 
-    assert "deferred since 5s: 1 per 5 min; next at 12:05:00 UTC; 2 ahead of it" in snapshot.why("web-1")
-    assert "deferred since 5s: 1 per 5 min; next at 12:05:00 UTC; it is the next one" in snapshot.why("web-3")
-    assert "rollout of 2.0.0: running; 0 done, 1 under way, 3 deferred" in snapshot.why("web-1")
-    assert "the service offers it 2.0.0 since 5s" in snapshot.why("web-0")
+    assert "deferred since 5s: 1 per 5 min; next at 12:05:00 UTC; 2 ahead of it" in group.why("web-1")
+    assert "deferred since 5s: 1 per 5 min; next at 12:05:00 UTC; it is the next one" in group.why("web-3")
+    assert "rollout of 2.0.0: running; 0 done, 1 under way, 3 deferred" in group.why("web-1")
+    assert "the service offers it 2.0.0 since 5s" in group.why("web-0")
 
 
 def test_a_roll_out_that_stands_still_is_told_with_its_reason(fleet: Fleet) -> None:
@@ -193,7 +204,7 @@ def test_a_roll_out_that_stands_still_is_told_with_its_reason(fleet: Fleet) -> N
 
     halt = "1 failed, and 1 halt it: web-0 (error code 44)"
     assert f"rollout of 2.0.0: halted: {halt}; 0 done, 1 failed" == overview.rollout
-    assert f"offers it nothing: rollout of 2.0.0 is halted: {halt}" in GroupSnapshot(fleet.store).why("web-1")
+    assert f"offers it nothing: rollout of 2.0.0 is halted: {halt}" in GroupInMemory(fleet.store).why("web-1")
 
 
 def test_a_woken_instance_is_said_to_be_so(fleet: Fleet, clock: WallClock) -> None:
@@ -204,4 +215,4 @@ def test_a_woken_instance_is_said_to_be_so(fleet: Fleet, clock: WallClock) -> No
     look(fleet.store.context, GroupLock(), APP, "beta")
     clock.advance(3)
 
-    assert "it was woken 3s ago, and hasn't asked since" in GroupSnapshot(fleet.store).why("web-1")
+    assert "it was woken 3s ago, and hasn't asked since" in GroupInMemory(fleet.store).why("web-1")
