@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-pythons check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
+.PHONY: help setup demo test test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -45,6 +45,9 @@ test-pythons: etcd docker ## the values, simulator, contract and service tests a
 	  $(MAKE) --no-print-directory python=$$each tests="$(first_ring)" test; \
 	  $(MAKE) --no-print-directory python=$$each demo; \
 	done
+
+test-install: setup etcd ## build wheel and sdist, install each into an empty environment and run it there, minutes
+	$(bin)/python -m pytest -m packages tests/packaging
 
 check: lint verify test ## everything that must hold before a commit: lint, types, imports, generated files, the model, all tests
 
