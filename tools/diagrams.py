@@ -3,8 +3,8 @@
     python tools/diagrams.py           writes docs/statecharts/* and the generated part of docs/develop/statechart.md
     python tools/diagrams.py --check   changes nothing; prints a diff and leaves with 1 when something is stale
 
-Text is compared byte by byte. So are the SVGs, but only by the renderer of the pinned version: another one draws the
-same picture with other bytes.
+Text is compared byte by byte, and so are the pictures of the strategies, which we place ourselves. The overview is
+compared only by the renderer of the pinned version: another one draws the same picture with other bytes.
 """
 
 import argparse
@@ -13,12 +13,18 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import get_args
 
-from outrider.core.chart.draw import overview, sketch, to_table, zoomed
+from outrider.core.chart.draw import overview, sketch, to_table
 from outrider.core.chart.draw_dot import to_dot
 from outrider.core.chart.draw_mermaid import to_mermaid
+from outrider.core.chart.draw_path import lay_out_path
+from outrider.core.chart.draw_prune import prune
+from outrider.core.chart.draw_svg import to_svg
 from outrider.core.chart.load import Chart
 from outrider.core.errors import OutriderError
+from outrider.core.sidekick.guards import decided_by
+from outrider.core.sidekick.memory import Strategy
 from outrider.statechart import load_sidekick_chart, render_picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +33,7 @@ PICTURES = Path("docs/statecharts")
 BEGIN = "<!-- chart:sidekick:begin -->"
 END = "<!-- chart:sidekick:end -->"
 RENDERER = "graphviz-pure"
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 def texts(chart: Chart, page: str) -> dict[Path, str]:
@@ -38,19 +45,26 @@ def texts(chart: Chart, page: str) -> dict[Path, str]:
     return {
         PAGE: f"{before}{BEGIN}\n{generated(chart)}{END}{after}",
         PICTURES / f"{chart.name}.mmd": to_mermaid(overview(chart)),
+        **{PICTURES / f"{chart.name}-{strategy}.svg": path_picture(chart, strategy) for strategy in STRATEGIES},
     }
+
+
+def path_picture(chart: Chart, strategy: Strategy) -> str:
+    """All that one strategy can do, as SVG."""
+    return to_svg(lay_out_path(prune(chart, decided_by(strategy)), f"{chart.name}: {strategy}"))
 
 
 def generated(chart: Chart) -> str:
     """The part of the docs page between the markers."""
-    inside = [top.id for top in chart.tops if top.children]
     parts = [
         f"<!-- written by tools/diagrams.py from statecharts/{chart.source}: change that, then `make diagrams` -->",
         "\n## The whole at a glance\n",
         "With words: the main road. Without: what else leads there. All of it is below.\n",
         f"```mermaid\n{to_mermaid(overview(chart))}```\n",
-        "## From the inside\n",
-        *(f"### {top}\n\n![{top} from the inside](../statecharts/{chart.name}-{top}.svg)\n" for top in inside),
+        "## One strategy at a time\n",
+        "Down the left side runs the success path, which the chart marks with `o:success`; beside it stands everything "
+        "that can go wrong.\nWhat only the other strategy does is left out.\n",
+        *(f"### {strategy}\n\n![{strategy}](../statecharts/{chart.name}-{strategy}.svg)\n" for strategy in STRATEGIES),
         "## Every state and every transition\n",
         "In document order, which is the order in which they are asked: a child before the states around it.\n",
         to_table(chart).replace("\n### ", "\n#### ").replace("### ", "#### ", 1),
@@ -59,12 +73,8 @@ def generated(chart: Chart) -> str:
 
 
 def drawings(chart: Chart) -> dict[Path, str]:
-    """Graphviz source of every SVG by the picture's path."""
-    found = {PICTURES / f"{chart.name}.svg": to_dot(sketch(chart), sideways=True)}
-    for top in chart.tops:
-        if top.children:
-            found[PICTURES / f"{chart.name}-{top.id}.svg"] = to_dot(zoomed(chart, top.id))
-    return found
+    """Graphviz source of every SVG that the renderer draws, by the picture's path."""
+    return {PICTURES / f"{chart.name}.svg": to_dot(sketch(chart), sideways=True)}
 
 
 def has_pinned_renderer() -> bool:
@@ -87,7 +97,7 @@ def main() -> int:
         if has_pinned_renderer():
             wanted |= {path: render_picture(dot, "svg") for path, dot in drawings(chart).items()}
         else:
-            print(f"the pinned {RENDERER} is not installed: the SVGs are left alone", file=sys.stderr)
+            print(f"the pinned {RENDERER} is not installed: the overview is left alone", file=sys.stderr)
     except OutriderError as error:
         print(f"Error: {error.kind}: {error}", file=sys.stderr)
         return 1

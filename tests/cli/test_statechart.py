@@ -53,6 +53,8 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, why: 
         (("--format", "table"), b"### idle\n"),
         (("--format", "svg", "--view", "sketch"), b"<?xml"),
         (("--format", "png"), b"\x89PNG\r\n"),
+        (("--format", "svg", "--strategy", "stop-first"), b"<?xml"),
+        (("--strategy", "start-first"), b"stateDiagram-v2\n"),
     ],
 )
 def test_a_chart_is_drawn_to_a_file_or_to_stdout(tmp_path: Path, arguments: tuple[str, ...], begin: bytes) -> None:
@@ -70,7 +72,7 @@ def test_an_unknown_view_names_the_known_ones() -> None:
     result = run("draw", "--view", "swaping")
 
     assert 1 == result.exit_code
-    assert "--view swaping: no such view or state; known: whole, overview, sketch, idle" in result.stderr
+    assert "--view swaping: no such view or state; known: whole, overview, sketch, path, idle" in result.stderr
 
 
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -99,3 +101,37 @@ def test_a_png_is_not_sent_to_a_terminal() -> None:
 
     assert 1 == drawn.returncode
     assert "Error: usage: a png is not for a terminal: add --output FILE, or send it to a file\n" == drawn.stderr
+
+
+@pytest.mark.parametrize(
+    ("strategy", "own", "others"),
+    [
+        ("start-first", "swapping.switching", "swapping.replacing"),
+        ("stop-first", "swapping.joining", "swapping.starting"),
+    ],
+)
+def test_a_strategy_is_drawn_without_what_only_the_other_does(strategy: str, own: str, others: str) -> None:
+    for arguments in (("--format", "table"), ("--format", "dot"), ("--format", "dot", "--view", "overview")):
+        drawn = run("draw", "--strategy", strategy, *arguments).output
+
+        assert own in drawn, arguments
+        assert others not in drawn, arguments
+        assert "starts_first" not in drawn, arguments
+    picture = run("draw", "--strategy", strategy, "--format", "svg").output
+    assert f"<title>sidekick: {strategy}</title>" in picture
+    assert f">{own.partition('.')[2]}</text>" in picture
+    assert f">{others.partition('.')[2]}</text>" not in picture
+
+
+def test_the_path_needs_one_strategy_and_svg() -> None:
+    split, format_, sideways = (
+        run("draw", "--view", "path", "--format", "svg"),
+        run("draw", "--view", "path", "--strategy", "stop-first"),
+        run("draw", "--view", "path", "--strategy", "stop-first", "--format", "svg", "--sideways"),
+    )
+
+    assert (1, 1, 1) == (split.exit_code, format_.exit_code, sideways.exit_code)
+    assert "the success path splits at 'swapping.queueing', and a drawing needs one" in split.stderr
+    for result in (format_, sideways):
+        assert "--view path is drawn as svg and from the top down: use --format svg without --sideways" in result.stderr
+    assert 2 == run("draw", "--strategy", "stop-frist").exit_code

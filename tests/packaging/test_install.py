@@ -16,8 +16,8 @@ import pytest
 import requests
 
 from tests.live.test_demo import processes_in
-from tests.servers import EtcdServer
-from tests.waiting import eventually
+from tests.support.servers import EtcdServer
+from tests.support.waiting import eventually
 
 # Each environment downloads and installs some thirty packages; a slow index takes minutes for that.
 pytestmark = [pytest.mark.packages, pytest.mark.timeout(1200)]

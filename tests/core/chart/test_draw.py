@@ -302,6 +302,7 @@ def test_diagrams_are_written_once_and_then_up_to_date(
         ("docs/develop/statechart.md", b"stateDiagram-v2", b"stateDiagram"),
         ("docs/statecharts/sidekick.mmd", b"-->", b"->"),
         ("docs/statecharts/sidekick.svg", b"idle", b"idles"),
+        ("docs/statecharts/sidekick-stop-first.svg", b">draining<", b">drainin<"),
     ],
 )
 def test_a_stale_drawing_is_found_and_shown(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -12,7 +13,12 @@ from outrider.cli.output import fail
 from outrider.core.chart.draw import Picture, overview, sketch, to_table, whole, zoomed
 from outrider.core.chart.draw_dot import to_dot
 from outrider.core.chart.draw_mermaid import to_mermaid
+from outrider.core.chart.draw_path import lay_out_path
+from outrider.core.chart.draw_prune import prune
+from outrider.core.chart.draw_svg import to_svg
 from outrider.core.chart.load import Chart, load_chart
+from outrider.core.sidekick.guards import decided_by
+from outrider.core.sidekick.memory import Strategy
 from outrider.core.sidekick.rules import VOCABULARY
 from outrider.statechart import find_sidekick_chart, read_chart_file, render_picture
 
@@ -47,18 +53,30 @@ def check(file: Path | None) -> None:
 )
 @click.option(
     "--view",
-    default="whole",
-    show_default=True,
+    default=None,
     metavar="VIEW",
-    help="whole, overview (the main road), sketch (without labels), or the id of a state to see from the inside.",
+    help="whole, overview (the main road), sketch (without labels), the id of a state to see from the inside, or path: "
+    "everything beside a straight line of what happens when nothing goes wrong, as svg only.  [default: path for the "
+    "svg of one strategy, whole otherwise]",
+)
+@click.option(
+    "--strategy", type=click.Choice(get_args(Strategy)), help="Only the states and transitions that it can reach."
 )
 @click.option("--sideways", is_flag=True, help="From left to right instead of from the top down.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write here instead of to stdout.")
-def draw(file: Path | None, kind: str, view: str, sideways: bool, output: Path | None) -> None:
+def draw(
+    file: Path | None, kind: str, view: str | None, strategy: Strategy | None, sideways: bool, output: Path | None
+) -> None:
     """Draw FILE (the shipped chart if left out)."""
     if kind == "png" and output is None and sys.stdout.isatty():
         fail("usage", "a png is not for a terminal: add --output FILE, or send it to a file")
-    drawing = _draw(_load(file), kind, view, sideways)
+    chart = _load(file)
+    if strategy is not None:
+        chart = prune(chart, decided_by(strategy))
+    if view is None:
+        view = "path" if strategy is not None and kind == "svg" and not sideways else "whole"
+    title = f"{chart.name}: {strategy}" if strategy is not None else chart.name
+    drawing = _draw_path(chart, title, kind, sideways) if view == "path" else _draw(chart, kind, view, sideways)
     if output is None:
         click.echo(drawing, nl=False)
         return
@@ -106,10 +124,16 @@ def _draw(chart: Chart, kind: str, view: str, sideways: bool) -> bytes:
     return dot.encode() if kind == "dot" else render_picture(dot, kind)
 
 
+def _draw_path(chart: Chart, title: str, kind: str, sideways: bool) -> bytes:
+    if kind != "svg" or sideways:
+        fail("usage", "--view path is drawn as svg and from the top down: use --format svg without --sideways")
+    return to_svg(lay_out_path(chart, title)).encode()
+
+
 def _look(chart: Chart, view: str) -> Picture:
     if view in VIEWS:
         return VIEWS[view](chart)
     if view not in chart.states:
-        known = ", ".join([*VIEWS, *(state.id for state in chart.tops)])
+        known = ", ".join([*VIEWS, "path", *(state.id for state in chart.tops)])
         fail("usage", f"--view {view}: no such view or state; known: {known}")
     return zoomed(chart, view)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from outrider.core.chart.model import CancelLater, Chart, History, SendLater, State, Transition
+from outrider.core.chart.success import success_problems
 
 Problem = tuple[int, str]
 
@@ -19,6 +20,7 @@ def find_problems(chart: Chart) -> Iterator[Problem]:
     yield from _timers(chart)
     yield from _never_taken(chart)
     yield from _final_content(chart)
+    yield from success_problems(chart)
 
 
 def _unreachable(chart: Chart) -> Iterator[Problem]:

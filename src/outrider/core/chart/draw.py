@@ -144,7 +144,7 @@ def to_table(chart: Chart) -> str:
     """All of the chart as a Markdown table per state, in document order."""
     parts = []
     for state in chart.states.values():
-        facts = [f"waits: {_filled(state.why, '*')}" if state.why else "", state.doc]
+        facts = [f"waits: {filled(state.why, '*')}" if state.why else "", state.doc]
         facts += ["a safe point to pause"] if state.safe else []
         facts += ["may wait forever"] if state.resting else []
         facts += ["the end"] if state.final else []
@@ -206,7 +206,7 @@ def _box(chart: Chart, state: State, notes: bool = True) -> Box:
         id=state.id,
         label=state.name,
         kind="final" if state.final else "state",
-        note=_filled(state.why) if notes else "",
+        note=filled(state.why) if notes else "",
         children=tuple(inside),
         initial=state.initial,
         resting=state.resting,
@@ -214,9 +214,9 @@ def _box(chart: Chart, state: State, notes: bool = True) -> Box:
     )
 
 
-def _filled(why: str, mark: str = "") -> str:
+def filled(why: str, mark: str = "") -> str:
     """``o:why`` names facts in braces, which a running sidekick fills in; here their names stand for them."""
-    return re.sub(r"\{(\w+)\}", rf"{mark}\1{mark}", why)
+    return re.sub(r"\{(\w+)\}", rf"{mark}\1{mark}", re.sub(r"(?<=\w)\{", " {", why))
 
 
 def _top_id(state: str) -> str:

@@ -203,6 +203,7 @@ class _Reader:
             conditions=tuple(self._conditions(element)),
             target=target,
             internal=internal,
+            success=element.get(f"{{{OURS}}}success") == "true",
             content=tuple(self._content(child) for child in element.iterchildren(etree.Element) if not _is_doc(child)),
             line=self.lines[element],
         )

@@ -78,6 +78,7 @@ class Transition:
         conditions: All must hold; asked in this order, and no further than the first that doesn't.
         target: A state or a history; None stays where it is and exits nothing.
         internal: Enters ``target``, a direct child, without leaving ``source``.
+        success: A step of the success path: what happens, one after the other, when nothing goes wrong.
     """
 
     source: str
@@ -86,6 +87,7 @@ class Transition:
     conditions: tuple[Condition, ...]
     target: str | None
     internal: bool
+    success: bool
     content: tuple[Content, ...]
     line: int
 

@@ -69,6 +69,7 @@ SCHEMA = b"""\
     <optional><attribute name="type"><choice>
       <value type="string">internal</value><value type="string">external</value>
     </choice></attribute></optional>
+    <optional><attribute name="o:success"><ref name="yes.type"/></attribute></optional>
     <ref name="content"/>
   </element></define>
 

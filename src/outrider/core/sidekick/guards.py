@@ -1,8 +1,8 @@
 """Guards: what the chart may ask, one named question each. They read the memory, and never raise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.memory import Memory, Strategy
 from outrider.core.versions import NOTHING, is_newer
 
 MAX_ATTEMPTS = 5
@@ -23,7 +23,12 @@ def guard(function: Callable[[Memory], bool]) -> Callable[[Memory], bool]:
 @guard
 def starts_first(memory: Memory) -> bool:
     """Old and new can run side by side on this machine."""
-    return memory.strategy == "start-first"
+    return decided_by(memory.strategy)["starts_first"]
+
+
+def decided_by(strategy: Strategy) -> Mapping[str, bool]:
+    """What the guards that ask about nothing but the strategy say under ``strategy``, by their names."""
+    return {"starts_first": strategy == "start-first"}
 
 
 @guard
