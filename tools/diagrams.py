@@ -21,6 +21,7 @@ from outrider.core.chart.draw_mermaid import to_mermaid
 from outrider.core.chart.draw_path import lay_out_path
 from outrider.core.chart.draw_prune import prune
 from outrider.core.chart.draw_svg import to_svg
+from outrider.core.chart.flat import flattened
 from outrider.core.chart.load import Chart
 from outrider.core.errors import OutriderError
 from outrider.core.sidekick.guards import decided_by
@@ -51,7 +52,7 @@ def texts(chart: Chart, page: str) -> dict[Path, str]:
 
 def path_picture(chart: Chart, strategy: Strategy) -> str:
     """All that one strategy can do, as SVG."""
-    return to_svg(lay_out_path(prune(chart, decided_by(strategy)), f"{chart.name}: {strategy}"))
+    return to_svg(lay_out_path(prune(flattened(chart), decided_by(strategy)), f"{chart.name}: {strategy}"))
 
 
 def generated(chart: Chart) -> str:

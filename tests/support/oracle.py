@@ -142,6 +142,7 @@ class Node:
     id: str
     final: bool = False
     deep: bool | None = None
+    abstract: bool = False
     children: list["Node"] = field(default_factory=list)
 
     def walk(self) -> Iterator["Node"]:
@@ -163,6 +164,8 @@ class ChartMaker:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         tops = [self._tree("s", index, depth=1) for index in range(self._random.randint(2, 3))]
+        for top in tops:
+            self._make_abstract(top)
         self._nodes = [node for top in tops for node in top.walk()]
         self._tops = tops
         self._count = 0
@@ -202,6 +205,18 @@ class ChartMaker:
             node.children = children
         return node
 
+    def _make_abstract(self, node: Node) -> None:
+        """Put children of some states that have no history into an abstract state, which may hold another one."""
+        if any(child.deep is not None for child in node.children):
+            return
+        for child in node.children:
+            self._make_abstract(child)
+        for count, kept in enumerate((2, 3)):
+            alike = [child for child in node.children if not child.final][:kept]
+            if len(alike) >= 2 and self._random.random() < 0.5:
+                holder = Node(id=f"{node.id}.like{count}", abstract=True, children=alike)
+                node.children = [holder, *(child for child in node.children if child not in alike)]
+
     def _write(self, node: Node) -> str:
         if node.deep is not None:
             home = next(one for one in self._nodes if node in one.children)
@@ -212,8 +227,11 @@ class ChartMaker:
         leave = f'<onexit><send type="effect" event="out.{node.id}"/>{self._maybe_raise(0.04)}</onexit>'
         if node.final:
             return f'<final id="{node.id}">{entry}{leave}</final>\n'
-        words = f'initial="{self._random.choice(node.states).id}"' if node.states else 'o:why="x" o:resting="true"'
         children = "".join(map(self._write, node.children))
+        if node.abstract:
+            words = f'o:abstract="true" initial="{self._random.choice(node.states).id}"'
+            return f'<state id="{node.id}" {words}>\n{self._transitions(node)}{children}</state>\n'
+        words = f'initial="{self._random.choice(node.states).id}"' if node.states else 'o:why="x" o:resting="true"'
         return f'<state id="{node.id}" {words}>{entry}{leave}\n{self._transitions(node)}{children}</state>\n'
 
     def _maybe_raise(self, chance: float) -> str:
@@ -259,7 +277,7 @@ class ChartMaker:
         allowed = [
             one
             for one in self._nodes
-            if not one.id.startswith(f"{node.id}.")
+            if (one is node or one not in list(node.walk()))
             and not any(one in outer.children for outer in around if one.deep is not None)
         ]
         return f' target="{self._random.choice(allowed).id}"'

@@ -13,6 +13,7 @@ from lxml import etree
 from outrider.core.chart.draw import Box, Picture, label_of, overview, sketch, to_table, whole, zoomed
 from outrider.core.chart.draw_dot import to_dot
 from outrider.core.chart.draw_mermaid import to_mermaid
+from outrider.core.chart.flat import flattened
 from outrider.core.chart.load import Chart, load_chart
 from outrider.core.errors import ChartError
 from outrider.statechart import load_sidekick_chart, render_picture
@@ -44,7 +45,7 @@ SMALL = """
 
 
 def pictures(chart: Chart) -> list[Picture]:
-    inside = [zoomed(chart, top.id) for top in chart.tops if top.children]
+    inside = [zoomed(chart, top.id) for top in flattened(chart).tops if top.children]
     return [whole(chart), overview(chart), sketch(chart), *inside]
 
 
@@ -61,7 +62,7 @@ def every_box(boxes: tuple[Box, ...]) -> list[Box]:
     "chart", [load_sidekick_chart(), load(SMALL), *random_charts()], ids=lambda chart: chart.source
 )
 def test_the_whole_shows_every_state_and_everything_that_leads_somewhere(chart: Chart) -> None:
-    picture = whole(chart)
+    picture, chart = whole(chart), flattened(chart)
 
     assert [*chart.states, *chart.histories] == sorted(
         [box.id for box in every_box(picture.boxes)], key=[*chart.states, *chart.histories].index
@@ -205,7 +206,7 @@ def test_every_state_is_drawn_inside_of_its_parents_box(chart: Chart) -> None:
         svg = render_picture(to_dot(picture, sideways), "svg")
         clusters, nodes = boxes_of(svg, "cluster"), boxes_of(svg, "node")
         inside = 0
-        for state in chart.states.values():
+        for state in flattened(chart).states.values():
             box = clusters[f"cluster_{state.id}"] if state.children else nodes[state.id]
             if state.parent:
                 left, top, right, bottom = clusters[f"cluster_{state.parent}"]
@@ -237,9 +238,11 @@ DRAW_ALL = """
 from outrider.core.chart.draw import *
 from outrider.core.chart.draw_dot import to_dot
 from outrider.core.chart.draw_mermaid import to_mermaid
+from outrider.core.chart.flat import flattened
 from outrider.statechart import load_sidekick_chart
 chart = load_sidekick_chart()
-for picture in (whole(chart), overview(chart), sketch(chart), *(zoomed(chart, top.id) for top in chart.tops)):
+tops = flattened(chart).tops
+for picture in (whole(chart), overview(chart), sketch(chart), *(zoomed(chart, top.id) for top in tops)):
     print(to_dot(picture), to_dot(picture, True), to_mermaid(picture))
 print(to_table(chart))
 """

@@ -16,6 +16,7 @@ from outrider.core.chart.draw_path import lay_out_path
 from outrider.core.chart.draw_prune import prune
 from outrider.core.chart.draw_sheet import LINE, Frame, Sheet, Wire, text_width, wrap
 from outrider.core.chart.draw_svg import to_svg
+from outrider.core.chart.flat import flattened
 from outrider.core.chart.load import Chart, load_chart
 from outrider.core.chart.success import success_path
 from outrider.core.errors import ChartError
@@ -57,12 +58,12 @@ def with_path(chart: Chart) -> Chart:
 def charts() -> Iterator[Chart]:
     sidekick = load_sidekick_chart()
     for strategy in STRATEGIES:
-        yield replace(prune(sidekick, decided_by(strategy)), source=strategy)
+        yield replace(prune(flattened(sidekick), decided_by(strategy)), source=strategy)
     yield load(MARKED)
     yield replace(load(LONG), source="long")
     for seed in range(4):
         made = ChartMaker(seed)
-        chart = with_path(load_chart(made.source, f"random-{seed}.scxml", made.vocabulary))
+        chart = flattened(with_path(load_chart(made.source, f"random-{seed}.scxml", made.vocabulary)))
         if success_path(chart):
             yield chart
 
@@ -240,7 +241,7 @@ def test_the_success_path_is_what_the_chart_says_of_the_strategy(strategy: Strat
     chart = load_sidekick_chart()
     (said,) = (part for part in chart.states["swapping"].doc.split(".") if part.strip().startswith(strategy))
 
-    path = [chart.entry_leaf(way.target or "") for way in success_path(prune(chart, decided_by(strategy)))]
+    path = [chart.entry_leaf(way.target or "") for way in success_path(prune(flattened(chart), decided_by(strategy)))]
 
     swap = [leaf.removeprefix("swapping.") for leaf in path if leaf.startswith("swapping.")]
     assert said.partition(":")[2].replace(" ", "").split(",") == swap
@@ -284,7 +285,7 @@ def test_pruning_keeps_what_a_strategy_can_reach() -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_leaves_no_question_about_itself(strategy: Strategy) -> None:
-    chart = load_sidekick_chart()
+    chart = flattened(load_sidekick_chart())
 
     pruned = prune(chart, decided_by(strategy))
 
@@ -345,7 +346,7 @@ def test_the_svg_has_the_same_bytes_for_every_hash_seed() -> None:
 
 
 def test_words_have_the_color_of_their_line() -> None:
-    sheet = lay_out_path(prune(load_sidekick_chart(), decided_by("start-first")), "title")
+    sheet = lay_out_path(prune(flattened(load_sidekick_chart()), decided_by("start-first")), "title")
 
     names: dict[str, set[str]] = {}
     for text in sheet.texts:

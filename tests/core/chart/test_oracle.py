@@ -53,7 +53,7 @@ def test_random_charts_do_the_same_in_the_same_order_as_another_engine(first_see
 
     assert seen["steps"] > 600, seen
     assert seen["moves"] > 350, seen
-    for kind in ("histories", "dones", "finals", "restored"):
+    for kind in ("histories", "dones", "finals", "restored", "abstract"):
         assert seen[kind] > 5, seen
 
 
@@ -67,6 +67,7 @@ def walk_random_charts(seeds: Iterable[int]) -> Counter[str]:
         seen += compare(chart, made.source, made.news, seed, WALKS, EVENTS)
         seen["histories"] += len(chart.histories)
         seen["dones"] += sum(event.startswith("done.state.") for way in chart.transitions for event in way.events)
+        seen["abstract"] += sum(state.abstract for state in chart.states.values())
         seen["finals"] += sum(state.final for state in chart.states.values())
     return seen
 

@@ -16,6 +16,7 @@ from outrider.core.chart.draw_mermaid import to_mermaid
 from outrider.core.chart.draw_path import lay_out_path
 from outrider.core.chart.draw_prune import prune
 from outrider.core.chart.draw_svg import to_svg
+from outrider.core.chart.flat import flattened
 from outrider.core.chart.load import Chart, load_chart
 from outrider.core.sidekick.guards import decided_by
 from outrider.core.sidekick.memory import Strategy
@@ -72,7 +73,7 @@ def draw(
         fail("usage", "a png is not for a terminal: add --output FILE, or send it to a file")
     chart = _load(file)
     if strategy is not None:
-        chart = prune(chart, decided_by(strategy))
+        chart = prune(flattened(chart), decided_by(strategy))
     if view is None:
         view = "path" if strategy is not None and kind == "svg" and not sideways else "whole"
     title = f"{chart.name}: {strategy}" if strategy is not None else chart.name
@@ -133,6 +134,7 @@ def _draw_path(chart: Chart, title: str, kind: str, sideways: bool) -> bytes:
 def _look(chart: Chart, view: str) -> Picture:
     if view in VIEWS:
         return VIEWS[view](chart)
+    chart = flattened(chart)
     if view not in chart.states:
         known = ", ".join([*VIEWS, "path", *(state.id for state in chart.tops)])
         fail("usage", f"--view {view}: no such view or state; known: {known}")

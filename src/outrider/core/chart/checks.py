@@ -3,20 +3,26 @@
 Each check yields ``(line, problem)``; the caller reports the first in document order.
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 
-from outrider.core.chart.model import CancelLater, Chart, History, SendLater, State, Transition
+from outrider.core.chart.model import CancelLater, Chart, History, SendEffect, SendLater, State, Transition
 from outrider.core.chart.success import success_problems
 
 Problem = tuple[int, str]
 
 
-def find_problems(chart: Chart) -> Iterator[Problem]:
-    """Everything that makes ``chart`` unfit to be run."""
+def find_problems(chart: Chart, answers: Mapping[str, Collection[str]]) -> Iterator[Problem]:
+    """Everything that makes ``chart`` unfit to be run.
+
+    Args:
+        answers: Effect -> the events that answer it.
+    """
     yield from _unreachable(chart)
     yield from _stuck(chart)
     yield from _without_deadline(chart)
+    yield from _unanswered(chart, answers)
     yield from _timers(chart)
     yield from _never_taken(chart)
     yield from _final_content(chart)
@@ -88,6 +94,26 @@ def _without_deadline(chart: Chart) -> Iterator[Problem]:
             yield leaf.line, f"state {leaf.id!r} may miss its deadline: guards can refuse every answer to {heard[0]!r}"
 
 
+def _unanswered(chart: Chart, answers: Mapping[str, Collection[str]]) -> Iterator[Problem]:
+    """Whoever asks for something listens to each answer, and doesn't wait for it forever."""
+    for owner, item in chart.contents():
+        if not isinstance(item, SendEffect) or not answers.get(item.effect):
+            continue
+        if item in chart.states[owner].onexit:
+            yield item.line, f"{item.effect!r} is answered, and {owner!r} is left by then; start it on entering a state"
+            continue
+        for leaf in (leaf for leaf in chart.leaves if chart.within(leaf.id, owner)):
+            ways = [way for state in chart.chain(leaf.id) for way in state.transitions]
+            heard = {event for way in ways for event in way.events}
+            deaf = sorted(set(answers[item.effect]) - heard)
+            if deaf:
+                yield item.line, f"state {leaf.id!r} has no answer to {deaf[0]!r}, which {item.effect!r} may bring"
+            timers = [sent for state in chart.chain(leaf.id) for sent in state.onentry if isinstance(sent, SendLater)]
+            if leaf.resting and not any(timer.event in heard for timer in timers):
+                problem = f"state {leaf.id!r} waits for {item.effect!r} without a deadline: start a timer"
+                yield item.line, problem
+
+
 def _always_taken(event: str, ways: list[Transition]) -> bool:
     """Whether some way is open for ``event``, whatever the guards say."""
     conditions = [way.conditions for way in ways if event in way.events]
@@ -118,10 +144,17 @@ def _timers(chart: Chart) -> Iterator[Problem]:
         ]
         if not any(send.event in way.events for state in near for way in state.transitions):
             yield send.line, f"nobody in {owner!r} listens to {send.event!r} of timer {send.timer!r}"
+
+
+def unknown_timers(chart: Chart) -> Iterator[Problem]:
+    """Timers that are cancelled and never started."""
+    known = sorted({item.timer for _, item in chart.contents() if isinstance(item, SendLater)})
     for _, item in chart.contents():
-        if isinstance(item, CancelLater) and item.timer not in events:
-            known = f"; known: {', '.join(sorted(events))}" if 0 < len(events) <= 12 else ""
-            yield item.line, f"unknown timer {item.timer!r}{known}"
+        if isinstance(item, CancelLater) and item.timer not in known:
+            near = difflib.get_close_matches(item.timer, known, n=3, cutoff=0.5)
+            advice = f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else ""
+            advice = f"; did you mean {' or '.join(map(repr, near))}?" if near else advice
+            yield item.line, f"unknown timer {item.timer!r}{advice}"
 
 
 def _cancels(state: State, timer: str) -> bool:

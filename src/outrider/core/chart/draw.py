@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from outrider.core.chart.flat import flattened
 from outrider.core.chart.model import Chart, Condition, RaiseEvent, SendEffect, State, Transition
 
 
@@ -60,6 +61,7 @@ class Picture:
 
 def whole(chart: Chart) -> Picture:
     """Every state and every transition that leads somewhere; those that stay are in the table only."""
+    chart = flattened(chart)
     arrows = _Arrows(chart)
     for transition in chart.transitions:
         if transition.target is not None:
@@ -74,6 +76,7 @@ def zoomed(chart: Chart, top: str) -> Picture:
     Raises:
         KeyError: the chart has no such state.
     """
+    chart = flattened(chart)
     state = chart.states[top]
     arrows = _Arrows(chart)
     outside: dict[str, None] = {}
@@ -95,6 +98,7 @@ def overview(chart: Chart) -> Picture:
     alternatives (the same event under other guards). Where it leads into another top state, it ends at its border. A
     state apart from it is shown with the first way that leads there.
     """
+    chart = flattened(chart)
     arrows, others = _Arrows(chart, short=True), _Arrows(chart, short=True)
     shown: set[tuple[str, str]] = set()
     for leaf in chart.leaves:
@@ -148,7 +152,12 @@ def to_table(chart: Chart) -> str:
         facts += ["a safe point to pause"] if state.safe else []
         facts += ["may wait forever"] if state.resting else []
         facts += ["the end"] if state.final else []
-        facts += [f"begins in `{state.initial}`"] if state.initial else []
+        if state.abstract:
+            facts += ["what " + ", ".join(f"`{child}`" for child in state.children) + " answer alike"]
+        elif state.initial:
+            facts += [f"begins in `{state.initial}`"]
+        if state.parent and chart.states[state.parent].abstract:
+            facts += [f"what it doesn't answer itself: as `{state.parent}`"]
         parts.append(f"### {state.id}\n\n" + "; ".join(fact.rstrip(".") for fact in facts if fact) + ".\n")
         rows = [("on entry", "", "", _does(state.onentry))] if state.onentry else []
         rows += [

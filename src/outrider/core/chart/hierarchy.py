@@ -63,6 +63,9 @@ class Hierarchy:
     def __init__(self, chart: Chart) -> None:
         """Build it: some milliseconds."""
         self._chart = chart
+        # An id leaves abstract states out; ``transitions`` knows a state by the whole path to it.
+        self._paths = {state: chart.path(state) for state in chart.states}
+        self._ids = {path: state for state, path in self._paths.items()}
         self._machine = _DottedMachine(
             model=None,
             states=[self._describe(top) for top in chart.tops],
@@ -86,7 +89,11 @@ class Hierarchy:
         """
         # An event that no active state listens to would be logged as a warning by transitions.
         if any((state.id, event) in self._listeners for state in self._chart.chain(move.leaf)):
-            self._machine.trigger_event(move, event)
+            move._leaf = self._paths[move._leaf]
+            try:
+                self._machine.trigger_event(move, event)
+            finally:
+                move._leaf = self._ids[move._leaf]
         return move.taken is not None
 
     def _describe(self, state: State) -> dict[str, object]:
@@ -116,7 +123,8 @@ class Hierarchy:
         conditions: list[str | Callable[..., bool | None]] = [] if recall is None else [recall]
         conditions += [partial(_allows, condition) for condition in transition.conditions]
         after = partial(_note_taken, transition)
-        self._machine.add_transition(event, transition.source, target, conditions=conditions, after=after)
+        source, to = self._paths[transition.source], None if target is None else self._paths[target]
+        self._machine.add_transition(event, source, to, conditions=conditions, after=after)
 
 
 def _note_left(state: str, moment: Any) -> None:

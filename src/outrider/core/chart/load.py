@@ -2,7 +2,7 @@
 
 The profile of SCXML that is accepted, and why, is in ``docs/develop/statechart.md``. Rules: a name that isn't known
 is refused here and never looked up at run time; what the profile leaves out is refused, not ignored; the first
-problem in document order is the one reported.
+problem in document order is the one reported, and unknown names come before all else.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from xml.parsers import expat
 
 from lxml import etree
 
-from outrider.core.chart.checks import find_problems
+from outrider.core.chart.checks import find_problems, unknown_timers
 from outrider.core.chart.model import (
     DONE,
     CancelLater,
@@ -29,7 +29,7 @@ from outrider.core.chart.model import (
     Transition,
     Vocabulary,
 )
-from outrider.core.chart.schema import OURS, check_shape, name_of
+from outrider.core.chart.schema import OURS, SCXML, check_shape, name_of
 from outrider.core.errors import ChartError
 
 __all__ = [
@@ -67,7 +67,10 @@ def load_chart(source: bytes, name: str, vocabulary: Vocabulary) -> Chart:
     check_shape(root, name, lines)
     reader = _Reader(source=name, lines=lines, vocabulary=vocabulary)
     chart = reader.chart(root)
-    problems = [*reader.problems, *(() if reader.broken else find_problems(chart))]
+    # A wrong name makes other things look wrong: a deadline that nobody listens to, a state that nothing leads to.
+    problems = [*reader.problems, *(() if reader.broken else unknown_timers(chart))]
+    if not problems:
+        problems = [*find_problems(chart, vocabulary.answers)]
     if problems:
         line, problem = min(problems, key=lambda found: found[0])
         raise ChartError(name, line, problem)
@@ -107,6 +110,7 @@ class _Reader:
     vocabulary: Vocabulary
     alphabet: frozenset[str] = frozenset()
     targets: dict[str, str] = field(default_factory=dict)
+    around: dict[str, tuple[str, ...]] = field(default_factory=dict)
     problems: list[tuple[int, str]] = field(default_factory=list)
     broken: bool = False
 
@@ -128,10 +132,11 @@ class _Reader:
         )
 
     def _read_ids(self, root: etree._Element) -> dict[str, str]:
-        """Every id and what has it; an id is the path to its element."""
+        """Every id and what has it; an id is the path to its element, without the abstract states on the way."""
         found: dict[str, str] = {}
         for element in _all(root, "state", "final", "history"):
-            own, parent = _value(element, "id"), _parent_id(element)
+            own, parent = _value(element, "id"), _named_parent_id(element)
+            self.around[own] = tuple(str(holder.get("id", "")) for holder in element.iterancestors())
             if own in found:
                 self._problem(element, f"the id {own!r} is taken already", fatal=True)
             elif own.rpartition(".")[0] != parent:
@@ -150,6 +155,9 @@ class _Reader:
         if initial and initial not in children:
             where = f"children: {', '.join(children)}" if children else "it has none"
             self._problem(element, f"initial {initial!r} must be a direct child of {own!r}; {where}", fatal=True)
+        abstract = element.get(f"{{{OURS}}}abstract") == "true"
+        if abstract:
+            self._check_abstract(element, own, children)
         why = element.get(f"{{{OURS}}}why", "")
         if not final and not children and not why.strip():
             self._problem(element, f"state {own!r} must say what it waits for: add o:why")
@@ -169,8 +177,21 @@ class _Reader:
             doc=_doc(element),
             safe=element.get(f"{{{OURS}}}safe") == "true",
             resting=element.get(f"{{{OURS}}}resting") == "true",
+            abstract=abstract,
             line=self.lines[element],
         )
+
+    def _check_abstract(self, element: etree._Element, own: str, children: list[str]) -> None:
+        """An abstract state must change nothing but where a transition is written down."""
+        if len(children) < 2:
+            self._problem(element, f"abstract state {own!r} needs two children or more that answer alike", fatal=True)
+        for child in element.iterchildren(etree.Element):
+            if not _is(child, "state", "transition", "o:doc"):
+                problem = f"<{name_of(child)}> is not allowed in abstract state {own!r}: only states and transitions"
+                self._problem(child, problem, fatal=True)
+        around = element.iterancestors(f"{{{SCXML}}}state")
+        if any(_is(child, "history") for holder in around for child in holder.iterchildren(etree.Element)):
+            self._problem(element, f"abstract state {own!r} can't lie in a state that has a <history>", fatal=True)
 
     def _history(self, element: etree._Element) -> History:
         (default,) = (child for child in element if _is(child, "transition"))
@@ -214,9 +235,9 @@ class _Reader:
             home = target.rpartition(".")[0]
             if source == home or source.startswith(f"{home}."):
                 self._problem(element, f"history {target!r} can only be entered from outside of {home!r}")
-        elif internal and target.rpartition(".")[0] != source:
+        elif internal and self.around[target][0] != source:
             self._problem(element, f'type="internal" leads to a direct child of {source!r} only, not to {target!r}')
-        elif not internal and target.startswith(f"{source}."):
+        elif not internal and source in self.around[target]:
             self._problem(element, f'a target inside of {source!r} must be a direct child, with type="internal"')
 
     def _matches(self, element: etree._Element, descriptor: str) -> list[str]:
@@ -310,6 +331,14 @@ def _value(element: etree._Element, key: str) -> str:
 def _parent_id(element: etree._Element) -> str:
     """The id of the state around ``element``; empty at the top."""
     parent = element.getparent()
+    return "" if parent is None else parent.get("id", "")
+
+
+def _named_parent_id(element: etree._Element) -> str:
+    """The id of the next state around ``element`` that isn't abstract; empty at the top."""
+    parent = element.getparent()
+    while parent is not None and parent.get(f"{{{OURS}}}abstract") == "true":
+        parent = parent.getparent()
     return "" if parent is None else parent.get("id", "")
 
 

@@ -1,7 +1,7 @@
 """The types of a loaded statechart: what the file says, checked, in document order, with the lines it stands on."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 DONE = "done.state."
 """What the name of a compound state's done event begins with (SCXML 3.7)."""
@@ -9,11 +9,16 @@ DONE = "done.state."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """The names a chart may use: events, and the keys of the tables in which effects and guards are looked up."""
+    """The names a chart may use: events, and the keys of the tables in which effects and guards are looked up.
+
+    Attributes:
+        answers: Effect -> the events that answer it; an effect that is not in here is never waited for.
+    """
 
     events: frozenset[str]
     effects: frozenset[str]
     guards: frozenset[str]
+    answers: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +108,7 @@ class State:
         why: What a leaf waits for, in words.
         safe: A safe point: a pause asked for in mid-swap may take effect here.
         resting: May wait forever: no deadline is needed.
+        abstract: Holds what its children answer alike, and nothing else; it is no part of their ids.
     """
 
     id: str
@@ -117,6 +123,7 @@ class State:
     doc: str
     safe: bool
     resting: bool
+    abstract: bool
     line: int
 
     @property
@@ -182,6 +189,10 @@ class Chart:
             yield self.states[state]
             state = self.states[state].parent
 
+    def path(self, state: str) -> str:
+        """Names from the outside in, joined by dots: the id, and the abstract states that an id leaves out."""
+        return ".".join([holder.name for holder in self.chain(state)][::-1])
+
     def entry_leaf(self, state: str) -> str:
         """The leaf one is in after entering ``state``."""
         while self.states[state].initial:
@@ -190,7 +201,8 @@ class Chart:
 
     def within(self, inner: str, outer: str) -> bool:
         """Tell whether ``inner`` is ``outer`` or lies in it."""
-        return inner == outer or inner.startswith(f"{outer}.")
+        parent = self.histories[inner].parent if inner in self.histories else inner
+        return inner == outer or any(state.id == outer for state in self.chain(parent))
 
     def owner(self, transition: Transition) -> str:
         """The state that what ``transition`` starts belongs to: the one it leads into, or its own if it stays."""

@@ -35,6 +35,7 @@ SCHEMA = b"""\
     <optional><attribute name="o:why"><ref name="words.type"/></attribute></optional>
     <optional><attribute name="o:safe"><ref name="yes.type"/></attribute></optional>
     <optional><attribute name="o:resting"><ref name="yes.type"/></attribute></optional>
+    <optional><attribute name="o:abstract"><ref name="yes.type"/></attribute></optional>
     <zeroOrMore><choice>
       <ref name="doc"/><ref name="onentry"/><ref name="onexit"/><ref name="transition"/>
       <ref name="state"/><ref name="final"/><ref name="history"/>

@@ -1,20 +1,33 @@
 """What a sidekick may do to the world. Imperative, frozen, complete: a performer needs nothing but the effect.
 
 The noun before the dot says who performs it; effects on one noun are performed in order, and each may be repeated
-safely. Those in ``ANSWERED`` are answered by an event with the request's number, the others are never waited for.
+safely. An effect with an ``answered_by`` is answered by an event with the request's number; the others are never
+waited for. Each noun has a union of its effects; the worker of the noun closes its ``match`` over it, so that mypy
+names an effect that nobody performs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
+from outrider.core.sidekick import events as said
 from outrider.core.sidekick.memory import Fault, Installed, Release, Turn
+
+Answers = tuple[type[said.Event], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """Something to be done."""
+    """Something to be done.
+
+    Attributes:
+        answered_by: The events that say how it went; a state that starts it listens to each of them. Not among them:
+            that there was no answer (``lock.failed`` and its like), for which the state's deadline is there. Empty for
+            an effect that is never waited for.
+    """
 
     name: ClassVar[str]
+    answered_by: ClassVar[Answers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +35,7 @@ class AcquireLock(Effect):
     """Queue for a turn. ``target_revision`` -1 leaves the target out of the taking transaction."""
 
     name: ClassVar[str] = "lock.acquire"
+    answered_by: ClassVar[Answers] = (said.LockAcquired, said.LockRefused)
     update: str
     version: str
     slots: int
@@ -33,6 +47,7 @@ class ReclaimLock(Effect):
     """Make our own turn valid again after a restart; refused when it isn't ours any more."""
 
     name: ClassVar[str] = "lock.reclaim"
+    answered_by: ClassVar[Answers] = (said.LockAcquired, said.LockRefused)
     turn: Turn | None
     update: str
 
@@ -42,6 +57,7 @@ class RetakeLock(Effect):
     """Have a valid turn again, to roll back: our own if it is still there, else queue for a new one."""
 
     name: ClassVar[str] = "lock.retake"
+    answered_by: ClassVar[Answers] = (said.LockAcquired,)
     turn: Turn | None
     update: str
     version: str
@@ -53,6 +69,7 @@ class ReleaseLock(Effect):
     """Give back slot and place in the queue, whatever of them is there."""
 
     name: ClassVar[str] = "lock.release"
+    answered_by: ClassVar[Answers] = (said.LockReleased,)
     turn: Turn | None
     update: str
 
@@ -62,6 +79,7 @@ class BlockLock(Effect):
     """Block the release for the fleet and give the turn back, in one transaction."""
 
     name: ClassVar[str] = "lock.block"
+    answered_by: ClassVar[Answers] = (said.LockReleased,)
     turn: Turn | None
     update: str
     version: str
@@ -74,6 +92,7 @@ class EnsureWorkload(Effect):
     """What should run, runs: found, or started again."""
 
     name: ClassVar[str] = "workload.ensure"
+    answered_by: ClassVar[Answers] = (said.WorkloadStarted, said.WorkloadAbsent)
     installed: Installed | None
 
 
@@ -82,6 +101,7 @@ class TidyWorkload(Effect):
     """Stop and remove all workloads but ``keep``: what should run serves, so nobody needs the others."""
 
     name: ClassVar[str] = "workload.tidy"
+    answered_by: ClassVar[Answers] = ()
     keep: tuple[str, ...]
 
 
@@ -90,6 +110,7 @@ class StartWorkload(Effect):
     """Start the candidate beside what runs."""
 
     name: ClassVar[str] = "workload.start"
+    answered_by: ClassVar[Answers] = (said.WorkloadStarted,)
     installed: Installed
 
 
@@ -98,6 +119,7 @@ class ReplaceWorkload(Effect):
     """Stop what runs, then start the candidate in its place."""
 
     name: ClassVar[str] = "workload.replace"
+    answered_by: ClassVar[Answers] = (said.WorkloadStarted,)
     old: Installed | None
     new: Installed
 
@@ -107,6 +129,7 @@ class RevertWorkload(Effect):
     """Stop the candidate, and start (or find) what ran before. With no ``old``: only stop."""
 
     name: ClassVar[str] = "workload.revert"
+    answered_by: ClassVar[Answers] = (said.WorkloadStarted, said.WorkloadAbsent)
     old: Installed | None
     new: Installed | None
 
@@ -116,6 +139,7 @@ class RetireWorkload(Effect):
     """Stop what was replaced, and tidy up. ``needed``: what runs and where a rollback would go: payloads that stay."""
 
     name: ClassVar[str] = "workload.retire"
+    answered_by: ClassVar[Answers] = (said.WorkloadRetired,)
     installed: Installed | None
     needed: tuple[Release, ...] = ()
 
@@ -125,6 +149,7 @@ class RemoveWorkload(Effect):
     """Stop the candidate and remove what was unpacked for it."""
 
     name: ClassVar[str] = "workload.remove"
+    answered_by: ClassVar[Answers] = (said.WorkloadRemoved,)
     installed: Installed | None
 
 
@@ -133,6 +158,7 @@ class RestartWorkload(Effect):
     """After a restart in mid-swap: start again whatever the balancer may be sending to."""
 
     name: ClassVar[str] = "workload.restart"
+    answered_by: ClassVar[Answers] = ()
     installed: tuple[Installed, ...]
 
 
@@ -141,6 +167,7 @@ class StartProbe(Effect):
     """Prove the candidate healthy: so many good answers in a row before the deadline."""
 
     name: ClassVar[str] = "probe.start"
+    answered_by: ClassVar[Answers] = (said.ProbePassed, said.ProbeFailed)
     url: str
 
 
@@ -149,6 +176,7 @@ class ConfirmProbe(Effect):
     """The same for what runs, or should."""
 
     name: ClassVar[str] = "probe.confirm"
+    answered_by: ClassVar[Answers] = (said.ProbePassed, said.ProbeFailed)
     url: str
 
 
@@ -157,12 +185,14 @@ class WatchProbe(Effect):
     """Watch a workload's health; only bad news is answered."""
 
     name: ClassVar[str] = "probe.watch"
+    answered_by: ClassVar[Answers] = (said.ProbeFailed,)
     url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopProbe(Effect):
     name: ClassVar[str] = "probe.stop"
+    answered_by: ClassVar[Answers] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +200,7 @@ class SwitchBalancer(Effect):
     """Overwrite the server's entry: new in, old out, one fenced transaction."""
 
     name: ClassVar[str] = "balancer.switch"
+    answered_by: ClassVar[Answers] = (said.BalancerSwitched,)
     url: str
     turn: Turn | None
 
@@ -179,6 +210,7 @@ class LeaveBalancer(Effect):
     """Take the server's entry out, fenced."""
 
     name: ClassVar[str] = "balancer.leave"
+    answered_by: ClassVar[Answers] = (said.BalancerLeft,)
     turn: Turn | None
 
 
@@ -187,6 +219,7 @@ class JoinBalancer(Effect):
     """Put the candidate's entry in after it took the old one's place; coming back needs no fence."""
 
     name: ClassVar[str] = "balancer.join"
+    answered_by: ClassVar[Answers] = (said.BalancerJoined,)
     url: str
     replacing: tuple[str, ...]
 
@@ -199,6 +232,7 @@ class ReturnBalancer(Effect):
     """
 
     name: ClassVar[str] = "balancer.return"
+    answered_by: ClassVar[Answers] = (said.BalancerJoined,)
     url: str | None
     replacing: tuple[str, ...]
 
@@ -208,6 +242,7 @@ class RestoreBalancer(Effect):
     """Put the old address back (None: there was none), fenced."""
 
     name: ClassVar[str] = "balancer.restore"
+    answered_by: ClassVar[Answers] = (said.BalancerRestored,)
     url: str | None
     turn: Turn | None
 
@@ -217,6 +252,7 @@ class DrainBalancer(Effect):
     """Wait until the balancer sends to ``present`` and nothing to ``absent``, and ``absent`` has no request open."""
 
     name: ClassVar[str] = "balancer.drain"
+    answered_by: ClassVar[Answers] = (said.BalancerDrained, said.BalancerUnmoved)
     present: str | None
     absent: str | None
 
@@ -226,6 +262,7 @@ class UndrainBalancer(Effect):
     """The same in a rollback: away from the candidate."""
 
     name: ClassVar[str] = "balancer.undrain"
+    answered_by: ClassVar[Answers] = (said.BalancerDrained, said.BalancerUnmoved)
     present: str | None
     absent: str | None
 
@@ -235,6 +272,7 @@ class CheckRelease(Effect):
     """Ask the update service."""
 
     name: ClassVar[str] = "release.check"
+    answered_by: ClassVar[Answers] = (said.ReleaseFound, said.ReleaseMissing)
     version: str
     previous_version: str
 
@@ -242,6 +280,7 @@ class CheckRelease(Effect):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadRelease(Effect):
     name: ClassVar[str] = "release.download"
+    answered_by: ClassVar[Answers] = (said.ReleaseDownloaded,)
     release: Release
 
 
@@ -250,6 +289,7 @@ class VerifyRelease(Effect):
     """Prove what was downloaded. ``needed``: it, what runs and what ran before: payloads that stay."""
 
     name: ClassVar[str] = "release.verify"
+    answered_by: ClassVar[Answers] = (said.ReleaseVerified,)
     release: Release
     needed: tuple[Release, ...] = ()
 
@@ -259,11 +299,13 @@ class AbandonRelease(Effect):
     """End a download that is under way; what is on disk stays for the next try."""
 
     name: ClassVar[str] = "release.abandon"
+    answered_by: ClassVar[Answers] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportDownloading(Effect):
     name: ClassVar[str] = "report.downloading"
+    answered_by: ClassVar[Answers] = ()
     update: str
     version: str
     next_version: str
@@ -272,6 +314,7 @@ class ReportDownloading(Effect):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportDownloaded(Effect):
     name: ClassVar[str] = "report.downloaded"
+    answered_by: ClassVar[Answers] = ()
     update: str
     version: str
     next_version: str
@@ -282,6 +325,7 @@ class ReportQueueing(Effect):
     """Installed on disk, not completed: the instance waits for its turn."""
 
     name: ClassVar[str] = "report.queueing"
+    answered_by: ClassVar[Answers] = ()
     update: str
     version: str
     next_version: str
@@ -292,6 +336,7 @@ class ReportResult(Effect):
     """How the update ended; ``fault`` None means well."""
 
     name: ClassVar[str] = "report.result"
+    answered_by: ClassVar[Answers] = (said.ReportQueued,)
     update: str
     version: str
     previous_version: str
@@ -304,25 +349,40 @@ class RaiseAlarm(Effect):
     """A person must look; the chart tries on meanwhile."""
 
     name: ClassVar[str] = "sidekick.alarm"
+    answered_by: ClassVar[Answers] = ()
     cause: str
 
 
-AnyEffect = (
-    AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | BlockLock | EnsureWorkload | TidyWorkload | StartWorkload
-    | ReplaceWorkload | RevertWorkload | RetireWorkload | RemoveWorkload | RestartWorkload | StartProbe | ConfirmProbe
-    | WatchProbe | StopProbe | SwitchBalancer | LeaveBalancer | JoinBalancer | ReturnBalancer | RestoreBalancer
-    | DrainBalancer | UndrainBalancer | CheckRelease | DownloadRelease | VerifyRelease | AbandonRelease
-    | ReportDownloading | ReportDownloaded | ReportQueueing | ReportResult | RaiseAlarm
-)  # fmt: skip
+LockEffect = AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | BlockLock
+WorkloadEffect = (
+    EnsureWorkload
+    | TidyWorkload
+    | StartWorkload
+    | ReplaceWorkload
+    | RevertWorkload
+    | RetireWorkload
+    | RemoveWorkload
+    | RestartWorkload
+)
+ProbeEffect = StartProbe | ConfirmProbe | WatchProbe | StopProbe
+BalancerEffect = (
+    SwitchBalancer | LeaveBalancer | JoinBalancer | ReturnBalancer | RestoreBalancer | DrainBalancer | UndrainBalancer
+)
+ReleaseEffect = CheckRelease | DownloadRelease | VerifyRelease | AbandonRelease
+ReportEffect = ReportDownloading | ReportDownloaded | ReportQueueing | ReportResult
+SidekickEffect = RaiseAlarm
+AnyEffect = LockEffect | WorkloadEffect | ProbeEffect | BalancerEffect | ReleaseEffect | ReportEffect | SidekickEffect
 
-EFFECT_TYPES: dict[str, type[Effect]] = {kind.name: kind for kind in get_args(AnyEffect)}
+NOUNS: Mapping[str, frozenset[type[Effect]]] = {
+    "lock": frozenset(get_args(LockEffect)),
+    "workload": frozenset(get_args(WorkloadEffect)),
+    "probe": frozenset(get_args(ProbeEffect)),
+    "balancer": frozenset(get_args(BalancerEffect)),
+    "release": frozenset(get_args(ReleaseEffect)),
+    "report": frozenset(get_args(ReportEffect)),
+    "sidekick": frozenset({SidekickEffect}),
+}
+"""What begins an effect's name -> the effects that are performed by whoever answers for it."""
 
-ANSWERED = frozenset(
-    {
-        "lock.acquire", "lock.reclaim", "lock.retake", "lock.release", "lock.block", "workload.ensure",
-        "workload.start", "workload.replace", "workload.revert", "workload.retire", "workload.remove", "probe.start",
-        "probe.confirm", "probe.watch", "balancer.switch", "balancer.leave", "balancer.join", "balancer.return",
-        "balancer.restore", "balancer.drain", "balancer.undrain", "release.check", "release.download",
-        "release.verify", "report.result",
-    }
-)  # fmt: skip
+EFFECT_TYPES: Mapping[str, type[Effect]] = {kind.name: kind for kind in get_args(AnyEffect)}
+ANSWERED = frozenset(name for name, kind in EFFECT_TYPES.items() if kind.answered_by)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from outrider.core.chart.load import Vocabulary
 from outrider.core.chart.machine import Rules
 from outrider.core.sidekick.builders import EFFECTS
-from outrider.core.sidekick.effects import ANSWERED
+from outrider.core.sidekick.effects import ANSWERED, EFFECT_TYPES
 from outrider.core.sidekick.events import (
     TIMERS,
     Event,
@@ -37,7 +37,12 @@ INTERNAL: Mapping[str, Callable[[Memory], Event]] = {
 }
 """Events that the chart raises itself, at the time of the event that caused them."""
 
-VOCABULARY = Vocabulary(events=EVENT_NAMES | TIMERS, effects=frozenset(EFFECTS), guards=frozenset(GUARDS))
+VOCABULARY = Vocabulary(
+    events=EVENT_NAMES | TIMERS,
+    effects=frozenset(EFFECTS),
+    guards=frozenset(GUARDS),
+    answers={name: frozenset(event.name for event in EFFECT_TYPES[name].answered_by) for name in ANSWERED},
+)
 
 
 def make_rules(delays: Mapping[str, float], retry_min_s: float = 5.0, retry_max_s: float = 600.0) -> Rules[Memory]:
