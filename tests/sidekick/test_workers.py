@@ -15,8 +15,8 @@ from outrider.config.sections import DownloadSettings, DrainSettings, TraefikSet
 from outrider.core.errors import DriverError
 from outrider.core.sidekick.effects import (
     AcquireLock,
+    BalancerEffect,
     DrainBalancer,
-    Effect,
     ReleaseLock,
     StartWorkload,
     UndrainBalancer,
@@ -108,7 +108,7 @@ def test_a_request_that_waited_for_a_lease_is_not_taken_up_after_the_turn_was_gi
     ],
 )
 def test_a_balancer_is_believed_at_once_but_not_when_a_change_is_taken_back(
-    client: FakeCluster, effect: Effect, after: str
+    client: FakeCluster, effect: BalancerEffect, after: str
 ) -> None:
     """
     1. the balancer has not followed a switch, which is taken back

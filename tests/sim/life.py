@@ -16,7 +16,7 @@ from outrider.balancers.traefik import Traefik
 from outrider.clocks import LATE_S, TICK_S
 from outrider.config.sections import TraefikSettings
 from outrider.core.omaha import Report
-from outrider.core.sidekick.effects import Effect, ReportResult
+from outrider.core.sidekick.effects import ReportEffect, ReportResult
 from outrider.core.sidekick.events import AnyEvent, LockLost, OperatorRolledBack, ReleaseFound
 from outrider.core.sidekick.memory import Memory
 from outrider.etcd.lease import LeaseKeeper
@@ -90,7 +90,7 @@ class Life:
         )
         payloads = cast(PayloadStore, SimPayloads(member.host, self.spend, self._cut_download))
         registration = Registration(self.client, BALANCER, service=SERVICE, server_id=member.name)
-        nouns: dict[str, Noun] = {
+        nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(self.runtime, payloads, stop_grace_s=STOP_GRACE_S, post=self.post),
             "balancer": BalancerWork(
@@ -175,7 +175,7 @@ class Life:
         self.loop.post(replace(event, at=self.fleet.now()))
         self.loop.work()
 
-    def _report(self, effect: Effect, request: int | None) -> None:
+    def _report(self, effect: ReportEffect, request: int | None) -> None:
         self.client.spent_s = 0.0
         if isinstance(effect, ReportResult):
             self.member.reports.append(effect)

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from outrider.balancers.drain import Drained, DrainVerdict, Interrupted, Unmoved
 from outrider.core.errors import DriverError, OutriderError, Unknown
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class SimWorker:
     """A worker without a thread: what takes time makes the noun busy for so long."""
 
-    def __init__(self, life: "Life", noun: Noun) -> None:
+    def __init__(self, life: "Life", noun: Noun[Any]) -> None:
         self._life, self.noun = life, noun
         self._queue: deque[tuple[Effect, int | None]] = deque()
         self._busy = False

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from loguru import logger
 
@@ -13,7 +14,7 @@ from outrider.balancers.traefik import Traefik
 from outrider.clocks import SuspendAwareClock
 from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.omaha import app_key
-from outrider.core.sidekick.effects import Effect
+from outrider.core.sidekick.effects import SidekickEffect
 from outrider.core.sidekick.events import AnyEvent, LockLost
 from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.rules import make_rules
@@ -190,7 +191,7 @@ class Assembly:
         registration = Registration(
             self._cluster, balancer, service=service, server_id=settings.traefik.server_id or instance.id, keys=keys
         )
-        nouns: dict[str, Noun] = {
+        nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(
                 self._runtime, payloads, stop_grace_s=settings.process.stop_grace_s, post=self._post
@@ -269,5 +270,5 @@ class Assembly:
         self._sidekick.post(LockLost(at=now(), why=why))
 
 
-def _alarm(effect: Effect, request: int | None) -> None:
-    logger.bind(cause=getattr(effect, "cause", "")).error("a person should look")
+def _alarm(effect: SidekickEffect, request: int | None) -> None:
+    logger.bind(cause=effect.cause).error("a person should look")

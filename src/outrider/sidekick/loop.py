@@ -18,7 +18,7 @@ from loguru import logger
 from outrider.core.chart.machine import CancelTimer, Hierarchy, Machine, Perform, Rules, Snapshot, StartTimer, Step
 from outrider.core.chart.model import Chart
 from outrider.core.errors import ConfigError
-from outrider.core.sidekick.effects import EFFECT_TYPES
+from outrider.core.sidekick.effects import EFFECT_TYPES, NOUNS
 from outrider.core.sidekick.events import AnyEvent, Commanded, SidekickRestarted, TimerExpired
 from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.words import why
@@ -69,7 +69,12 @@ class Sidekick:
             consumed: Called when an operator's command is in the journal.
             clock: Seconds that never go back, for the chart's timers.
             hierarchy: As ``Machine`` takes it.
+
+        Raises:
+            ValueError: nobody performs the effects of some noun; better said now than in the middle of a swap.
         """
+        if missing := NOUNS.keys() - nouns.keys():
+            raise ValueError(f"nobody performs the effects of {', '.join(sorted(missing))}")
         self._journal, self._nouns = journal, nouns
         self._show, self._consumed = show, consumed
         self._notifier, self._clock = notifier, clock

@@ -5,8 +5,8 @@ import string
 from pathlib import Path
 
 import outrider
-from outrider.core.chart.model import RaiseEvent, SendEffect, SendLater
-from outrider.core.sidekick.effects import ANSWERED, EFFECT_TYPES
+from outrider.core.chart.model import RaiseEvent, SendEffect, SendLater, State
+from outrider.core.sidekick.effects import ANSWERED, EFFECT_TYPES, NOUNS
 from outrider.core.sidekick.events import TIMERS
 from outrider.core.sidekick.remember import _TIMER_TROUBLE, EVENT_TYPES
 from outrider.core.sidekick.rules import EFFECTS, GUARDS, INTERNAL
@@ -41,6 +41,21 @@ def test_every_effect_class_has_a_builder_and_is_sent_by_the_chart() -> None:
 
     assert set(EFFECT_TYPES) == set(EFFECTS) == sent
     assert sent >= ANSWERED
+
+
+def test_every_effect_is_of_the_one_noun_that_its_name_begins_with() -> None:
+    assert {name: {kind.name.partition(".")[0] for kind in kinds} for name, kinds in NOUNS.items()} == {
+        name: {name} for name in NOUNS
+    }
+    assert sorted(EFFECT_TYPES) == sorted(kind.name for kinds in NOUNS.values() for kind in kinds)
+
+
+def test_every_effect_says_itself_what_answers_it() -> None:
+    """``answered_by`` is written at each class, also where it is empty: forgotten, it would mean 'never waited for'."""
+    for kind in EFFECT_TYPES.values():
+        assert "answered_by" in vars(kind), f"{kind.__name__} doesn't say what answers it"
+        assert {event.name for event in kind.answered_by} <= set(EVENT_TYPES)
+        assert all(event.final for event in kind.answered_by)
 
 
 def test_effects_are_called_by_their_class_turned_round() -> None:
@@ -93,6 +108,28 @@ def test_every_leaf_says_what_a_restart_means() -> None:
         chain = CHART.chain(leaf.id)
         handled = {event for state in chain for transition in state.transitions for event in transition.events}
         assert "sidekick.restarted" in handled, leaf.id
+
+
+def test_what_all_children_answer_alike_stands_in_the_state_around_them() -> None:
+    """The last thing that a child does about an event could as well stand in its parent, and then does (rule 13)."""
+    for state in CHART.states.values():
+        alike = [set(last_answers(CHART.states[child])) for child in state.children]
+        if len(alike) > 1:
+            assert not set.intersection(*alike), f"all in {state.id!r} answer this alike"
+
+
+def last_answers(state: State) -> dict[tuple[str, str, str, str], None]:
+    """Event, conditions, target and content of the last transition for each event, without what numbers its lines."""
+    last = {event: way for way in state.transitions for event in way.events}
+    return {
+        (
+            event,
+            repr([one.text for one in way.conditions]),
+            repr(way.target),
+            re.sub(r"line=\d+", "", repr(way.content)),
+        ): None
+        for event, way in last.items()
+    }
 
 
 def test_no_state_is_spelled_in_the_source() -> None:

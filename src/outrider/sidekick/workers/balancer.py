@@ -8,8 +8,8 @@ from outrider.balancers.drain import Drain, Drained, Expired, Interrupted, Unmov
 from outrider.balancers.entry import Registration
 from outrider.core.errors import Refused
 from outrider.core.sidekick.effects import (
+    BalancerEffect,
     DrainBalancer,
-    Effect,
     JoinBalancer,
     LeaveBalancer,
     RestoreBalancer,
@@ -53,14 +53,14 @@ class BalancerWork:
         self._member, self._inflight_path, self._post = member, inflight_path, post
         self._waits: deque[threading.Event] = deque()
 
-    def interrupt(self, effect: Effect) -> None:
+    def interrupt(self, effect: BalancerEffect) -> None:
         """Whatever comes next, the waits for the last requests before it are pointless then."""
         for stop in tuple(self._waits):
             stop.set()
         if isinstance(effect, DrainBalancer | UndrainBalancer):
             self._waits.append(threading.Event())
 
-    def perform(self, effect: Effect, request: int | None) -> None:
+    def perform(self, effect: BalancerEffect, request: int | None) -> None:
         match effect:
             case SwitchBalancer():
                 self._registration.ensure_static()
@@ -84,7 +84,7 @@ class BalancerWork:
             case DrainBalancer() | UndrainBalancer():
                 self._wait(effect, request)
             case _:
-                raise ValueError(f"not an effect on the balancer: {effect.name}")
+                assert_never(effect)
 
     def close(self) -> None:
         for stop in tuple(self._waits):

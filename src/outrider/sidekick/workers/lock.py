@@ -6,7 +6,7 @@ from typing import assert_never
 from loguru import logger
 
 from outrider.core.errors import Refused
-from outrider.core.sidekick.effects import AcquireLock, BlockLock, Effect, ReclaimLock, ReleaseLock, RetakeLock
+from outrider.core.sidekick.effects import AcquireLock, BlockLock, LockEffect, ReclaimLock, ReleaseLock, RetakeLock
 from outrider.core.sidekick.events import LockAcquired, LockQueued, LockRefused, LockReleased
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.lease import LeaseKeeper
@@ -37,21 +37,21 @@ class LockWork:
         self._app, self._instance, self._post = app, instance, post
         self._target = keys.target(app, group)
         self._mutex = threading.Lock()
-        self._pending: tuple[Effect, int | None] | None = None
+        self._pending: tuple[LockEffect, int | None] | None = None
         self._newest = 0
 
-    def interrupt(self, effect: Effect) -> None:
+    def interrupt(self, effect: LockEffect) -> None:
         """A newer request replaces one that still waits for a lease."""
         with self._mutex:
             self._pending = None
 
-    def take_pending(self) -> tuple[Effect, int | None] | None:
+    def take_pending(self) -> tuple[LockEffect, int | None] | None:
         """What waits for a lease, once: to be submitted again when there is one."""
         with self._mutex:
             pending, self._pending = self._pending, None
             return pending
 
-    def perform(self, effect: Effect, request: int | None) -> None:
+    def perform(self, effect: LockEffect, request: int | None) -> None:
         if request is not None:
             if request < self._newest:  # it had waited for a lease, and its successor overtook it on the way back
                 return
@@ -72,7 +72,7 @@ class LockWork:
             case BlockLock():
                 self._block(effect, request)
             case _:
-                raise ValueError(f"not an effect on the lock: {effect.name}")
+                assert_never(effect)
 
     def close(self) -> None:
         self._lock.close()

@@ -1,6 +1,8 @@
 """The probe's worker: one probe at a time, in a thread of its own; a new one ends the one before."""
 
-from outrider.core.sidekick.effects import ConfirmProbe, Effect, StartProbe, StopProbe, WatchProbe
+from typing import assert_never
+
+from outrider.core.sidekick.effects import ConfirmProbe, ProbeEffect, StartProbe, StopProbe, WatchProbe
 from outrider.core.sidekick.events import ProbeFailed, ProbePassed
 from outrider.sidekick.prober import Failed, Kind, Probe, Prober, Verdict
 from outrider.sidekick.workers.worker import Post, now
@@ -13,10 +15,10 @@ class ProbeWork:
         self._prober, self._post = prober, post
         self._probe: Probe | None = None
 
-    def interrupt(self, effect: Effect) -> None:
+    def interrupt(self, effect: ProbeEffect) -> None:
         """Probes are ended in order, and at once."""
 
-    def perform(self, effect: Effect, request: int | None) -> None:
+    def perform(self, effect: ProbeEffect, request: int | None) -> None:
         match effect:
             case StartProbe() | ConfirmProbe():
                 self._start(effect.url, "prove", request)
@@ -25,7 +27,7 @@ class ProbeWork:
             case StopProbe():
                 self.close()
             case _:
-                raise ValueError(f"not a probe: {effect.name}")
+                assert_never(effect)
 
     def close(self) -> None:
         if self._probe is not None:

@@ -4,10 +4,11 @@ import threading
 import uuid
 from collections import deque
 from pathlib import Path
+from typing import assert_never
 
 from outrider.core.errors import OmahaError
 from outrider.core.omaha import NoUpdate
-from outrider.core.sidekick.effects import AbandonRelease, CheckRelease, DownloadRelease, Effect, VerifyRelease
+from outrider.core.sidekick.effects import AbandonRelease, CheckRelease, DownloadRelease, ReleaseEffect, VerifyRelease
 from outrider.core.sidekick.events import (
     ReleaseDownloaded,
     ReleaseFound,
@@ -29,7 +30,7 @@ class ReleaseWork:
         self._abandoned: deque[threading.Event] = deque()
         self._path: Path | None = None
 
-    def interrupt(self, effect: Effect) -> None:
+    def interrupt(self, effect: ReleaseEffect) -> None:
         """Giving up a download mustn't wait behind it, and one that hasn't begun mustn't begin."""
         if isinstance(effect, DownloadRelease):
             self._abandoned.append(threading.Event())
@@ -38,7 +39,7 @@ class ReleaseWork:
                 abandoned.set()
             self._payloads.cancel()
 
-    def perform(self, effect: Effect, request: int | None) -> None:
+    def perform(self, effect: ReleaseEffect, request: int | None) -> None:
         match effect:
             case CheckRelease():
                 self._check(effect, request)
@@ -58,7 +59,7 @@ class ReleaseWork:
             case AbandonRelease():
                 pass  # done by interrupt
             case _:
-                raise ValueError(f"not an effect on releases: {effect.name}")
+                assert_never(effect)
 
     def close(self) -> None:
         self._payloads.cancel()

@@ -2,13 +2,20 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import assert_never
 
 from loguru import logger
 
 from outrider.core.errors import DriverError
 from outrider.core.omaha import FailureCode, OmahaEvent, Report, downloaded, downloading, failed, installed, running
 from outrider.core.omaha import waiting_for_turn as queueing
-from outrider.core.sidekick.effects import Effect, ReportDownloaded, ReportDownloading, ReportQueueing, ReportResult
+from outrider.core.sidekick.effects import (
+    ReportDownloaded,
+    ReportDownloading,
+    ReportEffect,
+    ReportQueueing,
+    ReportResult,
+)
 from outrider.core.sidekick.events import ReportQueued
 from outrider.failpoints import performing
 from outrider.sidekick.workers.worker import Post, now
@@ -21,10 +28,10 @@ class ReportWork:
         """``put`` keeps a report durably (``Outbox.put``)."""
         self._put, self._post = put, post
 
-    def interrupt(self, effect: Effect) -> None:
+    def interrupt(self, effect: ReportEffect) -> None:
         """Writing to the outbox is quick."""
 
-    def perform(self, effect: Effect, request: int | None) -> None:
+    def perform(self, effect: ReportEffect, request: int | None) -> None:
         performing(effect.name)  # on the loop's own thread, which asks for nothing else that belongs to an effect
         for report in reports(effect, now()):
             try:
@@ -39,7 +46,7 @@ class ReportWork:
         """Nothing is held here."""
 
 
-def reports(effect: Effect, at: datetime) -> tuple[Report, ...]:
+def reports(effect: ReportEffect, at: datetime) -> tuple[Report, ...]:
     """The reports of one effect. Their request ids are made from the update's, so that a repeat is known as one."""
     match effect:
         case ReportDownloading():
@@ -63,7 +70,7 @@ def reports(effect: Effect, at: datetime) -> tuple[Report, ...]:
                 _report(effect.update, "3-2", effect.version, serving, at),
             )
         case _:
-            raise ValueError(f"not a report: {effect.name}")
+            assert_never(effect)
 
 
 def _report(update: str, phase: str, version: str, event: OmahaEvent, at: datetime) -> Report:

@@ -4,12 +4,12 @@ import queue
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from loguru import logger
 
 from outrider.core.errors import OutriderError, Refused
-from outrider.core.sidekick.effects import Effect
+from outrider.core.sidekick.effects import AnyEffect
 from outrider.core.sidekick.events import (
     AnyEvent,
     BalancerFailed,
@@ -25,19 +25,22 @@ from outrider.failpoints import performing
 Post = Callable[[AnyEvent], None]
 """Hands an event to the loop; any thread may call it."""
 
+E = TypeVar("E", bound=AnyEffect)
+E_contra = TypeVar("E_contra", bound=AnyEffect, contravariant=True)
+
 
 def now() -> datetime:
     """The time that events carry, aware UTC."""
     return datetime.now(UTC)
 
 
-class Noun(Protocol):
-    """Performs the effects whose name begins with this noun."""
+class Noun(Protocol[E_contra]):
+    """Performs the effects whose name begins with this noun: ``E_contra`` is their union."""
 
-    def interrupt(self, effect: Effect) -> None:
+    def interrupt(self, effect: E_contra) -> None:
         """``effect`` is about to be queued: end what it makes pointless. Called by the loop, must return at once."""
 
-    def perform(self, effect: Effect, request: int | None) -> None:
+    def perform(self, effect: E_contra, request: int | None) -> None:
         """Do it and post the answer, now or later.
 
         Raises:
@@ -83,17 +86,17 @@ def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent 
             return None
 
 
-class Worker:
+class Worker(Generic[E]):
     """The thread of one noun."""
 
-    def __init__(self, name: str, noun: Noun, post: Post, crash: Callable[[BaseException], None]) -> None:
+    def __init__(self, name: str, noun: Noun[E], post: Post, crash: Callable[[BaseException], None]) -> None:
         """``crash`` is told of anything that isn't an ``OutriderError``: a bug, which ends the process."""
         self._noun, self._post, self._crash = noun, post, crash
-        self._queue: queue.SimpleQueue[tuple[Effect, int | None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[E, int | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"worker-{name}", daemon=True)
         self._thread.start()
 
-    def submit(self, effect: Effect, request: int | None) -> None:
+    def submit(self, effect: E, request: int | None) -> None:
         """Queue an effect behind those of the same noun."""
         self._noun.interrupt(effect)
         self._queue.put((effect, request))

@@ -1,10 +1,11 @@
 """The workload's worker: starts, finds and ends versions through a ``Runtime``, and tells when one ends by itself."""
 
+from typing import assert_never
+
 from loguru import logger
 
 from outrider.core.errors import DriverError
 from outrider.core.sidekick.effects import (
-    Effect,
     EnsureWorkload,
     RemoveWorkload,
     ReplaceWorkload,
@@ -13,6 +14,7 @@ from outrider.core.sidekick.effects import (
     RevertWorkload,
     StartWorkload,
     TidyWorkload,
+    WorkloadEffect,
 )
 from outrider.core.sidekick.events import (
     WorkloadAbsent,
@@ -35,10 +37,10 @@ class WorkloadWork:
         self._grace_s, self._post = stop_grace_s, post
         self._watches: dict[str, ExitWatch] = {}
 
-    def interrupt(self, effect: Effect) -> None:
+    def interrupt(self, effect: WorkloadEffect) -> None:
         """Nothing here is worth cutting short: starts and stops are bounded by the runtime."""
 
-    def perform(self, effect: Effect, request: int | None) -> None:
+    def perform(self, effect: WorkloadEffect, request: int | None) -> None:
         match effect:
             case EnsureWorkload():
                 if effect.installed is None:
@@ -69,7 +71,7 @@ class WorkloadWork:
                 for installed in effect.installed:
                     self._start(installed)
             case _:
-                raise ValueError(f"not an effect on workloads: {effect.name}")
+                assert_never(effect)
 
     def close(self) -> None:
         """Workloads go on running; only the looking-out ends."""
