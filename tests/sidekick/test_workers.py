@@ -12,7 +12,8 @@ from outrider.balancers.drain import Drain
 from outrider.balancers.entry import Registration
 from outrider.balancers.traefik import Traefik
 from outrider.config.sections import DownloadSettings, DrainSettings, TraefikSettings
-from outrider.core.errors import DriverError
+from outrider.core.errors import DriverError, OutriderError, Throttled
+from outrider.core.omaha import FailureCode, failed
 from outrider.core.sidekick.effects import (
     AcquireLock,
     BalancerEffect,
@@ -27,6 +28,7 @@ from outrider.core.sidekick.events import (
     BlockChanged,
     LockReleased,
     OperatorPaused,
+    ReleaseFailed,
     WorkloadFailed,
 )
 from outrider.core.sidekick.memory import Installed, Release
@@ -35,6 +37,7 @@ from outrider.etcd.seam import Put
 from outrider.model.documents import Block, Command, Contender, encode
 from outrider.model.keys import Keys, group_scope
 from outrider.payloads.store import PayloadStore
+from outrider.payloads.transfer import PayloadError, TransferFailed, WriteFailed
 from outrider.sidekick.announcements import KEPT_BLOCKS, Announcements
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
@@ -217,3 +220,23 @@ def test_only_the_newest_marks_are_told(etcd: FakeEtcd, client: FakeCluster) -> 
 
 def pauses(events: list[AnyEvent]) -> int:
     return sum(isinstance(event, OperatorPaused) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "retry_after_s"),
+    [
+        (DriverError("no answer"), FailureCode.ERROR, 0.0),
+        (Throttled("busy", retry_after_s=7.0), FailureCode.ERROR, 7.0),
+        (PayloadError("gone"), FailureCode.ERROR, 0.0),
+        (TransferFailed("cut"), FailureCode.TRANSFER, 0.0),
+        (WriteFailed("full"), FailureCode.WRITE, 0.0),
+    ],
+)
+def test_what_a_release_failed_with_has_a_code_that_can_be_reported(
+    error: OutriderError, code: FailureCode, retry_after_s: float
+) -> None:
+    event = failure("release.download", error, 1)
+
+    assert isinstance(event, ReleaseFailed)
+    assert (code, retry_after_s) == (event.error_code, event.retry_after_s)
+    assert code == failed(event.error_code).error_code

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 
+from outrider.core.omaha import FailureCode
 from outrider.core.sidekick.memory import Strategy
 from tests.sim.fleet import Badness, Breach, Fleet
 
@@ -87,7 +88,7 @@ def test_an_image_that_no_runtime_can_run_blocks_nothing_and_the_next_archive_is
         for member in fleet.members:
             assert member.kept.memory is not None
             assert "2.0.0 is a container image" in member.kept.memory.deferred_reason
-            assert 35 == member.outbox[-1].event.error_code
+            assert FailureCode.UNSUPPORTED == member.outbox[-1].event.error_code
         fleet.promote("3.0.0")
         fleet.run(partial(all_on, fleet, "3.0.0"))
 

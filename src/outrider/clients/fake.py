@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from outrider import __version__
 from outrider.core.errors import OmahaError, OutriderError
-from outrider.core.omaha import MAX_RESPONSE_BYTES, AppAnswer, CheckError, NoUpdate, Offer, parse_response
+from outrider.core.omaha import MAX_RESPONSE_BYTES, AppAnswer, CheckError, FailureCode, NoUpdate, Offer, parse_response
 from outrider.omaha_client.exchange import exchange, read_body
 
 TIMEOUT_S = 10.0
 """For one request as a whole."""
-FAKE_ERROR = 2000
+FAKE_ERROR = FailureCode.HTTP_RESPONSE
 """``errorcode`` of a simulated failure, as updatectl sends it."""
 
 _STEPS = ("13:1", "14:1", "3:1")
@@ -247,7 +247,7 @@ def render(
         children.append("<updatecheck></updatecheck>")
     if event:
         kind, _, result = event.partition(":")
-        code = str(FAKE_ERROR) if result == "0" else ""
+        code = str(int(FAKE_ERROR)) if result == "0" else ""
         children.append(_tag("event", eventtype=kind, eventresult=result, errorcode=code) + "</event>")
     lines = [
         _tag("request", protocol="3.0", installsource=source),

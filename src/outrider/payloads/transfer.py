@@ -14,6 +14,7 @@ import urllib3
 
 from outrider.config.sections import DownloadSettings
 from outrider.core.errors import DriverError, Refused
+from outrider.core.omaha import FailureCode
 from outrider.failpoints import failpoint, with_current_effect
 
 Progress = Callable[[int, int], None]
@@ -30,13 +31,13 @@ class PayloadError(DriverError):
     """A payload that isn't there. ``error_code`` is what the update service is told (omaha.md, ActionExitCode)."""
 
     kind = "payload"
-    error_code: ClassVar[int] = 1
+    error_code: ClassVar[FailureCode] = FailureCode.ERROR
 
 
 class TransferFailed(PayloadError):
     """No server gave all of it; what came is kept and resumed."""
 
-    error_code = 9
+    error_code = FailureCode.TRANSFER
 
 
 class Cancelled(TransferFailed):
@@ -46,19 +47,19 @@ class Cancelled(TransferFailed):
 class HashMismatch(PayloadError, Refused):
     """The right number of other bytes; they are deleted."""
 
-    error_code = 10
+    error_code = FailureCode.HASH_MISMATCH
 
 
 class SizeMismatch(PayloadError, Refused):
     """Longer or shorter than announced, or longer than this machine takes; nothing of it is kept."""
 
-    error_code = 11
+    error_code = FailureCode.SIZE_MISMATCH
 
 
 class WriteFailed(PayloadError):
     """This machine can't store it."""
 
-    error_code = 14
+    error_code = FailureCode.WRITE
 
 
 class Transfer:

@@ -1,5 +1,6 @@
 """What a sidekick is told when it asks its prober, the update service or the outbox. Asking changes nothing there."""
 
+from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.verify.steps import NEW, NOW, SHA, answer, version_of
@@ -18,11 +19,11 @@ def answers(world: World, s: Local, found: list[Edge]) -> None:
                 _checked(world, s, version, request, found)
             case do.DownloadRelease():
                 found.extend(world.tell(s, answer(ev.ReleaseDownloaded, request), "downloaded", False))
-                event = answer(ev.ReleaseFailed, request, cause="", error_code=9)
+                event = answer(ev.ReleaseFailed, request, cause="", error_code=FailureCode.TRANSFER)
                 found.extend(world.tell(s, event, "the download fails", True))
             case do.VerifyRelease():
                 found.extend(world.tell(s, answer(ev.ReleaseVerified, request), "the payload is as promised", False))
-                event = answer(ev.ReleaseFailed, request, cause="", error_code=12)
+                event = answer(ev.ReleaseFailed, request, cause="", error_code=FailureCode.PAYLOAD_VERIFICATION)
                 found.extend(world.tell(s, event, "the payload isn't as promised", True))
             case do.ReportResult():
                 found.extend(world.tell(s, answer(ev.ReportQueued, request), "the result is in the outbox", False))
@@ -58,5 +59,5 @@ def _checked(world: World, s: Local, version: str, request: int, found: list[Edg
         )  # fmt: skip
         found.extend(world.tell(s, event, f"the service offers {NEW}", not due))
     found.extend(world.tell(s, answer(ev.ReleaseMissing, request), "the service has nothing for it", due))
-    event = answer(ev.ReleaseFailed, request, cause="", error_code=1)
+    event = answer(ev.ReleaseFailed, request, cause="", error_code=FailureCode.ERROR)
     found.extend(world.tell(s, event, "the service doesn't answer", True))

@@ -19,6 +19,7 @@ from outrider.core.chart.machine import Machine, Perform
 from outrider.core.chart.model import Chart, Transition
 from outrider.core.chart.step import ArmedTimer, Outstanding, Snapshot
 from outrider.core.errors import ChartError
+from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import Effect
@@ -347,7 +348,7 @@ def _normal(memory: Memory) -> Memory:
 def _plain_fault(fault: Fault) -> Fault:
     """Who is to blame, and whether it is nothing but a lost lease."""
     cause = LOST_LEASE if fault.cause.startswith(LOST_LEASE) else ""
-    return Fault(blame=fault.blame, cause=cause, error_code=44)
+    return Fault(blame=fault.blame, cause=cause, error_code=FailureCode.ROLLED_BACK)
 
 
 def answer(kind: type[ev.Event], request: int, /, **facts: Any) -> tuple[object, Callable[[], Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from outrider.core.chart.machine import Machine, Perform, StartTimer, Step
+from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import (
     AcquireLock,
@@ -309,7 +310,7 @@ def test_the_pause_before_the_next_try_doubles_up_to_its_limit() -> None:
     pauses = []
     for _ in range(8):
         sidekick.promote("2.0.0") if sidekick.machine.state == "idle.waiting" else sidekick.expire("retry.due")
-        step = sidekick.answer("release.check", ev.ReleaseFailed, cause="away", error_code=1)
+        step = sidekick.answer("release.check", ev.ReleaseFailed, cause="away", error_code=FailureCode.ERROR)
         pauses += [action.delay_s for action in step.actions if isinstance(action, StartTimer)]
 
     assert [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0] == pauses
@@ -319,7 +320,9 @@ def test_a_service_that_wants_to_be_left_alone_is() -> None:
     sidekick = Sidekick().come_up()
     sidekick.promote("2.0.0")
 
-    step = sidekick.answer("release.check", ev.ReleaseFailed, cause="busy", error_code=1, retry_after_s=300.0)
+    step = sidekick.answer(
+        "release.check", ev.ReleaseFailed, cause="busy", error_code=FailureCode.ERROR, retry_after_s=300.0
+    )
 
     assert [300.0] == [action.delay_s for action in step.actions if isinstance(action, StartTimer)]
 

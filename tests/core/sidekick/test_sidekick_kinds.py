@@ -7,6 +7,7 @@ import pytest
 
 from outrider.core.chart.machine import Machine, Step
 from outrider.core.images import PayloadKind
+from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import CheckRelease, ReportResult
 from outrider.core.sidekick.memory import Fault, Installed, Memory, Release
@@ -49,9 +50,13 @@ def test_an_image_is_refused_before_any_download_and_reported_as_this_machines_t
 
     assert (["report.result"], "reporting") == (effects(step), step.target)
     report = effect(step, ReportResult)
-    assert Fault(blame="machine", cause=REASON, error_code=35) == report.fault
+    assert Fault(blame="machine", cause=REASON, error_code=FailureCode.UNSUPPORTED) == report.fault
     (told,) = reports(report, NOON)
-    assert ("3:0", 35, "2.0.0") == (told.event.code, told.event.error_code, told.event.next_version)
+    assert ("3:0", FailureCode.UNSUPPORTED, "2.0.0") == (
+        told.event.code,
+        told.event.error_code,
+        told.event.next_version,
+    )
 
 
 def test_it_waits_with_the_reason_and_neither_blames_the_release_nor_tries_again() -> None:
@@ -189,7 +194,7 @@ def test_a_restart_while_the_refusal_is_reported_reports_it_again() -> None:
 
     step = sidekick.tell(ev.SidekickRestarted)
 
-    assert ("reporting", 35) == (step.target, effect(step, ReportResult).fault.error_code)
+    assert ("reporting", FailureCode.UNSUPPORTED) == (step.target, effect(step, ReportResult).fault.error_code)
 
 
 def test_no_way_leads_back_to_an_image_after_the_runtime_was_changed() -> None:

@@ -3,9 +3,11 @@
 import pytest
 
 from outrider.core.chart.machine import Perform, Step
+from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import ReportResult
-from tests.core.sidekick.test_sidekick import Sidekick
+from outrider.sidekick.workers.report import reports
+from tests.core.sidekick.test_sidekick import NOON, Sidekick
 
 
 def results(step: Step) -> list[ReportResult]:
@@ -37,21 +39,25 @@ def test_a_download_that_took_too_long_is_reported_as_failed() -> None:
     assert ("1.0.0", "2.0.0") == (result.version, result.next_version)
 
 
-@pytest.mark.parametrize("error_code", [10, 11])
-def test_a_payload_that_cannot_be_had_is_reported_with_its_code(error_code: int) -> None:
+@pytest.mark.parametrize("error_code", [FailureCode.ERROR, FailureCode.HASH_MISMATCH, FailureCode.SIZE_MISMATCH])
+def test_a_payload_that_cannot_be_had_is_reported_with_its_code(error_code: FailureCode) -> None:
     (result,) = results(
         fetch().answer("release.download", ev.ReleaseFailed, cause="no such payload", error_code=error_code)
     )
 
     assert result.fault is not None
     assert error_code == result.fault.error_code
+    (told,) = reports(result, NOON)
+    assert ("3:0", error_code) == (told.event.code, told.event.error_code)
 
 
 def test_a_payload_that_proves_wrong_is_reported_as_failed() -> None:
     sidekick = fetch()
     sidekick.answer("release.download", ev.ReleaseDownloaded)
 
-    (result,) = results(sidekick.answer("release.verify", ev.ReleaseFailed, cause="other bytes", error_code=10))
+    (result,) = results(
+        sidekick.answer("release.verify", ev.ReleaseFailed, cause="other bytes", error_code=FailureCode.HASH_MISMATCH)
+    )
 
     assert result.fault is not None
     assert "other bytes" == result.fault.cause

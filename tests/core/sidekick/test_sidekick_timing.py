@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from outrider.core.chart.machine import Machine
+from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import ReturnBalancer, VerifyRelease
 from outrider.core.sidekick.memory import Installed, Release
@@ -252,7 +253,7 @@ def degraded() -> Sidekick:
     ("kind", "facts"),
     [
         (ev.ReleaseMissing, {"reason": "group is paused"}),
-        (ev.ReleaseFailed, {"cause": "503", "error_code": 2000}),
+        (ev.ReleaseFailed, {"cause": "503", "error_code": FailureCode.ERROR}),
         (ev.ReleaseFound, {**OFFER, "version": "0.5.0"}),
     ],
     ids=["nothing", "no answer", "one that it doesn't take"],
@@ -273,7 +274,7 @@ def test_an_app_that_fell_is_started_again_when_its_cure_comes_to_nothing(way: s
     sidekick.answer("release.check", ev.ReleaseFound, version="2.0.0", **OFFER)
     match way:
         case "cannot be fetched":
-            sidekick.answer("release.download", ev.ReleaseFailed, cause="404", error_code=2404)
+            sidekick.answer("release.download", ev.ReleaseFailed, cause="404", error_code=FailureCode.ERROR)
             step = sidekick.answer("report.result", ev.ReportQueued)
         case "called off":
             step = sidekick.promote("1.0.0", revision=41)

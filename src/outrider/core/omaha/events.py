@@ -27,6 +27,8 @@ SUCCESS_RUNNING = 2
 class FailureCode(IntEnum):
     """update_engine's numbers, reused so that other servers show a name."""
 
+    ERROR = 1
+    """``kActionCodeError``: it failed, and there is no better name for how."""
     PROGRAM = 5
     """``kActionCodePostinstallRunnerError``: what was to install it has failed."""
     TRANSFER = 9
@@ -40,6 +42,8 @@ class FailureCode(IntEnum):
     """``kActionCodeOmahaUpdateIgnoredPerPolicy``: this machine can't run what was offered; the release isn't tried."""
     DEFERRED = 40
     ROLLED_BACK = 44
+    HTTP_RESPONSE = 2000
+    """``kActionCodeOmahaRequestHTTPResponseBase``; what ``updatectl instance fake`` has always failed with."""
 
 
 def downloading(*, previous_version: str = "", next_version: str = "") -> OmahaEvent:

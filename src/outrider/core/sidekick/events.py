@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from outrider.core.images import PayloadKind
+from outrider.core.omaha.events import FailureCode
 from outrider.core.sidekick.memory import Blame, Turn
 
 TIMERS = frozenset(
@@ -238,15 +239,16 @@ class ReleaseVerified(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseFailed(Event):
-    """Asking, downloading or verifying failed. ``error_code`` is Omaha's.
+    """Asking, downloading or verifying failed.
 
     Attributes:
+        error_code: What the update service is told if the update is given up over it.
         retry_after_s: Least pause that the service asked for, seconds; 0 when it didn't.
     """
 
     name: ClassVar[str] = "release.failed"
     cause: str
-    error_code: int
+    error_code: FailureCode
     retry_after_s: float = 0.0
 
 

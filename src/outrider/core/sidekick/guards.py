@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from outrider.core.omaha.events import FailureCode
 from outrider.core.sidekick.memory import Memory, Strategy
 from outrider.core.versions import NOTHING, is_newer
 
@@ -10,6 +11,9 @@ MAX_ATTEMPTS = 5
 
 MAX_RESTARTS = 5
 """Restarts of the sidekick within one update before the update is suspected of causing them."""
+
+MAY_PASS = frozenset({FailureCode.TRANSFER, FailureCode.WRITE})
+"""Failures of a download that the next attempt may not meet: the network, a full disk."""
 
 GUARDS: dict[str, Callable[[Memory], bool]] = {}
 
@@ -95,7 +99,7 @@ def is_crash_looping(memory: Memory) -> bool:
 @guard
 def may_fetch_again(memory: Memory) -> bool:
     """The trouble may pass, and there are attempts left."""
-    return memory.attempts <= MAX_ATTEMPTS and memory.trouble is not None and memory.trouble.error_code in (9, 14)
+    return memory.attempts <= MAX_ATTEMPTS and memory.trouble is not None and memory.trouble.error_code in MAY_PASS
 
 
 @guard

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from outrider.core.images import PayloadKind
+from outrider.core.omaha.events import FailureCode
 
 Strategy = Literal["start-first", "stop-first"]
 Blame = Literal["release", "world", "machine", "operator"]
@@ -70,12 +71,12 @@ class Fault:
         blame: ``release`` blocks it for the whole fleet; the others don't. ``machine``: this machine can't, so
             trying again is no use before something changes.
         cause: In words, for a person.
-        error_code: The Omaha error code to report.
+        error_code: What the update service is told.
     """
 
     blame: Blame
     cause: str
-    error_code: int
+    error_code: FailureCode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from typing import assert_never, get_args
 
+from outrider.core.omaha.events import FailureCode
 from outrider.core.sidekick.events import (
     AnyEvent,
     BalancerDrained,
@@ -62,49 +63,46 @@ from outrider.core.sidekick.words import unfit
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
 EVENT_NAMES = frozenset(EVENT_TYPES)
 
-# Omaha error codes that update_engine and Nebraska know by name (reference: omaha.md, 2.3)
-TRANSFER, UNVERIFIED, UNSUPPORTED, ROLLED_BACK = 9, 12, 35, 44
-
 FORMER_URLS = 8
 """Kept of an app that is started again and again: the first, which the entry was written with, and the last."""
 
 _WAKING_DEADLINES = frozenset({"wake.expired", "prove.expired"})
 """Those of the way in which what should run comes to serve."""
 
+
+def world(cause: str, error_code: FailureCode = FailureCode.ROLLED_BACK) -> Fault:
+    """The fault of nobody whom the fleet must beware of."""
+    return Fault(blame="world", cause=cause, error_code=error_code)
+
+
 _TIMER_TROUBLE: dict[str, Fault] = {
-    "check.expired": Fault(blame="world", cause="the update service did not answer in time", error_code=ROLLED_BACK),
-    "download.expired": Fault(blame="world", cause="the download took too long", error_code=TRANSFER),
-    "verify.expired": Fault(blame="world", cause="reading the payload took too long", error_code=UNVERIFIED),
-    "queue.expired": Fault(blame="world", cause="still no turn after an hour", error_code=ROLLED_BACK),
-    "wake.expired": Fault(blame="world", cause="the runtime did not answer in time", error_code=ROLLED_BACK),
-    "prove.expired": Fault(
-        blame="world", cause="what should run did not prove healthy in time", error_code=ROLLED_BACK
-    ),
-    "start.expired": Fault(blame="world", cause="the runtime did not start it in time", error_code=ROLLED_BACK),
-    "leave.expired": Fault(blame="world", cause="the balancer's entry could not be taken out", error_code=ROLLED_BACK),
-    "replace.expired": Fault(blame="world", cause="the runtime did not replace it in time", error_code=ROLLED_BACK),
+    "check.expired": world("the update service did not answer in time"),
+    "download.expired": world("the download took too long", FailureCode.TRANSFER),
+    "verify.expired": world("reading the payload took too long", FailureCode.PAYLOAD_VERIFICATION),
+    "queue.expired": world("still no turn"),
+    "wake.expired": world("the runtime did not answer in time"),
+    "prove.expired": world("what should run did not prove healthy in time"),
+    "start.expired": world("the runtime did not start it in time"),
+    "leave.expired": world("the balancer's entry could not be taken out"),
+    "replace.expired": world("the runtime did not replace it in time"),
     # an unknown verdict counts as fail once its deadline has passed (design, section 3, rule 8)
-    "probe.expired": Fault(blame="release", cause="it did not prove healthy in time", error_code=ROLLED_BACK),
-    "switch.expired": Fault(blame="world", cause="the balancer's entry could not be written", error_code=ROLLED_BACK),
-    "retire.expired": Fault(blame="world", cause="the version before does not stop", error_code=ROLLED_BACK),
-    "join.expired": Fault(blame="world", cause="the balancer's entry could not be written", error_code=ROLLED_BACK),
-    "rejoin.expired": Fault(blame="world", cause="the balancer's entry could not be written", error_code=ROLLED_BACK),
-    "ensure.expired": Fault(blame="world", cause="the runtime did not answer in time", error_code=ROLLED_BACK),
-    "reprobe.expired": Fault(
-        blame="world", cause="what should run did not prove healthy in time", error_code=ROLLED_BACK
+    "probe.expired": Fault(
+        blame="release", cause="it did not prove healthy in time", error_code=FailureCode.ROLLED_BACK
     ),
-    "revert.expired": Fault(blame="world", cause="the version before did not start in time", error_code=ROLLED_BACK),
-    "remove.expired": Fault(blame="world", cause="the candidate does not stop", error_code=ROLLED_BACK),
+    "switch.expired": world("the balancer's entry could not be written"),
+    "retire.expired": world("the version before does not stop"),
+    "join.expired": world("the balancer's entry could not be written"),
+    "rejoin.expired": world("the balancer's entry could not be written"),
+    "ensure.expired": world("the runtime did not answer in time"),
+    "reprobe.expired": world("what should run did not prove healthy in time"),
+    "revert.expired": world("the version before did not start in time"),
+    "remove.expired": world("the candidate does not stop"),
 }
 
 LOST_LEASE = "lost the lease"
 """What the cause of a fault begins with that is a lost lease: no verdict on the release (decision 0008)."""
 
-_DEFAULT_FAULT = Fault(blame="world", cause="the update was given up", error_code=ROLLED_BACK)
-
-
-def world(cause: str, error_code: int = ROLLED_BACK) -> Fault:
-    return Fault(blame="world", cause=cause, error_code=error_code)
+_DEFAULT_FAULT = Fault(blame="world", cause="the update was given up", error_code=FailureCode.ROLLED_BACK)
 
 
 def workload_id(instance: str, version: str, update: str) -> str:
@@ -132,7 +130,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             proved = memory.running is not None and event.url == memory.running.url
             return replace(memory, down=False) if proved else memory
         case ProbeFailed():
-            fault = Fault(blame=event.blame, cause=f"health check: {event.cause}", error_code=ROLLED_BACK)
+            fault = Fault(blame=event.blame, cause=f"health check: {event.cause}", error_code=FailureCode.ROLLED_BACK)
             return replace(_unproved(memory), trouble=fault)
         case BalancerRefused():
             return replace(_unproved(memory), trouble=world(f"balancer: {event.cause}"))
@@ -201,7 +199,7 @@ def _announced(
 
 
 def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
-    trouble = Fault(blame="operator", cause="an operator rolled it back", error_code=ROLLED_BACK)
+    trouble = Fault(blame="operator", cause="an operator rolled it back", error_code=FailureCode.ROLLED_BACK)
     if memory.candidate is not None:
         return replace(memory, undone=memory.candidate.release.version, trouble=trouble)
     if memory.update or memory.previous is None or memory.running is None:
@@ -254,13 +252,15 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
             return memory
         case WorkloadExited():
             if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
-                fault = Fault(blame="release", cause=f"it ended by itself: {event.status}", error_code=ROLLED_BACK)
+                fault = Fault(
+                    blame="release", cause=f"it ended by itself: {event.status}", error_code=FailureCode.ROLLED_BACK
+                )
                 return replace(memory, candidate_down=True, trouble=fault)
             if memory.running is not None and memory.running.workload_id == event.workload_id:
                 return replace(memory, down=True, trouble=world(f"what runs ended by itself: {event.status}"))
             return memory
         case WorkloadFailed():
-            fault = Fault(blame=event.blame, cause=event.cause, error_code=ROLLED_BACK)
+            fault = Fault(blame=event.blame, cause=event.cause, error_code=FailureCode.ROLLED_BACK)
             return replace(_unproved(memory), trouble=fault)
         case WorkloadRetired():
             return replace(memory, leftover=None)
@@ -298,7 +298,7 @@ def _release(
             return replace(
                 memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
                 fault=None, attempts=0, restarts=0, progress=0.0, unfit=bool(problem),
-                trouble=Fault(blame="machine", cause=problem, error_code=UNSUPPORTED) if problem else None,
+                trouble=Fault(blame="machine", cause=problem, error_code=FailureCode.UNSUPPORTED) if problem else None,
                 deferred_reason=problem or f"{event.version} was offered and not taken: it isn't newer than what runs",
             )  # fmt: skip
         case ReleaseMissing():

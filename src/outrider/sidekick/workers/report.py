@@ -7,7 +7,7 @@ from typing import assert_never
 from loguru import logger
 
 from outrider.core.errors import DriverError
-from outrider.core.omaha import FailureCode, OmahaEvent, Report, downloaded, downloading, failed, installed, running
+from outrider.core.omaha import OmahaEvent, Report, downloaded, downloading, failed, installed, running
 from outrider.core.omaha import waiting_for_turn as queueing
 from outrider.core.sidekick.effects import (
     ReportDownloaded,
@@ -59,8 +59,7 @@ def reports(effect: ReportEffect, at: datetime) -> tuple[Report, ...]:
             event = queueing(previous_version=effect.version, next_version=effect.next_version)
             return (_report(effect.update, "800", effect.version, event, at),)
         case ReportResult() if effect.fault is not None:
-            code = FailureCode(effect.fault.error_code)
-            event = failed(code, previous_version=effect.version, next_version=effect.next_version)
+            event = failed(effect.fault.error_code, previous_version=effect.version, next_version=effect.next_version)
             return (_report(effect.update, "3-0", effect.version, event, at),)
         case ReportResult():
             done = installed(previous_version=effect.previous_version, next_version=effect.version)

@@ -8,7 +8,8 @@ from typing import Generic, Protocol, TypeVar
 
 from loguru import logger
 
-from outrider.core.errors import OutriderError, Refused
+from outrider.core.errors import OutriderError, Refused, Throttled
+from outrider.core.omaha import FailureCode
 from outrider.core.sidekick.effects import AnyEffect
 from outrider.core.sidekick.events import (
     AnyEvent,
@@ -21,6 +22,7 @@ from outrider.core.sidekick.events import (
 )
 from outrider.core.sidekick.memory import Blame
 from outrider.failpoints import performing
+from outrider.payloads.transfer import PayloadError
 
 Post = Callable[[AnyEvent], None]
 """Hands an event to the loop; any thread may call it."""
@@ -77,8 +79,8 @@ def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent 
                 at=now(),
                 request=request,
                 cause=cause,
-                error_code=getattr(error, "error_code", 1),
-                retry_after_s=getattr(error, "retry_after_s", 0.0),
+                error_code=error.error_code if isinstance(error, PayloadError) else FailureCode.ERROR,
+                retry_after_s=error.retry_after_s if isinstance(error, Throttled) else 0.0,
             )
         case "probe":
             return ProbeFailed(at=now(), request=request, cause=cause)
