@@ -334,16 +334,6 @@ def test_a_bug_in_the_callers_progress_is_raised_where_it_was_asked(store: Paylo
         store.fetch("1.0.0", [files.url], SIZE, SHA256, broken)
 
 
-def test_a_discarded_payload_is_gone(store: PayloadStore, files: Files, tmp_path: Path) -> None:
-    store.fetch("1.0.0", [files.url], SIZE, SHA256)
-
-    store.discard(SHA256)
-    store.discard(SHA256)
-
-    assert store.find(SHA256) is None
-    assert [] == list((tmp_path / "payloads").iterdir())
-
-
 def test_a_digest_that_could_be_a_path_is_a_bug(store: PayloadStore, files: Files) -> None:
     with pytest.raises(ValueError, match="sha256"):
         store.fetch("1.0.0", [files.url], SIZE, "../" + SHA256)

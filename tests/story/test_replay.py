@@ -236,7 +236,7 @@ MUTATIONS = (
     Mutation(
         "a-failure-more-in-the-memory", lambda record: with_memory(record, failures=record.memory["failures"] + 1)
     ),
-    Mutation("a-turn-held-or-not", lambda record: with_memory(record, turn_held=not record.memory["turn_held"])),
+    Mutation("exposed-or-not", lambda record: with_memory(record, exposed=not record.memory["exposed"])),
     Mutation("another-candidate", _another_installed),
     Mutation("another-machine-state", lambda record: with_machine(record, state="idle.degraded")),
     Mutation("a-timer-forgotten", _timer_forgotten),

@@ -130,12 +130,6 @@ class PayloadStore:
         path = self._final(sha256)
         return path if path.exists() else None
 
-    def discard(self, sha256: str) -> None:
-        """Delete the payload and what was downloaded of it."""
-        for path in (self._final(sha256), self._part(sha256), self._part(sha256).with_suffix(".etag")):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-
     def prune(self, needed: Collection[str]) -> None:
         """Delete all but the newest ``download.keep_versions`` payloads; those of ``needed`` (SHA-256s) stay
         regardless.

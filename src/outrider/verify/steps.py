@@ -329,7 +329,6 @@ def _normal(memory: Memory) -> Memory:
     return replace(
         memory,
         at=EPOCH,
-        turn_held=False,
         queue_position=None,
         progress=0.0,
         deferred_reason="",

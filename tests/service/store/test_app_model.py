@@ -4,7 +4,7 @@ import pytest
 
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.rollout.policy_settings import Policy
-from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, decode
+from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, Product, decode
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.service_examples import APP, make_app, payload_of
@@ -32,15 +32,18 @@ def test_documents_of_the_first_service_are_still_read(kind: type[App]) -> None:
         assert ("all", True) == (document.arch, document.required)
 
 
-def test_a_product_id_leads_to_its_app_in_any_spelling(store: Store) -> None:
-    store.apps.create(app=APP, product_id="io.Example.Web")
+def app_of(store: Store, product_id: str) -> str | None:
+    """The app that holds a product id."""
+    product = store.context.get(Product, store.context.keys.product(product_id))
+    return None if product is None else product.app
 
-    found = store.apps.of_product("{IO.example.WEB}")
 
-    assert found is not None
-    assert (APP, "io.example.web") == (found.id, found.product_id)
-    assert store.apps.of_product("io.example.other") is None
-    assert store.apps.of_product("not/a/key") is None
+@pytest.mark.parametrize("spelled", ["io.Example.Web", "{IO.example.WEB}"])
+def test_a_product_id_leads_to_its_app_in_any_spelling(store: Store, spelled: str) -> None:
+    created = store.apps.create(app=APP, product_id=spelled)
+
+    assert (APP, "io.example.web") == (app_of(store, "io.example.web"), created.product_id)
+    assert app_of(store, "io.example.other") is None
 
 
 def test_a_product_id_is_one_apps_alone_until_that_gives_it_up(store: Store) -> None:
@@ -51,8 +54,8 @@ def test_a_product_id_is_one_apps_alone_until_that_gives_it_up(store: Store) -> 
     store.apps.create(app="two", product_id="io.example.web")
     store.apps.save("one", product_id="")
 
-    assert "two" == getattr(store.apps.of_product("io.example.web"), "id", None)
-    assert store.apps.of_product("io.example.www") is None
+    assert "two" == app_of(store, "io.example.web")
+    assert app_of(store, "io.example.www") is None
     assert store.apps.get("one").product_id is None
 
 

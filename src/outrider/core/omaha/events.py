@@ -36,11 +36,8 @@ class FailureCode(IntEnum):
     SIZE_MISMATCH = 11
     PAYLOAD_VERIFICATION = 12
     WRITE = 14
-    RESPONSE_NOT_XML = 31
-    RESPONSE_INVALID = 34
     UNSUPPORTED = 35
     """``kActionCodeOmahaUpdateIgnoredPerPolicy``: this machine can't run what was offered; the release isn't tried."""
-    DEFERRED = 40
     ROLLED_BACK = 44
     HTTP_RESPONSE = 2000
     """``kActionCodeOmahaRequestHTTPResponseBase``; what ``updatectl instance fake`` has always failed with."""

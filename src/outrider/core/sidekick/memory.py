@@ -112,7 +112,6 @@ class Memory:
         blocked: Versions proved bad, and why.
         undone: A version that an operator rolled back from: not taken again until the target changes or a retry.
         turn: The turn as last known; it stays known while the lease is lost, for it may be dirty and ours.
-        turn_held: The lease behind the turn is alive as far as we know.
         down: The running workload ended, or isn't known to serve: since the sidekick restarted, or because it could
             not be started, proved or brought into the balancer.
         candidate_down: The candidate's workload ended by itself.
@@ -157,7 +156,6 @@ class Memory:
     blocked: Mapping[str, str] = field(default_factory=dict)
     undone: str | None = None
     turn: Turn | None = None
-    turn_held: bool = False
     down: bool = False
     candidate_down: bool = False
     was_degraded: bool = False

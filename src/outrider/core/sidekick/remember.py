@@ -147,7 +147,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             times = "once" if restarts == 1 else f"{restarts} times"
             trouble = world(f"the sidekick was restarted {times} during this update") if restarts else memory.trouble
             return replace(
-                memory, down=memory.running is not None, restarts=restarts, turn_held=False, trouble=trouble,
+                memory, down=memory.running is not None, restarts=restarts, trouble=trouble,
                 unfit=False,
             )  # fmt: skip
         case BalancerSwitched() | BalancerJoined() | BalancerRestored():
@@ -221,9 +221,9 @@ def _lock(
         case LockAcquired():
             # a restart makes down mean "not known to run"; only what was down before the turn excuses a rollback
             degraded = memory.was_degraded if memory.turn is not None else memory.down
-            return replace(memory, turn=event.turn, turn_held=True, queue_position=None, was_degraded=degraded)
+            return replace(memory, turn=event.turn, queue_position=None, was_degraded=degraded)
         case LockLost():
-            return replace(memory, turn_held=False, trouble=world(f"{LOST_LEASE}: {event.why}"))
+            return replace(memory, trouble=world(f"{LOST_LEASE}: {event.why}"))
         case LockQueued():
             return replace(
                 memory, queue_position=QueuePosition(rank=event.rank, ahead=event.ahead, holders=event.holders)
@@ -231,7 +231,7 @@ def _lock(
         case LockRefused():
             return replace(memory, trouble=world(f"no turn: {event.cause}"))
         case LockReleased():
-            return replace(memory, turn=None, turn_held=False, queue_position=None)
+            return replace(memory, turn=None, queue_position=None)
         case LockFailed():
             return replace(memory, trouble=world(f"etcd: {event.cause}"))
         case _:

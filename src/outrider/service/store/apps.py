@@ -39,15 +39,6 @@ class Apps:
         """One app, or None."""
         return self.context.get(App, self.context.keys.app(app_id_of(app)))
 
-    def of_product(self, text: str) -> App | None:
-        """The app that has a product id, or None."""
-        try:
-            name = app_id_of(text)
-        except ConfigError:
-            return None
-        product = self.context.get(Product, self.context.keys.product(name))
-        return None if product is None else self.find(product.app)
-
     def create(
         self, *, app: str | None = None, label: str = "", description: str = "", product_id: str | None = None
     ) -> App:
