@@ -183,6 +183,9 @@ class LockSettings:
         wanted=NAME_WORDS,
     )
     slots: int = setting(1, "Instances that may swap at the same time, when the group's target doesn't say.", least=1)
+    alarm_after_s: float = setting(
+        3600.0, "Time in the queue after which an alarm is logged; again each time that it has passed.", above=0
+    )
     ttl_s: float = setting(30.0, "Lease lifetime: the longest until a dead sidekick's turn shows as dirty.", least=2)
 
 
@@ -208,6 +211,9 @@ class ProcessSettings:
         'Ports to use: "" for any free one, "8085" for always this one, "8085-8086" for the first free one of these.',
         pattern=r"[0-9]{1,5}(-[0-9]{1,5})?",
         wanted='"", "PORT" or "FIRST-LAST"',
+    )
+    start_timeout_s: float = setting(
+        60.0, "Time in which a version must be started; a minute more for the first start, which unpacks it.", above=0
     )
     stop_grace_s: float = setting(30.0, "Time between SIGTERM and SIGKILL.", least=0)
 
@@ -306,6 +312,7 @@ class DownloadSettings:
     )
     max_bytes: int = setting(4 * 1024**3, "Largest payload that is taken.", least=1)
     timeout_s: float = setting(30.0, "Longest silence of a payload server.", above=0)
+    verify_timeout_s: float = setting(120.0, "Time in which size and SHA-256 of a payload must be checked.", above=0)
     keep_versions: int = setting(
         3, "Versions whose payload stays on disk; what runs and what ran before it always stay.", least=2
     )

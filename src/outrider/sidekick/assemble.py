@@ -46,6 +46,8 @@ from outrider.turns.lock import TurnLock
 STOP_WITHIN_S = 5.0
 _SLACK_S = 30.0
 """The chart's deadline lies this much behind the driver's own: the driver's verdict is the better-worded one."""
+_UNPACK_S = 60.0
+"""More for the first start of a version, which unpacks it."""
 
 
 def etcd_address(settings: EtcdSettings) -> EtcdAddress:
@@ -66,15 +68,34 @@ def etcd_address(settings: EtcdSettings) -> EtcdAddress:
 
 
 def delays(settings: Settings) -> Mapping[str, float]:
-    """Timers of the chart whose delay is the operator's: timer id -> seconds."""
+    """Timers of the chart whose delay is the operator's: timer id -> seconds.
+
+    With every setting left out they are what the chart says. What isn't here says why in the chart (``o:fixed``), but
+    for ``retry``, which ``make_rules`` makes from ``service.retry_min_s``.
+    """
     drain_s = settings.drain.max_s + settings.drain.confirm_timeout_s + _SLACK_S
     probe_s = settings.probe.deadline_s + _SLACK_S
+    start_s = settings.process.start_timeout_s
     stop_s = settings.process.stop_grace_s + _SLACK_S
+    # asked again after a call that had no answer; before it ended the answer of each call would come too late
+    again_s = settings.etcd.timeout_s + 2.0
+    # several such calls, and the time for some of them to be tried again
+    entry_s = 5.0 * settings.etcd.timeout_s
     return {
         "poll": settings.service.poll_interval_s,
         "poll-deferred": settings.service.poll_interval_s,
         "check": settings.service.timeout_s * len(settings.service.urls) + _SLACK_S,
         "download": settings.download.deadline_s + _SLACK_S,
+        "verify": settings.download.verify_timeout_s,
+        "queue": settings.lock.alarm_after_s,
+        "wake": start_s,
+        "ensure": start_s,
+        "start": start_s + _UNPACK_S,
+        "replace": stop_s + start_s,
+        "revert": max(stop_s, start_s),
+        "retire": stop_s,
+        "remove": stop_s,
+        "retreat": stop_s,
         "probe": probe_s,
         "prove": probe_s,
         "reprobe": probe_s,
@@ -82,11 +103,13 @@ def delays(settings: Settings) -> Mapping[str, float]:
         "drain": drain_s,
         "undrain": drain_s,
         "soak": soak_s(settings),
-        "retire": stop_s,
-        "remove": stop_s,
-        "retreat": stop_s,
-        "replace": stop_s + 60.0,
-        "revert": stop_s,
+        "leave": entry_s,
+        "switch": entry_s,
+        "join": entry_s,
+        "rejoin": entry_s,
+        "reclaim": 2.0 * again_s,
+        "relock": 2.0 * again_s,
+        **dict.fromkeys(("withdraw", "release", "giveback", "block", "restore", "quit", "return", "comeback"), again_s),
     }
 
 

@@ -2,9 +2,14 @@
 
 import re
 import string
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import outrider
+from outrider.config.load import load_settings
+from outrider.config.sections import Settings
 from outrider.core.chart.model import RaiseEvent, SendEffect, SendLater, State
 from outrider.core.sidekick.effects import ANSWERED, EFFECT_TYPES, NOUNS
 from outrider.core.sidekick.events import TIMERS
@@ -78,17 +83,42 @@ def test_timers_of_chart_and_code_are_the_same() -> None:
     assert set(_TIMER_TROUBLE) <= TIMERS
 
 
-def test_every_delay_that_settings_change_is_a_timer_of_the_chart(tmp_path: Path) -> None:
-    from outrider.config.load import load_settings
-
+@pytest.fixture
+def left_out(tmp_path: Path) -> Settings:
+    """Settings of which only those without a default are made."""
     config = tmp_path / "a.toml"
     config.write_text(
         f'[instance]\nid = "a"\napp = "x"\ngroup = "g"\nstate_dir = "{tmp_path}"\nbalancer = "none"\n'
         '[process]\ncommand = ["./run"]\n'
     )
-    timers = {item.timer for item in contents() if isinstance(item, SendLater)}
+    return load_settings((config,), {}).settings
 
-    assert set(delays(load_settings((config,)).settings)) <= timers
+
+def test_every_timer_is_set_by_a_setting_or_says_why_not(left_out: Settings) -> None:
+    timers = {item.timer: item for item in contents() if isinstance(item, SendLater)}
+    fixed = {name for name, item in timers.items() if item.fixed}
+
+    assert set(timers) == set(delays(left_out)) | fixed | {"retry"}
+    assert not fixed & {*delays(left_out), "retry"}
+
+
+def test_the_delays_of_the_chart_are_those_of_settings_that_are_left_out(left_out: Settings) -> None:
+    written = {item.timer: item.delay_s for item in contents() if isinstance(item, SendLater)}
+
+    assert {name: written[name] for name in delays(left_out)} == delays(left_out)
+    assert written["retry"] == left_out.service.retry_min_s
+
+
+def test_what_etcd_takes_long_for_is_waited_for(left_out: Settings) -> None:
+    """Asked again earlier than a call may take, no answer would ever come in time."""
+    slow = replace(left_out, etcd=replace(left_out.etcd, timeout_s=20.0))
+
+    waits = delays(slow)
+
+    for timer in ("withdraw", "release", "giveback", "block", "restore", "quit", "return", "comeback", "switch"):
+        assert waits[timer] > 20.0, timer
+    for timer in ("reclaim", "relock"):
+        assert waits[timer] > 2 * 20.0, timer
 
 
 def test_events_that_the_chart_raises_can_be_built() -> None:

@@ -201,8 +201,9 @@ def _does(content: Iterable[object]) -> str:
 
 
 def _timer_words(item: object) -> str:
-    delay, event, timer = (getattr(item, name, "") for name in ("delay", "event", "timer"))
-    return f"`{event}` after {delay}" if event else f"cancels `{timer}`"
+    delay, event, timer, fixed = (getattr(item, name, "") for name in ("delay", "event", "timer", "fixed"))
+    after = f"{delay} (fixed: {fixed})" if fixed else delay
+    return f"`{event}` after {after}" if event else f"cancels `{timer}`"
 
 
 def _box(chart: Chart, state: State, notes: bool = True) -> Box:

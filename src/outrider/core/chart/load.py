@@ -288,7 +288,8 @@ class _Reader:
         delay_s = float(number[0]) * SECONDS[delay[number.end() :]]
         if delay_s <= 0:
             self._problem(element, f"delay={delay!r} of <send> must be longer than nothing; <raise> is at once")
-        return SendLater(event=event, timer=_value(element, "id"), delay_s=delay_s, delay=delay, line=line)
+        fixed = " ".join(element.get(f"{{{OURS}}}fixed", "").split())
+        return SendLater(event=event, timer=_value(element, "id"), delay_s=delay_s, delay=delay, line=line, fixed=fixed)
 
     def _reference(self, root: etree._Element, key: str, tops: list[State]) -> str:
         target = _value(root, key)

@@ -52,13 +52,19 @@ class SendEffect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendLater:
-    """``<send event id delay>``: an event to ourselves, later."""
+    """``<send event id delay>``: an event to ourselves, later.
+
+    Attributes:
+        delay: As written, for people.
+        fixed: Why no setting changes the delay; empty when one does.
+    """
 
     event: str
     timer: str
     delay_s: float
     delay: str
     line: int
+    fixed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

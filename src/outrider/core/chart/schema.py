@@ -89,6 +89,7 @@ SCHEMA = b"""\
     <attribute name="event"><ref name="name.type"/></attribute>
     <attribute name="id"><ref name="name.type"/></attribute>
     <attribute name="delay"><ref name="delay.type"/></attribute>
+    <optional><attribute name="o:fixed"><ref name="words.type"/></attribute></optional>
   </element></define>
   <define name="cancel"><element name="cancel">
     <attribute name="sendid"><ref name="name.type"/></attribute>
