@@ -18,7 +18,7 @@ etcd := .cache/etcd/bin/etcd
 # a subset: make test tests="tests/core -k queue"
 tests ?= tests
 # what test-pythons runs under each Python
-first_ring ?= tests/core tests/sim tests/contracts tests/service tests/test_*.py
+first_ring ?= tests/core tests/sim tests/contracts tests/service tests/docs/test_style.py tests/test_*.py
 # tests side by side: more than cores, for the live ones mostly wait; those under load one after the other (conftest.py)
 workers ?= $(shell expr $$(nproc) + 2)
 
@@ -83,6 +83,7 @@ lint: setup ## style, types, import layers, and that pictures and generated page
 	$(bin)/lint-imports
 	$(bin)/python tools/diagrams.py --check
 	$(bin)/python tools/settings_doc.py --check
+	$(bin)/python tools/sentences.py
 
 format: setup ## put the code into the project's form
 	$(bin)/ruff check --fix .
@@ -91,6 +92,7 @@ format: setup ## put the code into the project's form
 diagrams: setup ## redraw the pictures and generated pages from statechart and settings
 	$(bin)/python tools/diagrams.py
 	$(bin)/python tools/settings_doc.py
+	$(bin)/python tools/sentences.py --write
 
 bench: bench-etcd bench-omaha ## run all benchmarks
 

@@ -60,7 +60,9 @@ def generated(chart: Chart) -> str:
     parts = [
         f"<!-- written by tools/diagrams.py from statecharts/{chart.source}: change that, then `make diagrams` -->",
         "\n## The whole at a glance\n",
-        "With words: the main road. Without: what else leads there. All of it is below.\n",
+        "Arrows with words are the successful path.",
+        "Arrows without words are all other ways to a state.",
+        "Every transition is listed below.\n",
         f"```mermaid\n{to_mermaid(overview(chart))}```\n",
         "## One strategy at a time\n",
         "Down the left side runs the success path, which the chart marks with `o:success`; beside it stands everything "
@@ -100,7 +102,7 @@ def main() -> int:
         else:
             print(f"the pinned {RENDERER} is not installed: the overview is left alone", file=sys.stderr)
     except OutriderError as error:
-        print(f"Error: {error.kind}: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return 1
     stale = {path: content for path, content in wanted.items() if content != _now(path)}
     surplus = sorted({path.relative_to(ROOT) for path in (ROOT / PICTURES).glob("*")} - wanted.keys())

@@ -35,8 +35,9 @@ def table(folder: Path) -> str:
     seeds = sorted({result["seed"] for result in results.values()})
     lines = [
         f"{len(rows())} rows x before and after x {len(FAULTS)} faults = {len(known)} cases; {len(results)} were run"
-        f" (seed {', '.join(map(str, seeds)) or 'none'}), {len(results) - len(broken)} held, {len(broken)} broken."
-        f" Manual repairs: none in any. Requests: {requests}, of which {unexcused} failed where none may.",
+        f" (seed {', '.join(map(str, seeds)) or 'none'}), {len(results) - len(broken)} held, {len(broken)} broken.",
+        "Manual repairs: none in any case.",
+        f"Requests: {requests}, of which {unexcused} failed where none may.",
         "",
         f"| effect | failpoint | fleet | {' | '.join(FAULTS)} |",
         f"|---|---|---|{'---|' * len(FAULTS)}",
@@ -52,6 +53,6 @@ def table(folder: Path) -> str:
     lines += ["", "| in the middle of a rollout | |", "|---|---|"]
     for name, result in zip(ALSO, others, strict=True):
         lines.append(f"| {ALSO[name]} | {'not run' if result is None else MARKS[not result['problems']]} |")
-    lines += ["", "Rows that no scenario reaches, their failpoints being reached under other effects:", ""]
+    lines += ["", "No scenario reaches these rows; other effects reach their failpoints:", ""]
     lines += [f"- `{name}`: {why}" for name, why in UNREACHED.items()]
     return "\n".join(lines) + "\n"

@@ -102,9 +102,9 @@ def test_the_table_has_a_row_for_everything_that_happens() -> None:
     table = to_table(load(SMALL))
 
     assert table.startswith(
-        "### a\n\nwaits: waits for a turn; The beginning; a safe point to pause; may wait forever.\n"
+        "### a\n\nStatus: waits for a turn.\nThe beginning.\nIt is a safe point to pause.\nIt may wait forever.\n"
     )
-    assert "waits: *queue* is long." in table
+    assert "Status: *queue* is long.\n" in table
     for row in (
         "| `go` | `is_new` and `!may_go` | `b` |  |",
         "| `tick` |  | `b.last` | `cross`, raises `tock` |",

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from outrider.core.chart.flat import flattened
 from outrider.core.chart.model import Chart, Condition, RaiseEvent, SendEffect, State, Transition
 
+_SENTENCE_END = re.compile(r"(?<=[.!?]) (?=\S)")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
@@ -148,17 +150,19 @@ def to_table(chart: Chart) -> str:
     """All of the chart as a Markdown table per state, in document order."""
     parts = []
     for state in chart.states.values():
-        facts = [f"waits: {filled(state.why, '*')}" if state.why else "", state.doc]
-        facts += ["a safe point to pause"] if state.safe else []
-        facts += ["may wait forever"] if state.resting else []
-        facts += ["the end"] if state.final else []
+        facts = [f"Status: {filled(state.why, '*')}"] if state.why else []
+        facts += _SENTENCE_END.split(state.doc) if state.doc else []
+        facts += ["It is a safe point to pause"] if state.safe else []
+        facts += ["It may wait forever"] if state.resting else []
+        facts += ["It is the end"] if state.final else []
         if state.abstract:
-            facts += ["what " + ", ".join(f"`{child}`" for child in state.children) + " answer alike"]
+            children = ", ".join(f"`{child}`" for child in state.children)
+            facts += [f"It holds what {children} answer alike"]
         elif state.initial:
-            facts += [f"begins in `{state.initial}`"]
+            facts += [f"It begins in `{state.initial}`"]
         if state.parent and chart.states[state.parent].abstract:
-            facts += [f"what it doesn't answer itself: as `{state.parent}`"]
-        parts.append(f"### {state.id}\n\n" + "; ".join(fact.rstrip(".") for fact in facts if fact) + ".\n")
+            facts += [f"What it does not answer itself, `{state.parent}` answers"]
+        parts.append(f"### {state.id}\n\n" + "".join(f"{fact.rstrip('.')}.\n" for fact in facts))
         rows = [("on entry", "", "", _does(state.onentry))] if state.onentry else []
         rows += [
             (_events(way), _conditions(way.conditions), _goes(way), _does(way.content)) for way in state.transitions
