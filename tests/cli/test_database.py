@@ -78,7 +78,7 @@ def test_payloads_that_lack_are_named_and_stop_a_restore(run: Run, service: Serv
     run(f"database restore {file} --yes --payload-dir={empty} --without-payloads", below="-2")
 
     assert f"warning: {APP} 3.0.0: no stored payload" in taken.stderr
-    assert "Error: config: 1 payloads lack" in refused.stderr
+    assert "Error: 1 payloads are missing" in refused.stderr
 
 
 def test_a_damaged_payload_lacks(run: Run, service: Service, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_is_no_backup_is_one_clear_line(run: Run, tmp_path: Path, content: 
 
     refused = run(f"database restore {file} --yes", code=1)
 
-    assert refused.stderr.startswith("Error: config: backup: ")
+    assert refused.stderr.startswith("Error: backup: ")
     assert 1 == len(refused.stderr.splitlines())
 
 

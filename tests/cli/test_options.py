@@ -91,7 +91,7 @@ def test_the_server_is_the_one_that_is_named_nearest(stub: RestStub, command: st
 def test_half_of_user_and_key_is_one_line(given: str) -> None:
     result = run(f"app list {given}", code=1)
 
-    assert "--user and --key go together" in result.stderr
+    assert "--user and --key need each other" in result.stderr
     assert 1 == len(result.stderr.splitlines())
 
 
@@ -108,18 +108,18 @@ def test_a_netrc_of_the_user_is_not_sent(stub: RestStub, tmp_path: Path) -> None
     [
         (
             Say(status=401, body={"kind": "unauthorized", "detail": "no valid token"}),
-            "Error: access: no valid token; give --token (OUTRIDER_TOKEN), or --user and --key",
+            "Error: no valid token; give --token (OUTRIDER_TOKEN), or --user and --key",
         ),
-        (Say(status=401, body=b"go away"), "Error: access: status 401; give --token"),
+        (Say(status=401, body=b"go away"), "Error: status 401; give --token"),
         (
             Say(status=403, body={"kind": "forbidden", "detail": "needs operator, bob is viewer"}),
-            "Error: access: needs op",
+            "Error: needs op",
         ),
-        (Say(status=412, body={"kind": "precondition", "detail": "changed by bob"}), "Error: conflict: changed by bob"),
-        (Say(status=307, headers={"Location": "https://x/"}), "redirects to 'https://x/'; give the final address"),
-        (Say(status=200, body=b"<html>"), "isn't an outrider update service: status 200, not JSON"),
-        (Say(status=503, body={"kind": "unknown", "detail": "etcd doesn't answer"}), "Error: unknown: etcd doesn't"),
-        (Say(status=500, body={"detail": "oops"}), "Error: service: oops"),
+        (Say(status=412, body={"kind": "precondition", "detail": "changed by bob"}), "Error: changed by bob"),
+        (Say(status=307, headers={"Location": "https://x/"}), "redirects to 'https://x/'; give that address"),
+        (Say(status=200, body=b"<html>"), "isn't an outrider update service (status 200, not JSON)"),
+        (Say(status=503, body={"kind": "unknown", "detail": "etcd doesn't answer"}), "Error: etcd doesn't"),
+        (Say(status=500, body={"detail": "oops"}), "Error: oops"),
     ],
 )
 def test_what_the_service_refuses_is_one_line(say: Say, words: str) -> None:
@@ -146,7 +146,7 @@ def test_a_list_that_never_ends_is_noticed() -> None:
     with RestStub(lambda _: Say(body={"items": [], "next": "again"})) as stub:
         result = run(f"app list --server={stub.url}", code=1)
 
-    assert "never ends" in result.stderr
+    assert "repeats page 'again'" in result.stderr
 
 
 def test_a_filter_stays_on_every_page() -> None:
@@ -182,7 +182,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLCo
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [("", "TLS: "), ("--ca-file={ca}", None), ("--skip-ssl-verify", None), ("--ca-file=/x", "--ca-file /x")],
+    [("", "TLS failed: "), ("--ca-file={ca}", None), ("--skip-ssl-verify", None), ("--ca-file=/x", "--ca-file /x")],
 )
 def test_a_certificate_is_checked_unless_the_operator_says_otherwise(
     authority: tuple[Path, ssl.SSLContext], option: str, words: str | None
@@ -203,7 +203,7 @@ def test_a_certificate_is_checked_unless_the_operator_says_otherwise(
         ("help group create", 0, "Usage: main group create [OPTIONS]"),
         ("help package create bulk", 0, "Usage: main package create bulk"),
         ("help nothing", 3, "no command 'nothing'"),
-        ("help group nothing", 3, "no command 'nothing' in 'main group'"),
+        ("help group nothing", 3, "'main group' has no command 'nothing'"),
         ("help status deeper", 2, "has no commands below it"),
     ],
 )
@@ -215,7 +215,7 @@ def test_help_shows_what_a_command_takes(words: str, code: int, said: str) -> No
 def test_upstream_says_what_to_do_instead(verb: str) -> None:
     result = run(f"upstream {verb} --url=http://x --label=y --id=z", code=1)
 
-    assert result.stderr.startswith(f"Error: unsupported: upstream {verb}: this service doesn't copy")
+    assert result.stderr.startswith(f"Error: upstream {verb}: outrider doesn't copy")
     assert "package download" in result.stderr
     assert 1 == len(result.stderr.splitlines())
 

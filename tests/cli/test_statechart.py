@@ -32,7 +32,7 @@ def test_a_broken_chart_is_one_line_with_its_place(tmp_path: Path) -> None:
     result = run("check", str(broken))
 
     assert 1 == result.exit_code
-    assert f"Error: chart: mine.scxml:{line}: unknown guard 'is_pausd'; did you mean 'is_paused'" in result.stderr
+    assert f"Error: mine.scxml:{line}: unknown guard 'is_pausd'; did you mean 'is_paused'" in result.stderr
     assert 1 == result.stderr.count("\n")
 
 
@@ -79,7 +79,7 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     result = run("draw", "--output", str(tmp_path / "no" / "where"))
 
     assert 1 == result.exit_code
-    assert "can't be written: No such file or directory" in result.stderr
+    assert ": No such file or directory" in result.stderr
 
 
 def test_a_png_is_not_sent_to_a_terminal() -> None:
@@ -100,7 +100,7 @@ def test_a_png_is_not_sent_to_a_terminal() -> None:
         os.close(mine)
 
     assert 1 == drawn.returncode
-    assert "Error: usage: a png is not for a terminal: add --output FILE, or send it to a file\n" == drawn.stderr
+    assert "Error: a terminal can't show a png: add --output FILE, or redirect the output to a file\n" == drawn.stderr
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_what_has_no_meaning_here_is_left_out_and_said(capsys: pytest.CaptureFix
 
     assert ["package", "create", "--app-id=x", "--file=y", "--version=1.0.0"] == words
     printed = capsys.readouterr().err.splitlines()
-    assert [f"note: --{name} has no meaning here and is left out" for name in ("name", "signature")] == printed
+    assert [f"note: --{name} is not supported; it is ignored" for name in ("name", "signature")] == printed
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -128,12 +128,12 @@ def test_it_speaks_of_itself_as_updatectl() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["app", "list", "-server=http://127.0.0.1:1"], 1, "Error: driver: update service"),
+        (["app", "list", "-server=http://127.0.0.1:1"], 1, "Error: update service"),
         (["group", "list"], 2, "Usage: updatectl group list"),
         (["app", "update", "-label"], 2, "Error: --label needs a value"),
-        (["app", "explode"], 3, "no command 'explode' in 'updatectl app'"),
-        (["explode"], 3, "no command 'explode' in 'updatectl'"),
-        (["upstream", "sync"], 1, "upstream sync: this service doesn't copy"),
+        (["app", "explode"], 3, "'updatectl app' has no command 'explode'"),
+        (["explode"], 3, "'updatectl' has no command 'explode'"),
+        (["upstream", "sync"], 1, "upstream sync: outrider doesn't copy"),
     ],
 )
 def test_exit_codes_are_updatectls(words: list[str], code: int, said: str) -> None:

@@ -96,7 +96,7 @@ def test_the_global_flags_go_before_the_verb_too() -> None:
 
 @pytest.mark.parametrize("verb", REFUSED)
 def test_a_verb_that_makes_no_sense_here_still_answers(verb: str) -> None:
-    assert "Not offered here" in (find(verb).help or "")
+    assert "Not supported" in (find(verb).help or "")
 
 
 @pytest.mark.parametrize("noun", ELSEWHERE)

@@ -221,11 +221,11 @@ def test_a_failing_program_is_an_error_at_the_service(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--app-id=x", "--group-id=y", "/no/such/program"], 1, "Error: config: program '/no/such/program'"),
-        (["--app-id=x", "--group-id=y", "--version=1.0", "true"], 1, "Error: config: version '1.0': not semver"),
+        (["--app-id=x", "--group-id=y", "/no/such/program"], 1, "Error: program '/no/such/program' doesn't exist"),
+        (["--app-id=x", "--group-id=y", "--version=1.0", "true"], 1, "Error: version '1.0': not semver"),
         (["--app-id=x", "--group-id=y"], 2, "Missing argument"),
         (["--app-id=x", "true"], 2, "Missing option '--group-id'"),
-        (["--app-id=x", "--group-id=y", "--etcd=nonsense", "true"], 1, "etcd endpoint 'nonsense'"),
+        (["--app-id=x", "--group-id=y", "--etcd=nonsense", "true"], 1, "--etcd 'nonsense'"),
     ],
 )
 def test_what_cannot_be_watched_is_one_clear_line(
@@ -246,5 +246,5 @@ def test_an_app_that_nobody_knows_is_one_clear_line(
     started.append(watch)
 
     assert 1 == watch.process.wait(20)
-    assert watch.printed.startswith("Error: refused: ")
+    assert watch.printed.startswith("Error: ")
     assert "error-unknownApplication" in watch.printed

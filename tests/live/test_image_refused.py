@@ -59,7 +59,7 @@ def test_an_image_is_refused_by_the_machine_and_the_next_archive_rolls(fixture: 
     eventually(lambda: fixture.expect_all_on("2.0.1"), within_s=120, every_s=0.2)
 
     assert REASON in why
-    assert "its last update was refused by its machine with error code 35" in why
+    assert "last update failed: this machine can't run the release (error code 35)" in why
     assert "rollout of 2.0.0: running" in status
     assert REASON in status
     assert [] == blocked

@@ -361,7 +361,7 @@ class FakeCluster:
     def _call(self, name: str, *, writes: bool = False) -> Iterator[None]:
         self.calls.append(name)
         if not self._gate.wait(self.timeout_s):
-            raise Unknown(f"etcd (fake): no answer to {name} in {self.timeout_s} s")
+            raise Unknown(f"etcd (fake) doesn't answer ({name}) in {self.timeout_s} s")
         if not self.connected or self._closed:
             raise Unknown(f"etcd (fake): no connection for {name}")
         if self.trouble is not None:

@@ -196,4 +196,4 @@ class SimClient(FakeCluster):
     def _fail(self, name: str) -> NoReturn:
         # a broken connection is known at once, a silent one at the time limit
         self.spent_s += TIMEOUT_S if self.cut or self._random.random() < 0.5 else 0.0
-        raise Unknown(f"etcd (simulated): no answer to {name}")
+        raise Unknown(f"etcd (simulated) doesn't answer ({name})")

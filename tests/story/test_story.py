@@ -166,8 +166,8 @@ def test_the_same_trouble_again_and_again_is_one_line() -> None:
     story = tell(lines_of(records), CHART)[-1]
 
     troubles = [moment for moment in story.moments if moment.event == "lock.failed"]
-    assert ["etcd: no answer"] == [moment.text for moment in troubles]
-    assert "makes its turn valid again: etcd: no answer" == story.because
+    assert ["no answer"] == [moment.text for moment in troubles]
+    assert "makes its turn valid again: no answer" == story.because
 
 
 def test_a_journal_without_the_beginning_of_an_update_says_so() -> None:
@@ -235,7 +235,7 @@ def test_the_command_tells_all_updates_or_the_one_that_is_named() -> None:
     missing = run(path, "--update", "ffffffffff")
     assert 1 == missing.exit_code
     known = f"{first.update[:8]}, {second.update[:8]}"
-    assert f"Error: not-found: good_update.jsonl: no update 'ffffffffff' in it; it has {known}\n" == missing.output
+    assert f"Error: good_update.jsonl: no update 'ffffffffff'; the journal has {known}\n" == missing.output
 
 
 def test_the_command_checks_a_journal() -> None:
@@ -259,7 +259,7 @@ def test_the_command_leaves_with_1_and_the_first_difference(tmp_path: Path) -> N
     done = run(tmp_path, "--check")
 
     assert 1 == done.exit_code
-    assert f"Error: story: journal.jsonl:{at + 1}: " in done.output
+    assert f"Error: journal.jsonl:{at + 1}: " in done.output
     assert 1 == len(done.output.splitlines())
 
 
@@ -269,7 +269,7 @@ def test_a_journal_without_an_update_says_where_the_sidekick_is(tmp_path: Path) 
     journal.close()
 
     assert (
-        "journal.jsonl: no update in it; now idle.waking: the runtime is starting or finding nothing\n"
+        "journal.jsonl: no update yet; now idle.waking: the runtime is starting or finding nothing\n"
         == run(tmp_path).output
     )
 
@@ -284,7 +284,7 @@ def _damaged(path: Path) -> None:
     ("prepare", "said"),
     [
         (lambda path: None, "No such file or directory"),
-        (lambda path: path.write_bytes(b""), "no step in it yet"),
+        (lambda path: path.write_bytes(b""), "has no step yet"),
         (lambda path: path.write_text("hello\nworld\n"), "journal.jsonl:1: damaged line"),
         (_damaged, "journal.jsonl:1: damaged line"),
     ],
@@ -323,7 +323,7 @@ def test_a_record_that_makes_no_sense_is_one_clear_line(tmp_path: Path) -> None:
         done = run(folder, "--check")
 
         assert 1 == done.exit_code
-        assert done.output.startswith("Error: story: journal.jsonl:2: "), done.output
+        assert done.output.startswith("Error: journal.jsonl:2: "), done.output
         assert 1 == len(done.output.splitlines()), done.output
 
 

@@ -1,4 +1,4 @@
-"""The top command: imports a noun's module when it is used, and turns errors into one line."""
+"""The top command. It imports the module of a command on use, and prints an error as one line."""
 
 import importlib
 import sys
@@ -9,6 +9,7 @@ import click
 
 from outrider import __version__
 from outrider.cli.options import top_options
+from outrider.cli.output import print_error
 from outrider.core.errors import OutriderError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,17 +39,17 @@ COMMANDS: Mapping[str, str] = {
     "webhook": "outrider.cli.commands.webhook:webhook",
     "why": "outrider.cli.commands.status:why",
 }
-"""Command -> where it lives; imported only when used, so that ``outrider --help`` stays quick."""
+"""Module and attribute of each command, imported on use, so that ``outrider --help`` is fast."""
 
 
 class Group(click.Group):
-    """Prints an ``OutriderError`` as one line and leaves with 1; any other exception is a bug with its traceback."""
+    """Prints an ``OutriderError`` as one line and exits with 1; any other exception is a bug with its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except OutriderError as error:
-            click.echo(f"Error: {error.kind}: {error}", err=True)
+            print_error(error)
             ctx.exit(1)
 
     def resolve_command(
@@ -63,7 +64,7 @@ class Group(click.Group):
     def refuse(self, ctx: click.Context, name: str) -> NoReturn:
         """Leave with 3: there is no such command."""
         known = ", ".join(self.list_commands(ctx))
-        click.echo(f"Error: usage: no command {name!r} in '{ctx.command_path}'; known: {known}", err=True)
+        click.echo(f"Error: '{ctx.command_path}' has no command {name!r}; known: {known}", err=True)
         ctx.exit(3)
 
 

@@ -1,8 +1,8 @@
-"""Options that several commands share: where the update service and etcd are, and who asks.
+"""Options that several commands share: addresses of the update service and etcd, and credentials.
 
 The options of the update service may stand on each verb and before it.
 
-What is written nearest to the verb counts, then the environment, then the default.
+The option nearest to the verb wins, then the environment, then the default.
 """
 
 import functools
@@ -15,8 +15,8 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from outrider.core.errors import ConfigError
-from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress
+from outrider.core.errors import ConfigError, Unknown
+from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress, Unreachable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,18 +35,24 @@ def _options(*, environment: bool) -> tuple[Callable[[F], F], ...]:
             show_default=environment,
             help="Address of the update service.",
         ),
-        click.option("--token", envvar=variables("OUTRIDER_TOKEN"), default="", help="Who asks: a user's token."),
+        click.option("--token", envvar=variables("OUTRIDER_TOKEN"), default="", help="Token of a user."),
         click.option(
-            "--user", envvar=variables("OUTRIDER_USER", "UPDATECTL_USER"), default="", help="Who asks: a user's name..."
+            "--user",
+            envvar=variables("OUTRIDER_USER", "UPDATECTL_USER"),
+            default="",
+            help="User name for HTTP Basic; needs --key.",
         ),
         click.option(
-            "--key", envvar=variables("OUTRIDER_KEY", "UPDATECTL_KEY"), default="", help="...and that user's token."
+            "--key",
+            envvar=variables("OUTRIDER_KEY", "UPDATECTL_KEY"),
+            default="",
+            help="Token of that user for HTTP Basic.",
         ),
         click.option(
             "--ca-file",
             envvar=variables("OUTRIDER_CA_FILE"),
             type=click.Path(path_type=Path),
-            help="Authority of the service's certificate (PEM).",
+            help="PEM file of the authority that signed the service's certificate.",
         ),
         click.option(
             "--skip-ssl-verify",
@@ -54,9 +60,7 @@ def _options(*, environment: bool) -> tuple[Callable[[F], F], ...]:
             is_flag=True,
             help="Don't check the service's certificate.",
         ),
-        click.option(
-            "--debug", envvar=variables("OUTRIDER_DEBUG"), is_flag=True, help="Print what is asked and answered."
-        ),
+        click.option("--debug", envvar=variables("OUTRIDER_DEBUG"), is_flag=True, help="Print requests and answers."),
     )
 
 
@@ -68,7 +72,7 @@ def top_options(command: F) -> F:
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where the update service is and who asks; the verb gets a client as ``service``."""
+    """Add the options for address and credentials of the update service; the verb gets a client as ``service``."""
 
     def with_service(*arguments: Any, **options: Any) -> Any:
         from outrider.cli.rest_client import ServiceClient
@@ -86,7 +90,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _chosen(context: click.Context, here: Mapping[str, Any]) -> dict[str, Any]:
-    """The options' values: of each the one that is written nearest to the verb, else what the verb has of itself."""
+    """The value of each option: the one nearest to the verb, else the verb's own default."""
     chosen = dict(here)
     for name in _NAMES:
         place: click.Context | None = context
@@ -106,7 +110,7 @@ def _log_everything() -> None:
 
 
 def operator() -> str:
-    """Who types here, by the name that this machine knows."""
+    """Name of the operator, as this machine knows it."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in a container
@@ -132,9 +136,9 @@ def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
         **options: Any,
     ) -> Any:
         if (etcd_cert_file is None) != (etcd_key_file is None):
-            raise ConfigError("etcd: --etcd-cert-file and --etcd-key-file go together")
+            raise ConfigError("--etcd-cert-file and --etcd-key-file need each other: give both or none")
         if bool(etcd_user) != (etcd_password_file is not None):
-            raise ConfigError("etcd: --etcd-user and --etcd-password-file go together")
+            raise ConfigError("--etcd-user and --etcd-password-file need each other: give both or none")
         if not etcd and not default:
             return command(*arguments, etcd=None, **options)
         address = EtcdAddress(
@@ -145,25 +149,37 @@ def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
             user=etcd_user or None,
             password=_read_secret(etcd_password_file) if etcd_password_file else None,
         )
-        return command(*arguments, etcd=address, **options)
+        try:
+            return command(*arguments, etcd=address, **options)
+        except Unreachable as error:
+            raise Unknown(f"{error}; check --etcd (OUTRIDER_ETCD)") from error
 
     file = click.Path(path_type=Path, dir_okay=False)
     decorated: Any = with_address
     for option in (
         click.option(
-            "--prefix", envvar="OUTRIDER_PREFIX", default="/outrider/v1", show_default=True, help="Key prefix."
+            "--prefix",
+            envvar="OUTRIDER_PREFIX",
+            default="/outrider/v1",
+            show_default=True,
+            help="Prefix of all keys in etcd.",
         ),
         click.option(
             "--etcd-password-file",
             envvar="OUTRIDER_ETCD_PASSWORD_FILE",
             type=file,
-            help="File with the user's password.",
+            help="File with the password of the etcd user.",
         ),
-        click.option("--etcd-user", envvar="OUTRIDER_ETCD_USER", default="", help="etcd user, when etcd has users."),
-        click.option("--etcd-key-file", envvar="OUTRIDER_ETCD_KEY_FILE", type=file, help="Client certificate's key."),
+        click.option("--etcd-user", envvar="OUTRIDER_ETCD_USER", default="", help="User name, if etcd has users."),
+        click.option(
+            "--etcd-key-file", envvar="OUTRIDER_ETCD_KEY_FILE", type=file, help="Key of the client certificate (PEM)."
+        ),
         click.option("--etcd-cert-file", envvar="OUTRIDER_ETCD_CERT_FILE", type=file, help="Client certificate (PEM)."),
         click.option(
-            "--etcd-ca-file", envvar="OUTRIDER_ETCD_CA_FILE", type=file, help="Authority of etcd (PEM); turns TLS on."
+            "--etcd-ca-file",
+            envvar="OUTRIDER_ETCD_CA_FILE",
+            type=file,
+            help="PEM file of the authority that signed etcd's certificate; turns TLS on.",
         ),
         click.option(
             "--etcd",
@@ -205,7 +221,7 @@ def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
     for part in (piece.strip() for piece in text.split(",")):
         host, _, port = part.removeprefix("http://").removeprefix("https://").rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ConfigError(f"etcd endpoint {part!r}: write HOST:PORT, for example 127.0.0.1:2379")
+            raise ConfigError(f"--etcd {part!r}: write HOST:PORT, for example 127.0.0.1:2379")
         endpoints.append(Endpoint(host=host, port=int(port)))
     return tuple(endpoints)
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import IO, NoReturn
 
 import click
+from loguru import logger
+
+from outrider.core.errors import OutriderError
 
 
 def echo_json(value: object, file: IO[str] | None = None) -> None:
@@ -21,7 +24,16 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def fail(kind: str, message: str) -> NoReturn:
+def print_error(error: OutriderError, subject: str = "") -> None:
+    """Print what went wrong as one line for a person, with ``subject`` before it when the line doesn't name it.
+
+    A person needs no word for the kind of error; the log has it as ``error_kind`` (with ``--debug``).
+    """
+    logger.bind(error_kind=error.kind, retry=error.retry).debug("command failed")
+    click.echo(f"Error: {f'{subject}: ' if subject not in str(error) else ''}{error}", err=True)
+
+
+def fail(message: str) -> NoReturn:
     """Leave with 1 and one line."""
-    click.echo(f"Error: {kind}: {message}", err=True)
+    click.echo(f"Error: {message}", err=True)
     sys.exit(1)

@@ -49,13 +49,13 @@ def read_info(path: Path) -> Json:
     try:
         info: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path.name}: not readable as JSON") from error
+        raise ConfigError(f"{path.name}: can't be read as JSON") from error
     facts = info if isinstance(info, dict) else {}
     missing = [name for name in ("appId", "version", "url", "size", "sha256Sum") if not facts.get(name)]
     if missing:
-        raise ConfigError(f"{path.name}: no {', '.join(missing)} in it; is it what package download writes?")
+        raise ConfigError(f"{path.name}: {', '.join(missing)} missing; use a file that `package download` wrote")
     if not str(facts["size"]).isdecimal():
-        raise ConfigError(f"{path.name}: size {facts['size']!r} is no number of bytes")
+        raise ConfigError(f"{path.name}: size {facts['size']!r} is not a number of bytes")
     url = str(facts["url"])
     return {
         "app": str(facts["appId"]),

@@ -34,14 +34,14 @@ def file_or_image(text: str) -> Path | str:
     if path.is_file():
         return path
     if path.is_dir():
-        raise ConfigError(f"--file {text}: a folder, not a file")
+        raise ConfigError(f"--file {text} is a folder; give a file")
     if text.startswith(("/", "./", "../", "~")) or text.endswith(_ARCHIVE):
         raise ConfigError(f"--file {text}: no such file")
     last = text.rpartition("/")[2]
     if (":" in last or "@" in last) and _IMAGE.fullmatch(text):
         return text
     raise ConfigError(
-        f"--file {text}: taken for a file, and there is none; an image reference has a tag or a digest: NAME:TAG"
+        f"--file {text}: no such file, and not an image reference; an image needs a tag or a digest: NAME:TAG"
     )
 
 
@@ -74,14 +74,14 @@ def compare(path: Path, measured: Json, size: int | None, sha1: str, sha256: str
         ConfigError: it isn't; the line says what is.
     """
     if size is not None and size != measured["size_bytes"]:
-        raise ConfigError(f"--file {path}: {measured['size_bytes']} bytes, and --size says {size}")
+        raise ConfigError(f"--file {path} has {measured['size_bytes']} bytes, but --size is {size}")
     for name, said, hexadecimal in (
         ("sha1", sha1, base64.b64decode(measured["sha1"]).hex()),
         ("sha256", sha256, measured["sha256"]),
     ):
         as_base64 = base64.b64encode(bytes.fromhex(hexadecimal)).decode("ascii")
         if said and said.strip().lower() != hexadecimal and said.strip() != as_base64:
-            raise ConfigError(f"--file {path}: its {name} is {hexadecimal}, and --{name} says {said}")
+            raise ConfigError(f"--file {path} has {name} {hexadecimal}, but --{name} is {said}")
 
 
 def upload(service: ServiceClient, path: Path, measured: Json) -> str:
@@ -97,7 +97,9 @@ def upload(service: ServiceClient, path: Path, measured: Json) -> str:
     except OSError as error:
         raise ConfigError(f"--file {path}: {error.strerror}") from error
     if stored["sha256"] != measured["sha256"]:
-        raise DriverError(f"--file {path}: arrived as {stored['sha256']}, read as {measured['sha256']}; try again")
+        raise DriverError(
+            f"--file {path} has SHA-256 {measured['sha256']}, but the service received {stored['sha256']}; try again"
+        )
     return str(stored["sha256"])
 
 

@@ -1,4 +1,4 @@
-"""The verbs' way to the update service: its REST API, with problems turned back into our errors."""
+"""Client of the REST API for the commands; it turns problem documents back into our errors."""
 
 import ipaddress
 import warnings
@@ -27,19 +27,19 @@ Progress = Callable[[int], object]
 
 
 class ServiceError(OutriderError):
-    """The update service said no in a way that has no error of its own."""
+    """The update service refused with an error that has no class of its own."""
 
     kind: ClassVar[str] = "service"
 
 
 class AccessError(OutriderError):
-    """The update service wants to know who asks, or doesn't let that user do this."""
+    """The update service needs credentials, or the user's role doesn't allow the request."""
 
     kind: ClassVar[str] = "access"
 
 
 class ServiceClient:
-    """Calls one update service.
+    """Client of one update service.
 
     Attributes:
         server: Its address without a slash at the end.
@@ -69,7 +69,7 @@ class ServiceClient:
         except ValueError:  # a bracket too few, a port beyond 65535
             host = None
         if not host:
-            raise ConfigError(f"server {server!r}: write http://HOST:PORT")
+            raise ConfigError(f"--server {server!r}: write http://HOST:PORT")
         if ca_file is not None and not ca_file.is_file():
             raise ConfigError(f"--ca-file {ca_file}: no such file")
         self.server = server.rstrip("/")
@@ -100,7 +100,7 @@ class ServiceClient:
             if not following:
                 return items
             if following == after:
-                raise ServiceError(f"{self.server}: the list of {'/'.join(path)} never ends: {following!r} comes again")
+                raise ServiceError(f"update service {self.server} repeats page {following!r} of {'/'.join(path)}")
             after = following
 
     def get_with_etag(self, *path: str) -> tuple[Json, str | None]:
@@ -147,11 +147,15 @@ class ServiceClient:
                     method, url, timeout=TIMEOUT_S, allow_redirects=False, verify=self.verify, **options
                 )
         except requests.exceptions.SSLError as error:
-            raise DriverError(f"update service {self.server}: TLS: {_reason(error)}; see --ca-file") from error
+            raise DriverError(f"update service {self.server}: TLS failed: {_reason(error)}; check --ca-file") from error
         except requests.ConnectionError as error:
-            raise DriverError(f"update service {self.server} doesn't answer: {_reason(error)}") from error
+            raise DriverError(
+                f"update service {self.server} doesn't answer: {_reason(error)}; check --server"
+            ) from error
         except requests.Timeout as error:
-            raise Unknown(f"update service {self.server} gave no answer in time; look before you repeat it") from error
+            raise Unknown(
+                f"update service {self.server} gave no answer in time; before you repeat it, check what happened"
+            ) from error
         except requests.RequestException as error:
             raise DriverError(f"update service {self.server}: {error}") from error
         logger.bind(method=method, url=answer.url, status=answer.status_code).debug("rest call")
@@ -177,23 +181,25 @@ class _Nobody(AuthBase):
 def _credentials(token: str, user: str, key: str) -> AuthBase:
     if token:
         if not token.isascii() or not token.isprintable():
-            raise ConfigError("token: has characters that no token has; is it whole?")
+            raise ConfigError("--token contains invalid characters; copy the whole token")
         return _Bearer(token)
     if bool(user) != bool(key):
-        raise ConfigError("--user and --key go together (UPDATECTL_USER and UPDATECTL_KEY)")
+        raise ConfigError("--user and --key need each other (UPDATECTL_USER and UPDATECTL_KEY): give both or none")
     return HTTPBasicAuth(user.encode(), key.encode()) if user else _Nobody()
 
 
 def _read(answer: requests.Response, server: str) -> Json:
     if 300 <= answer.status_code < 400:
         location = answer.headers.get("Location", "")[:200]
-        raise ServiceError(f"{server} redirects to {location!r}; give the final address as --server")
+        raise ServiceError(f"update service {server} redirects to {location!r}; give that address as --server")
     try:
         body = answer.json()
     except ValueError:
         body = None
     if not isinstance(body, dict) and answer.status_code not in (401, 403):
-        raise ServiceError(f"{server} isn't an outrider update service: status {answer.status_code}, not JSON")
+        raise ServiceError(
+            f"{server} isn't an outrider update service (status {answer.status_code}, not JSON); check --server"
+        )
     if answer.ok:
         assert isinstance(body, dict)
         return body
@@ -207,7 +213,9 @@ def _read(answer: requests.Response, server: str) -> Json:
         raise Conflict(detail)
     if answer.status_code in (404, 405) and detail.startswith(f"{answer.request.method} /api/"):
         # Not a thing that isn't there, but a question that the service doesn't understand.
-        raise ServiceError(f"{server} doesn't know this call ({detail}); is it older than this command?")
+        raise ServiceError(
+            f"update service {server} doesn't know this call ({detail}); update the service or use an older command"
+        )
     raise _KINDS.get(str(problem.get("kind")), ServiceError)(detail)
 
 

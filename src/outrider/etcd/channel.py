@@ -24,9 +24,9 @@ import grpc
 from etcd3 import etcdrpc
 from loguru import logger
 
-from outrider.core.errors import ConfigError, Refused, Unknown
+from outrider.core.errors import ConfigError, Refused
 from outrider.etcd.errors import NoAnswer, NotSent, StaleToken, checked
-from outrider.etcd.seam import Endpoint, EtcdAddress
+from outrider.etcd.seam import Endpoint, EtcdAddress, Unreachable
 
 AVOIDED_S = 1.5  # long enough that a burst of calls doesn't ask a frozen node again and again, short enough to forget
 
@@ -95,9 +95,9 @@ class Nodes:
     def __init__(self, address: EtcdAddress) -> None:
         """Raises ``ConfigError`` for an address that can't work; nothing is connected yet."""
         if not address.endpoints:
-            raise ConfigError("etcd: no endpoints: name at least one host:port")
+            raise ConfigError("etcd has no endpoints: name at least one HOST:PORT")
         if (address.user is None) != (address.password is None):
-            raise ConfigError("etcd: user and password go together: give both or none")
+            raise ConfigError("etcd: user and password need each other: give both or none")
         self.timeout_s = address.timeout_s
         self._address = address
         self._credentials = _credentials(address)
@@ -145,7 +145,7 @@ class Nodes:
             else:
                 self._preferred = node
                 return answer
-        raise Unknown(f"etcd: no answer to {what}: " + "; ".join(problems or [f"nothing in {self.timeout_s:g} s"]))
+        raise Unreachable(what, problems or [f"no answer in {self.timeout_s:g} s"])
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:
@@ -171,7 +171,7 @@ class Nodes:
             finally:
                 self._give_back(connection)
             return
-        raise Unknown("etcd: no connection: " + "; ".join(problems))
+        raise Unreachable("connect", problems)
 
     def distrust(self, connection: Connection, *, dead: bool) -> None:
         """Ask this node last for a while, and prove the connection anew; a ``dead`` one is replaced by a new one."""
@@ -264,7 +264,7 @@ class Nodes:
                 return checked(lambda: ask(connection, limit_s, connection.metadata()))
             except StaleToken as stale:
                 if self._address.user is None:
-                    raise Refused(f"etcd at {connection.name} asks for a user and a password: {stale}") from stale
+                    raise Refused(f"etcd at {connection.name} needs a user and a password ({stale})") from stale
                 self._sign_in(connection, token, deadline - time.monotonic())
                 left_s = max(deadline - time.monotonic(), 0.001)
                 return checked(lambda: ask(connection, left_s, connection.metadata()))
@@ -272,7 +272,7 @@ class Nodes:
             self.distrust(connection, dead=False)
             raise
         except StaleToken as stale:
-            raise Refused(f"etcd at {connection.name}: {stale}") from stale
+            raise Refused(f"etcd at {connection.name} refused the token: {stale}") from stale
 
     def _sign_in(self, connection: Connection, stale: str | None, limit_s: float) -> None:
         """Get a new token, unless another thread got one since ``stale``."""
@@ -288,7 +288,7 @@ class Nodes:
                 raise NotSent(f"signing in: {problem}") from problem
             except Refused as no:
                 if "authentication is not enabled" not in str(no):
-                    raise Refused(f"etcd at {connection.name}: user {self._address.user!r}: {no}") from no
+                    raise Refused(f"etcd at {connection.name} refused user {self._address.user!r}: {no}") from no
                 logger.warning("etcd asks for no user; the configured one is not used")
                 return
             connection.token = answer.token
@@ -318,7 +318,7 @@ def _name(node: _Node) -> str:
 def _credentials(address: EtcdAddress) -> Any:
     """gRPC's credentials for TLS, None without TLS."""
     if (address.cert_file is None) != (address.key_file is None):
-        raise ConfigError("etcd: cert_file and key_file go together: give both or none")
+        raise ConfigError("etcd: cert_file and key_file need each other: give both or none")
     if address.ca_file is None:
         if address.cert_file is not None:
             raise ConfigError("etcd: cert_file needs ca_file, the authority that signed the server's certificate")
@@ -336,7 +336,7 @@ def _read(setting: str, path: str | None) -> bytes | None:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError(f"etcd: {setting}: can't read {path}: {error.strerror}") from error
+        raise ConfigError(f"etcd: {setting} {path}: {error.strerror}") from error
     if b"-----BEGIN" not in content:
-        raise ConfigError(f"etcd: {setting}: {path} is not a PEM file")
+        raise ConfigError(f"etcd: {setting} {path} is not a PEM file")
     return content

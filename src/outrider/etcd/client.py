@@ -50,7 +50,7 @@ class EtcdCluster:
                 return self._list_pages(start, end)
             except Compacted:
                 continue  # between two pages; a listing takes milliseconds, so one more try is enough in practice
-        raise Unknown("etcd: compacted away five times while it was listed")
+        raise Unknown("etcd compacted its history five times during one listing; try again")
 
     def _list_pages(self, start: bytes, end: bytes) -> Listing:
         """Read page by page, all at the revision of the first one; smaller pages when one doesn't fit a message."""
@@ -106,7 +106,7 @@ class EtcdCluster:
 
         response = self._nodes.call("keep_alive", ask, repeatable=True)
         if response is None:
-            raise Unknown("etcd: no answer to keep_alive: the server ended the stream")
+            raise Unknown("etcd doesn't answer (keep_alive): the server ended the stream")
         return float(response.TTL)
 
     def revoke(self, lease: int) -> None:

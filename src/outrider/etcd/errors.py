@@ -69,7 +69,7 @@ def checked(ask: Callable[[], R]) -> R:
         if "has been compacted" in text:
             raise Compacted(short(text)) from error
         if code in _SAID_NO:
-            raise Refused(short(text)) from error
+            raise Refused(f"etcd refused the request: {short(text)}") from error
         raise NoAnswer(short(text) or code.name) from error
     except ValueError as error:  # gRPC: "Cannot invoke RPC on closed channel!"
         raise NotSent("the connection was closed") from error

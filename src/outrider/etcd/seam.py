@@ -8,9 +8,22 @@
 - Watches deliver every change once, in order of revision, or ``Resynced`` when the store has compacted it away.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from outrider.core.errors import Unknown
+
+
+class Unreachable(Unknown):
+    """No node of etcd answered.
+
+    ``str()`` is ``etcd doesn't answer (list): 10.0.0.1:2379: connection refused; 10.0.0.2:2379: no answer in time``.
+    """
+
+    def __init__(self, what: str, problems: Sequence[str]) -> None:
+        """Name the call in a word, and for each node that was asked its address and what went wrong."""
+        super().__init__(f"etcd doesn't answer ({what}): {'; '.join(problems)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

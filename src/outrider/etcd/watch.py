@@ -296,7 +296,7 @@ class EtcdWatch:
             self._nodes.forget_token(stream.connection, stream.token)
             raise _Broken(reason)
         if "permission denied" in reason:
-            raise Refused(f"etcd: watch {self._name}: {reason}")
+            raise Refused(f"etcd refused the watch on {self._name}: {reason}")
         raise _Broken(reason or "the server canceled the watch")
 
     def _resync(self) -> None:
@@ -341,7 +341,7 @@ class Watchdog:
     def add(self, watch: EtcdWatch) -> None:
         with self._lock:
             if self._closing.is_set():
-                raise Unknown("etcd: the connection was closed")
+                raise Unknown("the connection to etcd was closed")
             if not self._thread.is_alive():
                 self._thread.start()
             self._watches.add(watch)

@@ -110,7 +110,7 @@ def readyz(request: Request) -> Response:
     try:
         restoring = context.cluster.get(restoring_key(context.keys))
     except OutriderError as error:
-        return PlainTextResponse(f"etcd: {error}\n", status_code=503, headers=RETRY_HEADERS)
+        return PlainTextResponse(f"{error}\n", status_code=503, headers=RETRY_HEADERS)
     if restoring is not None:
         reason = "a restore of the database is under way, or was broken off\n"
         return PlainTextResponse(reason, status_code=503, headers=RETRY_HEADERS)

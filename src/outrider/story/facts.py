@@ -171,7 +171,7 @@ def _lock(
         case LockLost():
             return "lost the lease" + (f": {event.why}" if event.why else "")
         case LockFailed():
-            return f"etcd: {event.cause}"
+            return event.cause
         case _:
             assert_never(event)
 

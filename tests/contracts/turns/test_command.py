@@ -149,7 +149,7 @@ def test_release_of_a_free_slot_is_one_clear_line(start: Start, outrider_lock: O
     result = outrider_lock("release", APP, GROUP, "--slot", "4", "--yes")
 
     assert result.exit_code == 1
-    assert result.stderr == "Error: not-found: slot 4 of shop web is free, nothing to release; taken: 0\n"
+    assert result.stderr == "Error: slot 4 of shop web is free, nothing to release; taken: 0\n"
 
 
 WORDS = "use 1 to 128 letters, digits or . _ + @ : - and begin with a letter or a digit"
@@ -179,7 +179,7 @@ def test_a_scope_that_is_named_wrongly_is_one_clear_line(
 ) -> None:
     result = outrider_lock(command[0], *named, *command[1:])
 
-    assert (1, f"Error: config: {line}\n") == (result.exit_code, result.stderr)
+    assert (1, f"Error: {line}\n") == (result.exit_code, result.stderr)
 
 
 def test_the_case_of_an_apps_name_does_not_count(start: Start, outrider_lock: Outrider) -> None:

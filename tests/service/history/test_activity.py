@@ -156,7 +156,7 @@ def test_the_command_prints_oldest_first_and_filters(
     assert every.stdout.index("was added") < every.stdout.index("failed with error code 9")
     assert ["instance-failed"] == [one["kind"] for one in json.loads(failures.stdout)]
     assert 1 == nonsense.exit_code
-    assert "Error: config: --since 'yesterday': write 30m, 12h, 3d" in nonsense.stderr
+    assert "Error: --since 'yesterday': write 30m, 12h, 3d" in nonsense.stderr
 
 
 def test_a_document_that_cannot_be_read_stops_nothing(real: Store, activity_recorder: ActivityRecorders) -> None:

@@ -123,8 +123,8 @@ def test_a_held_instance_is_listed_with_its_reason_and_one_that_goes_on_without(
 
     assert b'status="noupdate"' in answer
     assert b"1 of 1 in progress: web-1" in answer
-    assert "1 of 1 in progress: web-1; it is the next one" in why
-    assert "shall run 2.0.0; rollout of 2.0.0: running; 0 done, 1 under way, 1 deferred;" in status
+    assert "1 of 1 in progress: web-1; first in line" in why
+    assert "target: 2.0.0; rollout of 2.0.0: running; 0 done, 1 under way, 1 deferred;" in status
     assert ["web-2"] == facts[0]["deferred"]
     assert "Why" == header[-1]
     assert ["update-granted", "2.0.0"] == granted[5:]

@@ -44,8 +44,8 @@ def test_a_living_sidekick_is_quoted(group: GroupInMemory, clock: WallClock) -> 
 
     head, said, *_ = group.why().splitlines()
 
-    assert f"web-1 of {APP}, group beta: swapping.draining since 12s, runs 1.0.0, wants 2.0.0" == head
-    assert "it says: 3 requests are under way" == said
+    assert f"web-1 of {APP}, group beta: swapping.draining for 12s, running 1.0.0, target 2.0.0" == head
+    assert "reason: 3 requests are under way" == said
 
 
 def test_a_waiting_instance_learns_who_is_ahead_and_who_holds_the_turn(group: GroupInMemory) -> None:
@@ -54,9 +54,9 @@ def test_a_waiting_instance_learns_who_is_ahead_and_who_holds_the_turn(group: Gr
         stand_in_line(group.store, instance, NOON)
     hold_turn(group.store, "web-0", NOON)
 
-    assert "it waits for one of 1 turns; 1 ahead of it: web-2\nturn 0 is held by web-0" in group.why("web-1")
-    assert "it is next" in group.why("web-2")
-    assert "it holds turn 0 of 1" in group.why("web-0")
+    assert "waiting for the turn; 1 ahead of it: web-2\nturn 1 of 1: held by web-0" in group.why("web-1")
+    assert "first in the queue" in group.why("web-2")
+    assert "turn 1 of 1: held by web-0" in group.why("web-0")
 
 
 def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(group: GroupInMemory) -> None:
@@ -65,9 +65,9 @@ def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(group: GroupInM
     hold_turn(group.store, "web-0", NOON)
     group.checks_in("1.0.0", machine="web-0")
 
-    assert "turn 0 is dirty: web-0 died" in group.why("web-1")
+    assert "turn 1 of 1: left behind by a crashed sidekick (web-0); it stays taken" in group.why("web-1")
     assert "outrider lock release" in group.why("web-1")
-    assert "left turn 0 dirty" in group.why("web-0")
+    assert "turn 1 of 1: left behind by a crashed sidekick (web-0); it stays taken" in group.why("web-0")
 
 
 def test_a_turn_of_a_shared_scope_is_found_and_named(group: GroupInMemory) -> None:
@@ -83,8 +83,10 @@ def test_a_turn_of_a_shared_scope_is_found_and_named(group: GroupInMemory) -> No
 
     (overview,) = read_overviews(group.store.context, APP)
 
-    assert "it holds turn 0 of 1 of scope eu" in group.why("web-1")
-    assert "it waits for one of 1 turns of scope eu; it is next\nturn 0 is held by web-1" in group.why("web-2")
+    assert "turn 1 of 1 of scope eu: held by web-1" in group.why("web-1")
+    assert "waiting for the turn of scope eu; first in the queue\nturn 1 of 1 of scope eu: held by web-1" in group.why(
+        "web-2"
+    )
     assert ["eu"] == [one.shared for one in overview.scopes]
     assert ("web-2", "mail/web-1") == overview.scopes[0].queue
     assert {"web-1", "web-2"} == overview.scopes[0].members
@@ -108,7 +110,7 @@ def test_a_dirty_turn_of_a_shared_scope_is_found_although_its_sidekick_is_gone(g
 
     (overview,) = read_overviews(group.store.context, APP)
 
-    assert "left turn 0 of scope eu dirty" in group.why("web-0")
+    assert "turn 1 of 1 of scope eu: left behind by a crashed sidekick (web-0)" in group.why("web-0")
     assert "`outrider lock release --scope eu --slot 0` frees it" in group.why("web-0")
     assert ["eu"] == [one.shared for one in overview.scopes]
 
@@ -132,8 +134,8 @@ def test_a_pause_and_a_mark_are_named(group: GroupInMemory) -> None:
     marked = group.why()
     group.store.groups.update(APP, "beta", paused=True)
 
-    assert "offers it nothing: 2.0.0 is blocked: health check failed" in marked
-    assert "offers it nothing: group is paused" in group.why()
+    assert "\n2.0.0 is blocked: health check failed" in marked
+    assert "\ngroup is paused" in group.why()
 
 
 def test_an_instance_without_a_sidekick_is_said_to_be_away_and_since_when(
@@ -142,13 +144,13 @@ def test_an_instance_without_a_sidekick_is_said_to_be_away_and_since_when(
     group.checks_in("1.0.0")
     clock.advance(7 * 60)
 
-    assert "no sidekick is alive; the service saw it 7m ago, with 1.0.0" in group.why()
+    assert "sidekick offline; last check-in 7m ago: running 1.0.0" in group.why()
 
 
 def test_an_up_to_date_instance_says_so(group: GroupInMemory) -> None:
     be_alive(group.store, "web-1", NOON, version="2.0.0")
 
-    assert "offers it nothing: up to date" in group.why()
+    assert "\nup to date" in group.why()
 
 
 def test_a_failure_and_a_command_that_waits_are_named(group: GroupInMemory, clock: WallClock) -> None:
@@ -157,8 +159,8 @@ def test_a_failure_and_a_command_that_waits_are_named(group: GroupInMemory, cloc
     put(group.store.context.cluster, group.store.context.keys.command(APP, "web-1"), encode(command))
     clock.advance(5)
 
-    assert "failed with error code 44" in group.why()
-    assert "the command 'retry' of kim waits for its sidekick since 5s" in group.why()
+    assert "last update failed: rolled back (error code 44)" in group.why()
+    assert "retry requested by kim 5s ago; it takes effect when the sidekick connects" in group.why()
 
 
 def test_an_instance_that_nobody_knows_is_not_found(group: GroupInMemory) -> None:
@@ -166,7 +168,7 @@ def test_an_instance_that_nobody_knows_is_not_found(group: GroupInMemory) -> Non
         group.why("web-9")
     with pytest.raises(NotFound, match="no app 'absent'"):
         read_overviews(group.store.context, "absent")
-    with pytest.raises(NotFound, match="there are: beta"):
+    with pytest.raises(NotFound, match="its groups: beta"):
         read_overviews(group.store.context, APP, "absent")
 
 
@@ -188,10 +190,10 @@ def test_a_held_instance_learns_the_reason_and_how_many_are_ahead(fleet: Fleet, 
     clock.advance(5)
     group = GroupInMemory(fleet.store)
 
-    assert "deferred since 5s: 1 per 5 min; next at 12:05:00 UTC; 2 ahead of it" in group.why("web-1")
-    assert "deferred since 5s: 1 per 5 min; next at 12:05:00 UTC; it is the next one" in group.why("web-3")
+    assert "deferred for 5s: 1 per 5 min; next at 12:05:00 UTC; 2 ahead of it" in group.why("web-1")
+    assert "deferred for 5s: 1 per 5 min; next at 12:05:00 UTC; first in line" in group.why("web-3")
     assert "rollout of 2.0.0: running; 0 done, 1 under way, 3 deferred" in group.why("web-1")
-    assert "the service offers it 2.0.0 since 5s" in group.why("web-0")
+    assert "update to 2.0.0 granted 5s ago" in group.why("web-0")
 
 
 def test_a_roll_out_that_stands_still_is_told_with_its_reason(fleet: Fleet) -> None:
@@ -204,7 +206,7 @@ def test_a_roll_out_that_stands_still_is_told_with_its_reason(fleet: Fleet) -> N
 
     halt = "1 failed, and 1 halt it: web-0 (error code 44)"
     assert f"rollout of 2.0.0: halted: {halt}; 0 done, 1 failed" == overview.rollout
-    assert f"offers it nothing: rollout of 2.0.0 is halted: {halt}" in GroupInMemory(fleet.store).why("web-1")
+    assert f"\nrollout of 2.0.0 is halted: {halt}" in GroupInMemory(fleet.store).why("web-1")
 
 
 def test_a_woken_instance_is_said_to_be_so(fleet: Fleet, clock: WallClock) -> None:
@@ -215,4 +217,4 @@ def test_a_woken_instance_is_said_to_be_so(fleet: Fleet, clock: WallClock) -> No
     look(fleet.store.context, GroupLock(), APP, "beta")
     clock.advance(3)
 
-    assert "it was woken 3s ago, and hasn't asked since" in GroupInMemory(fleet.store).why("web-1")
+    assert "woken 3s ago; no check-in since then" in GroupInMemory(fleet.store).why("web-1")

@@ -1,4 +1,4 @@
-"""``outrider activity``: what happened, read from etcd itself, so that it works while the service is away."""
+"""``outrider activity``: the event log, read directly from etcd, so it works while the service is down."""
 
 import queue
 from datetime import datetime, timedelta
@@ -23,15 +23,17 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.command()
-@click.option("--app-id", "app", help="Only of this app.")
-@click.option("--group-id", "group", help="Only of this group.")
-@click.option("--instance", help="Only of this instance.")
+@click.option("--app-id", "app", help="Only this app.")
+@click.option("--group-id", "group", help="Only this group.")
+@click.option("--instance", help="Only this instance.")
 @click.option(
-    "--severity", type=click.Choice(SEVERITIES), default="success", show_default=True, help="At least this severe."
+    "--severity", type=click.Choice(SEVERITIES), default="success", show_default=True, help="Least severity to show."
 )
-@click.option("--since", help="Only as old as this: 30m, 12h, 3d, or a date and time in RFC 3339.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many.")
-@click.option("--follow", is_flag=True, help="Go on printing what happens, until Ctrl-C.")
+@click.option("--since", help="Only records since then: 30m, 12h, 3d, or a date and time in RFC 3339.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Largest number of records."
+)
+@click.option("--follow", is_flag=True, help="Print new records until Ctrl-C.")
 @etcd_options
 @json_option
 def activity(
@@ -46,7 +48,7 @@ def activity(
     prefix: str,
     as_json: bool,
 ) -> None:
-    """Show what happened, oldest first: releases, rollouts, failures, what operators did."""
+    """Show events, oldest first: releases, rollouts, failures, and what operators did."""
     wanted = {"app": app, "group": group, "instance": instance}
     cluster = open_cluster(etcd)
     try:

@@ -1,4 +1,4 @@
-"""``outrider admin-user``: who may use the update service, and their tokens."""
+"""``outrider admin-user``: users of the update service and their tokens."""
 
 import click
 
@@ -12,7 +12,7 @@ HEADER = ("Name", "Role", "Token", "Created", "Token Created")
 
 @click.group("admin-user", cls=Group)
 def admin_user() -> None:
-    """Users: who may use the update service, and their tokens."""
+    """Manage users of the update service and their tokens."""
 
 
 @admin_user.command()
@@ -20,7 +20,7 @@ def admin_user() -> None:
 @click.option(
     "--role",
     type=click.Choice(("viewer", "operator", "admin")),
-    help="viewer reads, operator changes, admin has users; by default what the user has, else admin.",
+    help="A viewer reads, an operator changes, an admin manages users. Default: the user's role so far, or admin.",
 )
 @service_options
 @json_option
@@ -59,7 +59,7 @@ def delete(username: str, service: ServiceClient, as_json: bool) -> None:
 
 
 def show(users: list[Json], as_json: bool) -> None:
-    """Print users; of their tokens only the end is known."""
+    """Print users. Only the last characters of a token are stored."""
     if as_json:
         echo_json(users)
         return

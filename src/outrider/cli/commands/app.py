@@ -1,4 +1,4 @@
-"""``outrider app``: what instances are instances of."""
+"""``outrider app``: applications."""
 
 import click
 
@@ -24,10 +24,10 @@ def list_apps(service: ServiceClient, as_json: bool) -> None:
 
 
 @app.command()
-@click.option("--app-id", help="A UUID or a name; a random UUID when absent.")
-@click.option("--label", default="", help="Name for people.")
-@click.option("--description", default="", help="What it is.")
-@click.option("--product-id", help="Reverse-DNS name by which Omaha clients may call it as well.")
+@click.option("--app-id", help="A UUID or a name. Default: a random UUID.")
+@click.option("--label", default="", help="Display name.")
+@click.option("--description", default="", help="Description.")
+@click.option("--product-id", help="Second name for Omaha clients, in reverse-DNS form.")
 @service_options
 @json_option
 def create(
@@ -40,9 +40,9 @@ def create(
 
 @app.command()
 @click.option("--app-id", required=True, help="Application to change.")
-@click.option("--label", help="New name for people.")
+@click.option("--label", help="New display name.")
 @click.option("--description", help="New description.")
-@click.option("--product-id", help="Reverse-DNS name by which Omaha clients may call it; empty for none.")
+@click.option("--product-id", help="Second name for Omaha clients, in reverse-DNS form; empty for none.")
 @service_options
 @json_option
 def update(
@@ -69,7 +69,7 @@ def update(
 
 
 @app.command()
-@click.option("--app-id", required=True, help="Application to delete; nothing may use it.")
+@click.option("--app-id", required=True, help="Application to delete. It must not be in use.")
 @service_options
 @json_option
 def delete(app_id: str, service: ServiceClient, as_json: bool) -> None:

@@ -38,7 +38,7 @@ def list_channels(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @channel.command()
 @app_option
 @channel_option
-@click.option("--version", help="Version to point at; nothing when absent.")
+@click.option("--version", help="Version to point at. Default: none.")
 @publish_option
 @service_options
 @json_option
@@ -53,7 +53,7 @@ def create(
 @channel.command()
 @app_option
 @channel_option
-@click.option("--version", help="Version to point at: every group on the channel moves there.")
+@click.option("--version", help="Version to point at. Every group on the channel gets it as its target.")
 @publish_option
 @service_options
 @json_option
@@ -88,7 +88,7 @@ def delete(app_id: str, name: str, service: ServiceClient, as_json: bool) -> Non
 
 
 def show(channels: list[Json], as_json: bool) -> None:
-    """Print channels, and on stderr what a person should know besides."""
+    """Print channels, and their notes on stderr."""
     for one in channels:
         for note in one["notes"]:
             click.echo(f"note: {note}", err=True)

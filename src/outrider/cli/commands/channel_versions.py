@@ -1,4 +1,4 @@
-"""``outrider channel floor`` and ``channel exclude``: what a channel says of single versions."""
+"""``outrider channel floor`` and ``channel exclude``: rules of a channel for single versions."""
 
 import click
 
@@ -32,7 +32,7 @@ def list_floors(app_id: str, channel: str, service: ServiceClient, as_json: bool
 @app_option
 @channel_option
 @version_option
-@click.option("--reason", default="", help="Why it must be passed.")
+@click.option("--reason", default="", help="Why an instance must run this version first.")
 @service_options
 @json_option
 def set_floor(
@@ -88,12 +88,12 @@ def add_excluded(app_id: str, channel: str, version: str, service: ServiceClient
 @service_options
 @json_option
 def remove_excluded(app_id: str, channel: str, version: str, service: ServiceClient, as_json: bool) -> None:
-    """Take an exclusion back."""
+    """Remove an exclusion."""
     show(service.delete("apps", app_id, "channels", channel, EXCLUDED, version), as_json)
 
 
 def show(listed: Json, as_json: bool) -> None:
-    """Print the versions, with their reasons where there are any."""
+    """Print the versions with their reasons."""
     if as_json:
         echo_json(listed["items"])
         return

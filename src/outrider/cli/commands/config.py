@@ -1,4 +1,4 @@
-"""``outrider config``: what the settings are, where each came from, and whether they can work."""
+"""``outrider config``: the settings, where each came from, and the first problem in them."""
 
 import os
 from pathlib import Path
@@ -26,8 +26,7 @@ def files_option(command: F) -> F:
         metavar="FILE",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="TOML file; may be repeated, later ones win. Without it the drop-ins in /etc/outrider and its like are "
-        "read.",
+        help="TOML file; repeatable, later files win. Default: the drop-ins in /usr/lib, /etc and /run/outrider.",
     )(command)
 
 

@@ -1,4 +1,4 @@
-"""``outrider database``: what the update service keeps in etcd, as a whole."""
+"""``outrider database``: all data of the update service in etcd."""
 
 import os
 import sys
@@ -33,12 +33,12 @@ payload_option = click.option(
 
 @click.group(cls=Group)
 def database() -> None:
-    """What the update service keeps in etcd, as a whole."""
+    """Set up, back up and restore the data of the update service in etcd."""
 
 
 @database.command()
 @click.option("--name", default="admin", show_default=True, help="The first admin's name.")
-@click.option("--again", is_flag=True, help="There are users and no admin's token is left: give NAME a new one.")
+@click.option("--again", is_flag=True, help="Users exist, but all admin tokens are lost: give NAME a new token.")
 @etcd_options
 @json_option
 def init(name: str, again: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
@@ -91,8 +91,10 @@ def backup(file: Path, payload_dir: Path, etcd: EtcdAddress, prefix: str) -> Non
 
 @database.command("restore")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@click.option("--replace", is_flag=True, help="Remove what is there first; also begins a broken-off restore again.")
-@click.option("--without-payloads", is_flag=True, help="Payload files that packages need may lack.")
+@click.option(
+    "--replace", is_flag=True, help="Remove the existing data first. Use it also to repeat an interrupted restore."
+)
+@click.option("--without-payloads", is_flag=True, help="Restore even if payload files of packages are missing.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @payload_option
 @etcd_options
@@ -119,9 +121,11 @@ def restore_command(
     for line in lacking:
         click.echo(f"warning: {line}", err=True)
     if lacking and not without_payloads:
-        raise ConfigError(f"{len(lacking)} payloads lack in {payload_dir}: copy them there, or say --without-payloads")
+        raise ConfigError(
+            f"{len(lacking)} payloads are missing in {payload_dir}: copy them there, or add --without-payloads"
+        )
     if not yes:
-        what = "Replace what is there" if replace else "Restore"
+        what = "Replace the existing data" if replace else "Restore"
         click.confirm(f"{what} below {prefix}?", abort=True, err=True)
     cluster = open_cluster(etcd)
     try:
@@ -129,7 +133,7 @@ def restore_command(
         replaced = restore(context, backup, _operators_request(context), replace=replace)
     finally:
         cluster.close()
-    click.echo(f"{len(backup.values)} keys are restored, {replaced} were replaced")
+    click.echo(f"{len(backup.values)} keys restored, {replaced} replaced")
 
 
 def _lacking(stored: "Iterable[StoredPayload]", folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""``outrider demo``: the whole of it on one machine, in a minute."""
+"""``outrider demo``: a complete fleet on one machine, in a minute."""
 
 import shutil
 import signal
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and say what to try.")
-@click.option("--instances", type=click.IntRange(1, 9), default=3, show_default=True, help="How many instances.")
+@click.option("--keep", is_flag=True, help="Keep everything running until Ctrl-C, and print commands to try.")
+@click.option("--instances", type=click.IntRange(1, 9), default=3, show_default=True, help="Number of instances.")
 def demo(keep: bool, instances: int) -> None:
     """Roll a good and a bad release over real instances behind a real Traefik, under load.
 
@@ -30,7 +30,7 @@ def demo(keep: bool, instances: int) -> None:
     try:
         import outrider.service.application  # noqa: F401 - asked for early: a missing extra shall say so at once
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is missing; install outrider[demo]") from error
+        raise ConfigError(f"the Python package {error.name} is missing; install outrider[demo]") from error
     from outrider.demo.fleet import DemoFleet
     from outrider.demo.story import Demo, summary
     from outrider.demo.table import LiveTable
@@ -61,7 +61,7 @@ def demo(keep: bool, instances: int) -> None:
 
 
 def _linger(fleet: "DemoFleet") -> None:
-    """Say what can be tried, and wait for Ctrl-C."""
+    """Print commands to try, and wait for Ctrl-C."""
     from outrider.demo.fleet import APP_ID, HOST
 
     click.echo(
@@ -78,7 +78,7 @@ logs             {fleet.folder}
   outrider release list --app-id={APP_ID}
   outrider instance rollback {APP_ID} {fleet.instances[0]}
 
-Ctrl-C ends it all."""
+Ctrl-C ends everything."""
     )
     threading.Event().wait()
 

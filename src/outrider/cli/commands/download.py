@@ -1,4 +1,4 @@
-"""``outrider package download``: payloads and their facts into a folder, proved and resumed."""
+"""``outrider package download``: fetch and verify payloads and their info files into a folder."""
 
 import base64
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from outrider.cli.options import json_option, service_options
-from outrider.cli.output import echo_json, echo_table
+from outrider.cli.output import echo_json, echo_table, print_error
 from outrider.cli.package_info import info_name, payload_name, render_info
 from outrider.cli.payload_files import measure, progress
 from outrider.cli.rest_client import Json, ServiceClient
@@ -20,14 +20,18 @@ from outrider.payloads.store import PayloadStore
 
 HEADER = ("AppID", "Version", "File", "Size")
 PARTS = ".parts"
-"""Folder of what isn't whole yet, below --dir; it goes when nothing is left in it."""
+"""Folder of unfinished downloads below --dir; it is removed when it is empty."""
 # Nobody waits for these but a person, who can press Ctrl-C.
 _SETTINGS = DownloadSettings(deadline_s=7 * 86_400.0, max_bytes=2**53)
 
 
 @click.command()
 @click.option(
-    "--dir", "folder", type=click.Path(path_type=Path), default=Path(), help="Where to put them; the current folder."
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder for the files. Default: the current folder.",
 )
 @click.option("--app-id", help="Only packages of this application.")
 @click.option("--version", help="Only this version.")
@@ -44,11 +48,11 @@ def download(
 ) -> None:
     """Download packages: APP_VERSION_NAME and APP_VERSION_info.json of each.
 
-    Size, SHA-256 and, where known, SHA-1 are checked before a file gets its name. What was cut off is resumed by the
-    same command. Goes on after a package that fails, and leaves with 1 when one did.
+    The command checks size, SHA-256 and, where known, SHA-1 before a file gets its name. Run it again to resume an
+    interrupted download. It continues after a failure, and exits with 1 at the end.
     """
     if version is not None and min_version is not None:
-        raise click.UsageError("--version and --min-version: one of them")
+        raise click.UsageError("--version and --min-version exclude each other: give one of them")
     chosen = _chosen(service, app_id, version, min_version)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +66,7 @@ def download(
             path = _fetch(store, folder, package)
         except OutriderError as error:
             failures += 1
-            click.echo(f"Error: {error.kind}: {package['app']} {error}", err=True)
+            print_error(error, f"app {package['app']}")
             continue
         done.append({"app": package["app"], "version": package["version"], "file": str(path)} | _size(package))
     with contextlib.suppress(OSError):
@@ -87,7 +91,7 @@ def _chosen(service: ServiceClient, app_id: str | None, version: str | None, min
     ]
     if not chosen:
         wanted = version or (f"{min_version} or newer" if min_version else "any version")
-        raise NotFound(f"{app_id or 'no app'} has no package of {wanted}")
+        raise NotFound(f"app {app_id} has no package of {wanted}" if app_id else f"no app has a package of {wanted}")
     return chosen
 
 
@@ -119,7 +123,9 @@ def _check_sha1(path: Path, package: Json) -> None:
         found = hashlib.file_digest(opened, lambda: hashlib.sha1(usedforsecurity=False)).digest()
     if found != base64.b64decode(package["sha1"]):
         path.unlink()
-        raise DriverError(f"{package['version']}: its SHA-1 is {found.hex()}, and the service says another; deleted")
+        raise DriverError(
+            f"{package['version']}: wrong SHA-1 {found.hex()}; the file was deleted; run the command again"
+        )
 
 
 def _put(proved: Path, path: Path) -> None:

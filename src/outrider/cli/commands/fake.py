@@ -10,15 +10,27 @@ from outrider.cli.rest_client import ServiceClient
 @click.command()
 @click.option("--app-id", required=True, help="Application to update.")
 @click.option("--group-id", required=True, help="Group to update in.")
-@click.option("--version", default="0.0.0", show_default=True, help="Version to report at first.")
+@click.option("--version", default="0.0.0", show_default=True, help="First version to report.")
 @click.option(
-    "--clients-per-app", type=click.IntRange(1, 5000), default=20, show_default=True, help="How many to simulate."
+    "--clients-per-app",
+    type=click.IntRange(1, 5000),
+    default=20,
+    show_default=True,
+    help="Number of simulated instances.",
 )
 @click.option(
-    "--min-sleep", type=click.FloatRange(min=0), default=1, show_default=True, help="Shortest time between checks, s."
+    "--min-sleep",
+    type=click.FloatRange(min=0),
+    default=1,
+    show_default=True,
+    help="Shortest time between checks, in seconds.",
 )
 @click.option(
-    "--max-sleep", type=click.FloatRange(min=0), default=10, show_default=True, help="Longest time between checks, s."
+    "--max-sleep",
+    type=click.FloatRange(min=0),
+    default=10,
+    show_default=True,
+    help="Longest time between checks, in seconds.",
 )
 @click.option(
     "--errorrate",
@@ -33,11 +45,11 @@ from outrider.cli.rest_client import ServiceClient
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Halt the first update for so many pings.",
+    help="Number of pings for which the first update waits.",
 )
-@click.option("--force-update", is_flag=True, help="Say that a person asked for the update.")
-@click.option("--updates", type=click.IntRange(min=1), help="End when each has made so many updates.")
-@click.option("--verbose", is_flag=True, help="Print what is sent and received.")
+@click.option("--force-update", is_flag=True, help="Mark the request as asked for by a person.")
+@click.option("--updates", type=click.IntRange(min=1), help="End after this number of updates per instance.")
+@click.option("--verbose", is_flag=True, help="Print requests and answers.")
 @service_options
 def fake(
     app_id: str,
@@ -98,7 +110,7 @@ def fake(
     "--clients-per-app", type=click.IntRange(1, 500), default=20, show_default=True, help="Requests at the same time."
 )
 @click.option("--oem", default="fakeclient", show_default=True, help="OEM to report.")
-@click.option("--force-update", is_flag=True, help="Say that a person asked.")
+@click.option("--force-update", is_flag=True, help="Mark the requests as asked for by a person.")
 @click.option("--verbose", is_flag=True, help="Print a line each second.")
 @service_options
 @json_option
@@ -146,4 +158,4 @@ def bench(
         click.echo(f"answers to new clients: {found.answers} ({found.offers} with an update), errors: {found.errors}")
         click.echo(f"answers per second: {found.per_second:.1f}")
     if not found.answers:
-        fail("driver", f"{service.server}: no answer at all")
+        fail(f"update service {service.server} gave no answer; check --server")

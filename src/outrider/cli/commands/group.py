@@ -17,7 +17,7 @@ group_option = click.option("--group-id", required=True, help="ID of the group."
 
 @click.group(cls=Group)
 def group() -> None:
-    """Operations that manage groups in an application."""
+    """Manage groups of an application."""
 
 
 group.add_command(policy)
@@ -38,8 +38,8 @@ def list_groups(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @group.command()
 @app_option
 @group_option
-@click.option("--channel", required=True, help="Channel to follow; created when it doesn't exist.")
-@click.option("--label", default="", help="Name for people.")
+@click.option("--channel", required=True, help="Channel to follow. It is created if it doesn't exist.")
+@click.option("--label", default="", help="Display name.")
 @click.option("--slots", type=int, default=1, show_default=True, help="Instances that may swap at the same time.")
 @service_options
 @json_option
@@ -55,10 +55,16 @@ def create(
 @app_option
 @group_option
 @click.option("--channel", help="Channel to follow.")
-@click.option("--label", help="Name for people.")
+@click.option("--label", help="Display name.")
 @click.option("--slots", type=int, help="Instances that may swap at the same time.")
-@click.option("--update-count", type=click.IntRange(min=1), help="At most so many updates, with --update-interval.")
-@click.option("--update-interval", type=click.IntRange(min=1), help="In so many seconds, with --update-count.")
+@click.option(
+    "--update-count",
+    type=click.IntRange(min=1),
+    help="Largest number of updates per interval; needs --update-interval.",
+)
+@click.option(
+    "--update-interval", type=click.IntRange(min=1), help="Length of the interval in seconds; needs --update-count."
+)
 @click.option("--oem-blacklist", hidden=True, help="updatectl's list of OEMs that get no updates.")
 @service_options
 @json_option
@@ -76,9 +82,9 @@ def update(
 ) -> None:
     """Update an existing group."""
     if oem_blacklist is not None:
-        raise ConfigError("--oem-blacklist: OEMs aren't told apart here; put those instances into a group of their own")
+        raise ConfigError("--oem-blacklist is not supported: put those instances into a group of their own")
     if (update_count is None) != (update_interval is None):
-        raise click.UsageError("--update-count and --update-interval go together")
+        raise click.UsageError("--update-count and --update-interval need each other: give both or none")
     body: Json = {"channel": channel, "label": label, "slots": slots}
     changed = any(value is not None for value in body.values())
     if not changed and update_count is None:
@@ -96,7 +102,7 @@ def update(
 @service_options
 @json_option
 def delete(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
-    """Delete a group of which no sidekick runs."""
+    """Delete a group without running sidekicks."""
     show([service.delete("apps", app_id, "groups", group_id)], as_json)
 
 
@@ -106,7 +112,7 @@ def delete(app_id: str, group_id: str, service: ServiceClient, as_json: bool) ->
 @service_options
 @json_option
 def pause(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
-    """Pause a group's updates; a swap under way is finished."""
+    """Pause a group's updates. A swap in progress is finished."""
     show([service.patch("apps", app_id, "groups", group_id, body={"paused": True})], as_json)
 
 
@@ -116,12 +122,12 @@ def pause(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> 
 @service_options
 @json_option
 def unpause(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
-    """Let a group's updates go on."""
+    """Resume a group's updates."""
     show([service.patch("apps", app_id, "groups", group_id, body={"paused": False})], as_json)
 
 
 def show(groups: list[Json], as_json: bool) -> None:
-    """Print groups, and on stderr what a person should know besides."""
+    """Print groups, and their notes on stderr."""
     for one in groups:
         for note in one["notes"]:
             click.echo(f"note: {note}", err=True)

@@ -1,4 +1,4 @@
-"""``outrider help``: the same as ``--help``, as updatectl's users type it."""
+"""``outrider help``: the same as ``--help``, for users of updatectl."""
 
 import click
 
@@ -9,7 +9,7 @@ from outrider.cli.main import Group
 @click.argument("words", metavar="[COMMAND]...", nargs=-1)
 @click.pass_context
 def help_command(context: click.Context, words: tuple[str, ...]) -> None:
-    """Show what a command does and takes."""
+    """Show the help of a command."""
     place = context.find_root()
     for word in words:
         command = place.command

@@ -1,4 +1,4 @@
-"""``outrider instance``: the instances that checked in, and commands for their sidekicks."""
+"""``outrider instance``: list instances and send commands to their sidekicks."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from outrider.cli.options import json_option, operator, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.cli.times import between, end_option, start_option
+from outrider.core.omaha import failure_text
 
 HEADER = ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted", "Why")
 VERSIONS_HEADER = ("AppID", "GroupID", "Version", "Clients")
@@ -22,7 +23,7 @@ _MEANING = {
     "3:2": "running",
     "13:1": "downloading",
     "14:1": "downloaded",
-    "800:1": "waits for its turn",
+    "800:1": "waiting for a turn",
 }
 
 app_option = click.option("--app-id", help="Only instances of this application.")
@@ -31,7 +32,7 @@ group_option = click.option("--group-id", help="Only instances of this group.")
 
 @click.group(cls=Group)
 def instance() -> None:
-    """Operations to view and command instances."""
+    """View instances and send commands to them."""
 
 
 instance.add_command(fake)
@@ -53,7 +54,7 @@ def list_updates(
     service: ServiceClient,
     as_json: bool,
 ) -> None:
-    """List the instances that checked in: their version and where their update stands."""
+    """List the instances that checked in, with their version and the state of their update."""
     rows = list(_instances(service, app_id, group_id, start, end))
     if as_json:
         echo_json(rows)
@@ -98,10 +99,7 @@ def history(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
     if as_json:
         echo_json(lines)
         return
-    rows = [
-        (one["at"], one["version"], one["event"], _MEANING.get(one["event"], ""), one["error_code"] or "")
-        for one in lines
-    ]
+    rows = [(one["at"], one["version"], one["event"], _meaning(one), one["error_code"] or "") for one in lines]
     echo_table(HISTORY_HEADER, rows)
 
 
@@ -111,7 +109,7 @@ def history(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 @service_options
 @json_option
 def delete(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
-    """Forget an instance that is gone for good; it comes back by itself if it checks in again."""
+    """Forget an instance that was removed for good. It is listed again if it checks in again."""
     deleted = service.delete("apps", app, "instances", name)
     if as_json:
         echo_json([deleted])
@@ -135,7 +133,7 @@ def pause(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 @service_options
 @json_option
 def resume(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
-    """Let a paused instance go on."""
+    """Resume a paused instance."""
     _command(service, app, name, "resume", as_json)
 
 
@@ -146,9 +144,9 @@ def resume(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 @service_options
 @json_option
 def rollback(app: str, name: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
-    """Take an instance back to the version before."""
+    """Roll an instance back to its previous version."""
     if not yes:
-        click.confirm(f"Take instance {name} of {app} back to its version before?", abort=True, err=True)
+        click.confirm(f"Roll instance {name} of {app} back to its previous version?", abort=True, err=True)
     _command(service, app, name, "rollback", as_json)
 
 
@@ -158,7 +156,7 @@ def rollback(app: str, name: str, yes: bool, service: ServiceClient, as_json: bo
 @service_options
 @json_option
 def retry(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
-    """Let an instance try again what failed."""
+    """Let an instance retry a failed update."""
     _command(service, app, name, "retry", as_json)
 
 
@@ -179,7 +177,14 @@ def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bo
     if as_json:
         echo_json([left])
     else:
-        click.echo(f"{verb} left for instance {name}: it takes effect when its sidekick connects")
+        click.echo(f"{verb} requested for {name}; it takes effect when its sidekick connects")
+
+
+def _meaning(line: Json) -> str:
+    """A failure with its reason, without the number: that has a column of its own."""
+    meaning = _MEANING.get(line["event"], "")
+    reason, known, _ = failure_text(line["error_code"] or 0).partition(" (error code")
+    return f"{meaning}: {reason}" if known and meaning == "failed" else meaning
 
 
 def _row(one: Json) -> tuple[object, ...]:

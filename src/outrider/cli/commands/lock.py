@@ -1,4 +1,4 @@
-"""``outrider lock``: who may swap now, who waits, and an operator's way to end a turn whose owner won't come back."""
+"""``outrider lock``: the turns and queues of all scopes, and a command that frees a turn of a crashed sidekick."""
 
 import functools
 import getpass
@@ -61,19 +61,19 @@ def scope_options(command: F) -> F:
     def with_scope(*arguments: Any, app: str | None, group: str | None, scope: str | None, **options: Any) -> Any:
         if scope is not None:
             if app is not None:
-                raise ConfigError(f"--scope {scope}: leave out {app!r}, or leave out --scope")
+                raise ConfigError(f"--scope {scope} and {app!r} exclude each other: leave out one of them")
             named = Named(shared=check_part("scope", scope))
         elif app is None:
-            raise ConfigError("name APP and GROUP, or --scope NAME; `outrider lock list` shows where turns are taken")
+            raise ConfigError("give APP and GROUP, or --scope NAME; `outrider lock list` shows all scopes in use")
         elif group is None:
-            raise ConfigError(f"app {app!r}: its GROUP is missing; for a scope of your own say --scope {app}")
+            raise ConfigError(f"app {app!r}: GROUP is missing; for a shared scope write --scope {app}")
         else:
             named = Named(app=app_id_of(app), group=check_part("group", group))
         return command(*arguments, named=named, **options)
 
     decorated: Any = with_scope
     for add in (
-        click.option("--scope", metavar="NAME", help="A scope that sidekicks have as [lock] scope."),
+        click.option("--scope", metavar="NAME", help="Shared scope, as in the setting [lock] scope."),
         click.argument("group", required=False),
         click.argument("app", required=False),
     ):
@@ -83,7 +83,10 @@ def scope_options(command: F) -> F:
 
 @click.group(cls=Group)
 def lock() -> None:
-    """Turns: permission to swap, one of a scope's slots. A group has its own scope, unless sidekicks name another."""
+    """View and free turns. A turn is the permission to swap; each scope has a number of slots for turns.
+
+    A group has its own scope, unless its sidekicks name another one.
+    """
 
 
 @lock.command(name="list")
@@ -104,7 +107,7 @@ def list_scopes(etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     finally:
         cluster.close()
     for key in (key for several in found for key in several.strange):
-        problems.append(f"{key}: says of no instance that it stands here; remove it, or use the version that wrote it")
+        problems.append(f"{key}: the key names no instance; remove it, or use the outrider version that wrote it")
     for problem in problems:
         click.echo(problem, err=True)
     if as_json:
@@ -118,10 +121,10 @@ def list_scopes(etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
 @etcd_options
 @json_option
 def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
-    """Show the turns of GROUP of APP, or of a scope, and who waits for one, next one first.
+    """Show the turns of GROUP of APP, or of a scope, and the queue for them.
 
-    A turn is free, held, or dirty: its sidekick died or is cut off in mid-swap, and nobody may take it until it is back
-    or an operator releases it.
+    A turn is free, held or dirty. A dirty turn was left behind by a sidekick that crashed or lost etcd during a swap.
+    No instance can take it until that sidekick connects again or an operator frees it.
     """
     keys = Keys(prefix.rstrip("/"))
     cluster = open_cluster(etcd)
@@ -149,7 +152,7 @@ def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     if states:
         echo_table(HEADER, [_row(_turn(seen, each, slots)) for each in states])
     else:
-        click.echo(f"no turn is taken; how many slots there are is unknown: no group has {_missing(named)}")
+        click.echo(f"no turn is taken; the number of slots is unknown: no group has {_missing(named)}")
     if queue:
         click.echo()
         echo_table(QUEUE_HEADER, [tuple(each.values()) for each in queue])
@@ -161,10 +164,10 @@ def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @etcd_options
 def release(named: Named, number: int, yes: bool, etcd: EtcdAddress, prefix: str) -> None:
-    """End a turn that isn't free, of GROUP of APP or of a scope, so that the next instance in line may swap.
+    """Free a turn of GROUP of APP, or of a scope, so that the next instance in the queue may swap.
 
-    The turn's owner can't write to shared state any more. Make sure first that its instance serves, or that you can do
-    without it: the next one may leave the balancer at once. Who did it is recorded for 30 days.
+    The turn's owner can't change shared state any more. First make sure that its instance serves, or that you can do
+    without it: the next instance may leave the balancer at once. The activity log records your name for 30 days.
     """
     keys = Keys(prefix.rstrip("/"))
     cluster = open_cluster(etcd)
@@ -172,17 +175,18 @@ def release(named: Named, number: int, yes: bool, etcd: EtcdAddress, prefix: str
         seen = read_scope(cluster, keys, named.scope)
         if number not in seen.slots:
             taken = ", ".join(map(str, seen.slots)) or "none"
-            raise NotFound(f"slot {number} of {named} is free, nothing to release; taken: {taken}")
+            raise NotFound(f"slot {number} of {named} is free, so there is nothing to release; taken slots: {taken}")
         slot = seen.slots[number].slot
         held = slot.member in seen.queue
         click.echo(
-            f"slot {number} of {named}: {'held' if held else 'dirty'}, {slot.member} swaps to {slot.release} since"
-            f" {_time(slot.since)} (update {slot.update})",
+            f"slot {number} of {named}: {'held' if held else 'dirty'}; {slot.member} swaps to {slot.release}"
+            f" since {_time(slot.since)} (update {slot.update})",
             err=True,
         )
         if held:
             click.echo(
-                f"its sidekick is alive and in mid-swap: it will be shut out; {slot.member} may be out", err=True
+                f"the sidekick is alive and swapping; it will lose its turn, and {slot.member} may stay out of service",
+                err=True,
             )
         if not yes:
             click.confirm("End this turn and let the next instance swap?", abort=True, err=True)
@@ -215,7 +219,7 @@ def budget(cluster: Cluster, keys: Keys, named: Named) -> int | None:
 
 
 def operator() -> str:
-    """Return ``user@machine`` of whoever types, for the record."""
+    """Return ``user@machine`` of the operator, for the activity log."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in a container
@@ -230,7 +234,7 @@ def _named(contender: Contender) -> Named:
 
 
 def _missing(named: Named) -> str:
-    return "this scope" if named.shared else "this name; `outrider lock list` shows where turns are taken"
+    return "this scope" if named.shared else "this name; `outrider lock list` shows all scopes in use"
 
 
 def _counts(named: Named, seen: Scope) -> dict[str, object]:

@@ -40,15 +40,15 @@ def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @package.group(cls=Group, invoke_without_command=True)
 @click.option("--app-id", help="Application that the package belongs to.  [required]")
 @click.option("--version", help="Version, for example 1.2.3.  [required]")
-@click.option("--url", help="Address of the payload, when it is served elsewhere.")
-@click.option("--file", "file", help="Payload file (uploaded; with --url only measured), or an image: NAME:TAG.")
-@click.option("--stored", help="SHA-256 of a payload that was uploaded before; with --name.")
+@click.option("--url", help="Address of the payload on another server.")
+@click.option("--file", "file", help="Payload file to upload (with --url it is only measured), or an image NAME:TAG.")
+@click.option("--stored", help="SHA-256 of a payload that was uploaded before; needs --name.")
 @click.option("--name", help="File name of a --stored payload.")
 @click.option("--size", type=int, help="Size in bytes, with --url.")
 @click.option("--sha1", default="", help="SHA-1 for old Omaha clients, with --url.")
-@click.option("--sha256", help="SHA-256: 64 hex digits or base64; with --file it is compared.")
-@click.option("--arch", help="What it runs on: amd64, aarch64... Everything when absent.")
-@click.option("--optional", is_flag=True, help="Clients may leave it out.")
+@click.option("--sha256", help="SHA-256 as 64 hex digits or base64; with --file it is compared.")
+@click.option("--arch", help="Architecture, such as amd64 or aarch64. Default: all.")
+@click.option("--optional", is_flag=True, help="Clients may skip it.")
 @click.option("--meta", hidden=True, help="updatectl's file with a metadata signature.")
 @click.option("--release-notes", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Text file.")
 @service_options
@@ -81,7 +81,7 @@ def create(
     if app_id is None or version is None:
         raise click.UsageError(f"Missing option '--{'app-id' if app_id is None else 'version'}'.")
     if meta is not None:
-        raise ConfigError("--meta: metadata signatures aren't kept here; leave it out")
+        raise ConfigError("--meta is not supported: outrider doesn't store metadata signatures; leave it out")
     if stored is not None:
         payload = _stored(stored, name, (url, file, size, sha256))
     elif file is not None:
@@ -97,9 +97,9 @@ def create(
     except OutriderError as error:
         if "image" not in payload:
             raise
-        raise type(error)(f"--file {file}, taken for an image reference: {error}") from error
+        raise type(error)(f"--file {file} is read as an image reference: {error}") from error
     if "image" in payload:
-        click.echo(f"note: --file {file}: no such file here, so taken for an image reference", err=True)
+        click.echo(f"note: --file {file}: no such file; read as an image reference", err=True)
     show([made], as_json)
 
 
@@ -117,7 +117,7 @@ def delete(app_id: str, version: str, service: ServiceClient, as_json: bool) -> 
 
 
 def show(packages: list[Json], as_json: bool) -> None:
-    """Print packages, and on stderr what a person should know besides."""
+    """Print packages, and their notes on stderr."""
     for one in packages:
         for note in one.get("notes", ()):
             click.echo(f"note: {note}", err=True)
@@ -130,7 +130,7 @@ def show(packages: list[Json], as_json: bool) -> None:
 
 def _stored(stored: str, name: str | None, others: tuple[object, ...]) -> Json:
     if any(other is not None for other in others):
-        raise click.UsageError("--stored stands alone, with --name")
+        raise click.UsageError("--stored can't be combined with --url, --file, --size or --sha256")
     if name is None:
         raise click.UsageError("--stored needs --name, the payload's file name")
     return {"stored": stored, "name": name}
@@ -150,7 +150,7 @@ def _from_file(
     if isinstance(found, str):
         if url is not None or size is not None or sha1 or sha256 is not None:
             raise ConfigError(
-                f"--file {file}: taken for an image reference, which has no --url, --size, --sha1, --sha256"
+                f"--file {file}: read as an image reference; leave out --url, --size, --sha1 and --sha256"
             )
         return {"image": found}
     measured = measure(found)
@@ -162,13 +162,13 @@ def _from_file(
 
 
 def _refuse_known(service: ServiceClient, app_id: str, version: str) -> None:
-    """Ask before a long upload for what would be refused after it."""
+    """Ask before a long upload, because the service would refuse the package after it."""
     service.get("apps", app_id)
     try:
         service.get("apps", app_id, "packages", version)
     except NotFound:
         return
-    raise ConfigError(f"version {version} has a package already; a package never changes: use a new version")
+    raise ConfigError(f"version {version} already has a package, and a package never changes; use a new version")
 
 
 def _read_notes(path: Path | None) -> str:
@@ -177,4 +177,4 @@ def _read_notes(path: Path | None) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--release-notes {path}: not a readable UTF-8 text") from error
+        raise ConfigError(f"--release-notes {path}: can't be read as UTF-8 text") from error

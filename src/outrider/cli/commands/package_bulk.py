@@ -1,4 +1,4 @@
-"""``outrider package create bulk``: packages from what ``package download`` has written."""
+"""``outrider package create bulk``: packages from the files that ``package download`` writes."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from outrider.cli.options import json_option, service_options
-from outrider.cli.output import echo_json, echo_table
+from outrider.cli.output import echo_json, echo_table, print_error
 from outrider.cli.package_info import SUFFIX, payload_name, read_info
 from outrider.cli.payload_files import compare, measure, upload
 from outrider.cli.rest_client import Json, ServiceClient
@@ -17,21 +17,27 @@ HEADER = ("AppID", "Version", "URL", "Size")
 
 @click.command("bulk")
 @click.option(
-    "--dir", "folder", type=click.Path(path_type=Path), default=Path(), help="Folder with *info.json; the current one."
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder with *info.json files. Default: the current folder.",
 )
-@click.option("--base-url", help="Where the payload files will be served, instead of the address in each file.")
+@click.option(
+    "--base-url", help="Address below which the payload files will be served, instead of the address in each file."
+)
 @click.option("--upload", "uploads", is_flag=True, help="Upload the payload file beside each info file.")
 @service_options
 @json_option
 def create_bulk(folder: Path, base_url: str | None, uploads: bool, service: ServiceClient, as_json: bool) -> None:
     """Create a package of every *info.json in a folder, as `package download` writes them.
 
-    Goes on after one that fails, and leaves with 1 when one did.
+    The command continues after a failure, and exits with 1 at the end.
     """
     if not folder.is_dir():
         raise ConfigError(f"--dir {folder}: no such folder")
     if base_url is not None and uploads:
-        raise click.UsageError("--base-url and --upload: one of them")
+        raise click.UsageError("--base-url and --upload exclude each other: give one of them")
     made: list[Json] = []
     failures = 0
     for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -39,7 +45,7 @@ def create_bulk(folder: Path, base_url: str | None, uploads: bool, service: Serv
             made.append(_create(service, path, base_url, uploads))
         except OutriderError as error:
             failures += 1
-            click.echo(f"Error: {error.kind}: {path.name}: {error}", err=True)
+            print_error(error, path.name)
     if as_json:
         echo_json(made)
     else:

@@ -1,4 +1,4 @@
-"""``outrider group policy`` and ``group percent``: how fast, how many and when a group's instances are updated."""
+"""``outrider group policy`` and ``group percent``: how fast, how many and when instances of a group update."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from outrider.core.errors import ConfigError
 
 HEADER = ("Setting", "Value")
 _OUTCOME = ("notes", "warnings")
-"""What the service says of a policy besides what it is."""
+"""Keys of the answer that are not settings."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 app_option = click.option("--app-id", required=True, help="Application that the group belongs to.")
@@ -110,20 +110,41 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
 @click.command()
 @app_option
 @group_option
-@click.option("--enabled/--disabled", default=None, help="Updates are on, or off.")
-@click.option("--max-per-interval", metavar="N/TIME", help="At most so many in a time, such as 1/5m; or none.")
-@click.option("--max-in-progress", metavar="N", help="At most so many at the same time; or none.")
-@click.option("--percent", type=click.FloatRange(0, 100), help="Only so many percent of the instances.")
-@click.option("--canary", type=click.IntRange(0), metavar="N", help="So many go first, the others when they are done.")
+@click.option("--enabled/--disabled", default=None, help="Turn updates on or off.")
+@click.option("--max-per-interval", metavar="N/TIME", help="Largest number of updates per time, such as 1/5m; or none.")
+@click.option("--max-in-progress", metavar="N", help="Largest number of updates in progress; or none.")
+@click.option("--percent", type=click.FloatRange(0, 100), help="Percentage of instances that may update.")
 @click.option(
-    "--window", "windows", metavar="'DAYS HH:MM-HH:MM'", multiple=True, help="Only then; repeatable; or none."
+    "--canary",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Number of instances that update first. The others follow when these have succeeded.",
 )
-@click.option("--time-zone", metavar="NAME", help="IANA name, for the windows: Europe/Berlin.")
-@click.option("--update-timeout", "update_timeout_s", metavar="TIME", help="An update without a result is over then.")
-@click.option("--max-failures", metavar="N", help="So many failed instances halt the rollout; or none.")
-@click.option("--count-timeouts/--ignore-timeouts", default=None, help="No result in time is a failure, or isn't.")
-@click.option("--min-healthy", type=click.IntRange(0), metavar="N", help="So many others must serve meanwhile.")
-@click.option("--pin", metavar="VERSION", help="Only versions that begin so, such as 1.2; or none.")
+@click.option(
+    "--window",
+    "windows",
+    metavar="'DAYS HH:MM-HH:MM'",
+    multiple=True,
+    help="Time window for updates; repeatable; or none.",
+)
+@click.option("--time-zone", metavar="NAME", help="IANA time zone of the windows, such as Europe/Berlin.")
+@click.option(
+    "--update-timeout",
+    "update_timeout_s",
+    metavar="TIME",
+    help="Longest time for one update; then it counts as failed.",
+)
+@click.option("--max-failures", metavar="N", help="Number of failed instances that halts the rollout; or none.")
+@click.option(
+    "--count-timeouts/--ignore-timeouts", default=None, help="Whether an update without a result counts as a failure."
+)
+@click.option(
+    "--min-healthy",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Number of other instances that must serve during an update.",
+)
+@click.option("--pin", metavar="VERSION", help="Only versions with this prefix, such as 1.2; or none.")
 @click.option(
     "--downgrade", type=click.Choice(["never", "asked", "always"]), help="Whether an older version is offered."
 )
@@ -133,7 +154,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
 def policy(
     app_id: str, group_id: str, settings: tuple[str, ...], service: ServiceClient, as_json: bool, **options: Any
 ) -> None:
-    """Show a group's policy, or change what is given."""
+    """Show a group's policy, or change the given settings."""
     changes: Json = dict(map(_setting, settings))
     for name, given in options.items():
         if given is not None and given != ():
@@ -154,7 +175,7 @@ def policy(
 @service_options
 @json_option
 def percent(app_id: str, group_id: str, update_percent: float, service: ServiceClient, as_json: bool) -> None:
-    """Let only so many percent of a group's instances update; which ones stays the same as the number grows."""
+    """Limit updates to a percentage of a group's instances. A larger percentage includes the same instances."""
     saved = change(service, app_id, group_id, {"percent": update_percent})
     if as_json:
         echo_json(saved)

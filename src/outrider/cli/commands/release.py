@@ -14,7 +14,7 @@ app_option = click.option("--app-id", required=True, help="Application of the re
 
 @click.group(cls=Group)
 def release() -> None:
-    """Releases that an instance has proved bad: nobody is offered them until an operator unblocks them."""
+    """Blocked releases: an instance proved them bad, and no instance gets them until an operator unblocks them."""
 
 
 @release.command("list")
@@ -37,7 +37,7 @@ def list_releases(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @service_options
 @json_option
 def unblock(app_id: str, version: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
-    """Unblock a release: its groups are offered it again at once."""
+    """Unblock a release. The service offers it again at once."""
     blocked = [one for one in service.get_all("apps", app_id, "blocks") if one["version"] == version]
     if not blocked:
         raise NotFound(f"app {app_id}: release {version!r} isn't blocked")
@@ -51,4 +51,4 @@ def unblock(app_id: str, version: str, yes: bool, service: ServiceClient, as_jso
     if as_json:
         echo_json([unblocked])
     else:
-        click.echo(f"unblocked: {version} of {app_id} may be installed again")
+        click.echo(f"{version} of {app_id} unblocked; instances may install it again")

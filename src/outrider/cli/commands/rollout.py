@@ -1,4 +1,4 @@
-"""``outrider rollout``: how the update of a group goes on, and an operator's hand on it."""
+"""``outrider rollout``: the progress of a group's rollout, and commands to pause, halt and resume it."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ HEADER = ("Group", "Version", "State", "Done", "UnderWay", "Deferred", "Failed",
 def rollout(
     context: click.Context, app_id: str | None, group_id: str | None, service: ServiceClient, as_json: bool
 ) -> None:
-    """Show a group's rollout, or steer it with one of the commands below."""
+    """Show a group's rollout, or control it with one of the commands below."""
     if context.invoked_subcommand is not None:
         return
     if app_id is None or group_id is None:
@@ -64,16 +64,22 @@ def create() -> None:
 @create.command()
 @app_option
 @group_option
-@click.option("--frame-size", type=click.IntRange(min=1), default=60, show_default=True, help="Seconds of one step.")
 @click.option(
-    "--duration", type=click.IntRange(min=1), default=86400, show_default=True, help="Seconds for the whole group."
+    "--frame-size", type=click.IntRange(min=1), default=60, show_default=True, help="Length of one step in seconds."
+)
+@click.option(
+    "--duration",
+    type=click.IntRange(min=1),
+    default=86400,
+    show_default=True,
+    help="Time for the whole group in seconds.",
 )
 @service_options
 @json_option
 def linear(app_id: str, group_id: str, frame_size: int, duration: int, service: ServiceClient, as_json: bool) -> None:
-    """Spread the updates of a group's instances evenly over a time.
+    """Spread the updates of a group evenly over a time.
 
-    Sets the policy's limit per interval by the number of instances that the group has now.
+    The command sets the policy's limit per interval from the present number of instances.
     """
     instances = len(service.get_all("apps", app_id, "instances", group=group_id))
     limit = spread(instances, frame_size, duration)
@@ -85,7 +91,7 @@ def linear(app_id: str, group_id: str, frame_size: int, duration: int, service: 
 
 
 def spread(instances: int, frame_s: int, duration_s: int) -> Json:
-    """The limit by which all instances have had their turn within ``duration_s``, in steps of ``frame_s`` or longer.
+    """The limit by which all instances update within ``duration_s``, in steps of ``frame_s`` or longer.
 
     The first step begins at once, so there are as many steps as fit into the time. With fewer instances than steps
     one at a time is taken, and the steps become longer.
@@ -106,7 +112,7 @@ def _steering(verb: str, done: str, *, with_why: bool) -> Callable[..., None]:
             click.echo(done)
 
     decorated: Any = steer
-    why_option = click.option("--why", default="", help="The reason; instances that are deferred are told it.")
+    why_option = click.option("--why", default="", help="Reason. Deferred instances show it.")
     options: list[Any] = [json_option, service_options, group_option, app_option]
     for option in [*options[:2], why_option, *options[2:]] if with_why else options:
         decorated = option(decorated)
@@ -114,13 +120,13 @@ def _steering(verb: str, done: str, *, with_why: bool) -> Callable[..., None]:
     return steering
 
 
-_GO_ON = "Let a rollout that was paused or halted go on; its failures so far count no more."
-_STOP = "Start no further updates; those under way are finished."
+_GO_ON = "Resume a paused or halted rollout. Its earlier failures no longer count."
+_STOP = "Start no further updates. Updates in progress are finished."
 for _name, _verb, _done, _help in (
     ("activate", "resume", "rollout activated", _GO_ON),
     ("resume", "resume", "rollout resumed", _GO_ON),
     ("deactivate", "pause", "rollout deactivated", _STOP),
     ("pause", "pause", "rollout paused", _STOP),
-    ("halt", "halt", "rollout halted", "As pause, for a rollout that went wrong."),
+    ("halt", "halt", "rollout halted", "Stop a rollout that went wrong. Like pause, but shown as halted."),
 ):
     rollout.add_command(click.command(_name, help=_help)(_steering(_verb, _done, with_why=_verb != "resume")))

@@ -28,7 +28,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["60", "3600", "86400"]),
             default="60",
             show_default=True,
-            help="Seconds that are counted together.",
+            help="Length of one period in seconds.",
         ),
         end_option("Only what was before"),
         start_option("Only what was since then"),
@@ -50,7 +50,7 @@ def versions(
     service: ServiceClient,
     as_json: bool,
 ) -> None:
-    """Count, for each version and time, the group's instances that reported with it."""
+    """Count the instances of a group by version and period."""
     seen = {
         (line["version"], _begin(line, resolution), name)
         for name, line in _lines(service, app_id, group_id, start, end)
@@ -73,7 +73,7 @@ def events(
     service: ServiceClient,
     as_json: bool,
 ) -> None:
-    """Count the events that the group's instances reported, by version, type, result and time."""
+    """Count the events of a group's instances by version, type, result and period."""
     found = (
         (line["version"], *line["event"].split(":"), _begin(line, resolution))
         for _, line in _lines(service, app_id, group_id, start, end)
@@ -97,6 +97,6 @@ def _lines(
 
 
 def _begin(line: Json, resolution: str) -> int:
-    """Seconds since 1970 at which the line's piece of time begins."""
+    """Start of the line's period, in seconds since 1970."""
     at = int(datetime.fromisoformat(line["at"]).timestamp())
     return at - at % int(resolution)

@@ -17,19 +17,25 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option("--listen", default="127.0.0.1:8000", show_default=True, help="HOST:PORT; port 0 takes a free port.")
 @click.option(
     "--payload-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("/var/lib/outrider/payloads"),
     show_default=True,
-    help="Where uploaded payloads are stored.",
+    help="Folder for uploaded payloads.",
 )
-@click.option("--public-url", help="Where clients reach the service, for payload addresses; else each request's Host.")
-@click.option("--insecure-listen", is_flag=True, help="Until there are users: other machines may do everything, too.")
-@click.option("--omaha-secret", help="Serve Omaha below /v1/update/SECRET alone; better in the environment.")
-@click.option("--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Keep the audit log so long.")
-@click.option("-v", "--verbose", count=True, help="Log more; twice: libraries too.")
+@click.option(
+    "--public-url", help="Address of the service for clients, used in payload addresses. Default: each request's Host."
+)
+@click.option(
+    "--insecure-listen", is_flag=True, help="Accept other machines even while no user exists. They may do everything."
+)
+@click.option("--omaha-secret", help="Serve Omaha only at /v1/update/SECRET. Prefer the environment variable.")
+@click.option(
+    "--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Days for which the audit log is kept."
+)
+@click.option("-v", "--verbose", count=True, help="Log more; twice to log libraries too.")
 @etcd_options
 def serve(
     listen: str,
@@ -51,7 +57,7 @@ def serve(
         from outrider.service import server
         from outrider.service.application import create_application
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is missing; install outrider[server]") from error
+        raise ConfigError(f"the Python package {error.name} is missing; install outrider[server]") from error
     from outrider.config.sections import LogSettings
     from outrider.log import setup_logging
     from outrider.service.history.background import background_tasks

@@ -13,7 +13,7 @@ from outrider.cli.main import Group
 
 @click.group(cls=Group)
 def sidekick() -> None:
-    """The process beside one instance of an app."""
+    """Run the process that updates one instance of an app."""
 
 
 @sidekick.command()
@@ -22,11 +22,11 @@ def sidekick() -> None:
     "files",
     multiple=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML file; may be repeated, later ones win. Without it the drop-ins in /etc/outrider and its like are read.",
+    help="TOML file; repeatable, later files win. Default: the drop-ins in /usr/lib, /etc and /run/outrider.",
 )
-@click.option("-v", "--verbose", count=True, help="Log more; twice for everything.")
+@click.option("-v", "--verbose", count=True, help="Log more; twice to log everything.")
 def run(files: tuple[Path, ...], verbose: int) -> None:
-    """Keep this machine's instance at the version that its group shall run.
+    """Keep this machine's instance at the target version of its group.
 
     Ends on SIGTERM and SIGINT within seconds; the instance itself goes on running.
     """

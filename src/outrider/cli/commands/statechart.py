@@ -28,13 +28,13 @@ VIEWS: Mapping[str, Callable[[Chart], Picture]] = {"whole": whole, "overview": o
 
 @click.group(cls=Group)
 def statechart() -> None:
-    """Check, draw and verify the statechart that every sidekick runs."""
+    """Check, draw and verify the statechart of the sidekick."""
 
 
 @statechart.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def check(file: Path | None) -> None:
-    """Load FILE (the shipped chart if left out) and report the first problem in it.
+    """Load FILE and report the first problem in it. Default: the shipped chart.
 
     Leaves with 0 when the chart is sound and with 1 when it is not.
     """
@@ -68,9 +68,9 @@ def check(file: Path | None) -> None:
 def draw(
     file: Path | None, kind: str, view: str | None, strategy: Strategy | None, sideways: bool, output: Path | None
 ) -> None:
-    """Draw FILE (the shipped chart if left out)."""
+    """Draw FILE. Default: the shipped chart."""
     if kind == "png" and output is None and sys.stdout.isatty():
-        fail("usage", "a png is not for a terminal: add --output FILE, or send it to a file")
+        fail("a terminal can't show a png: add --output FILE, or redirect the output to a file")
     chart = _load(file)
     if strategy is not None:
         chart = prune(flattened(chart), decided_by(strategy))
@@ -84,7 +84,7 @@ def draw(
     try:
         output.write_bytes(drawing)
     except OSError as error:
-        fail("output", f"{output}: can't be written: {error.strerror}")
+        fail(f"--output {output}: {error.strerror}")
 
 
 @statechart.command()
@@ -94,15 +94,13 @@ def draw(
     type=click.Choice(["small", "usual", "large"]),
     default="usual",
     show_default=True,
-    help="How much trouble to allow: small takes half a minute, usual one to two, large half an hour.",
+    help="How many faults to allow: small takes half a minute, usual one to two minutes, large half an hour.",
 )
 @click.option("--quick", "bounds", flag_value="small", help="The same as --bounds small.")
-@click.option(
-    "--jobs", type=click.IntRange(min=0), default=0, help="Processes at the same time; one per processor if left out."
-)
+@click.option("--jobs", type=click.IntRange(min=0), default=0, help="Number of processes. Default: one per processor.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(file: Path | None, bounds: str, jobs: int, as_json: bool) -> None:
-    """Run FILE (the shipped chart if left out) exhaustively against the promises.
+    """Check FILE exhaustively against the promises. Default: the shipped chart.
 
     Leaves with 0 when all of them hold, and with 1 and the shortest story found when one doesn't.
     """
@@ -127,7 +125,7 @@ def _draw(chart: Chart, kind: str, view: str, sideways: bool) -> bytes:
 
 def _draw_path(chart: Chart, title: str, kind: str, sideways: bool) -> bytes:
     if kind != "svg" or sideways:
-        fail("usage", "--view path is drawn as svg and from the top down: use --format svg without --sideways")
+        fail("--view path is drawn as svg and from the top down: use --format svg without --sideways")
     return to_svg(lay_out_path(chart, title)).encode()
 
 
@@ -137,5 +135,5 @@ def _look(chart: Chart, view: str) -> Picture:
     chart = flattened(chart)
     if view not in chart.states:
         known = ", ".join([*VIEWS, "path", *(state.id for state in chart.tops)])
-        fail("usage", f"--view {view}: no such view or state; known: {known}")
+        fail(f"--view {view}: no such view or state; known: {known}")
     return zoomed(chart, view)

@@ -1,4 +1,4 @@
-"""``outrider status`` and ``outrider why``: what a fleet does now, read from etcd itself."""
+"""``outrider status`` and ``outrider why``: the state of a fleet, read directly from etcd."""
 
 import threading
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json, echo_table
 from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
 from outrider.model.keys import Keys
-from outrider.service.rollouts.explain import GroupOverview, ago, explain, read_overviews
+from outrider.service.rollouts.explain import GroupOverview, ago, count, describe_turn, explain, read_overviews
 from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
 
 HEADER = ("GROUP", "INSTANCE", "STATE", "VERSION", "WANTED", "SINCE", "WHY")
 REFRESH_S = 5.0
-"""Ages are shown, so a quiet fleet is printed anew this often."""
+"""Seconds. The table shows ages, so it is printed again after this time even if nothing changes."""
 
 
 @click.command()
@@ -27,7 +27,7 @@ REFRESH_S = 5.0
 @etcd_options
 @json_option
 def status(app: str, group: str | None, watch: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
-    """Show the instances of APP, what each does and waits for, and who holds a turn."""
+    """Show the instances of APP: their state, what they wait for, and which of them hold a turn."""
     cluster = open_cluster(etcd)
     try:
         context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
@@ -45,7 +45,7 @@ def status(app: str, group: str | None, watch: bool, etcd: EtcdAddress, prefix: 
 @etcd_options
 @json_option
 def why(app: str, instance: str, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
-    """Tell why INSTANCE of APP is where it is, and what it waits for."""
+    """Explain the state of INSTANCE of APP and what it waits for."""
     cluster = open_cluster(etcd)
     try:
         lines = explain(StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now), app, instance)
@@ -106,22 +106,22 @@ def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[obj
         since = ago(presence.since, now)
         return (overview.name, name, presence.state, presence.version, presence.wanted, since, presence.why)
     row = overview.rows[name]
-    away = f"no sidekick is alive; the service saw it {ago(row.last_seen, now)} ago"
+    away = f"sidekick offline; last check-in {ago(row.last_seen, now)} ago"
     return (overview.name, name, f"({row.status})", row.version, row.granted_version, "", away)
 
 
 def _summary(overview: GroupOverview) -> str:
-    shall = overview.target.version or "nothing"
-    marks = [f"group {overview.name}: shall run {shall}"]
+    version = overview.target.version or "none"
+    marks = [f"group {overview.name}: target: {version}"]
     if overview.target.paused:
         marks.append("paused")
     if overview.block is not None:
-        marks.append(f"blocked by {overview.block.instance} ({overview.block.why})")
+        marks.append(f"{version} blocked by {overview.block.instance}: {overview.block.why}")
     for scope in overview.scopes:
-        taken = [f"{turn.number} {turn.state} by {turn.instance}" for turn in scope.turns if turn.state != "free"]
-        marks.append(f"turns{scope.where}: {', '.join(taken) or 'all free'} of {scope.slots}")
+        taken = [describe_turn(scope, turn) for turn in scope.turns if turn.state != "free"]
+        marks += taken or [f"all {count(scope.slots, 'turn')}{scope.where} free"]
         if scope.queue:
-            marks.append(f"waiting: {', '.join(scope.queue)}")
+            marks.append(f"waiting for a turn: {', '.join(scope.queue)}")
     if overview.snapshot is not None and overview.snapshot.has_begun:
         marks.insert(1, overview.rollout)
     return "; ".join(marks)

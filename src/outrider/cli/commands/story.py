@@ -1,4 +1,4 @@
-"""``outrider story``: what a sidekick did, told from its journal."""
+"""``outrider story``: the history of a sidekick, read from its journal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,22 +18,22 @@ from outrider.story.lines import know
 
 @click.command()
 @click.argument("journal", type=click.Path(path_type=Path))
-@click.option("--update", metavar="ID", help="The update with this id, or the beginning of one.")
+@click.option("--update", metavar="ID", help="Update with this id; the beginning of the id is enough.")
 @click.option("--all", "every", is_flag=True, help="Every update in the journal, oldest first.")
-@click.option("--check", is_flag=True, help="Only replay the journal against the chart, and tell nothing.")
+@click.option("--check", is_flag=True, help="Only replay the journal against the chart; print no story.")
 @json_option
 def story(journal: Path, update: str | None, every: bool, check: bool, as_json: bool) -> None:
-    """Tell the last update in JOURNAL: what happened, why, and how long each state took.
+    """Show the last update in JOURNAL: what happened, why, and how long each state took.
 
     JOURNAL is a journal.jsonl, or the state_dir with it; a running sidekick is not disturbed. With --check it leaves
     with 1 at the first step that the statechart doesn't have.
     """
     if sum((update is not None, every, check)) > 1:
-        raise click.UsageError("--update, --all and --check: only one of them at a time")
+        raise click.UsageError("--update, --all and --check exclude each other: give one of them")
     chart = load_sidekick_chart()
     lines = read_lines(journal)
     if not lines:
-        raise StoryError(f"{journal}: no step in it yet")
+        raise StoryError(f"{journal}: the journal has no step yet")
     source = lines[-1].location.rpartition(":")[0]
     if check:
         _check(lines, chart, source, as_json=as_json)
@@ -43,7 +43,7 @@ def story(journal: Path, update: str | None, every: bool, check: bool, as_json: 
         echo_json([msgspec.to_builtins(one) | {"took_s": one.took_s} for one in chosen])
         return
     if not chosen:
-        click.echo(f"{source}: no update in it; {_where(lines[-1], chart)}")
+        click.echo(f"{source}: no update yet; {_where(lines[-1], chart)}")
     for number, one in enumerate(chosen):
         if number:
             click.echo("")
@@ -66,7 +66,7 @@ def _chosen(stories: tuple[Story, ...], source: str, update: str | None, every: 
     chosen = tuple(one for one in stories if one.update.startswith(update.lower()))
     if not chosen:
         known = ", ".join(one.update[:8] for one in stories[-10:]) or "none at all"
-        raise NotFound(f"{source}: no update {update!r} in it; it has {known}")
+        raise NotFound(f"{source}: no update {update!r}; the journal has {known}")
     return chosen
 
 

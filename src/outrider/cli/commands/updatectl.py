@@ -1,4 +1,4 @@
-"""``updatectl``: outrider's verbs for hands and scripts that know CoreOS' updatectl.
+"""``updatectl``: outrider's verbs for people and scripts that know CoreOS' updatectl.
 
 The command line is brought into outrider's form, then the same commands run:
 
@@ -125,7 +125,7 @@ def _new_package(words: list[str]) -> list[str]:
                 raise Unusable(f"--{name} needs a value")
             value, *words = words
         if name in ignored:
-            click.echo(f"note: --{name} has no meaning here and is left out", err=True)
+            click.echo(f"note: --{name} is not supported; it is ignored", err=True)
         else:
             flags[renamed.get(name, name)] = value
     if len(plain) == 2:

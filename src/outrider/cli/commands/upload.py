@@ -1,4 +1,4 @@
-"""``outrider package upload``: payload files for packages that come later."""
+"""``outrider package upload``: payload files for packages that are created later."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
-from outrider.cli.output import echo_json, echo_table
+from outrider.cli.output import echo_json, echo_table, print_error
 from outrider.cli.payload_files import measure, upload
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError, OutriderError
@@ -27,14 +27,14 @@ class _FileOrBulk(Group):
 
 
 @click.group("upload", cls=_FileOrBulk, invoke_without_command=True)
-@click.option("--file", "file", type=click.Path(path_type=Path), help="Payload file; may be written without --file.")
+@click.option("--file", "file", type=click.Path(path_type=Path), help="Payload file; the word --file may be omitted.")
 @service_options
 @json_option
 @click.pass_context
 def upload_group(context: click.Context, file: Path | None, service: ServiceClient, as_json: bool) -> None:
     """Upload a payload file: `package upload FILE`, or a folder of them: `package upload bulk`.
 
-    It is stored under its SHA-256; `package create --stored=SHA256 --name=FILE` makes a package of it.
+    The service stores it under its SHA-256. `package create --stored=SHA256 --name=FILE` makes a package of it.
     """
     if context.invoked_subcommand is not None:
         return
@@ -59,9 +59,9 @@ def _upload_file(context: click.Context, file: Path, service: ServiceClient, as_
 @service_options
 @json_option
 def bulk(folder: Path, service: ServiceClient, as_json: bool) -> None:
-    """Upload every file of a folder, not of the folders below it.
+    """Upload every file of a folder, without subfolders.
 
-    Goes on after a file that fails, and leaves with 1 when one did.
+    The command continues after a failure, and exits with 1 at the end.
     """
     if not folder.is_dir():
         raise ConfigError(f"--dir {folder}: no such folder")
@@ -72,7 +72,7 @@ def bulk(folder: Path, service: ServiceClient, as_json: bool) -> None:
             sent.append(_send(service, path))
         except OutriderError as error:
             failures += 1
-            click.echo(f"Error: {error.kind}: {path.name}: {error}", err=True)
+            print_error(error, path.name)
     _show(sent, as_json)
     if failures:
         sys.exit(1)

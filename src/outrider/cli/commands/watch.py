@@ -16,18 +16,23 @@ from outrider.etcd.seam import EtcdAddress
 INTERVAL_S = 1.0
 """updatectl's own."""
 INTERVAL_WITH_ETCD_S = 300.0
-"""Only a net below the watch."""
+"""A fallback in case the watch on etcd misses a change."""
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--app-id", required=True, help="Application to watch.")
 @click.option("--group-id", required=True, help="Group to follow.")
-@click.option("--version", default=versions.NOTHING, show_default=True, help="What runs now; 0.0.0 for nothing.")
+@click.option("--version", default=versions.NOTHING, show_default=True, help="Version that runs now; 0.0.0 for none.")
 @click.option(
-    "--interval", type=click.FloatRange(min=0.1), help="Seconds between checks: 1 unless said, with --etcd 300."
+    "--interval", type=click.FloatRange(min=0.1), help="Seconds between checks. Default: 1, or 300 with --etcd."
 )
-@click.option("--client-id", help="Name of this instance; without it a random one each time.")
-@click.option("--timeout", "time_limit", type=click.FloatRange(min=0.1), help="End the program after so many seconds.")
+@click.option("--client-id", help="Name of this instance. Default: a new random name at each start.")
+@click.option(
+    "--timeout",
+    "time_limit",
+    type=click.FloatRange(min=0.1),
+    help="Longest run time of the program in seconds; then it is ended.",
+)
 @click.argument("program", metavar="PROGRAM [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @optional_etcd_options
 @service_options
@@ -43,7 +48,7 @@ def watch(
     prefix: str,
     service: ServiceClient,
 ) -> None:
-    """Run PROGRAM for every update, and report what became of it.
+    """Run PROGRAM for every update, and report its result.
 
     It finds the update in UPDATE_SERVICE_VERSION, _OLD_VERSION, _APP_ID, _URL, _SHA256, _SIZE and _PACKAGE. Exit code
     0 means that the version runs now; after any other it is run again, later and later. With --etcd nothing is
@@ -58,7 +63,7 @@ def watch(
 
     versions.parse(version)
     if shutil.which(program[0]) is None:
-        raise ConfigError(f"program {program[0]!r}: no such program, or not executable")
+        raise ConfigError(f"program {program[0]!r} doesn't exist or isn't executable")
     instance = client_id or str(uuid.uuid4())
     upstream = Upstream(
         urls=(service.omaha_url,), app_id=app_id, group=group_id, instance=instance, verify=service.verify

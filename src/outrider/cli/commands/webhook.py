@@ -1,4 +1,4 @@
-"""``outrider webhook``: addresses that are told what happens."""
+"""``outrider webhook``: addresses that receive activity events."""
 
 import click
 
@@ -13,14 +13,14 @@ HEADER = ("Name", "Url", "App", "Severity", "Pending")
 
 @click.group(cls=Group)
 def webhook() -> None:
-    """Manage the addresses that are told of activity."""
+    """Manage the addresses that receive activity events."""
 
 
 @webhook.command("list")
 @service_options
 @json_option
 def list_webhooks(service: ServiceClient, as_json: bool) -> None:
-    """List webhooks, and how much each wasn't told yet."""
+    """List webhooks and the number of deliveries that are pending."""
     hooks = service.get_all("webhooks")
     if as_json:
         echo_json(hooks)
@@ -30,15 +30,15 @@ def list_webhooks(service: ServiceClient, as_json: bool) -> None:
 
 @webhook.command()
 @click.argument("name")
-@click.option("--url", required=True, help="Where to post to.")
-@click.option("--app-id", default="", help="Only what concerns this app.")
+@click.option("--url", required=True, help="Address that receives the events.")
+@click.option("--app-id", default="", help="Only events of this app.")
 @click.option(
-    "--severity", type=click.Choice(SEVERITIES), default="info", show_default=True, help="At least this severe."
+    "--severity", type=click.Choice(SEVERITIES), default="info", show_default=True, help="Least severity to send."
 )
 @service_options
 @json_option
 def create(name: str, url: str, app_id: str, severity: str, service: ServiceClient, as_json: bool) -> None:
-    """Add a webhook and print the secret that signs its deliveries, this once."""
+    """Add a webhook and print the secret that signs its deliveries. It is printed only once."""
     body: Json = {"name": name, "url": url, "app": app_id, "least": severity}
     made = service.post("webhooks", body=body)
     if as_json:
@@ -51,6 +51,6 @@ def create(name: str, url: str, app_id: str, severity: str, service: ServiceClie
 @click.argument("name")
 @service_options
 def delete(name: str, service: ServiceClient) -> None:
-    """Remove a webhook with what it wasn't told yet."""
+    """Remove a webhook and its pending deliveries."""
     service.delete("webhooks", name)
     click.echo(f"deleted webhook: {name}")

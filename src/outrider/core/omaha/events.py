@@ -7,6 +7,7 @@ A bad one ends with ``failed`` 3:0 and a code.
 Source: CoreUpdate update-protocol.md; go-omaha client/update_engine_events.go; update_engine action_processor.h.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum, unique
 
 from outrider.core.omaha.types import OmahaEvent
@@ -41,6 +42,30 @@ class FailureCode(IntEnum):
     ROLLED_BACK = 44
     HTTP_RESPONSE = 2000
     """``kActionCodeOmahaRequestHTTPResponseBase``; what ``updatectl instance fake`` has always failed with."""
+
+
+_FAILURES: Mapping[int, str] = {
+    FailureCode.PROGRAM: "the update program failed",
+    FailureCode.TRANSFER: "download failed",
+    FailureCode.HASH_MISMATCH: "wrong digest",
+    FailureCode.SIZE_MISMATCH: "wrong size",
+    FailureCode.PAYLOAD_VERIFICATION: "payload verification failed",
+    FailureCode.WRITE: "could not write the payload to disk",
+    FailureCode.RESPONSE_NOT_XML: "the service's answer was not XML",
+    FailureCode.RESPONSE_INVALID: "the service's answer was not valid",
+    FailureCode.UNSUPPORTED: "this machine can't run the release",
+    FailureCode.DEFERRED: "deferred",
+    FailureCode.ROLLED_BACK: "rolled back",
+}
+
+
+def failure_text(code: int) -> str:
+    """The failure that ``code`` stands for, with the number: ``rolled back (error code 44)``.
+
+    A code that isn't one of ``FailureCode`` is another client's: then only its number is known.
+    """
+    known = _FAILURES.get(code)
+    return f"{known} (error code {code})" if known else f"error code {code}"
 
 
 def downloading(*, previous_version: str = "", next_version: str = "") -> OmahaEvent:

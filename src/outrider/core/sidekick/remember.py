@@ -233,7 +233,7 @@ def _lock(
         case LockReleased():
             return replace(memory, turn=None, queue_position=None)
         case LockFailed():
-            return replace(memory, trouble=world(f"etcd: {event.cause}"))
+            return replace(memory, trouble=world(event.cause))
         case _:
             assert_never(event)
 

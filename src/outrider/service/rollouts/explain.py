@@ -1,6 +1,6 @@
-"""One group at one moment: who is alive and does what, who holds a turn, and why an instance doesn't move (P7).
+"""The state of a group: its sidekicks, its turns, and why an instance doesn't update (P7).
 
-Read straight from etcd, so that it works while the update service is away, and beside a foreign one.
+The state is read directly from etcd, so these commands work without the update service and beside a foreign one.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from outrider.core.errors import Conflict, NotFound
-from outrider.core.omaha import FailureCode
+from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.model.documents import Block, Command, Contender, Group, Instance, Presence, Target, decode
@@ -77,7 +77,7 @@ class GroupOverview:
 
     @property
     def rollout(self) -> str:
-        """How far the group is, in one line; empty when nothing is offered."""
+        """Progress of the rollout in one line; empty without a release."""
         if self.snapshot is None or self.snapshot.wanted is None:
             return ""
         now = shown(self.snapshot)
@@ -108,7 +108,7 @@ def read_overviews(context: StoreContext, app: str, group: str | None = None) ->
     alive = context.all_below(Presence, keys.presences(app_id))
     names = sorted({*groups, *(one.group for one in alive), *(row.group for row in rows)})
     if group is not None and group not in names:
-        raise NotFound(f"app {app_id} has no group {group!r}; there are: {', '.join(names) or 'none'}")
+        raise NotFound(f"app {app_id} has no group {group!r}; its groups: {', '.join(names) or 'none'}")
     if not names and context.cluster.get(keys.app(app_id)) is None:
         raise NotFound(absent_app(app))
     sharing = read_contenders(context.cluster, keys, keys.all_shared_turns()).known
@@ -171,7 +171,7 @@ def _scope(context: StoreContext, app: str, group: str, shared: str, slots: int)
 
 
 def explain(context: StoreContext, app: str, instance: str) -> tuple[str, ...]:
-    """Why an instance is where it is: lines for a person, the most important first.
+    """Explain the state of an instance in lines for a person, the most important first.
 
     Raises:
         NotFound: nobody knows the app or the instance.
@@ -180,7 +180,9 @@ def explain(context: StoreContext, app: str, instance: str) -> tuple[str, ...]:
         if instance in overview.instances:
             command = context.get(Command, context.keys.command(overview.app, instance))
             return explain_in(overview, instance, command, context.now())
-    raise NotFound(f"app {app_id_of(app)} has no instance {instance!r}, neither alive nor in the service's list")
+    raise NotFound(
+        f"app {app_id_of(app)} has no instance {instance!r}; `outrider status {app_id_of(app)}` lists its instances"
+    )
 
 
 def explain_in(overview: GroupOverview, instance: str, command: Command | None, now: datetime) -> tuple[str, ...]:
@@ -192,12 +194,11 @@ def explain_in(overview: GroupOverview, instance: str, command: Command | None, 
         *_service(instance, overview, presence, row, now),
     ]
     if row is not None and row.status == "error":
-        what = "was refused by its machine" if row.error_code == FailureCode.UNSUPPORTED else "failed"
-        lines.append(f"its last update {what} with error code {row.error_code}")
+        lines.append(f"last update failed: {_failure(instance, overview, row)}")
     if command is not None:
-        age = ago(command.at, now)
+        by = f" by {command.by}" if command.by else ""
         lines.append(
-            f"the command {command.verb!r} of {command.by or 'an operator'} waits for its sidekick since {age}"
+            f"{command.verb} requested{by} {ago(command.at, now)} ago; it takes effect when the sidekick connects"
         )
     return tuple(lines)
 
@@ -207,13 +208,21 @@ def _where(
 ) -> list[str]:
     name = f"{instance} of {overview.app}, group {overview.name}"
     if presence is not None:
-        wanted = f", wants {presence.wanted}" if presence.wanted and presence.wanted != presence.version else ""
-        lines = [f"{name}: {presence.state} since {ago(presence.since, now)}, runs {presence.version}{wanted}"]
-        return [*lines, f"it says: {presence.why}"] if presence.why else lines
+        wanted = f", target {presence.wanted}" if presence.wanted and presence.wanted != presence.version else ""
+        lines = [f"{name}: {presence.state} for {ago(presence.since, now)}, running {presence.version}{wanted}"]
+        return [*lines, f"reason: {presence.why}"] if presence.why else lines
     if row is None:
-        return [f"{name}: no sidekick is alive, and the service never saw one"]
-    seen = f"the service saw it {ago(row.last_seen, now)} ago, with {row.version or 'no version'}, {row.status}"
-    return [f"{name}: no sidekick is alive; {seen}"]
+        return [f"{name}: sidekick offline; it has never checked in"]
+    seen = f"last check-in {ago(row.last_seen, now)} ago: running {row.version or 'no version'}, status {row.status}"
+    return [f"{name}: sidekick offline; {seen}"]
+
+
+def _failure(instance: str, overview: GroupOverview, row: Instance) -> str:
+    """What the instance itself said of the release if it blocked it, else what its error code stands for."""
+    block = overview.block
+    if block is not None and block.instance == instance and row.error_code == FailureCode.ROLLED_BACK:
+        return f"{block.why} (error code {row.error_code})"
+    return failure_text(row.error_code or 0)
 
 
 def _turn(instance: str, overview: GroupOverview) -> list[str]:
@@ -223,27 +232,39 @@ def _turn(instance: str, overview: GroupOverview) -> list[str]:
 def _turn_in(instance: str, scope: ScopeOverview) -> list[str]:
     """Nothing where the instance neither holds a turn nor waits for one."""
     mine = next((turn for turn in scope.turns if turn.instance == instance), None)
-    if mine is not None and mine.state == "dirty":
-        return [
-            f"it died or was cut off in mid-swap and left turn {mine.number}{scope.where} dirty: nobody takes that "
-            f"turn until its sidekick is back, or `{scope.release} {mine.number}` frees it"
-        ]
     if mine is not None:
-        return [f"it holds turn {mine.number} of {scope.slots}{scope.where}"]
+        return [_with_remedy(scope, mine)]
     if instance not in scope.queue:
         return []
     ahead = scope.queue[: scope.queue.index(instance)]
-    position = f"{len(ahead)} ahead of it: {', '.join(ahead)}" if ahead else "it is next"
-    lines = [f"it waits for one of {scope.slots} turns{scope.where}; {position}"]
-    for turn in scope.turns:
-        if turn.state == "held":
-            lines.append(f"turn {turn.number} is held by {turn.instance}")
-        elif turn.state == "dirty":
-            lines.append(
-                f"turn {turn.number} is dirty: {turn.instance} died or was cut off in mid-swap; it counts until its "
-                f"sidekick is back, or `{scope.release} {turn.number}` frees it"
-            )
-    return lines
+    position = f"{len(ahead)} ahead of it: {', '.join(ahead)}" if ahead else "first in the queue"
+    lines = [
+        f"waiting for {'the turn' if scope.slots == 1 else f'one of {scope.slots} turns'}{scope.where}; {position}"
+    ]
+    return [*lines, *(_with_remedy(scope, turn) for turn in scope.turns if turn.state != "free")]
+
+
+def describe_turn(scope: ScopeOverview, turn: TurnState) -> str:
+    """``turn 1 of 2: held by web-1``. Turns are counted from 1; the command that frees one takes the slot's number."""
+    state = "held by" if turn.state == "held" else "left behind by a crashed sidekick"
+    instance = turn.instance if turn.state == "held" else f"({turn.instance})"
+    surplus = " (surplus)" if turn.surplus else ""
+    return f"turn {turn.number + 1} of {scope.slots}{scope.where}{surplus}: {state} {instance}"
+
+
+def _with_remedy(scope: ScopeOverview, turn: TurnState) -> str:
+    """``describe_turn``, and of a dirty turn what ends it."""
+    if turn.state == "held":
+        return describe_turn(scope, turn)
+    return (
+        f"{describe_turn(scope, turn)}; it stays taken until that sidekick connects again, or"
+        f" `{scope.release} {turn.number}` frees it"
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """``1 turn``, ``2 turns``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _service(
@@ -260,16 +281,18 @@ def _service(
     verdict = snapshot.judge(checking)
     if isinstance(verdict, Grant):
         opened = snapshot.progress.opened_for(instance)
-        since = f" since {ago(opened.at, now)}" if verdict.standing and opened is not None else ""
-        lines = [f"the service offers it {verdict.version}{since}"]
+        if verdict.standing and opened is not None:
+            lines = [f"update to {verdict.version} granted {ago(opened.at, now)} ago"]
+        else:
+            lines = [f"update to {verdict.version} available at the next check-in"]
     elif waiting is None:
-        lines = [f"the service offers it nothing: {verdict.reason}"]
+        lines = [verdict.reason]
     else:
         before = ahead.index(instance)
-        position = f"{before} ahead of it" if before else "it is the next one"
-        lines = [f"deferred since {ago(waiting.deferred.since, now)}: {verdict.reason}; {position}"]
+        position = f"{before} ahead of it" if before else "first in line"
+        lines = [f"deferred for {ago(waiting.deferred.since, now)}: {verdict.reason}; {position}"]
     if waiting is not None and waiting.deferred.woken_at is not None:
-        lines.append(f"it was woken {ago(waiting.deferred.woken_at, now)} ago, and hasn't asked since")
+        lines.append(f"woken {ago(waiting.deferred.woken_at, now)} ago; no check-in since then")
     if not isinstance(verdict, Defer) or verdict.pending:
         lines.append(overview.rollout)
     return lines
