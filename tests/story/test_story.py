@@ -40,21 +40,21 @@ def story_of(name: str) -> list[str]:
 
 
 BEGINNING = [
-    "idle.waiting the group shall run 2.0.0 (target.changed)",
-    "checking 2.0.0 is offered, 10.2 kB (release.found)",
-    "downloading.fetching 2.0.0 is on disk (release.downloaded)",
-    "verifying size and SHA-256 are right (release.verified)",
-    "swapping.queueing it has a turn, slot 0 (lock.acquired)",
+    "idle.waiting target: 2.0.0 (target.changed)",
+    "checking 2.0.0 granted, 10.2 kB (release.found)",
+    "downloading.fetching 2.0.0 downloaded (release.downloaded)",
+    "verifying size and SHA-256 verified (release.verified)",
+    "swapping.queueing turn acquired, slot 0 (lock.acquired)",
     "swapping.starting 2.0.0 runs at http://127.0.0.1:9003 (workload.started)",
 ]
 SOAKED = (
-    "swapping.soaking 2.0.0 serves and is watched before 1.0.0 goes for good; long enough;"
-    " no way back from here: 2.0.0 is what runs (soak.due)"
+    "swapping.soaking 2.0.0 serves and is watched before 1.0.0 goes for good; soak time over;"
+    " 2.0.0 committed (soak.due)"
 )
 END = [
-    "swapping.retiring 1.0.0 is stopped (workload.retired)",
-    "swapping.releasing its turn is given back (lock.released)",
-    "reporting the result is in the outbox (report.queued)",
+    "swapping.retiring 1.0.0 stopped (workload.retired)",
+    "swapping.releasing turn released (lock.released)",
+    "reporting result queued in the outbox (report.queued)",
 ]
 
 
@@ -79,10 +79,10 @@ def test_a_bad_release_is_told_with_what_was_wrong_and_who_knows_it() -> None:
     assert f"update * web-a, * UTC: 1.0.0 -> 2.0.0, rolled back after * because: {wrong[0]}" == told[0]
     assert [
         *BEGINNING,
-        f"swapping.probing 2.0.0 must prove healthy; {wrong[0]}; 2.0.0 is taken back (probe.failed)",
-        "rollback.removing 2.0.0 is removed (workload.removed)",
-        "rollback.blocking 2.0.0 is blocked for the whole fleet, its turn is given back (lock.released)",
-        "reporting the result is in the outbox (report.queued)",
+        f"swapping.probing 2.0.0 must prove healthy; {wrong[0]}; rolling back 2.0.0 (probe.failed)",
+        "rollback.removing 2.0.0 removed (workload.removed)",
+        "rollback.blocking 2.0.0 blocked for the whole fleet, turn released (lock.released)",
+        "reporting result queued in the outbox (report.queued)",
     ] == told[1:]
 
 
@@ -94,7 +94,7 @@ def test_a_restart_in_mid_update_is_told_where_it_came() -> None:
         "swapping.soaking 2.0.0 serves and is watched before 1.0.0 goes for good;"
         " the sidekick was restarted (sidekick.restarted)"
     )
-    assert "swapping.reclaiming its turn is valid again, slot 0 (lock.acquired)" == told[restart + 1]
+    assert "swapping.reclaiming turn reclaimed, slot 0 (lock.acquired)" == told[restart + 1]
     assert [SOAKED, *END] == told[-4:]
 
 
@@ -133,8 +133,8 @@ def test_an_update_that_an_operator_called_off_says_so() -> None:
 
     story = tell(lines_of(records), CHART)[-1]
 
-    assert ("given up", "an operator paused it") == (story.outcome, story.because)
-    assert "size and SHA-256 of 2.0.0 are checked; an operator paused it" == story.moments[-1].text
+    assert ("given up", "an operator paused the instance") == (story.outcome, story.because)
+    assert "size and SHA-256 of 2.0.0 are checked; an operator paused the instance" == story.moments[-1].text
 
 
 def test_a_refused_guard_is_told_where_it_explains_why_nothing_came_of_it() -> None:
@@ -148,7 +148,9 @@ def test_a_refused_guard_is_told_where_it_explains_why_nothing_came_of_it() -> N
 
     told = tell(lines_of(records), CHART)[-1].moments[-1].text
 
-    assert told.startswith("2.0.0 must prove healthy; 1.0.0 ended by itself: exit 1; it goes on, for is_candidate_down")
+    assert told.startswith(
+        "2.0.0 must prove healthy; 1.0.0 exited: exit 1; no transition: is_candidate_down does not hold"
+    )
 
 
 def test_the_same_trouble_again_and_again_is_one_line() -> None:

@@ -71,13 +71,13 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
         case TargetChanged() | BlockChanged() | WakeupReceived():
             return _announced(event, before)
         case OperatorPaused():
-            return "an operator paused it"
+            return "an operator paused the instance"
         case OperatorResumed():
-            return "an operator let it go on"
+            return "an operator resumed the instance"
         case OperatorRolledBack():
-            return "an operator rolled it back"
+            return "an operator rolled the instance back"
         case OperatorRetried():
-            return "an operator lets it try again"
+            return "an operator requested a retry"
         case ReleaseFound() | ReleaseMissing() | ReleaseProgressed() | ReleaseDownloaded() | ReleaseVerified():
             return _release(event, before)
         case LockQueued() | LockAcquired() | LockRefused() | LockReleased() | LockLost() | LockFailed():
@@ -96,7 +96,7 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
         case BalancerRestored():
             return f"the balancer's entry names {version_of(before.running)} again"
         case BalancerLeft():
-            return "the balancer's entry is out"
+            return "the balancer's entry is removed"
         case BalancerDrained():
             return f"drained: {event.how}"
         case BalancerUnmoved() | BalancerRefused() | BalancerFailed():
@@ -104,7 +104,7 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
         case WorkloadFailed() | ReleaseFailed():
             return event.cause
         case ReportQueued():
-            return "the result is in the outbox"
+            return "result queued in the outbox"
         case SidekickRestarted():
             return "the sidekick was restarted"
         case TimerExpired():
@@ -119,15 +119,15 @@ def _announced(event: TargetChanged | BlockChanged | WakeupReceived, before: Mem
     match event:
         case TargetChanged():
             if event.version is None:
-                return "the group has no target now"
+                return "the group has no target"
             slots = f", {event.slots} at a time" if event.slots != before.slots else ""
-            paused = ", but is paused" if event.paused else ""
-            return f"the group shall run {event.version}{slots}{paused}"
+            paused = ", group paused" if event.paused else ""
+            return f"target: {event.version}{slots}{paused}"
         case BlockChanged():
             fresh = [f"{version} ({why})" for version, why in event.versions.items() if version not in before.blocked]
-            return f"blocked: {', '.join(fresh)}" if fresh else "the list of blocked versions came"
+            return f"blocked: {', '.join(fresh)}" if fresh else "list of blocked versions received"
         case WakeupReceived():
-            return "the update service asks to be asked" + (f": {event.why}" if event.why else "")
+            return "wake-up from the update service" + (f": {event.why}" if event.why else "")
         case _:
             assert_never(event)
 
@@ -138,15 +138,15 @@ def _release(
     match event:
         case ReleaseFound():
             image = ", a container image" if event.kind == "image" else ""
-            return f"{event.version} is offered{image}, {_size(event.size_bytes)}"
+            return f"{event.version} granted{image}, {_size(event.size_bytes)}"
         case ReleaseMissing():
-            return "nothing is offered" + (f": {event.reason}" if event.reason else "")
+            return "no update" + (f": {event.reason}" if event.reason else "")
         case ReleaseProgressed():
-            return f"{event.done_bytes / max(1, event.size_bytes):.0%} is here"
+            return f"{event.done_bytes / max(1, event.size_bytes):.0%} downloaded"
         case ReleaseDownloaded():
-            return f"{version_of(before.candidate)} is on disk"
+            return f"{version_of(before.candidate)} downloaded"
         case ReleaseVerified():
-            return "size and SHA-256 are right"
+            return "size and SHA-256 verified"
         case _:
             assert_never(event)
 
@@ -160,16 +160,16 @@ def _lock(
         case LockQueued():
             return f"number {event.rank + 1} in the queue"
         case LockAcquired():
-            valid = "its turn is valid again" if effect_name == do.ReclaimLock.name else "it has a turn"
+            valid = "turn reclaimed" if effect_name == do.ReclaimLock.name else "turn acquired"
             return f"{valid}, slot {event.turn.number}"
         case LockRefused():
             return f"no turn: {event.cause}"
         case LockReleased():
             if effect_name == do.BlockLock.name:
-                return f"{version_of(before.candidate)} is blocked for the whole fleet, its turn is given back"
-            return "its turn is given back" if before.turn is not None else "its place in the queue is given back"
+                return f"{version_of(before.candidate)} blocked for the whole fleet, turn released"
+            return "turn released" if before.turn is not None else "left the queue"
         case LockLost():
-            return "lost the lease" + (f": {event.why}" if event.why else "")
+            return "lease lost" + (f": {event.why}" if event.why else "")
         case LockFailed():
             return event.cause
         case _:
@@ -183,13 +183,13 @@ def _workload(
         case WorkloadStarted():
             return f"{_version_named(event.workload_id, before)} runs at {event.url}"
         case WorkloadAbsent():
-            return "there is nothing to run"
+            return "no version to run"
         case WorkloadRetired():
-            return f"{version_of(before.leftover)} is stopped" if before.leftover else "there was nothing to stop"
+            return f"{version_of(before.leftover)} stopped" if before.leftover else "no old version to stop"
         case WorkloadRemoved():
-            return f"{version_of(before.candidate)} is removed"
+            return f"{version_of(before.candidate)} removed"
         case WorkloadExited():
-            return f"{_version_named(event.workload_id, before)} ended by itself: {event.status}"
+            return f"{_version_named(event.workload_id, before)} exited: {event.status}"
         case _:
             assert_never(event)
 
@@ -202,8 +202,8 @@ def _size(size_bytes: int) -> str:
 
 def _timer(name: str) -> str:
     if name == "soak.due":
-        return "long enough"
-    return "it is time" if name.endswith(".due") else "no answer in time"
+        return "soak time over"
+    return "timer due" if name.endswith(".due") else "no answer in time"
 
 
 def _installed(memory: Memory) -> tuple[Installed, ...]:

@@ -1,4 +1,4 @@
-"""Tells updates: what happened, why, how long each state took.
+"""Tells the story of each update: what happened, why, and how long each state took.
 
 A line of a story is a step that left a state, with how long the sidekick had been in it, what came, and, where that
 isn't the plain answer at once, what it waited for (the chart's own words). Steps that stay are told only if they
@@ -188,7 +188,7 @@ def _reason(known: Sequence[Known], begin: int, end: int) -> str:
         news = isinstance(event, TargetChanged | BlockChanged | Commanded | WorkloadExited | SidekickRestarted)
         if event is not None and news and record.source != record.target:
             return fact(event, "", known[position - 1].memory)
-    return "it was called off"
+    return "the update was called off"
 
 
 def _moments(known: Sequence[Known], start: int, last: int, chart: Chart) -> Iterator[Moment]:
@@ -250,14 +250,16 @@ def _consequence(before: Memory, now: Known) -> str:
     """What the step decided, where its event alone doesn't say so."""
     after = now.memory
     if before.candidate is not None and after.running == before.candidate:
-        return f"; no way back from here: {version_of(after.running)} is what runs"
+        return f"; {version_of(after.running)} committed"
     if after.fault is not None and after.fault != before.fault:
-        undone = f"{version_of(before.candidate)} is taken back" if before.turn is not None else "given up for now"
+        undone = (
+            f"rolling back {version_of(before.candidate)}" if before.turn is not None else "update given up for now"
+        )
         return f"; {undone}"
     if now.record.source != now.record.target or isinstance(now.event, SidekickRestarted):
         return ""
     if now.record.refused:
-        return f"; it goes on, for {', '.join(now.record.refused)} does not hold"
+        return f"; no transition: {', '.join(now.record.refused)} does not hold"
     return "; it goes on" if isinstance(now.event, Commanded) else ""
 
 

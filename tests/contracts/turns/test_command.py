@@ -101,8 +101,8 @@ def test_a_turn_beyond_reduced_slots_is_marked(
 def test_an_unknown_scope_is_said_to_be_unknown(outrider_lock: Outrider) -> None:
     shown = outrider_lock("show", "nobody", "here")
 
-    unknown = "no turn is taken; how many slots there are is unknown: no group has this name"
-    assert shown.stdout == f"{unknown}; `outrider lock list` shows where turns are taken\n"
+    unknown = "no turn is taken; the number of slots is unknown: no group has this name"
+    assert shown.stdout == f"{unknown}; `outrider lock list` shows all scopes in use\n"
 
 
 def test_release_asks_and_a_no_changes_nothing(
@@ -115,7 +115,7 @@ def test_release_asks_and_a_no_changes_nothing(
     result = outrider_lock("release", APP, GROUP, "--slot", "0", answer="n\n")
 
     assert result.exit_code == 1
-    assert "its sidekick is alive and in mid-swap" in result.stderr
+    assert "the sidekick is alive and swapping" in result.stderr
     assert store.txn(fence(keys, "a", turn), ()).succeeded
 
 
@@ -132,7 +132,7 @@ def test_release_of_a_dirty_turn_lets_the_next_one_in_and_records_who_did_it(
     result = outrider_lock("release", APP, GROUP, "--slot", "0", "--yes")
 
     assert (result.exit_code, result.stdout) == (0, "slot 0 of shop web is free\n")
-    assert "dirty, a swaps to 2.0.0 since 2026-11-23T12:00:00Z (update update-1)" in result.stderr
+    assert "dirty; a swaps to 2.0.0 since 2026-11-23T12:00:00Z (update update-1)" in result.stderr
     assert b.turn().number == 0
     (record,) = store.list(keys.activity("shop")).entries
     written = json.loads(record.value)
@@ -149,7 +149,7 @@ def test_release_of_a_free_slot_is_one_clear_line(start: Start, outrider_lock: O
     result = outrider_lock("release", APP, GROUP, "--slot", "4", "--yes")
 
     assert result.exit_code == 1
-    assert result.stderr == "Error: slot 4 of shop web is free, nothing to release; taken: 0\n"
+    assert result.stderr == "Error: slot 4 of shop web is free, so there is nothing to release; taken slots: 0\n"
 
 
 WORDS = "use 1 to 128 letters, digits or . _ + @ : - and begin with a letter or a digit"
@@ -159,11 +159,11 @@ WORDS = "use 1 to 128 letters, digits or . _ + @ : - and begin with a letter or 
 @pytest.mark.parametrize(
     ("named", "line"),
     [
-        ((), "name APP and GROUP, or --scope NAME; `outrider lock list` shows where turns are taken"),
-        (("shop.web",), "app 'shop.web': its GROUP is missing; for a scope of your own say --scope shop.web"),
+        ((), "give APP and GROUP, or --scope NAME; `outrider lock list` shows all scopes in use"),
+        (("shop.web",), "app 'shop.web': GROUP is missing; for a shared scope write --scope shop.web"),
         (
             ("shop", "web", "--scope", "eu"),
-            "--scope eu: leave out 'shop', or leave out --scope",
+            "--scope eu and 'shop' exclude each other: leave out one of them",
         ),
         (("a/b", "web"), f"app 'a/b': {WORDS}"),
         (("a", "b/c"), f"group 'b/c': {WORDS}"),

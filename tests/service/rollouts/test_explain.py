@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from outrider.core.errors import NotFound
-from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
+from outrider.core.omaha import AppRequest, FailureCode, OmahaEvent, OmahaRequest, failure_text
 from outrider.core.rollout.policy_settings import Rate
 from outrider.model.documents import Command, encode
 from outrider.service.rollouts.checkins import Caller, Checkins
@@ -218,3 +218,22 @@ def test_a_woken_instance_is_said_to_be_so(fleet: Fleet, clock: WallClock) -> No
     clock.advance(3)
 
     assert "woken 3s ago; no check-in since then" in GroupInMemory(fleet.store).why("web-1")
+
+
+def test_a_release_that_an_instance_blocked_is_told_with_the_reason_that_it_gave(group: GroupInMemory) -> None:
+    group.checks_in("1.0.0", OmahaEvent(type=3, result=0, error_code=44))
+    block(group.store, "2.0.0", "health check: /health: 503", NOON)
+
+    assert "last update failed: health check: /health: 503 (error code 44)" in group.why()
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(44, "rolled back (error code 44)"), (9, "download failed (error code 9)"), (2000, "error code 2000")],
+)
+def test_a_failure_is_told_in_words_with_its_number(code: int, text: str) -> None:
+    assert text == failure_text(code)
+
+
+def test_every_failure_code_has_words() -> None:
+    assert [code for code in FailureCode if failure_text(code) == f"error code {code}"] == []

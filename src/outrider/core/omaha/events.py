@@ -51,10 +51,7 @@ _FAILURES: Mapping[int, str] = {
     FailureCode.SIZE_MISMATCH: "wrong size",
     FailureCode.PAYLOAD_VERIFICATION: "payload verification failed",
     FailureCode.WRITE: "could not write the payload to disk",
-    FailureCode.RESPONSE_NOT_XML: "the service's answer was not XML",
-    FailureCode.RESPONSE_INVALID: "the service's answer was not valid",
     FailureCode.UNSUPPORTED: "this machine can't run the release",
-    FailureCode.DEFERRED: "deferred",
     FailureCode.ROLLED_BACK: "rolled back",
 }
 
