@@ -229,7 +229,7 @@ def test_a_release_that_an_instance_blocked_is_told_with_the_reason_that_it_gave
 
 @pytest.mark.parametrize(
     ("code", "text"),
-    [(44, "rolled back (error code 44)"), (9, "download failed (error code 9)"), (2000, "error code 2000")],
+    [(44, "rolled back (error code 44)"), (9, "download failed (error code 9)"), (37, "error code 37")],
 )
 def test_a_failure_is_told_in_words_with_its_number(code: int, text: str) -> None:
     assert text == failure_text(code)

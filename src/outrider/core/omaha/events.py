@@ -45,6 +45,7 @@ class FailureCode(IntEnum):
 
 
 _FAILURES: Mapping[int, str] = {
+    FailureCode.ERROR: "the update failed",
     FailureCode.PROGRAM: "the update program failed",
     FailureCode.TRANSFER: "download failed",
     FailureCode.HASH_MISMATCH: "wrong digest",
@@ -53,6 +54,7 @@ _FAILURES: Mapping[int, str] = {
     FailureCode.WRITE: "could not write the payload to disk",
     FailureCode.UNSUPPORTED: "this machine can't run the release",
     FailureCode.ROLLED_BACK: "rolled back",
+    FailureCode.HTTP_RESPONSE: "the HTTP request failed",
 }
 
 
