@@ -1,15 +1,14 @@
 """Draining by a clock that moves only while the drain waits: every verdict, and when it falls."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from outrider.balancers import Server
 from outrider.balancers.drain import Drain, Drained, DrainVerdict, Expired, Interrupted, Unmoved
-from outrider.balancers.none import NoBalancer
+from outrider.balancers.none import NoObserver
 from outrider.config.sections import DrainSettings
 
 OLD, NEW = frozenset({"http://127.0.0.1:1"}), frozenset({"http://127.0.0.1:2"})
@@ -42,18 +41,6 @@ class Told:
 
     def __init__(self, answer: Callable[[], bool | None]) -> None:
         self._answer = answer
-
-    def static_keys(self) -> Mapping[str, str]:
-        return {}
-
-    def server_keys(self, server: Server) -> Mapping[str, str]:
-        return {}
-
-    def owned_prefix(self, server_id: str) -> str:
-        return ""
-
-    def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
-        return None
 
     def confirm(self, *, present: frozenset[str], absent: frozenset[str]) -> bool | None:
         return self._answer()
@@ -229,7 +216,7 @@ def test_an_app_that_is_gone_gets_the_fixed_wait() -> None:
 def test_without_a_balancer_only_open_requests_count() -> None:
     time = Time()
 
-    verdict = Drain(NoBalancer(), DrainSettings(wait_s=1.0), clock=time).wait(NEW, OLD, inflight_url=None, stop=time)
+    verdict = Drain(NoObserver(), DrainSettings(wait_s=1.0), clock=time).wait(NEW, OLD, inflight_url=None, stop=time)
 
     assert isinstance(verdict, Drained)
     assert pytest.approx(1.0, abs=0.11) == time()

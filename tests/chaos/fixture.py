@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from outrider.balancers.entry import ensure_static
-from outrider.balancers.traefik import Traefik
+from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.cli.rest_client import ServiceClient
-from outrider.config.sections import TraefikSettings
 from outrider.core.sidekick.memory import Strategy
 from outrider.demo.example import build_package
 from outrider.demo.fleet import APP_ID, CHANNEL, GROUP, HOST, SERVICE
@@ -34,7 +33,7 @@ HASTE: Mapping[str, Mapping[str, object]] = {
     "probe": {"interval_s": 0.03, "timeout_s": 1.0, "successes": 3, "failures": 2, "deadline_s": 4.0},
     "drain": {"wait_s": 0.05, "max_s": 8.0, "confirm_timeout_s": 5.0, "inflight_path": "/inflight"},
     "soak": {"duration_s": 0.6},
-    "process": {"stop_grace_s": 3.0},
+    "workload": {"stop_grace_s": 3.0},
     "service": {"retry_min_s": 0.2, "retry_max_s": 1.0, "timeout_s": 3.0, "poll_interval_s": 60.0},
     "download": {"timeout_s": 3.0, "deadline_s": 20.0, "keep_versions": 2},
 }
@@ -64,7 +63,7 @@ class ChaosFixture(LiveFixture):
         for instance in self.instances:
             self.disks[instance] = Disk(self.state_dir(instance))
         self.start()
-        ensure_static(self.cluster, Traefik(TraefikSettings(service=SERVICE, rule=RULE)))
+        ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule=RULE), service=SERVICE))
         self.proxies = self.make_proxies()
         self.client = ServiceClient(self.service_url)
         self.create(slots=1)
@@ -165,7 +164,7 @@ class NodesFixture(ChaosFixture):
     def start(self) -> None:
         self.nodes = EtcdNodes(self.folder / "nodes").start().wait_ready()
         self.cluster = connect(self.nodes.address())
-        ensure_static(self.cluster, Traefik(TraefikSettings(service=SERVICE, rule=RULE)))
+        ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule=RULE), service=SERVICE))
         self.traefik = self._keep(start_traefik(self.folder, self.nodes.members[0].endpoint))
         self.start_service()
         self.traefik.wait_ready()

@@ -84,6 +84,7 @@ SCENARIOS: Mapping[str, str] = {
     "release.download": "good",
     "release.verify": "good",
     "release.verify/payload.prune": "wrong",
+    "release.verify/workload.prune": "moved",
     "report.downloading": "good",
     "report.downloaded": "good",
     "report.queueing": "good",
@@ -106,6 +107,7 @@ SCENARIOS: Mapping[str, str] = {
 UNREACHED: Mapping[str, str] = {
     "lock.retake/turn.leave": "only when a take has conditions (block, target), and a retake has none",
     "lock.block/turn.leave": "only when somebody removed the slot key alone, by hand and not by our commands",
+    "workload.retire/workload.prune": "only what the prune while verifying could not remove",
     "balancer.restore/entry.remove": "only in a first install of a bad release; leave is the same transaction",
 }
 """Rows that no scenario reaches -> why. Their failpoints are reached under other effects."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from outrider.demo.fleet import APP_ID, GROUP, SERVICE, end_workloads, workloads
 from outrider.etcd.seam import Delete
 from outrider.model.keys import group_scope
-from outrider.runtimes import WorkloadSpec
+from outrider.runtimes import RunnableRelease, WorkloadSpec
 from outrider.turns.turns import free_turn, read_scope
 from tests.chaos.fixture import TTL_S, ChaosFixture
 from tests.support.waiting import eventually
@@ -120,13 +120,17 @@ def _leave_a_stray(case_run: CaseRun) -> None:
     """A workload that nobody knows, as an earlier bug or a hand may leave."""
     state_dir = case_run.fixture.state_dir(case_run.armed)
     payload = next(iter(sorted((state_dir / "payloads").glob("*.payload"))))
-    from outrider.config.sections import ProcessSettings
+    from outrider.config.sections import WorkloadSettings
+    from outrider.runtimes.process import ProcessSettings
     from outrider.runtimes.process.runtime import ProcessRuntime
 
     command = ("python3", "server.py")
-    runtime = ProcessRuntime(ProcessSettings(command=command), state_dir=state_dir, instance=case_run.armed)
+    runtime = ProcessRuntime(
+        ProcessSettings(command=command), WorkloadSettings(), state_dir=state_dir, instance=case_run.armed
+    )
+    release = RunnableRelease(version="0.0.1", sha256=payload.stem, payload=payload)
     try:
-        runtime.start(WorkloadSpec(workload_id=f"{case_run.armed}-stray", version="0.0.1", payload=payload))
+        runtime.start(WorkloadSpec(workload_id=f"{case_run.armed}-stray", release=release))
     finally:
         runtime.close()
     with workloads(state_dir) as seen:

@@ -17,7 +17,7 @@ from outrider.cli.main import COMMANDS
 from outrider.config.load import SECTIONS, Loaded, all_fields, drop_ins, load_settings
 from outrider.config.sections import Rule, Secret, Settings, port_range, unit_of
 from outrider.core.errors import ConfigError
-from outrider.sidekick.assemble import first_memory
+from outrider.sidekick.assemble import contender
 
 # By name: mypy knows the tools as modules of their own, pytest finds them in their folder.
 settings_doc = importlib.import_module("tools.settings_doc")
@@ -30,7 +30,7 @@ group = "production"
 state_dir = "/var/lib/outrider/web1"
 [process]
 command = ["./server", "{port}"]
-[traefik]
+[balancer]
 service = "shop"
 """
 
@@ -61,11 +61,11 @@ def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
 
 def test_what_is_said_arrives_with_the_file_it_came_from(tmp_path: Path) -> None:
     loaded = load(
-        tmp_path, "[lock]\nttl_s = 20\n[process]\nenv = {COLOUR = 'blue'}\n[etcd]\nendpoints = ['a:1', 'b:2']"
+        tmp_path, "[lock]\nttl_s = 20\n[workload]\nenv = {COLOUR = 'blue'}\n[etcd]\nendpoints = ['a:1', 'b:2']"
     )
 
     assert (20.0, float) == (loaded.settings.lock.ttl_s, type(loaded.settings.lock.ttl_s))
-    assert {"COLOUR": "blue"} == loaded.settings.process.env
+    assert {"COLOUR": "blue"} == loaded.settings.workload.env
     assert ("a:1", "b:2") == loaded.settings.etcd.endpoints
     assert str(tmp_path / "90-site.toml") == loaded.origin["lock.ttl_s"]
     assert str(tmp_path / "10-base.toml") == loaded.origin["process.command"], "another key of the same section stays"
@@ -78,26 +78,27 @@ def test_every_setting_has_an_origin(tmp_path: Path) -> None:
 def test_names_that_follow_from_others_are_filled_in(tmp_path: Path) -> None:
     loaded = load(tmp_path)
 
-    assert "web1" == loaded.settings.traefik.server_id
+    assert "web1" == loaded.settings.balancer.server_id
+    assert () == loaded.warnings
 
 
 def test_turns_are_those_of_the_group_unless_a_scope_is_named(tmp_path: Path) -> None:
-    assert "turns/shop/production" == first_memory(load(tmp_path).settings).scope
-    assert "shared-turns/mine" == first_memory(load(tmp_path, "[lock]\nscope = 'mine'").settings).scope
+    assert "turns/shop/production" == contender(load(tmp_path).settings).scope
+    assert "shared-turns/mine" == contender(load(tmp_path, "[lock]\nscope = 'mine'").settings).scope
 
 
 def test_names_of_any_length_have_turns(tmp_path: Path) -> None:
     app, group = "a" * 128, "g" * 128
     settings = load(tmp_path, f"[instance]\napp = '{app}'\ngroup = '{group}'").settings
 
-    assert f"turns/{app}/{group}" == first_memory(settings).scope
+    assert f"turns/{app}/{group}" == contender(settings).scope
 
 
 def test_the_case_of_an_apps_uuid_makes_no_other_scope(tmp_path: Path) -> None:
     uuid = "E96281A6-d1af-4bde-9a0a-97b76e56dc57"
     settings = [load(tmp_path, f"[instance]\napp = '{each}'").settings for each in (uuid, uuid.lower())]
 
-    one, other = (first_memory(each) for each in settings)
+    one, other = (contender(each) for each in settings)
 
     assert (f"turns/{uuid.lower()}/production", uuid.lower()) == (one.scope, one.app)
     assert (one.scope, one.app) == (other.scope, other.app)
@@ -162,7 +163,8 @@ def test_the_environment_wins_over_files_and_flags_win_over_both(tmp_path: Path)
         ("OUTRIDER_INSTANCE_ALLOW_DOWNGRADE", "true", "instance.allow_downgrade", True),
         ("OUTRIDER_ETCD_ENDPOINTS", "a:1, b:2", "etcd.endpoints", ("a:1", "b:2")),
         ("OUTRIDER_PROCESS_COMMAND", '["sh", "-c", "a, b"]', "process.command", ("sh", "-c", "a, b")),
-        ("OUTRIDER_PROCESS_ENV", '{"A": "1"}', "process.env", {"A": "1"}),
+        ("OUTRIDER_WORKLOAD_ENV", '{"A": "1"}', "workload.env", {"A": "1"}),
+        ("OUTRIDER_BALANCER_SERVER_ID", "web-a", "balancer.server_id", "web-a"),
         ("OUTRIDER_INSTANCE_STATE_DIR", "/srv/x", "instance.state_dir", Path("/srv/x")),
         ("OUTRIDER_INSTANCE_APP", "123", "instance.app", "123"),
         ("OUTRIDER_LOG_LEVEL", "debug", "log.level", "debug"),
@@ -175,7 +177,7 @@ def test_variables_are_read_in_the_type_of_their_setting(
 ) -> None:
     section, _, name = key.partition(".")
 
-    assert value == getattr(getattr(load(tmp_path, "", {variable: text}).settings, section), name)
+    assert value == getattr(load(tmp_path, "", {variable: text}).settings.section(section), name)
 
 
 def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ def test_every_section_is_frozen_and_every_setting_has_help_and_a_type_that_can_
         assert isinstance(rule, Rule)
         assert rule.help.endswith("."), f"{section}.{name}"
         assert each.kw_only
-    assert set(SECTIONS) == {each.name for each in dataclasses.fields(Settings)}
+    assert set(SECTIONS) == {each.name for each in dataclasses.fields(Settings)} - {"drivers"} | {"process", "traefik"}
     with pytest.raises(dataclasses.FrozenInstanceError):
         SECTIONS["lock"]().slots = 2
 

@@ -28,7 +28,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
     [
         ("[lokc]\nttl_s = 3", "90-site.toml: lokc: unknown section; known: .* \\(did you mean lock\\?\\)"),
         ("lock = 3", r"90-site.toml: lock: is a section; write \[lock\] and its keys below"),
-        ("top = 3", "90-site.toml: top: unknown section; known: download, drain, etcd, .*"),
+        ("top = 3", "90-site.toml: top: unknown section; known: balancer, download, drain, etcd, .*"),
         ("[lock]\nslots = \n", "90-site.toml:2: Invalid value"),
         ("[lock]\n\n[lock]", "90-site.toml:3: Cannot declare .*"),
         ("[lock", "90-site.toml: .*end of document.*"),
@@ -42,7 +42,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
         ("[etcd]\nendpoints = ['a:1', 2]", r"90-site.toml: etcd.endpoints: \[1\]: expected str, got int"),
         ("[etcd]\nca_file = 3", "90-site.toml: etcd.ca_file: expected str, got int"),
         ("[etcd]\npassword = 3", "90-site.toml: etcd.password: expected str, got int"),
-        ("[process]\nenv = {A = 1}", "90-site.toml: process.env: .*expected str, got int"),
+        ("[workload]\nenv = {A = 1}", "90-site.toml: workload.env: .*expected str, got int"),
         ("[instance]\nstrategy = 'both'", "90-site.toml: instance.strategy: 'both' is not one of start-first, .*"),
         ("[instance]\nstate_dir = 1979-05-27", "90-site.toml: instance.state_dir: expected str, got .*date.*"),
     ],
@@ -107,24 +107,32 @@ IMPOSSIBLE = [
      " that begin with a letter or a digit"),
     ("[process]\ncommand = []", '90-site.toml: process.command: missing; for example ["./server", "--port", "{port}"]'),
     ('[process]\ncommand = ["a\\u0000"]', r"90-site.toml: process.command: 'a\x00' holds a NUL character"),
-    ("[process]\nports = '85-'", """90-site.toml: process.ports: '85-': wanted: "", "PORT" or "FIRST-LAST\""""),
-    ("[process]\nports = '9-8'", "90-site.toml: process.ports: '9-8': 8 is below 9"),
-    ("[process]\nports = '0'", "90-site.toml: process.ports: '0': ports are 1 to 65535"),
+    ("[workload]\nports = '85-'", """90-site.toml: workload.ports: '85-': wanted: "", "PORT" or "FIRST-LAST\""""),
+    ("[workload]\nports = '9-8'", "90-site.toml: workload.ports: '9-8': 8 is below 9"),
+    ("[workload]\nports = '0'", "90-site.toml: workload.ports: '0': ports are 1 to 65535"),
     (
-        "[process]\nports = '8085'",
-        "90-site.toml: process.ports: start-first runs two versions at once, and '8085' is one port; give a range, or"
+        "[workload]\nports = '8085'",
+        "90-site.toml: workload.ports: start-first runs two versions at once, and '8085' is one port; give a range, or"
         " set instance.strategy to stop-first",
     ),
     (
-        "[process]\nhost = '0.0.0.0'",
-        "90-site.toml: process.host: '0.0.0.0' is no address that a balancer can send to; name this machine's",
+        "[workload]\nhost = '0.0.0.0'",
+        "90-site.toml: workload.host: '0.0.0.0' is no address that a balancer can send to; name this machine's",
     ),
-    ("[process]\nenv = {PORT = '1'}", "90-site.toml: process.env: PORT: is set by outrider itself"),
-    ("[process]\nenv = {'A=B' = '1'}", "90-site.toml: process.env: 'A=B': not the name of a variable"),
+    ("[workload]\nenv = {PORT = '1'}", "90-site.toml: workload.env: PORT: is set by outrider itself"),
+    ("[workload]\nenv = {'A=B' = '1'}", "90-site.toml: workload.env: 'A=B': not the name of a variable"),
     (
-        "[traefik]\nservice = ''",
-        "90-site.toml: traefik.service: missing; name the app's service in Traefik, or set instance.balancer to none",
+        "[balancer]\nservice = ''",
+        "90-site.toml: balancer.service: missing; name the app's service in Traefik, or set instance.balancer to none",
     ),
+    (
+        "[balancer]\nservice = 'Shop'",
+        "90-site.toml: balancer.service: 'Shop': use 1 to 127 lower-case letters, digits or . _ - and begin with a"
+        " letter or a digit",
+    ),
+    ("[traefik]\nentrypoints = ['we:b']", "90-site.toml: traefik.entrypoints: 'we:b': use letters, digits or . _ -"),
+    ("[instance]\nruntime = 'jail'", "90-site.toml: instance.runtime: 'jail' is not one of process"),
+    ("[instance]\nbalancer = 'pound'", "90-site.toml: instance.balancer: 'pound' is not one of traefik, none"),
 ]  # fmt: skip
 
 
@@ -136,7 +144,7 @@ def test_a_value_that_cannot_work_is_one_line(tmp_path: Path, text: str, line: s
 def test_one_fixed_port_is_right_for_stop_first(tmp_path: Path) -> None:
     assert (
         "8085"
-        == load(tmp_path, "[instance]\nstrategy = 'stop-first'\n[process]\nports = '8085'").settings.process.ports
+        == load(tmp_path, "[instance]\nstrategy = 'stop-first'\n[workload]\nports = '8085'").settings.workload.ports
     )
 
 
@@ -146,7 +154,7 @@ def test_one_fixed_port_is_right_for_stop_first(tmp_path: Path) -> None:
         ({"OUTRIDER_LOCK_TTL": "3"}, "OUTRIDER_LOCK_TTL: lock.ttl: unknown; known: scope, slots, ttl_s"
          " (did you mean ttl_s?)"),
         ({"OUTRIDER_LOCK_SLOTS": "two"}, "OUTRIDER_LOCK_SLOTS: lock.slots: expected int, got str"),
-        ({"OUTRIDER_PROCESS_ENV": "A=1"}, "OUTRIDER_PROCESS_ENV: process.env: JSON is malformed: invalid character"
+        ({"OUTRIDER_WORKLOAD_ENV": "A=1"}, "OUTRIDER_WORKLOAD_ENV: workload.env: JSON is malformed: invalid character"
          " (byte 0)"),
         ({"OUTRIDER_SOAK_DURATION_S": "-1"}, "OUTRIDER_SOAK_DURATION_S: soak.duration_s: -1 is too small; at least 0"),
     ],

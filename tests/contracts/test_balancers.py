@@ -1,58 +1,152 @@
-"""All balancers keep the same promises, and Traefik's confirms nothing that isn't so."""
+"""All balancers keep the same promises, with each driver's kit; and Traefik's confirms nothing that isn't so."""
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from outrider.balancers import Balancer, Server
-from outrider.balancers.none import NoBalancer
-from outrider.balancers.traefik import Traefik
-from outrider.config.sections import TraefikSettings
+from outrider.balancers.drivers import BALANCERS, BalancerContext
+from outrider.balancers.entry import Fenced
+from outrider.balancers.keys import KeyLayout
+from outrider.balancers.none import NoObserver
+from outrider.balancers.traefik import TraefikKeys, TraefikObserver, TraefikSettings
 from outrider.core.errors import ConfigError
+from outrider.etcd.seam import Cluster, CreatedAt, Delete, Put
+from outrider.model.keys import Keys
+from tests.contracts.kits.balancers import BALANCER_KITS, BalancerKit
+from tests.contracts.kits.settings import settings_with
+from tests.sim.fake_etcd import FakeEtcd
 
 OLD, NEW, FOREIGN = "http://127.0.0.1:8085", "http://127.0.0.1:8086", "http://10.0.0.9:80"
 URL_KEY = "traefik/http/services/hello/loadbalancer/servers/web-1/url"
+SLOT = "/outrider/v1/turns/hello/g/slots/0"
+LAYOUTS = {name: found for name, kit in BALANCER_KITS.items() if (found := kit.layout()) is not None}
 
 
-def traefik(rule: str = "Host(`hello.test`)", api_urls: tuple[str, ...] = (), throttle_s: float = 2.0) -> Traefik:
-    return Traefik(TraefikSettings(service="hello", rule=rule, api_urls=api_urls, throttle_s=throttle_s))
+def traefik(rule: str = "Host(`hello.test`)") -> TraefikKeys:
+    return TraefikKeys(TraefikSettings(rule=rule), service="hello")
 
 
-BALANCERS: dict[str, Callable[[], Balancer]] = {"traefik": traefik, "none": NoBalancer}
+def observer(api_urls: tuple[str, ...] = (), throttle_s: float = 2.0) -> TraefikObserver:
+    return TraefikObserver(TraefikSettings(api_urls=api_urls, throttle_s=throttle_s), service="hello")
 
 
-@pytest.fixture(params=BALANCERS)
-def balancer(request: pytest.FixtureRequest) -> Balancer:
-    return BALANCERS[request.param]()
+@pytest.fixture(params=BALANCER_KITS)
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def kit(name: str) -> BalancerKit:
+    return BALANCER_KITS[name]
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return FakeEtcd().client()
+
+
+@pytest.fixture
+def balancer(name: str, kit: BalancerKit, cluster: Cluster) -> Balancer:
+    context = BalancerContext(cluster=cluster, keys=Keys())
+    return BALANCERS.load(name).make(settings_with(name, kit.settings), context)
+
+
+def take_turn(cluster: Cluster) -> tuple[CreatedAt, ...]:
+    """A fence that holds until the slot's key is deleted."""
+    cluster.txn((), (Put(key=SLOT, value=b"mine"),))
+    entry = cluster.get(SLOT)
+    assert entry is not None
+    return (CreatedAt(key=SLOT, revision=entry.create_revision),)
 
 
 class TestEveryBalancer:
-    def test_all_keys_of_a_server_lie_below_the_prefix_it_owns(self, balancer: Balancer) -> None:
-        keys = balancer.server_keys(Server(service="hello", id="web-1", url=OLD))
+    def test_it_is_called_as_in_the_configuration(self, balancer: Balancer, name: str) -> None:
+        assert name == balancer.observer.name
+        assert balancer.observer.propagation_s >= 0
 
-        assert all(key.startswith(balancer.owned_prefix("web-1")) for key in keys)
+    def test_the_entry_holds_what_it_was_told_last(
+        self, balancer: Balancer, kit: BalancerKit, cluster: Cluster
+    ) -> None:
+        keeps = kit.layout() is not None
+        entry = balancer.entry
+        entry.join(OLD)
+        joined = kit.listed(cluster)
+        fence = take_turn(cluster) if keeps else ()
+        entry.switch(NEW, fence=fence)
+        switched = kit.listed(cluster)
+        entry.restore(OLD, fence=fence)
+        restored = kit.listed(cluster)
+        entry.leave(fence=fence)
 
-    def test_no_server_owns_a_key_of_another(self, balancer: Balancer) -> None:
-        owned = balancer.owned_prefix("web-1")
+        assert ([OLD, NEW, OLD] if keeps else [None] * 3) == [joined, switched, restored]
+        assert kit.listed(cluster) is None
+
+    def test_without_a_turn_no_traffic_is_taken_away(
+        self, balancer: Balancer, kit: BalancerKit, cluster: Cluster
+    ) -> None:
+        if kit.layout() is None:
+            balancer.entry.leave(fence=())
+            assert kit.listed(cluster) is None
+            return
+        balancer.entry.join(OLD)
+        ended = take_turn(cluster)
+        cluster.txn((), (Delete(key=SLOT),))
+
+        with pytest.raises(Fenced):
+            balancer.entry.switch(NEW, fence=ended)
+        with pytest.raises(Fenced):
+            balancer.entry.leave(fence=ended)
+
+        assert OLD == kit.listed(cluster)
+
+    def test_a_balancer_that_is_not_heard_confirms_nothing_and_holds_nobody_up(
+        self, balancer: Balancer, kit: BalancerKit
+    ) -> None:
+        began = time.monotonic()
+
+        confirmed = balancer.observer.confirm(present=frozenset({NEW}), absent=frozenset({OLD}))
+
+        assert kit.unheard is confirmed
+        assert time.monotonic() - began < 30
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> KeyLayout:
+    return LAYOUTS[request.param]
+
+
+class TestEveryKeyLayout:
+    def test_all_keys_of_a_server_lie_below_the_prefix_it_owns(self, layout: KeyLayout) -> None:
+        keys = layout.server_keys(Server(service="hello", id="web-1", url=OLD))
+
+        assert keys
+        assert all(key.startswith(layout.owned_prefix("web-1")) for key in keys)
+
+    def test_no_server_owns_a_key_of_another(self, layout: KeyLayout) -> None:
+        owned = layout.owned_prefix("web-1")
         for other in ("web-10", "web-1.a", "web"):
-            keys = balancer.server_keys(Server(service="hello", id=other, url=OLD))
+            keys = layout.server_keys(Server(service="hello", id=other, url=OLD))
 
             assert not [key for key in keys if key.startswith(owned)]
 
-    def test_the_address_is_read_back_from_the_keys(self, balancer: Balancer) -> None:
-        keys = balancer.server_keys(Server(service="hello", id="web-1", url=OLD))
+    def test_the_address_is_read_back_from_the_keys(self, layout: KeyLayout) -> None:
+        keys = layout.server_keys(Server(service="hello", id="web-1", url=OLD))
 
-        assert (OLD if keys else None) == balancer.url_of("web-1", keys)
-        assert balancer.url_of("web-1", {}) is None
+        assert OLD == layout.url_of("web-1", keys)
+        assert layout.url_of("web-1", {}) is None
 
-    def test_static_keys_are_no_servers_keys(self, balancer: Balancer) -> None:
-        owned = balancer.owned_prefix("web-1")
+    def test_static_keys_are_no_servers_keys(self, layout: KeyLayout) -> None:
+        owned = layout.owned_prefix("web-1")
 
-        assert not owned or not [key for key in balancer.static_keys() if key.startswith(owned)]
+        assert layout.static_keys()
+        assert not [key for key in layout.static_keys() if key.startswith(owned)]
 
 
 class TestTraefikKeys:
@@ -60,7 +154,7 @@ class TestTraefikKeys:
         assert {URL_KEY: OLD} == traefik().server_keys(Server(service="hello", id="web-1", url=OLD))
 
     def test_static_keys_route_and_keep_the_service_when_its_last_server_leaves(self) -> None:
-        settings = TraefikSettings(service="hello", root="edge/lb", rule="Host(`h`)", entrypoints=("web", "webSecure"))
+        settings = TraefikSettings(root="edge/lb", rule="Host(`h`)", entrypoints=("web", "webSecure"))
 
         assert {
             "edge/lb/http/services/hello/loadbalancer/passhostheader": "true",
@@ -68,14 +162,14 @@ class TestTraefikKeys:
             "edge/lb/http/routers/hello/service": "hello",
             "edge/lb/http/routers/hello/entrypoints/0": "web",
             "edge/lb/http/routers/hello/entrypoints/1": "webSecure",
-        } == Traefik(settings).static_keys()
+        } == TraefikKeys(settings, service="hello").static_keys()
 
     def test_without_a_rule_nothing_static_is_written(self) -> None:
         assert {} == traefik(rule="").static_keys()
 
     def test_propagation_is_the_throttle_and_the_time_to_apply(self) -> None:
-        assert pytest.approx(2.5) == traefik().propagation_s
-        assert pytest.approx(0.6) == traefik(throttle_s=0.1).propagation_s
+        assert pytest.approx(2.5) == observer().propagation_s
+        assert pytest.approx(0.6) == observer(throttle_s=0.1).propagation_s
 
     @pytest.mark.parametrize("id", ["Web-1", "web@1", "web/1", "", ".web", "-web", "web 1", "wéb", "w" * 128])
     def test_a_server_id_that_traefik_would_mix_up_is_refused(self, id: str) -> None:
@@ -107,20 +201,20 @@ class TestTraefikKeys:
             traefik().server_keys(Server(service="other", id="web-1", url=OLD))
 
     @pytest.mark.parametrize(
-        ("settings", "word"),
+        ("service", "settings", "key"),
         [
-            (TraefikSettings(service="Hello"), "service"),
-            (TraefikSettings(service=""), "service"),
-            (TraefikSettings(service="a@b"), "service"),
-            (TraefikSettings(service="a", root="traefik/"), "root"),
-            (TraefikSettings(service="a", root="/traefik"), "root"),
-            (TraefikSettings(service="a", root=""), "root"),
-            (TraefikSettings(service="a", entrypoints=("we/b",)), "entrypoints"),
+            ("Hello", TraefikSettings(), "balancer.service"),
+            ("", TraefikSettings(), "balancer.service"),
+            ("a@b", TraefikSettings(), "balancer.service"),
+            ("a", TraefikSettings(root="traefik/"), "traefik.root"),
+            ("a", TraefikSettings(root="/traefik"), "traefik.root"),
+            ("a", TraefikSettings(root=""), "traefik.root"),
+            ("a", TraefikSettings(entrypoints=("we/b",)), "traefik.entrypoints"),
         ],
     )
-    def test_a_bad_setting_is_named(self, settings: TraefikSettings, word: str) -> None:
-        with pytest.raises(ConfigError, match=f"traefik.{word}"):
-            Traefik(settings)
+    def test_a_bad_setting_is_named(self, service: str, settings: TraefikSettings, key: str) -> None:
+        with pytest.raises(ConfigError, match=f"^{key}: "):
+            TraefikKeys(settings, service=service)
 
 
 @contextmanager
@@ -183,28 +277,28 @@ class TestTraefikConfirms:
         self, status: int, answer: object, confirmed: bool | None
     ) -> None:
         with api(status, answer) as url:
-            told = traefik(api_urls=(url,)).confirm(present=frozenset({NEW}), absent=frozenset({OLD}))
+            told = observer(api_urls=(url,)).confirm(present=frozenset({NEW}), absent=frozenset({OLD}))
 
         assert confirmed is told
 
     def test_a_missing_service_lists_nothing_so_leaving_is_confirmed(self) -> None:
         with api(404, {"message": "service not found: hello@etcd"}) as url:
-            assert traefik(api_urls=(url,)).confirm(present=frozenset(), absent=frozenset({OLD})) is True
+            assert observer(api_urls=(url,)).confirm(present=frozenset(), absent=frozenset({OLD})) is True
 
     def test_an_entry_point_taken_for_the_api_confirms_nothing(self) -> None:
         with api(404, "404 page not found\n") as url:
-            assert traefik(api_urls=(url,)).confirm(present=frozenset(), absent=frozenset({OLD})) is None
+            assert observer(api_urls=(url,)).confirm(present=frozenset(), absent=frozenset({OLD})) is None
 
     def test_every_traefik_is_asked_and_one_no_is_a_no(self) -> None:
         with api(200, listing(NEW)) as done, api(200, listing(OLD)) as late:
             for urls in ((done, late), (late, done), (NOWHERE, late)):
-                assert traefik(api_urls=urls).confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is False
+                assert observer(api_urls=urls).confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is False
 
     def test_one_that_does_not_answer_leaves_it_open(self) -> None:
         with api(200, listing(NEW)) as done:
             for urls in ((done, NOWHERE), (NOWHERE, done), (NOWHERE,), ()):
-                assert traefik(api_urls=urls).confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is None
+                assert observer(api_urls=urls).confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is None
 
 
 def test_no_balancer_confirms_everything() -> None:
-    assert NoBalancer().confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is True
+    assert NoObserver().confirm(present=frozenset({NEW}), absent=frozenset({OLD})) is True

@@ -1,17 +1,20 @@
-"""``Registration``, the only writer of balancer keys, keeps its promises on the fake etcd and on the real one."""
+"""``EtcdEntry``, the only writer of balancer keys, keeps its promises on the fake etcd and on the real one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from outrider.balancers import Balancer
-from outrider.balancers.entry import Fenced, Occupied, Registration, ensure_static
-from outrider.balancers.none import NoBalancer
+from outrider.balancers import Server
+from outrider.balancers.drivers import BALANCERS, BalancerContext
+from outrider.balancers.entry import EtcdEntry, Fenced, Occupied, ensure_static
+from outrider.balancers.keys import KeyLayout
 from outrider.core.errors import ConfigError, DriverError, Refused, Unknown
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Op, Put, TxnResult
 from outrider.model.documents import WriteGuard, decode
-from tests.contracts.test_balancers import BALANCERS, NEW, OLD, URL_KEY, traefik
+from outrider.model.keys import Keys
+from tests.contracts.kits.settings import settings_with
+from tests.contracts.test_balancers import LAYOUTS, NEW, OLD, URL_KEY, traefik
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.servers import EtcdServer
 
@@ -39,8 +42,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     real.close()
 
 
-def registration(cluster: Cluster, balancer: Balancer | None = None) -> Registration:
-    return Registration(cluster, balancer or traefik(), service="hello", server_id="web-1")
+def entry_of(cluster: Cluster, layout: KeyLayout | None = None) -> EtcdEntry:
+    return EtcdEntry(cluster, layout or traefik(), service="hello", server_id="web-1")
 
 
 def take_turn(cluster: Cluster) -> tuple[CreatedAt, ...]:
@@ -64,34 +67,33 @@ def stored(cluster: Cluster) -> dict[str, str]:
     return {entry.key: entry.value.decode() for entry in cluster.list("traefik").entries}
 
 
-@pytest.mark.parametrize("balancer", [make() for make in BALANCERS.values()], ids=list(BALANCERS))
-def test_a_whole_life_can_be_repeated_step_by_step(cluster: Cluster, balancer: Balancer) -> None:
-    entry = registration(cluster, balancer)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_a_whole_life_can_be_repeated_step_by_step(cluster: Cluster, layout: KeyLayout) -> None:
+    entry = entry_of(cluster, layout)
     fence = take_turn(cluster)
-    known = OLD if balancer.owned_prefix("web-1") else None
     for _ in range(2):
         entry.ensure_static()
     for _ in range(2):
         entry.join(OLD)
-        assert known == entry.current()
+        assert OLD == entry.current()
     for _ in range(2):
         entry.switch(NEW, fence=fence)
     for _ in range(2):
         entry.restore(OLD, fence=fence)
-        assert known == entry.current()
+        assert OLD == entry.current()
     for _ in range(2):
         entry.leave(fence=fence)
         assert entry.current() is None
 
     assert cluster.get(SLOT) is not None
-    assert dict(balancer.static_keys()) == stored(cluster)
+    assert dict(layout.static_keys()) == stored(cluster)
 
 
 class TestRegistration:
     def test_a_switch_overwrites_the_one_key(self, cluster: Cluster) -> None:
         put(cluster, URL_KEY, OLD)
 
-        registration(cluster).switch(NEW, fence=take_turn(cluster))
+        entry_of(cluster).switch(NEW, fence=take_turn(cluster))
 
         assert {URL_KEY: NEW} == stored(cluster)
 
@@ -107,7 +109,7 @@ class TestRegistration:
         take_turn(cluster)
 
         with pytest.raises(Fenced, match="turn has ended"):
-            registration(cluster).switch(NEW, fence=fence)
+            entry_of(cluster).switch(NEW, fence=fence)
 
         assert {URL_KEY: OLD} == stored(cluster)
         assert Fenced.kind == "fence"
@@ -122,10 +124,10 @@ class TestRegistration:
         cluster.revoke(lease)
 
         writes: list[Callable[[], None]] = [
-            lambda: registration(cluster).switch(NEW, fence=fence),
-            lambda: registration(cluster).leave(fence=fence),
-            lambda: registration(cluster).restore(NEW, fence=fence),
-            lambda: registration(cluster).restore(None, fence=fence),
+            lambda: entry_of(cluster).switch(NEW, fence=fence),
+            lambda: entry_of(cluster).leave(fence=fence),
+            lambda: entry_of(cluster).restore(NEW, fence=fence),
+            lambda: entry_of(cluster).restore(None, fence=fence),
         ]
         for write in writes:
             with pytest.raises(Fenced):
@@ -138,15 +140,15 @@ class TestRegistration:
         end_turn(cluster)
         before = cluster.list("traefik")
 
-        registration(cluster).switch(NEW, fence=ended)
-        registration(cluster).restore(NEW, fence=ended)
+        entry_of(cluster).switch(NEW, fence=ended)
+        entry_of(cluster).restore(NEW, fence=ended)
 
         assert before.entries == cluster.list("traefik").entries
 
     def test_what_is_so_already_is_not_written_again(self, cluster: Cluster) -> None:
         """A put of the same value would arm Traefik's throttle, and so hold up the next instance's swap."""
         fence = take_turn(cluster)
-        entry = registration(cluster)
+        entry = entry_of(cluster)
         entry.ensure_static()
         entry.switch(NEW, fence=fence)
         before = cluster.list("traefik").entries
@@ -162,7 +164,7 @@ class TestRegistration:
         put(cluster, URL_KEY, OLD)
         put(cluster, WEIGHT_KEY, "3")
 
-        registration(cluster).switch(NEW, fence=take_turn(cluster))
+        entry_of(cluster).switch(NEW, fence=take_turn(cluster))
 
         assert {URL_KEY: NEW} == stored(cluster)
 
@@ -171,13 +173,13 @@ class TestRegistration:
         for key, value in ((URL_KEY, OLD), (WEIGHT_KEY, "3"), (neighbour, FOREIGN)):
             put(cluster, key, value)
 
-        registration(cluster).leave(fence=take_turn(cluster))
+        entry_of(cluster).leave(fence=take_turn(cluster))
 
         assert {neighbour: FOREIGN} == stored(cluster)
 
     def test_restoring_where_there_was_nothing_removes_the_entry(self, cluster: Cluster) -> None:
         fence = take_turn(cluster)
-        entry = registration(cluster)
+        entry = entry_of(cluster)
         entry.switch(NEW, fence=fence)
 
         entry.restore(None, fence=fence)
@@ -185,14 +187,14 @@ class TestRegistration:
         assert {} == stored(cluster)
 
     def test_coming_back_needs_no_turn(self, cluster: Cluster) -> None:
-        registration(cluster).join(NEW)
+        entry_of(cluster).join(NEW)
 
         assert {URL_KEY: NEW} == stored(cluster)
 
     def test_coming_back_takes_over_an_own_former_address_only(self, cluster: Cluster) -> None:
         put(cluster, URL_KEY, OLD)
 
-        registration(cluster).join(NEW, replacing=(FOREIGN, OLD))
+        entry_of(cluster).join(NEW, replacing=(FOREIGN, OLD))
 
         assert {URL_KEY: NEW} == stored(cluster)
 
@@ -200,14 +202,14 @@ class TestRegistration:
         put(cluster, URL_KEY, FOREIGN)
 
         with pytest.raises(Occupied, match=FOREIGN):
-            registration(cluster).join(NEW, replacing=(OLD,))
+            entry_of(cluster).join(NEW, replacing=(OLD,))
 
         assert {URL_KEY: FOREIGN} == stored(cluster)
 
     def test_a_bad_address_is_refused_before_anything_is_written(self, cluster: Cluster) -> None:
         put(cluster, URL_KEY, OLD)
         fence = take_turn(cluster)
-        entry = registration(cluster)
+        entry = entry_of(cluster)
 
         writes: list[Callable[[], None]] = [
             lambda: entry.switch("http://x", fence=fence),
@@ -226,7 +228,7 @@ class TestRegistration:
         assert {**traefik().static_keys(), "traefik/http/routers/hello/rule": "Host(`mine`)"} == stored(cluster)
 
 
-Write = Callable[[Registration, tuple[CreatedAt, ...]], None]
+Write = Callable[[EtcdEntry, tuple[CreatedAt, ...]], None]
 
 
 class TestLateWrites:
@@ -273,7 +275,7 @@ class TestLateWrites:
         late = given_up(cluster, lambda one: first(one, fence))
         entries = cluster.list("traefik").entries
 
-        then(registration(cluster), fence)
+        then(entry_of(cluster), fence)
 
         assert late() is False
         assert entries == cluster.list("traefik").entries, "the balancer was disturbed"
@@ -285,7 +287,7 @@ class TestLateWrites:
         late = given_up(cluster, lambda one: one.join(NEW, replacing=(OLD,)))
         end_turn(cluster)
 
-        registration(cluster).restore(OLD, fence=fence)
+        entry_of(cluster).restore(OLD, fence=fence)
 
         assert late() is False
         assert {URL_KEY: OLD} == stored(cluster)
@@ -321,13 +323,13 @@ class TestLateWrites:
         before = cluster.list("traefik").entries
 
         for _ in range(5):
-            registration(cluster).join(OLD)
+            entry_of(cluster).join(OLD)
 
         assert before == cluster.list("traefik").entries
 
     def test_the_guard_says_what_the_entry_was_made_to_be(self, cluster: Cluster) -> None:
         fence = take_turn(cluster)
-        entry = registration(cluster)
+        entry = entry_of(cluster)
         said = []
 
         writes: list[Callable[[], None]] = [
@@ -352,7 +354,7 @@ class TestRegistrationInTrouble:
         fence = take_turn(fake)
         fake.lose_answers()
 
-        registration(fake).switch(NEW, fence=fence)
+        entry_of(fake).switch(NEW, fence=fence)
 
         assert {URL_KEY: NEW} == stored(fake)
 
@@ -360,7 +362,7 @@ class TestRegistrationInTrouble:
     def test_a_lost_answer_to_anything_that_happened_is_success(self, fake: FakeCluster, verb: str) -> None:
         put(fake, URL_KEY, OLD)
         fence = take_turn(fake)
-        entry = registration(fake)
+        entry = entry_of(fake)
         fake.lose_answers()
 
         match verb:
@@ -376,7 +378,7 @@ class TestRegistrationInTrouble:
     def test_a_switch_that_did_not_get_through_is_unknown_and_can_be_repeated(self, fake: FakeCluster) -> None:
         put(fake, URL_KEY, OLD)
         fence = take_turn(fake)
-        entry = registration(fake)
+        entry = entry_of(fake)
         fake.trouble = fail_once("txn", "before")
 
         with pytest.raises(Unknown, match="may still arrive"):
@@ -396,7 +398,7 @@ class TestRegistrationInTrouble:
 
         fake.trouble = cut_after_the_write
         with pytest.raises(Unknown):
-            registration(fake).switch(NEW, fence=fence)
+            entry_of(fake).switch(NEW, fence=fence)
 
     def test_a_late_switch_can_not_undo_the_rollback(self, fake: FakeCluster) -> None:
         """
@@ -406,7 +408,7 @@ class TestRegistrationInTrouble:
         """
         put(fake, URL_KEY, OLD)
         fence = take_turn(fake)
-        entry = registration(fake)
+        entry = entry_of(fake)
         late = withhold_txn(fake)
         with pytest.raises(Unknown):
             entry.switch(NEW, fence=fence)
@@ -419,7 +421,7 @@ class TestRegistrationInTrouble:
     def test_a_late_leave_can_not_undo_coming_back(self, fake: FakeCluster) -> None:
         put(fake, URL_KEY, OLD)
         fence = take_turn(fake)
-        entry = registration(fake)
+        entry = entry_of(fake)
         late = withhold_txn(fake)
         with pytest.raises(Unknown):
             entry.leave(fence=fence)
@@ -433,7 +435,7 @@ class TestRegistrationInTrouble:
         fake.trouble = once("txn", "before", lambda: put(fake.store.client("other"), URL_KEY, FOREIGN))
 
         with pytest.raises(Occupied, match=FOREIGN):
-            registration(fake).join(NEW)
+            entry_of(fake).join(NEW)
 
         assert {URL_KEY: FOREIGN} == stored(fake)
 
@@ -443,7 +445,7 @@ class TestRegistrationInTrouble:
         fake.trouble = once("txn", "before", lambda: put(fake.store.client("other"), URL_KEY, FOREIGN))
 
         with pytest.raises(DriverError, match="try again") as refusal:
-            registration(fake).switch(NEW, fence=fence)
+            entry_of(fake).switch(NEW, fence=fence)
 
         assert refusal.value.retry
         assert not isinstance(refusal.value, Refused)
@@ -456,12 +458,13 @@ class TestRegistrationInTrouble:
         assert dict(traefik().static_keys()) == stored(fake)
 
     def test_without_a_balancer_etcd_is_not_even_asked(self, fake: FakeCluster) -> None:
-        """Its prefix is the empty text: one careless range delete would empty the whole store."""
         put(fake, "somebody/elses", "key")
         fence = take_turn(fake)
-        entry = registration(fake, NoBalancer())
+        context = BalancerContext(cluster=fake, keys=Keys())
+        entry = BALANCERS.load("none").make(settings_with("none", None), context).entry
         fake.calls.clear()
 
+        entry.ensure_static()
         entry.join(NEW)
         entry.switch(NEW, fence=fence)
         entry.restore(None, fence=fence)
@@ -469,6 +472,30 @@ class TestRegistrationInTrouble:
 
         assert [] == fake.calls
         assert fake.get("somebody/elses") is not None
+
+
+class Rootless:
+    """A layout by which a server owns everything."""
+
+    name = "rootless"
+
+    def static_keys(self) -> dict[str, str]:
+        return {}
+
+    def server_keys(self, server: Server) -> dict[str, str]:
+        return {server.id: server.url}
+
+    def owned_prefix(self, server_id: str) -> str:
+        return ""
+
+    def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
+        return found.get(server_id)
+
+
+def test_a_layout_without_a_prefix_is_a_bug_that_shows_at_once(fake: FakeCluster) -> None:
+    """One careless range delete would empty the whole store."""
+    with pytest.raises(AssertionError, match="the empty prefix would be all of etcd"):
+        entry_of(fake, Rootless())
 
 
 def once(call: str, moment: str, act: Callable[[], None]) -> Callable[[str, str], None]:
@@ -503,9 +530,9 @@ def withhold_txn(cluster: Cluster) -> Callable[[], bool]:
     return lambda: kept[0]().succeeded
 
 
-def given_up(cluster: Cluster, write: Callable[[Registration], None]) -> Callable[[], bool]:
+def given_up(cluster: Cluster, write: Callable[[EtcdEntry], None]) -> Callable[[], bool]:
     """A write by a process that is killed before it has an answer. The result delivers it, as ``withhold_txn``."""
     late = withhold_txn(cluster)
     with pytest.raises(Unknown):
-        write(registration(cluster))
+        write(entry_of(cluster))
     return late

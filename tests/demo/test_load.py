@@ -264,7 +264,10 @@ def test_a_load_that_died_is_no_clean_result() -> None:
 
 def test_the_load_ends_with_whoever_started_it() -> None:
     with peer(lambda number: OK) as server:
-        code = f"from outrider.demo.load import Load; l = Load({server.url!r}, 'h', 50).start(); print(l._process.pid)"
+        code = (
+            "from outrider.demo.load import LoadGenerator; "
+            f"l = LoadGenerator({server.url!r}, 'h', 50).start(); print(l._process.pid)"
+        )
         parent = subprocess.run(
             [sys.executable, "-c", f"{code}; import os; os._exit(1)"], capture_output=True, text=True, timeout=30
         )

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import requests
 
-from outrider.balancers.ask import ask
 from outrider.balancers.drain import Drain, Drained, DrainVerdict, Unmoved
-from outrider.balancers.entry import Registration, ensure_static
-from outrider.balancers.traefik import Traefik
-from outrider.config.sections import DrainSettings, TraefikSettings
+from outrider.balancers.entry import EtcdEntry, ensure_static
+from outrider.balancers.traefik import TraefikKeys, TraefikObserver, TraefikSettings
+from outrider.config.sections import DrainSettings
 from outrider.demo.example import build_package
 from outrider.demo.load import LoadFigures, LoadGenerator
 from outrider.demo.programs import Program, TraefikProgram, free_ports, start_etcd, start_traefik
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, CreatedAt, EtcdAddress, Put
+from outrider.http import ask
 from outrider.payloads.archive import unpack
 from tests.support.waiting import eventually
 
@@ -57,7 +57,7 @@ class Farm:
         self.etcd.wait_ready()
         self.cluster: Cluster = connect(EtcdAddress(endpoints=(self.etcd.endpoint,)))
         stack.callback(self.cluster.close)
-        ensure_static(self.cluster, Traefik(TraefikSettings(service="first", rule="Host(`first.test`)")))
+        ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule="Host(`first.test`)"), service="first"))
         self.quick = start_traefik(folder, self.etcd.endpoint, name="quick", throttle="100ms")
         stack.callback(self.quick.stop)
         self.slow = start_traefik(folder, self.etcd.endpoint, name="slow", throttle="2s")
@@ -81,17 +81,13 @@ class Service:
     def __init__(self, farm: Farm, traefik: TraefikProgram, name: str, api: bool, throttle_s: float) -> None:
         self.name, self.web_url = name, traefik.web_url
         self._cluster = farm.cluster
-        self.balancer = Traefik(
-            TraefikSettings(
-                service=name,
-                rule=f"Host(`{name}.test`)",
-                api_urls=(traefik.api_url,) if api else (),
-                throttle_s=throttle_s,
-            )
+        settings = TraefikSettings(
+            rule=f"Host(`{name}.test`)", api_urls=(traefik.api_url,) if api else (), throttle_s=throttle_s
         )
+        self.observer = TraefikObserver(settings, service=name)
         self._traefik = traefik
-        self.registration = Registration(self._cluster, self.balancer, service=name, server_id="web-1")
-        self.registration.ensure_static()
+        self.entry = EtcdEntry(self._cluster, TraefikKeys(settings, service=name), service=name, server_id="web-1")
+        self.entry.ensure_static()
         slot = f"/outrider/v1/turns/{name}/g/slots/0"
         self._cluster.txn((), (Put(key=slot, value=b"mine"),))
         entry = self._cluster.get(slot)
@@ -100,14 +96,14 @@ class Service:
 
     def begin(self, app: App) -> None:
         """Put the first server in, and wait until it is served."""
-        self.registration.join(app.url)
+        self.entry.join(app.url)
         eventually(lambda: self.get().status_code == 200)
 
     def get(self, path: str = "/") -> requests.Response:
         return requests.get(self.web_url + path, headers={"Host": f"{self.name}.test"}, timeout=10)
 
     def drain(self, old: App, new: App, settings: DrainSettings | None = None) -> DrainVerdict:
-        return Drain(self.balancer, settings or DrainSettings()).wait(
+        return Drain(self.observer, settings or DrainSettings()).wait(
             frozenset({new.url}),
             frozenset({old.url}),
             inflight_url=f"{old.url}/inflight" if (settings or DrainSettings()).inflight_path else None,
@@ -170,7 +166,7 @@ def test_swaps_under_load_lose_nothing_when_traefik_is_asked(farm: Farm) -> None
     with service.load() as load:
         for version in ("2.0.0", "3.0.0", "4.0.0"):
             new = farm.app(version)
-            service.registration.switch(new.url, fence=service.fence)
+            service.entry.switch(new.url, fence=service.fence)
             verdict = service.drain(old, new, ASKING)
             old.program.stop()
             assert isinstance(verdict, Drained)
@@ -188,7 +184,7 @@ def test_a_swap_under_load_loses_nothing_by_time_alone(farm: Farm) -> None:
     service, old, new = farm.service(farm.quick, api=False), farm.app("1.0.0"), farm.app("2.0.0")
     service.begin(old)
     with service.load():
-        service.registration.switch(new.url, fence=service.fence)
+        service.entry.switch(new.url, fence=service.fence)
         verdict = service.drain(old, new)
         old.program.stop()
 
@@ -203,7 +199,7 @@ def test_a_swap_under_load_on_a_busy_tree_loses_nothing(farm: Farm) -> None:
     service, old, new = farm.service(farm.slow, throttle_s=2.0), farm.app("1.0.0"), farm.app("2.0.0")
     service.begin(old)
     with busy_tree(farm.cluster), service.load():
-        service.registration.switch(new.url, fence=service.fence)
+        service.entry.switch(new.url, fence=service.fence)
         verdict = service.drain(old, new, ASKING)
         old.program.stop()
 
@@ -219,7 +215,7 @@ def test_negative_control_stopping_before_the_switch_is_seen_as_failures(farm: F
     service.begin(old)
     with service.load():
         old.program.stop()
-        service.registration.switch(new.url, fence=service.fence)
+        service.entry.switch(new.url, fence=service.fence)
         eventually(lambda: service.get().status_code == 200)
 
     assert service.figures.failed > 0
@@ -231,7 +227,7 @@ def test_negative_control_not_draining_is_seen_as_failures(farm: Farm) -> None:
     service, old, new = farm.service(farm.slow, throttle_s=2.0), farm.app("1.0.0"), farm.app("2.0.0")
     service.begin(old)
     with busy_tree(farm.cluster), service.load():
-        service.registration.switch(new.url, fence=service.fence)
+        service.entry.switch(new.url, fence=service.fence)
         old.program.stop()
         eventually(lambda: service.get().status_code == 200)
 
@@ -248,13 +244,13 @@ def test_confirmation_comes_only_after_the_switch_took_effect(farm: Farm) -> Non
     service.begin(old)
     present, absent = frozenset({new.url}), frozenset({old.url})
     with busy_tree(farm.cluster):
-        service.registration.switch(new.url, fence=service.fence)
-        told = [service.balancer.confirm(present=present, absent=absent)]
+        service.entry.switch(new.url, fence=service.fence)
+        told = [service.observer.confirm(present=present, absent=absent)]
         served_meanwhile = service.get().headers["X-Version"]
         began = time.monotonic()
         while told[-1] is not True:
             assert time.monotonic() < began + 10, told
-            told.append(service.balancer.confirm(present=present, absent=absent))
+            told.append(service.observer.confirm(present=present, absent=absent))
         served_after = {service.get().headers["X-Version"] for _ in range(50)}
 
     assert told[0] is False
@@ -266,10 +262,10 @@ def test_confirmation_comes_only_after_the_switch_took_effect(farm: Farm) -> Non
 def test_every_traefik_must_have_followed(farm: Farm) -> None:
     service, old, new = farm.service(farm.slow, throttle_s=2.0), farm.app("1.0.0"), farm.app("2.0.0")
     service.begin(old)
-    settings = TraefikSettings(service=service.name, api_urls=(farm.quick.api_url, farm.slow.api_url))
-    both = Traefik(settings)
+    settings = TraefikSettings(api_urls=(farm.quick.api_url, farm.slow.api_url))
+    both = TraefikObserver(settings, service=service.name)
     with busy_tree(farm.cluster):
-        service.registration.switch(new.url, fence=service.fence)
+        service.entry.switch(new.url, fence=service.fence)
         verdict = Drain(both, DrainSettings(wait_s=0)).wait(
             frozenset({new.url}), frozenset({old.url}), inflight_url=None, stop=threading.Event()
         )
@@ -285,16 +281,16 @@ def test_a_value_that_traefik_chokes_on_makes_the_swap_unmoved(farm: Farm) -> No
     bad = "traefik/http/services/busy/loadbalancer/servers/bad/weight"
     farm.cluster.txn((), (Put(key=bad, value=b"much"),))
     try:
-        service.registration.switch(new.url, fence=service.fence)
+        service.entry.switch(new.url, fence=service.fence)
         verdict = service.drain(old, new, DrainSettings(confirm_timeout_s=1.0))
 
         assert isinstance(verdict, Unmoved)
         assert "1.0.0" == service.get().headers["X-Version"]
-        service.registration.restore(old.url, fence=service.fence)
+        service.entry.restore(old.url, fence=service.fence)
     finally:
         farm.cluster.txn((), (Put(key=bad, value=b"1"),))
-    assert old.url == service.registration.current()
-    eventually(lambda: service.balancer.confirm(present=frozenset({old.url}), absent=frozenset({new.url})))
+    assert old.url == service.entry.current()
+    eventually(lambda: service.observer.confirm(present=frozenset({old.url}), absent=frozenset({new.url})))
 
 
 def test_a_request_under_way_is_waited_for(farm: Farm) -> None:
@@ -305,7 +301,7 @@ def test_a_request_under_way_is_waited_for(farm: Farm) -> None:
     slow.start()
     eventually(lambda: requests.get(f"{old.url}/inflight", timeout=5).text.strip() == "1")
 
-    service.registration.switch(new.url, fence=service.fence)
+    service.entry.switch(new.url, fence=service.fence)
     verdict = service.drain(old, new, ASKING)
     old.program.kill()  # the worst app: it cuts what is open
     slow.join()
@@ -318,21 +314,21 @@ def test_the_last_server_leaves_a_service_that_says_unavailable_not_unknown(farm
     service, app = farm.service(farm.quick), farm.app("1.0.0")
     service.begin(app)
 
-    service.registration.leave(fence=service.fence)
+    service.entry.leave(fence=service.fence)
 
-    eventually(lambda: service.balancer.confirm(present=frozenset(), absent=frozenset({app.url})))
+    eventually(lambda: service.observer.confirm(present=frozenset(), absent=frozenset({app.url})))
     assert 503 == service.get().status_code
 
 
 def test_a_service_that_traefik_never_heard_of_sends_to_nobody(farm: Farm) -> None:
-    unknown = Traefik(TraefikSettings(service="never", api_urls=(farm.quick.api_url,)))
+    unknown = TraefikObserver(TraefikSettings(api_urls=(farm.quick.api_url,)), service="never")
 
     assert unknown.confirm(present=frozenset(), absent=frozenset({"http://127.0.0.1:1"})) is True
     assert unknown.confirm(present=frozenset({"http://127.0.0.1:1"}), absent=frozenset()) is False
 
 
 def test_an_entry_point_in_place_of_the_api_confirms_nothing(farm: Farm) -> None:
-    mistaken = Traefik(TraefikSettings(service="never", api_urls=(farm.quick.web_url,)))
+    mistaken = TraefikObserver(TraefikSettings(api_urls=(farm.quick.web_url,)), service="never")
 
     assert mistaken.confirm(present=frozenset(), absent=frozenset({"http://127.0.0.1:1"})) is None
 
@@ -345,7 +341,7 @@ def test_traffic_goes_on_and_confirmation_answers_while_etcd_is_dead(tmp_path: P
         with service.load() as load:
             farm.etcd.kill()
             more(load, 250)
-            confirmed = service.balancer.confirm(present=frozenset({app.url}), absent=frozenset())
+            confirmed = service.observer.confirm(present=frozenset({app.url}), absent=frozenset())
 
     assert confirmed is True
     assert (0, {}) == (service.figures.failed, service.figures.failures)

@@ -33,7 +33,7 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
     "probe": {"interval_s": 0.2, "timeout_s": 1.0, "successes": 3, "failures": 2, "deadline_s": 6.0},
     "drain": {"wait_s": 0.5, "confirm_timeout_s": 5.0, "max_s": 60.0, "inflight_path": "/inflight"},
     "soak": {"duration_s": 1.0},
-    "process": {"stop_grace_s": 3.0},
+    "workload": {"stop_grace_s": 3.0},
     "service": {"timeout_s": 2.0, "retry_min_s": 0.5, "retry_max_s": 3.0},
     "download": {"timeout_s": 1.0, "deadline_s": 5.0},
 }
@@ -227,8 +227,10 @@ class Fleet:
             },
             "etcd": {"endpoints": self.world.endpoints},
             "service": {"urls": [self.world.service_url]},
-            "process": {"command": [sys.executable, "server.py"], "host": container.address},
-            "traefik": {"service": SERVICE, "api_urls": [self.world.api_url], "throttle_s": 0.1},
+            "process": {"command": [sys.executable, "server.py"]},
+            "workload": {"host": container.address},
+            "balancer": {"service": SERVICE},
+            "traefik": {"api_urls": [self.world.api_url], "throttle_s": 0.1},
         }
         if cut_point.strategy == "stop-first":
             sections["process"]["ports"] = str(FIRST_PORT + self.apps.index(app))

@@ -7,9 +7,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from outrider.balancers.ask import ask
 from outrider.demo.fleet import HOST
 from outrider.demo.load import LoadGenerator
+from outrider.http import ask
 from tests.partitions.containers import LABEL
 from tests.partitions.cut_points import cut_point
 from tests.partitions.cuts import cut

@@ -5,15 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from outrider.balancers.ask import ask
 from outrider.balancers.entry import ensure_static
-from outrider.balancers.traefik import Traefik
+from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.cli.rest_client import ServiceClient
-from outrider.config.sections import TraefikSettings
 from outrider.demo.fleet import HOST, OUTRIDER, SERVICE
 from outrider.demo.programs import find_traefik
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress
+from outrider.http import ask
 from outrider.model.keys import Keys
 from tests.partitions.containers import Container, Network
 from tests.support.servers import etcd_binary
@@ -66,7 +65,7 @@ class World:
         network = self._network = Network()
         self._start_etcd(network)
         self.cluster = connect(self.etcd_address())
-        ensure_static(self.cluster, Traefik(TraefikSettings(service=SERVICE, rule=f"Host(`{HOST}`)")))
+        ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule=f"Host(`{HOST}`)"), service=SERVICE))
         self._start_servers(network)
         for name, number in zip(NAMES, MACHINES, strict=True):
             self.machine_folder(name).mkdir(parents=True)

@@ -20,7 +20,19 @@ from outrider.runtimes.process.identity import is_running, look_at, open_process
 from outrider.runtimes.process.ports import free_port
 from outrider.runtimes.process.runtime import ProcessRuntime
 from tests.support.waiting import eventually
-from tests.support.workloads import APP, SETTINGS, answer, ours, payload, pid_of, process_runtime, spec, state_dir
+from tests.support.workloads import (
+    APP,
+    SHARED,
+    answer,
+    make_process_runtime,
+    ours,
+    payload,
+    pid_of,
+    process_runtime,
+    release,
+    spec,
+    state_dir,
+)
 
 __all__ = ["process_runtime", "state_dir"]
 
@@ -39,10 +51,9 @@ def test_the_app_gets_its_place_in_environment_and_arguments(process_runtime: Pr
 def test_the_app_inherits_the_environment_without_what_is_meant_for_the_sidekick(
     state_dir: Path, tmp_path: Path
 ) -> None:
-    runtime = ProcessRuntime(
-        replace(SETTINGS, env={"COLOUR": "blue"}),
-        state_dir=state_dir,
-        instance="web1",
+    runtime = make_process_runtime(
+        state_dir,
+        replace(SHARED, env={"COLOUR": "blue"}),
         environment={"LANG": "C", "OUTRIDER_ETCD_PASSWORD": "geheim", "NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "1"},
     )
 
@@ -71,8 +82,8 @@ def test_a_sigkilled_sidekick_leaves_the_app_running_and_the_next_one_adopts_it(
     """
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from tests.support.workloads import SETTINGS, ProcessRuntime, spec\n"
-        "made = ProcessRuntime(SETTINGS, state_dir=Path(sys.argv[1]), instance='web1')\n"
+        "from tests.support.workloads import make_process_runtime, spec\n"
+        "made = make_process_runtime(Path(sys.argv[1]))\n"
         "print(made.start(spec(Path(sys.argv[2]))).handle, flush=True); time.sleep(600)"
     )
     sidekick = subprocess.Popen(
@@ -97,14 +108,14 @@ def test_a_sigkilled_sidekick_leaves_the_app_running_and_the_next_one_adopts_it(
 
 @pytest.mark.parametrize("left", ["before the start", "nothing", "half"])
 def test_a_crash_between_start_and_record_loses_no_workload(state_dir: Path, tmp_path: Path, left: str) -> None:
-    first = ProcessRuntime(SETTINGS, state_dir=state_dir, instance="web1")
+    first = make_process_runtime(state_dir)
     started = first.start(spec(tmp_path))
     first.close()
     path = state_dir / "workloads/app-1.0.0-aa/record.json"
     record = json.loads(path.read_text())
     contents = {"before the start": json.dumps({**record, "pid": 0, "started": 0}), "nothing": "", "half": '{"pid": 7'}
     path.write_text(contents[left])
-    second = ProcessRuntime(SETTINGS, state_dir=state_dir, instance="web1")
+    second = make_process_runtime(state_dir)
 
     found = second.find("app-1.0.0-aa")
 
@@ -116,8 +127,8 @@ def test_a_crash_between_start_and_record_loses_no_workload(state_dir: Path, tmp
 def test_two_instances_on_one_machine_never_take_each_others_workloads(state_dir: Path, tmp_path: Path) -> None:
     """Both run the same workload id; the second one's record was never finished."""
     neighbour_dir = state_dir / "neighbour"
-    own = ProcessRuntime(SETTINGS, state_dir=state_dir, instance="web1")
-    neighbour = ProcessRuntime(SETTINGS, state_dir=neighbour_dir, instance="web2")
+    own = make_process_runtime(state_dir)
+    neighbour = make_process_runtime(neighbour_dir, instance="web2")
     started = neighbour.start(spec(tmp_path))
     home = state_dir / "workloads/app-1.0.0-aa"
     home.mkdir(parents=True)
@@ -170,7 +181,7 @@ def test_a_record_of_another_boot_is_not_believed(
 
 
 def test_an_app_that_ignores_sigterm_is_killed_after_the_grace(state_dir: Path, tmp_path: Path) -> None:
-    runtime = ProcessRuntime(replace(SETTINGS, env={"STUBBORN": "1"}), state_dir=state_dir, instance="web1")
+    runtime = make_process_runtime(state_dir, replace(SHARED, env={"STUBBORN": "1"}))
     ends: queue.Queue[Exited] = queue.Queue()
     answer(runtime.start(spec(tmp_path)))
     runtime.watch("app-1.0.0-aa", ends.put)
@@ -185,7 +196,7 @@ def test_an_app_that_ignores_sigterm_is_killed_after_the_grace(state_dir: Path, 
 
 def test_what_the_app_has_started_ends_with_it(state_dir: Path, tmp_path: Path) -> None:
     """The app itself obeys SIGTERM at once; its child ignores it."""
-    runtime = ProcessRuntime(replace(SETTINGS, env={"WITH_CHILD": "1"}), state_dir=state_dir, instance="web1")
+    runtime = make_process_runtime(state_dir, replace(SHARED, env={"WITH_CHILD": "1"}))
     answer(runtime.start(spec(tmp_path)))
     assert 2 == len(ours(state_dir))
 
@@ -196,8 +207,8 @@ def test_what_the_app_has_started_ends_with_it(state_dir: Path, tmp_path: Path) 
 
 
 def test_the_orphans_of_a_crashed_app_are_gone_before_it_is_started_again(state_dir: Path, tmp_path: Path) -> None:
-    settings = replace(SETTINGS, env={"WITH_CHILD": "1"}, stop_grace_s=0.2)
-    runtime = ProcessRuntime(settings, state_dir=state_dir, instance="web1")
+    settings = replace(SHARED, env={"WITH_CHILD": "1"}, stop_grace_s=0.2)
+    runtime = make_process_runtime(state_dir, settings)
     crashed = runtime.start(spec(tmp_path))
     answer(crashed)
     before = set(ours(state_dir))
@@ -234,8 +245,8 @@ def test_an_ended_child_does_not_stay_a_zombie(process_runtime: ProcessRuntime, 
 def test_a_command_that_cannot_run_is_the_releases_fault_with_the_reason(
     state_dir: Path, tmp_path: Path, command: tuple[str, ...], files: dict[str, str], mode: int, problem: str
 ) -> None:
-    runtime = ProcessRuntime(replace(SETTINGS, command=command), state_dir=state_dir, instance="web1")
-    wanted = WorkloadSpec(workload_id="bad", version="1.0.0", payload=payload(tmp_path, files, mode=mode))
+    runtime = make_process_runtime(state_dir, command=command)
+    wanted = WorkloadSpec(workload_id="bad", release=release("1.0.0", payload(tmp_path, files, mode=mode)))
 
     with pytest.raises(Refused, match=problem):
         runtime.start(wanted)
@@ -246,9 +257,9 @@ def test_a_command_that_cannot_run_is_the_releases_fault_with_the_reason(
 
 
 def test_an_exit_status_is_told_to_those_who_come_late(state_dir: Path, tmp_path: Path) -> None:
-    runtime = ProcessRuntime(replace(SETTINGS, command=("server",)), state_dir=state_dir, instance="web1")
+    runtime = make_process_runtime(state_dir, command=("server",))
     script = {"server": "#!/bin/sh\nsleep 0.5\nexit 7\n"}
-    runtime.start(WorkloadSpec(workload_id="late", version="1.0.0", payload=payload(tmp_path, script, mode=0o755)))
+    runtime.start(WorkloadSpec(workload_id="late", release=release("1.0.0", payload(tmp_path, script, mode=0o755))))
     eventually(lambda: runtime.find("late") is None)
     ends: queue.Queue[Exited] = queue.Queue()
 
@@ -264,11 +275,11 @@ def test_an_exit_status_is_told_right_to_who_comes_before_it_was_read(state_dir:
     2. the workload ends, and somebody who wants to know of its end comes
     3. the thread goes on: status and request are found at the same time
     """
-    runtime = ProcessRuntime(replace(SETTINGS, command=("server",)), state_dir=state_dir, instance="web1")
+    runtime = make_process_runtime(state_dir, command=("server",))
     script = {"server": "#!/bin/sh\nread line <../go\nexit 7\n"}
     (state_dir / "workloads" / "late").mkdir(parents=True)
     os.mkfifo(state_dir / "workloads" / "late" / "go")
-    runtime.start(WorkloadSpec(workload_id="late", version="1.0.0", payload=payload(tmp_path, script, mode=0o755)))
+    runtime.start(WorkloadSpec(workload_id="late", release=release("1.0.0", payload(tmp_path, script, mode=0o755))))
     held, go_on = threading.Event(), threading.Event()
     ends: queue.Queue[Exited] = queue.Queue()
 
@@ -292,8 +303,8 @@ def test_the_first_free_port_of_a_range_is_taken(state_dir: Path, tmp_path: Path
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        settings = replace(SETTINGS, ports=f"{port}-{min(port + 20, 65535)}")
-        runtime = ProcessRuntime(settings, state_dir=state_dir, instance="web1")
+        settings = replace(SHARED, ports=f"{port}-{min(port + 20, 65535)}")
+        runtime = make_process_runtime(state_dir, settings)
 
         started = runtime.start(spec(tmp_path))
 
@@ -307,7 +318,7 @@ def test_a_fixed_port_in_use_is_this_machines_trouble_and_may_pass(state_dir: Pa
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        runtime = ProcessRuntime(replace(SETTINGS, ports=str(port)), state_dir=state_dir, instance="web1")
+        runtime = make_process_runtime(state_dir, replace(SHARED, ports=str(port)))
 
         with pytest.raises(DriverError, match=f"no free port on 127.0.0.1 in {port}") as caught:
             runtime.start(spec(tmp_path))
@@ -317,16 +328,16 @@ def test_a_fixed_port_in_use_is_this_machines_trouble_and_may_pass(state_dir: Pa
 
 
 def test_a_host_that_is_not_here_is_named(state_dir: Path, tmp_path: Path) -> None:
-    runtime = ProcessRuntime(replace(SETTINGS, host="192.0.2.1"), state_dir=state_dir, instance="web1")
+    runtime = make_process_runtime(state_dir, replace(SHARED, host="192.0.2.1"))
 
-    with pytest.raises(DriverError, match=r"process\.host '192\.0\.2\.1': can't listen there"):
+    with pytest.raises(DriverError, match=r"workload\.host '192\.0\.2\.1': can't listen there"):
         runtime.start(spec(tmp_path))
 
     runtime.close()
 
 
 def test_closing_the_runtime_leaves_the_workload_alone(state_dir: Path, tmp_path: Path) -> None:
-    runtime = ProcessRuntime(SETTINGS, state_dir=state_dir, instance="web1")
+    runtime = make_process_runtime(state_dir)
     started = runtime.start(spec(tmp_path))
     process = look_at(pid_of(started))
     assert process is not None
@@ -355,8 +366,8 @@ def test_a_workload_that_is_started_again_gets_no_address_but_its_own(state_dir:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = replace(SETTINGS, ports=f"{port}-{min(port + 20, 65535)}")
-    runtime = ProcessRuntime(settings, state_dir=state_dir, instance="web1")
+    settings = replace(SHARED, ports=f"{port}-{min(port + 20, 65535)}")
+    runtime = make_process_runtime(state_dir, settings)
     try:
         old, new = (runtime.start(spec(tmp_path, workload_id=name)).url for name in ("app-old", "app-new"))
         for name in ("app-old", "app-new"):

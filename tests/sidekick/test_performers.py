@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -11,9 +12,10 @@ import pytest
 
 from outrider.config.load import load_settings
 from outrider.core.sidekick.effects import NOUNS, AcquireLock, Effect
+from outrider.core.sidekick.memory import Memory
 from outrider.journal.journal import Journal
 from outrider.sd_notify import Notifier
-from outrider.sidekick.assemble import Assembly, _alarm, first_memory
+from outrider.sidekick.assemble import Assembly, _alarm
 from outrider.sidekick.loop import Sidekick
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
@@ -23,6 +25,8 @@ from outrider.sidekick.workers.report import ReportWork, reports
 from outrider.sidekick.workers.workload import WorkloadWork
 from tests.sim.fake_etcd import FakeEtcd
 from tests.sim.loop import CHART, RULES
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 PERFORMERS: Mapping[str, tuple[Callable[..., object], ...]] = {
     "lock": (LockWork.perform,),
@@ -94,13 +98,13 @@ def test_an_assembled_sidekick_performs_every_noun(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", NOUNS)
 def test_a_sidekick_that_could_not_perform_a_noun_does_not_begin(tmp_path: Path, missing: str) -> None:
-    settings = load_settings((settings_of(tmp_path),), {}).settings
     journal = Journal(tmp_path)
     nouns = {noun: print for noun in NOUNS if noun != missing}
+    memory = Memory(instance="a", app="x", group="g", scope="turns/x/g", strategy="start-first", at=NOON)
 
     with pytest.raises(ValueError, match=re.escape(f"nobody performs the effects of {missing}")):
         Sidekick(
-            CHART, RULES, first_memory(settings), journal,
+            CHART, RULES, memory, journal,
             nouns=nouns, show=print, consumed=print, notifier=Notifier(),
         )  # fmt: skip
     journal.close()

@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 
 from outrider.balancers.drain import Drain
-from outrider.balancers.entry import Registration
-from outrider.balancers.traefik import Traefik
-from outrider.config.sections import DownloadSettings, DrainSettings, TraefikSettings
+from outrider.balancers.entry import EtcdEntry
+from outrider.balancers.traefik import TraefikKeys, TraefikObserver, TraefikSettings
+from outrider.config.sections import DownloadSettings, DrainSettings
 from outrider.core.errors import DriverError, OutriderError, Throttled
 from outrider.core.omaha import FailureCode, failed
 from outrider.core.sidekick.effects import (
@@ -119,11 +119,12 @@ def test_a_balancer_is_believed_at_once_but_not_when_a_change_is_taken_back(
     3. the switch reaches it late; a candidate that is gone by then would get requests
     """
     events: list[AnyEvent] = []
-    traefik = Traefik(TraefikSettings(service="app", throttle_s=0.0))
+    settings = TraefikSettings(throttle_s=0.0)
+    traefik = TraefikObserver(settings, service="app")
     traefik.confirm = lambda *, present, absent: True  # type: ignore[method-assign]
-    registration = Registration(client, traefik, service="app", server_id="a")
+    entry = EtcdEntry(client, TraefikKeys(settings, service="app"), service="app", server_id="a")
     drain = Drain(traefik, DrainSettings(wait_s=0.0))
-    work = BalancerWork(registration, drain, KEYS, member="a", inflight_path="", post=events.append)
+    work = BalancerWork(entry, drain, KEYS, member="a", inflight_path="", post=events.append)
     work.interrupt(effect)
 
     work.perform(effect, 1)

@@ -11,7 +11,7 @@ from typing import Literal
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.payloads.transfer import Progress, TransferFailed
-from outrider.runtimes import Exited, Workload, WorkloadSpec
+from outrider.runtimes import Exited, RunnableRelease, Workload, WorkloadSpec
 from outrider.sidekick.prober import Failed, Kind, Passed, Verdict
 from tests.sim.agenda import Agenda
 from tests.sim.store import At, FaultProfile
@@ -56,6 +56,7 @@ class Host:
         recorded: The same, of what doesn't run at the moment, too.
         deserted: Addresses where something has ended by itself: nobody could have known beforehand.
         payloads: SHA-256 of what is on the disk, oldest first.
+        prepared: The same of what was prepared and not started yet.
         answers: Address -> how often what runs there was asked for its health.
     """
 
@@ -72,6 +73,7 @@ class Host:
     recorded: dict[str, str] = field(default_factory=dict)
     deserted: dict[str, None] = field(default_factory=dict)
     payloads: dict[str, None] = field(default_factory=dict)
+    prepared: set[str] = field(default_factory=set)
     answers: dict[str, int] = field(default_factory=dict)
     lookouts: dict[str, list[Lookout]] = field(default_factory=dict)
 
@@ -170,20 +172,36 @@ class SimRuntime:
         for lookout in self._lookouts:
             lookout.close()
 
+    def prepare(self, release: RunnableRelease) -> None:
+        host = self._host
+        if release.sha256 in host.prepared:
+            return
+        if host.faults.runtime and host.random.random() < host.faults.runtime:
+            self._spend(1.0)
+            raise DriverError("no room")
+        if host.bad.get(release.version) == "refused" and host.random.random() < 0.5:
+            raise Refused("not an archive")
+        self._spend(host.random.uniform(0.01, 2.0))
+        host.prepared.add(release.sha256)
+
+    def prune(self, needed: Collection[str]) -> None:
+        self._host.prepared &= set(needed)
+
     def start(self, spec: WorkloadSpec) -> Workload:
         if self.dies_at_start:
             raise Killed
         found = self.find(spec.workload_id)
         if found is not None:
             return found
-        host = self._host
+        host, version = self._host, spec.release.version
         if host.faults.runtime and host.random.random() < host.faults.runtime:
             self._spend(1.0)
             raise DriverError("no memory")
-        if host.bad.get(spec.version) == "refused":
-            host.started(host, spec.version)
+        host.prepared.discard(spec.release.sha256)
+        if host.bad.get(version) == "refused":
+            host.started(host, version)
             raise Refused("no such command")
-        host.run(spec.workload_id, spec.version)
+        host.run(spec.workload_id, version)
         self._spend(host.random.uniform(0.01, 0.3))
         return self._workload(spec.workload_id)
 

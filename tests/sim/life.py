@@ -1,7 +1,7 @@
-"""One process of a sidekick: the real loop, workers' nouns, lock and registration, in a made-up world.
+"""One process of a sidekick: the real loop, workers' nouns, lock and entry, in a made-up world.
 
 What is real: ``Sidekick`` (timers, inbox, order of journal and effects), ``LockWork`` with ``TurnLock`` and ``Claim``,
-``BalancerWork`` with ``Registration`` and the keys of ``Traefik``, ``WorkloadWork``, ``ProbeWork``, ``ReleaseWork``,
+``BalancerWork`` with ``EtcdEntry`` and the keys of Traefik, ``WorkloadWork``, ``ProbeWork``, ``ReleaseWork``,
 ``Announcements``. Made up: time, etcd, the machine, the balancer's answers, the update service.
 """
 
@@ -11,10 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from outrider.balancers.drain import Drain
-from outrider.balancers.entry import Registration
-from outrider.balancers.traefik import Traefik
+from outrider.balancers.entry import EtcdEntry
+from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.clocks import LATE_S, TICK_S
-from outrider.config.sections import TraefikSettings
 from outrider.core.omaha import Report
 from outrider.core.sidekick.effects import ReportEffect, ReportResult
 from outrider.core.sidekick.events import AnyEvent, LockLost, OperatorRolledBack, ReleaseFound
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 APP, GROUP, SERVICE = "app", "g", "example"
 SCOPE = group_scope(APP, GROUP)
-BALANCER = Traefik(TraefikSettings(service=SERVICE))
+BALANCER = TraefikKeys(TraefikSettings(), service=SERVICE)
 TTL_S = 30.0
 STOP_GRACE_S = 1.0
 
@@ -89,14 +88,14 @@ class Life:
             post=self.post,
         )
         payloads = cast(PayloadStore, SimPayloads(member.host, self.spend, self._cut_download))
-        registration = Registration(self.client, BALANCER, service=SERVICE, server_id=member.name)
+        entry = EtcdEntry(self.client, BALANCER, service=SERVICE, server_id=member.name)
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(self.runtime, payloads, stop_grace_s=STOP_GRACE_S, post=self.post),
             "balancer": BalancerWork(
-                registration, cast(Drain, SimDrain(self)), KEYS, member=member.name, inflight_path="", post=self.post
+                entry, cast(Drain, SimDrain(self)), KEYS, member=member.name, inflight_path="", post=self.post
             ),
-            "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.post),
+            "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.runtime, self.post),
             "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at, self.unsuspended_s)), self.post),
         }
         self.workers: dict[str, SimWorker] = {name: SimWorker(self, noun) for name, noun in nouns.items()}

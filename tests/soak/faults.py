@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from outrider.balancers.ask import ask
 from outrider.core.errors import OutriderError
+from outrider.http import ask
 from tests.soak.fixture import SoakFixture
 
 MARGIN_S = 2.0

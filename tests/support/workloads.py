@@ -1,6 +1,7 @@
 """An app to run, its payload, and the folder that a process runtime works in."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from outrider.config.sections import ProcessSettings
-from outrider.runtimes import Workload, WorkloadSpec
+from outrider.config.sections import WorkloadSettings
+from outrider.runtimes import RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.identity import marked
 from outrider.runtimes.process.runtime import ProcessRuntime
 from tests.support.waiting import eventually
@@ -46,7 +48,8 @@ class Server(http.server.ThreadingHTTPServer):
 
 Server((os.environ["HOST"], int(os.environ["PORT"])), Answer).serve_forever()
 """
-SETTINGS = ProcessSettings(command=(sys.executable, "app.py", "--port={port}", "{host}", "v{version}"), stop_grace_s=5)
+SETTINGS = ProcessSettings(command=(sys.executable, "app.py", "--port={port}", "{host}", "v{version}"))
+SHARED = WorkloadSettings(stop_grace_s=5)
 
 
 def payload(folder: Path, files: dict[str, str] | None = None, *, mode: int = 0o644) -> Path:
@@ -59,8 +62,25 @@ def payload(folder: Path, files: dict[str, str] | None = None, *, mode: int = 0o
     return path
 
 
+def release(version: str, payload: Path) -> RunnableRelease:
+    return RunnableRelease(version=version, sha256=hashlib.sha256(payload.read_bytes()).hexdigest(), payload=payload)
+
+
 def spec(folder: Path, workload_id: str = "app-1.0.0-aa", version: str = "1.0.0") -> WorkloadSpec:
-    return WorkloadSpec(workload_id=workload_id, version=version, payload=payload(folder))
+    return WorkloadSpec(workload_id=workload_id, release=release(version, payload(folder)))
+
+
+def make_process_runtime(
+    state_dir: Path,
+    shared: WorkloadSettings = SHARED,
+    *,
+    command: tuple[str, ...] = SETTINGS.command,
+    instance: str = "web1",
+    environment: dict[str, str] | None = None,
+) -> ProcessRuntime:
+    return ProcessRuntime(
+        ProcessSettings(command=command), shared, state_dir=state_dir, instance=instance, environment=environment
+    )
 
 
 def answer(workload: Workload) -> dict[str, object]:
@@ -105,6 +125,6 @@ def _none_left(folder: Path) -> bool:
 
 @pytest.fixture
 def process_runtime(state_dir: Path) -> Iterator[ProcessRuntime]:
-    made = ProcessRuntime(SETTINGS, state_dir=state_dir, instance="web1")
+    made = make_process_runtime(state_dir)
     yield made
     made.close()

@@ -1,12 +1,19 @@
 """Balancers: how an instance's *server* entry gets into the load balancer's configuration, and out of it.
 
-Drivers compute keys and look at the balancer; ``balancers/entry.py`` alone writes to etcd, each change one
-fenced transaction, puts before deletes. ``tests/contracts/test_balancers.py`` holds all drivers to the same promises.
+A balancer has two sides. Its ``Entry`` is the one fenced writer (``balancers/entry.py``), in etcd alone. Its
+``Observer`` tells what the balancer does with that. Where the balancer reads etcd itself, its driver only says which
+keys that takes (``balancers/keys.py``). ``drivers`` lists them; ``tests/contracts/test_balancers.py`` holds all of them
+to the same promises.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
+
+from outrider.etcd.seam import Compare
+
+Fence = tuple[Compare, ...]
+"""What a write compares, so that it is refused once the turn has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +31,27 @@ class Server:
     url: str
 
 
-class Balancer(Protocol):
-    """Knows one balancer's keys and how to ask it what it does.
+class Entry(Protocol):
+    """One server's entry. For one thread at a time; how each call fails is in ``balancers/entry.py``."""
+
+    def ensure_static(self) -> None:
+        """Create the keys of route and pool that are absent, if the operator asked for them."""
+
+    def switch(self, url: str, *, fence: Fence) -> None:
+        """Make ``url`` the entry's address, fenced."""
+
+    def leave(self, *, fence: Fence) -> None:
+        """Remove the entry, fenced."""
+
+    def join(self, url: str, *, replacing: Collection[str] = ()) -> None:
+        """Put ``url`` in, without a fence, unless the entry is somebody else's; ``replacing``: our former addresses."""
+
+    def restore(self, url: str | None, *, fence: Fence) -> None:
+        """Undo a ``switch``, fenced; ``url`` None: there was no entry before."""
+
+
+class Observer(Protocol):
+    """Tells what the balancer does.
 
     Attributes:
         name: The product, as in the configuration.
@@ -35,18 +61,6 @@ class Balancer(Protocol):
     name: str
     propagation_s: float
 
-    def static_keys(self) -> Mapping[str, str]:
-        """Keys of the route and the pool, written once if absent and only if the operator asked for it."""
-
-    def server_keys(self, server: Server) -> Mapping[str, str]:
-        """All keys of one server; they are written and removed together, in one transaction."""
-
-    def owned_prefix(self, server_id: str) -> str:
-        """Prefix of all that belongs to one server: removed as a range, so no orphan stays behind."""
-
-    def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
-        """The server's address in what was read below ``owned_prefix``; None when it isn't registered."""
-
     def confirm(self, *, present: frozenset[str], absent: frozenset[str]) -> bool | None:
         """Ask the balancer itself, every instance of it, once and with a time limit.
 
@@ -54,3 +68,11 @@ class Balancer(Protocol):
             True when every balancer sends to all of ``present`` and to none of ``absent`` (addresses); False when
             one surely doesn't yet; None when it can't be told (no API configured, or no answer).
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balancer:
+    """Both sides of one balancer, for one instance."""
+
+    entry: Entry
+    observer: Observer

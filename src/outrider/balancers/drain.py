@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from outrider.balancers import Balancer
-from outrider.balancers.ask import ask
+from outrider.balancers import Observer
 from outrider.config.sections import DrainSettings
 from outrider.failpoints import failpoint
+from outrider.http import ask
 
 POLL_S = 0.1
 INFLIGHT_TIMEOUT_S = 2.0
@@ -51,10 +51,10 @@ class Drain:
     """Waits for one swap at a time, as ``settings`` say."""
 
     def __init__(
-        self, balancer: Balancer, settings: DrainSettings, *, clock: Callable[[], float] = time.monotonic
+        self, observer: Observer, settings: DrainSettings, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """``clock`` gives seconds that never go back."""
-        self._balancer, self._settings, self._clock = balancer, settings, clock
+        self._observer, self._settings, self._clock = observer, settings, clock
 
     def wait(
         self,
@@ -67,7 +67,7 @@ class Drain:
     ) -> DrainVerdict:
         """Wait until the balancer sends to ``present`` and not to ``absent``, and ``absent`` has finished.
 
-        ``Balancer.confirm`` is asked every 100 ms. While it can't tell, time decides: ``propagation_s`` without a
+        ``Observer.confirm`` is asked every 100 ms. While it can't tell, time decides: ``propagation_s`` without a
         "no". A "no" that lasts for ``confirm_timeout_s`` is the verdict ``Unmoved``. Then requests under way: polled
         at ``inflight_url`` until 0 twice in a row, or ``wait_s``. With nothing in ``absent`` there are none.
 
@@ -81,7 +81,7 @@ class Drain:
         """
         started = self._clock()
         end = started + self._settings.max_s
-        heed_from = started + (self._balancer.propagation_s if undoing else 0.0)
+        heed_from = started + (self._observer.propagation_s if undoing else 0.0)
         propagated = self._propagated(present, absent, started, heed_from, end, stop)
         if not isinstance(propagated, Drained) or not absent:
             return propagated
@@ -104,17 +104,17 @@ class Drain:
         unsure_since, said_no = started, False
         while not stop.is_set():
             with failpoint("balancer.ask"):
-                confirmed = self._balancer.confirm(present=present, absent=absent)
+                confirmed = self._observer.confirm(present=present, absent=absent)
             now = self._clock()
             if confirmed and now >= heed_from:
-                return Drained(how=f"confirmed by {self._balancer.name} after {now - started:.1f} s")
+                return Drained(how=f"confirmed by {self._observer.name} after {now - started:.1f} s")
             if confirmed is False:
                 unsure_since, said_no = now, True
-            elif confirmed is None and now - unsure_since >= self._balancer.propagation_s:
-                return Drained(how=f"not confirmed, waited {self._balancer.propagation_s:g} s for it to reach all")
+            elif confirmed is None and now - unsure_since >= self._observer.propagation_s:
+                return Drained(how=f"not confirmed, waited {self._observer.propagation_s:g} s for it to reach all")
             if said_no and now >= give_up:
                 return Unmoved(
-                    why=f"{self._balancer.name} did not follow within {now - started:.1f} s: it doesn't send to"
+                    why=f"{self._observer.name} did not follow within {now - started:.1f} s: it doesn't send to"
                     f" {_list(present)} or still sends to {_list(absent)}"
                 )
             if now >= end:

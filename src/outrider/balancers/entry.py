@@ -16,25 +16,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, assert_never
 
-from outrider.balancers import Balancer, Server
+from outrider.balancers import Fence, Server
+from outrider.balancers.keys import KeyLayout
 from outrider.core.errors import DriverError, Refused, Unknown
-from outrider.etcd.seam import (
-    Cluster,
-    Compare,
-    CreatedAt,
-    Delete,
-    DeletePrefix,
-    Entry,
-    ModifiedAt,
-    Op,
-    Put,
-)
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, ModifiedAt, Op, Put
+from outrider.etcd.seam import Entry as StoredKey
 from outrider.failpoints import failpoint
 from outrider.model.documents import WriteGuard, encode
 from outrider.model.keys import Keys
 
 DEFAULT_KEYS = Keys()
-Fence = tuple[Compare, ...]
 
 
 class Fenced(Refused):
@@ -53,7 +44,7 @@ class Occupied(Refused):
 class _Found:
     """What stood below the server's prefix, and the write guard's mod revision (0: none yet)."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[StoredKey, ...]
     url: str | None
     guard: int
 
@@ -76,8 +67,8 @@ class _Found:
         )
 
 
-class Registration:
-    """One server's entry in the balancer. For one thread at a time.
+class EtcdEntry:
+    """One server's entry in the balancer, under the keys of a layout; implements ``Entry``. For one thread at a time.
 
     Every method may raise ``Unknown`` (the answer was lost), ``Refused`` (etcd said no, for example by its
     permissions) and ``DriverError`` (somebody wrote the entry at the same moment; nothing was changed by us).
@@ -85,13 +76,14 @@ class Registration:
     """
 
     def __init__(
-        self, cluster: Cluster, balancer: Balancer, *, service: str, server_id: str, keys: Keys = DEFAULT_KEYS
+        self, cluster: Cluster, layout: KeyLayout, *, service: str, server_id: str, keys: Keys = DEFAULT_KEYS
     ) -> None:
         """``service`` and ``server_id`` are the balancer's names; see ``Server``. ``keys`` says where its guard is."""
-        self._cluster, self._balancer = cluster, balancer
+        self._cluster, self._layout = cluster, layout
         self._service, self._server_id = service, server_id
-        self._prefix = balancer.owned_prefix(server_id)
-        self._guard_key = keys.server(service, server_id) if self._prefix else ""
+        self._prefix = layout.owned_prefix(server_id)
+        assert self._prefix, "listing the empty prefix would be all of etcd, and removing it too"
+        self._guard_key = keys.server(service, server_id)
 
     def current(self) -> str | None:
         """The address that is registered now, None when there is none."""
@@ -99,7 +91,7 @@ class Registration:
 
     def ensure_static(self) -> None:
         """Create the keys of route and pool that are absent; see the function ``ensure_static``."""
-        ensure_static(self._cluster, self._balancer)
+        ensure_static(self._cluster, self._layout)
 
     def switch(self, url: str, *, fence: Fence) -> None:
         """Make ``url`` the entry's address, whatever it was, in one fenced transaction.
@@ -111,10 +103,8 @@ class Registration:
                 still arrive.
             ConfigError: the balancer can't take such an address; nothing was changed.
         """
-        keys = self._keys_of(url)
-        if keys:
-            found = self._read()
-            self._write(found, url, keys, found.overwritten(keys), fence)
+        keys, found = self._keys_of(url), self._read()
+        self._write(found, url, keys, found.overwritten(keys), fence)
 
     def leave(self, *, fence: Fence) -> None:
         """Remove the entry with everything below its prefix, in one fenced transaction.
@@ -123,8 +113,7 @@ class Registration:
             Fenced: ``fence`` doesn't hold any more and the entry is there; nothing was changed.
             Unknown: the answer was lost, and the entry is (still) there, or an earlier change of it may still arrive.
         """
-        if self._prefix:
-            self._write(self._read(), None, {}, (DeletePrefix(prefix=self._prefix),), fence)
+        self._write(self._read(), None, {}, (DeletePrefix(prefix=self._prefix),), fence)
 
     def join(self, url: str, *, replacing: Collection[str] = ()) -> None:
         """Put ``url`` in, without a fence: coming back never needs a turn.
@@ -139,11 +128,9 @@ class Registration:
                 still arrive.
             ConfigError: the balancer can't take such an address; nothing was changed.
         """
-        keys = self._keys_of(url)
-        if keys:
-            found = self._read()
-            self._refuse_foreign(found, {url, *replacing})
-            self._write(found, url, keys, found.overwritten(keys), (), own=frozenset({url, *replacing}))
+        keys, found = self._keys_of(url), self._read()
+        self._refuse_foreign(found, {url, *replacing})
+        self._write(found, url, keys, found.overwritten(keys), (), own=frozenset({url, *replacing}))
 
     def restore(self, url: str | None, *, fence: Fence) -> None:
         """Undo a ``switch``: put the old address back, or remove the entry when there was none (``url`` None).
@@ -158,21 +145,20 @@ class Registration:
 
     def _keys_of(self, url: str) -> dict[str, bytes]:
         server = Server(service=self._service, id=self._server_id, url=url)
-        keys = {key: value.encode() for key, value in self._balancer.server_keys(server).items()}
+        keys = {key: value.encode() for key, value in self._layout.server_keys(server).items()}
         # leaving and restoring remove the prefix: a key outside of it would stay behind as an orphan
-        assert all(self._prefix and key.startswith(self._prefix) for key in keys)
+        assert keys, "a server without a key would be a removed one"
+        assert all(key.startswith(self._prefix) for key in keys)
         return keys
 
     def _read(self) -> _Found:
-        if not self._prefix:  # listing the empty prefix would be all of etcd, and removing it too
-            return _Found(entries=(), url=None, guard=0)
         with failpoint("entry.read"):
             entries = self._cluster.list(self._prefix).entries
         texts = {entry.key: entry.value.decode(errors="replace") for entry in entries}
         guard = self._cluster.get(self._guard_key)
         return _Found(
             entries=entries,
-            url=self._balancer.url_of(self._server_id, texts),
+            url=self._layout.url_of(self._server_id, texts),
             guard=guard.mod_revision if guard is not None else 0,
         )
 
@@ -235,13 +221,13 @@ class Registration:
         return DriverError(f"server {self._server_id}: {self._prefix} was changed while we wrote it; try again")
 
 
-def ensure_static(cluster: Cluster, balancer: Balancer) -> None:
-    """Create those of the balancer's static keys that are absent, in one transaction; what is there stays as it is.
+def ensure_static(cluster: Cluster, layout: KeyLayout) -> None:
+    """Create those of the layout's static keys that are absent, in one transaction; what is there stays as it is.
 
     Raises:
         DriverError: somebody created some of them at the same moment, and others are missing still.
     """
-    keys = balancer.static_keys()
+    keys = layout.static_keys()
     missing = [key for key in keys if cluster.get(key) is None]
     if not missing:
         return
@@ -251,10 +237,10 @@ def ensure_static(cluster: Cluster, balancer: Balancer) -> None:
             tuple(Put(key=key, value=keys[key].encode()) for key in missing),
         )
     if not result.succeeded and any(cluster.get(key) is None for key in missing):
-        raise DriverError(f"{balancer.name}: its static keys were changed while we wrote them; try again")
+        raise DriverError(f"{layout.name}: its static keys were changed while we wrote them; try again")
 
 
-def _holds(compares: Fence, found: tuple[Entry, ...]) -> bool:
+def _holds(compares: Fence, found: tuple[StoredKey, ...]) -> bool:
     """Whether ``compares`` held, by the entries that were read in the refused transaction."""
     entries = {entry.key: entry for entry in found}
     for compare in compares:

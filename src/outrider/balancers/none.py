@@ -1,36 +1,56 @@
-"""No balancer: the instance has no entry anywhere, or something else looks after it.
+"""The balancer ``none``: the instance has no entry anywhere, or something else looks after it.
 
-Everything is confirmed at once, so draining is only the wait for requests under way.
+Nothing is ever written, whatever ``[balancer]`` says. Everything is confirmed at once, so draining is only the wait for
+requests under way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
-from outrider.balancers import Server
+from outrider.balancers import Balancer, Fence
+from outrider.balancers.drivers import BalancerContext
+from outrider.config.drivers import Problem
+from outrider.config.sections import Settings
+
+SETTINGS = None
+USES: frozenset[str] = frozenset()
 
 
-class NoBalancer:
-    """A balancer without keys; nothing is ever written for it."""
+def problems(settings: Settings) -> tuple[Problem, ...]:
+    """Nothing is needed."""
+    return ()
+
+
+def make(settings: Settings, context: BalancerContext) -> Balancer:
+    """Two sides that do nothing and agree with everything."""
+    return Balancer(entry=NoEntry(), observer=NoObserver())
+
+
+class NoEntry:
+    """An entry that isn't."""
+
+    def ensure_static(self) -> None:
+        """No route, no pool."""
+
+    def switch(self, url: str, *, fence: Fence) -> None:
+        """Nothing to write."""
+
+    def leave(self, *, fence: Fence) -> None:
+        """Nothing to remove."""
+
+    def join(self, url: str, *, replacing: Collection[str] = ()) -> None:
+        """Nothing to write."""
+
+    def restore(self, url: str | None, *, fence: Fence) -> None:
+        """Nothing to write."""
+
+
+class NoObserver:
+    """Confirms everything."""
 
     def __init__(self) -> None:
         """Nothing to set."""
         self.name = "none"
         self.propagation_s = 0.0
-
-    def static_keys(self) -> Mapping[str, str]:
-        """No route, no pool."""
-        return {}
-
-    def server_keys(self, server: Server) -> Mapping[str, str]:
-        """No entry."""
-        return {}
-
-    def owned_prefix(self, server_id: str) -> str:
-        """The empty text: nothing is owned. ``Registration`` reads and removes nothing then."""
-        return ""
-
-    def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
-        """Never registered."""
-        return None
 
     def confirm(self, *, present: frozenset[str], absent: frozenset[str]) -> bool | None:
         """Always true: nothing has to reach anybody."""

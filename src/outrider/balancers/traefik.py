@@ -13,13 +13,17 @@ Rules that come from Traefik (measured on 3.7, see ``docs/use/balancers.md``):
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from outrider.balancers import Server
-from outrider.balancers.ask import ask
-from outrider.config.sections import TraefikSettings
+from outrider.balancers import Balancer, Server
+from outrider.balancers.drivers import BalancerContext
+from outrider.balancers.entry import EtcdEntry
+from outrider.config.drivers import Problem
+from outrider.config.sections import HTTP_URL, Settings, setting
 from outrider.core.errors import ConfigError
+from outrider.http import ask
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,126}")
 ID_WORDS = "use 1 to 127 lower-case letters, digits or . _ - and begin with a letter or a digit"
@@ -33,29 +37,68 @@ APPLY_S = 0.5
 """Time from the end of the throttle to the effect: 0.26 s was the longest of 60 measured swaps."""
 
 
-class Traefik:
-    """Computes the keys of one Traefik service and asks every Traefik what it sends where."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraefikSettings:
+    """[traefik]: Traefik's own facts, when instance.balancer is traefik."""
 
-    def __init__(self, settings: TraefikSettings) -> None:
-        """Check the names and addresses in ``settings``; nothing is contacted.
+    root: str = setting(
+        "traefik",
+        "Traefik's own rootKey.",
+        pattern=r"[^/\s](.*[^/\s])?",
+        wanted="a key without a slash at either end",
+        empty=False,
+    )
+    api_urls: tuple[str, ...] = setting(
+        (),
+        "Addresses of the API of every Traefik: then it is asked whether it sends nothing more; else time must do.",
+        pattern=HTTP_URL,
+        wanted="http://HOST[:PORT] or https://HOST[:PORT]",
+    )
+    throttle_s: float = setting(2.0, "Traefik's providersThrottleDuration.", least=0)
+    rule: str = setting("", "Router rule; with it the router and the service are written if they are absent.")
+    entrypoints: tuple[str, ...] = setting(
+        ("web",), "Entry points of the router.", pattern=r"[^\s/]+", wanted="a name", empty=False
+    )
+
+
+SETTINGS = TraefikSettings
+USES = frozenset({"service", "server_id"})
+
+
+def problems(settings: Settings) -> tuple[Problem, ...]:
+    """Names and addresses that Traefik would choke on."""
+    service = settings.balancer.service
+    if not service:
+        return (("balancer.service", "missing; name the app's service in Traefik, or set instance.balancer to none"),)
+    return (*_problems(settings.of(TraefikSettings), service), *_server_id_problem(settings.balancer.server_id))
+
+
+def make(settings: Settings, context: BalancerContext) -> Balancer:
+    """The instance's server in Traefik's service, and the Traefiks that are asked for it.
+
+    Raises:
+        ConfigError: what ``problems`` tells.
+    """
+    own, shared = settings.of(TraefikSettings), settings.balancer
+    layout = TraefikKeys(own, service=shared.service)
+    entry = EtcdEntry(context.cluster, layout, service=shared.service, server_id=shared.server_id, keys=context.keys)
+    return Balancer(entry=entry, observer=TraefikObserver(own, service=shared.service))
+
+
+class TraefikKeys:
+    """Computes the keys of one Traefik service."""
+
+    def __init__(self, settings: TraefikSettings, *, service: str) -> None:
+        """Check the names in ``settings``.
 
         Raises:
-            ConfigError: a service, root, address or entry point that Traefik would choke on.
+            ConfigError: a service, root or entry point that Traefik would choke on.
         """
+        for key, problem in _problems(settings, service):
+            raise ConfigError(f"{key}: {problem}")
         self.name = "traefik"
-        self.propagation_s = settings.throttle_s + APPLY_S
-        self._service = _checked_id("traefik.service", settings.service)
-        self._root = settings.root
-        if not settings.root or settings.root.strip("/ ") != settings.root:
-            raise ConfigError(f"traefik.root {settings.root!r}: write Traefik's rootKey without a slash at either end")
-        self._rule = settings.rule.strip()
-        for entrypoint in settings.entrypoints:
-            if not _ENTRYPOINT.fullmatch(entrypoint):
-                raise ConfigError(f"traefik.entrypoints {entrypoint!r}: use letters, digits or . _ -")
-        self._entrypoints = settings.entrypoints
-        self._questions = tuple(
-            f"{api.rstrip('/')}/api/http/services/{quote(self._service)}@etcd" for api in settings.api_urls
-        )
+        self._service, self._root = service, settings.root
+        self._rule, self._entrypoints = settings.rule.strip(), settings.entrypoints
 
     def static_keys(self) -> Mapping[str, str]:
         """The router, and one key that keeps the service alive without servers; empty when no rule is set.
@@ -85,16 +128,32 @@ class Traefik:
 
     def owned_prefix(self, server_id: str) -> str:
         """``{root}/http/services/{service}/loadbalancer/servers/{id}/``: by its slash ``web-1`` isn't ``web-10``'s."""
-        checked = _checked_id("server id", server_id)
-        return f"{self._root}/http/services/{self._service}/loadbalancer/servers/{checked}/"
+        if not ID.fullmatch(server_id):
+            raise ConfigError(f"server id {server_id!r}: {ID_WORDS}")
+        return f"{self._root}/http/services/{self._service}/loadbalancer/servers/{server_id}/"
 
     def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
         """The address in the ``url`` key, without a slash at its end."""
         url = found.get(self._url_key(server_id))
         return url.strip().rstrip("/") if url else None
 
+    def _url_key(self, server_id: str) -> str:
+        return f"{self.owned_prefix(server_id)}url"
+
+
+class TraefikObserver:
+    """Asks every Traefik what it sends where."""
+
+    def __init__(self, settings: TraefikSettings, *, service: str) -> None:
+        """Nothing is contacted."""
+        self.name = "traefik"
+        self.propagation_s = settings.throttle_s + APPLY_S
+        self._questions = tuple(
+            f"{api.rstrip('/')}/api/http/services/{quote(service)}@etcd" for api in settings.api_urls
+        )
+
     def confirm(self, *, present: frozenset[str], absent: frozenset[str]) -> bool | None:
-        """Ask the API of each Traefik for the service's servers; see ``Balancer.confirm``.
+        """Ask the API of each Traefik for the service's servers; see ``Observer.confirm``.
 
         One that hasn't got the service sends to nobody. One that doesn't answer in ``API_TIMEOUT_S``, or not as
         Traefik's API does, makes the result None, unless another surely says no.
@@ -108,9 +167,6 @@ class Traefik:
             elif not wanted <= listed or unwanted & listed:
                 return False
         return True if sure else None
-
-    def _url_key(self, server_id: str) -> str:
-        return f"{self.owned_prefix(server_id)}url"
 
 
 def _servers(question: str) -> frozenset[str] | None:
@@ -143,10 +199,19 @@ def _normalised(urls: Iterable[str]) -> frozenset[str]:
     return frozenset(url.rstrip("/") for url in urls)
 
 
-def _checked_id(what: str, text: str) -> str:
-    if not ID.fullmatch(text):
-        raise ConfigError(f"{what} {text!r}: {ID_WORDS}")
-    return text
+def _problems(settings: TraefikSettings, service: str) -> Iterator[Problem]:
+    if not ID.fullmatch(service):
+        yield "balancer.service", f"{service!r}: {ID_WORDS}"
+    if not settings.root or settings.root.strip("/ ") != settings.root:
+        yield "traefik.root", f"{settings.root!r}: write Traefik's rootKey without a slash at either end"
+    for entrypoint in settings.entrypoints:
+        if not _ENTRYPOINT.fullmatch(entrypoint):
+            yield "traefik.entrypoints", f"{entrypoint!r}: use letters, digits or . _ -"
+
+
+def _server_id_problem(server_id: str) -> Iterator[Problem]:
+    if not ID.fullmatch(server_id):
+        yield "balancer.server_id", f"{server_id!r}: {ID_WORDS}"
 
 
 def _checked_url(url: str) -> str:

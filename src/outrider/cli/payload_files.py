@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +11,8 @@ import click
 
 from outrider.cli.rest_client import CHUNK_BYTES, Json, ServiceClient
 from outrider.core.errors import ConfigError, DriverError
+from outrider.core.images import parse_image
 
-# github.com/distribution/reference: [domain[:port]/]path[:tag][@digest]; here with a tag, a digest or both.
-_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_IMAGE = re.compile(
-    rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
-)
 _ARCHIVE = (".tar", ".gz", ".tgz", ".xz", ".txz", ".bz2", ".zst", ".zip", ".img", ".raw", ".bin", ".deb", ".rpm")
 
 
@@ -37,12 +31,13 @@ def file_or_image(text: str) -> Path | str:
         raise ConfigError(f"--file {text} is a folder; give a file")
     if text.startswith(("/", "./", "../", "~")) or text.endswith(_ARCHIVE):
         raise ConfigError(f"--file {text}: no such file")
-    last = text.rpartition("/")[2]
-    if (":" in last or "@" in last) and _IMAGE.fullmatch(text):
-        return text
-    raise ConfigError(
-        f"--file {text}: no such file, and not an image reference; an image needs a tag or a digest: NAME:TAG"
-    )
+    try:
+        parse_image(text)
+    except ConfigError:
+        raise ConfigError(
+            f"--file {text}: no such file, and not an image reference; an image needs a tag or a digest: NAME:TAG"
+        ) from None
+    return text
 
 
 def measure(path: Path) -> Json:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from outrider import __version__
 from outrider.core.errors import OmahaError, OutriderError
 from outrider.core.omaha import MAX_RESPONSE_BYTES, AppAnswer, CheckError, FailureCode, NoUpdate, Offer, parse_response
-from outrider.omaha_client.exchange import exchange, read_body
+from outrider.http import read_body
+from outrider.omaha_client.exchange import exchange
 
 TIMEOUT_S = 10.0
 """For one request as a whole."""

@@ -1,1 +1,1 @@
-"""Configuration: ``sections`` lies below the drivers, ``load`` above them."""
+"""Configuration: ``sections`` and ``drivers`` lie below the drivers, ``moved`` and ``load`` above them."""

@@ -16,19 +16,41 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from outrider.config.sections import Rule, Secret, Settings, port_range
+from outrider.balancers.drivers import BALANCERS
+from outrider.config.contradictions import contradictions
+from outrider.config.drivers import Driver, DriverTable
+from outrider.config.moved import MOVED, moved_line
+from outrider.config.sections import Rule, Secret, Settings
 from outrider.core.errors import ConfigError
+from outrider.runtimes.drivers import RUNTIMES
 
 FOLDERS = (Path("/usr/lib/outrider"), Path("/etc/outrider"), Path("/run/outrider"))
-SECTIONS: Mapping[str, type[Any]] = get_type_hints(Settings)
+
+
+def _sections() -> Iterator[tuple[str, type[Any]]]:
+    """Every section: the shared ones in order, those of drivers after what all drivers of that kind share."""
+    tables: Mapping[str, DriverTable[Any]] = {"workload": RUNTIMES, "balancer": BALANCERS}
+    for name, kind in get_type_hints(Settings).items():
+        if name == "drivers":
+            continue
+        yield name, kind
+        for driver in tables.get(name, ()):
+            own: Driver = tables[name].load(driver)
+            if own.SETTINGS is not None:
+                yield driver, own.SETTINGS
+
+
+SECTIONS: Mapping[str, type[Any]] = dict(_sections())
 """Section name -> its dataclass."""
+DRIVER_SECTIONS = frozenset(SECTIONS) - frozenset(get_type_hints(Settings))
+CHOICES: Mapping[str, tuple[str, ...]] = {table.chosen_by: tuple(table) for table in (RUNTIMES, BALANCERS)}
+"""Setting that names a driver -> the drivers that there are."""
 
 _NOT_SETTINGS = re.compile(
     # The command line's own variables (click's auto_envvar_prefix) where a command is named like a section, and what
     # the process runtime tells the app that it starts.
     r"OUTRIDER_(INSTANCE_DIR|INSTANCE_(BENCH|DELETE|FAKE|HISTORY|LIST|PAUSE|RESUME|RETRY|ROLLBACK|SHOW)_.*|LOCK_(LIST|SHOW|RELEASE)_.*)"
 )
-_RESERVED = frozenset({"PORT", "HOST"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +59,22 @@ class Loaded:
 
     Attributes:
         origin: ``lock.ttl_s`` -> path of the file, name of the variable or flag, or ``default``.
+        warnings: What works and should be changed all the same, one line each.
     """
 
     settings: Settings
     origin: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A checked value, its source in full, and the source's short name for error lines."""
+    """A checked value, its source in full, and the source's short name for error lines; what it was called there."""
 
     value: object
     origin: str
     name: str
+    key: str
 
 
 class _Blame(Exception):
@@ -80,6 +105,7 @@ def load_settings(
         files: Exactly these, in this order; none means the drop-ins in ``folders``.
         environment: ``OUTRIDER_LOCK_TTL_S`` sets ``lock.ttl_s``. Lists are JSON or separated by commas, tables are
             JSON. Variables that don't begin with a section's name are none of ours.
+            Settings that have moved (``config/moved.py``) are taken from their old places too, with a warning.
         overrides: ``lock.ttl_s`` -> value from a flag, as text or in its type; None means that the flag wasn't given.
 
     Raises:
@@ -92,8 +118,9 @@ def load_settings(
     for key, value in (overrides or {}).items():
         if value is not None:
             source = f"flag {key}"
-            given[key] = _Given(_checked(key, value, source, text=isinstance(value, str)), source, source)
-    return _assemble(given, folders)
+            given[key] = _given(key, value, source, source, text=isinstance(value, str))
+    warnings = tuple(_moved_home(given))
+    return _assemble(given, folders, warnings)
 
 
 def all_fields() -> Iterator[tuple[str, str, "Field[Any]", Rule]]:
@@ -104,8 +131,9 @@ def all_fields() -> Iterator[tuple[str, str, "Field[Any]", Rule]]:
 
 
 def type_of(section: str, key: str) -> Any:
-    """The annotated type of a setting."""
-    return get_type_hints(SECTIONS[section])[key]
+    """The type of a setting: as annotated, or one of the names in a table of drivers."""
+    choices = CHOICES.get(f"{section}.{key}")
+    return Literal[choices] if choices else get_type_hints(SECTIONS[section])[key]
 
 
 def _read_file(path: Path) -> dict[str, _Given]:
@@ -126,7 +154,7 @@ def _read_file(path: Path) -> dict[str, _Given]:
             raise ConfigError(f"{path.name}: {section}: is a section; write [{section}] and its keys below")
         for name, value in table.items():
             key = f"{section}.{name}"
-            given[key] = _Given(_checked(key, value, path.name, text=False), str(path), path.name)
+            given[key] = _given(key, value, str(path), path.name, text=False)
     return given
 
 
@@ -144,8 +172,35 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
         matched = re.fullmatch(rf"OUTRIDER_({'|'.join(SECTIONS)})_(.+)", variable, re.IGNORECASE)
         if matched and variable == variable.upper() and not _NOT_SETTINGS.fullmatch(variable):
             key = f"{matched[1].lower()}.{matched[2].lower()}"
-            given[key] = _Given(_checked(key, text, variable, text=True), variable, variable)
+            given[key] = _given(key, text, variable, variable, text=True)
     return given
+
+
+def _given(key: str, value: object, origin: str, name: str, *, text: bool) -> _Given:
+    """What was written at ``key``, checked by the rules of the place where that setting is now."""
+    home = MOVED.get(key, key)
+    try:
+        return _Given(_checked(home, value, name, text=text), origin, name, key)
+    except ConfigError as error:
+        if home == key:
+            raise
+        raise ConfigError(f"{error} (written as {key}, its old place)") from error
+
+
+def _moved_home(given: dict[str, _Given]) -> Iterator[str]:
+    """Put what was written at an old place where it belongs; one warning for each.
+
+    Raises:
+        ConfigError: old and new place are both set.
+    """
+    for old in [key for key in given if key in MOVED]:
+        one, new = given.pop(old), MOVED[old]
+        if new in given:
+            raise ConfigError(
+                f"{one.name}: {old}: has moved to {new}, which is set in {given[new].name}; keep that one"
+            )
+        given[new] = one
+        yield moved_line(one.name, old, new)
 
 
 def _known(word: str, words: Mapping[str, object]) -> str:
@@ -229,7 +284,7 @@ def _obey(rule: Rule, value: object) -> None:
             raise ValueError(f"{part!r}: wanted: {rule.wanted}")
 
 
-def _assemble(given: Mapping[str, _Given], folders: Sequence[Path]) -> Loaded:
+def _assemble(given: Mapping[str, _Given], folders: Sequence[Path], warnings: tuple[str, ...]) -> Loaded:
     sections: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     origin = {}
     for section, name, each, _ in all_fields():
@@ -240,95 +295,42 @@ def _assemble(given: Mapping[str, _Given], folders: Sequence[Path]) -> Loaded:
             variable = f"OUTRIDER_{section}_{name}".upper()
             raise ConfigError(f"{key}: missing; set it in a file in {folders[1 % len(folders)]} or with {variable}")
         origin[key] = given[key].origin if key in given else "default"
-    settings = Settings(**{section: SECTIONS[section](**values) for section, values in sections.items()})
+    made = {section: SECTIONS[section](**values) for section, values in sections.items()}
+    shared = {section: one for section, one in made.items() if section not in DRIVER_SECTIONS}
+    settings = _named(
+        Settings(**shared, drivers={section: made[section] for section in SECTIONS if section not in shared})
+    )
     try:
-        for key, problem in _contradictions(settings):
+        for key, problem in contradictions(settings):
             raise _Blame(key, problem)
-        return _completed(settings, origin)
+        return _completed(settings, origin, (*warnings, *_without_effect(settings, given)))
     except _Blame as blame:
-        source = f"{given[blame.key].name}: " if blame.key in given else ""
-        raise ConfigError(f"{source}{blame.key}: {blame.problem}") from blame.__cause__
+        one = given.get(blame.key)
+        source = f"{one.name}: " if one is not None else ""
+        old = f" (written as {one.key}, its old place)" if one is not None and one.key != blame.key else ""
+        raise ConfigError(f"{source}{blame.key}: {blame.problem}{old}") from blame.__cause__
 
 
-def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
-    """What is wrong between settings, or with one beyond its type: the key to blame and the problem."""
-    etcd, process, traefik, drain, probe = (
-        settings.etcd, settings.process, settings.traefik, settings.drain, settings.probe,
-    )  # fmt: skip
-    yield from _host_name_problem(settings)
-    for key, path in (("ca_file", etcd.ca_file), ("cert_file", etcd.cert_file), ("key_file", etcd.key_file)):
-        if path is not None and not path.is_file():
-            yield f"etcd.{key}", f"{path}: no such file"
-    if etcd.cert_file and not etcd.key_file:
-        yield "etcd.cert_file", "needs etcd.key_file beside it"
-    if etcd.key_file and not etcd.cert_file:
-        yield "etcd.key_file", "needs etcd.cert_file beside it"
-    if etcd.cert_file and not etcd.ca_file:
-        yield "etcd.cert_file", "needs etcd.ca_file, which turns TLS on"
-    if etcd.password and etcd.password_file:
-        yield "etcd.password_file", "etcd.password is set too; keep one of them"
-    if etcd.user and not (etcd.password or etcd.password_file):
-        yield "etcd.user", "needs etcd.password_file"
-    if (etcd.password or etcd.password_file) and not etcd.user:
-        yield "etcd.password_file" if etcd.password_file else "etcd.password", "needs etcd.user"
-    for endpoint in etcd.endpoints:
-        if not 1 <= int(endpoint.rstrip("/").rpartition(":")[2]) <= 65535:
-            yield "etcd.endpoints", f"{endpoint!r}: ports are 1 to 65535"
-    if settings.service.retry_max_s < settings.service.retry_min_s:
-        yield "service.retry_max_s", f"is below service.retry_min_s ({settings.service.retry_min_s:g})"
-    if settings.instance.runtime == "process":
-        yield from _process_problems(settings)
-    for name in process.env:
-        if not name or "=" in name or "\0" in name + process.env[name]:
-            yield "process.env", f"{name!r}: not the name of a variable"
-        if name in _RESERVED or name.startswith("OUTRIDER_"):
-            yield "process.env", f"{name}: is set by outrider itself"
-    if settings.instance.balancer == "traefik" and not traefik.service:
-        yield "traefik.service", "missing; name the app's service in Traefik, or set instance.balancer to none"
-    if (probe.successes - 1) * probe.interval_s >= probe.deadline_s:
-        yield (
-            "probe.deadline_s",
-            (f"{probe.successes} answers at {probe.interval_s:g} s each can't come within {probe.deadline_s:g} s"),
-        )
-    if drain.wait_s > drain.max_s:
-        yield "drain.max_s", f"is below drain.wait_s ({drain.wait_s:g})"
+def _without_effect(settings: Settings, given: Mapping[str, _Given]) -> Iterator[str]:
+    """Settings of ``[balancer]`` that the balancer here doesn't use."""
+    name = settings.instance.balancer
+    for each in fields(settings.balancer):
+        key = f"balancer.{each.name}"
+        if key in given and each.name not in BALANCERS.load(name).USES:
+            yield f"{given[key].name}: {given[key].key}: has no effect while instance.balancer is {name}"
 
 
-def _host_name_problem(settings: Settings) -> Iterator[tuple[str, str]]:
-    """The default of ``instance.id`` is the host name, which ``_checked`` never saw."""
-    rule = next(rule for section, key, _, rule in all_fields() if (section, key) == ("instance", "id"))
-    if not re.fullmatch(rule.pattern, settings.instance.id):
-        yield "instance.id", f"the host name {settings.instance.id!r} can't be used; set it: {rule.wanted}"
+def _named(settings: Settings) -> Settings:
+    """With the name of the server's entry, which follows from the instance's; without one where nothing uses it."""
+    balancer = settings.balancer
+    if balancer.server_id or "server_id" not in BALANCERS.load(settings.instance.balancer).USES:
+        return settings
+    return replace(settings, balancer=replace(balancer, server_id=settings.instance.id))
 
 
-def _process_problems(settings: Settings) -> Iterator[tuple[str, str]]:
-    if not settings.process.command or not settings.process.command[0]:
-        yield "process.command", 'missing; for example ["./server", "--port", "{port}"]'
-    if settings.process.host in ("0.0.0.0", "::", "*"):  # noqa: S104 - refused here, not used
-        yield (
-            "process.host",
-            f"{settings.process.host!r} is no address that a balancer can send to; name this machine's",
-        )
-    try:
-        ports = port_range(settings.process.ports)
-    except ValueError as problem:
-        yield "process.ports", f"{settings.process.ports!r}: {problem}"
-        return
-    if settings.instance.strategy == "start-first" and ports is not None and ports[0] == ports[1]:
-        yield (
-            "process.ports",
-            (
-                f"start-first runs two versions at once, and {settings.process.ports!r} is one port; "
-                f"give a range, or set instance.strategy to stop-first"
-            ),
-        )
-
-
-def _completed(settings: Settings, origin: dict[str, str]) -> Loaded:
-    """Fill in what depends on other settings, and read the password."""
-    instance, etcd = settings.instance, settings.etcd
-    if not settings.traefik.server_id:
-        settings = replace(settings, traefik=replace(settings.traefik, server_id=instance.id))
+def _completed(settings: Settings, origin: dict[str, str], warnings: tuple[str, ...]) -> Loaded:
+    """Read the password."""
+    etcd = settings.etcd
     if etcd.password_file:
         try:
             password = etcd.password_file.read_text().rstrip("\r\n")
@@ -341,4 +343,4 @@ def _completed(settings: Settings, origin: dict[str, str]) -> Loaded:
             raise _Blame("etcd.password_file", f"{etcd.password_file}: is empty")
         settings = replace(settings, etcd=replace(etcd, password=Secret(password)))
         origin["etcd.password"] = str(etcd.password_file)
-    return Loaded(settings=settings, origin=origin)
+    return Loaded(settings=settings, origin=origin, warnings=warnings)

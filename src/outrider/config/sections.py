@@ -1,8 +1,9 @@
 # ruff: noqa: RUF009 - setting() makes dataclass fields, ruff only knows field() itself
 """What an operator can set: one frozen dataclass per TOML section, each default and its help in one place.
 
-Read by ``config/load.py``; the table in ``docs/use/configuration.md`` is made from here. The unit of a number is in its
-name (``_s`` seconds, ``_bytes`` bytes). Nothing reads the environment after loading.
+The sections that all share are here; a driver's own section is in its module. Read by ``config/load.py``; the table in
+``docs/use/configuration.md`` is made from all of them. The unit of a number is in its name (``_s`` seconds, ``_bytes``
+bytes). Nothing reads the environment after loading.
 """
 
 import re
@@ -124,8 +125,9 @@ class InstanceSettings:
         "start-first", "Start the new version beside the old one, or stop the old one first (one port, a database)."
     )
     state_dir: Path = required("Folder for the journal, payloads and workloads; an absolute path, one per instance.")
-    runtime: Literal["process"] = setting("process", "What runs the versions.")
-    balancer: Literal["traefik", "none"] = setting("traefik", "Which load balancer sends the traffic.")
+    # which names there are is in the tables of drivers, which lie above this module: ``load.type_of`` adds them
+    runtime: str = setting("process", "What runs the versions.")
+    balancer: str = setting("traefik", "Which load balancer sends the traffic.")
     allow_downgrade: bool = setting(False, "Whether a target older than what runs is taken.")
     alias: str = setting("", "A second name for people, shown by the update service.")
 
@@ -190,15 +192,9 @@ class LockSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessSettings:
-    """[process]: runs a version as a process unpacked from a tar file."""
+class WorkloadSettings:
+    """[workload]: what every runtime needs to know about the app."""
 
-    command: tuple[str, ...] = setting(
-        (),
-        "Program and arguments, found in the unpacked payload first. {port}, {host} and {version} are replaced. "
-        "Needed when instance.runtime is process.",
-    )
-    env: Mapping[str, str] = computed(dict, "Variables to add to the app's environment; PORT and HOST are always set.")
     host: str = setting(
         "127.0.0.1",
         "Address the app listens on, and where the balancer finds it.",
@@ -212,39 +208,22 @@ class ProcessSettings:
         pattern=r"[0-9]{1,5}(-[0-9]{1,5})?",
         wanted='"", "PORT" or "FIRST-LAST"',
     )
+    env: Mapping[str, str] = computed(dict, "Variables to add to the app's environment; PORT and HOST are always set.")
     start_timeout_s: float = setting(
-        60.0, "Time in which a version must be started; a minute more for the first start, which unpacks it.", above=0
+        60.0, "Time in which a version must be started; a minute more when it has to be prepared again.", above=0
     )
     stop_grace_s: float = setting(30.0, "Time between SIGTERM and SIGKILL.", least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TraefikSettings:
-    """[traefik]: the load balancer's keys in etcd, when instance.balancer is traefik."""
+class BalancerSettings:
+    """[balancer]: what the load balancer calls this app and this instance; without effect when there is none."""
 
     service: str = setting(
         "",
-        "Name of the app's service in Traefik. Needed when instance.balancer is traefik.",
+        "Name of the app's service in the load balancer. Needed when there is one.",
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*",
         wanted="letters, digits or . _ -",
-    )
-    root: str = setting(
-        "traefik",
-        "Traefik's own rootKey.",
-        pattern=r"[^/\s](.*[^/\s])?",
-        wanted="a key without a slash at either end",
-        empty=False,
-    )
-    api_urls: tuple[str, ...] = setting(
-        (),
-        "Addresses of the API of every Traefik: then it is asked whether it sends nothing more; else time must do.",
-        pattern=HTTP_URL,
-        wanted="http://HOST[:PORT] or https://HOST[:PORT]",
-    )
-    throttle_s: float = setting(2.0, "Traefik's providersThrottleDuration.", least=0)
-    rule: str = setting("", "Router rule; with it the router and the service are written if they are absent.")
-    entrypoints: tuple[str, ...] = setting(
-        ("web",), "Entry points of the router.", pattern=r"[^\s/]+", wanted="a name", empty=False
     )
     server_id: str = setting(
         "",
@@ -312,7 +291,9 @@ class DownloadSettings:
     )
     max_bytes: int = setting(4 * 1024**3, "Largest payload that is taken.", least=1)
     timeout_s: float = setting(30.0, "Longest silence of a payload server.", above=0)
-    verify_timeout_s: float = setting(120.0, "Time in which size and SHA-256 of a payload must be checked.", above=0)
+    verify_timeout_s: float = setting(
+        600.0, "Time in which a payload must be checked (size and SHA-256) and prepared (unpacked).", above=0
+    )
     keep_versions: int = setting(
         3, "Versions whose payload stays on disk; what runs and what ran before it always stay.", least=2
     )
@@ -328,23 +309,36 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set, by section."""
+    """Everything that can be set, by section.
+
+    Attributes:
+        drivers: The sections that belong to one driver each, also those of drivers that aren't chosen.
+    """
 
     instance: InstanceSettings
     etcd: EtcdSettings = field(default_factory=EtcdSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
     lock: LockSettings = field(default_factory=LockSettings)
-    process: ProcessSettings = field(default_factory=ProcessSettings)
-    traefik: TraefikSettings = field(default_factory=TraefikSettings)
+    workload: WorkloadSettings = field(default_factory=WorkloadSettings)
+    balancer: BalancerSettings = field(default_factory=BalancerSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     drain: DrainSettings = field(default_factory=DrainSettings)
     soak: SoakSettings = field(default_factory=SoakSettings)
     download: DownloadSettings = field(default_factory=DownloadSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    drivers: Mapping[str, Any] = field(default_factory=dict)
+
+    def section(self, name: str) -> Any:
+        """The settings of ``[name]``, whether shared or a driver's."""
+        return self.drivers[name] if name in self.drivers else getattr(self, name)
+
+    def of(self, kind: type[T]) -> T:
+        """A driver's settings by their class; the defaults when nothing was loaded for it."""
+        return next((one for one in self.drivers.values() if isinstance(one, kind)), None) or kind()
 
 
 def port_range(ports: str) -> tuple[int, int] | None:
-    """First and last port of ``process.ports``; None for "any free one".
+    """First and last port of ``workload.ports``; None for "any free one".
 
     Raises:
         ValueError: not a port or a range, outside 1 to 65535, or backwards; the text says which.

@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from outrider.balancers.ask import ask
 from outrider.balancers.entry import ensure_static
-from outrider.balancers.traefik import Traefik
-from outrider.config.sections import ProcessSettings, TraefikSettings
+from outrider.balancers.traefik import TraefikKeys, TraefikSettings
+from outrider.config.sections import WorkloadSettings
 from outrider.core.errors import DriverError
 from outrider.demo.programs import Etcd, Program, TraefikProgram, free_ports, start_etcd, start_traefik
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, EtcdAddress
+from outrider.http import ask
 from outrider.model.keys import Keys
+from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.runtime import ProcessRuntime
 
 APP_ID = "e96281a6-d1af-4bde-9a0a-97b76e56dc57"
@@ -40,7 +41,7 @@ QUICK: Mapping[str, Mapping[str, object]] = {
     "probe": {"interval_s": 0.2, "timeout_s": 1.0, "successes": 3, "failures": 2, "deadline_s": 5.0},
     "drain": {"wait_s": 1.0, "max_s": 10.0, "inflight_path": "/inflight"},
     "soak": {"duration_s": 1.0},
-    "process": {"stop_grace_s": 5.0},
+    "workload": {"stop_grace_s": 5.0},
     "service": {"retry_min_s": 0.5, "retry_max_s": 5.0},
 }
 """Settings in the demo's haste. An operator's are longer: ``outrider config show``."""
@@ -85,7 +86,7 @@ class DemoFleet:
         self.etcd = self._keep(start_etcd(self.folder))
         self.etcd.wait_ready()
         self.cluster = connect(EtcdAddress(endpoints=(self.etcd.endpoint,)))
-        ensure_static(self.cluster, Traefik(TraefikSettings(service=SERVICE, rule=f"Host(`{HOST}`)")))
+        ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule=f"Host(`{HOST}`)"), service=SERVICE))
         self.traefik = self._keep(start_traefik(self.folder, self.etcd.endpoint))
         self.start_service()
         self.traefik.wait_ready()
@@ -168,13 +169,14 @@ class DemoFleet:
             "etcd": {"endpoints": [self.endpoint]},
             "service": {"urls": [self.service_url]},
             "process": {"command": [sys.executable, "server.py"]},
-            "traefik": {"service": SERVICE, "api_urls": [self.traefik.api_url], "throttle_s": 0.1},
+            "balancer": {"service": SERVICE},
+            "traefik": {"api_urls": [self.traefik.api_url], "throttle_s": 0.1},
         }
         if self._strategy == "stop-first":
             ports = self.folder / f"{instance}.port"
             if not ports.exists():
                 ports.write_text(str(free_ports(1)[0]))
-            needed["process"]["ports"] = ports.read_text()
+            needed["workload"] = {"ports": ports.read_text()}
         for section, values in self._settings.items():
             needed[section] = {**needed.get(section, {}), **values}
         return "\n".join(
@@ -186,7 +188,9 @@ class DemoFleet:
 @contextmanager
 def workloads(state_dir: Path) -> Iterator[ProcessRuntime]:
     """The runtime of one instance, to look at its workloads from outside."""
-    runtime = ProcessRuntime(ProcessSettings(command=("true",)), state_dir=state_dir, instance=state_dir.name)
+    runtime = ProcessRuntime(
+        ProcessSettings(command=("true",)), WorkloadSettings(), state_dir=state_dir, instance=state_dir.name
+    )
     try:
         yield runtime
     finally:

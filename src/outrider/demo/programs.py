@@ -19,9 +19,9 @@ from importlib import resources
 from pathlib import Path
 from typing import ClassVar
 
-from outrider.balancers.ask import ask
 from outrider.core.errors import DriverError, OutriderError
 from outrider.etcd.seam import Endpoint
+from outrider.http import ask
 
 READY_S = 30.0
 POLL_S = 0.05

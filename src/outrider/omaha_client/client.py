@@ -33,7 +33,8 @@ from outrider.core.omaha import (
     running,
 )
 from outrider.failpoints import failpoint
-from outrider.omaha_client.exchange import exchange, read_body
+from outrider.http import read_body
+from outrider.omaha_client.exchange import exchange
 
 T = TypeVar("T")
 

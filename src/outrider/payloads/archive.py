@@ -29,16 +29,26 @@ _MAX_DESCRIPTOR_BYTES = 4096  # a reference has at most 1000 characters
 _MAX_LINKS_FOLLOWED = 40  # the kernel's own limit, path_resolution(7)
 
 
-def unpack(payload: Path, into: Path, *, max_bytes: int = MAX_UNPACKED_BYTES, max_members: int = MAX_MEMBERS) -> None:
+def unpack(
+    payload: Path,
+    into: Path,
+    *,
+    max_bytes: int = MAX_UNPACKED_BYTES,
+    max_members: int = MAX_MEMBERS,
+    room_bytes: int | None = None,
+) -> None:
     """Unpack ``payload`` (tar, plain or with gzip or xz) as the folder ``into``, which appears whole or not at all.
 
     Dropped are owners, the set-uid, set-gid and sticky bits, and write permission for group and others. What a killed
     run left behind is removed first.
 
+    Args:
+        room_bytes: Give up before more than this is written: a full disk would stop the journal too. None: don't ask.
+
     Raises:
         Refused: not such a tar, unsafe (the line names the member), or too big: the release's fault.
-        DriverError: this machine can't (disk full, no permission), or it is the descriptor of an image, which no
-            fault of the release brought to a machine that only unpacks.
+        DriverError: this machine can't (no room, disk full, no permission), or it is the descriptor of an image, which
+            no fault of the release brought to a machine that only unpacks.
     """
     partial = into.with_name(into.name + ".partial")
     try:
@@ -51,7 +61,7 @@ def unpack(payload: Path, into: Path, *, max_bytes: int = MAX_UNPACKED_BYTES, ma
                     " this group an archive"
                 )
             source.seek(0)
-            _unpack(payload.name, source, partial, max_bytes, max_members)
+            _unpack(payload.name, source, partial, _Plan(max_bytes=max_bytes, max_members=max_members), room_bytes)
         partial.rename(into)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -63,14 +73,15 @@ def unpack(payload: Path, into: Path, *, max_bytes: int = MAX_UNPACKED_BYTES, ma
         raise
 
 
-def _unpack(name: str, source: IO[bytes], folder: Path, max_bytes: int, max_members: int) -> None:
-    plan = _Plan(max_bytes=max_bytes, max_members=max_members)
+def _unpack(name: str, source: IO[bytes], folder: Path, plan: "_Plan", room_bytes: int | None) -> None:
     try:
         stream = _decompressed(source)
         guarded = cast(IO[bytes], _Forward(stream))
         with tarfile.open(fileobj=guarded, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 plan.add(member)
+                if room_bytes is not None and plan.size_bytes > room_bytes:
+                    raise DriverError(f"{name}: no room to unpack it to {folder}: {room_bytes} bytes are free there")
                 archive.members.clear()  # type: ignore[attr-defined]  # else it remembers every header
                 if not member.issym():
                     _write(archive, member, folder)

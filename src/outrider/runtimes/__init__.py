@@ -1,4 +1,4 @@
-"""Runtimes: how one version of the app is run beside another on this machine.
+"""Runtimes: how one version of the app is run beside another on this machine. ``drivers`` lists them.
 
 A *workload* is one started version, named by ``workload_id``, which the sidekick chooses and journals *before* it
 asks for the start: whatever happens in between, the workload is found again under that name. Every call is
@@ -6,7 +6,7 @@ idempotent, ends within a deadline, and reports through ``DriverError``, ``Refus
 ``tests/contracts/test_runtimes.py`` holds all of them to the same promises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,18 +15,30 @@ from outrider.core.images import PayloadKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunnableRelease:
+    """A release whose payload is on this machine and proved.
+
+    Attributes:
+        version: Told to the app in its environment.
+        sha256: Of the payload, 64 lower-case hex digits: what is prepared for a release goes by it.
+        payload: The verified payload on disk.
+    """
+
+    version: str
+    sha256: str
+    payload: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
     """What to start.
 
     Attributes:
         workload_id: Lower-case name, unique on this machine, chosen by the caller.
-        version: The version that it will be, told to the app in its environment.
-        payload: The verified payload on disk.
     """
 
     workload_id: str
-    version: str
-    payload: Path
+    release: RunnableRelease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +74,31 @@ class ExitWatch(Protocol):
 class Runtime(Protocol):
     """Starts, finds and ends workloads.
 
+    ``prepare`` and ``prune`` may be called by another thread than the rest.
+
     Attributes:
+        name: As in the configuration.
         kinds: What payloads it runs. Others are refused before anything is fetched.
     """
 
     name: str
     kinds: frozenset[PayloadKind]
 
+    def prepare(self, release: RunnableRelease) -> None:
+        """Do ahead of ``start`` whatever takes long and needs no turn: unpack, pull, see whether there is room.
+
+        May be repeated: what is prepared already stays. Nothing runs because of it.
+
+        Raises:
+            Refused: the payload is bad: the release's fault. Only ``start`` proves that under a turn.
+            DriverError: this machine can't do it now (no room, no permission).
+        """
+
     def start(self, spec: WorkloadSpec) -> Workload:
         """Start it, or adopt it when it runs already under that id (never a second copy).
 
-        Returns as soon as it was started and not yet proved healthy.
+        Takes what was prepared for the release, and prepares it when that is missing. Returns as soon as it was
+        started and not yet proved healthy.
 
         Raises:
             Refused: the payload is bad (unsafe archive, command missing, exits at once): the release's fault.
@@ -93,3 +119,12 @@ class Runtime(Protocol):
 
     def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> ExitWatch:
         """Call ``deliver`` once, from another thread, when the workload ends; at once when it doesn't run."""
+
+    def prune(self, needed: Collection[str]) -> None:
+        """Remove what was prepared for releases other than ``needed`` (SHA-256s). Workloads stay.
+
+        What can't be removed stays: it is tried again the next time.
+        """
+
+    def close(self) -> None:
+        """Let go of threads and connections. The workloads go on running."""

@@ -6,11 +6,8 @@ from typing import Any
 
 from loguru import logger
 
-from outrider.balancers import Balancer
 from outrider.balancers.drain import Drain
-from outrider.balancers.entry import Registration
-from outrider.balancers.none import NoBalancer
-from outrider.balancers.traefik import Traefik
+from outrider.balancers.drivers import BALANCERS, BalancerContext
 from outrider.clocks import SuspendAwareClock
 from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.omaha import app_key
@@ -26,7 +23,8 @@ from outrider.model.documents import Contender
 from outrider.model.keys import Keys
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
-from outrider.runtimes.process.runtime import ProcessRuntime
+from outrider.runtimes import Runtime
+from outrider.runtimes.drivers import RUNTIMES, RuntimeContext
 from outrider.sd_notify import Notifier
 from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.loop import Sidekick
@@ -75,8 +73,8 @@ def delays(settings: Settings) -> Mapping[str, float]:
     """
     drain_s = settings.drain.max_s + settings.drain.confirm_timeout_s + _SLACK_S
     probe_s = settings.probe.deadline_s + _SLACK_S
-    start_s = settings.process.start_timeout_s
-    stop_s = settings.process.stop_grace_s + _SLACK_S
+    start_s = settings.workload.start_timeout_s
+    stop_s = settings.workload.stop_grace_s + _SLACK_S
     # asked again after a call that had no answer; before it ended the answer of each call would come too late
     again_s = settings.etcd.timeout_s + 2.0
     # several such calls, and the time for some of them to be tried again
@@ -133,7 +131,7 @@ def contender(settings: Settings) -> Contender:
     )
 
 
-def first_memory(settings: Settings) -> Memory:
+def first_memory(settings: Settings, runtime: Runtime) -> Memory:
     """What a sidekick knows before its first event."""
     instance = settings.instance
     return Memory(
@@ -145,18 +143,9 @@ def first_memory(settings: Settings) -> Memory:
         at=now(),
         allow_downgrade=instance.allow_downgrade,
         slots=settings.lock.slots,
-        runtime=ProcessRuntime.name,
-        kinds=tuple(sorted(ProcessRuntime.kinds)),
+        runtime=runtime.name,
+        kinds=tuple(sorted(runtime.kinds)),
     )
-
-
-def make_balancer(settings: Settings) -> tuple[Balancer, str]:
-    """The balancer that ``[instance] balancer`` names, and its name for the app's pool."""
-    match settings.instance.balancer:
-        case "traefik":
-            return Traefik(settings.traefik), settings.traefik.service
-        case "none":
-            return NoBalancer(), ""
 
 
 class Assembly:
@@ -175,7 +164,6 @@ class Assembly:
         rules = make_rules(
             delays(settings), retry_min_s=settings.service.retry_min_s, retry_max_s=settings.service.retry_max_s
         )
-        balancer, service = make_balancer(settings)
         self._journal = Journal(instance.state_dir)
         keys = Keys(settings.etcd.prefix)
         self._cluster = cluster or connect(etcd_address(settings.etcd))
@@ -191,7 +179,7 @@ class Assembly:
         )
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
         payloads = PayloadStore(instance.state_dir / "payloads", settings.download)
-        self._runtime = ProcessRuntime(settings.process, state_dir=instance.state_dir, instance=instance.id)
+        self._runtime = RUNTIMES.load(instance.runtime).make(settings, RuntimeContext(environment=os.environ))
         self._keeper = LeaseKeeper(
             self._cluster, settings.lock.ttl_s, on_granted=self._lease_granted, on_lost=self._lease_lost
         )
@@ -211,23 +199,21 @@ class Assembly:
             instance=instance.id,
             post=self._post,
         )
-        registration = Registration(
-            self._cluster, balancer, service=service, server_id=settings.traefik.server_id or instance.id, keys=keys
-        )
+        balancer = BALANCERS.load(instance.balancer).make(settings, BalancerContext(cluster=self._cluster, keys=keys))
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(
-                self._runtime, payloads, stop_grace_s=settings.process.stop_grace_s, post=self._post
+                self._runtime, payloads, stop_grace_s=settings.workload.stop_grace_s, post=self._post
             ),
             "balancer": BalancerWork(
-                registration,
-                Drain(balancer, settings.drain),
+                balancer.entry,
+                Drain(balancer.observer, settings.drain),
                 keys,
                 member=us.member,
                 inflight_path=settings.drain.inflight_path,
                 post=self._post,
             ),
-            "release": ReleaseWork(upstream, payloads, self._post),
+            "release": ReleaseWork(upstream, payloads, self._runtime, self._post),
             "probe": ProbeWork(Prober(settings.probe, clock=clock), self._post),
         }
         self._workers = {name: Worker(name, noun, self._post, self._crash) for name, noun in nouns.items()}
@@ -238,7 +224,7 @@ class Assembly:
         self._sidekick = Sidekick(
             chart,
             rules,
-            first_memory(settings),
+            first_memory(settings, self._runtime),
             self._journal,
             nouns={name: worker.submit for name, worker in self._workers.items()}
             | {"report": reports.perform, "sidekick": _alarm},

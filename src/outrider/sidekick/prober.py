@@ -13,14 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import requests
-import urllib3
-
 from outrider.config.sections import ProbeSettings
 from outrider.core.sidekick.memory import Blame
 from outrider.failpoints import failpoint, with_current_effect
+from outrider.http import NoAnswer, OutOfTime, get
 
 _BODY_LIMIT_BYTES = 64 * 1024
+_HEADERS = {"Accept": "*/*", "User-Agent": "outrider-probe"}
 _UNREACHABLE = ("network is unreachable", "network is down", "no route to host", "cannot assign requested address")
 """The kernel's words when it has no way to an address: none of them comes from what listens there, or doesn't."""
 
@@ -188,26 +187,16 @@ def ask(url: str, timeout_s: float) -> str:
     Every request is a connection of its own, as a new client's would be; redirects and proxies are not for probes.
     """
     try:
-        with requests.Session() as session:
-            session.trust_env = False
-            response = session.get(
-                url,
-                timeout=timeout_s,
-                allow_redirects=False,
-                stream=True,
-                headers={"Connection": "close", "User-Agent": "outrider-probe"},
-            )
-            # Read what belongs to the answer: closing on unread bytes shows as a reset in the app's own log.
-            response.raw.read(_BODY_LIMIT_BYTES, decode_content=False)
-            return "" if 200 <= response.status_code < 300 else str(response.status_code)
-    except requests.Timeout:
-        return f"no answer in {timeout_s:g} s"
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        return _plain(error)
+        # Read what belongs to the answer: closing on unread bytes shows as a reset in the app's own log.
+        answer = get(url, timeout_s=timeout_s, max_bytes=_BODY_LIMIT_BYTES, headers=_HEADERS)
+    except OutOfTime as error:
+        return str(error)
+    except NoAnswer as error:
+        return _plain(str(error))
+    return "" if 200 <= answer.status < 300 else str(answer.status)
 
 
-def _plain(error: Exception) -> str:
-    text = str(error)
+def _plain(text: str) -> str:
     for phrase in ("connection refused", "connection reset", *_UNREACHABLE):
         if phrase in text.lower():
             return phrase

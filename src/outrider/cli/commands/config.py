@@ -35,7 +35,7 @@ def files_option(command: F) -> F:
 @json_option
 def show(files: tuple[Path, ...], as_json: bool) -> None:
     """Print every setting, its value and the file or variable it came from."""
-    loaded = load_settings(files, os.environ)
+    loaded = _load(files)
     rows = _rows(loaded)
     if as_json:
         echo_json({key: {"value": value, "unit": unit, "from": origin} for key, value, unit, origin in rows})
@@ -52,16 +52,23 @@ def check(files: tuple[Path, ...]) -> None:
 
     Exits 0 when they are sound and 1 when they are not.
     """
-    loaded = load_settings(files, os.environ)
+    loaded = _load(files)
     instance = loaded.settings.instance
     click.echo(f"ok: {instance.id} of {instance.app}, group {instance.group}")
+
+
+def _load(files: tuple[Path, ...]) -> Loaded:
+    loaded = load_settings(files, os.environ)
+    for line in loaded.warnings:
+        click.echo(f"Warning: {line}", err=True)
+    return loaded
 
 
 def _rows(loaded: Loaded) -> list[tuple[str, object, str, str]]:
     rows = []
     for section, name, _, _ in all_fields():
         key = f"{section}.{name}"
-        value = getattr(getattr(loaded.settings, section), name)
+        value = getattr(loaded.settings.section(section), name)
         rows.append((key, _shown(value), unit_of(name), loaded.origin[key]))
     return rows
 

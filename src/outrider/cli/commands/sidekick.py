@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
+from loguru import logger
 
 from outrider.cli.main import Group
 
@@ -34,8 +35,11 @@ def run(files: tuple[Path, ...], verbose: int) -> None:
     from outrider.log import setup_logging
     from outrider.sidekick.assemble import Assembly
 
-    settings = load_settings(files, os.environ).settings
+    loaded = load_settings(files, os.environ)
+    settings = loaded.settings
     setup_logging(settings.log, verbosity=verbose)
+    for line in loaded.warnings:
+        logger.bind(setting=line).warning("a setting should be changed")
     assembly = Assembly(settings)
     on_signals((signal.SIGTERM, signal.SIGINT), assembly.stop)
     assembly.run()

@@ -17,7 +17,7 @@ _TRIES = 20
 
 
 def free_port(host: str, ports: str, taken: Collection[int] = ()) -> int:
-    """A port of ``ports`` (as in ``[process]``) on ``host`` that nobody listens on and that isn't in ``taken``.
+    """A port of ``ports`` (as in ``[workload]``) on ``host`` that nobody listens on and that isn't in ``taken``.
 
     It is only looked up, not held: whoever is quicker may still get it, and then the start fails. With ``ports`` "" it
     is therefore one that no outgoing connection can be given, and a different one for each who asks.
@@ -84,4 +84,4 @@ def _try(host: str, port: int) -> int | None:
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             return None
-        raise DriverError(f"process.host {host!r}: can't listen there: {error.strerror or error}") from error
+        raise DriverError(f"workload.host {host!r}: can't listen there: {error.strerror or error}") from error

@@ -1,8 +1,9 @@
 """Runs a version as a process group on this machine, unpacked from a tar.
 
-A workload's folder holds ``root`` (what was unpacked), ``record.json`` (who it is) and ``output.log``. Workloads are
-sessions of their own and outlive the sidekick; the next one finds them by the record, or, when the sidekick died
-between starting and recording, by the variables in their environment. See docs/decisions/0005-process-runtime.md.
+A workload's folder holds ``root`` (what was unpacked), ``record.json`` (who it is) and ``output.log``. What is unpacked
+ahead of the start waits in ``prepared/SHA256`` until it is moved there (see ``prepared``). Workloads are sessions of
+their own and outlive the sidekick; the next one finds them by the record, or, when the sidekick died between starting
+and recording, by the variables in their environment. See docs/decisions/0005-process-runtime.md.
 """
 
 import contextlib
@@ -14,18 +15,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 from loguru import logger
 
-from outrider.config.sections import ProcessSettings
+from outrider.config.sections import WorkloadSettings
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
-from outrider.payloads.archive import unpack
-from outrider.runtimes import Exited, ExitWatch, Workload, WorkloadSpec
+from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.command import RELEASE_FAULTS, command_line, exec_problem, last_line
 from outrider.runtimes.process.exits import GONE, Exits
 from outrider.runtimes.process.identity import (
@@ -39,6 +40,7 @@ from outrider.runtimes.process.identity import (
     processes,
 )
 from outrider.runtimes.process.ports import address, port_again
+from outrider.runtimes.process.prepared import Prepared
 
 # How long a start waits for the sort of failure that shows at once: a missing library, a wrong argument.
 _AT_ONCE_S = 0.2
@@ -74,21 +76,36 @@ class ProcessRuntime:
     kinds: frozenset[PayloadKind] = frozenset({"archive"})
 
     def __init__(
-        self, settings: ProcessSettings, *, state_dir: Path, instance: str, environment: Mapping[str, str] | None = None
+        self,
+        settings: ProcessSettings,
+        shared: WorkloadSettings,
+        *,
+        state_dir: Path,
+        instance: str,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Run workloads below ``state_dir``, which tells this instance's apart from those of its neighbours.
 
         Args:
-            environment: What apps inherit besides ``[process] env``; our own when None. ``OUTRIDER_*`` and systemd's
+            environment: What apps inherit besides ``[workload] env``; our own when None. ``OUTRIDER_*`` and systemd's
                 notification variables are left out.
         """
-        self._settings, self._instance = settings, instance
+        self._settings, self._shared, self._instance = settings, shared, instance
         self._folder = state_dir.resolve()
+        self._prepared = Prepared(self._folder / "prepared")
         inherited = os.environ if environment is None else environment
         self._inherited = {name: text for name, text in inherited.items() if not _NOT_PASSED_ON.fullmatch(name)}
         self._exits = Exits()
         self._statuses: dict[str, str] = {}
         self._children: dict[str, tuple[int, int]] = {}
+
+    def prepare(self, release: RunnableRelease) -> None:
+        """As ``Runtime.prepare``: unpack the archive."""
+        self._prepared.make(release)
+
+    def prune(self, needed: Collection[str]) -> None:
+        """As ``Runtime.prune``."""
+        self._prepared.prune(needed)
 
     def start(self, spec: WorkloadSpec) -> Workload:
         """As ``Runtime.start``; an unpacked ``root`` of this boot is used again."""
@@ -100,13 +117,13 @@ class ProcessRuntime:
             with failpoint("workload.clear"):
                 home.mkdir(parents=True, exist_ok=True)
                 # Left by an earlier run whose first process died; beside the new one they would be half a second copy.
-                self._end(spec.workload_id, self._settings.stop_grace_s)
+                self._end(spec.workload_id, self._shared.stop_grace_s)
             with failpoint("workload.unpack"):
-                self._unpack(spec.payload, home)
+                self._prepared.move(spec.release, home)
             record = ProcessRecord(
                 workload_id=spec.workload_id,
-                version=spec.version,
-                host=self._settings.host,
+                version=spec.release.version,
+                host=self._shared.host,
                 port=self._port(spec.workload_id),
                 boot=boot_id(),
             )
@@ -152,7 +169,7 @@ class ProcessRuntime:
 
     def remove(self, workload_id: str) -> None:
         """As ``Runtime.remove``; the output of the last few stays in ``logs/`` for people."""
-        self.stop(workload_id, self._settings.stop_grace_s)
+        self.stop(workload_id, self._shared.stop_grace_s)
         home, trash = self._home(workload_id), self._folder / "workloads" / f".removed-{workload_id}"
         self._statuses.pop(workload_id, None)
         self._children.pop(workload_id, None)
@@ -206,16 +223,7 @@ class ProcessRuntime:
                 ).port
         before, known = recorded.pop(workload_id, None), recorded.values()
         running = {int(each.url.rpartition(":")[2]) for each in self.running()}
-        return port_again(self._settings.host, self._settings.ports, before=before, known=known, running=running)
-
-    def _unpack(self, payload: Path, home: Path) -> None:
-        """Unpack, unless that was done on this boot: after a power cut files may be empty that were complete before."""
-        root, done = home / "root", home / "unpacked"
-        if root.is_dir() and done.is_file() and done.read_text() == boot_id():
-            return
-        shutil.rmtree(root, ignore_errors=True)
-        unpack(payload, root)
-        done.write_text(boot_id())
+        return port_again(self._shared.host, self._shared.ports, before=before, known=known, running=running)
 
     def _launch(self, record: ProcessRecord) -> Workload:
         home = self._home(record.workload_id)
@@ -263,7 +271,7 @@ class ProcessRuntime:
     def _environment(self, record: ProcessRecord) -> dict[str, str]:
         return {
             **self._inherited,
-            **self._settings.env,
+            **self._shared.env,
             **self._marks(record.workload_id),
             "PORT": str(record.port),
             "HOST": record.host,
@@ -299,7 +307,7 @@ class ProcessRuntime:
         record = ProcessRecord(
             workload_id=workload_id,
             version=told.get("OUTRIDER_VERSION", ""),
-            host=told.get("HOST", self._settings.host),
+            host=told.get("HOST", self._shared.host),
             port=int(told["PORT"]),
             boot=boot_id(),
             pid=leader.pid,

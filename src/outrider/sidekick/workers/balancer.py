@@ -1,11 +1,11 @@
-"""The balancer's worker: the server's entry through ``Registration``, and the wait for the last requests."""
+"""The balancer's worker: the server's ``Entry``, and the wait for the last requests."""
 
 import threading
 from collections import deque
 from typing import assert_never
 
+from outrider.balancers import Entry
 from outrider.balancers.drain import Drain, Drained, Expired, Interrupted, Unmoved
-from outrider.balancers.entry import Registration
 from outrider.core.errors import Refused
 from outrider.core.sidekick.effects import (
     BalancerEffect,
@@ -41,7 +41,7 @@ class BalancerWork:
 
     def __init__(
         self,
-        registration: Registration,
+        entry: Entry,
         drain: Drain,
         keys: Keys,
         *,
@@ -49,7 +49,7 @@ class BalancerWork:
         inflight_path: str,
         post: Post,
     ) -> None:
-        self._registration, self._drain, self._keys = registration, drain, keys
+        self._entry, self._drain, self._keys = entry, drain, keys
         self._member, self._inflight_path, self._post = member, inflight_path, post
         self._waits: deque[threading.Event] = deque()
 
@@ -63,23 +63,23 @@ class BalancerWork:
     def perform(self, effect: BalancerEffect, request: int | None) -> None:
         match effect:
             case SwitchBalancer():
-                self._registration.ensure_static()
-                self._registration.switch(effect.url, fence=self._fence(effect.turn))
+                self._entry.ensure_static()
+                self._entry.switch(effect.url, fence=self._fence(effect.turn))
                 self._post(BalancerSwitched(at=now(), request=request))
             case RestoreBalancer():
-                self._registration.restore(effect.url, fence=self._fence(effect.turn))
+                self._entry.restore(effect.url, fence=self._fence(effect.turn))
                 self._post(BalancerRestored(at=now(), request=request))
             case LeaveBalancer():
-                self._registration.leave(fence=self._fence(effect.turn))
+                self._entry.leave(fence=self._fence(effect.turn))
                 self._post(BalancerLeft(at=now(), request=request))
             case JoinBalancer():
-                self._registration.ensure_static()
-                self._registration.join(effect.url, replacing=effect.replacing)
+                self._entry.ensure_static()
+                self._entry.join(effect.url, replacing=effect.replacing)
                 self._post(BalancerJoined(at=now(), request=request))
             case ReturnBalancer():
                 if effect.url is not None:
-                    self._registration.ensure_static()
-                    self._registration.join(effect.url, replacing=effect.replacing)
+                    self._entry.ensure_static()
+                    self._entry.join(effect.url, replacing=effect.replacing)
                 self._post(BalancerJoined(at=now(), request=request))
             case DrainBalancer() | UndrainBalancer():
                 self._wait(effect, request)

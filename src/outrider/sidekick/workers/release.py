@@ -1,4 +1,4 @@
-"""The release's worker: asks the update service, downloads, verifies."""
+"""The release's worker: asks the update service, downloads, verifies, and lets the runtime prepare."""
 
 import threading
 import uuid
@@ -6,7 +6,9 @@ from collections import deque
 from pathlib import Path
 from typing import assert_never
 
-from outrider.core.errors import OmahaError
+from loguru import logger
+
+from outrider.core.errors import DriverError, OmahaError, Refused
 from outrider.core.omaha import NoUpdate
 from outrider.core.sidekick.effects import AbandonRelease, CheckRelease, DownloadRelease, ReleaseEffect, VerifyRelease
 from outrider.core.sidekick.events import (
@@ -19,14 +21,16 @@ from outrider.core.sidekick.events import (
 from outrider.core.sidekick.memory import Release
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
+from outrider.payloads.transfer import WriteFailed
+from outrider.runtimes import RunnableRelease, Runtime
 from outrider.sidekick.workers.worker import Post, now
 
 
 class ReleaseWork:
     """Performs ``release.*``."""
 
-    def __init__(self, upstream: Upstream, payloads: PayloadStore, post: Post) -> None:
-        self._upstream, self._payloads, self._post = upstream, payloads, post
+    def __init__(self, upstream: Upstream, payloads: PayloadStore, runtime: Runtime, post: Post) -> None:
+        self._upstream, self._payloads, self._runtime, self._post = upstream, payloads, runtime, post
         self._abandoned: deque[threading.Event] = deque()
         self._path: Path | None = None
 
@@ -51,10 +55,7 @@ class ReleaseWork:
                 finally:
                     self._abandoned.popleft()
             case VerifyRelease():
-                assert self._path is not None, "the chart verifies only what was downloaded"
-                self._payloads.verify(self._path, effect.release.size_bytes, effect.release.sha256)
-                # Here too, and not only after a swap: a row of bad releases would fill the disk.
-                self._payloads.prune([release.sha256 for release in effect.needed])
+                self._verify(effect)
                 self._post(ReleaseVerified(at=now(), request=request))
             case AbandonRelease():
                 pass  # done by interrupt
@@ -94,6 +95,22 @@ class ReleaseWork:
                 kind=answer.kind,
             )
         )
+
+    def _verify(self, effect: VerifyRelease) -> None:
+        assert self._path is not None, "the chart verifies only what was downloaded"
+        release = effect.release
+        payload = self._payloads.verify(self._path, release.size_bytes, release.sha256)
+        # Here too, and not only after a swap: a row of bad releases would fill the disk. And first, to make room.
+        needed = [one.sha256 for one in effect.needed]
+        self._payloads.prune(needed)
+        self._runtime.prune(needed)
+        try:
+            self._runtime.prepare(RunnableRelease(version=release.version, sha256=release.sha256, payload=payload))
+        except Refused as error:
+            # The release's fault, and only a turn proves that for the fleet (P5): the start under it says so again.
+            logger.bind(version=release.version, cause=str(error)).warning("release can't be prepared")
+        except DriverError as error:
+            raise WriteFailed(str(error)) from error
 
     def _download(self, release: Release, request: int | None) -> Path:
         def progress(done_bytes: int, size_bytes: int) -> None:

@@ -25,7 +25,7 @@ from outrider.core.sidekick.events import (
 )
 from outrider.core.sidekick.memory import Installed
 from outrider.payloads.store import PayloadStore
-from outrider.runtimes import Exited, ExitWatch, Runtime, Workload, WorkloadSpec
+from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Runtime, Workload, WorkloadSpec
 from outrider.sidekick.workers.worker import Post, now
 
 
@@ -62,7 +62,9 @@ class WorkloadWork:
                     self._started(self._start(effect.old), request)
             case RetireWorkload():
                 self._remove(effect.installed)
-                self._payloads.prune([release.sha256 for release in effect.needed])
+                needed = [release.sha256 for release in effect.needed]
+                self._payloads.prune(needed)
+                self._runtime.prune(needed)
                 self._post(WorkloadRetired(at=now(), request=request))
             case RemoveWorkload():
                 self._remove(effect.installed)
@@ -90,19 +92,23 @@ class WorkloadWork:
     def _start(self, installed: Installed) -> Workload:
         workload = self._runtime.find(installed.workload_id)
         if workload is None:
-            if installed.release.kind not in self._runtime.kinds:  # the runtime was changed since it was taken
+            release = installed.release
+            if release.kind not in self._runtime.kinds:  # the runtime was changed since it was taken
                 raise DriverError(
-                    f"{installed.release.version} is of a kind ({installed.release.kind}) that this machine's runtime"
+                    f"{release.version} is of a kind ({release.kind}) that this machine's runtime"
                     f" ({self._runtime.name}) can't run; set instance.runtime to one that can"
                 )
-            payload = self._payloads.find(installed.release.sha256)
+            payload = self._payloads.find(release.sha256)
             if payload is None:
                 raise DriverError(
-                    f"the payload of {installed.release.version} is gone from this machine; a newer release, or"
+                    f"the payload of {release.version} is gone from this machine; a newer release, or"
                     " 'outrider instance rollback', brings a new one"
                 )
             workload = self._runtime.start(
-                WorkloadSpec(workload_id=installed.workload_id, version=installed.release.version, payload=payload)
+                WorkloadSpec(
+                    workload_id=installed.workload_id,
+                    release=RunnableRelease(version=release.version, sha256=release.sha256, payload=payload),
+                )
             )
         self._forget(workload.workload_id)
         self._watches[workload.workload_id] = self._runtime.watch(workload.workload_id, self._exited)

@@ -1,0 +1,34 @@
+"""The balancers that ``instance.balancer`` can name. A new one is a line here and a kit in ``tests/contracts/kits``."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from outrider.balancers import Balancer
+from outrider.config.drivers import Driver, DriverTable
+from outrider.config.sections import Settings
+from outrider.etcd.seam import Cluster
+from outrider.model.keys import Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerContext:
+    """What a balancer is made of besides its settings."""
+
+    cluster: Cluster
+    keys: Keys
+
+
+class BalancerDriver(Driver, Protocol):
+    """A module that makes a balancer."""
+
+    @property
+    def USES(self) -> frozenset[str]:  # noqa: N802 - a module's constant
+        """Which keys of ``[balancer]`` have an effect with it."""
+
+    def make(self, settings: Settings, context: BalancerContext) -> Balancer:
+        """The balancer of ``settings.instance``; nothing is written or contacted yet."""
+
+
+BALANCERS: DriverTable[BalancerDriver] = DriverTable(
+    chosen_by="instance.balancer", modules={"traefik": "outrider.balancers.traefik", "none": "outrider.balancers.none"}
+)

@@ -1,0 +1,79 @@
+"""What is wrong between settings that are each right by themselves, or with one in a way that its rule can't say."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+
+from outrider.balancers.drivers import BALANCERS
+from outrider.config.drivers import Problem
+from outrider.config.sections import Rule, Settings, port_range
+from outrider.runtimes.drivers import RUNTIMES
+
+_RESERVED = frozenset({"PORT", "HOST"})
+
+
+def contradictions(settings: Settings) -> Iterator[Problem]:
+    """What is wrong between settings, or with one beyond its type: the key to blame and the problem."""
+    etcd, drain, probe = settings.etcd, settings.drain, settings.probe
+    yield from _host_name_problem(settings)
+    for key, path in (("ca_file", etcd.ca_file), ("cert_file", etcd.cert_file), ("key_file", etcd.key_file)):
+        if path is not None and not path.is_file():
+            yield f"etcd.{key}", f"{path}: no such file"
+    if etcd.cert_file and not etcd.key_file:
+        yield "etcd.cert_file", "needs etcd.key_file beside it"
+    if etcd.key_file and not etcd.cert_file:
+        yield "etcd.key_file", "needs etcd.cert_file beside it"
+    if etcd.cert_file and not etcd.ca_file:
+        yield "etcd.cert_file", "needs etcd.ca_file, which turns TLS on"
+    if etcd.password and etcd.password_file:
+        yield "etcd.password_file", "etcd.password is set too; keep one of them"
+    if etcd.user and not (etcd.password or etcd.password_file):
+        yield "etcd.user", "needs etcd.password_file"
+    if (etcd.password or etcd.password_file) and not etcd.user:
+        yield "etcd.password_file" if etcd.password_file else "etcd.password", "needs etcd.user"
+    for endpoint in etcd.endpoints:
+        if not 1 <= int(endpoint.rstrip("/").rpartition(":")[2]) <= 65535:
+            yield "etcd.endpoints", f"{endpoint!r}: ports are 1 to 65535"
+    if settings.service.retry_max_s < settings.service.retry_min_s:
+        yield "service.retry_max_s", f"is below service.retry_min_s ({settings.service.retry_min_s:g})"
+    yield from _workload_problems(settings)
+    yield from RUNTIMES.load(settings.instance.runtime).problems(settings)
+    yield from BALANCERS.load(settings.instance.balancer).problems(settings)
+    if (probe.successes - 1) * probe.interval_s >= probe.deadline_s:
+        yield (
+            "probe.deadline_s",
+            (f"{probe.successes} answers at {probe.interval_s:g} s each can't come within {probe.deadline_s:g} s"),
+        )
+    if drain.wait_s > drain.max_s:
+        yield "drain.max_s", f"is below drain.wait_s ({drain.wait_s:g})"
+
+
+def _host_name_problem(settings: Settings) -> Iterator[Problem]:
+    """The default of ``instance.id`` is the host name, which no rule was applied to."""
+    rule: Rule = next(each for each in fields(settings.instance) if each.name == "id").metadata["rule"]
+    if not re.fullmatch(rule.pattern, settings.instance.id):
+        yield "instance.id", f"the host name {settings.instance.id!r} can't be used; set it: {rule.wanted}"
+
+
+def _workload_problems(settings: Settings) -> Iterator[Problem]:
+    workload = settings.workload
+    for name in workload.env:
+        if not name or "=" in name or "\0" in name + workload.env[name]:
+            yield "workload.env", f"{name!r}: not the name of a variable"
+        if name in _RESERVED or name.startswith("OUTRIDER_"):
+            yield "workload.env", f"{name}: is set by outrider itself"
+    if workload.host in ("0.0.0.0", "::", "*"):  # noqa: S104 - refused here, not used
+        yield "workload.host", f"{workload.host!r} is no address that a balancer can send to; name this machine's"
+    try:
+        ports = port_range(workload.ports)
+    except ValueError as problem:
+        yield "workload.ports", f"{workload.ports!r}: {problem}"
+        return
+    if settings.instance.strategy == "start-first" and ports is not None and ports[0] == ports[1]:
+        yield (
+            "workload.ports",
+            (
+                f"start-first runs two versions at once, and {workload.ports!r} is one port; "
+                "give a range, or set instance.strategy to stop-first"
+            ),
+        )

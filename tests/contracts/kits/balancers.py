@@ -1,0 +1,58 @@
+"""The kits of the balancers."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from outrider.balancers.keys import KeyLayout
+from outrider.balancers.traefik import TraefikKeys, TraefikSettings
+from outrider.etcd.seam import Cluster
+from tests.contracts.kits.settings import INSTANCE, SERVICE
+
+
+class BalancerKit(Protocol):
+    """What a balancer's contract is tested with.
+
+    Attributes:
+        settings: Of the driver's own section, with nobody at the addresses that would be asked; None when it has none.
+        unheard: What ``confirm`` says then: only a balancer that has nothing to follow may say yes.
+    """
+
+    settings: object
+    unheard: bool | None
+
+    def layout(self) -> KeyLayout | None:
+        """Where its keys are; None when it keeps none in etcd."""
+
+    def listed(self, cluster: Cluster) -> str | None:
+        """The address of the instance's entry in etcd; None when there is none."""
+
+
+class TraefikKit:
+    """One key for each server."""
+
+    settings: object = TraefikSettings(rule="Host(`hello.test`)", api_urls=("http://127.0.0.1:1",))
+    unheard: bool | None = None
+
+    def layout(self) -> KeyLayout | None:
+        return TraefikKeys(TraefikSettings(rule="Host(`hello.test`)"), service=SERVICE)
+
+    def listed(self, cluster: Cluster) -> str | None:
+        found = cluster.get(f"traefik/http/services/{SERVICE}/loadbalancer/servers/{INSTANCE}/url")
+        return found.value.decode() if found is not None else None
+
+
+class NoneKit:
+    """Nothing anywhere."""
+
+    settings: object = None
+    unheard: bool | None = True
+
+    def layout(self) -> KeyLayout | None:
+        return None
+
+    def listed(self, cluster: Cluster) -> str | None:
+        assert () == cluster.list("").entries, "something was written"
+        return None
+
+
+BALANCER_KITS: Mapping[str, BalancerKit] = {"traefik": TraefikKit(), "none": NoneKit()}
