@@ -25,7 +25,10 @@ TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false
 
 def generated() -> str:
     """The part of the page between the markers."""
-    lines = ["<!-- by tools/settings_doc.py from src/outrider/config/sections.py: change it, then `make diagrams` -->"]
+    lines = [
+        "<!-- by tools/settings_doc.py from src/outrider/config/sections.py and the drivers: change those, then"
+        " `make diagrams` -->"
+    ]
     for section, kind in SECTIONS.items():
         title = (kind.__doc__ or "").splitlines()[0].partition(": ")[2]
         lines += ["", f"### [{section}]", "", title[:1].upper() + title[1:], ""]

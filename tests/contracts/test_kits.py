@@ -1,5 +1,8 @@
 """No driver without a contract: the tables of drivers and the kits name the same."""
 
+import subprocess
+import sys
+
 import pytest
 
 from outrider.balancers.drivers import BALANCERS, BalancerDriver
@@ -69,3 +72,14 @@ def test_the_modules_are_drivers_by_their_types() -> None:
 
     assert RUNTIMES.load("process") is runtime
     assert balancers == (BALANCERS.load("traefik"), BALANCERS.load("none"))
+
+
+def test_reading_the_settings_imports_no_drivers_own_library() -> None:
+    """What only one driver needs is imported where that driver is made or used: the others do without it."""
+    code = (
+        "import sys, outrider.config.load; print([one for one in ('requests', 'docker', 'grpc') if one in sys.modules])"
+    )
+
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert "[]" == told.stdout.strip()

@@ -23,7 +23,6 @@ from outrider.balancers.entry import EtcdEntry
 from outrider.config.drivers import Problem
 from outrider.config.sections import HTTP_URL, Settings, setting
 from outrider.core.errors import ConfigError
-from outrider.http import ask
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,126}")
 ID_WORDS = "use 1 to 127 lower-case letters, digits or . _ - and begin with a letter or a digit"
@@ -171,6 +170,8 @@ class TraefikObserver:
 
 def _servers(question: str) -> frozenset[str] | None:
     """The addresses that one Traefik sends to, or None when it can't be told."""
+    from outrider.http import ask  # the settings are read without it
+
     answer = ask(question, timeout_s=API_TIMEOUT_S)
     if answer is None:
         return None
