@@ -1,5 +1,8 @@
 """Settings at their old places: they work, with one line that names the new place; never silently, never twice."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,19 @@ def test_without_a_balancer_nothing_is_missing_and_nothing_is_said(tmp_path: Pat
 
     assert () == loaded.warnings
     assert ("", "") == (loaded.settings.balancer.service, loaded.settings.balancer.server_id)
+
+
+def test_a_sidekick_logs_each_old_place_and_starts(tmp_path: Path) -> None:
+    """Where it keeps its state there is a file, so it ends soon after."""
+    (tmp_path / "file").write_text("")
+    path = write(tmp_path, OLD_BASE.replace("/var/lib/outrider", str(tmp_path / "file")))
+    command = [sys.executable, "-m", "outrider", "sidekick", "run", "--config", str(path)]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    told = [line["setting"] for line in lines if line["message"] == "a setting should be changed"]
+    assert len(MOVED) == len(told)
+    assert "90-site.toml: process.host: has moved; write host in [workload]" in told
+    assert 1 == done.returncode, done.stderr
+    assert "Traceback" not in done.stderr

@@ -89,7 +89,7 @@ def test_a_whole_life_can_be_repeated_step_by_step(cluster: Cluster, layout: Key
     assert dict(layout.static_keys()) == stored(cluster)
 
 
-class TestRegistration:
+class TestEntry:
     def test_a_switch_overwrites_the_one_key(self, cluster: Cluster) -> None:
         put(cluster, URL_KEY, OLD)
 
@@ -346,7 +346,7 @@ class TestLateWrites:
         assert [OLD, NEW, None] == said
 
 
-class TestRegistrationInTrouble:
+class TestEntryInTrouble:
     """The fake can lose answers at the very moment that matters."""
 
     def test_a_lost_answer_to_a_switch_that_happened_is_success(self, fake: FakeCluster) -> None:
