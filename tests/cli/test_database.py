@@ -11,9 +11,8 @@ from click.testing import CliRunner, Result
 
 from outrider.cli import main
 from outrider.etcd.seam import Cluster, Put
-from outrider.service.store.store import open_store
 from tests.support.service import Service
-from tests.support.service_examples import APP, make_app
+from tests.support.service_examples import APP, make_app, open_store
 from tests.support.waiting import eventually
 
 Run = Callable[..., Result]

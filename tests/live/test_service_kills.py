@@ -18,11 +18,11 @@ from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest, render_req
 from outrider.etcd.seam import Cluster
 from outrider.service.rollouts.checkins import MAX_HISTORY
 from outrider.service.store.audit import AuditEntry, AuditLog, Wanted
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from outrider.service.store.targets import target_of as target_that_follows
 from tests.service.test_serve import Process, serving
 from tests.support.servers import EtcdServer
-from tests.support.service_examples import APP, target_of
+from tests.support.service_examples import APP, open_store, target_of
 from tests.support.waiting import eventually
 
 KILLS = 6

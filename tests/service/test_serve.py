@@ -17,12 +17,11 @@ import requests
 
 from outrider.cli.commands.status import REFRESH_S
 from outrider.etcd.seam import Cluster
-from outrider.service.store.store import open_store
 from tests.service.api.test_http import CHECK
 from tests.support.requirements import skip_or_fail
 from tests.support.servers import EtcdServer
 from tests.support.service import NOON
-from tests.support.service_examples import APP, be_alive, make_app
+from tests.support.service_examples import APP, be_alive, make_app, open_store
 from tests.support.waiting import eventually
 
 

@@ -13,10 +13,10 @@ from outrider.etcd.seam import Cluster
 from outrider.model.keys import Keys
 from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.servers import EtcdServer
-from tests.support.service_examples import make_app
+from tests.support.service_examples import make_app, open_store
 from tests.support.service_fleets import Fleet
 from tests.support.waiting import eventually
 from tests.support.wall_clock import NOON, WallClock

@@ -5,11 +5,18 @@ from datetime import datetime
 
 from outrider.etcd.seam import Cluster, Put
 from outrider.model.documents import Block, Contender, Presence, Target, decode, encode
+from outrider.model.keys import DEFAULT_PREFIX
+from outrider.service.store.context import Clock
 from outrider.service.store.packages import Payload
-from outrider.service.store.store import Store
+from outrider.service.store.store import Store, open_stores, utc_now
 
 APP = "e96281a6-d1af-4bde-9a0a-97b76e56dc57"
 SHA256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+
+
+def open_store(cluster: Cluster, prefix: str = DEFAULT_PREFIX, now: Clock = utc_now) -> Store:
+    """A store in which a test prepares what it needs."""
+    return open_stores(cluster, prefix, now).unaudited("a test prepares its documents")
 
 
 def payload_of(version: str) -> Payload:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from outrider import __version__
@@ -17,7 +17,7 @@ from outrider.service.api import payloads as payload_endpoint
 from outrider.service.api import policy as rest_policy
 from outrider.service.api import users as rest_users
 from outrider.service.api.auth import AuthMiddleware
-from outrider.service.context import Context, context_of
+from outrider.service.context import Context, context_of, request_context_of
 from outrider.service.omaha import endpoint as omaha_endpoint
 from outrider.service.operations import database as rest_database
 from outrider.service.operations import metrics
@@ -25,9 +25,9 @@ from outrider.service.operations.backups import restoring_key
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.rollouts.checkins import Checkins
-from outrider.service.store.audit import KEPT_DAYS, AuditLog
+from outrider.service.store.audit import KEPT_DAYS
 from outrider.service.store.context import Clock
-from outrider.service.store.store import open_store, utc_now
+from outrider.service.store.store import open_stores, utc_now
 from outrider.service.store.users import KnownUsers
 
 
@@ -63,15 +63,13 @@ def create_application(
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
     )
-    store = open_store(cluster, prefix, now)
-    known_users = KnownUsers(cluster, store.context.keys)
-    audit_log = AuditLog(context=store.context, kept_days=audit_days)
-    application.state.metrics = metrics.Metrics(store.context)
+    stores = open_stores(cluster, prefix, now, audit_days=audit_days)
+    known_users = KnownUsers(cluster, stores.context.keys)
+    application.state.metrics = metrics.Metrics(stores.context)
     application.state.context = Context(
-        store=store,
-        checkins=Checkins(context=store.context, on_verdict=application.state.metrics.note_verdict),
+        stores=stores,
+        checkins=Checkins(context=stores.context, on_verdict=application.state.metrics.note_verdict),
         known_users=known_users,
-        audit_log=audit_log,
         payloads=payloads,
         public_url=public_url.rstrip("/") if public_url else None,
         omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
@@ -80,13 +78,13 @@ def create_application(
     openapi.install(application)
     application.include_router(omaha_endpoint.router)
     application.include_router(payload_endpoint.router)
-    application.include_router(rest.router)
-    application.include_router(rest_policy.router)
-    application.include_router(rest_users.router)
-    application.include_router(rest_audit.router)
-    application.include_router(rest_activity.router)
+    application.include_router(rest.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_policy.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_users.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_audit.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_activity.router, dependencies=[Depends(request_context_of)])
     application.include_router(metrics.router)
-    application.include_router(rest_database.router)
+    application.include_router(rest_database.router, dependencies=[Depends(request_context_of)])
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
     not_ready: dict[int | str, dict[str, Any]] = {
         503: {"description": "What is missing, in one line", "content": {"text/plain": {}}}
@@ -94,7 +92,7 @@ def create_application(
     application.add_api_route(
         "/readyz", readyz, tags=["operation"], response_class=PlainTextResponse, responses=not_ready
     )
-    application.add_middleware(AuthMiddleware, known=known_users, log=audit_log, open_to_all=open_to_all)
+    application.add_middleware(AuthMiddleware, known=known_users, keys=stores.context.keys, open_to_all=open_to_all)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)
     return application
 
@@ -106,7 +104,7 @@ async def healthz() -> Response:
 
 def readyz(request: Request) -> Response:
     """The service can answer: 200, or 503 with what is missing."""
-    context = context_of(request).store.context
+    context = context_of(request).stores.context
     try:
         restoring = context.cluster.get(restoring_key(context.keys))
     except OutriderError as error:

@@ -2,14 +2,17 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
+from starlette.types import Scope
 
+from outrider.core.errors import Unauthorized
 from outrider.service.admission import AdmissionControl
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.rollouts.checkins import Checkins
-from outrider.service.store.audit import AuditLog
-from outrider.service.store.store import Store
+from outrider.service.store.request import RequestContext
+from outrider.service.store.store import Store, Stores
 from outrider.service.store.users import KnownUsers
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
@@ -24,10 +27,9 @@ class Context:
         omaha_secret: What Omaha's address ends in; None for nothing.
     """
 
-    store: Store
+    stores: Stores
     checkins: Checkins
     known_users: KnownUsers
-    audit_log: AuditLog
     payloads: PayloadFolder
     public_url: str | None = None
     omaha_secret: str | None = None
@@ -38,6 +40,39 @@ def context_of(request: Request) -> Context:
     """The context of the application that serves ``request``."""
     context: Context = request.app.state.context
     return context
+
+
+_REQUEST_CONTEXT = "outrider.request_context"
+
+
+def admit(scope: Scope, asked: RequestContext) -> None:
+    """Hand the context of an admitted request on to the endpoint; the auth middleware alone does this."""
+    scope[_REQUEST_CONTEXT] = asked
+
+
+async def request_context_of(request: Request) -> RequestContext:
+    """The context of an admitted request.
+
+    Raises:
+        Unauthorized: the auth middleware has not admitted it, so there is no principal.
+    """
+    asked = request.scope.get(_REQUEST_CONTEXT)
+    if not isinstance(asked, RequestContext):
+        raise Unauthorized("the request has no principal; nothing was done")
+    return asked
+
+
+async def store_of(request: Request) -> Store:
+    """The store, bound to the request: every endpoint of the API reads and writes through it.
+
+    Raises:
+        Unauthorized: there is no principal.
+    """
+    return context_of(request).stores.on_behalf_of(await request_context_of(request))
+
+
+Bound = Annotated[Store, Depends(store_of)]
+Asked = Annotated[RequestContext, Depends(request_context_of)]
 
 
 def base_url_of(request: Request) -> str:

@@ -94,7 +94,7 @@ def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], Non
         signal.signal(number, end)
     context: Context = application.state.context
     try:
-        with rollout_controller(context.store.context, context.checkins.group_lock):
+        with rollout_controller(context.stores.context, context.checkins.group_lock):
             _HttpServer(config, on_ready).run(sockets=[bound])
     finally:
         bound.close()

@@ -1,6 +1,5 @@
 """The audit log: every change of an operator's is in it, with its transaction or not at all."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -10,8 +9,8 @@ from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
 from outrider.model.documents import Role
 from outrider.service.rollouts.checkins import Caller, Checkins
 from outrider.service.store.audit import MAX_TEXT, AuditEntry, AuditLog, Wanted, noun_of
-from outrider.service.store.request import Principal, RequestContext, in_request_context
-from outrider.service.store.store import Store
+from outrider.service.store.request import Principal, RequestContext
+from outrider.service.store.store import Store, Stores
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.service import NOON, WallClock
 from tests.support.service_examples import APP, be_alive, block, make_app, payload_of
@@ -24,21 +23,17 @@ def log(store: Store) -> AuditLog:
     return AuditLog(context=store.context)
 
 
-def request_of(log: AuditLog, name: str = "ann", role: Role = "operator") -> RequestContext:
-    return RequestContext(
-        principal=Principal(name=name, role=role, address="10.0.0.7"),
-        did="PATCH /there",
-        request_id="request-1",
-        log=log,
-    )
+def bound(store: Store, log: AuditLog, name: str = "ann", role: Role = "operator") -> Store:
+    """The store, on behalf of a request of ``name``'s."""
+    principal = Principal(name=name, role=role, address="10.0.0.7")
+    request = RequestContext(principal=principal, did="PATCH /there", request_id="request-1")
+    return Stores(context=store.context, audit_log=log).on_behalf_of(request)
 
 
 @pytest.fixture
-def ann(log: AuditLog) -> Iterator[RequestContext]:
-    """The test makes its requests as ann."""
-    request = request_of(log)
-    with in_request_context(request):
-        yield request
+def ann(store: Store, log: AuditLog) -> Store:
+    """The store, on behalf of a request of ann's."""
+    return bound(store, log)
 
 
 def entries(log: AuditLog, wanted: Wanted = ALL) -> list[AuditEntry]:
@@ -54,8 +49,7 @@ def test_an_entry_says_who_did_what_from_what_into_what(store: Store, log: Audit
     make_app(store)
     clock.advance(60)
 
-    with in_request_context(request_of(log)):
-        store.groups.update(APP, "beta", paused=True)
+    bound(store, log).groups.update(APP, "beta", paused=True)
 
     (entry,) = entries(log)
     assert ("ann", "operator", "10.0.0.7") == (entry.who, entry.role, entry.address)
@@ -67,15 +61,14 @@ def test_an_entry_says_who_did_what_from_what_into_what(store: Store, log: Audit
     assert {"paused": True} == {name: fact for name, fact in entry.after.items() if entry.before[name] != fact}
 
 
-@pytest.mark.usefixtures("ann")
-def test_every_noun_is_recorded_and_what_follows_from_it_is_not(store: Store, log: AuditLog) -> None:
-    make_app(store, versions=("1.0.0",))
-    store.channels.save(APP, "beta", version="2.0.0")
-    be_alive(store, "web-1", NOON)
-    store.fleet.command(APP, "web-1", "pause", "ann")
-    block(store, "1.0.0", "it crashed", NOON)
-    store.fleet.unblock(APP, "1.0.0")
-    store.users.create("bob", "admin")
+def test_every_noun_is_recorded_and_what_follows_from_it_is_not(ann: Store, log: AuditLog) -> None:
+    make_app(ann, versions=("1.0.0",))
+    ann.channels.save(APP, "beta", version="2.0.0")
+    be_alive(ann, "web-1", NOON)
+    ann.fleet.command(APP, "web-1", "pause", "ann")
+    block(ann, "1.0.0", "it crashed", NOON)
+    ann.fleet.unblock(APP, "1.0.0")
+    ann.users.create("bob", "admin")
 
     assert [
         ("create", "app", APP),
@@ -89,11 +82,10 @@ def test_every_noun_is_recorded_and_what_follows_from_it_is_not(store: Store, lo
     ] == changes(log)
 
 
-@pytest.mark.usefixtures("ann")
-def test_a_group_that_makes_its_channel_too_is_two_entries_of_one_request(store: Store, log: AuditLog) -> None:
-    store.apps.create(app=APP)
+def test_a_group_that_makes_its_channel_too_is_two_entries_of_one_request(ann: Store, log: AuditLog) -> None:
+    ann.apps.create(app=APP)
 
-    store.groups.create(APP, "web", channel="stable")
+    ann.groups.create(APP, "web", channel="stable")
 
     made = entries(log)[1:]
     assert {("create", "group", "web"), ("create", "channel", "stable")} == {
@@ -102,15 +94,14 @@ def test_a_group_that_makes_its_channel_too_is_two_entries_of_one_request(store:
     assert {"request-1"} == {entry.request_id for entry in made}
 
 
-@pytest.mark.usefixtures("ann")
-def test_what_changes_nothing_leaves_no_entry(store: Store, log: AuditLog) -> None:
-    make_app(store)
+def test_what_changes_nothing_leaves_no_entry(ann: Store, log: AuditLog) -> None:
+    make_app(ann)
     before = changes(log)
 
-    store.groups.update(APP, "beta", paused=False)
-    store.channels.save(APP, "beta", version="1.0.0")
+    ann.groups.update(APP, "beta", paused=False)
+    ann.channels.save(APP, "beta", version="1.0.0")
     with pytest.raises(Conflict):
-        store.apps.create(app=APP)
+        ann.apps.create(app=APP)
 
     assert before == changes(log)
 
@@ -131,21 +122,19 @@ def test_instances_and_what_no_request_asked_for_are_not_recorded(store: Store, 
     assert [] == changes(log)
 
 
-@pytest.mark.usefixtures("ann")
-def test_a_token_leaves_no_trace(store: Store, log: AuditLog, fake_etcd: FakeEtcd) -> None:
-    made = store.users.create("bob", "admin")
-    store.users.create("bob")
+def test_a_token_leaves_no_trace(ann: Store, log: AuditLog, fake_etcd: FakeEtcd) -> None:
+    made = ann.users.create("bob", "admin")
+    ann.users.create("bob")
 
     logged = b"".join(entry.value for key, entry in fake_etcd.entries.items() if "/audit/" in key)
     assert b"bob" in logged
-    for secret in (made.token, made.user.token_sha256, store.users.get("bob").token_sha256):
+    for secret in (made.token, made.user.token_sha256, ann.users.get("bob").token_sha256):
         assert secret.encode() not in logged
 
 
-@pytest.mark.usefixtures("ann")
-def test_a_long_text_is_cut(store: Store, log: AuditLog) -> None:
-    store.apps.create(app=APP)
-    store.packages.create(APP, "1.0.0", payload_of("1.0.0"), release_notes="x" * 200_000)
+def test_a_long_text_is_cut(ann: Store, log: AuditLog) -> None:
+    ann.apps.create(app=APP)
+    ann.packages.create(APP, "1.0.0", payload_of("1.0.0"), release_notes="x" * 200_000)
 
     after = entries(log)[-1].after
     assert after is not None
@@ -156,9 +145,8 @@ def test_a_long_text_is_cut(store: Store, log: AuditLog) -> None:
 def test_a_change_whose_answer_was_lost_is_recorded_once(store: Store, log: AuditLog, client: FakeCluster) -> None:
     make_app(store)
 
-    with in_request_context(request_of(log)):
-        client.lose_answers()
-        store.groups.update(APP, "beta", paused=True)
+    client.lose_answers()
+    bound(store, log).groups.update(APP, "beta", paused=True)
 
     assert [("update", "group", "beta")] == changes(log)
     assert store.groups.get(APP, "beta").paused
@@ -172,8 +160,8 @@ def test_a_change_that_never_reached_etcd_is_not_recorded(store: Store, log: Aud
             raise Unknown("it got lost")
 
     client.trouble = never_written
-    with in_request_context(request_of(log)), pytest.raises(Conflict):
-        store.groups.update(APP, "beta", paused=True)
+    with pytest.raises(Conflict):
+        bound(store, log).groups.update(APP, "beta", paused=True)
     client.trouble = None
 
     assert [] == changes(log)
@@ -183,8 +171,7 @@ def test_a_change_that_never_reached_etcd_is_not_recorded(store: Store, log: Aud
 def test_the_log_is_filtered(store: Store, log: AuditLog, clock: WallClock) -> None:
     for who, app in (("ann", "web"), ("bob", "web"), ("ann", "db")):
         clock.advance(60)
-        with in_request_context(request_of(log, who)):
-            store.apps.save(app, label=who)
+        bound(store, log, who).apps.save(app, label=who)
 
     assert [("create", "app", "web"), ("create", "app", "db")] == changes(log, Wanted(who="ann"))
     assert [("create", "app", "web"), ("update", "app", "web")] == changes(log, Wanted(app="web"))
@@ -196,9 +183,8 @@ def test_the_log_is_filtered(store: Store, log: AuditLog, clock: WallClock) -> N
 def test_pages_go_back_over_days_without_gap_or_repeat(store: Store, log: AuditLog, clock: WallClock) -> None:
     for number in range(25):
         clock.advance(7 * 3600)
-        with in_request_context(request_of(log)):
-            store.apps.create(app=f"app-{number:02}")
-            store.apps.create(app=f"app-{number:02}-b")
+        bound(store, log).apps.create(app=f"app-{number:02}")
+        bound(store, log).apps.create(app=f"app-{number:02}-b")
 
     seen: list[str] = []
     before: str | None = None
@@ -214,12 +200,10 @@ def test_pages_go_back_over_days_without_gap_or_repeat(store: Store, log: AuditL
 def test_old_days_go_when_a_new_one_begins(store: Store, clock: WallClock, fake_etcd: FakeEtcd) -> None:
     log = AuditLog(context=store.context, kept_days=3)
     for day in range(10):
-        with in_request_context(request_of(log)):
-            store.apps.create(app=f"app-{day}")
+        bound(store, log).apps.create(app=f"app-{day}")
         clock.advance(24 * 3600)
 
-    with in_request_context(request_of(log)):
-        store.apps.create(app="app-10")
+    bound(store, log).apps.create(app="app-10")
 
     kept = [f"app-{day}" for day in range(7, 11)]
     assert kept == [entry.name for entry in entries(log)]
@@ -228,19 +212,16 @@ def test_old_days_go_when_a_new_one_begins(store: Store, clock: WallClock, fake_
 
 def test_another_process_purges_as_well(store: Store, clock: WallClock, fake_etcd: FakeEtcd) -> None:
     first, second = (AuditLog(context=store.context, kept_days=1) for _ in range(2))
-    with in_request_context(request_of(first)):
-        store.apps.create(app="old")
+    bound(store, first).apps.create(app="old")
     clock.advance(3 * 24 * 3600)
 
-    with in_request_context(request_of(second)):
-        store.apps.create(app="new")
+    bound(store, second).apps.create(app="new")
 
     assert ["new"] == [entry.name for entry in entries(first)]
 
 
 def test_a_purge_that_fails_fails_nobody(store: Store, log: AuditLog, client: FakeCluster, clock: WallClock) -> None:
-    with in_request_context(request_of(log)):
-        store.apps.create(app="old")
+    bound(store, log).apps.create(app="old")
     clock.advance(timedelta(days=100).total_seconds())
 
     def no_listing_of_days(call: str, moment: str) -> None:
@@ -248,8 +229,7 @@ def test_a_purge_that_fails_fails_nobody(store: Store, log: AuditLog, client: Fa
             raise Unknown("etcd is away")
 
     client.trouble = no_listing_of_days
-    with in_request_context(request_of(log)):
-        store.apps.create(app="new")
+    bound(store, log).apps.create(app="new")
     client.trouble = None
 
     assert ["new"] == [entry.name for entry in entries(log)]
@@ -267,6 +247,8 @@ def test_a_purge_that_fails_fails_nobody(store: Store, log: AuditLog, client: Fa
         ("apps/web/groups/beta/rollout", ("rollout", "beta", "web")),
         ("instances/web/web-1", ("instance", "web-1", "web")),
         ("users/ann", ("user", "ann", "")),
+        ("webhooks/ops", ("webhook", "ops", "")),
+        ("payloads/00ff", ("payload", "00ff", "")),
         ("presence/web/beta/web-1", None),
         ("turns/web/beta/slots/0", None),
         ("shared-turns/eu/slots/0", None),

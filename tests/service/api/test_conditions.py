@@ -6,9 +6,8 @@ import pytest
 import requests
 
 from outrider.service.api.resources import resource_of
-from outrider.service.store.store import open_store
 from tests.support.service import Service
-from tests.support.service_examples import APP, make_app
+from tests.support.service_examples import APP, make_app, open_store
 from tests.support.waiting import eventually
 
 GROUP = f"/apps/{APP}/groups/beta"

@@ -11,12 +11,11 @@ import requests
 
 from outrider.core.omaha import MAX_REQUEST_BYTES, AppRequest, OmahaRequest, parse_request, render_request
 from outrider.service.store.packages import Payload
-from outrider.service.store.store import open_store
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.captures import captured_files, read_http
 from tests.support.omaha_clients import CLIENTS, Taken, check_form, outcomes
 from tests.support.service import NOON, RunningServer, Service
-from tests.support.service_examples import APP, SHA256, block, make_app
+from tests.support.service_examples import APP, SHA256, block, make_app, open_store
 from tests.support.waiting import eventually
 
 CAPTURED = captured_files("**/*.request.bin")

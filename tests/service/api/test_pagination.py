@@ -108,7 +108,7 @@ def test_every_list_has_pages(service: Service) -> None:
     assert ["beta", *(f"channel-{number}" for number in range(4))] == listed(f"/apps/{APP}/channels", "name")
     assert ["beta", *(f"group-{number}" for number in range(4))] == listed(f"/apps/{APP}/groups", "id")
     assert ["1.10.0", "1.9.0", "1.2.0", "1.2.0-rc.1", "1.0.0"] == listed(f"/apps/{APP}/packages", "version")
-    assert [f"{number}.0.0" for number in range(4)] == listed(f"/apps/{APP}/block", "version")
+    assert [f"{number}.0.0" for number in range(4)] == listed(f"/apps/{APP}/blocks", "version")
     assert sorted([f"web-{number}" for number in range(4)] * 2) == sorted(listed(f"/apps/{APP}/presence", "instance"))
     assert ["ann", "bob", "eve"] == listed("/users", "name")
 

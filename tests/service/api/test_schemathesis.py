@@ -147,7 +147,7 @@ def filled(service: Service, cluster: Cluster) -> Service:
         stored = arriving.finish()
     payload = Payload(size_bytes=stored.size_bytes, sha256=stored.sha256, name="web.tar")
     store.packages.create(APP, STORED, payload)
-    Webhooks(context=store.context).create("pager", "http://127.0.0.1:9/pager")
+    Webhooks(context=store.context, auditing=store.auditing).create("pager", "http://127.0.0.1:9/pager")
     return service
 
 

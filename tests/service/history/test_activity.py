@@ -16,9 +16,9 @@ from outrider.model.documents import Block, Instance, encode
 from outrider.model.keys import Keys
 from outrider.service.history.activity_log import read_activity
 from outrider.service.history.recorder import ActivityRecorder
-from outrider.service.store.store import Store, open_store, utc_now
+from outrider.service.store.store import Store, utc_now
 from tests.support.service import Service
-from tests.support.service_examples import APP, make_app
+from tests.support.service_examples import APP, make_app, open_store
 from tests.support.waiting import eventually
 
 ActivityRecorders = Callable[[], ActivityRecorder]

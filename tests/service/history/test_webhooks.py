@@ -15,8 +15,8 @@ from outrider.core.errors import ConfigError, Conflict
 from outrider.etcd.seam import Cluster
 from outrider.service.history.background import background_tasks
 from outrider.service.history.webhooks import Webhooks
-from outrider.service.store.store import Store, open_store, utc_now
-from tests.support.service_examples import APP, make_app
+from outrider.service.store.store import Store, utc_now
+from tests.support.service_examples import APP, make_app, open_store
 from tests.support.waiting import eventually
 
 
@@ -64,7 +64,7 @@ def real(cluster: Cluster, prefix: str) -> Store:
 
 @pytest.fixture
 def hooks(real: Store) -> Webhooks:
-    return Webhooks(context=real.context)
+    return Webhooks(context=real.context, auditing=real.auditing)
 
 
 def run(stack: ExitStack, real: Store, count: int = 1) -> None:

@@ -12,12 +12,12 @@ import pytest
 from outrider.core.omaha import AppRequest, OmahaRequest, parse_request, parse_response, render_request
 from outrider.etcd.client import connect
 from outrider.service.store.packages import Payload
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from tests.service.test_serve import Process, serving
 from tests.support.captures import CAPTURES, captured_files, read_http
 from tests.support.omaha_clients import CLIENTS, Taken, check_form, outcomes
 from tests.support.servers import EtcdServer
-from tests.support.service_examples import APP, SHA256, make_app
+from tests.support.service_examples import APP, SHA256, make_app, open_store
 
 CAPTURED = captured_files("**/*.request.bin")
 LIBRARY_APP = "da7508e2-9b33-490a-bead-60919b1acd76"

@@ -26,14 +26,13 @@ from outrider.service.admission import AdmissionControl
 from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.store.packages import Payload
-from outrider.service.store.store import open_store
 from tests.support import omaha_inputs
 from tests.support.in_process import Answer, ask_in_loop
 from tests.support.omaha_clients import CLIENTS, check_form
 from tests.support.omaha_inputs import Input
 from tests.support.servers import EtcdServer
 from tests.support.service import NOON
-from tests.support.service_examples import APP, SHA256, block, make_app
+from tests.support.service_examples import APP, SHA256, block, make_app, open_store
 
 INPUTS = int(os.environ.get("OUTRIDER_TEST_FUZZ", "1000"))
 PREFIX = "/fuzz"

@@ -9,10 +9,10 @@ import requests
 from outrider.core.errors import ConfigError
 from outrider.etcd.seam import Cluster
 from outrider.service.omaha.endpoint import checked_secret
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from tests.service.api.test_http import CHECK
 from tests.support.service import RunningServer
-from tests.support.service_examples import make_app
+from tests.support.service_examples import make_app, open_store
 
 SECRET = "tell-nobody.42"
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,23 +13,31 @@ from outrider.model.documents import Command, Instance, encode
 from outrider.service.operations.backups import MAX_BATCH_KEYS, backup_lines, read_backup, restore, restoring_key
 from outrider.service.rollouts.wakeups import look
 from outrider.service.store.audit import AuditLog, Wanted
+from outrider.service.store.changes import Audited
 from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.packages import Payload
-from outrider.service.store.request import Principal, RequestContext, in_request_context
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.request import Principal, RequestContext
+from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.service import NOON, WallClock
-from tests.support.service_examples import APP, SHA256, be_alive, block, hold_turn, make_app, put, stand_in_line
+from tests.support.service_examples import (
+    APP,
+    SHA256,
+    be_alive,
+    block,
+    hold_turn,
+    make_app,
+    open_store,
+    put,
+    stand_in_line,
+)
 from tests.support.service_fleets import Fleet
 
 
-def request_on(store: Store) -> RequestContext:
-    return RequestContext(
-        principal=Principal(name="(ann@here)", role="admin"),
-        did="restore",
-        request_id="1",
-        log=AuditLog(context=store.context),
-    )
+def request_on(store: Store) -> Audited:
+    principal = Principal(name="(ann@here)", role="admin")
+    request = RequestContext(principal=principal, did="restore", request_id="1")
+    return Audited(request=request, log=AuditLog(context=store.context))
 
 
 def lived_in(store: Store) -> None:
@@ -178,8 +187,7 @@ def test_replacing_leaves_nothing_of_what_was(
 
 
 def test_the_audit_log_comes_back_and_says_that_it_did(store: Store, other: Store, clock: WallClock) -> None:
-    with in_request_context(request_on(store)):
-        lived_in(store)
+    lived_in(replace(store, auditing=request_on(store)))
     clock.advance(60)
 
     restore(other.context, read_backup(backup_lines(store.context)), request_on(other))

@@ -10,10 +10,10 @@ from outrider.model.documents import Instance
 from outrider.model.keys import Keys
 from outrider.service.rollouts.checkins import MAX_HISTORY, Caller, Checkins
 from outrider.service.store.packages import Payload
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster
 from tests.support.service import NOON, WallClock
-from tests.support.service_examples import APP, SHA256, be_alive, block, make_app, payload_of
+from tests.support.service_examples import APP, SHA256, be_alive, block, make_app, open_store, payload_of
 
 CALLER = Caller(address="10.0.0.7", base_url="http://updates.example:8000")
 

@@ -21,11 +21,11 @@ from outrider.core.rollout.policy_settings import Policy, Rate
 from outrider.etcd.seam import Cluster
 from outrider.service.store.changes import Change
 from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from tests.service.test_serve import Process, serving
 from tests.support.servers import EtcdServer
 from tests.support.service import NOON
-from tests.support.service_examples import APP, be_alive, make_app
+from tests.support.service_examples import APP, be_alive, make_app, open_store
 from tests.support.waiting import eventually
 
 RACES = int(os.environ.get("OUTRIDER_TEST_RACES", "2"))

@@ -7,10 +7,10 @@ import pytest
 from outrider.core.errors import Unknown
 from outrider.core.rollout.policy_settings import Rate
 from outrider.model.keys import Keys
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster
 from tests.support.service import NOON
-from tests.support.service_examples import APP, payload_of
+from tests.support.service_examples import APP, open_store, payload_of
 from tests.support.service_fleets import Fleet
 
 

@@ -14,10 +14,10 @@ from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.wakeups import BATCH, GONE, LAGGING, Look, look
 from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.snapshot import PATIENCE
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.service import NOON
-from tests.support.service_examples import APP, be_alive, block, make_app, payload_of
+from tests.support.service_examples import APP, be_alive, block, make_app, open_store, payload_of
 from tests.support.service_fleets import Fleet
 from tests.support.waiting import eventually
 

@@ -9,11 +9,11 @@ import pytest
 
 from outrider.core.errors import Conflict, NotFound, OutriderError
 from outrider.model.documents import Channel, Group, Package
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from outrider.service.store.targets import target_of as target_that_follows
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.service import WallClock
-from tests.support.service_examples import APP, make_app, payload_of, target_of
+from tests.support.service_examples import APP, make_app, open_store, payload_of, target_of
 
 ROUNDS = 100
 

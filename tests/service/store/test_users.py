@@ -7,11 +7,11 @@ import pytest
 
 from outrider.core.errors import ConfigError, Conflict, NotFound, Unknown
 from outrider.model.documents import User, encode
-from outrider.service.store.store import Store, open_store
+from outrider.service.store.store import Store
 from outrider.service.store.users import KnownUsers
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.service import WallClock
-from tests.support.service_examples import put
+from tests.support.service_examples import open_store, put
 from tests.support.waiting import eventually
 
 

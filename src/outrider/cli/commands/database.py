@@ -18,7 +18,6 @@ from outrider.etcd.seam import EtcdAddress
 
 if TYPE_CHECKING:
     from outrider.service.operations.backups import StoredPayload
-    from outrider.service.store.context import StoreContext
     from outrider.service.store.request import RequestContext
 
 payload_option = click.option(
@@ -47,14 +46,12 @@ def init(name: str, again: bool, etcd: EtcdAddress, prefix: str, as_json: bool) 
     Works on etcd itself: whoever may write there may do everything. From then on the service asks everybody for a token
     and answers other machines, too.
     """
-    from outrider.service.store.request import in_request_context
-    from outrider.service.store.store import open_store
+    from outrider.service.store.store import open_stores
 
     cluster = open_cluster(etcd)
     try:
-        store = open_store(cluster, prefix.rstrip("/"))
-        with in_request_context(_operators_request(store.context)):
-            made = store.users.create(name, "admin") if again else store.users.begin(name)
+        users = open_stores(cluster, prefix.rstrip("/")).on_behalf_of(_operators_request()).users
+        made = users.create(name, "admin") if again else users.begin(name)
     finally:
         cluster.close()
     if as_json:
@@ -75,11 +72,11 @@ def backup(file: Path, payload_dir: Path, etcd: EtcdAddress, prefix: str) -> Non
     are: keep it as you keep those.
     """
     from outrider.service.operations.backups import backup_lines, read_backup
-    from outrider.service.store.store import open_store
+    from outrider.service.store.store import open_stores
 
     cluster = open_cluster(etcd)
     try:
-        lines = list(backup_lines(open_store(cluster, prefix.rstrip("/")).context))
+        lines = list(backup_lines(open_stores(cluster, prefix.rstrip("/")).context))
     finally:
         cluster.close()
     taken = read_backup(lines)
@@ -113,7 +110,7 @@ def restore_command(
     somebody writes meanwhile breaks the restore off.
     """
     from outrider.service.operations.backups import read_backup, restore
-    from outrider.service.store.store import open_store
+    from outrider.service.store.store import open_stores
 
     backup = read_backup(_read_file(file))
     click.echo(f"{len(backup.values)} keys, taken at {backup.at[:19]}, revision {backup.revision}", err=True)
@@ -129,8 +126,8 @@ def restore_command(
         click.confirm(f"{what} below {prefix}?", abort=True, err=True)
     cluster = open_cluster(etcd)
     try:
-        context = open_store(cluster, prefix.rstrip("/")).context
-        replaced = restore(context, backup, _operators_request(context), replace=replace)
+        stores = open_stores(cluster, prefix.rstrip("/"))
+        replaced = restore(stores.context, backup, stores.audited(_operators_request()), replace=replace)
     finally:
         cluster.close()
     click.echo(f"{len(backup.values)} keys restored, {replaced} replaced")
@@ -176,11 +173,10 @@ def _read_file(file: Path) -> list[bytes]:
         raise ConfigError(f"{file}: {error.strerror}") from error
 
 
-def _operators_request(context: "StoreContext") -> "RequestContext":
-    """For the audit log: whoever types this, on etcd itself."""
-    from outrider.service.store.audit import AuditLog
+def _operators_request() -> "RequestContext":
+    """For the audit log: the person at this terminal, who works on etcd itself."""
     from outrider.service.store.request import Principal, RequestContext
 
     principal = Principal(name=f"({operator()})", role="admin")
     did = click.get_current_context().command_path
-    return RequestContext(principal=principal, did=did, request_id=uuid.uuid4().hex, log=AuditLog(context=context))
+    return RequestContext(principal=principal, did=did, request_id=uuid.uuid4().hex)

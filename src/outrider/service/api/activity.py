@@ -3,21 +3,21 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
 from outrider.etcd.seam import Entry
 from outrider.model.activity import Activity, Severity
 from outrider.service.api.models import Given, Items, Shown, UtcTime
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
-from outrider.service.context import Context, context_of
+from outrider.service.context import Bound
 from outrider.service.history.activity_log import read_activity
 from outrider.service.history.webhooks import Webhook, Webhooks
 from outrider.service.problems import RESPONSES
 from outrider.service.store.context import app_id_of
+from outrider.service.store.store import Store
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
-Ours = Annotated[Context, Depends(context_of)]
 
 
 class ActivityShown(Shown):
@@ -66,7 +66,7 @@ class WebhookMade(WebhookShown):
 
 @router.get("/activity", tags=["activity"])
 def list_activity(
-    ours: Ours,
+    store: Bound,
     app: str | None = None,
     group: str | None = None,
     instance: str | None = None,
@@ -78,7 +78,7 @@ def list_activity(
 ) -> Items[ActivityShown]:
     """What happened, newest first."""
     found = read_activity(
-        ours.store.context, app=app, group=group, instance=instance, kind=kind, least=severity, since=since
+        store.context, app=app, group=group, instance=instance, kind=kind, least=severity, since=since
     )
     # By when they were written, as they are listed: an id counts within one app.
     page, following = page_of(
@@ -88,31 +88,35 @@ def list_activity(
 
 
 @router.get("/webhooks", tags=["activity"])
-def list_webhooks(ours: Ours) -> Items[WebhookShown]:
+def list_webhooks(store: Bound) -> Items[WebhookShown]:
     """Who is told of what happens."""
-    hooks = Webhooks(context=ours.store.context)
+    hooks = _webhooks(store)
     return Items(items=[_hook(hooks, hook) for hook in hooks.list()])
 
 
 @router.post("/webhooks", status_code=201, tags=["activity"])
-def create_webhook(new: NewWebhook, ours: Ours) -> WebhookMade:
+def create_webhook(new: NewWebhook, store: Bound) -> WebhookMade:
     """Add a webhook; the answer holds its secret, this once."""
     app = app_id_of(new.app) if new.app else ""
-    made = Webhooks(context=ours.store.context).create(new.name, new.url, app=app, least=new.least)
+    made = _webhooks(store).create(new.name, new.url, app=app, least=new.least)
     return WebhookMade.model_validate(made)
 
 
 @router.get("/webhooks/{name}", tags=["activity"])
-def get_webhook(name: str, ours: Ours) -> WebhookShown:
+def get_webhook(name: str, store: Bound) -> WebhookShown:
     """One webhook."""
-    hooks = Webhooks(context=ours.store.context)
+    hooks = _webhooks(store)
     return _hook(hooks, hooks.get(name))
 
 
 @router.delete("/webhooks/{name}", tags=["activity"])
-def delete_webhook(name: str, ours: Ours) -> WebhookShown:
+def delete_webhook(name: str, store: Bound) -> WebhookShown:
     """Remove a webhook with what it wasn't told yet."""
-    return WebhookShown.model_validate(Webhooks(context=ours.store.context).delete(name))
+    return WebhookShown.model_validate(_webhooks(store).delete(name))
+
+
+def _webhooks(store: Store) -> Webhooks:
+    return Webhooks(context=store.context, auditing=store.auditing)
 
 
 def _shown(entry: Entry, activity: Activity) -> ActivityShown:

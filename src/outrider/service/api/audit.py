@@ -31,7 +31,7 @@ def list_audit(
 ) -> Items[AuditShown]:
     """Who changed what, from what into what; newest first."""
     wanted = Wanted(who=who, noun=noun, name=name, app=None if app is None else app_id_of(app), since=since)
-    found = ours.audit_log.list(wanted, limit=limit + 1, before=position_of(after))
+    found = ours.stores.audit_log.list(wanted, limit=limit + 1, before=position_of(after))
     page = found[:limit]
     return Items(
         items=[AuditShown.model_validate(one.entry).model_copy(update={"id": one.id}) for one in page],

@@ -21,11 +21,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outrider.core.errors import Forbidden, OutriderError, Unauthorized
 from outrider.model.documents import Role, User
+from outrider.model.keys import Keys
 from outrider.service.api.etags import AnswerWithEtag, condition_of
 from outrider.service.api.resources import resource_of
+from outrider.service.context import admit
 from outrider.service.problems import problem_of
-from outrider.service.store.audit import AuditLog
-from outrider.service.store.request import Principal, RequestContext, in_request_context
+from outrider.service.store.request import Principal, RequestContext, Seen
 from outrider.service.store.users import KnownUsers, may
 
 API = "/api/"
@@ -33,7 +34,6 @@ OPEN = frozenset({"/api/v1/openapi.json"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMINS_ALONE = re.compile(r"(?:[A-Z]+ /api/v1/(?:users|database)(?:/.*)?|DELETE /api/v1/apps/[^/]*)", re.DOTALL)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
-_NOBODY = Principal(name="(nobody)", role="viewer")
 MAX_DID = 1000
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
@@ -48,11 +48,11 @@ def role_needed(method: str, path: str) -> Role:
 class AuthMiddleware:
     """ASGI middleware. ``open_to_all``: without users other machines may do everything too."""
 
-    def __init__(self, application: ASGIApp, known: KnownUsers, log: AuditLog, *, open_to_all: bool = False) -> None:
+    def __init__(self, application: ASGIApp, known: KnownUsers, keys: Keys, *, open_to_all: bool = False) -> None:
         """Wrap ``application``."""
         self._application = application
         self._known = known
-        self._log = log
+        self._keys = keys
         self._open_to_all = open_to_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,19 +62,22 @@ class AuthMiddleware:
             return
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         reading = method in READING
-        resource = resource_of(self._log.context.keys, path)
-        request = RequestContext(
-            principal=_NOBODY, did=f"{method} {path}"[:MAX_DID], request_id=_request_id(headers), log=self._log
-        )
-        answer = AnswerWithEtag(send, request, resource, headers, reading=reading)
+        resource = resource_of(self._keys, path)
+        request_id, seen = _request_id(headers), Seen()
+        answer = AnswerWithEtag(send, request_id, seen, resource, headers, reading=reading)
         try:
-            request.principal = await self._admit(scope, headers)
-            request.condition = None if reading else condition_of(headers, resource)
+            asked = RequestContext(
+                principal=await self._admit(scope, headers),
+                did=f"{method} {path}"[:MAX_DID],
+                request_id=request_id,
+                condition=None if reading else condition_of(headers, resource),
+                seen=seen,
+            )
         except OutriderError as error:
             await _refusal(error, path, headers)(scope, receive, answer)
             return
-        with in_request_context(request):
-            await self._application(scope, receive, answer)
+        admit(scope, asked)
+        await self._application(scope, receive, answer)
 
     async def _admit(self, scope: Scope, headers: Headers) -> Principal:
         if not self._known.loaded:

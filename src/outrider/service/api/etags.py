@@ -6,7 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
 from outrider.core.errors import ConfigError
-from outrider.service.store.request import Condition, RequestContext, etag_of
+from outrider.service.store.request import Condition, Seen, etag_of
 
 _ABOUT_A_BODY = ("content-length", "content-type")
 
@@ -41,10 +41,19 @@ class AnswerWithEtag:
     """
 
     def __init__(
-        self, send: Send, request: RequestContext, resource: str | None, headers: Headers, *, reading: bool
+        self, send: Send, request_id: str, seen: Seen, resource: str | None, headers: Headers, *, reading: bool
     ) -> None:
-        """Wrap ``send`` for one request with ``headers``; ``reading``: it changes nothing."""
-        self._send, self._request, self._resource = send, request, resource
+        """Wrap ``send`` for one request.
+
+        Args:
+            send: Where the answer goes.
+            request_id: Is sent back as ``X-Request-ID``.
+            seen: What the endpoint reads and writes; filled when the answer begins.
+            resource: Key of the document that the path names; None: the path does not name one document.
+            headers: The request's.
+            reading: The request changes nothing.
+        """
+        self._send, self._request_id, self._seen, self._resource = send, request_id, seen, resource
         self._known = headers.get("if-none-match") if reading else None
         self._reading = reading
         self._start: Message | None = None
@@ -53,7 +62,7 @@ class AnswerWithEtag:
     async def __call__(self, message: Message) -> None:
         """Take the next message of the answer."""
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)["X-Request-ID"] = self._request.request_id
+            MutableHeaders(scope=message)["X-Request-ID"] = self._request_id
             headers = Headers(scope=message)
             json = headers.get("content-type", "").startswith("application/json")
             if self._reading and message["status"] == 200 and json and "etag" not in headers:
@@ -74,7 +83,7 @@ class AnswerWithEtag:
         etag = self._etag(start, self._body)
         headers = MutableHeaders(scope=start)
         headers.setdefault("Cache-Control", "private, no-cache")
-        known = None if self._request.shows_more else self._known
+        known = None if self._seen.shows_more else self._known
         if known is not None and (known.strip() == "*" or etag in _split(known, weak=True)):
             start["status"], self._body = 304, b""
             for name in _ABOUT_A_BODY:
@@ -83,7 +92,7 @@ class AnswerWithEtag:
         await self._send({"type": "http.response.body", "body": self._body})
 
     def _etag(self, start: Message, body: bytes | None) -> str | None:
-        stored = self._request.seen.get(self._resource) if self._resource else None
+        stored = self._seen.documents.get(self._resource) if self._resource else None
         if stored is None and body is None:
             return None
         etag = etag_of(stored) if stored is not None else f'"{hashlib.sha256(body or b"").hexdigest()[:32]}"'

@@ -3,6 +3,7 @@
 Downloads honour ranges, so that an interrupted one can be resumed.
 """
 
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,11 +13,12 @@ from starlette.concurrency import run_in_threadpool
 from outrider.core.errors import NotFound
 from outrider.core.images import DESCRIPTOR_MEDIA_TYPE
 from outrider.service.api.models import PayloadShown
-from outrider.service.context import Context, context_of
-from outrider.service.payloads.folder import CHUNK_BYTES
+from outrider.service.context import Asked, Context, context_of
+from outrider.service.payloads.folder import CHUNK_BYTES, StoredFile
 from outrider.service.payloads.images import restored_descriptor
 from outrider.service.problems import RESPONSES
 from outrider.service.store.packages import absent_package
+from outrider.service.store.request import Edit
 
 router = APIRouter(responses=RESPONSES)
 Ours = Annotated[Context, Depends(context_of)]
@@ -28,7 +30,7 @@ Ours = Annotated[Context, Depends(context_of)]
     tags=["packages"],
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
 )
-async def upload(request: Request, ours: Ours) -> PayloadShown:
+async def upload(request: Request, ours: Ours, asked: Asked) -> PayloadShown:
     """Store a file, the request's body as it is; name its SHA-256 as ``stored`` when you add the package."""
     with ours.payloads.receive() as arriving:
         waiting = bytearray()
@@ -39,7 +41,16 @@ async def upload(request: Request, ours: Ours) -> PayloadShown:
                 await run_in_threadpool(arriving.write, bytes(waiting))
                 waiting.clear()
         await run_in_threadpool(arriving.write, bytes(waiting))
-        return PayloadShown.model_validate(await run_in_threadpool(arriving.finish))
+        stored = await run_in_threadpool(arriving.finish)
+    # The file comes first: an upload that is repeated because etcd was away finds it there and is recorded then.
+    await run_in_threadpool(ours.stores.audit_log.record, asked, _edit_of(ours, stored))
+    return PayloadShown.model_validate(stored)
+
+
+def _edit_of(ours: Context, stored: StoredFile) -> Edit:
+    facts = {"sha256": stored.sha256, "size_bytes": stored.size_bytes}
+    key = f"{ours.stores.context.keys.prefix}/payloads/{stored.sha256}"
+    return Edit(key=key, before=None, after=json.dumps(facts).encode())
 
 
 @router.head("/packages/{app}/{version}/{name}", include_in_schema=False)
@@ -56,7 +67,7 @@ async def upload(request: Request, ours: Ours) -> PayloadShown:
 )
 def download(app: str, version: str, name: str, ours: Ours, request: Request) -> Response:
     """A package's payload; ``Range`` and ``If-None-Match`` are honoured."""
-    package = ours.store.packages.get(app, version)
+    package = ours.stores.unaudited("download: reads alone").packages.get(app, version)
     if package.url is not None or package.name != name:
         raise NotFound(absent_package(app, f"{version}/{name}"))
     path = ours.payloads.find(package.sha256) or restored_descriptor(ours.payloads, package)

@@ -34,12 +34,11 @@ from outrider.service.api.models import (
     UtcTime,
 )
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
-from outrider.service.context import Context, base_url_of, context_of
+from outrider.service.context import Asked, Bound, Context, base_url_of, context_of
 from outrider.service.payloads.images import image_notes, image_payload
 from outrider.service.problems import RESPONSES
 from outrider.service.rollouts.checkins import codebase_of
 from outrider.service.store.packages import Payload, sha256_hex
-from outrider.service.store.request import speaker
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 Ours = Annotated[Context, Depends(context_of)]
@@ -50,59 +49,57 @@ OfVersion = Annotated[
 
 
 @router.get("/apps", tags=["apps"])
-def list_apps(ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[AppShown]:
+def list_apps(store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[AppShown]:
     """All apps, by id."""
-    page, following = page_of(ours.store.apps.list(), limit=limit, after=after, name=lambda app: app.id)
+    page, following = page_of(store.apps.list(), limit=limit, after=after, name=lambda app: app.id)
     return Items(items=[AppShown.model_validate(app) for app in page], next=following)
 
 
 @router.post("/apps", status_code=201, tags=["apps"])
-def create_app(new: NewApp, ours: Ours) -> AppShown:
+def create_app(new: NewApp, store: Bound) -> AppShown:
     """Add an app."""
-    made = ours.store.apps.create(app=new.id, label=new.label, description=new.description, product_id=new.product_id)
+    made = store.apps.create(app=new.id, label=new.label, description=new.description, product_id=new.product_id)
     return AppShown.model_validate(made)
 
 
 @router.get("/apps/{app}", tags=["apps"])
-def get_app(app: str, ours: Ours) -> AppShown:
+def get_app(app: str, store: Bound) -> AppShown:
     """One app, by UUID (any case, with or without braces) or by name."""
-    return AppShown.model_validate(ours.store.apps.get(app))
+    return AppShown.model_validate(store.apps.get(app))
 
 
 @router.put("/apps/{app}", tags=["apps"], responses={201: {"model": AppShown, "description": "There was none"}})
-def save_app(app: str, change: AppChange, ours: Ours, response: Response) -> AppShown:
+def save_app(app: str, change: AppChange, store: Bound, response: Response) -> AppShown:
     """Change what is given, or add the app when there is none (201)."""
-    saved = ours.store.apps.save(app, label=change.label, description=change.description, product_id=change.product_id)
+    saved = store.apps.save(app, label=change.label, description=change.description, product_id=change.product_id)
     response.status_code = 201 if saved.created else 200
     return AppShown.model_validate(saved.document)
 
 
 @router.delete("/apps/{app}", tags=["apps"])
-def delete_app(app: str, ours: Ours) -> AppShown:
+def delete_app(app: str, store: Bound) -> AppShown:
     """Remove an app that nothing uses."""
-    return AppShown.model_validate(ours.store.apps.delete(app))
+    return AppShown.model_validate(store.apps.delete(app))
 
 
 @router.get("/apps/{app}/channels", tags=["channels"])
-def list_channels(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[ChannelShown]:
+def list_channels(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[ChannelShown]:
     """An app's channels, by name."""
-    page, following = page_of(
-        ours.store.channels.list(app), limit=limit, after=after, name=lambda channel: channel.name
-    )
+    page, following = page_of(store.channels.list(app), limit=limit, after=after, name=lambda channel: channel.name)
     return Items(items=[ChannelShown.model_validate(channel) for channel in page], next=following)
 
 
 @router.post("/apps/{app}/channels", status_code=201, tags=["channels"])
-def create_channel(app: str, new: NewChannel, ours: Ours) -> ChannelShown:
+def create_channel(app: str, new: NewChannel, store: Bound) -> ChannelShown:
     """Add a channel."""
-    saved = ours.store.channels.create(app, new.name, version=new.version, publish=new.publish)
+    saved = store.channels.create(app, new.name, version=new.version, publish=new.publish)
     return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
 
 
 @router.get("/apps/{app}/channels/{channel}", tags=["channels"])
-def get_channel(app: str, channel: str, ours: Ours) -> ChannelShown:
+def get_channel(app: str, channel: str, store: Bound) -> ChannelShown:
     """One channel."""
-    return ChannelShown.model_validate(ours.store.channels.get(app, channel))
+    return ChannelShown.model_validate(store.channels.get(app, channel))
 
 
 @router.put(
@@ -110,66 +107,64 @@ def get_channel(app: str, channel: str, ours: Ours) -> ChannelShown:
     tags=["channels"],
     responses={201: {"model": ChannelShown, "description": "There was none"}},
 )
-def save_channel(app: str, channel: str, change: ChannelChange, ours: Ours, response: Response) -> ChannelShown:
+def save_channel(app: str, channel: str, change: ChannelChange, store: Bound, response: Response) -> ChannelShown:
     """Change what is given, or add the channel when there is none (201). Every group on it moves at once."""
-    saved = ours.store.channels.save(app, channel, version=change.version, publish=change.publish)
+    saved = store.channels.save(app, channel, version=change.version, publish=change.publish)
     response.status_code = 201 if saved.created else 200
     return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
 
 
 @router.delete("/apps/{app}/channels/{channel}", tags=["channels"])
-def delete_channel(app: str, channel: str, ours: Ours) -> ChannelShown:
+def delete_channel(app: str, channel: str, store: Bound) -> ChannelShown:
     """Remove a channel that no group follows."""
-    return ChannelShown.model_validate(ours.store.channels.delete(app, channel))
+    return ChannelShown.model_validate(store.channels.delete(app, channel))
 
 
 @router.get("/apps/{app}/groups", tags=["groups"])
-def list_groups(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[GroupShown]:
+def list_groups(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[GroupShown]:
     """An app's groups, by id."""
-    page, following = page_of(ours.store.groups.list(app), limit=limit, after=after, name=lambda group: group.id)
+    page, following = page_of(store.groups.list(app), limit=limit, after=after, name=lambda group: group.id)
     return Items(items=[GroupShown.model_validate(group) for group in page], next=following)
 
 
 @router.post("/apps/{app}/groups", status_code=201, tags=["groups"])
-def create_group(app: str, new: NewGroup, ours: Ours) -> GroupShown:
+def create_group(app: str, new: NewGroup, store: Bound) -> GroupShown:
     """Add a group."""
-    saved = ours.store.groups.create(
-        app, new.id, channel=new.channel, label=new.label, slots=new.slots, paused=new.paused
-    )
+    saved = store.groups.create(app, new.id, channel=new.channel, label=new.label, slots=new.slots, paused=new.paused)
     return GroupShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
 
 
 @router.get("/apps/{app}/groups/{group}", tags=["groups"])
-def get_group(app: str, group: str, ours: Ours) -> GroupShown:
+def get_group(app: str, group: str, store: Bound) -> GroupShown:
     """One group."""
-    return GroupShown.model_validate(ours.store.groups.get(app, group))
+    return GroupShown.model_validate(store.groups.get(app, group))
 
 
 @router.patch("/apps/{app}/groups/{group}", tags=["groups"])
-def change_group(app: str, group: str, change: GroupChange, ours: Ours) -> GroupShown:
+def change_group(app: str, group: str, change: GroupChange, store: Bound) -> GroupShown:
     """Change what is given."""
-    changed = ours.store.groups.update(
+    changed = store.groups.update(
         app, group, label=change.label, channel=change.channel, paused=change.paused, slots=change.slots
     )
     return GroupShown.model_validate(changed)
 
 
 @router.delete("/apps/{app}/groups/{group}", tags=["groups"])
-def delete_group(app: str, group: str, ours: Ours) -> GroupShown:
+def delete_group(app: str, group: str, store: Bound) -> GroupShown:
     """Remove a group of which no sidekick runs."""
-    return GroupShown.model_validate(ours.store.groups.delete(app, group))
+    return GroupShown.model_validate(store.groups.delete(app, group))
 
 
 @router.get("/apps/{app}/groups/{group}/target", tags=["groups"])
-def get_target(app: str, group: str, ours: Ours) -> TargetShown:
+def get_target(app: str, group: str, store: Bound) -> TargetShown:
     """What the group's instances shall run."""
-    return TargetShown.model_validate(ours.store.groups.target(app, group))
+    return TargetShown.model_validate(store.groups.target(app, group))
 
 
 @router.get("/apps/{app}/packages", tags=["packages"])
 def list_packages(
     app: str,
-    ours: Ours,
+    store: Bound,
     request: Request,
     version: Annotated[
         str | None, Query(description="Only versions that begin so: 1.2 is 1.2.3, and not 1.20.0.")
@@ -178,7 +173,7 @@ def list_packages(
     after: After = None,
 ) -> Items[PackageShown]:
     """An app's packages, newest version first."""
-    every = ours.store.packages.list(app)
+    every = store.packages.list(app)
     page, following = page_of(
         (package for package in every if version is None or _begins(package.version, version)),
         limit=limit,
@@ -191,31 +186,29 @@ def list_packages(
 
 
 @router.post("/apps/{app}/packages", status_code=201, tags=["packages"])
-def create_package(app: str, new: NewPackage, ours: Ours, request: Request) -> PackageShown:
+def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request: Request) -> PackageShown:
     """Add a package: an address with size and SHA-256, a payload that was uploaded before, or an image's reference."""
     payload, notes = _payload(new, ours), new.release_notes
-    made = ours.store.packages.create(
-        app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required
-    )
+    made = store.packages.create(app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required)
     return _package(made, request)
 
 
 @router.get("/apps/{app}/packages/{version}", tags=["packages"])
-def get_package(app: str, version: str, ours: Ours, request: Request) -> PackageShown:
+def get_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
     """One package."""
-    return _package(ours.store.packages.get(app, version), request)
+    return _package(store.packages.get(app, version), request)
 
 
 @router.delete("/apps/{app}/packages/{version}", tags=["packages"])
-def delete_package(app: str, version: str, ours: Ours, request: Request) -> PackageShown:
+def delete_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
     """Remove a package that no channel points at."""
-    return _package(ours.store.packages.delete(app, version), request)
+    return _package(store.packages.delete(app, version), request)
 
 
 @router.get("/apps/{app}/instances", tags=["instances"])
 def list_instances(
     app: str,
-    ours: Ours,
+    store: Bound,
     group: OfGroup = None,
     status: Annotated[str | None, Query(description="Only with this status: complete, error, on-hold...")] = None,
     version: OfVersion = None,
@@ -238,36 +231,36 @@ def list_instances(
             and any(wanted in said.casefold() for said in (row.id, row.alias, row.address, row.oem))
         )
 
-    rows: Iterable[Instance] = ours.store.fleet.instances(app, group)
+    rows: Iterable[Instance] = store.fleet.instances(app, group)
     page, following = page_of(filter(is_wanted, rows), limit=limit, after=after, name=lambda row: row.id)
     return Items(items=[InstanceShown.model_validate(row) for row in page], next=following)
 
 
 @router.get("/apps/{app}/instances/{instance}", tags=["instances"])
-def get_instance(app: str, instance: str, ours: Ours) -> InstanceShown:
+def get_instance(app: str, instance: str, store: Bound) -> InstanceShown:
     """One instance."""
-    return InstanceShown.model_validate(ours.store.fleet.instance(app, instance))
+    return InstanceShown.model_validate(store.fleet.instance(app, instance))
 
 
 @router.delete("/apps/{app}/instances/{instance}", tags=["instances"])
-def forget_instance(app: str, instance: str, ours: Ours) -> InstanceShown:
+def forget_instance(app: str, instance: str, store: Bound) -> InstanceShown:
     """Forget an instance whose sidekick doesn't run."""
-    return InstanceShown.model_validate(ours.store.fleet.forget(app, instance))
+    return InstanceShown.model_validate(store.fleet.forget(app, instance))
 
 
 @router.post("/apps/{app}/instances/{instance}/command", status_code=202, tags=["instances"])
-def command_instance(app: str, instance: str, new: NewCommand, ours: Ours) -> CommandShown:
+def command_instance(app: str, instance: str, new: NewCommand, store: Bound, asked: Asked) -> CommandShown:
     """Leave a command for an instance's sidekick."""
-    return CommandShown.model_validate(ours.store.fleet.command(app, instance, new.verb, speaker(new.by)))
+    return CommandShown.model_validate(store.fleet.command(app, instance, new.verb, asked.speaker(new.by)))
 
 
 @router.get("/apps/{app}/presence", tags=["instances"])
 def list_presence(
-    app: str, ours: Ours, group: OfGroup = None, limit: Limit = DEFAULT_LIMIT, after: After = None
+    app: str, store: Bound, group: OfGroup = None, limit: Limit = DEFAULT_LIMIT, after: After = None
 ) -> Items[PresenceShown]:
     """The sidekicks that are alive, and what they do, by group and instance."""
     page, following = page_of(
-        ours.store.fleet.presences(app, group),
+        store.fleet.presences(app, group),
         limit=limit,
         after=after,
         # As etcd orders them by key, in which the slash is there too.
@@ -277,16 +270,16 @@ def list_presence(
 
 
 @router.get("/apps/{app}/blocks", tags=["releases"])
-def list_blocks(app: str, ours: Ours, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[BlockShown]:
+def list_blocks(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[BlockShown]:
     """The releases that are blocked, by version as text."""
-    page, following = page_of(ours.store.fleet.blocks(app), limit=limit, after=after, name=lambda one: one.version)
+    page, following = page_of(store.fleet.blocks(app), limit=limit, after=after, name=lambda one: one.version)
     return Items(items=[BlockShown.model_validate(block) for block in page], next=following)
 
 
 @router.delete("/apps/{app}/blocks/{version}", tags=["releases"])
-def unblock_release(app: str, version: str, ours: Ours) -> BlockShown:
+def unblock_release(app: str, version: str, store: Bound) -> BlockShown:
     """Unblock a release and wake those that it kept waiting."""
-    return BlockShown.model_validate(ours.store.fleet.unblock(app, version))
+    return BlockShown.model_validate(store.fleet.unblock(app, version))
 
 
 def _begins(version: str, prefix: str) -> bool:

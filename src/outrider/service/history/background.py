@@ -8,6 +8,7 @@ from outrider.model.keys import Keys
 from outrider.service.history.recorder import ActivityRecorder
 from outrider.service.history.webhook_sender import RETRY_MIN_S, WebhookSender
 from outrider.service.history.webhooks import Webhooks
+from outrider.service.store.changes import Unaudited
 from outrider.service.store.context import Clock, StoreContext
 from outrider.service.store.store import utc_now
 
@@ -18,7 +19,7 @@ def background_tasks(
 ) -> Iterator[None]:
     """Run both for as long as the block takes; any number of processes may."""
     context = StoreContext(cluster=cluster, keys=Keys(prefix), now=now)
-    webhooks = Webhooks(context=context)
+    webhooks = Webhooks(context=context, auditing=Unaudited("webhook sender: the receiver answered 410 Gone"))
     activity_recorder = ActivityRecorder(cluster, context.keys, now, also=webhooks.deliveries)
     webhook_sender = WebhookSender(webhooks, retry_min_s=retry_min_s)
     activity_recorder.start()

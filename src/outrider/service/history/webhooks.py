@@ -19,7 +19,7 @@ from outrider.etcd.seam import Op, Put
 from outrider.model.activity import SEVERITIES, Activity, Severity
 from outrider.model.documents import Document, decode, encode
 from outrider.model.keys import Keys, check_part
-from outrider.service.store.changes import Change, apply
+from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, checked_address
 
 MAX_WEBHOOKS = 20
@@ -54,6 +54,7 @@ class Webhooks:
     """The webhooks of one key prefix."""
 
     context: StoreContext
+    auditing: Auditing
 
     @property
     def prefix(self) -> str:
@@ -102,7 +103,7 @@ class Webhooks:
             change.put(key, new)
             return new
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, name: str) -> Webhook:
         """Remove one, with what it wasn't told yet.
@@ -118,7 +119,7 @@ class Webhooks:
             change.delete_below(f"{self.outbox}{name}/")
             return old
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def pending(self, name: str) -> int:
         """How much it wasn't told yet."""

@@ -25,8 +25,9 @@ from outrider.core.errors import ConfigError, Conflict, Unknown
 from outrider.etcd.seam import Compare, Delete, DeletePrefix, Entry, ModifiedAt, Op, Put
 from outrider.model.documents import Document, Package, Rollout, decode, encode
 from outrider.model.keys import Keys
+from outrider.service.store.changes import Audited
 from outrider.service.store.context import StoreContext
-from outrider.service.store.request import Edit, RequestContext
+from outrider.service.store.request import Edit
 
 FORMAT = "outrider backup"
 SCHEMA = 1
@@ -144,7 +145,7 @@ def read_backup(lines: Iterable[bytes]) -> Backup:
     )
 
 
-def restore(context: StoreContext, backup: Backup, request: RequestContext, *, replace: bool = False) -> int:
+def restore(context: StoreContext, backup: Backup, audited: Audited, *, replace: bool = False) -> int:
     """Write a backup's keys; returns how many keys it replaced.
 
     Raises:
@@ -160,7 +161,7 @@ def restore(context: StoreContext, backup: Backup, request: RequestContext, *, r
         raise Conflict("a restore is under way, or was broken off; --replace begins again")
     if not replace and found:
         raise Conflict(f"{keys.prefix}: {len(found)} keys are there already; --replace removes them first")
-    restoring = Put(key=mark_key, value=encode(Restoring(at=context.now(), who=request.principal.name)))
+    restoring = Put(key=mark_key, value=encode(Restoring(at=context.now(), who=audited.request.principal.name)))
     areas = {f"{below.partition('/')[0]}/" for below in found if "/" in below}
     clearing: tuple[Op, ...] = (
         *(DeletePrefix(prefix=f"{keys.prefix}/{area}") for area in sorted(areas)),
@@ -171,16 +172,16 @@ def restore(context: StoreContext, backup: Backup, request: RequestContext, *, r
     if not begun.succeeded:
         raise Conflict("somebody else has just begun a restore; nothing was done")
     # By its last write, not its first: whoever begins again on the same mark stops this one.
-    _write(context, backup, request, ModifiedAt(key=mark_key, revision=begun.revision))
+    _write(context, backup, audited, ModifiedAt(key=mark_key, revision=begun.revision))
     return len(found)
 
 
-def _write(context: StoreContext, backup: Backup, request: RequestContext, ours: Compare) -> None:
+def _write(context: StoreContext, backup: Backup, audited: Audited, ours: Compare) -> None:
     prefix = context.keys.prefix
     summary = json.dumps({"schema": SCHEMA, "from_revision": backup.revision, "taken": backup.at}).encode()
     ending: tuple[Op, ...] = (
         Delete(key=restoring_key(context.keys)),
-        *request.log.puts(request, [Edit(key=f"{prefix}/database", before=None, after=summary)]),
+        *audited.log.puts(audited.request, [Edit(key=f"{prefix}/database", before=None, after=summary)]),
     )
     new = {put.key for put in ending if isinstance(put, Put)}
     batches = list(_batches({below: value for below, value in backup.values.items() if f"{prefix}/{below}" not in new}))

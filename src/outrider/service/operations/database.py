@@ -25,4 +25,4 @@ def backup_database(ours: Ours) -> StreamingResponse:
     Payload files aren't in it, they are named. Users are, with the digests of their tokens: keep it as you keep those.
     """
     headers = {"Content-Disposition": 'attachment; filename="outrider-backup.jsonl"', "Cache-Control": "no-store"}
-    return StreamingResponse(backup_lines(ours.store.context), media_type=MEDIA_TYPE, headers=headers)
+    return StreamingResponse(backup_lines(ours.stores.context), media_type=MEDIA_TYPE, headers=headers)

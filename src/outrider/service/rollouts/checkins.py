@@ -31,11 +31,12 @@ from outrider.core.omaha import (
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Group, Happening, Instance, Package, Product
 from outrider.model.keys import check_part
-from outrider.service.store.changes import Change
+from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext, absent_app
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, keys_of_check, read_snapshot
 
+CHECK_IN = Unaudited("check-in: the instance row has its own history")
 QUIET = timedelta(seconds=30)
 """A row of which nothing but ``last_seen`` changed is written this often at most."""
 MAX_HISTORY = 50
@@ -121,7 +122,7 @@ class Checkins:
             instance_id=instance_id,
             caller=caller,
         )
-        outcome = self.group_lock.apply(self.context.cluster, f"{app_id}/{group_id}", checkin.book)
+        outcome = self.group_lock.apply(self.context.cluster, f"{app_id}/{group_id}", checkin.book, CHECK_IN)
         match outcome:
             case "no app":
                 return None

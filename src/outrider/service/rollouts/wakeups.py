@@ -13,12 +13,13 @@ import msgspec
 
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.model.documents import Deferral, Presence, Wakeup
-from outrider.service.store.changes import Change
+from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
 from outrider.service.store.instances import WAKEUP_TTL_S
 from outrider.service.store.snapshot import PATIENCE, DeferredInstance, GroupSnapshot, read_snapshot
 
+ROLLOUT_CONTROLLER = Unaudited("rollout controller: carries out the policy that an operator set")
 BATCH = 40
 """Called at once; each costs a comparison and two writes of the 128 that etcd takes in one transaction."""
 LONGEST = timedelta(hours=1)
@@ -70,7 +71,7 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
         snapshot.write()
         return outcome
 
-    return group_lock.apply(context.cluster, f"{app}/{group}", attempt)
+    return group_lock.apply(context.cluster, f"{app}/{group}", attempt, ROLLOUT_CONTROLLER)
 
 
 def _end_called_off(snapshot: GroupSnapshot) -> list[datetime]:

@@ -9,9 +9,8 @@ from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.omaha import app_key
 from outrider.model.documents import App, Product
 from outrider.model.keys import check_part
-from outrider.service.store.changes import Change, apply
-from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text, some
-from outrider.service.store.targets import direct
+from outrider.service.store.changes import Auditing, Change, apply
+from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text, direct, some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +18,7 @@ class Apps:
     """The apps of one key prefix."""
 
     context: StoreContext
+    auditing: Auditing
 
     def list(self) -> tuple[App, ...]:
         """All apps, by id."""
@@ -58,7 +58,7 @@ class Apps:
             new = self._new(app_id, label, description)
             return self._with_product(change, new, product_id)
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def save(
         self,
@@ -89,7 +89,7 @@ class Apps:
             )
             return Saved(document=self._with_product(change, new, product_id), created=old is None)
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, app: str) -> App:
         """Remove an app that nothing uses any more, with its blocks.
@@ -122,7 +122,7 @@ class Apps:
             change.delete_below(keys.blocks(app_id))
             return old
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def _with_product(self, change: Change, app: App, product_id: str | None) -> App:
         """Write the app, and the key that leads from its product id to it."""

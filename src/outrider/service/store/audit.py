@@ -38,7 +38,10 @@ _NOUNS = {
     ("blocks", 3): "release",
     ("commands", 3): "command",
     ("users", 2): "user",
+    ("webhooks", 2): "webhook",
+    ("payloads", 2): "payload",
 }
+_OF_NO_APP = frozenset({"users", "webhooks", "payloads"})
 _NOT_RECORDED = frozenset({"presence", "turns", "shared-turns", "wakeups", "activity", "audit", "products"})
 _NOT_RECORDED_OF_A_GROUP = frozenset({"target", "grants", "deferrals"})
 
@@ -136,6 +139,16 @@ class AuditLog:
             puts.append(Put(key=keys.audit_days() + day, value=encode(AuditDay(day=day))))
         return tuple(puts)
 
+    def record(self, request: RequestContext, edit: Edit) -> None:
+        """Record a change of something that is not in etcd, after it was made.
+
+        Raises:
+            Unknown: etcd gives no answer; the entry may be missing.
+        """
+        puts = self.puts(request, [edit])
+        self.context.cluster.txn((), puts)
+        self.written(puts)
+
     def written(self, puts: tuple[Put, ...]) -> None:
         """Learn that ``puts`` are stored; with the first of a day in this process, remove what is too old."""
         for put in puts:
@@ -209,7 +222,7 @@ def noun_of(below: str) -> tuple[str, str, str] | None:
     parts = below.split("/")
     if parts[0] in _NOT_RECORDED:
         return None
-    app = "" if parts[0] == "users" else parts[1] if len(parts) > 1 else ""
+    app = "" if parts[0] in _OF_NO_APP or len(parts) < 2 else parts[1]
     collection = parts[2] if parts[0] == "apps" and len(parts) > 2 else parts[0]
     noun = _NOUNS.get((collection, len(parts)))
     if noun is not None:

@@ -6,20 +6,24 @@ hole: a *new* key among those that a list returned moves no revision. Hence the 
 a document (a group to its channel, a channel to its package, anything to its app) *touches* that document, which means
 writes it unchanged; whoever changes or removes the document then loses the race and lists anew.
 
-What an operator asked for is held to their condition (``If-Match``) and recorded in the audit log here, for every noun:
-the condition is compared, and the record written, by the transaction that makes the change.
+Every change names either the request on whose behalf it is made or the reason why it is unaudited. For a request, the
+transaction that makes the change also compares the request's condition (``If-Match``) and writes the audit entries.
 """
 
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TypeVar, assert_never
+
+from loguru import logger
 
 from outrider.core.errors import Conflict, NotFound, PreconditionFailed, Unknown
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Entry, Listing, ModifiedAt, Op, Put
 from outrider.model import documents
 from outrider.model.documents import Document
-from outrider.service.store.request import Edit, RequestContext, current_request
+from outrider.service.store.audit import AuditLog
+from outrider.service.store.request import Edit, RequestContext
 
 D = TypeVar("D", bound=Document)
 T = TypeVar("T")
@@ -32,6 +36,33 @@ MAX_OPERATIONS = 128
 
 _NO_REVISION = -1
 """Nothing was ever created at it: revisions begin at 1, and 0 stands for what doesn't exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """Changes are made on behalf of a request: they obey its precondition and are recorded in the audit log."""
+
+    request: RequestContext
+    log: AuditLog
+
+
+@dataclass(frozen=True, slots=True)
+class Unaudited:
+    """Changes are made by the service itself: no precondition, no entry in the audit log.
+
+    Attributes:
+        reason: Why no entry is needed, for the log; never empty.
+    """
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ValueError("an unaudited change says why it is unaudited")
+
+
+Auditing = Audited | Unaudited
+"""Every change is one or the other; there is no default."""
 
 
 class Change:
@@ -120,13 +151,13 @@ class Change:
     def delete_below(self, prefix: str) -> None:
         self._writes[prefix] = DeletePrefix(prefix=prefix)
 
-    def hold_to(self, request: RequestContext) -> None:
-        """See that the condition of ``request`` holds, and let the transaction compare it.
+    def _compare_condition(self, audited: Audited) -> None:
+        """Check the request's condition now, and let the transaction compare it again.
 
         Raises:
-            Changed: it doesn't.
+            PreconditionFailed: the condition does not hold.
         """
-        condition = request.condition
+        condition = audited.request.condition
         if condition is None:
             return
         key = condition.key
@@ -136,12 +167,12 @@ class Change:
         if condition.holds(None if entry is None else entry.value):
             return
         if condition.absent:
-            raise PreconditionFailed("it exists already, and `If-None-Match: *` says that it mustn't; nothing was done")
-        gone = "it isn't there any more" if entry is None else "it isn't what `If-Match` names any more"
-        raise PreconditionFailed(f"{gone}: {request.log.explain(key)}; nothing was done, read it again")
+            raise PreconditionFailed("exists already, but the request says `If-None-Match: *`; nothing was done")
+        state = "no longer exists" if entry is None else "has changed since `If-Match` was read"
+        raise PreconditionFailed(f"{state}: {audited.log.explain(key)}; nothing was done, read it again")
 
-    def record(self, request: RequestContext) -> None:
-        """Let the transaction write into the audit log what it changes."""
+    def _record(self, audited: Audited) -> None:
+        """Let the transaction also write its changes into the audit log."""
         edits = []
         for key, write in self._writes.items():
             if isinstance(write, DeletePrefix):
@@ -149,20 +180,21 @@ class Change:
             entry = self._entries[key] if key in self._entries else self._cluster.get(key)
             after = write.value if isinstance(write, Put) else None
             edits.append(Edit(key=key, before=None if entry is None else entry.value, after=after))
-        self._records = request.log.puts(request, edits)
+        self._records = audited.log.puts(audited.request, edits)
 
-    def settle(self, request: RequestContext) -> None:
-        """Tell ``request`` what was read and written. It is done: its condition was for this change."""
-        request.condition = None
-        request.log.written(self._records)
+    def _settle(self, audited: Audited) -> None:
+        """Note what was read and written; the request's condition was for this change and is done with."""
+        audited.request.condition = None
+        audited.log.written(self._records)
+        seen = audited.request.seen.documents
         for key, entry in self._entries.items():
             if entry is not None:
-                request.seen[key] = entry.value
+                seen[key] = entry.value
         for key, write in self._writes.items():
             if isinstance(write, Put):
-                request.seen[key] = write.value
+                seen[key] = write.value
             else:
-                request.seen.pop(key, None)
+                seen.pop(key, None)
 
     def writes(self, key: str) -> bool:
         """Whether this change is going to write or remove ``key``."""
@@ -172,13 +204,30 @@ class Change:
         """The entry that was read at ``key``, with its revisions."""
         return self._entries[key]
 
-    def commit(self) -> bool:
-        """Write it all, or nothing; False when something that was read has moved.
+    def commit(self, auditing: Auditing) -> bool:
+        """Write everything, with its audit entries, or nothing; False when something that was read has moved.
 
         Raises:
+            PreconditionFailed: the request's condition does not hold.
             Unknown: no answer, and reading again had none either.
             Conflict: more than etcd takes in one transaction.
         """
+        match auditing:
+            case Audited():
+                self._compare_condition(auditing)
+                self._record(auditing)
+                committed = self._write()
+                if committed:
+                    self._settle(auditing)
+            case Unaudited(reason=reason):
+                committed = self._write()
+                if committed and self._writes:
+                    logger.bind(keys=list(self._writes), reason=reason).debug("unaudited change")
+            case _:
+                assert_never(auditing)
+        return committed
+
+    def _write(self) -> bool:
         if not self._writes:
             return True
         compares, ops = tuple(self._guards.values()), (*self._writes.values(), *self._records)
@@ -210,27 +259,26 @@ class Change:
         return True
 
 
-def apply(cluster: Cluster, attempt: Callable[[Change], T]) -> T:
+def apply(cluster: Cluster, attempt: Callable[[Change], T], auditing: Auditing) -> T:
     """Run ``attempt`` and commit what it wrote, again from the start whenever the race was lost.
+
+    Args:
+        cluster: Where it writes.
+        attempt: Reads, decides and writes into the change that it is given.
+        auditing: The request on whose behalf it is done, or the reason why nobody needs to know.
 
     Returns:
         What the attempt that was committed returned.
 
     Raises:
-        Changed: what the operator had before them isn't what is stored.
+        PreconditionFailed: the request's condition does not hold.
         Conflict: lost ``ATTEMPTS`` times in a row; or the attempt's own.
         Unknown: etcd gives no answer.
     """
-    request = current_request()
     for lost in range(ATTEMPTS):
         change = Change(cluster)
         outcome = attempt(change)
-        if request is not None:
-            change.hold_to(request)
-            change.record(request)
-        if change.commit():
-            if request is not None:
-                change.settle(request)
+        if change.commit(auditing):
             return outcome
         if lost:
             time.sleep(random.uniform(0, 0.002 * lost))  # noqa: S311 - parts rivals that would meet again and again

@@ -7,7 +7,7 @@ import msgspec
 from outrider.core import versions
 from outrider.core.errors import Conflict, NotFound
 from outrider.model.documents import App, Block, Channel, Group, Package
-from outrider.service.store.changes import Change, apply
+from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, some
 from outrider.service.store.targets import aim_all
 
@@ -17,6 +17,7 @@ class Channels:
     """The channels of all apps."""
 
     context: StoreContext
+    auditing: Auditing
 
     def list(self, app: str) -> tuple[Channel, ...]:
         """All channels of an app, by name.
@@ -78,7 +79,7 @@ class Channels:
             change.delete(keys.channel(app_id, name))
             return old
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def _save(
         self, app: str, name: str, *, version: str | None, publish: bool | None, must_be_new: bool
@@ -112,7 +113,7 @@ class Channels:
             aim_all(change, keys, (new,), package)
             return Saved(document=new, created=old is None, notes=self._notes(new, package))
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def _refer(self, change: Change, channel: Channel, package: Package | None) -> None:
         """Make whoever deletes the package, or adds it, see that this channel points at it."""

@@ -1,4 +1,4 @@
-"""What the stores of the single nouns share: where they write, the clock, names, and the lines for a person."""
+"""What all resource stores share: where they read and write, the clock, names, and the lines for a person."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -9,12 +9,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from outrider.core.errors import ConfigError, NotFound
 from outrider.core.omaha import app_key
-from outrider.etcd.seam import Cluster
+from outrider.etcd.seam import Cluster, Entry
 from outrider.model import documents
 from outrider.model.documents import Document
 from outrider.model.keys import Keys, check_part
-from outrider.service.store.request import note_seen
-from outrider.service.store.targets import direct
+from outrider.service.store.request import Seen
 
 D = TypeVar("D", bound=Document)
 
@@ -34,19 +33,29 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreContext:
-    """Where and when a store works."""
+    """Where and when a store works.
+
+    Attributes:
+        seen: Notes each single document that is read; None: nobody wants to know.
+    """
 
     cluster: Cluster
     keys: Keys
     now: Clock
+    seen: Seen | None = None
 
     def get(self, kind: type[D], key: str) -> D | None:
         """Read one document, unguarded."""
         entry = self.cluster.get(key)
         if entry is None:
             return None
-        note_seen(key, entry.value)
+        self.note(entry)
         return documents.decode(kind, key, entry.value)
+
+    def note(self, entry: Entry) -> None:
+        """Note that ``entry`` was read on behalf of the request."""
+        if self.seen is not None:
+            self.seen.documents[entry.key] = entry.value
 
     def require_app(self, app: str) -> str:
         """The id under which an existing app is stored.
@@ -127,6 +136,11 @@ def checked_address(what: str, url: str, expected: str) -> SplitResult:
         shown = url if len(url) <= MAX_URL else f"{url[:100]}... ({len(url)} characters, at most {MAX_URL})"
         raise ConfigError(f"{what} {shown!r}: {expected}")
     return parts
+
+
+def direct(entries: Iterable[Entry], prefix: str) -> list[Entry]:
+    """The entries directly below ``prefix``, without deeper ones (a group's target, its grants)."""
+    return [entry for entry in entries if "/" not in entry.key[len(prefix) :]]
 
 
 def some(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import msgspec
 from outrider.core import versions
 from outrider.core.errors import Conflict, NotFound
 from outrider.model.documents import App, Channel, Floor, Package
-from outrider.service.store.changes import Change, apply
+from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.channels import absent_channel
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.packages import absent_package
@@ -24,6 +24,7 @@ class Floors:
     """The floors and exclusions of all channels. Every method returns the channel as it is then."""
 
     context: StoreContext
+    auditing: Auditing
 
     def set(self, app: str, channel: str, version: str, *, reason: str = "") -> Channel:
         """Make a version a floor of the channel, or change the reason.
@@ -111,4 +112,4 @@ class Floors:
             change.put(key, new)
             return new
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)

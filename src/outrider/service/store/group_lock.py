@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from outrider.core.errors import DriverError
 from outrider.etcd.seam import Cluster
-from outrider.service.store.changes import Change, apply
+from outrider.service.store.changes import Change, Unaudited, apply
 
 T = TypeVar("T")
 
@@ -28,13 +28,13 @@ class GroupLock:
     def __init__(self) -> None:
         self._locks = tuple(threading.Lock() for _ in range(STRIPES))
 
-    def apply(self, cluster: Cluster, name: str, attempt: Callable[[Change, "Leases"], T]) -> T:
+    def apply(self, cluster: Cluster, name: str, attempt: Callable[[Change, "Leases"], T], auditing: Unaudited) -> T:
         """As ``changes.apply``; the attempt runs again under the lock when it raises ``NeedsGroupLock``."""
         try:
-            return _attempts(cluster, attempt, has_group_lock=False)
+            return _attempts(cluster, attempt, auditing, has_group_lock=False)
         except NeedsGroupLock:
             with self._locks[hash(name) % STRIPES]:
-                return _attempts(cluster, attempt, has_group_lock=True)
+                return _attempts(cluster, attempt, auditing, has_group_lock=True)
 
 
 class Leases:
@@ -77,7 +77,9 @@ class Leases:
             return
 
 
-def _attempts(cluster: Cluster, attempt: Callable[[Change, Leases], T], *, has_group_lock: bool) -> T:
+def _attempts(
+    cluster: Cluster, attempt: Callable[[Change, Leases], T], auditing: Unaudited, *, has_group_lock: bool
+) -> T:
     leases = Leases(cluster, has_group_lock=has_group_lock)
 
     def one(change: Change) -> T:
@@ -85,7 +87,7 @@ def _attempts(cluster: Cluster, attempt: Callable[[Change, Leases], T], *, has_g
         return attempt(change, leases)
 
     try:
-        return apply(cluster, one)
+        return apply(cluster, one, auditing)
     except DriverError:
         # Perhaps it was written, and then its key hangs on the lease: both end by themselves if nobody comes.
         raise

@@ -6,7 +6,7 @@ import msgspec
 
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.model.documents import App, Channel, Group, Package, Presence, Target
-from outrider.service.store.changes import Change, apply
+from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.channels import absent_channel
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text, some
 from outrider.service.store.targets import aim
@@ -20,6 +20,7 @@ class Groups:
     """The groups of all apps."""
 
     context: StoreContext
+    auditing: Auditing
 
     def list(self, app: str) -> tuple[Group, ...]:
         """All groups of an app, by id.
@@ -85,7 +86,7 @@ class Groups:
             aim(change, keys, new, followed, self._package(change, followed))
             return Saved(document=new, created=True, notes=notes)
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def update(
         self,
@@ -123,7 +124,7 @@ class Groups:
             aim(change, keys, new, followed, self._package(change, followed))
             return new
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, app: str, group: str) -> Group:
         """Remove a group that no running sidekick belongs to, with its target and its rollout.
@@ -145,7 +146,7 @@ class Groups:
             change.delete_below(f"{keys.group(app_id, group)}/")
             return old
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def _follow(self, change: Change, group: Group) -> tuple[Channel, tuple[str, ...]]:
         key = self.context.keys.channel(group.app, group.channel)

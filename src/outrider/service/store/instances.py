@@ -6,7 +6,7 @@ from typing import Literal
 from outrider.core.errors import Conflict, NotFound
 from outrider.etcd.seam import Put
 from outrider.model.documents import App, Block, Command, Group, Instance, Presence, Target, Wakeup, encode
-from outrider.service.store.changes import MAX_OPERATIONS, Change, apply
+from outrider.service.store.changes import MAX_OPERATIONS, Auditing, Change, apply
 from outrider.service.store.context import StoreContext, absent_app, app_id_of
 from outrider.service.store.snapshot import read_snapshot
 
@@ -21,6 +21,7 @@ class Fleet:
     """Instances of all apps."""
 
     context: StoreContext
+    auditing: Auditing
 
     def instances(self, app: str, group: str | None = None) -> tuple[Instance, ...]:
         """Rows of an app's instances, by id; of one group when given.
@@ -67,7 +68,7 @@ class Fleet:
                 snapshot.write()
             return old
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def command(self, app: str, instance: str, verb: Verb, by: str) -> Command:
         """Leave a command for an instance's sidekick; a command that it hasn't taken yet is replaced.
@@ -87,7 +88,7 @@ class Fleet:
             change.put(keys.command(app_id, instance), command)
             return command
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def presences(self, app: str, group: str | None = None) -> tuple[Presence, ...]:
         """Who is alive, by group and instance.
@@ -123,7 +124,7 @@ class Fleet:
             change.delete(key)
             return old
 
-        unblocked = apply(self.context.cluster, attempt)
+        unblocked = apply(self.context.cluster, attempt, self.auditing)
         self._wake(app_id, version, why=f"{version} is no longer blocked")
         return unblocked
 

@@ -9,7 +9,7 @@ from outrider.core import versions
 from outrider.core.architectures import ANY, checked_architecture
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.model.documents import App, Channel, Package, decode
-from outrider.service.store.changes import Change, apply
+from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import (
     MAX_NOTES,
     StoreContext,
@@ -17,9 +17,10 @@ from outrider.service.store.context import (
     app_id_of,
     checked_address,
     checked_text,
+    direct,
     some,
 )
-from outrider.service.store.targets import aim_all, direct
+from outrider.service.store.targets import aim_all
 
 MAX_SIZE_BYTES = 2**53
 """Beyond it a size isn't exact in JSON."""
@@ -51,6 +52,7 @@ class Packages:
     """The packages of all apps."""
 
     context: StoreContext
+    auditing: Auditing
 
     def list(self, app: str) -> tuple[Package, ...]:
         """All packages of an app, newest version first.
@@ -126,7 +128,7 @@ class Packages:
             aim_all(change, keys, waiting, new)
             return new
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, app: str, version: str) -> Package:
         """Remove a package that no channel points at or has as a floor. A stored payload file stays.
@@ -150,7 +152,7 @@ class Packages:
             change.delete(keys.package(app_id, version))
             return old
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
 
 def absent_package(app_id: str, version: str) -> str:

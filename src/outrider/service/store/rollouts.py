@@ -12,10 +12,9 @@ from outrider.core.rollout.policy_lint import Surroundings, lint
 from outrider.core.rollout.policy_settings import Policy, check_policy
 from outrider.core.rollout.rollout import Failure, Opened, Progress, State, brake
 from outrider.model.documents import App, Group, Instance, Rollout
-from outrider.service.store.changes import Change, apply
+from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.groups import absent_group
-from outrider.service.store.request import note_seen
 from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
 
 MAX_WHY = 500
@@ -54,6 +53,7 @@ class Rollouts:
     """The policies and rollouts of all groups."""
 
     context: StoreContext
+    auditing: Auditing
 
     def policy(self, app: str, group: str) -> Policy:
         """A group's policy.
@@ -80,7 +80,7 @@ class Rollouts:
             change.put(key, new)
             return new
 
-        saved = apply(self.context.cluster, attempt)
+        saved = apply(self.context.cluster, attempt, self.auditing)
         return Saved(document=saved, notes=self._warnings(saved))
 
     def warnings(self, app: str, group: str) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ class Rollouts:
         snapshot = self._snapshot(change, app, group)
         stored = change.entry(self.context.keys.rollout(snapshot.group.app, snapshot.group.id))
         if stored is not None:
-            note_seen(stored.key, stored.value)
+            self.context.note(stored)
         return shown(snapshot)
 
     def pause(self, app: str, group: str, *, why: str = "", by: str = "") -> RolloutNow:
@@ -143,7 +143,7 @@ class Rollouts:
             change.put(key, Rollout(progress=snapshot.progress))
             return shown(snapshot)
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def _snapshot(self, change: Change, app: str, group: str) -> GroupSnapshot:
         app_id = self.context.require_app(app)

@@ -8,10 +8,10 @@ target that contradicts them.
 from collections.abc import Iterable
 
 from outrider.core.errors import Conflict
-from outrider.etcd.seam import Entry
 from outrider.model.documents import Channel, Group, Package, Target, decode
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Change
+from outrider.service.store.context import direct
 
 MAX_GROUPS_PER_CHANNEL = 60
 """A move compares each group and its target: 2 x 60 + the channel, the package and the app stay below etcd's 128."""
@@ -23,11 +23,6 @@ def target_of(group: Group, channel: Channel, package: Package | None) -> Target
         return Target(version=None, paused=group.paused, slots=group.slots)
     assert package.version == channel.version, f"package {package.version} isn't what {channel.name} points at"
     return Target(version=package.version, sha256=package.sha256, paused=group.paused, slots=group.slots)
-
-
-def direct(entries: Iterable[Entry], prefix: str) -> list[Entry]:
-    """The entries right below ``prefix``, without what lies deeper (a group's target, its grants)."""
-    return [entry for entry in entries if "/" not in entry.key[len(prefix) :]]
 
 
 def aim(change: Change, keys: Keys, group: Group, channel: Channel, package: Package | None) -> None:

@@ -17,7 +17,7 @@ from outrider.core.errors import ConfigError, Conflict, NotFound, OutriderError
 from outrider.etcd.seam import Cluster, Entry, Resynced, WatchEvent
 from outrider.model.documents import Role, User, decode
 from outrider.model.keys import Keys
-from outrider.service.store.changes import Change, apply
+from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext
 
 TOKEN_PREFIX = "or_"  # noqa: S105 - what every token begins with, so that people and scanners of secrets know it
@@ -56,6 +56,7 @@ class Users:
     """The users of one key prefix."""
 
     context: StoreContext
+    auditing: Auditing
 
     def list(self) -> tuple[User, ...]:
         """All users, by name."""
@@ -100,7 +101,7 @@ class Users:
             change.put(key, user)
             return NewUser(user=user, token=token, created=old is None)
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def begin(self, name: str) -> NewUser:
         """Make the first user, an admin.
@@ -127,7 +128,7 @@ class Users:
             change.delete(key)
             return old
 
-        return apply(self.context.cluster, attempt)
+        return apply(self.context.cluster, attempt, self.auditing)
 
     def _keep_an_admin(self, change: Change, without: str) -> None:
         """Some other admin is there, and still is when the change is made."""
