@@ -86,7 +86,7 @@ def test_a_damaged_payload_lacks(run: Run, service: Service, tmp_path: Path) -> 
     (stored,) = (path for path in (service.payload_dir / "sha256").rglob("*") if path.is_file())
     stored.write_bytes(b"hullo")
 
-    assert "the disk has damaged it" in run(f"database backup {tmp_path / 'b'}").stderr
+    assert "damaged, its SHA-256 is" in run(f"database backup {tmp_path / 'b'}").stderr
 
 
 def test_a_restore_asks_and_no_means_no(run: Run, service: Service, cluster: Cluster, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_product_ids_and_architectures_are_set(run: Run, service: Service) -> No
 
     package = service.store.packages.get(APP, "2.1.0")
     assert "io.example.web" == service.store.apps.get(APP).product_id
-    assert f"product id 'io.example.web' is taken by app {APP}" in taken.stderr
+    assert f"product id 'io.example.web' already belongs to app {APP}" in taken.stderr
     assert ("aarch64", False) == (package.arch, package.required)
 
 
@@ -184,4 +184,4 @@ def test_a_group_without_an_offer_has_no_roll_out_to_stop(run: Run, service: Ser
 
     refused = run(f"rollout pause --app-id={APP} --group-id=empty", code=1)
 
-    assert "group 'empty' is offered nothing, so there is no rollout to pause" in refused.stderr
+    assert "group 'empty' has no target, so there is no rollout to pause" in refused.stderr

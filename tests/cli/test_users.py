@@ -49,7 +49,7 @@ def test_init_is_for_the_first_user_alone(run: Run, service: Service) -> None:
 
     refused = run("database init --name=bob", code=1)
 
-    assert "Error: there are users already (ann): nothing was done" == refused.stderr.strip()
+    assert "Error: users exist already (ann); nothing was done" == refused.stderr.strip()
     assert "" == refused.stdout
     eventually(lambda: role_of(service, first) == "admin")
 

@@ -29,7 +29,7 @@ def test_the_guides_commands_work_word_for_word(run: Run, service: Service, tmp_
     run(f"package create --app-id={APP} --version=1.0.0 --file={payload}")
     moved = run(f"channel update --app-id={APP} --channel=beta --version=1.0.0 --publish=true")
 
-    assert "channel 'beta' didn't exist" in made.stderr
+    assert "channel 'beta' did not exist" in made.stderr
     assert [["Label", "Version", "Publish", "Upstream"], ["beta", "1.0.0", "true"]] == lines(moved.stdout)
     target = service.store.groups.target(APP, "beta")
     assert ("1.0.0", SHA256) == (target.version, target.sha256)
@@ -107,8 +107,8 @@ def test_json_has_the_same_facts(run: Run, service: Service) -> None:
         ("group pause --app-id={app} --group-id=absent", "Error: app"),
         ("group update --app-id={app} --group-id=beta --slots=0", "Error: slots 0"),
         ("channel update --app-id={app} --channel=beta --version=one", "Error: version 'one': not semver"),
-        ("channel delete --app-id={app} --channel=beta", "Error: channel 'beta' is in use: groups beta"),
-        ("package delete --app-id={app} --version=1.0.0", "Error: package 1.0.0 is in use: channels beta"),
+        ("channel delete --app-id={app} --channel=beta", "Error: channel 'beta' is in use by groups beta"),
+        ("package delete --app-id={app} --version=1.0.0", "Error: package 1.0.0 is in use by channels beta"),
         ("package create --app-id={app} --version=9.0.0 --file=/no/such/file.tar", "Error: --file"),
         (
             "package create --app-id={app} --version=9.0.0 --file=coreos/example",

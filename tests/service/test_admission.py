@@ -194,7 +194,7 @@ def test_a_service_that_is_full_says_503_and_when_to_come_back_and_books_nothing
     answer = ask(waited(application, 2 * FULL_S), "POST", "/v1/update", check_of())
 
     assert (503, str(seconds_of(answer))) == (answer.status, answer.headers["retry-after"])
-    assert answer.body.startswith(b"too busy: 10 s until an answer")
+    assert answer.body.startswith(b"too busy: an answer would take 10 s")
     assert () == store.fleet.instances(APP)
 
 

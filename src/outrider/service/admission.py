@@ -1,12 +1,12 @@
-"""Admission control: how busy the service is with check-ins, by what was measured and not by a number of requests that
-fits one machine.
+"""Admission control: it measures how busy the service is with check-ins, instead of counting requests.
 
-A request that finds no thread free waits in line. How long it really waited decides what becomes of it when a thread
-takes it up; at the door, how long it would wait at least: ``waiting x service time / threads``, where service time is
-how long requests kept their threads lately, etcd's answers included. That is a lower bound (threads hinder each other),
-so nobody is refused wrongly at the door, and whoever was let in by it too lightly is refused quickly later.
+A request that finds no free thread waits in a queue. The time that it really waited decides its fate when a thread
+takes it. On arrival, the least waiting time decides: ``waiting x service time / threads``. The service time is the time
+for which recent requests kept their threads, including etcd's answers. This is a lower bound, because threads hinder
+each other: no request is refused wrongly on arrival, and a request that was admitted too lightly is refused quickly
+later.
 
-Check-ins have threads of their own: a fleet that asks all at once doesn't keep an operator from the API.
+Check-ins have threads of their own, so a fleet that checks in at once does not keep an operator from the API.
 """
 
 import random
@@ -22,22 +22,22 @@ from outrider.core.errors import Throttled
 T = TypeVar("T")
 
 THREADS = 32
-"""Threads mostly wait, for etcd and for each other: ``make bench-omaha`` answered as many with 16 and with 64."""
+"""Threads mostly wait, for etcd and for each other: ``make bench-omaha`` had the same result with 16 and with 64."""
 BUSY_S = 1.0
-"""From this wait on, who polls is asked to come later."""
+"""From this waiting time on, polling clients are asked to come later."""
 FULL_S = 5.0
-"""From this wait on a request is refused: half of the time that a sidekick waits, so it still hears the answer."""
+"""From this waiting time on, a request is refused: half of a sidekick's timeout, so it still hears the answer."""
 COME_BACK_S = (30, 90)
-"""Between these, at random: all at once again would be the same again."""
+"""A random time between these, so that the clients do not return all at once."""
 _LATELY = 0.05
-"""Weight of the newest request in the average: about the last twenty count."""
+"""Weight of the newest request in the average, which covers about the last twenty."""
 
 
 class AdmissionControl:
-    """Runs check-ins on threads and knows how long they wait. Belongs to one event loop."""
+    """Runs check-ins on threads and measures how long they wait. Belongs to one event loop."""
 
     def __init__(self, threads: int = THREADS, clock: Callable[[], float] = monotonic) -> None:
-        """Start with nothing measured: nobody waits."""
+        """Start without measurements: the waiting time is 0."""
         self._limiter = anyio.CapacityLimiter(threads)
         self._threads = threads
         self._clock = clock
@@ -46,20 +46,20 @@ class AdmissionControl:
 
     @property
     def least_wait_s(self) -> float:
-        """Seconds that the next request would wait at least."""
+        """The least waiting time of the next request, in seconds."""
         return max(self._inside - self._threads, 0) * self._service_time_s / self._threads
 
     def let_in(self) -> None:
         """Refuse a request that would wait too long.
 
         Raises:
-            Throttled: with the time after which to come back.
+            Throttled: with the time after which to try again.
         """
         if self.least_wait_s > FULL_S:
             raise _too_busy(self.least_wait_s)
 
     async def run(self, work: Callable[[bool], T]) -> T:
-        """Run ``work`` on a thread, after those that came before; it is told whether the service is busy.
+        """Run ``work`` on a thread, after earlier requests; its argument says whether the service is busy.
 
         Raises:
             Throttled: it would wait, or has waited, too long; nothing was done.
@@ -83,10 +83,10 @@ class AdmissionControl:
 
 
 def come_back_s() -> int:
-    """When a client shall come back, in seconds: another time for each."""
-    return random.randint(*COME_BACK_S)  # noqa: S311 - spreads them, keeps nothing secret
+    """Seconds after which a client comes back: a random time for each client."""
+    return random.randint(*COME_BACK_S)  # noqa: S311 - spreads the clients, keeps nothing secret
 
 
 def _too_busy(wait_s: float) -> Throttled:
     seconds = come_back_s()
-    return Throttled(f"too busy: {wait_s:.0f} s until an answer; come back in {seconds} s", retry_after_s=seconds)
+    return Throttled(f"too busy: an answer would take {wait_s:.0f} s; try again in {seconds} s", retry_after_s=seconds)

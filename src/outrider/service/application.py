@@ -1,4 +1,4 @@
-"""The service as one ASGI application without state of its own: any number of processes may run side by side."""
+"""The service as one ASGI application without state of its own: any number of processes can run side by side."""
 
 from typing import Any
 
@@ -42,16 +42,16 @@ def create_application(
     omaha_secret: str | None = None,
     now: Clock = utc_now,
 ) -> FastAPI:
-    """Build the application; it works as soon as etcd does, and says 503 until then.
+    """Build the application; it works as soon as etcd does, and answers 503 until then.
 
     Args:
-        public_url: Where clients reach the service; None takes each request's own Host.
-        open_to_all: Until there are users other machines may do everything too.
-        audit_days: Entries of the audit log stay so long.
-        omaha_secret: What Omaha's address ends in.
+        public_url: The address for clients; None: each request's own Host.
+        open_to_all: Without users, other machines may do everything too.
+        audit_days: Days for which entries of the audit log are kept.
+        omaha_secret: Last part of the Omaha address.
 
     Raises:
-        ConfigError: ``omaha_secret`` can't be one.
+        ConfigError: ``omaha_secret`` is invalid.
     """
     application = FastAPI(
         title="outrider update service",
@@ -87,7 +87,7 @@ def create_application(
     application.include_router(rest_database.router, dependencies=[Depends(request_context_of)])
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
     not_ready: dict[int | str, dict[str, Any]] = {
-        503: {"description": "What is missing, in one line", "content": {"text/plain": {}}}
+        503: {"description": "The reason, in one line", "content": {"text/plain": {}}}
     }
     application.add_api_route(
         "/readyz", readyz, tags=["operation"], response_class=PlainTextResponse, responses=not_ready
@@ -98,18 +98,18 @@ def create_application(
 
 
 async def healthz() -> Response:
-    """The process is alive."""
+    """Tell whether the process is alive."""
     return PlainTextResponse("ok\n")
 
 
 def readyz(request: Request) -> Response:
-    """The service can answer: 200, or 503 with what is missing."""
+    """Tell whether the service can answer: 200, or 503 with the reason."""
     context = context_of(request).stores.context
     try:
         restoring = context.cluster.get(restoring_key(context.keys))
     except OutriderError as error:
         return PlainTextResponse(f"{error}\n", status_code=503, headers=RETRY_HEADERS)
     if restoring is not None:
-        reason = "a restore of the database is under way, or was broken off\n"
+        reason = "a restore of the database is running, or was interrupted\n"
         return PlainTextResponse(reason, status_code=503, headers=RETRY_HEADERS)
     return PlainTextResponse("ready\n")

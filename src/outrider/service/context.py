@@ -1,4 +1,4 @@
-"""What every endpoint needs, kept on the application: nothing here changes while it serves."""
+"""The parts that every endpoint needs, kept on the application: none of them changes while it serves."""
 
 import re
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ class Context:
     """The service's parts.
 
     Attributes:
-        public_url: Where clients reach the service, without a slash at the end; None takes each request's own Host.
-        omaha_secret: What Omaha's address ends in; None for nothing.
+        public_url: The address for clients, without a slash at the end; None: each request's own Host.
+        omaha_secret: Last part of the Omaha address; None: no secret.
     """
 
     stores: Stores
@@ -76,7 +76,7 @@ Asked = Annotated[RequestContext, Depends(request_context_of)]
 
 
 def base_url_of(request: Request) -> str:
-    """Where the client reaches this service: the public URL, else what it asked for itself."""
+    """The address by which the client reaches this service: the public URL, else the request's Host."""
     public_url = context_of(request).public_url
     if public_url is not None:
         return public_url

@@ -25,7 +25,7 @@ from outrider.core.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 10
-"""When etcd is away: an election takes about a second, a restart a few."""
+"""For an etcd that is away: an election takes about a second, a restart a few."""
 RETRY_HEADERS = {"Retry-After": str(RETRY_AFTER_S), "X-Retry-After": str(RETRY_AFTER_S)}
 
 _STATUS: tuple[tuple[type[OutriderError], int], ...] = (
@@ -50,38 +50,38 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
-    412: "Changed meanwhile",
+    412: "Precondition failed",
     422: "Wrong shape",
 }
 
 
 class Problem(BaseModel):
-    """What went wrong, for a person (``detail``) and for a program (``kind``)."""
+    """A problem, described for a person (``detail``) and for a program (``kind``)."""
 
     title: str = Field(description="The same for every problem of this kind.")
     status: int
-    detail: str = Field(description="One line: what, which, and what to do.")
-    kind: str = Field(description="Short stable word.", examples=["not-found", "conflict", "config", "unknown"])
+    detail: str = Field(description="One line: what, where, and what to do.")
+    kind: str = Field(description="A short stable word.", examples=["not-found", "conflict", "config", "unknown"])
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": title, "content": {MEDIA_TYPE: {}}}
     for status, title in (
-        (400, "The request says something that can't be used"),
-        (401, "No token, or one that nobody has"),
-        (403, "The user's role doesn't allow it"),
-        (404, "There is no such thing"),
-        (409, "Contradicts what is stored"),
-        (412, "The document isn't what `If-Match` says it is"),
-        (422, "The request has not the shape that this document describes"),
-        (502, "A stored file is damaged, or etcd refuses"),
-        (503, "etcd doesn't answer; try again"),
+        (400, "The request contains an invalid value"),
+        (401, "No token, or an invalid or revoked one"),
+        (403, "The user's role does not allow it"),
+        (404, "There is no such resource"),
+        (409, "The request contradicts the stored state"),
+        (412, "The resource does not match the `ETag` in `If-Match`"),
+        (422, "The request does not have the shape that this document describes"),
+        (502, "A stored file is damaged, or etcd refused"),
+        (503, "etcd does not answer; try again"),
     )
 }
 
 
 def status_of(error: OutriderError) -> int:
-    """The HTTP status that says whose fault it is."""
+    """The HTTP status for an error."""
     return next(status for kind, status in _STATUS if isinstance(error, kind))
 
 
@@ -93,7 +93,7 @@ def problem(status: int, kind: str, detail: str, headers: dict[str, str] | None 
 
 
 def problem_of(error: OutriderError, where: str) -> JSONResponse:
-    """Answer an error of ours; what is the world's fault is logged with ``where`` it happened."""
+    """Answer one of our errors; a status of 500 or more is also logged, with the path ``where``."""
     status = status_of(error)
     if status >= 500:
         logger.bind(path=where, error_kind=error.kind, cause=str(error)).error("request failed")
@@ -101,7 +101,7 @@ def problem_of(error: OutriderError, where: str) -> JSONResponse:
 
 
 def _allowed(request: Request) -> list[str]:
-    """What may be done at the request's path: the router names the methods of its first endpoint there alone."""
+    """All methods of the request's path: the router names only those of the first endpoint there."""
     return [
         method
         for method in _METHODS
@@ -110,7 +110,7 @@ def _allowed(request: Request) -> list[str]:
 
 
 def install(application: FastAPI) -> None:
-    """Answer every error of ours, and every misshapen request, with a problem."""
+    """Answer each of our errors, and each request of the wrong shape, with a problem."""
 
     @application.exception_handler(OutriderError)
     async def of_ours(request: Request, error: OutriderError) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""Running the application: one uvicorn, one socket that we bind ourselves, one line when it serves."""
+"""Runs the application: one uvicorn, one socket that we bind ourselves, one line when it serves."""
 
 import signal
 import socket
@@ -15,22 +15,22 @@ from outrider.service.context import Context
 from outrider.service.rollouts.controller import rollout_controller
 
 GRACE_S = 3
-"""Requests under way get so long at SIGTERM; an Omaha answer takes milliseconds, a download resumes elsewhere."""
+"""Time for open requests after SIGTERM; an Omaha answer takes milliseconds, and a download resumes elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    """Where to listen; port 0 takes a free one."""
+    """Where to listen; port 0: a free port."""
 
     host: str
     port: int
 
 
 def parse_listen(text: str) -> Listen:
-    """Read ``HOST:PORT``; an IPv6 address stands in brackets, no host means 127.0.0.1.
+    """Read ``HOST:PORT``; an IPv6 address needs brackets, and the default host is 127.0.0.1.
 
     Raises:
-        ConfigError: no port, or one that isn't 0 to 65535.
+        ConfigError: the port is missing, or not 0 to 65535.
     """
     host, colon, port = text.strip().rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -43,7 +43,7 @@ def bind(listen: Listen) -> socket.socket:
     """Bind the service's socket.
 
     Raises:
-        ConfigError: the address can't be bound.
+        ConfigError: the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
@@ -73,7 +73,7 @@ class _HttpServer(uvicorn.Server):
 def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then return within ``GRACE_S`` seconds; ``on_ready`` runs once it answers.
 
-    As long as it serves it also wakes those who wait.
+    While it serves, the rollout controller runs too.
     """
     config = uvicorn.Config(
         application,
@@ -82,12 +82,12 @@ def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], Non
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,
-        # As long as an operator's page or a sidekick keeps its connection between two questions.
+        # An operator's page or a sidekick keeps its connection for about this time between two requests.
         timeout_keep_alive=15,
     )
 
     def end(number: int, frame: FrameType | None) -> None:
-        # uvicorn raises the signal again when it has shut down: the end was asked for, so it is a good one.
+        # uvicorn raises the signal again after its shutdown; the end was requested, so the exit code is 0.
         sys.exit(0)
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -126,7 +126,7 @@ def test_a_role_may_do_what_is_its_own_and_is_told_what_it_lacks(
             assert answer.status_code not in (401, 403), answer.text
         else:
             assert (403, "forbidden") == (answer.status_code, answer.json()["kind"])
-            assert f"needs the role {needed}; the-{role} is {role}" in answer.json()["detail"]
+            assert f"needs the role {needed}; the-{role} has the role {role}" in answer.json()["detail"]
 
 
 def test_users_are_made_shown_and_removed_over_the_api(service: Service, tokens: dict[str, str]) -> None:

@@ -59,7 +59,7 @@ def test_a_token_stands_for_its_position_and_fits_an_address(position: str) -> N
 
 @pytest.mark.parametrize("token", ["!", "a", "/w", "_w", "\u00e9"])
 def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(ConfigError, match="isn't the `next` of a page"):
+    with pytest.raises(ConfigError, match="not the `next` of a page"):
         position_of(token)
 
 

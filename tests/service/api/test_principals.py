@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.in_process import application_over, ask
 from tests.support.service_examples import APP, be_alive, block, make_app, payload_of, put
+from tests.support.waiting import eventually
 from tests.support.wall_clock import NOON
 
 SOURCE = Path(__file__).parents[3] / "src" / "outrider"
@@ -112,6 +114,11 @@ def application(client: FakeCluster, tmp_path: Path, store: Store) -> FastAPI:
     return application_over(client, tmp_path)
 
 
+def is_known(application: FastAPI, headers: dict[str, str]) -> bool:
+    """Whether the service's watch has seen the user of this token."""
+    return ask(application, "GET", "/api/v1/whoami", b"", **headers).status == 200
+
+
 def entries_of(store: Store, request_id: str) -> list[AuditEntry]:
     log = AuditLog(context=store.context)
     return [one.entry for one in log.list(Wanted(), limit=1000) if one.entry.request_id == request_id]
@@ -125,8 +132,9 @@ def test_every_write_of_the_api_leaves_its_audit_entry(application: FastAPI, sto
     headers: dict[str, str] = {}
     for number, write in enumerate(WRITES):
         if write.operation.startswith("DELETE /api/v1/users"):
-            headers = {"authorization": f"Bearer {store.users.create('root', 'admin').token}"}
             store.users.create("bob")
+            headers = {"authorization": f"Bearer {store.users.create('root', 'admin').token}"}
+            eventually(partial(is_known, application, headers), within_s=30)
         method, path = write.operation.partition(" ")[0], path_of(write)
 
         answer = ask(application, method, path, body_of(write), **headers, **JSON, x_request_id=f"request-{number}")

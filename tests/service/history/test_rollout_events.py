@@ -67,11 +67,11 @@ def test_a_roll_out_is_told_from_its_begin_over_a_halt_to_its_end(api: Service, 
     eventually(lambda: "rollout-finished" in [one.kind for one in told(api)])
     activity_recorder.close()
     assert [
-        ("group-policy", "info", "group beta has another policy: canary 1"),
+        ("group-policy", "info", "group beta has a new policy: canary 1"),
         ("rollout-started", "info", "the rollout of 2.0.0 to group beta began"),
         ("rollout-halted", "error",
          "the rollout of 2.0.0 to group beta was halted: a canary failed: web-1 (error code 44)"),
-        ("rollout-resumed", "info", "the rollout of 2.0.0 to group beta goes on by kim"),
+        ("rollout-resumed", "info", "the rollout of 2.0.0 to group beta was resumed by kim"),
         ("rollout-finished", "success", "the rollout of 2.0.0 to group beta is finished: 1 updated"),
     ] == [(one.kind, one.severity, one.text) for one in told(api)]  # fmt: skip
     assert unfinished is None

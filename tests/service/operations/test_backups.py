@@ -98,7 +98,7 @@ def test_what_belongs_to_the_moment_is_not_in_it(lines: list[bytes]) -> None:
 
     for moment in (b"presence/", b"turns/", b"shared-turns/", b"commands/", b"grants/"):
         assert moment not in text
-    for kept_key in (b"apps/", b"users/ann", b"block/", b"instances/", b"/target"):
+    for kept_key in (b"apps/", b"users/ann", b"blocks/", b"instances/", b"/target"):
         assert kept_key in text
 
 
@@ -153,7 +153,7 @@ def test_a_restore_over_something_is_refused_and_does_nothing(
     other.apps.create(app="mine")
     before = dict(other_etcd.entries)
 
-    with pytest.raises(Conflict, match="1 keys are there already; --replace"):
+    with pytest.raises(Conflict, match="1 keys exist already; --replace"):
         restore(other.context, read_backup(lines), request_on(other))
 
     assert before == other_etcd.entries
@@ -230,9 +230,9 @@ def test_a_restore_that_breaks_off_shows_no_target_and_can_be_begun_again(
 
     assert not [key for key in other_etcd.entries if key.endswith("/target")]
     if breaks_at > 1:
-        with pytest.raises(Conflict, match="broken off"):
+        with pytest.raises(Conflict, match="interrupted"):
             list(backup_lines(other.context))
-        with pytest.raises(Conflict, match="--replace begins again"):
+        with pytest.raises(Conflict, match="--replace starts again"):
             restore(other.context, read_backup(lines), request_on(other))
     restore(other.context, read_backup(lines), request_on(other), replace=True)
     assert {key.removeprefix("/outrider/v1") for key in kept(fake_etcd)} == {
@@ -274,7 +274,7 @@ def test_a_second_restore_stops_the_first(lines: list[bytes], clock: WallClock, 
                 restore(second.context, read_backup(lines), request_on(second), replace=True)
 
     client.trouble = overtake
-    with pytest.raises(OutriderError, match="somebody writes"):
+    with pytest.raises(OutriderError, match="another program wrote"):
         restore(first.context, read_backup(lines), request_on(first))
 
     assert "2.0.0" == second.groups.target(APP, "beta").version

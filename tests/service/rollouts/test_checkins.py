@@ -111,7 +111,7 @@ def test_a_machine_without_a_usable_id_is_granted_nothing(store: Store, machine:
     answer = Client(store, machine).checks("1.0.0")
 
     assert isinstance(answer, NoUpdate)
-    assert "can't name an instance" in answer.reason
+    assert "is not a valid instance name" in answer.reason
     assert () == store.fleet.instances(APP)
 
 
@@ -350,5 +350,5 @@ def test_an_instance_in_use_keeps_its_app_and_a_living_one_is_not_forgotten(
 
     with pytest.raises(Conflict, match="instances web-1"):
         store.apps.delete(APP)
-    with pytest.raises(Conflict, match="is alive"):
+    with pytest.raises(Conflict, match="is running"):
         store.fleet.forget(APP, "web-1")

@@ -48,7 +48,7 @@ def test_a_product_id_leads_to_its_app_in_any_spelling(store: Store, spelled: st
 
 def test_a_product_id_is_one_apps_alone_until_that_gives_it_up(store: Store) -> None:
     store.apps.create(app="one", product_id="io.example.web")
-    with pytest.raises(Conflict, match="taken by app one"):
+    with pytest.raises(Conflict, match="belongs to app one"):
         store.apps.create(app="two", product_id="io.example.web")
     store.apps.save("one", product_id="io.example.www")
     store.apps.create(app="two", product_id="io.example.web")
@@ -151,7 +151,7 @@ def test_what_a_channel_points_at_or_passes_cannot_be_excluded(store: Store) -> 
     with pytest.raises(Conflict, match="is a floor"):
         store.floors.exclude(APP, "beta", "1.5.0")
     store.floors.exclude(APP, "beta", "1.0.0")
-    with pytest.raises(Conflict, match="can't be a floor"):
+    with pytest.raises(Conflict, match="before you make it a floor"):
         store.floors.set(APP, "beta", "1.0.0")
     with pytest.raises(ConfigError):
         store.floors.exclude(APP, "beta", "not semver")

@@ -97,7 +97,7 @@ def test_the_condition_of_a_request_is_for_its_first_change_alone(stores: Stores
     apps.create(app="web")
 
     assert "again" == apps.save("web", label="again").document.label
-    with pytest.raises(PreconditionFailed, match="If-None-Match"):
+    with pytest.raises(PreconditionFailed, match="apps/web exists already"):
         stores.on_behalf_of(request_of(condition=Condition(key=key, absent=True))).apps.save("web", label="refused")
     assert "again" == apps.get("web").label
 

@@ -63,12 +63,12 @@ def test_who_is_made_without_a_role_is_an_operator(store: Store) -> None:
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
 def test_the_last_admin_stays_one(store: Store, role: str) -> None:
-    with pytest.raises(Conflict, match="no admin"):
+    with pytest.raises(Conflict, match="is the last admin"):
         store.users.create("ann", role)  # type: ignore[arg-type]
     store.users.begin("ann")
-    with pytest.raises(Conflict, match="no admin"):
+    with pytest.raises(Conflict, match="is the last admin"):
         store.users.create("ann", role)  # type: ignore[arg-type]
-    with pytest.raises(Conflict, match="no admin"):
+    with pytest.raises(Conflict, match="is the last admin"):
         store.users.delete("ann")
 
     assert "admin" == store.users.get("ann").role

@@ -1,4 +1,4 @@
-"""REST: what happened, and the webhooks that are told of it."""
+"""The REST API of activity events and webhooks."""
 
 from datetime import datetime
 from typing import Annotated
@@ -21,12 +21,12 @@ router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 
 
 class ActivityShown(Shown):
-    """One thing that happened."""
+    """One activity event."""
 
-    id: str = Field(description="The same for every reader; later things have greater ones within an app.")
+    id: str = Field(description="The same for every reader; within an app, later events have greater ids.")
     at: datetime
     severity: Severity
-    kind: str = Field(description="Short stable word.", examples=["channel-moved", "instance-failed"])
+    kind: str = Field(description="A short stable word.", examples=["channel-moved", "instance-failed"])
     app: str
     group: str
     instance: str
@@ -37,31 +37,31 @@ class ActivityShown(Shown):
 
 
 class NewWebhook(Given):
-    """A webhook to be added."""
+    """A new webhook."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "ops", "url": "https://example.org/outrider"}]})
 
     name: str
-    url: str = Field(description="Where to post to, http or https.")
-    app: str = Field("", description="Only what concerns this app; empty for all.")
-    least: Severity = Field("info", description="Only what is at least this severe.")
+    url: str = Field(description="Address for the POST requests, http or https.")
+    app: str = Field("", description="Only events of this app; empty: of all apps.")
+    least: Severity = Field("info", description="Only events of at least this severity.")
 
 
 class WebhookShown(Shown):
-    """An address that is told what happens."""
+    """An address that receives activity events."""
 
     name: str
     url: str
     app: str
     least: Severity
     created: datetime
-    pending: int = Field(0, description="How much it wasn't told yet.")
+    pending: int = Field(0, description="Events that are not delivered yet.")
 
 
 class WebhookMade(WebhookShown):
-    """A webhook with its secret, which is shown this once."""
+    """A new webhook with its secret, which is shown only once."""
 
-    secret: str = Field(description="Signs every delivery; shown this once.")
+    secret: str = Field(description="Signs every delivery; shown only once.")
 
 
 @router.get("/activity", tags=["activity"])
@@ -71,16 +71,16 @@ def list_activity(
     group: str | None = None,
     instance: str | None = None,
     kind: str | None = None,
-    severity: Annotated[Severity, Query(description="At least this severe.")] = "success",
-    since: Annotated[UtcTime | None, Query(description="Not older than that.")] = None,
+    severity: Annotated[Severity, Query(description="At least this severity.")] = "success",
+    since: Annotated[UtcTime | None, Query(description="Not before this time.")] = None,
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> Items[ActivityShown]:
-    """What happened, newest first."""
+    """List activity events, newest first."""
     found = read_activity(
         store.context, app=app, group=group, instance=instance, kind=kind, least=severity, since=since
     )
-    # By when they were written, as they are listed: an id counts within one app.
+    # By the time of writing, as they are listed: ids ascend only within one app.
     page, following = page_of(
         found, limit=limit, after=after, name=lambda one: f"{one[0].create_revision:016x}/{one[0].key}", descending=True
     )
@@ -89,14 +89,14 @@ def list_activity(
 
 @router.get("/webhooks", tags=["activity"])
 def list_webhooks(store: Bound) -> Items[WebhookShown]:
-    """Who is told of what happens."""
+    """List the webhooks."""
     hooks = _webhooks(store)
     return Items(items=[_hook(hooks, hook) for hook in hooks.list()])
 
 
 @router.post("/webhooks", status_code=201, tags=["activity"])
 def create_webhook(new: NewWebhook, store: Bound) -> WebhookMade:
-    """Add a webhook; the answer holds its secret, this once."""
+    """Add a webhook; only this answer contains its secret."""
     app = app_id_of(new.app) if new.app else ""
     made = _webhooks(store).create(new.name, new.url, app=app, least=new.least)
     return WebhookMade.model_validate(made)
@@ -104,14 +104,14 @@ def create_webhook(new: NewWebhook, store: Bound) -> WebhookMade:
 
 @router.get("/webhooks/{name}", tags=["activity"])
 def get_webhook(name: str, store: Bound) -> WebhookShown:
-    """One webhook."""
+    """Show one webhook."""
     hooks = _webhooks(store)
     return _hook(hooks, hooks.get(name))
 
 
 @router.delete("/webhooks/{name}", tags=["activity"])
 def delete_webhook(name: str, store: Bound) -> WebhookShown:
-    """Remove a webhook with what it wasn't told yet."""
+    """Remove a webhook with its undelivered events."""
     return WebhookShown.model_validate(_webhooks(store).delete(name))
 
 

@@ -1,4 +1,4 @@
-"""The REST API's audit log: who changed what."""
+"""The REST API of the audit log."""
 
 from typing import Annotated
 
@@ -19,17 +19,21 @@ Ours = Annotated[Context, Depends(context_of)]
 @router.get("/audit")
 def list_audit(
     ours: Ours,
-    who: Annotated[str | None, Query(description="Only of this user.")] = None,
+    who: Annotated[str | None, Query(description="Only changes of this user.")] = None,
     noun: Annotated[
-        str | None, Query(description="Only of this: app, package, channel, group, instance, release, command, user...")
+        str | None,
+        Query(
+            description="Only of this: app, package, channel, group, rollout, instance, release, command, user, "
+            "webhook, payload..."
+        ),
     ] = None,
-    name: Annotated[str | None, Query(description="Only of the thing with this name.")] = None,
-    app: Annotated[str | None, Query(description="Only of this app.")] = None,
-    since: Annotated[UtcTime | None, Query(description="Not older than that.")] = None,
+    name: Annotated[str | None, Query(description="Only changes of the resource with this name.")] = None,
+    app: Annotated[str | None, Query(description="Only changes in this app.")] = None,
+    since: Annotated[UtcTime | None, Query(description="Not before this time.")] = None,
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> Items[AuditShown]:
-    """Who changed what, from what into what; newest first."""
+    """List changes with their user and the resource before and after, newest first."""
     wanted = Wanted(who=who, noun=noun, name=name, app=None if app is None else app_id_of(app), since=since)
     found = ours.stores.audit_log.list(wanted, limit=limit + 1, before=position_of(after))
     page = found[:limit]

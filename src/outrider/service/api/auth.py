@@ -1,10 +1,10 @@
-"""The auth middleware of the API: who asks, whether they may, on which condition, and what the client has already.
+"""The auth middleware of the API: it admits a request, reads its precondition and answers with entity tags.
 
-It is a layer around the whole application and goes by the path, not by routes: whatever is added below ``/api/`` is
+It is a layer around the whole application and decides by the path, not by the route: every endpoint below ``/api/`` is
 behind it. Only the API's own description is open; Omaha, payloads and health are not below ``/api/``.
 
-Without any user everybody on this machine may do everything and nobody else anything: what there was before the first
-user, and enough to make one.
+Without any user, programs on this machine may do everything and other machines nothing. That is enough to create the
+first user.
 """
 
 import base64
@@ -39,14 +39,14 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
 def role_needed(method: str, path: str) -> Role:
-    """The least role that may do that."""
+    """The lowest role that may make the request."""
     if _ADMINS_ALONE.fullmatch(f"{method} {path}"):
         return "admin"
     return "viewer" if method in READING else "operator"
 
 
 class AuthMiddleware:
-    """ASGI middleware. ``open_to_all``: without users other machines may do everything too."""
+    """ASGI middleware. ``open_to_all``: without users, other machines may do everything too."""
 
     def __init__(self, application: ASGIApp, known: KnownUsers, keys: Keys, *, open_to_all: bool = False) -> None:
         """Wrap ``application``."""
@@ -87,13 +87,13 @@ class AuthMiddleware:
             if self._open_to_all or is_from_this_machine(address, headers):
                 return Principal(name="(anybody)", role="admin", address=address)
             raise Forbidden(
-                "there are no users yet, so the API answers the service's own machine alone; "
-                "make the first one there: outrider database init"
+                "there are no users yet, so the API answers only the service's own machine; "
+                "create the first user there: outrider database init"
             )
         user = self._user(headers.get("authorization", ""))
         needed = role_needed(scope["method"], scope["path"])
         if not may(user.role, needed):
-            raise Forbidden(f"this needs the role {needed}; {user.name} is {user.role}")
+            raise Forbidden(f"this request needs the role {needed}; {user.name} has the role {user.role}")
         return Principal(name=user.name, role=user.role, address=address)
 
     def _user(self, authorization: str) -> User:
@@ -102,7 +102,7 @@ class AuthMiddleware:
         if scheme.lower() == "basic":
             name, token = _read_basic(token)
         elif scheme.lower() != "bearer":
-            raise Unauthorized("send a token: `Authorization: Bearer TOKEN`; `outrider admin-user create` makes one")
+            raise Unauthorized("no token: send `Authorization: Bearer TOKEN`; `outrider admin-user create` creates one")
         user = self._known.of_token(token)
         if user is None or (name and name != user.name):
             raise Unauthorized("invalid or revoked token")
@@ -115,10 +115,10 @@ def _request_id(headers: Headers) -> str:
 
 
 def is_from_this_machine(address: str, headers: Headers) -> bool:
-    """Whether a program of this machine asks, on its own account.
+    """Whether the request comes from a program on this machine, on its own account.
 
-    A proxy on this machine speaks for others, and says so in a header. A browser on this machine may be made to ask by
-    a page from anywhere, and says so in ``Origin``.
+    A proxy on this machine forwards requests of others, and says so in a header. A page from anywhere can make a
+    browser on this machine send a request; the browser says so in ``Origin``.
     """
     if any(name in headers for name in _FORWARDED) or not _is_loopback(address):
         return False
@@ -142,17 +142,17 @@ def _read_basic(credentials: str) -> tuple[str, str]:
     try:
         text = base64.b64decode(credentials, validate=True).decode("utf-8")
     except (binascii.Error, ValueError) as error:
-        raise Unauthorized("`Authorization: Basic` isn't base64 of USER:TOKEN") from error
+        raise Unauthorized("invalid `Authorization: Basic`: send base64 of USER:TOKEN") from error
     name, colon, token = text.partition(":")
     if not colon or not name:
-        raise Unauthorized("`Authorization: Basic` isn't base64 of USER:TOKEN")
+        raise Unauthorized("invalid `Authorization: Basic`: send base64 of USER:TOKEN")
     return name, token
 
 
 def _refusal(error: OutriderError, path: str, headers: Headers) -> Response:
     response = problem_of(error, path)
     if isinstance(error, Unauthorized):
-        # Basic is only offered to who tried it: a browser that hears of it asks a person for a password.
+        # Basic is offered only to a client that tried it: a browser would ask a person for a password.
         basic = headers.get("authorization", "").lower().startswith("basic")
         response.headers["WWW-Authenticate"] = 'Basic realm="outrider"' if basic else 'Bearer realm="outrider"'
     return response

@@ -1,4 +1,4 @@
-"""Entity tags on the wire: ``ETag`` of what is answered, and the conditions that clients make of it (RFC 9110)."""
+"""Entity tags on the wire: the ``ETag`` of an answer, and the conditions that clients make with it (RFC 9110)."""
 
 import hashlib
 
@@ -12,32 +12,36 @@ _ABOUT_A_BODY = ("content-length", "content-type")
 
 
 def condition_of(headers: Headers, resource: str | None) -> Condition | None:
-    """The condition of a request that changes something; None when it makes none.
+    """The condition of a writing request; None when it has none.
 
     Raises:
-        ConfigError: there is one, and the path doesn't name one document; or it can't be understood.
+        ConfigError: the condition is invalid, or the path does not name one document.
     """
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if match is None and none_match is None:
         return None
     if resource is None:
-        raise ConfigError("If-Match: this path doesn't name one document; make the condition where the document is")
+        raise ConfigError(
+            "If-Match: this path does not name one document; send the condition to the path of a document"
+        )
     if none_match is not None:
         if match is not None or none_match.strip() != "*":
-            raise ConfigError("If-None-Match: a change takes `*` alone, for a document that must not exist yet")
+            raise ConfigError(
+                "If-None-Match: a change takes only `*`, without If-Match: the document must not exist yet"
+            )
         return Condition(key=resource, absent=True)
     assert match is not None
     if match.strip() == "*":
         return Condition(key=resource)
-    # A weak tag (W/) never matches where something is to be changed.
+    # A weak tag (W/) never matches in a writing request.
     return Condition(key=resource, etags=frozenset(_split(match)))
 
 
 class AnswerWithEtag:
-    """Sends an answer on, with its entity tag; or 304 when the client has it already.
+    """Sends an answer with its entity tag, or 304 when the client has it already.
 
-    A list's tag is that of its bytes: no revision of etcd says that a list is unchanged, the newest entry's misses what
-    was removed, and the store's moves with every write to anything.
+    The tag of a list is made of its bytes, because no revision of etcd says that a list is unchanged: the revision of
+    the newest entry misses removals, and the store's revision moves with every write.
     """
 
     def __init__(
@@ -101,6 +105,6 @@ class AnswerWithEtag:
 
 
 def _split(etags: str, *, weak: bool = False) -> list[str]:
-    """The tags of a header; the weak ones count as strong when ``weak``."""
+    """The tags of a header; ``weak``: weak tags count as strong ones."""
     every = [etag.strip() for etag in etags.split(",")]
     return [etag.removeprefix("W/") for etag in every] if weak else every

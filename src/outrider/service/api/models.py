@@ -1,4 +1,4 @@
-"""What the REST API takes and gives, as its OpenAPI document shows it."""
+"""Bodies of the REST API, as its OpenAPI document shows them."""
 
 import re
 from datetime import UTC, datetime
@@ -18,21 +18,21 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A point in time, in UTC: near the ends of the calendar a change of the offset leaves it."""
+"""A point in time, in UTC. Near the ends of the calendar the conversion to UTC fails."""
 
 
 class Given(BaseModel):
-    """A request body: an unknown field is an error, not silently nothing; nor is ``"yes"`` true, or true 1."""
+    """A request body. An unknown field is an error; ``"yes"`` is not true, and true is not 1."""
 
     model_config = ConfigDict(extra="forbid", strict=True)  # merged with the models' own
 
     @field_validator("*", check_fields=False)
     @classmethod
     def _is_unicode(cls, value: object) -> object:
-        # JSON can spell half a character ("\ud800"). UTF-8 can't, so it could be neither stored nor shown.
+        # JSON can spell half a character ("\ud800"). UTF-8 cannot, so it can be neither stored nor shown.
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and _HALF_A_CHARACTER.search(text):
-                raise ValueError("holds half a character (a lone surrogate)")
+                raise ValueError("contains half a character (a lone surrogate)")
         return value
 
 
@@ -46,34 +46,34 @@ class Items(BaseModel, Generic[M]):
     """A page of a list."""
 
     items: list[M]
-    next: str | None = Field(default=None, description="Give it as `after` for the next page; null on the last one.")
+    next: str | None = Field(default=None, description="Give it as `after` for the next page; null on the last page.")
 
 
 class NewApp(Given):
-    """An app to be added."""
+    """A new app."""
 
     model_config = {
         "json_schema_extra": {"examples": [{"id": "web", "label": "Example", "description": "Sample application"}]}
     }
 
-    id: str | None = Field(None, description="A UUID or a name; a random UUID when absent.")
+    id: str | None = Field(None, description="A UUID or a name; default: a random UUID.")
     label: str = ""
     description: str = ""
-    product_id: str | None = Field(None, description="Reverse-DNS name by which Omaha clients may call the app too.")
+    product_id: str | None = Field(None, description="Reverse-DNS name: a second id of the app for Omaha clients.")
 
 
 class AppChange(Given):
-    """What shall be different of an app; null leaves it."""
+    """New values of an app; null keeps a value."""
 
     model_config = {"json_schema_extra": {"examples": [{"label": "Example"}]}}
 
     label: str | None = None
     description: str | None = None
-    product_id: str | None = Field(None, description="Empty takes it away.")
+    product_id: str | None = Field(None, description="An empty text removes it.")
 
 
 class AppShown(Shown):
-    """What instances are instances of."""
+    """An app: an instance is an instance of one app."""
 
     id: str
     label: str
@@ -83,17 +83,17 @@ class AppShown(Shown):
 
 
 class NewChannel(Given):
-    """A channel to be added."""
+    """A new channel."""
 
     model_config = {"json_schema_extra": {"examples": [{"name": "stable", "version": "1.0.0"}]}}
 
     name: str
-    version: str | None = Field(None, description="The version it points at; its package may come later.")
+    version: str | None = Field(None, description="The version that it points at; its package may be added later.")
     publish: bool = False
 
 
 class ChannelChange(Given):
-    """What shall be different of a channel; null leaves it."""
+    """New values of a channel; null keeps a value."""
 
     model_config = {"json_schema_extra": {"examples": [{"version": "2.0.0"}]}}
 
@@ -109,23 +109,23 @@ class ChannelShown(Shown):
     version: str | None
     publish: bool
     created: datetime
-    notes: list[str] = Field([], description="What a person should know besides.")
+    notes: list[str] = Field([], description="Further notes for a person.")
 
 
 class NewGroup(Given):
-    """A group to be added."""
+    """A new group."""
 
     model_config = {"json_schema_extra": {"examples": [{"id": "web", "channel": "beta", "slots": 2}]}}
 
     id: str
-    channel: str = Field(description="The channel to follow; made, pointing at nothing, when there is none.")
+    channel: str = Field(description="The channel to follow; a missing channel is created and points at nothing.")
     label: str = ""
     slots: int = Field(1, description="Instances that may swap at the same time.")
     paused: bool = False
 
 
 class GroupChange(Given):
-    """What shall be different of a group; null leaves it."""
+    """New values of a group; null keeps a value."""
 
     model_config = {"json_schema_extra": {"examples": [{"paused": True}]}}
 
@@ -136,7 +136,7 @@ class GroupChange(Given):
 
 
 class GroupShown(Shown):
-    """Instances that follow one channel under one policy."""
+    """A group: its instances follow one channel under one policy."""
 
     app: str
     id: str
@@ -149,7 +149,7 @@ class GroupShown(Shown):
 
 
 class TargetShown(Shown):
-    """What the instances of a group shall run now."""
+    """The target of a group: the version for its instances."""
 
     version: str | None
     sha256: str
@@ -171,15 +171,15 @@ class NewPackage(Given):
     size_bytes: int | None = None
     sha256: str | None = Field(None, description="64 hex digits, or base64.")
     sha1: str = Field("", description="Base64, or 40 hex digits.")
-    stored: str | None = Field(None, description="SHA-256 of a payload that was uploaded before.")
+    stored: str | None = Field(None, description="SHA-256 of an uploaded payload.")
     name: str | None = Field(None, description="File name of a stored payload.")
     image: str | None = Field(
         None,
-        description="Reference of a container image, with tag or digest; the payload is a descriptor of it then.",
+        description="Reference of a container image, with tag or digest; the payload is then its descriptor.",
         examples=["coreos/example:1.0.0"],
     )
     release_notes: str = ""
-    arch: str = Field("all", description="What it runs on: all, amd64, aarch64...")
+    arch: str = Field("all", description="Architecture: all, amd64, aarch64...")
     required: bool = True
 
 
@@ -188,8 +188,8 @@ class PackageShown(Shown):
 
     app: str
     version: str
-    url: str | None = Field(description="Null for a payload that this service serves.")
-    download_url: str = Field("", description="Where the payload is.")
+    url: str | None = Field(description="Null: this service serves the payload.")
+    download_url: str = Field("", description="Address of the payload.")
     name: str
     size_bytes: int
     sha1: str
@@ -199,11 +199,11 @@ class PackageShown(Shown):
     arch: str
     required: bool
     created: datetime
-    notes: list[str] = Field([], description="What a person should know besides.")
+    notes: list[str] = Field([], description="Further notes for a person.")
 
 
 class PayloadShown(Shown):
-    """A stored file, as it was measured."""
+    """A stored file with its measured size and digests."""
 
     sha256: str
     sha1: str
@@ -211,7 +211,7 @@ class PayloadShown(Shown):
 
 
 class HappeningShown(Shown):
-    """An event that an instance reported."""
+    """An event from an instance."""
 
     at: datetime
     version: str
@@ -221,7 +221,7 @@ class HappeningShown(Shown):
 
 
 class InstanceShown(Shown):
-    """An instance as the service saw it last."""
+    """An instance as of its last check-in."""
 
     app: str
     id: str
@@ -235,14 +235,14 @@ class InstanceShown(Shown):
     alias: str
     oem: str
     arch: str
-    why: str = Field(description="Why it was offered nothing when it asked last; empty when it was, or is up to date.")
+    why: str = Field(description="Why the last check-in got no update; empty: it got one, or is up to date.")
     first_seen: datetime
     last_seen: datetime
     history: list[HappeningShown]
 
 
 class PresenceShown(Shown):
-    """What a living sidekick says of itself."""
+    """The state of a living sidekick, as it reports it."""
 
     instance: str
     app: str
@@ -256,7 +256,7 @@ class PresenceShown(Shown):
 
 
 class BlockShown(Shown):
-    """A release that an instance proved bad: nobody is offered it until it is unblocked."""
+    """A blocked release: an instance proved it bad, and no instance gets it until it is unblocked."""
 
     version: str
     sha256: str
@@ -266,12 +266,12 @@ class BlockShown(Shown):
 
 
 class NewCommand(Given):
-    """What a sidekick shall do."""
+    """A new command for a sidekick."""
 
     model_config = {"json_schema_extra": {"examples": [{"verb": "retry"}]}}
 
     verb: Literal["pause", "resume", "rollback", "retry"]
-    by: str = Field("", description="Who says so, for the sidekick's log.", max_length=200)
+    by: str = Field("", description="Name of the operator, for the sidekick's log.", max_length=200)
 
 
 class CommandShown(Shown):

@@ -1,4 +1,4 @@
-"""What the REST API gives of the audit log."""
+"""Bodies of the REST API's audit log."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -14,17 +14,19 @@ class AuditShown(Shown):
 
     id: str = Field("", description="Ascends with time.")
     at: datetime
-    who: str = Field(description="The user; in parentheses who acted without one.", examples=["ann"])
+    who: str = Field(description="The user; a name in parentheses is not a user.", examples=["ann"])
     role: Role
-    address: str = Field(description="Where the request came from.")
+    address: str = Field(description="The client's address.")
     did: str = Field(
-        description="The request, or the command that was typed.", examples=["PATCH /api/v1/apps/web/groups/beta"]
+        description="The request, or the command of the command line.", examples=["PATCH /api/v1/apps/web/groups/beta"]
     )
-    request_id: str = Field(description="`X-Request-ID` of the request: what has the same happened at once.")
+    request_id: str = Field(description="`X-Request-ID` of the request; all changes of one request have the same.")
     verb: Literal["create", "update", "delete"]
     noun: str = Field(examples=["group"])
     name: str = Field(examples=["beta"])
-    app: str = Field(description="Empty for users.")
-    key: str = Field(description="Where the document is in etcd, below the prefix.")
-    before: dict[str, Any] | None = Field(description="The document; null when there was none. Secrets are left out.")
-    after: dict[str, Any] | None = Field(description="The document; null when there is none any more.")
+    app: str = Field(description="Empty for users, webhooks and payloads.")
+    key: str = Field(description="Key of the document in etcd, below the prefix.")
+    before: dict[str, Any] | None = Field(
+        description="The document before; null: it did not exist. Secrets are left out."
+    )
+    after: dict[str, Any] | None = Field(description="The document afterwards; null: it was removed.")

@@ -1,4 +1,4 @@
-"""Policies, rollouts, floors and exclusions, as the REST API takes and gives them."""
+"""Bodies of the REST API for policies, rollouts, floors and exclusions."""
 
 from datetime import datetime
 from typing import Literal
@@ -18,45 +18,53 @@ _EXAMPLE_POLICY: dict[str, JsonValue] = {
 
 
 class RateModel(Given):
-    """At most `count` in any `interval_s` seconds, wherever they begin."""
+    """At most `count` in any period of `interval_s` seconds."""
 
     count: int
     interval_s: int
 
 
 class WindowModel(Given):
-    """When updates may start; named by the day on which it opens."""
+    """A window in which updates may start; its day is the day on which it opens."""
 
-    days: list[Day] = Field([], description="None means every day.")
+    days: list[Day] = Field([], description="Empty: every day.")
     opens: str = Field("00:00", description="HH:MM", examples=["22:00"])
-    closes: str = Field("24:00", description="HH:MM; at or before `opens` it is on the next day.", examples=["04:00"])
+    closes: str = Field(
+        "24:00", description="HH:MM; a time at or before `opens` is on the next day.", examples=["04:00"]
+    )
 
 
 class PolicyGiven(Given):
-    """A group's policy; what is left out has its default, which defers nobody."""
+    """A group's policy; every field has a default, and the defaults defer no instance."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE_POLICY]})
 
     enabled: bool = Field(True, description="Updates are on.")
-    max_per_interval: RateModel | None = Field(None, description="At most so many updates begin in a time.")
-    max_in_progress: int | None = Field(None, description="At most so many updates are under way.")
-    percent: float = Field(
-        100.0, description="Only so many percent of the instances, by a hash of instance and version."
+    max_per_interval: RateModel | None = Field(
+        None, description="The largest number of updates that begin in an interval."
     )
-    canary: int = Field(0, description="So many go first, the others when those have succeeded.")
-    windows: list[WindowModel] = Field([], description="Updates begin only inside them; none means at any time.")
+    max_in_progress: int | None = Field(None, description="The largest number of updates under way.")
+    percent: float = Field(
+        100.0, description="Percentage of instances that may update, by a hash of instance and version."
+    )
+    canary: int = Field(
+        0, description="The number of instances that go first; the others follow when these have succeeded."
+    )
+    windows: list[WindowModel] = Field([], description="Updates begin only inside these windows; empty: at any time.")
     time_zone: str = Field("UTC", description="IANA name.", examples=["Europe/Berlin"])
-    update_timeout_s: int = Field(DEFAULT_TIMEOUT_S, description="An update without a result is over then.")
-    max_failures: int | None = Field(None, description="So many failed instances halt the rollout.")
-    count_timeouts: bool = Field(True, description="No result in time counts as a failure.")
-    min_healthy: int = Field(0, description="So many other instances must serve while one updates.")
-    pin: str = Field("", description="Only versions that begin so.", examples=["1.2"])
+    update_timeout_s: int = Field(
+        DEFAULT_TIMEOUT_S, description="Seconds after which an update without a result has failed."
+    )
+    max_failures: int | None = Field(None, description="The number of failed instances that halts the rollout.")
+    count_timeouts: bool = Field(True, description="An update without a result in time counts as a failure.")
+    min_healthy: int = Field(0, description="The number of other instances that must serve while one updates.")
+    pin: str = Field("", description="Only versions with this beginning.", examples=["1.2"])
     downgrade: Literal["never", "asked", "always"] = Field(
-        "never", description="Whether an instance is sent to an older version: `asked` when its request allows it."
+        "never", description="Whether an instance may go to an older version; `asked`: only when its request allows it."
     )
 
     def to_policy(self) -> Policy:
-        """As the store takes it; not checked yet."""
+        """The policy for the store; it is not checked yet."""
         settings = self.model_dump(exclude={"max_per_interval", "windows"})
         rate = self.max_per_interval
         return Policy(
@@ -67,14 +75,14 @@ class PolicyGiven(Given):
 
 
 class RateShown(Shown):
-    """At most so many updates begin in a time."""
+    """The largest number of updates that begin in an interval."""
 
     count: int
     interval_s: int
 
 
 class WindowShown(Shown):
-    """When updates may start."""
+    """A window in which updates may start."""
 
     days: list[Day]
     opens: str
@@ -82,7 +90,7 @@ class WindowShown(Shown):
 
 
 class PolicyShown(Shown):
-    """A group's policy, and what in it can't work."""
+    """A group's policy, with warnings about parts that cannot work."""
 
     enabled: bool
     max_per_interval: RateShown | None
@@ -97,11 +105,11 @@ class PolicyShown(Shown):
     min_healthy: int
     pin: str
     downgrade: str
-    warnings: list[str] = Field([], description="What in it can't work, one line each.")
+    warnings: list[str] = Field([], description="Parts that cannot work, one line each.")
 
 
 class OpenedShown(Shown):
-    """An update that was granted and has no result yet."""
+    """A granted update without a result yet."""
 
     instance: str
     version: str
@@ -109,7 +117,7 @@ class OpenedShown(Shown):
 
 
 class FailureShown(Shown):
-    """An instance that failed in this rollout, and how it did last."""
+    """An instance that failed in this rollout, with its last failure."""
 
     instance: str
     version: str
@@ -118,25 +126,29 @@ class FailureShown(Shown):
 
 
 class RolloutShown(Shown):
-    """How far a group is on its way to a version."""
+    """The progress of a group's rollout."""
 
     app: str
     group: str
     version: str | None
-    state: Literal["running", "paused", "halted"] = Field(description="`halted` lasts until a person resumes.")
+    state: Literal["running", "paused", "halted"] = Field(
+        description="`halted` lasts until an operator resumes the rollout."
+    )
     why: str
-    by: str = Field(description="Who paused or halted it; empty for the policy.")
+    by: str = Field(description="Operator who paused or halted it; empty: the policy did.")
     since: datetime
     started: datetime
-    finished: datetime | None = Field(description="When all known instances had come to `version`.")
+    finished: datetime | None = Field(description="When all known instances had updated to `version`.")
     succeeded: int
     opened: list[OpenedShown] = Field(description="Updates under way.")
-    failures: list[FailureShown] = Field(description="Instances that failed, since a person resumed last.")
-    waiting: list[str] = Field(description="Instances that are deferred, first come first.")
+    failures: list[FailureShown] = Field(
+        description="Instances that failed since an operator last resumed the rollout."
+    )
+    waiting: list[str] = Field(description="Deferred instances, first come first.")
 
 
 class Steering(Given):
-    """Who stops or starts a rollout, and why; both may be left out."""
+    """Reason for a pause, halt or resume, and the operator's name; both are optional."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"why": "a quiet hour for the database", "by": "ann"}]})
 
@@ -145,7 +157,7 @@ class Steering(Given):
 
 
 class NewFloor(Given):
-    """A version to be passed on the way."""
+    """A new floor: a version that no update skips."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the database is migrated"}]})
 
@@ -153,13 +165,13 @@ class NewFloor(Given):
 
 
 class FloorShown(Shown):
-    """A version that must be passed on the way."""
+    """A floor: a version that no update skips."""
 
     version: str
     reason: str
 
 
 class ExcludedShown(Shown):
-    """A version that a channel can't be pointed at."""
+    """A version that the channel excludes."""
 
     version: str

@@ -1,4 +1,4 @@
-"""What the REST API takes and gives of users."""
+"""Bodies of the REST API for users."""
 
 from datetime import datetime
 
@@ -7,34 +7,34 @@ from pydantic import Field
 from outrider.model.documents import Role
 from outrider.service.api.models import Given, Shown
 
-ROLE = "viewer reads; operator also changes what is rolled out; admin also has users, and removes apps."
+ROLE = "A viewer reads. An operator also changes rollouts. An admin also manages users and removes apps."
 
 
 class WhoAmI(Shown):
-    """Who asked."""
+    """The user behind the request's token."""
 
-    name: str = Field(description="In parentheses when there are no users yet.", examples=["ann"])
+    name: str = Field(description="A name in parentheses: there are no users yet.", examples=["ann"])
     role: Role = Field(description=ROLE)
 
 
 class NewUser(Given):
-    """A user to be made, or to be given a new token."""
+    """A new user, or a user that gets a new token."""
 
     name: str = Field(description="1 to 64 letters, digits or . _ @ + -", examples=["ann"])
-    role: Role | None = Field(None, description=f"{ROLE} Absent: what the user has, else operator.")
+    role: Role | None = Field(None, description=f"{ROLE} Default: the present role; for a new user, operator.")
 
 
 class UserShown(Shown):
-    """A user, without what proves it."""
+    """A user, without the token."""
 
     name: str
     role: Role = Field(description=ROLE)
     token_end: str = Field(description="The token's last four characters.", examples=["x7Qa"])
     created: datetime
-    token_created: datetime = Field(description="When the present token was made.")
+    token_created: datetime = Field(description="When the present token was created.")
 
 
 class UserCreated(UserShown):
-    """A user with the new token, which is shown this once."""
+    """A user with the new token, which is shown only once."""
 
     token: str = Field(description="Send it as `Authorization: Bearer TOKEN`.")

@@ -1,8 +1,7 @@
-"""The API's description of itself: what FastAPI makes of routes and models, and what the auth middleware adds to every
-one.
+"""The OpenAPI document: FastAPI describes routes and models, and this module adds the auth middleware's part.
 
-Tokens, conditions and entity tags are the auth middleware's business and no endpoint's, so they stand in no signature;
-they are written into the document here, by the same tables that the middleware goes by.
+The middleware, not the endpoints, handles tokens, conditions and entity tags, so no signature has them. This module
+writes them into the document from the middleware's own tables.
 """
 
 import re
@@ -28,30 +27,31 @@ _IF_MATCH: Json = {
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "The `ETag` of what you have read: 412 when somebody has changed it meanwhile, and who. "
-    "Without it the last one wins.",
+    "description": "The `ETag` that you have read. The answer is 412, with the last change, when the resource has "
+    "changed since. "
+    "Without this header the last write wins.",
 }
 _IF_NONE_MATCH: Json = {
     "name": "If-None-Match",
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "The `ETag` of what you have: 304 while it is the same.",
+    "description": "The `ETag` that you have: 304 while it is unchanged.",
 }
 _IF_ABSENT: Json = _IF_NONE_MATCH | {
     "schema": {"type": "string", "enum": ["*"]},
-    "description": "`*`: only when there is none yet, else 412.",
+    "description": "`*`: only when the resource does not exist yet, else 412.",
 }
 _ETAG: Json = {"description": "Changes when the answer does.", "schema": {"type": "string"}}
 
 
 def operation_id(route: APIRoute) -> str:
-    """The endpoint's own name: there is one of each, and clients are made with it."""
+    """The endpoint's own name: it is unique, and generated clients use it."""
     return route.name
 
 
 def install(application: FastAPI) -> None:
-    """Make the application describe what the auth middleware does, too."""
+    """Add the auth middleware's part to the application's OpenAPI document."""
     plain = application.openapi
 
     def described() -> Json:
@@ -71,7 +71,7 @@ def install(application: FastAPI) -> None:
 
 
 def _complete(path: str, method: str, operation: Json) -> None:
-    # A docstring's first line is what it does; FastAPI would show the function's name.
+    # The docstring's first line is the summary; FastAPI would show the function's name.
     summary, _, more = operation.get("description", "").partition("\n")
     operation["summary"] = summary.strip().rstrip(".")
     operation["description"] = more.strip()
@@ -91,7 +91,7 @@ def _complete(path: str, method: str, operation: Json) -> None:
         if "application/json" in responses["200"].get("content", {}):
             operation.setdefault("parameters", []).append(_IF_NONE_MATCH)
             responses["200"]["headers"] = {"ETag": _ETAG}
-            responses["304"] = {"description": "You have it already", "headers": {"ETag": _ETAG}}
+            responses["304"] = {"description": "Unchanged: you have it already", "headers": {"ETag": _ETAG}}
         responses.pop("412", None)
     elif is_document:
         operation.setdefault("parameters", []).append(_IF_MATCH)
@@ -104,7 +104,7 @@ def _complete(path: str, method: str, operation: Json) -> None:
 
 
 def _show_problem_once(status: str, response: Json) -> None:
-    """A problem is not also plain JSON, as FastAPI has it."""
+    """Remove plain JSON, which FastAPI adds beside the problem."""
     content: Json = response.get("content", {})
     if MEDIA_TYPE in content and "application/json" in content:
         content[MEDIA_TYPE] = content.pop("application/json")

@@ -1,7 +1,7 @@
 """Long lists, a page at a time.
 
-A page ends with a token that says after which item the next one begins. It names that item, not a number of items: what
-is added or removed meanwhile makes nobody else be seen twice or never.
+A page ends with a token that says after which item the next page begins. The token names that item, not a number of
+items, so additions and removals between two pages neither repeat nor hide other items.
 """
 
 import base64
@@ -18,14 +18,12 @@ T = TypeVar("T")
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="At most so many items.")]
-After = Annotated[
-    str | None, Query(max_length=1000, description="`next` of the page before; its filters must be the same.")
-]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="The largest number of items.")]
+After = Annotated[str | None, Query(max_length=1000, description="`next` of the previous page; use the same filters.")]
 
 
 def token_of(position: str) -> str:
-    """What the client gets for a position."""
+    """The token that the client gets for a position."""
     return base64.urlsafe_b64encode(position.encode()).decode("ascii").rstrip("=")
 
 
@@ -33,14 +31,14 @@ def position_of(token: str | None) -> str | None:
     """The position that a token stands for; None for the first page.
 
     Raises:
-        ConfigError: it isn't a token of ours.
+        ConfigError: it is not a token of this service.
     """
     if token is None:
         return None
     try:
         return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
-        raise ConfigError(f"after {token!r}: isn't the `next` of a page") from error
+        raise ConfigError(f"after {token!r}: not the `next` of a page") from error
 
 
 def page_of(
@@ -52,21 +50,21 @@ def page_of(
     rank: Callable[[str], object] = lambda position: position,
     descending: bool = False,
 ) -> tuple[list[T], str | None]:
-    """Cut a page out of a list.
+    """Take one page of a list.
 
     Args:
-        items: In their order, all of them.
-        limit: At most so many.
-        after: Token of the page before, None for the first.
-        name: What an item is known by in the list.
-        rank: What the list is ordered by, from an item's name.
-        descending: It is ordered from the greatest to the least.
+        items: All items, in their order.
+        limit: The largest number of items.
+        after: Token of the previous page; None for the first page.
+        name: The unique name of an item.
+        rank: The sort key, from an item's name.
+        descending: The list is sorted from the greatest to the least.
 
     Returns:
-        The page, and the token of the next one; None when this is the last.
+        The page, and the token of the next page; None for the last page.
 
     Raises:
-        ConfigError: ``after`` isn't a token of ours.
+        ConfigError: ``after`` is not a token of this service.
     """
     position = position_of(after)
     page: list[T] = []

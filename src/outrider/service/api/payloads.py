@@ -1,6 +1,6 @@
-"""Payload files over HTTP: in by ``POST /api/v1/payloads``, out below ``/packages``.
+"""Payload files over HTTP: upload with ``POST /api/v1/payloads``, download below ``/packages``.
 
-Downloads honour ranges, so that an interrupted one can be resumed.
+Downloads honour ranges, so a client can resume an interrupted download.
 """
 
 import json
@@ -31,18 +31,18 @@ Ours = Annotated[Context, Depends(context_of)]
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
 )
 async def upload(request: Request, ours: Ours, asked: Asked) -> PayloadShown:
-    """Store a file, the request's body as it is; name its SHA-256 as ``stored`` when you add the package."""
+    """Store the request's body as a file; name its SHA-256 as ``stored`` when you add the package."""
     with ours.payloads.receive() as arriving:
         waiting = bytearray()
         async for chunk in request.stream():
             waiting += chunk
-            # Hashing and writing leave the event loop free, in pieces that are worth a change of thread.
+            # Another thread hashes and writes, in pieces that are worth the change of thread.
             if len(waiting) >= CHUNK_BYTES:
                 await run_in_threadpool(arriving.write, bytes(waiting))
                 waiting.clear()
         await run_in_threadpool(arriving.write, bytes(waiting))
         stored = await run_in_threadpool(arriving.finish)
-    # The file comes first: an upload that is repeated because etcd was away finds it there and is recorded then.
+    # The file comes first: a client repeats an upload that etcd could not record, and the repeat is recorded.
     await run_in_threadpool(ours.stores.audit_log.record, asked, _edit_of(ours, stored))
     return PayloadShown.model_validate(stored)
 
@@ -60,19 +60,22 @@ def _edit_of(ours: Context, stored: StoredFile) -> Edit:
     response_class=Response,
     responses={
         200: {"description": "The file", "content": {"application/octet-stream": {}, DESCRIPTOR_MEDIA_TYPE: {}}},
-        206: {"description": "The part of it that `Range` asks for", "content": {"application/octet-stream": {}}},
-        304: {"description": "You have it already"},
-        416: {"description": "`Range` is beyond its end", "content": {"text/plain": {}}},
+        206: {"description": "The part that `Range` names", "content": {"application/octet-stream": {}}},
+        304: {"description": "Unchanged: you have it already"},
+        416: {"description": "`Range` is beyond the end of the file", "content": {"text/plain": {}}},
     },
 )
 def download(app: str, version: str, name: str, ours: Ours, request: Request) -> Response:
-    """A package's payload; ``Range`` and ``If-None-Match`` are honoured."""
-    package = ours.stores.unaudited("download: reads alone").packages.get(app, version)
+    """Download the payload of a package; ``Range`` and ``If-None-Match`` are honoured."""
+    package = ours.stores.unaudited("download: a client without a token reads a package").packages.get(app, version)
     if package.url is not None or package.name != name:
         raise NotFound(absent_package(app, f"{version}/{name}"))
     path = ours.payloads.find(package.sha256) or restored_descriptor(ours.payloads, package)
     if path is None:
-        raise NotFound(f"package {version}: its payload {package.sha256} isn't on this service's disk (--payload-dir)")
+        raise NotFound(
+            f"package {version}: its payload {package.sha256} is not in this service's payload folder "
+            "(--payload-dir); copy or upload it again"
+        )
     headers = {"ETag": f'"{package.sha256}"', "Cache-Control": "public, max-age=31536000, immutable"}
     known = request.headers.get("if-none-match", "")
     if any(tag.strip().removeprefix("W/") in ("*", headers["ETag"]) for tag in known.split(",")):

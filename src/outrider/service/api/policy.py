@@ -22,76 +22,76 @@ router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 
 @router.get("/apps/{app}/groups/{group}/policy", tags=["groups"])
 def get_policy(app: str, group: str, store: Bound, asked: Asked) -> PolicyShown:
-    """A group's policy, with what in it can't work."""
+    """Show the policy of a group, with warnings about parts that cannot work."""
     asked.seen.shows_more = True  # the warnings depend on the instances, too
     return _policy(store.rollouts.policy(app, group), store.rollouts.warnings(app, group))
 
 
 @router.put("/apps/{app}/groups/{group}/policy", tags=["groups"])
 def set_policy(app: str, group: str, given: PolicyGiven, store: Bound) -> PolicyShown:
-    """Replace a group's policy; it counts from the next check on, and those whose time has come by it are woken."""
+    """Replace the policy of a group; it applies from the next check-in, and instances that may update now are woken."""
     saved = store.rollouts.set_policy(app, group, given.to_policy())
     return _policy(saved.document.policy, saved.notes)
 
 
 @router.get("/apps/{app}/groups/{group}/rollout", tags=["groups"])
 def get_rollout(app: str, group: str, store: Bound, asked: Asked) -> RolloutShown:
-    """How far a group is on its way to what its channel points at."""
-    asked.seen.shows_more = True  # who waits, and whose grant lives, stands elsewhere
+    """Show the progress of a group's rollout."""
+    asked.seen.shows_more = True  # deferred instances and living grants have keys of their own
     return RolloutShown.model_validate(store.rollouts.get(app, group))
 
 
 @router.post("/apps/{app}/groups/{group}/rollout/pause", tags=["groups"])
 def pause_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> RolloutShown:
-    """Let no further update begin; those under way are finished."""
+    """Pause a rollout: no further update starts, and updates under way finish."""
     return RolloutShown.model_validate(store.rollouts.pause(app, group, why=said.why, by=asked.speaker(said.by)))
 
 
 @router.post("/apps/{app}/groups/{group}/rollout/halt", tags=["groups"])
 def halt_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> RolloutShown:
-    """As pause, for a rollout that went wrong."""
+    """Halt a rollout after failures: no further update starts."""
     return RolloutShown.model_validate(store.rollouts.halt(app, group, why=said.why, by=asked.speaker(said.by)))
 
 
 @router.post("/apps/{app}/groups/{group}/rollout/resume", tags=["groups"])
 def resume_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> RolloutShown:
-    """Let a paused or halted rollout go on; the failures so far count no more."""
+    """Continue a paused or halted rollout; earlier failures no longer count."""
     return RolloutShown.model_validate(store.rollouts.resume(app, group, by=asked.speaker(said.by)))
 
 
 @router.get("/apps/{app}/channels/{channel}/floors", tags=["channels"])
 def list_floors(app: str, channel: str, store: Bound) -> Items[FloorShown]:
-    """The versions that must be passed on the way to a channel's version, in their order."""
+    """List the floors of a channel: versions that no update skips, in their order."""
     return _floors(store.channels.get(app, channel))
 
 
 @router.put("/apps/{app}/channels/{channel}/floors/{version}", tags=["channels"])
 def set_floor(app: str, channel: str, version: str, new: NewFloor, store: Bound) -> Items[FloorShown]:
-    """Make a version a floor, or change the reason."""
+    """Make a version a floor, or change its reason."""
     return _floors(store.floors.set(app, channel, version, reason=new.reason))
 
 
 @router.delete("/apps/{app}/channels/{channel}/floors/{version}", tags=["channels"])
 def remove_floor(app: str, channel: str, version: str, store: Bound) -> Items[FloorShown]:
-    """Make a floor an ordinary version again."""
+    """Remove a floor; the version becomes an ordinary one."""
     return _floors(store.floors.remove(app, channel, version))
 
 
 @router.get("/apps/{app}/channels/{channel}/excluded", tags=["channels"])
 def list_excluded(app: str, channel: str, store: Bound) -> Items[ExcludedShown]:
-    """The versions that a channel can't be pointed at."""
+    """List the versions that a channel excludes."""
     return _excluded(store.channels.get(app, channel))
 
 
 @router.put("/apps/{app}/channels/{channel}/excluded/{version}", tags=["channels"])
 def exclude(app: str, channel: str, version: str, store: Bound) -> Items[ExcludedShown]:
-    """Keep a channel from being pointed at a version."""
+    """Exclude a version: the channel cannot point at it."""
     return _excluded(store.floors.exclude(app, channel, version))
 
 
 @router.delete("/apps/{app}/channels/{channel}/excluded/{version}", tags=["channels"])
 def include(app: str, channel: str, version: str, store: Bound) -> Items[ExcludedShown]:
-    """Take an exclusion back."""
+    """Remove the exclusion of a version."""
     return _excluded(store.floors.include(app, channel, version))
 
 

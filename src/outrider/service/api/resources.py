@@ -1,4 +1,4 @@
-"""Which stored document a path of the API names: what its entity tag, and an ``If-Match``, are about."""
+"""Maps a path of the API to the stored document behind its entity tag and its ``If-Match``."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _RESOURCES: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
     for pattern, key in (
         ("/api/v1/apps/{}", lambda keys, app: keys.app(app_id_of(app))),
         ("/api/v1/apps/{}/packages/{}", lambda keys, app, version: keys.package(app_id_of(app), version)),
-        # What a path names below a channel or a group is a part of it, unless it has a key of its own.
+        # A path below a channel or a group names a part of that document, unless the part has a key of its own.
         ("/api/v1/apps/{}/channels/{}(?:/.*)?", lambda keys, app, channel: keys.channel(app_id_of(app), channel)),
         ("/api/v1/apps/{}/groups/{}/target", lambda keys, app, group: keys.target(app_id_of(app), group)),
         ("/api/v1/apps/{}/groups/{}/rollout(?:/.*)?", lambda keys, app, group: keys.rollout(app_id_of(app), group)),
@@ -27,12 +27,12 @@ _RESOURCES: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
 
 
 def resource_of(keys: Keys, path: str) -> str | None:
-    """The key of the document that ``path`` names; None for a list, and for what isn't one document."""
+    """The key of the document that ``path`` names; None for lists and other paths without one document."""
     for pattern, key in _RESOURCES:
         match = pattern.fullmatch(path)
         if match:
             try:
                 return key(keys, *match.groups())
             except ConfigError:
-                return None  # a name that no document can have; the endpoint says what is wrong with it
+                return None  # a name that no document can have; the endpoint explains the fault
     return None

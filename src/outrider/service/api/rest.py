@@ -1,6 +1,6 @@
-"""The REST API under ``/api/v1``: what the command line and, later, the web page use.
+"""The REST API under ``/api/v1``, for the command line and, later, the web page.
 
-Every function parses, calls the store, and shows what it returned. They are plain functions, run in the thread pool,
+Every function parses, calls the store, and shows the result. They are plain functions and run in the thread pool,
 because the store waits for etcd.
 """
 
@@ -42,15 +42,15 @@ from outrider.service.store.packages import Payload, sha256_hex
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 Ours = Annotated[Context, Depends(context_of)]
-OfGroup = Annotated[str | None, Query(description="Only of this group.")]
+OfGroup = Annotated[str | None, Query(description="Only instances of this group.")]
 OfVersion = Annotated[
-    str | None, Query(description="Only with a version that begins so: 1.2 begins 1.2.3, and not 1.20.0.")
+    str | None, Query(description="Only versions with this beginning: 1.2 matches 1.2.3, but not 1.20.0.")
 ]
 
 
 @router.get("/apps", tags=["apps"])
 def list_apps(store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[AppShown]:
-    """All apps, by id."""
+    """List all apps, by id."""
     page, following = page_of(store.apps.list(), limit=limit, after=after, name=lambda app: app.id)
     return Items(items=[AppShown.model_validate(app) for app in page], next=following)
 
@@ -64,13 +64,15 @@ def create_app(new: NewApp, store: Bound) -> AppShown:
 
 @router.get("/apps/{app}", tags=["apps"])
 def get_app(app: str, store: Bound) -> AppShown:
-    """One app, by UUID (any case, with or without braces) or by name."""
+    """Show one app, by UUID (any case, with or without braces) or by name."""
     return AppShown.model_validate(store.apps.get(app))
 
 
-@router.put("/apps/{app}", tags=["apps"], responses={201: {"model": AppShown, "description": "There was none"}})
+@router.put(
+    "/apps/{app}", tags=["apps"], responses={201: {"model": AppShown, "description": "Created: there was none"}}
+)
 def save_app(app: str, change: AppChange, store: Bound, response: Response) -> AppShown:
-    """Change what is given, or add the app when there is none (201)."""
+    """Change the given fields of an app, or add it when there is none (201)."""
     saved = store.apps.save(app, label=change.label, description=change.description, product_id=change.product_id)
     response.status_code = 201 if saved.created else 200
     return AppShown.model_validate(saved.document)
@@ -78,13 +80,13 @@ def save_app(app: str, change: AppChange, store: Bound, response: Response) -> A
 
 @router.delete("/apps/{app}", tags=["apps"])
 def delete_app(app: str, store: Bound) -> AppShown:
-    """Remove an app that nothing uses."""
+    """Remove an unused app."""
     return AppShown.model_validate(store.apps.delete(app))
 
 
 @router.get("/apps/{app}/channels", tags=["channels"])
 def list_channels(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[ChannelShown]:
-    """An app's channels, by name."""
+    """List the channels of an app, by name."""
     page, following = page_of(store.channels.list(app), limit=limit, after=after, name=lambda channel: channel.name)
     return Items(items=[ChannelShown.model_validate(channel) for channel in page], next=following)
 
@@ -98,17 +100,17 @@ def create_channel(app: str, new: NewChannel, store: Bound) -> ChannelShown:
 
 @router.get("/apps/{app}/channels/{channel}", tags=["channels"])
 def get_channel(app: str, channel: str, store: Bound) -> ChannelShown:
-    """One channel."""
+    """Show one channel."""
     return ChannelShown.model_validate(store.channels.get(app, channel))
 
 
 @router.put(
     "/apps/{app}/channels/{channel}",
     tags=["channels"],
-    responses={201: {"model": ChannelShown, "description": "There was none"}},
+    responses={201: {"model": ChannelShown, "description": "Created: there was none"}},
 )
 def save_channel(app: str, channel: str, change: ChannelChange, store: Bound, response: Response) -> ChannelShown:
-    """Change what is given, or add the channel when there is none (201). Every group on it moves at once."""
+    """Change the given fields of a channel, or add it when there is none (201). All its groups move at once."""
     saved = store.channels.save(app, channel, version=change.version, publish=change.publish)
     response.status_code = 201 if saved.created else 200
     return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
@@ -116,13 +118,13 @@ def save_channel(app: str, channel: str, change: ChannelChange, store: Bound, re
 
 @router.delete("/apps/{app}/channels/{channel}", tags=["channels"])
 def delete_channel(app: str, channel: str, store: Bound) -> ChannelShown:
-    """Remove a channel that no group follows."""
+    """Remove a channel without groups."""
     return ChannelShown.model_validate(store.channels.delete(app, channel))
 
 
 @router.get("/apps/{app}/groups", tags=["groups"])
 def list_groups(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[GroupShown]:
-    """An app's groups, by id."""
+    """List the groups of an app, by id."""
     page, following = page_of(store.groups.list(app), limit=limit, after=after, name=lambda group: group.id)
     return Items(items=[GroupShown.model_validate(group) for group in page], next=following)
 
@@ -136,13 +138,13 @@ def create_group(app: str, new: NewGroup, store: Bound) -> GroupShown:
 
 @router.get("/apps/{app}/groups/{group}", tags=["groups"])
 def get_group(app: str, group: str, store: Bound) -> GroupShown:
-    """One group."""
+    """Show one group."""
     return GroupShown.model_validate(store.groups.get(app, group))
 
 
 @router.patch("/apps/{app}/groups/{group}", tags=["groups"])
 def change_group(app: str, group: str, change: GroupChange, store: Bound) -> GroupShown:
-    """Change what is given."""
+    """Change the given fields of a group."""
     changed = store.groups.update(
         app, group, label=change.label, channel=change.channel, paused=change.paused, slots=change.slots
     )
@@ -151,13 +153,13 @@ def change_group(app: str, group: str, change: GroupChange, store: Bound) -> Gro
 
 @router.delete("/apps/{app}/groups/{group}", tags=["groups"])
 def delete_group(app: str, group: str, store: Bound) -> GroupShown:
-    """Remove a group of which no sidekick runs."""
+    """Remove a group without running sidekicks."""
     return GroupShown.model_validate(store.groups.delete(app, group))
 
 
 @router.get("/apps/{app}/groups/{group}/target", tags=["groups"])
 def get_target(app: str, group: str, store: Bound) -> TargetShown:
-    """What the group's instances shall run."""
+    """Show the target of a group: the version for its instances."""
     return TargetShown.model_validate(store.groups.target(app, group))
 
 
@@ -167,12 +169,12 @@ def list_packages(
     store: Bound,
     request: Request,
     version: Annotated[
-        str | None, Query(description="Only versions that begin so: 1.2 is 1.2.3, and not 1.20.0.")
+        str | None, Query(description="Only versions with this beginning: 1.2 matches 1.2.3, but not 1.20.0.")
     ] = None,
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> Items[PackageShown]:
-    """An app's packages, newest version first."""
+    """List the packages of an app, newest version first."""
     every = store.packages.list(app)
     page, following = page_of(
         (package for package in every if version is None or _begins(package.version, version)),
@@ -187,7 +189,7 @@ def list_packages(
 
 @router.post("/apps/{app}/packages", status_code=201, tags=["packages"])
 def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request: Request) -> PackageShown:
-    """Add a package: an address with size and SHA-256, a payload that was uploaded before, or an image's reference."""
+    """Add a package: an address with size and SHA-256, an uploaded payload, or the reference of an image."""
     payload, notes = _payload(new, ours), new.release_notes
     made = store.packages.create(app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required)
     return _package(made, request)
@@ -195,13 +197,13 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
 
 @router.get("/apps/{app}/packages/{version}", tags=["packages"])
 def get_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
-    """One package."""
+    """Show one package."""
     return _package(store.packages.get(app, version), request)
 
 
 @router.delete("/apps/{app}/packages/{version}", tags=["packages"])
 def delete_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
-    """Remove a package that no channel points at."""
+    """Remove a package that no channel uses."""
     return _package(store.packages.delete(app, version), request)
 
 
@@ -210,17 +212,19 @@ def list_instances(
     app: str,
     store: Bound,
     group: OfGroup = None,
-    status: Annotated[str | None, Query(description="Only with this status: complete, error, on-hold...")] = None,
+    status: Annotated[
+        str | None, Query(description="Only instances with this status: complete, error, on-hold...")
+    ] = None,
     version: OfVersion = None,
-    seen_since: Annotated[UtcTime | None, Query(description="Only those that checked in since.")] = None,
+    seen_since: Annotated[UtcTime | None, Query(description="Only instances that have checked in since.")] = None,
     text: Annotated[
         str | None,
-        Query(description="Only with this in the id, the alias, the address or the OEM; case doesn't count."),
+        Query(description="Only instances with this text in id, alias, address or OEM; case does not matter."),
     ] = None,
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> Items[InstanceShown]:
-    """The instances that checked in, as the service saw them last, by id."""
+    """List the instances as of their last check-in, by id."""
     wanted = text.casefold() if text else ""
 
     def is_wanted(row: Instance) -> bool:
@@ -238,19 +242,19 @@ def list_instances(
 
 @router.get("/apps/{app}/instances/{instance}", tags=["instances"])
 def get_instance(app: str, instance: str, store: Bound) -> InstanceShown:
-    """One instance."""
+    """Show one instance."""
     return InstanceShown.model_validate(store.fleet.instance(app, instance))
 
 
 @router.delete("/apps/{app}/instances/{instance}", tags=["instances"])
 def forget_instance(app: str, instance: str, store: Bound) -> InstanceShown:
-    """Forget an instance whose sidekick doesn't run."""
+    """Remove an instance without a running sidekick from the list."""
     return InstanceShown.model_validate(store.fleet.forget(app, instance))
 
 
 @router.post("/apps/{app}/instances/{instance}/command", status_code=202, tags=["instances"])
 def command_instance(app: str, instance: str, new: NewCommand, store: Bound, asked: Asked) -> CommandShown:
-    """Leave a command for an instance's sidekick."""
+    """Send a command to an instance; it takes effect when its sidekick connects."""
     return CommandShown.model_validate(store.fleet.command(app, instance, new.verb, asked.speaker(new.by)))
 
 
@@ -258,12 +262,12 @@ def command_instance(app: str, instance: str, new: NewCommand, store: Bound, ask
 def list_presence(
     app: str, store: Bound, group: OfGroup = None, limit: Limit = DEFAULT_LIMIT, after: After = None
 ) -> Items[PresenceShown]:
-    """The sidekicks that are alive, and what they do, by group and instance."""
+    """List the living sidekicks and their states, by group and instance."""
     page, following = page_of(
         store.fleet.presences(app, group),
         limit=limit,
         after=after,
-        # As etcd orders them by key, in which the slash is there too.
+        # etcd sorts by key, and the key has the slash too.
         name=lambda one: f"{one.group}/{one.instance}",
     )
     return Items(items=[PresenceShown.model_validate(one) for one in page], next=following)
@@ -271,37 +275,37 @@ def list_presence(
 
 @router.get("/apps/{app}/blocks", tags=["releases"])
 def list_blocks(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[BlockShown]:
-    """The releases that are blocked, by version as text."""
+    """List the blocked releases, by version as text."""
     page, following = page_of(store.fleet.blocks(app), limit=limit, after=after, name=lambda one: one.version)
     return Items(items=[BlockShown.model_validate(block) for block in page], next=following)
 
 
 @router.delete("/apps/{app}/blocks/{version}", tags=["releases"])
 def unblock_release(app: str, version: str, store: Bound) -> BlockShown:
-    """Unblock a release and wake those that it kept waiting."""
+    """Unblock a release and wake the sidekicks that wait for it."""
     return BlockShown.model_validate(store.fleet.unblock(app, version))
 
 
 def _begins(version: str, prefix: str) -> bool:
-    """By whole numbers: ``1.2`` begins 1.2.3 and 1.2.0-rc, and not 1.20.0."""
+    """By whole numbers: ``1.2`` matches 1.2.3 and 1.2.0-rc, but not 1.20.0."""
     rest = version.removeprefix(prefix) if version.startswith(prefix) else "x"
     return not rest or not rest[0].isalnum() or prefix.endswith(".")
 
 
 def _payload(new: NewPackage, ours: Context) -> Payload:
     if sum(source is not None for source in (new.url, new.stored, new.image)) > 1:
-        raise ConfigError("url, stored and image: give one of them")
+        raise ConfigError("url, stored and image: give only one of them")
     if new.image is not None:
         if new.size_bytes is not None or new.sha256 is not None or new.sha1 or new.name is not None:
-            raise ConfigError("image: needs no size, digests or name; those of its descriptor are measured")
+            raise ConfigError("image: leave out size, digests and name; the service measures the image's descriptor")
         return image_payload(ours.payloads, new.image)
     if new.stored is not None:
         if new.name is None:
-            raise ConfigError("name: missing; a stored payload needs a file name")
+            raise ConfigError("name: missing; give the file name of the stored payload")
         return ours.payloads.describe(sha256_hex(new.stored), new.name)
     if new.url is None or new.size_bytes is None or new.sha256 is None:
         raise ConfigError(
-            "a package needs url, size_bytes and sha256, or stored, or image: nobody installs what can't be proved"
+            "a package needs url with size_bytes and sha256, or stored, or image; clients cannot verify it otherwise"
         )
     return Payload(url=new.url, size_bytes=new.size_bytes, sha256=new.sha256, sha1=new.sha1)
 

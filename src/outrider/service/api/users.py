@@ -1,4 +1,4 @@
-"""The REST API's users: for admins alone, but for ``whoami``."""
+"""The REST API of users: only for admins, except ``whoami``."""
 
 from fastapi import APIRouter, Response
 
@@ -19,14 +19,14 @@ def whoami(asked: Asked) -> WhoAmI:
 
 @router.get("/users")
 def list_users(store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[UserShown]:
-    """All users, by name."""
+    """List all users, by name."""
     page, following = page_of(store.users.list(), limit=limit, after=after, name=lambda user: user.name)
     return Items(items=[UserShown.model_validate(user) for user in page], next=following)
 
 
-@router.post("/users", responses={201: {"model": UserCreated, "description": "There was none"}})
+@router.post("/users", responses={201: {"model": UserCreated, "description": "Created: there was none"}})
 def create_user(new: NewUser, store: Bound, response: Response) -> UserCreated:
-    """Make a user (201), or give one a new token (200): the old one ends. The token is shown this once."""
+    """Create a user (201), or replace its token (200). Only this answer contains the token."""
     made = store.users.create(new.name, new.role)
     response.status_code = 201 if made.created else 200
     response.headers["Cache-Control"] = "no-store"
@@ -35,11 +35,11 @@ def create_user(new: NewUser, store: Bound, response: Response) -> UserCreated:
 
 @router.get("/users/{name}")
 def get_user(name: str, store: Bound) -> UserShown:
-    """One user."""
+    """Show one user."""
     return UserShown.model_validate(store.users.get(name))
 
 
 @router.delete("/users/{name}")
 def delete_user(name: str, store: Bound) -> UserShown:
-    """Remove a user. The token ends within a second, in every service process."""
+    """Remove a user. Every service process refuses the token within a second."""
     return UserShown.model_validate(store.users.delete(name))

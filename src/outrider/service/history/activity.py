@@ -1,7 +1,7 @@
-"""What a change of the stored documents means to a person: documents before and after in, lines of activity out. Pure.
+"""Turns a change of a stored document, before and after, into activity events. Pure.
 
-``before`` is None when the document is new, or when nobody saw what it was (a process that starts after others ended):
-then only what the document itself proves is told.
+``before`` is None when the document is new or its old value is unknown (a process starts after others ended). Unknown
+old values give only the events that the document itself proves.
 """
 
 import json
@@ -18,15 +18,15 @@ from outrider.model.documents import App, Block, Channel, Command, Document, Gro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """One document changed.
+    """A change of one document.
 
     Attributes:
-        app: The app that its key names.
+        app: The app in its key.
         name: The last part of its key.
-        before: None when it is new, or unknown.
+        before: None when it is new, or its old value is unknown.
         after: None when it was removed.
-        known: Whether ``before`` is what was there; False when this process wasn't looking then.
-        at: When it was seen, for documents that don't say it themselves.
+        known: Whether ``before`` is the old value; False when this process was not watching then.
+        at: When it was seen, for documents without a time of their own.
     """
 
     app: str
@@ -38,7 +38,7 @@ class Shift:
 
 
 def tell(shift: Shift) -> tuple[Activity, ...]:
-    """The lines that one change is worth, often none."""
+    """The events of one change; often none."""
     for kind, describe in _DESCRIBERS.items():
         if isinstance(shift.after if shift.after is not None else shift.before, kind):
             return tuple(describe(shift))
@@ -92,13 +92,13 @@ def _group(shift: Shift) -> Iterator[Activity]:
                 text = f"group {new.id} follows channel {new.channel} instead of {old.channel}"
                 yield _line(shift, "info", "group-moved", text, group=new.id)
             if new.slots != old.slots:
-                text = f"group {new.id} may swap {new.slots} at once instead of {old.slots}"
+                text = f"group {new.id} may swap {new.slots} instances at once instead of {old.slots}"
                 yield _line(shift, "info", "group-slots", text, group=new.id)
 
             was = asdict(old.policy)
             policy = [f"{name} {json.dumps(now)}" for name, now in asdict(new.policy).items() if now != was[name]]
             if policy:
-                text = f"group {new.id} has another policy: {', '.join(policy)}"
+                text = f"group {new.id} has a new policy: {', '.join(policy)}"
                 yield _line(shift, "info", "group-policy", text, group=new.id)
 
 
@@ -127,7 +127,7 @@ def _rollout(shift: Shift) -> Iterator[Activity]:
                 text += f": {new.why}" if new.why else ""
                 yield _line(shift, "warning", "rollout-paused", text, **about, by=new.by, at=new.since)
             case "running":
-                text = f"the rollout of {new.version} to group {shift.name} goes on{by}"
+                text = f"the rollout of {new.version} to group {shift.name} was resumed{by}"
                 yield _line(shift, "info", "rollout-resumed", text, **about, by=new.by, at=new.since)
             case _:
                 assert_never(new.state)
@@ -148,16 +148,16 @@ def _halted(shift: Shift, progress: Progress, about: Mapping[str, Any]) -> Activ
 def _instance(shift: Shift) -> Iterator[Activity]:
     match shift.before, shift.after:
         case Instance() as old, None:
-            text = f"instance {old.id} was forgotten"
+            text = f"instance {old.id} was removed from the list"
             yield _line(shift, "info", "instance-forgotten", text, group=old.group, instance=old.id)
         case before, Instance() as new:
             old_row = before if isinstance(before, Instance) else None
             about: Mapping[str, Any] = {"group": new.group, "instance": new.id, "at": new.last_seen}
             if old_row is None and shift.known:
-                text = f"{new.id} checked in for the first time, with {new.version or 'no version'}"
+                text = f"{new.id} checked in for the first time; it runs {new.version or 'no version'}"
                 yield _line(shift, "info", "instance-appeared", text, **about, version=new.version)
             if old_row is None and not shift.known:
-                return  # what it was before is all that could be told of it
+                return  # every event would need the old value
             yield from _row(shift, old_row, new, about)
 
 
@@ -165,14 +165,14 @@ def _row(shift: Shift, old: Instance | None, new: Instance, about: Mapping[str, 
     status = old.status if old is not None else "undefined"
     granted = old.granted_version if old is not None else None
     if new.status == "error" and (status != "error" or (old is not None and new.error_code != old.error_code)):
-        what = "was refused by its machine" if new.error_code == FailureCode.UNSUPPORTED else "failed"
-        text = f"{new.id}: the update to {granted or 'a new version'} {what} with error code {new.error_code}"
+        what = "refused by its machine" if new.error_code == FailureCode.UNSUPPORTED else "failed"
+        text = f"{new.id}: update to {granted or 'a new version'} {what} (error code {new.error_code})"
         yield _line(
             shift, "error", "instance-failed", text, **about, version=granted or "",
             facts={"error_code": str(new.error_code)},
         )  # fmt: skip
     elif new.granted_version is not None and new.granted_version != granted:
-        text = f"{new.id} may update to {new.granted_version}"
+        text = f"{new.id}: update to {new.granted_version} granted"
         yield _line(shift, "info", "update-granted", text, **about, version=new.granted_version)
     if old is not None and new.version != old.version and old.version:
         text = f"{new.id} runs {new.version} instead of {old.version}"
@@ -192,7 +192,7 @@ def _block(shift: Shift) -> Iterator[Activity]:
 def _command(shift: Shift) -> Iterator[Activity]:
     if isinstance(shift.after, Command) and shift.after != shift.before:
         said = shift.after
-        text = f"{said.by or 'an operator'} says {said.verb} to {shift.name}"
+        text = f"{said.verb} requested for {shift.name} by {said.by or 'an operator'}"
         yield _line(shift, "info", "command-given", text, instance=shift.name, by=said.by, at=said.at)
 
 

@@ -1,4 +1,4 @@
-"""Reads what happened, for the REST API and for the command line, which asks etcd itself."""
+"""Reads activity events, for the REST API and for the command line, which reads etcd directly."""
 
 from datetime import datetime
 
@@ -18,7 +18,7 @@ def read_activity(
     least: Severity = "success",
     since: datetime | None = None,
 ) -> list[tuple[Entry, Activity]]:
-    """Records that match, newest first, with their entries."""
+    """Matching events, newest first, with their entries."""
     prefix = context.keys.activity(app_id_of(app)) if app is not None else f"{context.keys.prefix}/activity/"
     entries = sorted(
         context.cluster.list(prefix).entries, key=lambda entry: (entry.create_revision, entry.key), reverse=True

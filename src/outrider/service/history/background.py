@@ -17,7 +17,7 @@ from outrider.service.store.store import utc_now
 def background_tasks(
     cluster: Cluster, prefix: str, now: Clock = utc_now, *, retry_min_s: float = RETRY_MIN_S
 ) -> Iterator[None]:
-    """Run both for as long as the block takes; any number of processes may."""
+    """Run both while the block runs; any number of processes may."""
     context = StoreContext(cluster=cluster, keys=Keys(prefix), now=now)
     webhooks = Webhooks(context=context, auditing=Unaudited("webhook sender: the receiver answered 410 Gone"))
     activity_recorder = ActivityRecorder(cluster, context.keys, now, also=webhooks.deliveries)

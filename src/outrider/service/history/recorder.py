@@ -1,9 +1,9 @@
-"""The activity recorder: watches the documents and records each change once, whoever else does so too.
+"""The activity recorder: it watches the documents and records each change once, with any number of recorders.
 
-Every process of the service runs one. Each keeps what it saw last of every document, so that it knows what a change
-changed. ``activity-seen`` holds a revision up to which everything was told; when all processes were away, the next one
-tells what came after it, as far as the documents still show that. All state belongs to one thread at a time: the one
-that catches up, then the watch's.
+Every process of the service runs one. Each recorder keeps the last value of every document, so it knows the difference
+that a change makes. ``activity-seen`` holds a revision up to which all changes are recorded. After a time without any
+process, the next one records the later changes, as far as the documents still show them. One thread at a time owns the
+state: first the thread that catches up, then the watch's thread.
 """
 
 import threading
@@ -47,17 +47,17 @@ from outrider.service.store.context import Clock
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0
 MARK_EVERY = 50
-"""Changes between two writes of ``activity-seen``: after a crash at most so many are gone through once more."""
+"""Changes between two writes of ``activity-seen``; after a crash at most this number is read again."""
 LEASE_RENEWED_S = 24 * 3600.0
-"""Records of one day hang on one lease, so that a busy fleet doesn't cost a lease for each of them."""
+"""The events of one day share one lease, so a busy fleet does not need a lease per event."""
 
 Also = Callable[[Activity, str, int], tuple[Op, ...]]
-"""What shall be written together with a record that is new: gets the record, the last part of its key, its lease."""
+"""Further writes together with a new event: gets the event, the last part of its key, and its lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedKey:
-    """What a key below one of the watched prefixes holds."""
+    """The content of a key below one of the watched prefixes."""
 
     kind: type[Document]
     app: str
@@ -65,13 +65,13 @@ class WatchedKey:
 
 
 class ActivityRecorder:
-    """Tells activity from ``start`` until ``close``."""
+    """Records activity events from ``start`` until ``close``."""
 
     def __init__(
         self, cluster: Cluster, keys: Keys, now: Clock, *, also: Also = lambda activity, name, lease: (),
         kept_s: float = ACTIVITY_KEPT_S,
     ) -> None:  # fmt: skip
-        """``kept_s``: seconds until a record is forgotten."""
+        """``kept_s``: seconds until an event expires."""
         self._cluster, self._keys, self._now, self._also, self._kept_s = cluster, keys, now, also, kept_s
         self._prefix = f"{keys.prefix}/"
         self._seen_key = f"{keys.prefix}/activity-seen"
@@ -87,24 +87,24 @@ class ActivityRecorder:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; nothing more is written after this returns."""
+        """Stop; this recorder writes nothing after this returns."""
         self._closed.set()
         self._thread.join(10.0)
         if self._watch is not None:
             self._watch.close()
             try:
                 self._mark()
-            except DriverError as error:  # the next process goes through the last changes once more
+            except DriverError as error:  # the next process reads the last changes again
                 logger.bind(error_kind=error.kind, cause=str(error)).warning("activity-seen not written")
 
     def _begin(self) -> None:
         self._insist(self._catch_up)
 
     def _catch_up(self) -> None:
-        """One watch over everything, so that changes come in their order; what nothing is told of is passed over."""
+        """One watch over all keys, so changes arrive in their order; keys without events are skipped."""
         seen = self._cluster.get(self._seen_key)
         listing = self._cluster.list(self._prefix)
-        # the first process of all: what is there now is no news
+        # the very first process: existing documents are no events
         self._marked = int(seen.value) if seen is not None and seen.value.isdigit() else listing.revision
         self._known.clear()
         for entry in listing.entries:
@@ -127,7 +127,7 @@ class ActivityRecorder:
                 self._handled = event.listing.revision
 
     def _replace(self, listing: Listing) -> None:
-        """Changes were compacted away: compare with what is known; what came and went again is lost."""
+        """Changes were compacted: compare with the known values; changes that were undone in between are lost."""
         there = {entry.key: entry for entry in listing.entries}
         for entry in listing.entries:
             self._take(entry.key, entry, entry.mod_revision, known=True, told=False)
@@ -135,7 +135,7 @@ class ActivityRecorder:
             self._take(key, None, listing.revision, known=True, told=False)
 
     def _take(self, key: str, entry: Entry | None, revision: int, *, known: bool, told: bool) -> None:
-        """Tell one change, and remember the document; raises when it couldn't be told."""
+        """Record one change, and remember the document; raises when it could not be recorded."""
         watched = watched_key_of(self._keys, key)
         if watched is None:
             return
@@ -179,13 +179,13 @@ class ActivityRecorder:
         self._since_mark = 0
 
     def _insist(self, what: Callable[[], None]) -> None:
-        """Do it, however long etcd is away; a refusal is logged and passed over."""
+        """Repeat it while etcd is away; a refusal is logged and skipped."""
         delay_s = RETRY_MIN_S
         while not self._closed.is_set():
             try:
                 what()
             except Refused as error:
-                self._lease = None  # it may be the lease that is gone, after a long sleep
+                self._lease = None  # perhaps the lease has expired, after a long sleep
                 if delay_s >= RETRY_MAX_S:
                     logger.bind(error_kind=error.kind, cause=str(error)).error("activity not written")
                     return
@@ -202,7 +202,7 @@ _OTHER_PARTS: Mapping[str, type[Document]] = {"instances": Instance, "blocks": B
 
 
 def watched_key_of(keys: Keys, key: str) -> WatchedKey | None:
-    """What ``key`` holds; None for keys that nothing is told of."""
+    """The content of ``key``; None for keys without events."""
     match key.removeprefix(f"{keys.prefix}/").split("/"):
         case ["apps", app]:
             return WatchedKey(kind=App, app=app, name=app)

@@ -1,8 +1,8 @@
-"""Delivers what the webhooks' outbox holds: in order for each, until the receiver has taken it.
+"""Delivers the events in the webhooks' outbox: in order for each webhook, until the receiver has accepted them.
 
-Any number of service processes may run: each works on an outbox while it holds its key ``webhook-senders/{name}`` under
-a lease. A receiver that answers 410 wants no more and its webhook is removed; every other failure is tried again,
-later and later. A receiver is told at least once: ``webhook-id`` is the same for a repeat.
+Any number of service processes may run: each works on an outbox while it holds the key ``webhook-senders/{name}`` under
+a lease. An answer of 410 means that the receiver wants no more events, so its webhook is removed. Every other failure
+is tried again, at growing intervals. Each event is delivered at least once: a repeat has the same ``webhook-id``.
 """
 
 import threading
@@ -18,18 +18,18 @@ from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, Put, WatchEven
 from outrider.service.history.webhooks import Webhook, Webhooks, body_of, read_delivery, signature
 
 TIMEOUT_S = (5.0, 15.0)
-"""To connect, and between two bytes. The specification advises 15 to 30 s in all."""
+"""Seconds to connect, and between two bytes. The specification advises 15 to 30 s in total."""
 RETRY_MIN_S, RETRY_MAX_S = 5.0, 3600.0
 LEASE_S = 60.0
 LOOK_S = 15.0
-"""How often it looks for the outbox of a process that died, when no watch says anything."""
+"""Seconds between two checks for outboxes of dead processes, when no watch reports a change."""
 
 Post = Callable[[str, bytes, dict[str, str]], int]
 """Posts a body to an address with headers; returns the status, 0 when there was no answer."""
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> int:
-    """One request; redirects count as refusals, for a signature is for one receiver."""
+    """Send one request; a redirect counts as a refusal, because a signature is for one receiver."""
     try:
         with requests.post(
             url, data=body, headers=headers, timeout=TIMEOUT_S, allow_redirects=False, stream=True
@@ -50,7 +50,7 @@ class WebhookSender:
         retry_min_s: float = RETRY_MIN_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``retry_min_s``: seconds between the first two tries; they double up to an hour."""
+        """``retry_min_s``: seconds between the first two tries; the interval doubles up to an hour."""
         self._webhooks, self._send, self._retry_min_s, self._clock = webhooks, send, retry_min_s, clock
         self._cluster: Cluster = webhooks.context.cluster
         self._senders = f"{webhooks.context.keys.prefix}/webhook-senders/"
@@ -66,7 +66,7 @@ class WebhookSender:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop after the request under way; what wasn't delivered stays for the next process."""
+        """Stop after the current request; undelivered events stay for the next process."""
         self._closed.set()
         self._woken.set()
         self._thread.join(sum(TIMEOUT_S) + 5.0)
@@ -96,7 +96,7 @@ class WebhookSender:
         self._woken.set()
 
     def _round(self) -> float:
-        """Deliver what is due; returns the seconds until something may be due again."""
+        """Send the due deliveries; returns the seconds until the next one may be due."""
         waiting: dict[str, list[Entry]] = {}
         for entry in self._cluster.list(self._webhooks.outbox).entries:
             name = entry.key.removeprefix(self._webhooks.outbox).partition("/")[0]
@@ -105,7 +105,7 @@ class WebhookSender:
         wait_s = LOOK_S
         for name, entries in waiting.items():
             hook = hooks.get(name)
-            if hook is None:  # removed while a record was written
+            if hook is None:  # removed while an event was written
                 for entry in entries:
                     self._cluster.txn((), (Delete(key=entry.key),))
             elif self._may_send(name):
@@ -113,7 +113,7 @@ class WebhookSender:
         return wait_s
 
     def _may_send(self, name: str) -> bool:
-        """Whether this process is the one that works on this outbox now."""
+        """Whether this process works on this outbox now."""
         now = self._clock()
         if now > self._lease_until - LEASE_S / 2:
             if not self._lease or self._cluster.keep_alive(self._lease) <= 0:

@@ -1,7 +1,7 @@
-"""Webhooks: addresses that are told what happens, and the outbox in etcd from which they are told.
+"""Webhooks: addresses that receive activity events, and the outbox in etcd from which the events are sent.
 
-A delivery is written in the same transaction as the record of activity it is about, so none is lost and none is made
-twice; it is removed when the receiver has answered 2xx. Signed as the Standard Webhooks specification says
+One transaction writes an event and its deliveries, so no delivery is lost or doubled. A delivery is removed when the
+receiver has answered 2xx. Signed as the Standard Webhooks specification says
 (https://www.standardwebhooks.com): ``webhook-id``, ``webhook-timestamp``, ``webhook-signature``.
 """
 
@@ -30,9 +30,9 @@ class Webhook(Document, frozen=True, kw_only=True):
     """``webhooks/{name}``.
 
     Attributes:
-        secret: ``whsec_`` and base64 of the key that signs; shown once, when it is made.
-        app: Only what concerns this app; empty for all.
-        least: Only what is at least this severe.
+        secret: ``whsec_`` and base64 of the signing key; shown once, when the webhook is created.
+        app: Only events of this app; empty: of all apps.
+        least: Only events of at least this severity.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Webhook(Document, frozen=True, kw_only=True):
 
 
 class Delivery(Document, frozen=True, kw_only=True):
-    """``webhook-outbox/{name}/{id}``: one thing that one webhook must be told yet."""
+    """``webhook-outbox/{name}/{id}``: one event that one webhook has not received yet."""
 
     activity: Activity
 
@@ -65,14 +65,14 @@ class Webhooks:
         return f"{self.context.keys.prefix}/webhook-outbox/"
 
     def list(self) -> tuple[Webhook, ...]:
-        """All of them, by name."""
+        """All webhooks, by name."""
         return self.context.children(Webhook, self.prefix)
 
     def get(self, name: str) -> Webhook:
         """One webhook.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is no webhook with that name.
         """
         found = self.context.get(Webhook, webhook_key(self.context.keys, name))
         if found is None:
@@ -80,18 +80,18 @@ class Webhooks:
         return found
 
     def create(self, name: str, url: str, *, app: str = "", least: Severity = "info") -> Webhook:
-        """Add one; its secret is made here.
+        """Add a webhook with a random secret.
 
         Raises:
-            ConfigError: not an http(s) address, or too many.
+            ConfigError: the address is not http(s), or there are too many webhooks.
             Conflict: the name is taken.
         """
         key = webhook_key(self.context.keys, name)
-        expected = "write https://HOST/PATH, without a user in it"
+        expected = "write https://HOST/PATH, without a user name"
         if checked_address(f"webhook {name}: url", url, expected).username is not None:
             raise ConfigError(f"webhook {name}: url {url!r}: {expected}")
         if least not in SEVERITIES:
-            raise ConfigError(f"webhook {name}: severity {least!r}: one of {', '.join(SEVERITIES)}")
+            raise ConfigError(f"webhook {name}: severity {least!r}: write one of {', '.join(SEVERITIES)}")
         secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
         new = Webhook(name=name, url=url, secret=secret, app=app, least=least, created=self.context.now())
 
@@ -99,17 +99,17 @@ class Webhooks:
             if change.read(Webhook, key) is not None:
                 raise Conflict(f"webhook {name!r} exists already; delete it first")
             if len(self.list()) >= MAX_WEBHOOKS:
-                raise ConfigError(f"{MAX_WEBHOOKS} webhooks are there already: each is written with every record")
+                raise ConfigError(f"{MAX_WEBHOOKS} webhooks exist already, which is the limit; delete one first")
             change.put(key, new)
             return new
 
         return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, name: str) -> Webhook:
-        """Remove one, with what it wasn't told yet.
+        """Remove a webhook with its undelivered events.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is no webhook with that name.
         """
         key = webhook_key(self.context.keys, name)
 
@@ -122,15 +122,15 @@ class Webhooks:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def pending(self, name: str) -> int:
-        """How much it wasn't told yet."""
+        """The number of undelivered events."""
         return len(self.context.cluster.list(f"{self.outbox}{check_part('webhook', name)}/").entries)
 
     def deliveries(self, activity: Activity, record: str, lease: int) -> tuple[Op, ...]:
-        """What is to be written with a new record, so that every webhook that wants it is told.
+        """The writes that send a new event to every webhook that wants it, for the transaction of the event.
 
         Args:
-            record: Last part of the record's key; the delivery's id.
-            lease: The record's: what nobody took for so long is forgotten with it.
+            record: Last part of the event's key; the delivery's id.
+            lease: The event's lease: an undelivered event expires with it.
         """
         return tuple(
             Put(key=f"{self.outbox}{hook.name}/{record}", value=encode(Delivery(activity=activity)), lease=lease)
@@ -140,18 +140,18 @@ class Webhooks:
 
 
 def webhook_key(keys: Keys, name: str) -> str:
-    """Where the webhook ``name`` is kept."""
+    """The key of the webhook ``name``."""
     return f"{keys.prefix}/webhooks/{check_part('webhook', name)}"
 
 
 def wants(hook: Webhook, activity: Activity) -> bool:
-    """Whether ``hook`` is to be told."""
+    """Whether ``hook`` receives the event."""
     severe = SEVERITIES.index(activity.severity) >= SEVERITIES.index(hook.least)
     return severe and hook.app in ("", activity.app)
 
 
 def body_of(delivery: Delivery) -> bytes:
-    """What is posted: JSON with ``type``, ``timestamp`` and ``data``, as the specification advises."""
+    """The body of the request: JSON with ``type``, ``timestamp`` and ``data``, as the specification advises."""
     activity = delivery.activity
     return msgspec.json.encode(
         {"type": f"outrider.{activity.kind}", "timestamp": activity.at, "data": msgspec.to_builtins(activity)}
@@ -169,7 +169,7 @@ def read_delivery(key: str, value: bytes) -> Delivery:
     """A stored delivery.
 
     Raises:
-        Conflict: it can't be read.
+        Conflict: it is not readable.
     """
     return decode(Delivery, key, value)
 

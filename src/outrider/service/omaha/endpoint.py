@@ -1,8 +1,8 @@
 """``POST /v1/update`` and ``/v1/update/``: Omaha v3, for our sidekicks and for every other client of the protocol.
 
-Both spellings answer without a redirect, because Go's client turns a redirected POST into a GET. The content type isn't
-looked at: update_engine, updatectl and go-omaha each send another one. With a secret both have it at their end, and
-whatever else is below ``/v1/update`` doesn't exist.
+Both spellings answer without a redirect, because Go's client turns a redirected POST into a GET. The endpoint ignores
+the content type: update_engine, updatectl and go-omaha each send another one. With a secret, both addresses end in it,
+and every other path below ``/v1/update`` answers 404.
 """
 
 import hmac
@@ -27,10 +27,10 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def checked_secret(secret: str | None) -> str | None:
-    """Return the secret that clients have in their address, None for none.
+    """Return the secret at the end of the Omaha address; None: no secret.
 
     Raises:
-        ConfigError: it can't be a part of an address, or anybody could guess it.
+        ConfigError: it cannot be a part of an address, or is easy to guess.
     """
     if secret and not _SECRET.fullmatch(secret):
         raise ConfigError("omaha secret: use 8 to 200 letters, digits or . _ ~ -")
@@ -41,11 +41,14 @@ def checked_secret(secret: str | None) -> str | None:
     "/v1/update",
     response_class=Response,
     responses={
-        200: {"description": "An Omaha v3 response: one `<app>` per `<app>`", "content": {"text/xml": {}}},
-        400: {"description": "Not an Omaha v3 request; why, in one line", "content": {"text/plain": {}}},
-        404: {"description": "The service has a secret, and this isn't it"},
+        200: {
+            "description": "An Omaha v3 response with one `<app>` for each `<app>` of the request",
+            "content": {"text/xml": {}},
+        },
+        400: {"description": "Not an Omaha v3 request; the reason, in one line", "content": {"text/plain": {}}},
+        404: {"description": "The service has a secret, and the address does not end in it"},
         413: {"description": f"More than {MAX_REQUEST_BYTES} bytes", "content": {"text/plain": {}}},
-        503: {"description": "etcd is away, or the service too busy: `Retry-After`", "content": {"text/plain": {}}},
+        503: {"description": "etcd is away, or the service is too busy: `Retry-After`", "content": {"text/plain": {}}},
     },
     openapi_extra={"requestBody": {"required": True, "content": {"text/xml": {"schema": {"type": "string"}}}}},
 )
@@ -53,7 +56,7 @@ def checked_secret(secret: str | None) -> str | None:
 async def update(request: Request) -> Response:
     """Answer an Omaha v3 request.
 
-    With `--omaha-secret` the address is `/v1/update/SECRET`, and this one doesn't exist.
+    With `--omaha-secret` the address is `/v1/update/SECRET`, and this address answers 404.
     """
     if context_of(request).omaha_secret is not None:
         raise HTTPException(404)
@@ -63,14 +66,14 @@ async def update(request: Request) -> Response:
 @router.api_route("/v1/update", methods=_METHODS, include_in_schema=False)
 @router.api_route("/v1/update/{secret:path}", methods=_METHODS, include_in_schema=False)
 async def update_in_secret(request: Request, secret: str = "") -> Response:
-    """As ``update``, where the service has a secret; else nothing is here."""
+    """As ``update``, for a service with a secret; without a secret, 404."""
     expected = context_of(request).omaha_secret
     if expected is None:
         if not secret and request.method != "POST":
             raise HTTPException(405, headers={"Allow": "POST"})
         raise HTTPException(404)
     given = secret.removesuffix("/").encode("utf-8", "surrogateescape")
-    # The same answer, after the same time, whatever is wrong.
+    # The same answer, after the same time, for every fault.
     if not hmac.compare_digest(given, expected.encode()) or request.method != "POST":
         raise HTTPException(404)
     return await _update(request)
@@ -91,7 +94,7 @@ async def _update(request: Request) -> Response:
 
 
 async def _read(request: Request) -> bytes | None:
-    """The body, or None as soon as it is known to be too large; no more than that is ever held."""
+    """The body, or None as soon as it is too large; no more than the limit is ever in memory."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > MAX_REQUEST_BYTES:
         return None
@@ -115,7 +118,7 @@ def _answer(checkins: Checkins, body: bytes, caller: Caller, *, is_busy: bool) -
         logger.bind(address=caller.address, error_kind=error.kind, cause=str(error)).error("omaha request not answered")
         return _line(503, f"{error.kind}: {error}", RETRY_HEADERS)
     _log(response, caller)
-    # Without a charset, letter by letter as Nebraska sends it: clients compare it.
+    # Without a charset, exactly as Nebraska sends it: clients compare it.
     headers = {"Content-Type": "text/xml"}
     if is_busy:
         response, later = _asking_to_come_later(response)
@@ -124,9 +127,9 @@ def _answer(checkins: Checkins, body: bytes, caller: Caller, *, is_busy: bool) -
 
 
 def _asking_to_come_later(response: OmahaResponse) -> tuple[OmahaResponse, dict[str, str]]:
-    """Tell who merely polls when to come back: ``PollInterval`` for update_engine, the header for the others.
+    """Tell polling clients when to come back: ``PollInterval`` for update_engine, the header for the others.
 
-    Who got an update, or reported of one, comes when it has something to say.
+    A client that gets an update, or reports one, comes back by itself.
     """
     checks = [answer.update_check for answer in response.apps]
     if not all(isinstance(check, NoUpdate) for check in checks):

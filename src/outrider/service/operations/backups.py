@@ -1,12 +1,12 @@
 """Backup and restore of everything that the service keeps in etcd.
 
 A backup is JSON lines: a header, one line per key, and a last line with the number of keys and a checksum of all lines
-before it. All keys are from one revision. Not in it is what belongs to the moment: whatever hangs on a lease (who is
-alive, who waits, grants, wake-ups), turns and commands. A turn of a living sidekick is fenced by its keys' revisions,
-which no restore can give back; a command would be obeyed a second time.
+before it. All keys are from one revision. A backup leaves out short-lived state: keys with a lease (presence, queues,
+grants, wake-ups), turns and commands. A turn of a living sidekick is fenced by its keys' revisions, which no restore
+can give back; a sidekick would obey a command a second time.
 
-A restore is all or nothing for whoever looks: a mark says that it is under way, every transaction compares the mark,
-and targets come last, so no sidekick acts on the half of it. What is broken off is done again with ``replace``.
+Readers see a restore as all or nothing: a mark says that it is running, every transaction compares the mark, and
+targets come last, so no sidekick acts on a part of it. An interrupted restore is repeated with ``replace``.
 """
 
 import base64
@@ -32,17 +32,17 @@ from outrider.service.store.request import Edit
 FORMAT = "outrider backup"
 SCHEMA = 1
 MAX_BATCH_KEYS = 100
-"""Each is compared and written; etcd takes 128 of both in one transaction."""
+"""Each key is compared and written; etcd takes 128 comparisons and 128 writes in one transaction."""
 MAX_BATCH_BYTES = 512 * 1024
 """etcd takes 1.5 MB in one request."""
 NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "wakeups", "restoring"})
 _ORDER = {"users": 0, "audit": 1, "blocks": 2, "instances": 3}
-"""Blocks and rows before the apps: a check-in finds them, or no app. The targets are the very last."""
+"""Blocks and rows come before the apps, so a check-in finds them or no app. The targets come last."""
 _APPS, _TARGETS, _OTHERS = 5, 6, 4
 
 
 class Restoring(Document, frozen=True, kw_only=True):
-    """``restoring``: a restore is under way, or was broken off."""
+    """``restoring``: a restore is running, or was interrupted."""
 
     at: datetime
     who: str
@@ -59,12 +59,12 @@ class StoredPayload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """What a backup says, proved by its checksum.
+    """The content of a backup, verified by its checksum.
 
     Attributes:
-        revision: etcd's, at which everything was read.
+        revision: etcd's revision of all keys.
         values: By key below the prefix.
-        payloads: Files that aren't in it.
+        payloads: Payload files that the packages need; the backup does not contain them.
     """
 
     revision: int
@@ -74,7 +74,7 @@ class Backup:
 
 
 def restoring_key(keys: Keys) -> str:
-    """Where the mark of a restore is."""
+    """The key of a restore's mark."""
     return f"{keys.prefix}/restoring"
 
 
@@ -84,16 +84,18 @@ def is_kept(below: str, lease: int) -> bool:
 
 
 def backup_lines(context: StoreContext) -> Iterator[bytes]:
-    """A backup, line by line; everything is read before the first one.
+    """A backup, line by line; all keys are read before the first line.
 
     Raises:
         Unknown: etcd gives no answer.
-        Conflict: a restore is under way, or was broken off.
+        Conflict: a restore is running, or was interrupted.
     """
     keys = context.keys
     listing = context.cluster.list(f"{keys.prefix}/")
     if any(entry.key == restoring_key(keys) for entry in listing.entries):
-        raise Conflict("a restore is under way, or was broken off: what is there is half of something")
+        raise Conflict(
+            "a restore is running, or was interrupted, so the stored data is incomplete; finish the restore first"
+        )
     kept = [(entry, below) for entry in listing.entries if is_kept(below := _below(keys, entry), entry.lease)]
     payloads = stored_payloads({below: entry.value for entry, below in kept})
     header = {
@@ -118,21 +120,24 @@ def _written(header: dict[str, object], kept: list[tuple[Entry, str]]) -> Iterat
 
 
 def read_backup(lines: Iterable[bytes]) -> Backup:
-    """Read a backup and prove it.
+    """Read a backup and verify it.
 
     Raises:
-        ConfigError: it isn't one, isn't whole, was changed, or is of another schema.
+        ConfigError: it is not a backup, is incomplete, was changed, or has another schema.
     """
     every = list(lines)
     if len(every) < 2:
-        raise ConfigError("backup: not a backup of outrider's, or cut off")
+        raise ConfigError("backup: not an outrider backup, or incomplete; use a complete copy")
     header, end = _object(every[0], 1), _object(every[-1], len(every))
     if header.get("format") != FORMAT:
-        raise ConfigError("backup: not a backup of outrider's")
+        raise ConfigError("backup: not an outrider backup; use a file that `database backup` wrote")
     if header.get("schema") != SCHEMA:
-        raise ConfigError(f"backup: schema {header.get('schema')}, this outrider reads {SCHEMA}")
+        raise ConfigError(
+            f"backup: schema {header.get('schema')}, but this outrider reads schema {SCHEMA}; "
+            "use the outrider version that wrote it"
+        )
     if end.get("keys") != len(every) - 2 or end.get("sha256") != hashlib.sha256(b"".join(every[:-1])).hexdigest():
-        raise ConfigError("backup: cut off or changed: its checksum is another one; use a whole copy")
+        raise ConfigError("backup: incomplete or changed: its checksum does not match; use a complete copy")
     values: dict[str, bytes] = {}
     for number, line in enumerate(every[1:-1], 2):
         below, value = _value_of(_object(line, number), number)
@@ -146,11 +151,11 @@ def read_backup(lines: Iterable[bytes]) -> Backup:
 
 
 def restore(context: StoreContext, backup: Backup, audited: Audited, *, replace: bool = False) -> int:
-    """Write a backup's keys; returns how many keys it replaced.
+    """Write the keys of a backup; returns the number of replaced keys.
 
     Raises:
-        Conflict: there is something already and ``replace`` isn't set; or somebody wrote meanwhile.
-        Unknown: etcd gave no answer in the middle of it; do it again with ``replace``.
+        Conflict: keys exist already and ``replace`` is not set; or another writer interfered.
+        Unknown: etcd gave no answer during the restore; repeat it with ``replace``.
     """
     keys = context.keys
     listing = context.cluster.list(f"{keys.prefix}/")
@@ -158,9 +163,9 @@ def restore(context: StoreContext, backup: Backup, audited: Audited, *, replace:
     mark_key = restoring_key(keys)
     mark = next((entry for entry in listing.entries if entry.key == mark_key), None)
     if not replace and mark is not None:
-        raise Conflict("a restore is under way, or was broken off; --replace begins again")
+        raise Conflict("a restore is running, or was interrupted; --replace starts again")
     if not replace and found:
-        raise Conflict(f"{keys.prefix}: {len(found)} keys are there already; --replace removes them first")
+        raise Conflict(f"{keys.prefix}: {len(found)} keys exist already; --replace removes them first")
     restoring = Put(key=mark_key, value=encode(Restoring(at=context.now(), who=audited.request.principal.name)))
     areas = {f"{below.partition('/')[0]}/" for below in found if "/" in below}
     clearing: tuple[Op, ...] = (
@@ -170,8 +175,8 @@ def restore(context: StoreContext, backup: Backup, audited: Audited, *, replace:
     taken: Compare = ModifiedAt(key=mark_key, revision=mark.mod_revision if mark else 0)
     begun = context.cluster.txn((taken,), (restoring, *clearing))
     if not begun.succeeded:
-        raise Conflict("somebody else has just begun a restore; nothing was done")
-    # By its last write, not its first: whoever begins again on the same mark stops this one.
+        raise Conflict("another restore has just started; nothing was done")
+    # The last write of the mark counts, not the first: a new restore on the same mark stops this one.
     _write(context, backup, audited, ModifiedAt(key=mark_key, revision=begun.revision))
     return len(found)
 
@@ -192,14 +197,16 @@ def _write(context: StoreContext, backup: Backup, audited: Audited, ours: Compar
         try:
             done = context.cluster.txn((ours, *absent), (*puts, *(ending if is_last else ())))
         except Unknown as error:
-            raise Unknown(f"the restore was broken off, begin again with --replace: {error}") from error
+            raise Unknown(f"restore interrupted: {error}; start again with --replace") from error
         if not done.succeeded:
             names = ", ".join(entry.key for entry in done.found[:3])
-            raise Conflict(f"somebody writes at the same time ({names}): stop that, and begin again with --replace")
+            raise Conflict(
+                f"restore interrupted: another program wrote {names}; stop it, and start again with --replace"
+            )
 
 
 def _batches(values: dict[str, bytes]) -> Iterator[list[tuple[str, bytes]]]:
-    """In the order of writing; at least one, so that the end has where to stand."""
+    """In the order of writing; at least one batch, because the last batch carries the end of the restore."""
     batch: list[tuple[str, bytes]] = []
     size_bytes = 0
     for below, value in sorted(values.items(), key=lambda item: (_rank(item[0]), item[0])):
@@ -219,7 +226,7 @@ def _rank(below: str) -> int:
 
 
 def stored_payloads(values: dict[str, bytes]) -> tuple[StoredPayload, ...]:
-    """The payload files that packages among ``values`` need: not those of an address, nor descriptors of images."""
+    """The payload files that packages in ``values`` need, without remote files and image descriptors."""
     payloads = []
     for below, value in values.items():
         parts = below.split("/")
@@ -235,16 +242,16 @@ def _below(keys: Keys, entry: Entry) -> str:
 
 
 def _lasting(below: str, value: bytes) -> bytes:
-    """A value without what belongs to the moment: a rollout's grants, whose leases aren't in a backup.
+    """A value without short-lived state: a rollout's grants, whose leases are not in a backup.
 
-    They would count as failed at once, and halt what went well.
+    They would count as failed at once, and halt a good rollout.
     """
     match below.split("/"):
         case ["apps", _, "groups", _, "rollout"]:
             try:
                 rollout = decode(Rollout, below, value)
             except Conflict:
-                return value  # of another version, which knows better
+                return value  # written by another version, so kept unchanged
             return encode(msgspec.structs.replace(rollout, progress=dataclasses.replace(rollout.progress, opened=())))
         case _:
             return value
@@ -267,7 +274,7 @@ def _value_of(facts: dict[str, object], number: int) -> tuple[str, bytes]:
                 return below, base64.b64decode(encoded, validate=True)
             except binascii.Error:
                 pass
-    raise ConfigError(f"backup: line {number}: not a key with its value")
+    raise ConfigError(f"backup: line {number}: not a key with its value; use a complete copy")
 
 
 def _object(line: bytes, number: int) -> dict[str, object]:
@@ -276,5 +283,5 @@ def _object(line: bytes, number: int) -> dict[str, object]:
     except ValueError:
         facts = None
     if not isinstance(facts, dict):
-        raise ConfigError(f"backup: line {number}: not a JSON object; cut off?")
+        raise ConfigError(f"backup: line {number}: not a JSON object; use a complete copy")
     return facts

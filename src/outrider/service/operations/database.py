@@ -1,4 +1,4 @@
-"""The REST API's database as a whole: for admins alone."""
+"""The REST API of the whole database: only for admins."""
 
 from typing import Annotated
 
@@ -20,9 +20,10 @@ MEDIA_TYPE = "application/jsonl"
     responses={200: {"description": "JSON lines", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
 def backup_database(ours: Ours) -> StreamingResponse:
-    """Everything that the service keeps in etcd, at one revision.
+    """Download everything that the service keeps in etcd, at one revision.
 
-    Payload files aren't in it, they are named. Users are, with the digests of their tokens: keep it as you keep those.
+    The backup names payload files, but does not contain them. It contains the users with the digests of their tokens:
+    protect it like the tokens.
     """
     headers = {"Content-Disposition": 'attachment; filename="outrider-backup.jsonl"', "Cache-Control": "no-store"}
     return StreamingResponse(backup_lines(ours.stores.context), media_type=MEDIA_TYPE, headers=headers)

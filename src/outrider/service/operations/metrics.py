@@ -1,7 +1,7 @@
-"""``/metrics`` for Prometheus: what etcd says of every group at the time of the scrape, and this process's requests.
+"""``/metrics`` for Prometheus: the state of every group in etcd at the time of the scrape, and this process's requests.
 
-Gauges are read from etcd when they are asked for (at most every few seconds), so every process says the same.
-Latencies and what was answered are the process's own: sum them over processes.
+A scrape reads the gauges from etcd (at most every few seconds), so all processes report the same.
+Latencies and counters are the process's own: sum them over processes.
 """
 
 import threading
@@ -28,7 +28,7 @@ from outrider.service.store.snapshot import GroupSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FRESH_S = 5.0
-"""Several Prometheus servers, or an impatient one, cost etcd one reading in so many seconds."""
+"""Seconds between two readings of etcd, for any number of Prometheus servers."""
 
 router = APIRouter(tags=["operation"])
 _STATUSES = (
@@ -49,17 +49,17 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
         )
         self.grants = Counter(
-            "outrider_grants", "Updates granted, by group; the same grant told again isn't another.", ("app", "group"),
+            "outrider_grants", "Updates granted, by group; a repeated answer counts once.", ("app", "group"),
             registry=self.registry,
         )  # fmt: skip
         self.holds = Counter(
-            "outrider_deferrals", "Questions answered with nothing though there is an update, by what deferred it.",
+            "outrider_deferrals", "Check-ins without an update although there is one, by the rule that deferred it.",
             ("app", "group", "by"), registry=self.registry,
         )  # fmt: skip
         self.registry.register(_FleetCollector(context, clock))
 
     def note_verdict(self, app: str, group: str, verdict: Verdict) -> None:
-        """Count what an instance was answered. ``app`` and ``group`` exist: nobody can make up new labels."""
+        """Count the answer to an instance. ``app`` and ``group`` exist, so clients cannot invent labels."""
         match verdict:
             case Grant(standing=False):
                 self.grants.labels(app, group).inc()
@@ -67,12 +67,12 @@ class Metrics:
                 self.holds.labels(app, group, by).inc()
 
     def text(self) -> bytes:
-        """The page."""
+        """The metrics page, in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _FleetCollector(Collector):
-    """What etcd says of apps, groups and instances."""
+    """The state of apps, groups and instances in etcd."""
 
     def __init__(self, context: StoreContext, clock: Callable[[], float]) -> None:
         self._context, self._clock = context, clock
@@ -81,7 +81,7 @@ class _FleetCollector(Collector):
         self._kept: list[GaugeMetricFamily] = []
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing is asked of etcd only to register."""
+        """Empty: registration reads nothing from etcd."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -112,11 +112,11 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
         return GaugeMetricFamily(f"outrider_{name}", what, labels=("app", "group", *labels))
 
     by_version = family("instances", "Instances by the version they run.", "version")
-    by_status = family("instances_by_status", "Instances by the status that the service booked.", "status")
+    by_status = family("instances_by_status", "Instances by their status in the service.", "status")
     alive = family("sidekicks_alive", "Instances whose sidekick holds a lease.")
-    progress = family("rollout_progress", "Share of the instances that run what the group shall run, 0 to 1.")
+    progress = family("rollout_progress", "Share of the instances that run the target version, 0 to 1.")
     paused = family("group_paused", "1 while the group is paused.")
-    blocked = family("release_blocked", "1 while what the group shall run is blocked.", "version")
+    blocked = family("release_blocked", "1 while the target version is blocked.", "version")
     turns = family("turns", "Turns to swap by state: free, held, dirty.", "state")
     waiting = family("turns_waiting", "Instances that wait for a turn.")
     for overview in groups:
@@ -146,20 +146,20 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
 
 
 def _rollouts(snapshots: list[GroupSnapshot]) -> list[GaugeMetricFamily]:
-    """What waits is judged anew, for which blocks and packages are read: raises when etcd doesn't answer."""
+    """Judges the deferred instances again, which reads blocks and packages: raises when etcd does not answer."""
 
     def family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"outrider_{name}", what, labels=("app", "group", *labels))
 
-    deferred = family("deferred", "Instances that wait for the service's word, by what defers them now.", "by")
-    under_way = family("updates_under_way", "Grants that live and have no result.")
-    failed = family("rollout_failed", "Instances that failed in the rollout, since a person resumed it last.")
-    state = family("rollout_state", "1 for the state in which the rollout is.", "state")
-    age = family("rollout_age_seconds", "From the rollout's begin to its end, or until now while it goes on.")
+    deferred = family("deferred", "Instances that are deferred, by the rule that defers them now.", "by")
+    under_way = family("updates_under_way", "Living grants without a result.")
+    failed = family("rollout_failed", "Instances that failed in the rollout since an operator last resumed it.")
+    state = family("rollout_state", "1 for the present state of the rollout.", "state")
+    age = family("rollout_age_seconds", "Seconds from the start of the rollout to its end, or until now while it runs.")
     for snapshot in snapshots:
         of = (snapshot.group.app, snapshot.group.id)
         verdicts = [snapshot.judge(one.checking) for one in snapshot.waiting]
-        # Whose turn has come is about to ask.
+        # "nothing": it may update and is about to check in.
         for by, count in sorted(Tally("nothing" if isinstance(one, Grant) else one.by for one in verdicts).items()):
             deferred.add_metric((*of, by), count)
         under_way.add_metric(of, len(snapshot.living))
@@ -175,13 +175,13 @@ def _rollouts(snapshots: list[GroupSnapshot]) -> list[GaugeMetricFamily]:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def metrics(request: Request) -> Response:
-    """Metrics in Prometheus' text format."""
+    """Show metrics in Prometheus' text format."""
     ours: Metrics = request.app.state.metrics
     return Response(ours.text(), media_type=CONTENT_TYPE)
 
 
 class MeasureRequests:
-    """ASGI middleware: notes how long each request took, by the route that answered it."""
+    """ASGI middleware: measures the duration of each request, by its route."""
 
     def __init__(self, application: ASGIApp, metrics: Metrics) -> None:
         self._application, self._metrics = application, metrics
@@ -201,7 +201,7 @@ class MeasureRequests:
         try:
             await self._application(scope, receive, note)
         finally:
-            route = getattr(scope.get("route"), "path", "none")  # never the raw path: clients choose that
+            route = getattr(scope.get("route"), "path", "none")  # never the raw path: clients choose it
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.requests.labels(method, route, str(status)).observe(time.monotonic() - began)
 

@@ -1,7 +1,7 @@
 """Payload files that the service stores: addressed by their content, written once, never changed.
 
-A file arrives under a temporary name, is synced to disk and only then renamed to its digest: what bears a digest's name
-has that content, whatever crashed meanwhile. Several service processes may share one folder.
+A file arrives under a temporary name, is synced to disk and only then renamed to its digest. So a file with a digest's
+name has that content, even after a crash. Several service processes may share one folder.
 """
 
 import base64
@@ -22,7 +22,7 @@ from outrider.service.store.packages import Payload
 CHUNK_BYTES = 1024 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 STALE_S = 24 * 3600.0
-"""Nobody uploads for longer than a day; an older temporary file is what a crash left."""
+"""No upload takes longer than a day; an older temporary file is left over from a crash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class StoredFile:
 
 
 class Upload:
-    """A file that is arriving: ``write`` its bytes, then ``finish``; leaving the block without that removes it."""
+    """A file during its upload: ``write`` its bytes, then ``finish``; without ``finish``, the block removes it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class Upload:
         return self
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes.
+        """Write the next bytes.
 
         Raises:
             DriverError: the disk is full or broken.
@@ -69,15 +69,15 @@ class Upload:
             raise _disk_error(self._path, error) from error
 
     def finish(self) -> StoredFile:
-        """Sync the file and give it its name for good.
+        """Sync the file and give it its final name.
 
         Raises:
-            ConfigError: it is empty.
+            ConfigError: the file is empty.
             DriverError: the disk is full or broken.
         """
         assert self._file is not None
         if not self._size_bytes:
-            raise ConfigError("the payload is empty; nobody could install it")
+            raise ConfigError("the payload is empty and could not be installed; upload a file with content")
         sha256 = self._sha256.hexdigest()
         path = _path_of(self._folder, sha256)
         try:
@@ -107,10 +107,10 @@ class PayloadFolder:
     folder: Path
 
     def prepare(self) -> None:
-        """Make the folder and remove what uploads of more than a day ago left behind.
+        """Create the folder and remove the remains of uploads older than a day.
 
         Raises:
-            ConfigError: it can't be made or written.
+            ConfigError: it cannot be created or written.
         """
         incoming = self.folder / "incoming"
         try:
@@ -123,20 +123,20 @@ class PayloadFolder:
             probe.unlink()
         except OSError as error:
             raise ConfigError(
-                f"payload folder {self.folder}: {error.strerror}; give one that can be written"
+                f"payload folder {self.folder}: {error.strerror}; name a writable folder (--payload-dir)"
             ) from error
 
     def receive(self) -> Upload:
-        """Begin to take in a file."""
+        """Begin an upload."""
         return Upload(self.folder)
 
     def find(self, sha256: str) -> Path | None:
-        """Where the file with that digest (64 hex digits) is; None when it isn't here."""
+        """The path of the file with that digest (64 hex digits); None when it is not stored here."""
         path = _path_of(self.folder, sha256)
         return path if path.is_file() else None
 
     def store(self, content: bytes) -> StoredFile:
-        """Take in a small file that is in memory.
+        """Store a small file from memory.
 
         Raises:
             DriverError: the disk is full or broken.
@@ -146,11 +146,11 @@ class PayloadFolder:
             return arriving.finish()
 
     def describe(self, sha256: str, name: str) -> Payload:
-        """Read a stored file again and tell what it is: its digests are those of the bytes on this disk.
+        """Read a stored file again and describe it, with the digests of the bytes on this disk.
 
         Raises:
-            NotFound: it isn't here.
-            Refused: its content isn't what its name says.
+            NotFound: it is not stored here.
+            Refused: its content does not match its name.
         """
         path = self.find(sha256)
         if path is None:
@@ -162,7 +162,9 @@ class PayloadFolder:
                 proof.update(chunk)
                 size_bytes += len(chunk)
         if proof.hexdigest() != sha256:
-            raise Refused(f"stored payload {sha256}: its content is {proof.hexdigest()}; the disk has damaged it")
+            raise Refused(
+                f"stored payload {sha256}: damaged, its SHA-256 is {proof.hexdigest()}; upload the file again"
+            )
         return Payload(
             size_bytes=size_bytes, sha256=sha256, sha1=base64.b64encode(sha1.digest()).decode("ascii"), name=name
         )
@@ -183,5 +185,5 @@ def _sync_folder(folder: Path) -> None:
 
 def _disk_error(path: Path, error: OSError) -> DriverError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DriverError(f"{path.parent}: no space left for the payload; free some and upload it again")
+        return DriverError(f"{path.parent}: no space left for the payload; free some space and upload it again")
     return DriverError(f"{path.parent}: {error.strerror or error}")

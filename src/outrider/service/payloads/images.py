@@ -1,7 +1,6 @@
-"""Packages that are container images: their payload is a small file of ours that says what to pull.
+"""Packages that are container images: their payload is a small descriptor that names the image to pull.
 
-Every Omaha client can check what it got, because the file has a size and digests like any other; what it says is the
-runtime's business.
+The descriptor has a size and digests like any file, so every Omaha client can verify it; the runtime reads its content.
 """
 
 from pathlib import Path
@@ -16,7 +15,7 @@ def image_payload(payloads: PayloadFolder, text: str) -> Payload:
     """Store the descriptor of an image.
 
     Raises:
-        ConfigError: ``text`` isn't a reference with tag or digest.
+        ConfigError: ``text`` is not a reference with tag or digest.
         DriverError: the disk is full or broken.
     """
     reference = parse_image(text)
@@ -31,14 +30,14 @@ def image_payload(payloads: PayloadFolder, text: str) -> Payload:
 
 
 def image_notes(package: Package) -> list[str]:
-    """What a person should know of a package's image."""
+    """Notes for a person about a package's image."""
     if not package.image or parse_image(package.image).digest:
         return []
-    return [f"{package.image}: its tag may be moved to another image; pin it by digest (NAME@sha256:...)"]
+    return [f"{package.image}: its tag can move to another image; pin the image by digest (NAME@sha256:...)"]
 
 
 def restored_descriptor(payloads: PayloadFolder, package: Package) -> Path | None:
-    """Write an image's descriptor again where its file is missing: another process's folder, or a lost disk."""
+    """Write an image's descriptor again when its file is missing (the folder of another process, or a lost disk)."""
     if not package.image:
         return None
     stored = payloads.store(describe_image(parse_image(package.image)))

@@ -1,7 +1,7 @@
-"""An instance checks in: its row is brought up to date, its events are booked, its question is answered.
+"""A check-in of an instance: the service updates its row, records its events and answers its update check.
 
-Events are facts, not requests: they are always acknowledged, a repeat changes nothing, and none is ever thrown away
-because the row was written a moment ago. Statuses bear the names that CoreUpdate and Nebraska use.
+Events are facts, not requests: the service always acknowledges them, a repeat changes nothing, and no event is dropped
+because the row was written a moment ago. The statuses have the names that CoreUpdate and Nebraska use.
 """
 
 from collections.abc import Callable
@@ -38,13 +38,13 @@ from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, key
 
 CHECK_IN = Unaudited("check-in: the instance row has its own history")
 QUIET = timedelta(seconds=30)
-"""A row of which nothing but ``last_seen`` changed is written this often at most."""
+"""The least time between two writes of a row in which only ``last_seen`` changes."""
 MAX_HISTORY = 50
 MAX_WORD = 128
-"""Characters kept of what a client says of itself; the endpoint asks nobody who they are."""
+"""Characters that are kept of a client's words about itself; the endpoint needs no token."""
 
 NOISE = frozenset({"1:0"})
-"""updatectl's ``watch`` sends it with every poll, and means nothing by it."""
+"""updatectl's ``watch`` sends it with every poll; it has no meaning."""
 RUNNING = "3:2"
 STATUS = {
     "13:1": "downloading",
@@ -60,11 +60,11 @@ UNDER_WAY = AT_IT | {"on-hold"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks, and by which address of ours.
+    """The client of a request, and the address by which it reached us.
 
     Attributes:
         address: The client's IP address; empty when unknown.
-        base_url: Where the client reaches this service, without a slash at the end; stored payloads are served there.
+        base_url: The address of this service for the client, without a slash at the end; stored payloads are there.
     """
 
     address: str
@@ -73,10 +73,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkins:
-    """Answers Omaha requests; every app of a request is answered, whatever the others are.
+    """Answers Omaha requests; each app of a request gets its own answer.
 
     Attributes:
-        on_verdict: Is told app, group and verdict of every question that was answered, once that is written.
+        on_verdict: Called with app, group and verdict of each update check, after the transaction.
     """
 
     context: StoreContext
@@ -87,7 +87,7 @@ class Checkins:
         """Answer one request.
 
         Raises:
-            Unknown: etcd gives no answer; the whole request may be repeated.
+            Unknown: etcd gives no answer; the client may repeat the whole request.
         """
         return OmahaResponse(apps=tuple(self._answer_app(request, app, caller) for app in request.apps))
 
@@ -104,7 +104,7 @@ class Checkins:
         return answer_app(app, NoUpdate(reason=reason), status="error-unknownApplication")
 
     def _answer_as(self, app_id: str, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer | None:
-        """The answer for an app of this id; None when there is none."""
+        """The answer for the app with this id; None when there is no such app."""
         group_id = _key_part("group", app.track)
         instance_id = _key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
         if group_id is None or instance_id is None:
@@ -112,7 +112,9 @@ class Checkins:
                 return None
             if group_id is None or self.context.cluster.get(self.context.keys.group(app_id, group_id)) is None:
                 return self._without_group(app_id, app, caller)
-            return answer_app(app, NoUpdate(reason=f"machineid {app.machine_id[:MAX_WORD]!r} can't name an instance"))
+            return answer_app(
+                app, NoUpdate(reason=f"machineid {app.machine_id[:MAX_WORD]!r} is not a valid instance name")
+            )
         checkin = _Checkin(
             context=self.context,
             request=request,
@@ -142,7 +144,7 @@ class Checkins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Booked:
-    """``verdict``, and by it what its question is answered; None when it asked nothing."""
+    """``verdict`` and the answer that follows from it; None without an update check."""
 
     verdict: Verdict | None
     check: UpdateCheck | None
@@ -161,10 +163,10 @@ class _Checkin:
     caller: Caller
 
     def book(self, change: Change, leases: Leases) -> _Booked | Literal["no app", "no group"]:
-        """Bring the row up to date, book the events, judge the check: one transaction."""
+        """Update the row, record the events and judge the update check, in one transaction."""
         keys, now, app = self.context.keys, self.context.now(), self.app
         key, app_key = keys.instance(self.app_id, self.instance_id), keys.app(self.app_id)
-        # At one revision, in one call: what most check-ins need.
+        # The keys that most check-ins need, at one revision, in one call.
         change.fetch(
             key, *keys_of_check(self.context, self.app_id, self.group_id, self.instance_id), only_existing=(app_key,)
         )
@@ -228,7 +230,7 @@ class _Checkin:
         )
         opened = snapshot.progress.opened_for(checking.instance)
         if opened is not None and opened.version == checking.running:
-            # Clients that never report finish here: they ask again with what they were granted.
+            # A client that never reports finishes here: it checks in with the granted version.
             snapshot.end(checking.instance, "succeeded")
         verdict = snapshot.judge(checking)
         match verdict:
@@ -236,7 +238,7 @@ class _Checkin:
                 key = self.context.keys.grant(self.app_id, self.group_id, self.instance_id)
                 snapshot.grant(checking, version, leases.new(snapshot.group.policy.update_timeout_s, key))
             case Defer(pending=pending):
-                # It asks, so it isn't at an update: its place is free for others.
+                # It checks in, so it does not update now: its place is free for others.
                 snapshot.end(checking.instance, "withdrawn")
                 if pending:
                     snapshot.defer(checking)
@@ -245,7 +247,7 @@ class _Checkin:
         return _with_verdict(row, verdict, snapshot.now), verdict
 
     def _leave(self, change: Change, group_id: str, leases: Leases) -> None:
-        """It has changed its group: what the old one knows of it is over."""
+        """The instance has changed its group: end its grant and its deferral in the old one."""
         snapshot = read_snapshot(self.context, change, self.app_id, group_id, checking=self.instance_id)
         if snapshot is not None:
             snapshot.end(self.instance_id, "withdrawn")
@@ -255,14 +257,14 @@ class _Checkin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Result:
-    """An event that ends an update. ``version``: what the instance runs, as it says."""
+    """An event that ends an update. ``version``: the version that the instance reports."""
 
     event: OmahaEvent
     version: str
     failed: bool
 
     def apply(self, snapshot: GroupSnapshot, instance: str) -> None:
-        """Tell the rollout, unless the event is of another update than the one that was granted."""
+        """Record the result in the rollout, unless the event belongs to another update than the granted one."""
         opened, meant = snapshot.progress.opened_for(instance), self.event.next_version
         if opened is not None and meant and meant != opened.version:
             return
@@ -283,7 +285,7 @@ def _write(snapshot: GroupSnapshot, leases: Leases) -> None:
 
 
 def _described(row: Instance, app: AppRequest, arch: str, group: str, caller: Caller) -> Instance:
-    """What the client says of itself; an empty word never overwrites an earlier one."""
+    """The row with the client's description of itself; an empty word never overwrites an earlier one."""
     return msgspec.structs.replace(
         row,
         group=group,
@@ -303,13 +305,15 @@ def _with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: s
     if status is None or (event.code == RUNNING and not _arrived(row, line.version, ran_before)):
         return row
     if row.granted_version is not None and event.next_version not in ("", row.granted_version):
-        # Late, of an update before this one: a fact, but not what the instance is at.
+        # A late event of an earlier update: it is recorded, but does not change the status.
         return row
     over = status in ("complete", "error")
     refused = row.granted_version or event.next_version or "the update"
     return msgspec.structs.replace(
         row,
-        why=f"its machine can't run {refused}: see what its sidekick says" if is_local_refusal(event) else row.why,
+        why=f"its machine cannot run {refused}; its sidekick's log has the reason"
+        if is_local_refusal(event)
+        else row.why,
         status=status,
         granted_version=None if over else row.granted_version,
         granted_at=None if over else row.granted_at,
@@ -318,12 +322,12 @@ def _with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: s
 
 
 def _arrived(row: Instance, version: str, ran_before: str) -> bool:
-    """Every check says 3:2 of what runs: that ends an update only when it says so of another version than before."""
+    """Every check-in reports 3:2 for the running version: it ends an update only for another version than before."""
     return row.status in ("undefined", "complete") or version == row.granted_version or version != ran_before
 
 
 def _is_repeat(history: tuple[Happening, ...], line: Happening) -> bool:
-    """A report sent twice keeps its request id; old clients send none, so there the same line twice running counts."""
+    """A repeated report has the same request id; old clients send none, so two equal lines in a row count as one."""
     newest = history[-1] if history else None
     if newest is not None and _facts(newest) == _facts(line) and (line.event == RUNNING or not line.request_id):
         return True
@@ -346,11 +350,11 @@ def _with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
             at = row.granted_at if standing and row.granted_at is not None else now
             return replace(row, status="update-granted", granted_version=version, granted_at=at)
         case Defer(pending=True):
-            # An error stays to be seen: it is the reason behind most of what holds an instance back.
+            # An error stays visible: it is the most frequent reason for a deferral.
             status = row.status if row.status == "error" else "on-hold"
             return replace(row, status=status, granted_version=None, granted_at=None)
         case Defer():
-            # Clients that never report 3:2 finish here: they ask again with what they were granted.
+            # A client that never reports 3:2 finishes here: it checks in with the granted version.
             if row.status in UNDER_WAY:
                 return replace(row, status="complete", granted_version=None, granted_at=None)
             return row
@@ -383,7 +387,7 @@ def _answered(verdict: Verdict, snapshot: GroupSnapshot, caller: Caller) -> Upda
 
 
 def codebase_of(package: Package, app_id: str, base_url: str) -> str:
-    """The folder of a package's payload, with the slash at its end."""
+    """The folder of a package's payload, with a slash at the end."""
     if package.url is not None:
         return package.url.removesuffix(package.name)
     return f"{base_url}/packages/{quote(app_id, safe='@:+')}/{quote(package.version, safe='+')}/"

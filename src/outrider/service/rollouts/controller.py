@@ -1,7 +1,7 @@
-"""Looks after the lines of all groups while the process serves: woken by watches, and by one timer for what is due.
+"""The rollout controller: it looks at the queues of all groups, woken by watches and by one timer.
 
-Every process runs one, and none needs to lead: a look decides and writes in one transaction (``wakeups.py``). It begins
-with a look at every group, so what happened while no process ran is made up for.
+Every process runs one, without a leader: a look decides and writes in one transaction (``wakeups.py``). The controller
+starts with a look at every group, so it catches up after a time without any process.
 """
 
 import random
@@ -20,10 +20,10 @@ from outrider.service.store.context import StoreContext
 from outrider.service.store.group_lock import GroupLock
 
 GATHER_S = 0.05
-"""Changes come in bursts; a look after each would be many for nothing. Its length varies, which parts the processes."""
+"""Changes come in bursts, and one look after a burst is enough. The length varies, so processes do not collide."""
 RETRY_S = 2.0
 LONGEST_WAIT_S = 60.0
-"""Then the clock is looked at again, and nothing else: somebody may have set it."""
+"""After this time the controller reads the clock again, because an operator may have set it."""
 
 _Group = tuple[str, str]
 
@@ -32,7 +32,7 @@ class RolloutController:
     """Wakes deferred instances from ``start`` until ``close``."""
 
     def __init__(self, context: StoreContext, group_lock: GroupLock | None = None) -> None:
-        """``group_lock``: that of the check-ins of this process."""
+        """``group_lock``: the lock of this process's check-ins."""
         self._context, self._group_lock = context, group_lock or GroupLock()
         self._changed = threading.Condition()
         self._to_look: set[_Group] = set()
@@ -45,11 +45,11 @@ class RolloutController:
         self._thread = threading.Thread(target=self._run, name="outrider-rollout-controller", daemon=True)
 
     def start(self) -> None:
-        """Begin; returns at once, also while etcd is away."""
+        """Begin; returns at once, even while etcd is away."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; nobody is woken any more after this returns."""
+        """Stop; this controller wakes no instance after this returns."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -62,12 +62,12 @@ class RolloutController:
             while self._wait():
                 self._round()
         except Exception:
-            # A process that serves and wakes nobody would leave everybody waiting, unseen.
+            # A process that serves without waking instances would leave all of them waiting, unnoticed.
             logger.opt(exception=True).critical("rollout controller ended")
             raise
 
     def _wait(self) -> bool:
-        """Sleep until there is something to look at; False when it is over."""
+        """Sleep until there is a group to look at; False after ``close``."""
         with self._changed:
             while not self._closed and not (self._all or self._apps or self._to_look):
                 wait_s = self._until_due_s()
@@ -96,7 +96,7 @@ class RolloutController:
             self._look(group)
 
     def _take(self) -> set[_Group]:
-        """Which groups to look at now."""
+        """The groups to look at now."""
         with self._changed:
             everything, apps, groups = self._all, set(self._apps), set(self._to_look)
         if everything:
@@ -115,7 +115,7 @@ class RolloutController:
         return groups
 
     def _begin(self) -> set[_Group]:
-        """All groups; the first time they are watched from then on."""
+        """All groups; the first call also starts the watches."""
         keys = self._context.keys
         listing = self._context.cluster.list(keys.apps())
         if not self._watches:
@@ -140,12 +140,12 @@ class RolloutController:
 
     def _look(self, group: _Group) -> None:
         with self._changed:
-            # Before it is known whether it matters: what changes during the look must not be missed.
+            # Before the look, so that no change during the look is missed.
             self._count_serving.add(group)
         try:
             outcome = look(self._context, self._group_lock, *group)
         except OutriderError as error:
-            self._failed("line not looked at", error, group)
+            self._failed("queue not checked", error, group)
             return
         with self._changed:
             if outcome.again_at is not None:
@@ -165,7 +165,7 @@ class RolloutController:
                 self._changed.wait_for(lambda: self._closed, RETRY_S)
 
     def _note(self, event: WatchEvent) -> None:
-        """A watch's word; it only says where to look."""
+        """Note the event of a watch; it only says where to look."""
         with self._changed:
             match event:
                 case Resynced():
@@ -178,7 +178,7 @@ class RolloutController:
         what, _, rest = key[len(self._context.keys.prefix) + 1 :].partition("/")
         app, _, below = rest.partition("/")
         if what in ("presence", "instances"):
-            # They change all the time, and matter only where somebody waits for others to serve.
+            # They change all the time, and matter only where an instance waits for others to serve.
             self._to_look |= {group for group in self._count_serving if group[0] == app}
             return
         group = self._place_of(key)[1] if what == "apps" else ""
@@ -189,14 +189,14 @@ class RolloutController:
             self._apps.add(app)
 
     def _place_of(self, key: str) -> tuple[str, str]:
-        """App and group that a key below ``apps/`` is of; the group is empty for what isn't below one."""
+        """App and group of a key below ``apps/``; the group is empty for a key outside the groups."""
         parts = key[len(self._context.keys.apps()) :].split("/")
         return parts[0], parts[2] if parts[1:2] == ["groups"] and parts[2:] else ""
 
 
 @contextmanager
 def rollout_controller(context: StoreContext, group_lock: GroupLock | None = None) -> Iterator[None]:
-    """Run the rollout controller for as long as the block takes; any number of processes may."""
+    """Run the rollout controller while the block runs; any number of processes may."""
     controller = RolloutController(context, group_lock)
     controller.start()
     try:

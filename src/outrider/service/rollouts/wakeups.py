@@ -1,9 +1,8 @@
-"""Who of a group is called now: one look at its line, and one transaction for what follows from it.
+"""Wakes deferred instances of a group: one look at its queue, and one transaction for the result.
 
-The one who came first is called first, as many as there are free places, and a place is kept for each a little while. A
-wake-up grants nothing: who was called asks, and is judged like everybody. So a wake-up too many is harmless, two
-processes that look at once differ only in who wins the transaction, and one that dies in between leaves nothing undone
-that the next look wouldn't do.
+The first in the queue is woken first, one instance per free place, and each place is kept for a short time. A wake-up
+grants nothing: the woken instance checks in, and is judged like every other. So an extra wake-up is harmless; of two
+processes that look at once, one wins the transaction; and the next look repeats the work of a process that died.
 """
 
 from dataclasses import dataclass, replace
@@ -21,24 +20,24 @@ from outrider.service.store.snapshot import PATIENCE, DeferredInstance, GroupSna
 
 ROLLOUT_CONTROLLER = Unaudited("rollout controller: carries out the policy that an operator set")
 BATCH = 40
-"""Called at once; each costs a comparison and two writes of the 128 that etcd takes in one transaction."""
+"""Instances woken at once; each costs one comparison and two writes, and etcd takes 128 in one transaction."""
 LONGEST = timedelta(hours=1)
-"""Who doesn't come is called ever more seldom; a paused sidekick doesn't come, and asks when it is resumed."""
+"""The longest pause between wake-ups of an instance that does not check in, such as a paused one."""
 LAGGING = timedelta(minutes=10)
-"""Who comes to a version by another way than a grant tells the rollout nothing, nor does who is gone for good."""
+"""Time until the next look for instances that report nothing: updated without a grant, or gone forever."""
 GONE = timedelta(hours=25)
-"""Without a sidekick, and silent for so long: it waits for nothing any more."""
+"""An instance without a sidekick leaves the queue after this time without a check-in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a look at one group's line came to.
+    """The result of a look at the queue of one group.
 
     Attributes:
-        called: Who was woken, in order.
-        again_at: When to look again if nothing happens before; None when only a happening helps.
-        counts_serving: What sidekicks are at matters: somebody waits for others to serve, or has a grant that ends
-            when it rests.
+        called: The woken instances, in order.
+        again_at: Time of the next look if nothing changes before; None: look after the next change.
+        counts_serving: The sidekicks' states matter: an instance waits for others to serve, or has a grant that ends
+            when its sidekick is idle.
     """
 
     called: tuple[str, ...] = ()
@@ -47,11 +46,11 @@ class Look:
 
 
 def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> Look:
-    """Close what lapsed, call those whose time has come, and see whether the rollout is finished.
+    """Close expired grants, wake the instances that may update now, and finish the rollout if it is complete.
 
     Raises:
         Unknown: etcd gives no answer; look again.
-        Conflict: others change the same keys all the time; look again.
+        Conflict: other changes of the same keys win every race; look again.
     """
 
     def attempt(change: Change, leases: Leases) -> Look:
@@ -75,10 +74,10 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
 
 
 def _end_called_off(snapshot: GroupSnapshot) -> list[datetime]:
-    """End the grants of releases that are blocked, of sidekicks that are at nothing any more; when to look again.
+    """End the grants of blocked releases whose sidekicks are idle; returns the times of further looks.
 
-    They were called off while they waited for their turn. They have nothing to report and ask no more, so their grants
-    would stand in everybody's way, and in what operators are shown, until the time for the update is over.
+    The sidekicks gave up while they waited for a turn. They report nothing and do not check in, so their grants would
+    hinder other instances, and mislead operators, until the update timeout.
     """
     versions = {one.version for one in snapshot.progress.opened if one.instance in snapshot.living}
     marked = {version for version in versions if snapshot.block_reason(version) is not None}
@@ -143,7 +142,7 @@ def _go_through(snapshot: GroupSnapshot, leases: Leases) -> Look:
 
 
 def _not_before(one: DeferredInstance, now: datetime) -> datetime | None:
-    """When one who was called may be called again; None when that is now."""
+    """The time from which a woken instance may be woken again; None: now."""
     if one.deferred.woken_at is None:
         return None
     pause = min(PATIENCE * 2 ** min(one.deferred.calls - 1, 10), LONGEST)
@@ -161,11 +160,11 @@ def _call(snapshot: GroupSnapshot, calls: list[DeferredInstance], leases: Leases
             msgspec.structs.replace(deferred, woken_at=snapshot.now, calls=deferred.calls + 1),
         )
         snapshot.change.put(
-            keys.wakeup(app, one.instance), Wakeup(why=f"{snapshot.wanted}: you may be granted now"), lease=lease
+            keys.wakeup(app, one.instance), Wakeup(why=f"{snapshot.wanted} may be granted now"), lease=lease
         )
 
 
 def _strike(snapshot: GroupSnapshot, one: DeferredInstance) -> None:
-    """It waits for nothing any more."""
+    """Remove the instance from the queue."""
     snapshot.change.guard(Deferral, one.entry)
     snapshot.change.delete(one.entry.key)

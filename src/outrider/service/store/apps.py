@@ -1,4 +1,4 @@
-"""Apps: what instances are instances of."""
+"""Apps: an instance is an instance of one app."""
 
 import uuid
 from dataclasses import dataclass
@@ -42,10 +42,10 @@ class Apps:
     def create(
         self, *, app: str | None = None, label: str = "", description: str = "", product_id: str | None = None
     ) -> App:
-        """Add an app; without an id it gets a random UUID, without a label its id.
+        """Add an app. Its default id is a random UUID, its default label is the id.
 
         Raises:
-            ConfigError: a text or the product id can't be used.
+            ConfigError: a text or the product id is invalid.
             Conflict: the id or the product id is taken.
         """
         app_id = app_id_of(app) if app else str(uuid.uuid4())
@@ -68,10 +68,10 @@ class Apps:
         description: str | None = None,
         product_id: str | None = None,
     ) -> Saved[App]:
-        """Change an app (None keeps what is there, an empty product id takes it away), or add it when there is none.
+        """Change an app, or add it when there is none. None keeps a value; an empty product id removes the product id.
 
         Raises:
-            ConfigError: a text or the product id can't be used.
+            ConfigError: a text or the product id is invalid.
             Conflict: the product id is taken.
         """
         app_id = app_id_of(app)
@@ -92,11 +92,11 @@ class Apps:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, app: str) -> App:
-        """Remove an app that nothing uses any more, with its blocks.
+        """Remove an unused app, with its blocks.
 
         Raises:
             NotFound: there is none.
-            Conflict: it has groups, channels, packages or instances; the line names them.
+            Conflict: it has groups, channels, packages or instances; the message names them.
         """
         app_id = app_id_of(app)
         keys = self.context.keys
@@ -114,7 +114,7 @@ class Apps:
                 if names:
                     uses.append(f"{what} {some(names)}")
             if uses:
-                raise Conflict(f"app {app_id!r} is in use: {'; '.join(uses)}; delete those first")
+                raise Conflict(f"app {app_id!r} is in use by {'; '.join(uses)}; delete those first")
             change.delete(keys.app(app_id))
             if old.product_id is not None:
                 change.delete(keys.product(old.product_id))
@@ -125,7 +125,7 @@ class Apps:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def _with_product(self, change: Change, app: App, product_id: str | None) -> App:
-        """Write the app, and the key that leads from its product id to it."""
+        """Write the app, and the key that maps its product id to it."""
         keys = self.context.keys
         if product_id is not None:
             wanted = _checked_product(product_id)
@@ -133,20 +133,20 @@ class Apps:
                 change.delete(keys.product(app.product_id))
             if wanted is not None:
                 if change.read(App, keys.app(wanted)) is not None:
-                    raise Conflict(f"product id {wanted!r} is the id of another app")
+                    raise Conflict(f"product id {wanted!r} is already the id of another app")
                 taken = change.read(Product, keys.product(wanted))
                 if taken is not None and taken.app != app.id:
-                    raise Conflict(f"product id {wanted!r} is taken by app {taken.app}")
+                    raise Conflict(f"product id {wanted!r} already belongs to app {taken.app}")
                 change.put(keys.product(wanted), Product(app=app.id))
             app = msgspec.structs.replace(app, product_id=wanted)
         change.put(keys.app(app.id), app)
         return app
 
     def _leave_to_products(self, change: Change, app_id: str) -> None:
-        """No app may have an id by which clients call another one."""
+        """Refuse an id by which clients call another app."""
         taken = change.read(Product, self.context.keys.product(app_id))
         if taken is not None:
-            raise Conflict(f"app {app_id!r}: that is the product id of app {taken.app}")
+            raise Conflict(f"app id {app_id!r} is already the product id of app {taken.app}; use another id")
 
     def _new(self, app_id: str, label: str, description: str) -> App:
         return App(

@@ -1,8 +1,8 @@
-"""The audit log: who changed what, from what, into what; written in the very transaction that makes the change.
+"""The audit log: each change with its principal and the document before and after, in the transaction that makes it.
 
-One key per changed document, below the day on which it happened. A day is removed as a whole, by whoever writes the
-first entry of a later day: leases wouldn't do, because etcd starts their clock again with every election of a leader.
-Targets aren't recorded, they follow from what is; nor is what instances and sidekicks write.
+There is one key per changed document, below the day of the change. The process that writes the first entry of a new day
+removes the days that are too old. Leases would not do: etcd restarts them with every election of a leader. Targets are
+not recorded, because they follow from recorded documents; nor are writes of instances and sidekicks.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from outrider.service.store.request import Edit, RequestContext
 
 KEPT_DAYS = 90
 MAX_TEXT = 2000
-"""Characters of one field in the log; release notes are longer, and stand in the package."""
+"""Characters of one field in the log; release notes may be longer, and the package has them."""
 SECRET_FIELDS = frozenset({"token_sha256"})
 
 Facts = dict[str, object]
@@ -50,12 +50,12 @@ class AuditEntry(Document, frozen=True, kw_only=True):
     """``audit/entries/{day}/{time}-{order}-{random}``: one change of one document.
 
     Attributes:
-        who: The user's name; ``address`` is where they came from.
-        did: Method and path of the request, or the command that was typed.
+        who: The user's name; ``address`` is the client's.
+        did: Method and path of the request, or the command of the command line.
         verb: create, update or delete.
         key: Of the document, below the prefix.
-        app: Empty for users.
-        before, after: The document; None when there was or is none. Long texts are cut, secrets left out.
+        app: Empty for users, webhooks and payloads.
+        before, after: The document; None: it did not exist. Long texts are cut, secrets are left out.
     """
 
     at: datetime
@@ -74,7 +74,7 @@ class AuditEntry(Document, frozen=True, kw_only=True):
 
 
 class AuditDay(Document, frozen=True, kw_only=True):
-    """``audit/days/{day}``: there are entries of that day."""
+    """``audit/days/{day}``: the log has entries of that day."""
 
     day: str
 
@@ -89,7 +89,7 @@ class StoredAuditEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which entries to list; what is None doesn't matter."""
+    """Which entries to list; a field that is None matches every entry."""
 
     who: str | None = None
     noun: str | None = None
@@ -98,7 +98,7 @@ class Wanted:
     since: datetime | None = None
 
     def includes(self, entry: AuditEntry) -> bool:
-        """Whether an entry is one of them."""
+        """Whether an entry matches."""
         asked = (
             (self.who, entry.who),
             (self.noun, entry.noun),
@@ -115,7 +115,7 @@ class AuditLog:
     """The audit log of one key prefix.
 
     Attributes:
-        kept_days: An entry stays at least so long.
+        kept_days: Each entry stays for at least this many days.
     """
 
     context: StoreContext
@@ -125,7 +125,7 @@ class AuditLog:
     _order: Iterator[int] = field(default_factory=itertools.count)
 
     def puts(self, request: RequestContext, edits: Iterable[Edit]) -> tuple[Put, ...]:
-        """What a transaction has to write besides, so that its ``edits`` are recorded; nothing when none matters."""
+        """The writes that record ``edits``, for the transaction that makes them; empty when none is recorded."""
         now, keys = self.context.now(), self.context.keys
         day = f"{now.astimezone(UTC):%Y-%m-%d}"
         puts = []
@@ -150,7 +150,7 @@ class AuditLog:
         self.written(puts)
 
     def written(self, puts: tuple[Put, ...]) -> None:
-        """Learn that ``puts`` are stored; with the first of a day in this process, remove what is too old."""
+        """Note that ``puts`` are stored; with the first entry of a day in this process, remove the old days."""
         for put in puts:
             prefix, _, day = put.key.rpartition("/")
             if f"{prefix}/" == self.context.keys.audit_days() and day not in self._days_begun:
@@ -163,7 +163,7 @@ class AuditLog:
                     logger.bind(error_kind=error.kind, cause=str(error)).warning("old audit entries not removed")
 
     def remove_old(self) -> None:
-        """Remove the days that are older than is kept.
+        """Remove the days that are older than ``kept_days``.
 
         Raises:
             Unknown: etcd gives no answer.
@@ -189,13 +189,13 @@ class AuditLog:
         return tuple(found)
 
     def explain(self, key: str) -> str:
-        """Who changed the document at ``key`` last, when and how: words for a person."""
+        """Describe the last change of the document at ``key`` for a person: principal, time and request."""
         below = key.removeprefix(f"{self.context.keys.prefix}/")
         for recorded in self._newest_first(self._oldest_day()):
             entry = recorded.entry
             if entry.key == below:
                 return f"changed by {entry.who} at {entry.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} ({entry.did})"
-        return "changed by nobody whom the audit log knows"
+        return "the audit log has no entry of the change"
 
     def _newest_first(self, oldest: str, before: str | None = None) -> Iterator[StoredAuditEntry]:
         for day in reversed(self._days()):
@@ -228,7 +228,7 @@ def noun_of(below: str) -> tuple[str, str, str] | None:
     if noun is not None:
         return noun, parts[-1], app
     if parts[0] == "apps" and len(parts) > 4:
-        # What belongs to a group, a channel or a package and has a key of its own: its rollout, say.
+        # A part of a group, a channel or a package with a key of its own, for example a rollout.
         return None if parts[4] in _NOT_RECORDED_OF_A_GROUP else (parts[4], parts[3], app)
     return parts[0], parts[-1], app
 

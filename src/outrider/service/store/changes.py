@@ -1,10 +1,10 @@
 """One change of the stored documents is one guarded transaction.
 
-Theory: a change reads documents and remembers each one's mod revision, decides, and writes everything at once under
-the condition that nothing it read has moved. When it lost the race it starts again from reading. That alone leaves one
-hole: a *new* key among those that a list returned moves no revision. Hence the rule: whoever adds a key that refers to
-a document (a group to its channel, a channel to its package, anything to its app) *touches* that document, which means
-writes it unchanged; whoever changes or removes the document then loses the race and lists anew.
+Theory: a change reads documents and remembers the mod revision of each, decides, and writes everything at once under
+the condition that nothing it read has moved. A change that loses this race starts again from reading. That alone leaves
+one hole: a *new* key below a prefix that was listed moves no revision. Hence the rule: a change that adds a reference
+to a document (a group to its channel, a channel to its package, anything to its app) *touches* that document: it writes
+the document unchanged. A change that alters or removes the document then loses the race and lists again.
 
 Every change names either the request on whose behalf it is made or the reason why it is unaudited. For a request, the
 transaction that makes the change also compares the request's condition (``If-Match``) and writes the audit entries.
@@ -29,13 +29,13 @@ D = TypeVar("D", bound=Document)
 T = TypeVar("T")
 
 ATTEMPTS = 24
-"""Somebody wins every race, so this many lost in a row means two dozen other writers of the same keys at once."""
+"""Every race has a winner, so this many losses in a row mean two dozen other writers of the same keys at once."""
 MAX_OPERATIONS = 128
 """etcd's default ``--max-txn-ops``: comparisons, and operations, of one transaction."""
 
 
 _NO_REVISION = -1
-"""Nothing was ever created at it: revisions begin at 1, and 0 stands for what doesn't exist."""
+"""No key was ever created at it: revisions begin at 1, and 0 stands for a key that does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Change:
         self._records: tuple[Put, ...] = ()
 
     def read(self, kind: type[D], key: str) -> D | None:
-        """Read a document and guard it, absent ones too."""
+        """Read a document and guard it, even when it is absent."""
         if key not in self._entries:
             self._guard(key, self._cluster.get(key))
         entry = self._entries[key]
@@ -85,8 +85,8 @@ class Change:
     def fetch(self, *keys: str, only_existing: tuple[str, ...] = ()) -> None:
         """Read several keys at one revision, in one call, and guard them; ``read`` then gives what was found.
 
-        A transaction whose comparison can't hold reads what it compares, and writes nothing. Of ``only_existing`` a
-        change doesn't hurt, only that the key comes or goes.
+        A transaction whose comparison cannot hold reads the keys that it compares, and writes nothing. For keys in
+        ``only_existing`` a new value is no conflict; creation and removal are.
         """
         missing = tuple(dict.fromkeys(key for key in (*keys, *only_existing) if key not in self._entries))
         if not missing:
@@ -100,10 +100,10 @@ class Change:
                 self._guards[key] = CreatedAt(key=key, revision=0 if entry is None else entry.create_revision)
 
     def require(self, kind: type[D], key: str, absent: str) -> D:
-        """Read a document that must be there; ``absent`` is the line for a person when it isn't.
+        """Read a document that must exist; ``absent`` is the message when it does not.
 
         Raises:
-            NotFound: it isn't there.
+            NotFound: it does not exist.
         """
         document = self.read(kind, key)
         if document is None:
@@ -111,10 +111,10 @@ class Change:
         return document
 
     def require_only_existing(self, kind: type[D], key: str, absent: str) -> D:
-        """As ``require``, but a change of the document doesn't hurt, only its removal.
+        """As ``require``, but a new value of the document is no conflict, only its removal.
 
         Raises:
-            NotFound: it isn't there.
+            NotFound: it does not exist.
         """
         entry = self._cluster.get(key)
         if entry is None:
@@ -123,7 +123,7 @@ class Change:
         return documents.decode(kind, key, entry.value)
 
     def list(self, prefix: str) -> Listing:
-        """Read all entries below ``prefix``. What matters of them is guarded by ``guard``, new ones by touching."""
+        """Read all entries below ``prefix``, unguarded: guard single ones with ``guard``, new ones by touching."""
         return self._cluster.list(prefix)
 
     def guard(self, kind: type[D], entry: Entry) -> D:
@@ -133,14 +133,14 @@ class Change:
         return documents.decode(kind, entry.key, entry.value)
 
     def put(self, key: str, document: Document, *, lease: int = 0) -> None:
-        """Write a document, unless it is what was read; with ``lease`` in any case."""
+        """Write a document, unless it equals the one that was read; with ``lease`` always."""
         value = documents.encode(document)
         known = self._entries.get(key)
         if lease or known is None or known.value != value:
             self._writes[key] = Put(key=key, value=value, lease=lease)
 
     def touch(self, key: str) -> None:
-        """Write a document that was read as it is: see the module's theory."""
+        """Write a document unchanged, as it was read: see the module's theory."""
         entry = self._entries[key]
         assert entry is not None, f"{key} was not read"
         self._writes.setdefault(key, Put(key=key, value=entry.value))
@@ -160,16 +160,18 @@ class Change:
         condition = audited.request.condition
         if condition is None:
             return
-        key = condition.key
+        key, document = condition.key, condition.key.removeprefix(f"{audited.log.context.keys.prefix}/")
         if key not in self._entries:
             self._guard(key, self._cluster.get(key))
         entry = self._entries[key]
         if condition.holds(None if entry is None else entry.value):
             return
         if condition.absent:
-            raise PreconditionFailed("exists already, but the request says `If-None-Match: *`; nothing was done")
-        state = "no longer exists" if entry is None else "has changed since `If-Match` was read"
-        raise PreconditionFailed(f"{state}: {audited.log.explain(key)}; nothing was done, read it again")
+            raise PreconditionFailed(
+                f"{document} exists already, but the request says `If-None-Match: *`; nothing was done"
+            )
+        state = "no longer exists" if entry is None else "does not match `If-Match`"
+        raise PreconditionFailed(f"{document} {state}: {audited.log.explain(key)}; nothing was done, read it again")
 
     def _record(self, audited: Audited) -> None:
         """Let the transaction also write its changes into the audit log."""
@@ -231,8 +233,9 @@ class Change:
         if not self._writes:
             return True
         compares, ops = tuple(self._guards.values()), (*self._writes.values(), *self._records)
-        if max(len(compares), len(ops)) > MAX_OPERATIONS:
-            raise Conflict(f"{max(len(compares), len(ops))} keys in one change; etcd takes {MAX_OPERATIONS}")
+        keys = max(len(compares), len(ops))
+        if keys > MAX_OPERATIONS:
+            raise Conflict(f"{keys} keys in one change, but etcd takes {MAX_OPERATIONS}; change less at once")
         try:
             return self._cluster.txn(compares, ops).succeeded
         except Unknown:
@@ -243,9 +246,9 @@ class Change:
         self._guards[key] = ModifiedAt(key=key, revision=0 if entry is None else entry.mod_revision)
 
     def _was_applied(self) -> bool:
-        """All our values are there at revisions that are not the ones we read: nobody else writes all of them."""
+        """All our values are stored, at other revisions than those that we read: no other writer writes all of them."""
         if self._records:
-            # Nobody else can have written a record of ours: its key is random.
+            # No other writer can have written our record: its key is random.
             return self._cluster.get(self._records[0].key) is not None
         for key, write in self._writes.items():
             if isinstance(write, DeletePrefix):
@@ -265,7 +268,7 @@ def apply(cluster: Cluster, attempt: Callable[[Change], T], auditing: Auditing) 
     Args:
         cluster: Where it writes.
         attempt: Reads, decides and writes into the change that it is given.
-        auditing: The request on whose behalf it is done, or the reason why nobody needs to know.
+        auditing: The request on whose behalf it is done, or the reason why it is unaudited.
 
     Returns:
         What the attempt that was committed returned.
@@ -282,4 +285,4 @@ def apply(cluster: Cluster, attempt: Callable[[Change], T], auditing: Auditing) 
             return outcome
         if lost:
             time.sleep(random.uniform(0, 0.002 * lost))  # noqa: S311 - parts rivals that would meet again and again
-    raise Conflict(f"others changed the same documents {ATTEMPTS} times meanwhile; try again")
+    raise Conflict(f"lost {ATTEMPTS} races against other changes of the same documents; try again")

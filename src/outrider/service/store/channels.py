@@ -1,4 +1,4 @@
-"""Channels: names that point at a package. Moving one moves every group that follows it, in one transaction."""
+"""Channels: each name points at a package. A move of a channel moves its groups in the same transaction."""
 
 from dataclasses import dataclass
 
@@ -52,11 +52,11 @@ class Channels:
     def save(self, app: str, name: str, *, version: str | None = None, publish: bool | None = None) -> Saved[Channel]:
         """Point a channel at ``version`` (None keeps what it points at), or add it when there is none.
 
-        The version's package may come later: until then nobody on the channel is offered anything, and a note says so.
+        The package of the version may be added later. Until then the channel offers no update, and a note says so.
 
         Raises:
             NotFound: there is no such app.
-            Conflict: too many groups follow the channel, or the version is one that it excludes.
+            Conflict: too many groups follow the channel, or it excludes the version.
         """
         return self._save(app, name, version=version, publish=publish, must_be_new=False)
 
@@ -65,7 +65,7 @@ class Channels:
 
         Raises:
             NotFound: there is no such app or channel.
-            Conflict: groups follow it; the line names them.
+            Conflict: groups follow it; the message names them.
         """
         app_id, keys = app_id_of(app), self.context.keys
 
@@ -75,7 +75,9 @@ class Channels:
             groups = self.context.children(Group, keys.groups(app_id))
             users = [group.id for group in groups if group.channel == name]
             if users:
-                raise Conflict(f"channel {name!r} is in use: groups {some(users)} follow it")
+                raise Conflict(
+                    f"channel {name!r} is in use by groups {some(users)}; move them to another channel first"
+                )
             change.delete(keys.channel(app_id, name))
             return old
 
@@ -101,9 +103,7 @@ class Channels:
                 publish=base.publish if publish is None else publish,
             )
             if new.version is not None and new.version in new.excluded:
-                raise Conflict(
-                    f"channel {name!r} excludes {new.version}: it can't be pointed at it until that is taken back"
-                )
+                raise Conflict(f"channel {name!r} excludes {new.version}; include that version first")
             package = None if new.version is None else change.read(Package, keys.package(app_id, new.version))
             change.put(key, new)
             if old is None:
@@ -116,7 +116,7 @@ class Channels:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def _refer(self, change: Change, channel: Channel, package: Package | None) -> None:
-        """Make whoever deletes the package, or adds it, see that this channel points at it."""
+        """Let a change that deletes or adds the package see that this channel points at it."""
         keys = self.context.keys
         if package is not None:
             change.touch(keys.package(channel.app, package.version))
@@ -128,13 +128,13 @@ class Channels:
             return ()
         notes = []
         if package is None:
-            notes.append(f"{channel.version} has no package yet: nobody is offered it until `package create` adds one")
+            notes.append(f"{channel.version} has no package yet; the update starts when `package create` adds it")
         block = self.context.get(Block, self.context.keys.block(channel.app, channel.version))
         if block is not None:
-            notes.append(f"{channel.version} is blocked ({block.why}): nobody is offered it until `release unblock`")
+            notes.append(f"{channel.version} is blocked ({block.why}); the update starts after `release unblock`")
         return tuple(notes)
 
 
 def absent_channel(app_id: str, name: str) -> str:
-    """The line for a channel that isn't there."""
+    """The message for a channel that does not exist."""
     return f"app {app_id} has no channel {name!r}; `channel list` shows them, `channel create` adds one"

@@ -1,4 +1,4 @@
-"""What all resource stores share: where they read and write, the clock, names, and the lines for a person."""
+"""What all resource stores share: where they read and write, the clock, names, and messages."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -20,15 +20,15 @@ D = TypeVar("D", bound=Document)
 Clock = Callable[[], datetime]
 
 MAX_TEXT = 4096
-"""Characters of a label or a description: they are read by people, and etcd takes 1.5 MB in one request."""
+"""Characters of a label or a description: people read them, and etcd takes 1.5 MB in one request."""
 MAX_NOTES = 256 * 1024
 MAX_URL = 2048
-"""What every server and proxy takes; etcd would take 1.5 MB."""
+"""Every server and proxy takes this length; etcd would take 1.5 MB."""
 SHOWN = 5
-"""A refusal names so many of those that use a thing and counts the rest."""
+"""Names in one message; it counts the rest."""
 _UNFIT_FOR_A_URL = re.compile(r"[\x00-\x20\x7f]")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-"""Half a surrogate pair is in there as well: JSON can spell one, and UTF-8 has none."""
+"""Includes half a surrogate pair: JSON can spell one, and UTF-8 has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class StoreContext:
     """Where and when a store works.
 
     Attributes:
-        seen: Notes each single document that is read; None: nobody wants to know.
+        seen: Collects each single document that is read, for a request; None: no request needs it.
     """
 
     cluster: Cluster
@@ -69,14 +69,14 @@ class StoreContext:
         return app_id
 
     def children(self, kind: type[D], prefix: str) -> tuple[D, ...]:
-        """Read the documents right below ``prefix``, by key."""
+        """Read the documents directly below ``prefix``, by key."""
         return tuple(
             documents.decode(kind, entry.key, entry.value)
             for entry in direct(self.cluster.list(prefix).entries, prefix)
         )
 
     def all_below(self, kind: type[D], prefix: str) -> tuple[D, ...]:
-        """Read all documents below ``prefix``, however deep, by key."""
+        """Read all documents below ``prefix``, at every depth, by key."""
         return tuple(documents.decode(kind, entry.key, entry.value) for entry in self.cluster.list(prefix).entries)
 
 
@@ -85,8 +85,8 @@ class Saved(Generic[D]):
     """A document as it is stored now.
 
     Attributes:
-        created: It wasn't there before.
-        notes: What a person should know besides, one line each.
+        created: It did not exist before.
+        notes: Further notes for a person, one line each.
     """
 
     document: D
@@ -95,37 +95,37 @@ class Saved(Generic[D]):
 
 
 def absent_app(app: str) -> str:
-    """The line for an app that isn't there."""
+    """The message for an app that does not exist."""
     return f"no app {app!r}; `app list` shows them, `app create` adds one"
 
 
 def app_id_of(text: str) -> str:
-    """The form under which an app is stored: a UUID with or without braces, or a name; case doesn't count.
+    """The form in which an app's id is stored: a UUID without braces, or a name, in lower case.
 
     Raises:
-        ConfigError: it can't be a part of a key.
+        ConfigError: it cannot be a part of a key.
     """
     return check_part("app", app_key(text))
 
 
 def checked_text(what: str, text: str, limit: int = MAX_TEXT) -> str:
-    """Return a text for people, or raise ``ConfigError`` when it is too long or holds control characters."""
+    """Return a text for people; raise ``ConfigError`` when it is too long or contains control characters."""
     if len(text) > limit:
-        raise ConfigError(f"{what}: {len(text)} characters; at most {limit}")
+        raise ConfigError(f"{what}: {len(text)} characters; write at most {limit}")
     if _UNPRINTABLE.search(text):
-        raise ConfigError(f"{what}: holds control characters, or half a character; write plain text")
+        raise ConfigError(f"{what}: contains control characters, or half a character; write plain text")
     return text
 
 
 def checked_address(what: str, url: str, expected: str) -> SplitResult:
-    """Take an http(s) address apart.
+    """Parse an http(s) address.
 
     Args:
-        what: What is said before the address when it is refused.
-        expected: What is said then to do.
+        what: Stands before the address in the message.
+        expected: Tells in the message what to write instead.
 
     Raises:
-        ConfigError: it isn't one, or so long that no server takes it.
+        ConfigError: it is not an http(s) address, or longer than servers take.
     """
     try:
         parts = urlsplit(url)
@@ -144,7 +144,7 @@ def direct(entries: Iterable[Entry], prefix: str) -> list[Entry]:
 
 
 def some(names: Iterable[str]) -> str:
-    """``a, b and 7 more``: a list that fits one line."""
+    """``a, b and 7 more``: a list that fits on one line."""
     every = sorted(names)
     more = len(every) - SHOWN
     return ", ".join(every) if more <= 0 else f"{', '.join(every[:SHOWN])} and {more} more"

@@ -1,4 +1,4 @@
-"""What a channel says of single versions: floors that must be passed on the way, and versions that it excludes."""
+"""Floors and exclusions of a channel: versions that every update passes, and versions that it never points at."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ Edit = Callable[[Change, Channel], Channel]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floors:
-    """The floors and exclusions of all channels. Every method returns the channel as it is then."""
+    """The floors and exclusions of all channels. Every method returns the changed channel."""
 
     context: StoreContext
     auditing: Auditing
 
     def set(self, app: str, channel: str, version: str, *, reason: str = "") -> Channel:
-        """Make a version a floor of the channel, or change the reason.
+        """Make a version a floor of the channel, or change its reason.
 
         Raises:
             NotFound: there is no such app, channel or package.
@@ -38,23 +38,23 @@ class Floors:
         def edit(change: Change, old: Channel) -> Channel:
             key = self.context.keys.package(old.app, version)
             change.require(Package, key, absent_package(old.app, version))
-            # Who deletes the package must see that it is used from now on.
+            # A change that deletes the package must see that a channel uses it now.
             change.touch(key)
             if version in old.excluded:
-                raise Conflict(f"channel {channel!r} excludes {version}, so it can't be a floor")
+                raise Conflict(f"channel {channel!r} excludes {version}; include it before you make it a floor")
             others = [one for one in old.floors if one.version != version]
             if len(others) >= MAX_FLOORS:
-                raise Conflict(f"channel {channel!r} has {MAX_FLOORS} floors already; take some away")
+                raise Conflict(f"channel {channel!r} has {MAX_FLOORS} floors already; remove some first")
             floors = sorted((*others, floor), key=lambda one: (versions.parse(one.version), one.version))
             return msgspec.structs.replace(old, floors=tuple(floors))
 
         return self._edit(app, channel, edit)
 
     def remove(self, app: str, channel: str, version: str) -> Channel:
-        """Make a version an ordinary one again.
+        """Remove a floor from the channel.
 
         Raises:
-            NotFound: there is no such app or channel, or it isn't a floor.
+            NotFound: there is no such app or channel, or the version is not a floor.
         """
 
         def edit(change: Change, old: Channel) -> Channel:
@@ -66,10 +66,10 @@ class Floors:
         return self._edit(app, channel, edit)
 
     def exclude(self, app: str, channel: str, version: str) -> Channel:
-        """Keep the channel from ever being pointed at a version.
+        """Exclude a version: the channel cannot point at it.
 
         Raises:
-            ConfigError: it isn't a version.
+            ConfigError: it is not a version.
             NotFound: there is no such app or channel.
             Conflict: the channel points at it, or it is a floor, or too many are excluded.
         """
@@ -77,27 +77,27 @@ class Floors:
 
         def edit(change: Change, old: Channel) -> Channel:
             if old.version == version:
-                raise Conflict(f"channel {channel!r} points at {version}; move it first")
+                raise Conflict(f"channel {channel!r} points at {version}; move the channel first")
             if any(floor.version == version for floor in old.floors):
-                raise Conflict(f"{version} is a floor of channel {channel!r}; take that back first")
+                raise Conflict(f"{version} is a floor of channel {channel!r}; remove the floor first")
             if version in old.excluded:
                 return old
             if len(old.excluded) >= MAX_EXCLUDED:
-                raise Conflict(f"channel {channel!r} excludes {MAX_EXCLUDED} versions already; take some back")
+                raise Conflict(f"channel {channel!r} excludes {MAX_EXCLUDED} versions already; include some first")
             return msgspec.structs.replace(old, excluded=tuple(sorted((*old.excluded, version), key=versions.parse)))
 
         return self._edit(app, channel, edit)
 
     def include(self, app: str, channel: str, version: str) -> Channel:
-        """Take an exclusion back.
+        """Remove an exclusion.
 
         Raises:
-            NotFound: there is no such app or channel, or it doesn't exclude that version.
+            NotFound: there is no such app or channel, or the channel does not exclude that version.
         """
 
         def edit(change: Change, old: Channel) -> Channel:
             if version not in old.excluded:
-                raise NotFound(f"channel {channel!r} doesn't exclude {version!r}")
+                raise NotFound(f"channel {channel!r} does not exclude {version!r}")
             return msgspec.structs.replace(old, excluded=tuple(one for one in old.excluded if one != version))
 
         return self._edit(app, channel, edit)

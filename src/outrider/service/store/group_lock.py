@@ -1,8 +1,8 @@
-"""The group lock: one at a time per group within this process, for those who write a group's rollout.
+"""The group lock: within this process, one thread at a time writes the rollout of a group.
 
-Exactness doesn't need it: the transaction compares the rollout's revision, whoever else writes. But of a hundred
-threads that try at once ninety-nine lose, again and again; in a line each wins at the first try, and only the other
-processes are rivals.
+Correctness does not need the lock: the transaction compares the rollout's revision with every other writer. But of a
+hundred threads that try at once, ninety-nine lose, again and again. With the lock each thread wins at its first try,
+and only other processes are rivals.
 """
 
 import threading
@@ -19,11 +19,11 @@ STRIPES = 64
 
 
 class NeedsGroupLock(Exception):
-    """The attempt is going to write the rollout, and doesn't hold the group lock yet."""
+    """The attempt is about to write the rollout, but does not hold the group lock yet."""
 
 
 class GroupLock:
-    """Lets the threads of this process pass one by one, per group; groups may share a line by chance."""
+    """One lock per group for the threads of this process; by chance, two groups may share a lock."""
 
     def __init__(self) -> None:
         self._locks = tuple(threading.Lock() for _ in range(STRIPES))
@@ -38,10 +38,10 @@ class GroupLock:
 
 
 class Leases:
-    """The leases of one change: one of an attempt that came to nothing is given back.
+    """The leases of one change: the lease of a failed attempt is revoked.
 
     Attributes:
-        has_group_lock: Nobody else in this process writes the group's rollout now.
+        has_group_lock: No other thread of this process writes the group's rollout now.
     """
 
     def __init__(self, cluster: Cluster, *, has_group_lock: bool) -> None:
@@ -49,7 +49,7 @@ class Leases:
         self.has_group_lock = has_group_lock
 
     def new(self, ttl_s: float, key: str) -> int:
-        """A lease for what this attempt writes, ``key`` among it.
+        """A lease for the keys that this attempt writes, among them ``key``.
 
         Raises:
             NeedsGroupLock: wait for the group lock first.
@@ -61,10 +61,10 @@ class Leases:
         return self._lease
 
     def give_back(self) -> None:
-        """End the lease of an attempt that wasn't committed; when etcd doesn't answer it ends by itself.
+        """Revoke the lease of an attempt that was not committed; when etcd does not answer, the lease expires.
 
-        It may have been committed all the same: the answer was lost, and others wrote after it. Then it is kept, or a
-        grant would end that the next attempt finds standing.
+        The attempt may have been committed all the same: its answer was lost, and another change followed. The lease is
+        kept then; otherwise a grant would end that the next attempt still finds.
         """
         lease, self._lease = self._lease, 0
         if not lease:
@@ -89,7 +89,7 @@ def _attempts(
     try:
         return apply(cluster, one, auditing)
     except DriverError:
-        # Perhaps it was written, and then its key hangs on the lease: both end by themselves if nobody comes.
+        # Perhaps the key was written and has this lease: both expire unless the next attempt finds them.
         raise
     except BaseException:
         leases.give_back()

@@ -1,4 +1,4 @@
-"""Groups: instances that follow one channel under one policy."""
+"""Groups: the instances of a group follow one channel under one policy."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from outrider.service.store.context import Saved, StoreContext, absent_app, app_
 from outrider.service.store.targets import aim
 
 MAX_SLOTS = 1000
-"""More instances out of service at once than any group here has; a typing error of another digit is refused."""
+"""More than the instances of any group: a mistyped extra digit is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Groups:
         return found
 
     def target(self, app: str, group: str) -> Target:
-        """What the group's instances shall run.
+        """The target of the group: the version for its instances.
 
         Raises:
             NotFound: there is no such app or group.
@@ -56,9 +56,9 @@ class Groups:
     def create(
         self, app: str, group: str, *, channel: str, label: str = "", slots: int = 1, paused: bool = False
     ) -> Saved[Group]:
-        """Add a group that follows ``channel``; a channel that isn't there is added too, pointing at nothing.
+        """Add a group that follows ``channel``. A missing channel is added too; it points at nothing.
 
-        CoreOS' guide makes the group before anything names its channel.
+        CoreOS' guide creates the group before its channel.
 
         Raises:
             NotFound: there is no such app.
@@ -98,7 +98,7 @@ class Groups:
         paused: bool | None = None,
         slots: int | None = None,
     ) -> Group:
-        """Change what isn't None.
+        """Change every value that is not None.
 
         Raises:
             NotFound: there is no such app or group, or no such channel.
@@ -127,11 +127,11 @@ class Groups:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, app: str, group: str) -> Group:
-        """Remove a group that no running sidekick belongs to, with its target and its rollout.
+        """Remove a group without running sidekicks, with its target and its rollout.
 
         Raises:
             NotFound: there is no such app or group.
-            Conflict: sidekicks of the group run; the line names them.
+            Conflict: sidekicks of the group run; the message names them.
         """
         app_id, keys = app_id_of(app), self.context.keys
 
@@ -141,7 +141,7 @@ class Groups:
             prefix = f"{keys.presences(app_id)}{group}/"
             living = [presence.instance for presence in self.context.children(Presence, prefix)]
             if living:
-                raise Conflict(f"group {group!r} is in use: sidekicks {some(living)} run; stop them first")
+                raise Conflict(f"group {group!r} is in use: its sidekicks {some(living)} are running; stop them first")
             change.delete(keys.group(app_id, group))
             change.delete_below(f"{keys.group(app_id, group)}/")
             return old
@@ -156,7 +156,7 @@ class Groups:
             return channel, ()
         channel = Channel(app=group.app, name=group.channel, created=self.context.now())
         change.put(key, channel)
-        return channel, (f"channel {group.channel!r} didn't exist: created, pointing at nothing yet",)
+        return channel, (f"channel {group.channel!r} did not exist and was created; it points at nothing yet",)
 
     def _package(self, change: Change, channel: Channel) -> Package | None:
         if channel.version is None:
@@ -165,11 +165,13 @@ class Groups:
 
 
 def absent_group(app_id: str, group: str) -> str:
-    """The line for a group that isn't there."""
+    """The message for a group that does not exist."""
     return f"app {app_id} has no group {group!r}; `group list` shows them, `group create` adds one"
 
 
 def _checked_slots(slots: int) -> int:
     if not 1 <= slots <= MAX_SLOTS:
-        raise ConfigError(f"slots {slots}: how many instances may swap at once, 1 to {MAX_SLOTS}; pause to stop all")
+        raise ConfigError(
+            f"slots {slots}: write 1 to {MAX_SLOTS} instances that may swap at once; pause the group to stop all"
+        )
     return slots

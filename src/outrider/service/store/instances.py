@@ -1,4 +1,4 @@
-"""The fleet as the service knows it: instance rows, blocked releases, commands, and who is alive."""
+"""The fleet as the service knows it: instance rows, blocked releases, commands, and living sidekicks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ from outrider.service.store.context import StoreContext, absent_app, app_id_of
 from outrider.service.store.snapshot import read_snapshot
 
 WAKEUP_TTL_S = 600.0
-"""A sidekick that is away for longer asks by itself when it comes back."""
+"""A sidekick that is offline for longer checks in by itself when it connects again."""
 
 Verb = Literal["pause", "resume", "rollback", "retry"]
 
@@ -24,7 +24,7 @@ class Fleet:
     auditing: Auditing
 
     def instances(self, app: str, group: str | None = None) -> tuple[Instance, ...]:
-        """Rows of an app's instances, by id; of one group when given.
+        """The rows of an app's instances, by id; only those of ``group`` when given.
 
         Raises:
             NotFound: there is no such app.
@@ -37,7 +37,7 @@ class Fleet:
         """One row.
 
         Raises:
-            NotFound: there is no such app, or the instance never asked.
+            NotFound: there is no such app, or the instance has never checked in.
         """
         app_id = self.context.require_app(app)
         found = self.context.get(Instance, self.context.keys.instance(app_id, instance))
@@ -46,11 +46,11 @@ class Fleet:
         return found
 
     def forget(self, app: str, instance: str) -> Instance:
-        """Remove the row of an instance whose sidekick doesn't run; its grant, or its place in the line, goes with it.
+        """Remove the row of an instance without a running sidekick, with its grant or its place in the queue.
 
         Raises:
             NotFound: there is no such app or row.
-            Conflict: its sidekick runs.
+            Conflict: its sidekick is running.
         """
         app_id, keys = app_id_of(app), self.context.keys
 
@@ -59,7 +59,7 @@ class Fleet:
             key = keys.instance(app_id, instance)
             old = change.require(Instance, key, absent_instance(app_id, instance))
             if any(presence.instance == instance for presence in self.presences(app_id)):
-                raise Conflict(f"instance {instance!r} is alive: stop its sidekick first")
+                raise Conflict(f"the sidekick of instance {instance!r} is running; stop it first")
             change.delete(key)
             snapshot = read_snapshot(self.context, change, app_id, old.group, checking=instance)
             if snapshot is not None:
@@ -71,10 +71,10 @@ class Fleet:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def command(self, app: str, instance: str, verb: Verb, by: str) -> Command:
-        """Leave a command for an instance's sidekick; a command that it hasn't taken yet is replaced.
+        """Store a command for an instance's sidekick; it replaces a command that the sidekick has not taken yet.
 
         Raises:
-            NotFound: there is no such app, or neither a row nor a living sidekick of that name.
+            NotFound: there is no such app, or the instance has neither a row nor a living sidekick.
         """
         app_id, keys = self.context.require_app(app), self.context.keys
         known = self.context.get(Instance, keys.instance(app_id, instance)) is not None
@@ -83,7 +83,7 @@ class Fleet:
         command = Command(verb=verb, by=by, at=self.context.now())
 
         def attempt(change: Change) -> Command:
-            # Read for the record's sake, and not to refuse: an operator's last word is the one that counts.
+            # Read for the audit entry alone: the last command of an operator wins.
             change.read(Command, keys.command(app_id, instance))
             change.put(keys.command(app_id, instance), command)
             return command
@@ -91,7 +91,7 @@ class Fleet:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def presences(self, app: str, group: str | None = None) -> tuple[Presence, ...]:
-        """Who is alive, by group and instance.
+        """The living sidekicks, by group and instance.
 
         Raises:
             NotFound: there is no such app.
@@ -101,7 +101,7 @@ class Fleet:
         return tuple(presence for presence in found if group is None or presence.group == group)
 
     def blocks(self, app: str) -> tuple[Block, ...]:
-        """An app's releases that are blocked, by version.
+        """The blocked releases of an app, by version.
 
         Raises:
             NotFound: there is no such app.
@@ -110,17 +110,17 @@ class Fleet:
         return self.context.children(Block, self.context.keys.blocks(app_id))
 
     def unblock(self, app: str, version: str) -> Block:
-        """Unblock a release, and wake the living sidekicks that it kept waiting.
+        """Unblock a release, and wake the living sidekicks that wait for it.
 
         Raises:
-            NotFound: there is no such app, or the release isn't blocked.
+            NotFound: there is no such app, or the release is not blocked.
         """
         app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Block:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             key = keys.block(app_id, version)
-            old = change.require(Block, key, f"app {app_id}: release {version!r} isn't blocked")
+            old = change.require(Block, key, f"app {app_id}: release {version!r} is not blocked")
             change.delete(key)
             return old
 
@@ -129,7 +129,7 @@ class Fleet:
         return unblocked
 
     def _wake(self, app_id: str, version: str, why: str) -> None:
-        """Ask the sidekicks whose group shall run ``version`` to check again; nothing else would wake them."""
+        """Wake the sidekicks of all groups with the target ``version``; nothing else would wake them."""
         keys = self.context.keys
         wanting = {
             group.id
@@ -150,5 +150,5 @@ class Fleet:
 
 
 def absent_instance(app_id: str, instance: str) -> str:
-    """The line for an instance that nobody has seen."""
+    """The message for an unknown instance."""
     return f"app {app_id} has no instance {instance!r}; `instance list-updates --app-id={app_id}` shows them"

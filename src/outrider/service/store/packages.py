@@ -1,4 +1,4 @@
-"""Packages: versions of an app with their payloads. A package never changes: what it names was proved by its digest."""
+"""Packages: versions of an app with their payloads. A package never changes: its digest proves its content."""
 
 import base64
 import binascii
@@ -23,17 +23,17 @@ from outrider.service.store.context import (
 from outrider.service.store.targets import aim_all
 
 MAX_SIZE_BYTES = 2**53
-"""Beyond it a size isn't exact in JSON."""
+"""A larger size is not exact in JSON."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,199}")
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """What is known of a payload: where it is, and how to prove it.
+    """The facts of a payload: its location, and its digests.
 
     Attributes:
-        url: Full address; None when the service stores it under ``name``.
+        url: Full address; None: the service stores it under ``name``.
         sha1: Base64 or 40 hex digits; empty when unknown.
         sha256: 64 hex digits, or base64.
         image: Reference of the container image that the payload describes; empty for a file.
@@ -88,10 +88,10 @@ class Packages:
         arch: str = ANY,
         required: bool = True,
     ) -> Package:
-        """Add a package; the groups whose channel waits for this version are aimed at it in the same transaction.
+        """Add a package. The same transaction sets the target of each group whose channel points at this version.
 
         Raises:
-            ConfigError: the version, the address, the size, a digest or the architecture can't be right.
+            ConfigError: the version, the address, the size, a digest or the architecture is invalid.
             NotFound: there is no such app.
             Conflict: the version has a package already.
         """
@@ -116,8 +116,10 @@ class Packages:
             change.require(App, keys.app(app_id), absent_app(app))
             key = keys.package(app_id, version)
             if change.read(Package, key) is not None:
-                raise Conflict(f"version {version} has a package already; a package never changes: use a new version")
-            # Also stops a channel that is pointed at this version right now: it touches the app as well.
+                raise Conflict(
+                    f"version {version} already has a package, and a package never changes; use a new version"
+                )
+            # A channel that moves to this version right now touches the app as well, so one of the two loses.
             change.touch(keys.app(app_id))
             change.put(key, new)
             prefix = keys.channels(app_id)
@@ -131,11 +133,11 @@ class Packages:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, app: str, version: str) -> Package:
-        """Remove a package that no channel points at or has as a floor. A stored payload file stays.
+        """Remove a package that no channel uses, as its version or as a floor. A stored payload file stays.
 
         Raises:
             NotFound: there is no such app or package.
-            Conflict: channels use it; the line names them.
+            Conflict: channels use it; the message names them.
         """
         app_id, keys = app_id_of(app), self.context.keys
 
@@ -145,10 +147,12 @@ class Packages:
             channels = self.context.children(Channel, keys.channels(app_id))
             users = [channel.name for channel in channels if channel.version == version]
             if users:
-                raise Conflict(f"package {version} is in use: channels {some(users)} point at it")
+                raise Conflict(f"package {version} is in use by channels {some(users)}; move them first")
             on_the_way = [c.name for c in channels if any(floor.version == version for floor in c.floors)]
             if on_the_way:
-                raise Conflict(f"package {version} is in use: it is a floor of channels {some(on_the_way)}")
+                raise Conflict(
+                    f"package {version} is in use: floor of channels {some(on_the_way)}; remove those floors first"
+                )
             change.delete(keys.package(app_id, version))
             return old
 
@@ -156,12 +160,12 @@ class Packages:
 
 
 def absent_package(app_id: str, version: str) -> str:
-    """The line for a package that isn't there."""
+    """The message for a package that does not exist."""
     return f"app {app_id} has no package {version!r}; `package list` shows them, `package create` adds one"
 
 
 def sha256_hex(text: str) -> str:
-    """A SHA-256 as 64 lower-case hex digits, from hex or (as updatectl sends it) base64.
+    """A SHA-256 as 64 lower-case hex digits, from hex or from base64 (updatectl sends base64).
 
     Raises:
         ConfigError: it is neither.
@@ -192,10 +196,10 @@ def sha1_base64(text: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """A file name that may be a part of an address and of a path.
+    """Check a file name: it becomes a part of an address and of a path.
 
     Raises:
-        ConfigError: it may not.
+        ConfigError: it contains other characters.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -209,17 +213,21 @@ def _name_of(payload: Payload) -> str:
         return checked_name(payload.name)
     parts = checked_address("url", payload.url, "write a full http:// or https:// address")
     if parts.query or parts.fragment:
-        raise ConfigError(f"url {payload.url!r}: no ? and no #: Omaha clients join a folder and a file name")
+        raise ConfigError(
+            f"url {payload.url!r}: contains ? or #; Omaha clients join a folder and a file name, so leave them out"
+        )
     name = parts.path.rpartition("/")[2]
     if not name or name in (".", ".."):
-        raise ConfigError(f"url {payload.url!r}: must end in the payload's file name")
+        raise ConfigError(f"url {payload.url!r}: has no file name at its end; add the name of the payload file")
     return name
 
 
 def _checked_size(size_bytes: int) -> int:
     if not 0 < size_bytes <= MAX_SIZE_BYTES:
-        # update_engine and our own reader refuse an empty package: nobody could ever install it.
-        raise ConfigError(f"size {size_bytes}: bytes of the payload, at least 1; is the file empty?")
+        # update_engine and our own reader refuse an empty package, so it could never be installed.
+        raise ConfigError(
+            f"size {size_bytes}: write the payload's bytes, 1 to {MAX_SIZE_BYTES}; an empty file cannot be installed"
+        )
     return size_bytes
 
 

@@ -1,4 +1,4 @@
-"""Policies of groups, and their rollouts: what an operator sees of them, and how they stop and start one."""
+"""Policies and rollouts of groups: how an operator reads, pauses, halts and resumes a rollout."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,12 +25,13 @@ class RolloutNow:
     """A group's rollout as it stands.
 
     Attributes:
-        version: What the group is on its way to; None while nothing is offered.
-        state: As it takes effect: a block of the version, or a policy that was changed, halts it without being written.
-        why: The reason of a pause or a halt. ``by``: who said so; empty for the policy.
-        finished: When all who were known had come to ``version``; None before.
-        opened: Grants that live and have no result.
-        waiting: Instances that are deferred, in their order.
+        version: The group's target; None: no release yet.
+        state: The effective state: a block of the version, or a changed policy, halts the rollout without a write.
+        why: The reason of a pause or a halt.
+        by: The name of the operator; empty for the policy.
+        finished: When all known instances had updated to ``version``; None before.
+        opened: Living grants without a result.
+        waiting: Deferred instances, in their order.
     """
 
     app: str
@@ -64,10 +65,10 @@ class Rollouts:
         return self._group(app, group).policy
 
     def set_policy(self, app: str, group: str, policy: Policy) -> Saved[Group]:
-        """Give a group another policy; the notes say what in it can't work.
+        """Replace the policy of a group; the notes list the parts that cannot work.
 
         Raises:
-            ConfigError: it can't be carried out.
+            ConfigError: the policy is invalid.
             NotFound: there is no such app or group.
         """
         app_id, keys = app_id_of(app), self.context.keys
@@ -84,7 +85,7 @@ class Rollouts:
         return Saved(document=saved, notes=self._warnings(saved))
 
     def warnings(self, app: str, group: str) -> tuple[str, ...]:
-        """What in a group's policy can't work, one line each.
+        """The parts of a group's policy that cannot work, one line each.
 
         Raises:
             NotFound: there is no such app or group.
@@ -92,7 +93,7 @@ class Rollouts:
         return self._warnings(self._group(app, group))
 
     def get(self, app: str, group: str) -> RolloutNow:
-        """How far a group is.
+        """The rollout of a group.
 
         Raises:
             NotFound: there is no such app or group.
@@ -105,16 +106,16 @@ class Rollouts:
         return shown(snapshot)
 
     def pause(self, app: str, group: str, *, why: str = "", by: str = "") -> RolloutNow:
-        """Let nobody begin the update to what the group shall run now, until it is resumed or the target moves.
+        """Start no further update to the current target, until the rollout is resumed or the target changes.
 
         Raises:
             NotFound: there is no such app or group.
-            Conflict: nothing is offered, so there is nothing to stop.
+            Conflict: the group has no target, so there is no rollout.
         """
         return self._tell(app, group, "paused", why, by)
 
     def halt(self, app: str, group: str, *, why: str = "", by: str = "") -> RolloutNow:
-        """As ``pause``, for a rollout that went wrong.
+        """As ``pause``, for a rollout with failures.
 
         Raises:
             NotFound, Conflict: as in ``pause``.
@@ -122,7 +123,7 @@ class Rollouts:
         return self._tell(app, group, "halted", why, by)
 
     def resume(self, app: str, group: str, *, by: str = "") -> RolloutNow:
-        """Let it go on; the failures so far were seen, and count no more.
+        """Continue the rollout; earlier failures no longer count.
 
         Raises:
             NotFound, Conflict: as in ``pause``.
@@ -135,10 +136,13 @@ class Rollouts:
         def attempt(change: Change) -> RolloutNow:
             snapshot = self._snapshot(change, app, group)
             if snapshot.wanted is None:
-                raise Conflict(f"group {group!r} is offered nothing, so there is no rollout to {_VERBS[state]}")
+                raise Conflict(
+                    f"group {group!r} has no target, so there is no rollout to {_VERBS[state]}; "
+                    "point its channel at a version first"
+                )
             snapshot.settle()
             snapshot.progress = rollout.told(snapshot.progress, state, why, by, snapshot.now)
-            # Not `snapshot.write()`: that a rollout which nobody has begun may run is worth a word as well.
+            # Not `snapshot.write()`: the state of a rollout without any update is written as well.
             key = self.context.keys.rollout(snapshot.group.app, snapshot.group.id)
             change.put(key, Rollout(progress=snapshot.progress))
             return shown(snapshot)
@@ -164,7 +168,7 @@ class Rollouts:
         around = Surroundings(
             instances=sum(row.group == group.id for row in rows),
             slots=group.slots,
-            # A sidekick's own settings are known to itself alone; these are what it has when nobody set any.
+            # The service does not know the settings of a sidekick; these are the defaults.
             drain_s=DrainSettings().max_s,
             soak_s=SoakSettings().duration_s,
         )
@@ -175,7 +179,7 @@ _VERBS: dict[State, str] = {"paused": "pause", "halted": "halt", "running": "res
 
 
 def shown(snapshot: GroupSnapshot) -> RolloutNow:
-    """What an operator sees of a snapshot."""
+    """The rollout as an operator sees it."""
     progress = snapshot.progress
     state, why, by, since = effective(snapshot)
     return RolloutNow(
@@ -196,7 +200,7 @@ def shown(snapshot: GroupSnapshot) -> RolloutNow:
 
 
 def effective(snapshot: GroupSnapshot) -> tuple[State, str, str, datetime]:
-    """State, reason, who said so and since when, with what halts a rollout without being written into it."""
+    """State, reason, operator and time, including a halt that is not written into the rollout."""
     progress = snapshot.progress
     block_reason = None if snapshot.wanted is None else snapshot.block_reason(snapshot.wanted)
     if block_reason is not None:

@@ -1,10 +1,10 @@
 """A consistent snapshot of one group, read in the transaction that compares it.
 
-Check-ins, the rollout controller and ``outrider why`` judge by the same snapshot, so that they can't disagree.
+Check-ins, the rollout controller and ``outrider why`` judge by the same snapshot, so they cannot disagree.
 
-Two reads aren't compared, because they needn't be: a grant that ends meanwhile only makes room, and who serves is
-another thing in the next second anyway. Every *grant* and every *result* writes the rollout's key, which is compared:
-that alone keeps grants exact (P6), whatever the number of processes.
+Two reads are not compared, because they need not be: a grant that ends in between only makes room, and the set of
+serving instances changes every second. Every *grant* and every *result* writes the rollout's key, which is compared:
+that alone keeps grants exact (P6) for any number of processes.
 """
 
 from collections.abc import Iterable
@@ -33,17 +33,17 @@ from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext
 
 PATIENCE = timedelta(seconds=30)
-"""A place is kept so long for who was woken: a living sidekick asks within milliseconds."""
+"""How long a place is kept for a woken instance: a living sidekick checks in within milliseconds."""
 FRESH = timedelta(hours=1)
-"""Who waits is known to have asked within about so long; a sidekick asks every hour at least."""
+"""A deferred instance has checked in within about this time: a sidekick checks in at least every hour."""
 SEEN = timedelta(hours=24)
-"""A row that is older doesn't say that its instance serves."""
+"""An older row does not prove that its instance serves."""
 CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckingInstance:
-    """An instance, as it describes itself when it asks."""
+    """An instance, as it describes itself at its check-in."""
 
     instance: str
     running: str
@@ -54,7 +54,7 @@ class CheckingInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeferredInstance:
-    """One who is deferred. ``entry`` is its key's."""
+    """One deferred instance. ``entry``: its stored key."""
 
     instance: str
     deferred: Deferral
@@ -62,7 +62,7 @@ class DeferredInstance:
 
     @property
     def checking(self) -> CheckingInstance:
-        """As it asked last."""
+        """The instance, as it described itself at its last check-in."""
         deferred = self.deferred
         return CheckingInstance(
             instance=self.instance,
@@ -73,21 +73,21 @@ class DeferredInstance:
         )
 
     def has_reservation(self, now: datetime) -> bool:
-        """It was woken a moment ago."""
+        """A place is kept for it, because it was woken a moment ago."""
         return self.deferred.woken_at is not None and now - self.deferred.woken_at < PATIENCE
 
 
 @dataclass(slots=True, kw_only=True)
 class GroupSnapshot:
-    """A group's rollout now, and what this change makes of it.
+    """The rollout of a group as it is now, with the changes that this transaction makes.
 
     Attributes:
-        progress: The rollout to what the group shall run; what happens here is added to it.
-        living: Version of each grant that lives; of the checking instance's alone when nothing depends on the others.
-        waiting: Who is deferred, first come first.
-        serving: Instances that serve, as far as they say.
-        has_begun: Something was written of this rollout.
-        is_whole: ``living`` and ``waiting`` are everybody's.
+        progress: The rollout to the group's target; this transaction's changes are added to it.
+        living: Version of each living grant; only the checking instance's when no other matters.
+        waiting: Deferred instances, first come first.
+        serving: Instances that report that they serve.
+        has_begun: This rollout is stored.
+        is_whole: ``living`` and ``waiting`` cover all instances.
     """
 
     context: StoreContext
@@ -106,16 +106,16 @@ class GroupSnapshot:
 
     @property
     def wanted(self) -> str | None:
-        """What the group shall run."""
+        """The target version of the group; None: no release yet."""
         return None if self.target is None else self.target.version
 
     @property
     def paused(self) -> bool:
-        """Nobody of the group starts an update."""
+        """No instance of the group starts an update."""
         return self.group.paused if self.target is None else self.target.paused
 
     def block_reason(self, version: str) -> str | None:
-        """Why a version is blocked; None when it isn't."""
+        """The reason why a version is blocked; None when it is not."""
         block = self.change.read(Block, self.context.keys.block(self.group.app, version))
         return None if block is None else block.why
 
@@ -124,13 +124,13 @@ class GroupSnapshot:
         return self.change.read(Package, self.context.keys.package(self.group.app, version))
 
     def reserved(self, checking: CheckingInstance) -> tuple[str, ...]:
-        """The others that places are kept for."""
+        """The other instances for which places are kept."""
         return tuple(
             one.instance for one in self.waiting if one.instance != checking.instance and one.has_reservation(self.now)
         )
 
     def judge(self, checking: CheckingInstance, *, reserved: tuple[str, ...] | None = None) -> Verdict:
-        """May it update now? ``reserved``: the others that places are kept for, when the snapshot doesn't say it."""
+        """Decide whether it may update now. ``reserved``: replaces the snapshot's own list of reservations."""
         opened = {one.instance for one in self.progress.opened}
         situation = Situation(
             instance=checking.instance,
@@ -170,7 +170,7 @@ class GroupSnapshot:
         return mine.version if mine is not None and self.living.get(instance) == mine.version else None
 
     def settle(self, *instances: str) -> None:
-        """Close the grants that live no more: everybody's in a whole snapshot, else those of ``instances``."""
+        """Close the expired grants: all of them in a whole snapshot, else those of ``instances``."""
         candidates = [one.instance for one in self.progress.opened] if self.is_whole else instances
         dead = {instance for instance in candidates if instance not in self.living}
         if dead:
@@ -178,7 +178,7 @@ class GroupSnapshot:
             self.progress = rollout.lapsed(self.progress, dead, self.group.policy, self.now, counts=counts)
 
     def grant(self, checking: CheckingInstance, version: str, lease: int) -> None:
-        """Grant it, under a lease that lives as long as the update may take."""
+        """Grant the update, under a lease that lives as long as the update may take."""
         keys, group = self.context.keys, self.group
         self.progress = rollout.granted(self.progress, checking.instance, version, group.policy, self.now)
         key = keys.grant(group.app, group.id, checking.instance)
@@ -187,13 +187,13 @@ class GroupSnapshot:
         self.end_deferral(checking.instance)
 
     def end(self, instance: str, result: Result, *, error: str = "") -> None:
-        """An instance's update has a result."""
+        """Note the result of an instance's update."""
         self.progress = rollout.ended(self.progress, instance, result, self.group.policy, self.now, error=error)
         if self.living.pop(instance, None) is not None:
             self.change.delete(self.context.keys.grant(self.group.app, self.group.id, instance))
 
     def defer(self, checking: CheckingInstance) -> None:
-        """Let it wait, in the place that it has already or as the last one."""
+        """Defer the instance: it keeps its place in the queue, or becomes the last one."""
         key = self.context.keys.deferral(self.group.app, self.group.id, checking.instance)
         old = self.change.read(Deferral, key)
         new = Deferral(
@@ -208,16 +208,16 @@ class GroupSnapshot:
             self.change.put(key, new)
 
     def end_deferral(self, instance: str) -> None:
-        """It waits no longer."""
+        """Remove the instance from the queue."""
         key = self.context.keys.deferral(self.group.app, self.group.id, instance)
         if self.change.read(Deferral, key) is not None:
             self.change.delete(key)
 
     def finish(self) -> bool:
-        """Finish the rollout when nobody is under way or waits, and all who were seen lately run its version.
+        """Finish the rollout when no update is under way or deferred, and all recently seen instances run its version.
 
         Returns:
-            Only others are in its way who lag behind, of whom the rollout may never hear: look again.
+            True: only instances on other versions are left, and they may never report to it; look again later.
         """
         progress = self.progress
         done = progress.succeeded and progress.state == "running" and progress.finished is None
@@ -232,17 +232,17 @@ class GroupSnapshot:
 
     @property
     def has_changed(self) -> bool:
-        """Something happened to the rollout."""
+        """This transaction has changed the rollout."""
         return self.progress is not self._begun and self.progress != self._begun
 
     def write(self) -> None:
-        """Write the rollout, when something happened to it."""
+        """Write the rollout if this transaction has changed it."""
         if self.has_changed:
             self.change.put(self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=self.progress))
 
 
 def keys_of_check(context: StoreContext, app: str, group: str, instance: str) -> tuple[str, ...]:
-    """What a check-in reads first, to be fetched at once."""
+    """The keys that a check-in reads first, fetched in one call."""
     keys = context.keys
     return (
         keys.group(app, group),
@@ -259,11 +259,11 @@ def read_snapshot(
     """Read a group's snapshot.
 
     Args:
-        context: Where it is.
-        change: Reads, and compares what was read.
+        context: Where the group is stored.
+        change: Reads, and compares the read keys in its transaction.
         app: The app's id.
         group_id: The group's.
-        checking: The one instance that will be judged; None for all of them. Then everything is read.
+        checking: The only instance that will be judged; None: any, so everything is read.
 
     Returns:
         None when there is no such group.
@@ -292,14 +292,14 @@ def read_snapshot(
         _begun=progress,
     )
     if checking is None or group.policy.counts:
-        _read_everybody(snapshot)
+        _read_all_instances(snapshot)
     else:
         mine = change.read(OpenGrant, keys.grant(app, group_id, checking))
         snapshot.living = {} if mine is None else {checking: mine.version}
     return snapshot
 
 
-def _read_everybody(snapshot: GroupSnapshot) -> None:
+def _read_all_instances(snapshot: GroupSnapshot) -> None:
     keys, app, group = snapshot.context.keys, snapshot.group.app, snapshot.group.id
     grants, deferred = keys.grants(app, group), keys.deferrals(app, group)
     waiting = []
@@ -316,7 +316,7 @@ def _read_everybody(snapshot: GroupSnapshot) -> None:
 
 
 def _serving(snapshot: GroupSnapshot) -> frozenset[str]:
-    """Sidekicks that say so; and clients without one that were seen lately, and neither failed nor are at an update."""
+    """Sidekicks that report it, and recently seen clients without a sidekick that neither failed nor update."""
     context, app, group = snapshot.context, snapshot.group.app, snapshot.group.id
     alive = context.children(Presence, f"{context.keys.presences(app)}{group}/")
     spoken = {one.instance for one in alive}
@@ -338,6 +338,6 @@ def _keys_of(context: StoreContext, app: str, version: str) -> tuple[str, str]:
 
 
 def _is_same(old: Deferral, new: Deferral) -> bool:
-    """It says what it said, and owes no answer to a wake-up."""
+    """The instance reports the same as before, and has no open wake-up."""
     said = (old.running, old.arch, old.prefix, old.rollback_allowed)
     return said == (new.running, new.arch, new.prefix, new.rollback_allowed) and not old.calls

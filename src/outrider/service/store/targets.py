@@ -1,7 +1,7 @@
-"""The target key of a group: what its instances shall run, always written with what it follows from.
+"""The target key of a group: the version for its instances, always written with its sources.
 
 A target follows from three documents: the group (paused, slots), its channel (the version) and the package of that
-version (the digest). Every writer of one of them writes the targets in the same transaction, so no reader ever sees a
+version (the digest). Every change of one of them writes the targets in the same transaction, so no reader ever sees a
 target that contradicts them.
 """
 
@@ -18,22 +18,22 @@ MAX_GROUPS_PER_CHANNEL = 60
 
 
 def target_of(group: Group, channel: Channel, package: Package | None) -> Target:
-    """What the group's instances shall run; no version while the channel's package doesn't exist."""
+    """The target that follows from them; without a version while the channel has no package."""
     if package is None:
         return Target(version=None, paused=group.paused, slots=group.slots)
-    assert package.version == channel.version, f"package {package.version} isn't what {channel.name} points at"
+    assert package.version == channel.version, f"package {package.version} is not the version of channel {channel.name}"
     return Target(version=package.version, sha256=package.sha256, paused=group.paused, slots=group.slots)
 
 
 def aim(change: Change, keys: Keys, group: Group, channel: Channel, package: Package | None) -> None:
-    """Write one group's target, if it isn't that already."""
+    """Write the target of one group, unless it is stored already."""
     key = keys.target(group.app, group.id)
     change.read(Target, key)
     change.put(key, target_of(group, channel, package))
 
 
 def aim_all(change: Change, keys: Keys, channels: Iterable[Channel], package: Package | None) -> None:
-    """Write the targets of every group on ``channels``, which all point at ``package``.
+    """Write the target of every group on ``channels``, which all point at ``package``.
 
     Raises:
         Conflict: more groups than one transaction can hold.
@@ -45,7 +45,7 @@ def aim_all(change: Change, keys: Keys, channels: Iterable[Channel], package: Pa
     prefix = keys.groups(app)
     listing = change.list(prefix)
     targets = {entry.key: entry for entry in listing.entries}
-    # Groups on other channels are read and not guarded: only those that we aim at matter.
+    # Groups on other channels are read but not guarded: they do not matter here.
     on_them = [
         (entry, group)
         for entry, group in ((e, decode(Group, e.key, e.value)) for e in direct(listing.entries, prefix))
@@ -53,8 +53,8 @@ def aim_all(change: Change, keys: Keys, channels: Iterable[Channel], package: Pa
     ]
     if len(on_them) > MAX_GROUPS_PER_CHANNEL:
         raise Conflict(
-            f"{len(on_them)} groups follow channel {', '.join(sorted(by_name))}: one change can move at most "
-            f"{MAX_GROUPS_PER_CHANNEL} at once; put some of them on a channel of their own"
+            f"{len(on_them)} groups follow channel {', '.join(sorted(by_name))}, but one change moves at most "
+            f"{MAX_GROUPS_PER_CHANNEL}; move some of them to another channel"
         )
     for entry, group in on_them:
         change.guard(Group, entry)

@@ -1,6 +1,6 @@
-"""Users: who may use the API, and the tokens that prove it.
+"""Users of the API, with their tokens and roles.
 
-A token is shown once, when it is made; etcd has its SHA-256. Whoever may write to etcd may do everything anyway.
+A token is shown once, when it is created; etcd has its SHA-256. A program that can write to etcd needs no token.
 """
 
 import hashlib
@@ -20,20 +20,20 @@ from outrider.model.keys import Keys
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext
 
-TOKEN_PREFIX = "or_"  # noqa: S105 - what every token begins with, so that people and scanners of secrets know it
+TOKEN_PREFIX = "or_"  # noqa: S105 - every token begins with it, so people and secret scanners recognise one
 TOKEN_BYTES = 32
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
-"""Each may do what the ones before it may."""
+"""Each role includes the roles before it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
 def new_token() -> str:
-    """A token that nobody has had before."""
+    """Create a random token."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def digest_of(token: str) -> str:
-    """What is stored of a token: 64 hex digits."""
+    """The digest that is stored instead of a token: 64 hex digits."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -44,7 +44,7 @@ def may(role: Role, needed: Role) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """A user with the token that was just made. ``created``: there was no such user before."""
+    """A user with the new token. ``created``: the user is new."""
 
     user: User
     token: str
@@ -74,15 +74,15 @@ class Users:
         return found
 
     def create(self, name: str, role: Role | None = None) -> NewUser:
-        """Make a user, or give an existing one a new token: the old one ends.
+        """Create a user, or replace the token of an existing one: the old token is revoked.
 
         Args:
             name: 1 to 64 letters, digits or ``. _ @ + -``.
-            role: None keeps what the user has; a new one becomes an operator.
+            role: None keeps the user's role; a new user becomes an operator.
 
         Raises:
-            ConfigError: the name can't be one.
-            Conflict: nobody would be admin.
+            ConfigError: the name is invalid.
+            Conflict: no admin would be left.
         """
         key, token, now = self.context.keys.user(_checked_name(name)), new_token(), self.context.now()
 
@@ -104,21 +104,21 @@ class Users:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def begin(self, name: str) -> NewUser:
-        """Make the first user, an admin.
+        """Create the first user, an admin.
 
         Raises:
             Conflict: there are users already.
         """
         if users := self.list():
-            raise Conflict(f"there are users already ({', '.join(user.name for user in users[:5])}): nothing was done")
+            raise Conflict(f"users exist already ({', '.join(user.name for user in users[:5])}); nothing was done")
         return self.create(name, "admin")
 
     def delete(self, name: str) -> User:
-        """Remove a user; the token ends within a second, in every service process.
+        """Remove a user; every service process refuses the token within a second.
 
         Raises:
             NotFound: there is none.
-            Conflict: nobody would be admin any more.
+            Conflict: no admin would be left.
         """
         key = self.context.keys.user(_checked_name(name))
 
@@ -131,24 +131,24 @@ class Users:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def _keep_an_admin(self, change: Change, without: str) -> None:
-        """Some other admin is there, and still is when the change is made."""
+        """Guard another admin, who must still exist when the change is made."""
         for entry in change.list(self.context.keys.users()).entries:
             user = decode(User, entry.key, entry.value)
             if user.role == "admin" and user.name != without:
                 change.guard(User, entry)
                 return
-        raise Conflict(f"{without!r} would leave no admin, and nobody could make one; make another admin first")
+        raise Conflict(f"{without!r} is the last admin; create another admin first")
 
 
 class KnownUsers:
     """The users as a service process knows them: read once, then kept up to date by a watch.
 
-    A request costs no read of etcd, and a revoked token stops as soon as etcd has told. While etcd is away what was
-    known stays: nothing can be read or changed then anyway.
+    A request costs no read of etcd, and a revoked token is refused as soon as the watch reports it. While etcd is away
+    the known users stay valid: the API can neither read nor change anything then.
     """
 
     def __init__(self, cluster: Cluster, keys: Keys) -> None:
-        """Read nothing yet: etcd may be away."""
+        """Read nothing yet, because etcd may be away."""
         self._cluster, self._prefix = cluster, keys.users()
         self._loading = threading.Lock()
         self._users: Mapping[str, User] | None = None
@@ -158,7 +158,7 @@ class KnownUsers:
         return self._users is not None
 
     def load(self) -> None:
-        """Read the users, unless that is done.
+        """Read the users, unless they are read already.
 
         Raises:
             Unknown: etcd gives no answer.
@@ -169,7 +169,9 @@ class KnownUsers:
             listing = self._cluster.list(self._prefix)
             self._users = _decoded(listing.entries)
             if not self._users:
-                logger.warning("no users yet: the API answers this machine alone; begin with: outrider database init")
+                logger.warning(
+                    "no users yet: the API answers only this machine; make the first user with: outrider database init"
+                )
             try:
                 self._cluster.watch(self._prefix, listing.revision + 1, self._heard)
             except OutriderError:
@@ -182,7 +184,7 @@ class KnownUsers:
         return self._users
 
     def of_token(self, token: str) -> User | None:
-        """Whose token that is. Every user is compared, in constant time: how long it takes tells nothing."""
+        """The user with that token, or None. Compares every user in constant time, so the duration reveals nothing."""
         digest, found = digest_of(token), None
         for user in self.all().values():
             if hmac.compare_digest(user.token_sha256, digest):
@@ -190,7 +192,7 @@ class KnownUsers:
         return found
 
     def _heard(self, event: WatchEvent) -> None:
-        # A new mapping each time: readers on other threads have the old one or the new one, never half of it.
+        # A new mapping each time: readers on other threads see the old one or the new one, never a part of it.
         if isinstance(event, Resynced):
             self._users = _decoded(event.listing.entries)
             return
@@ -204,7 +206,7 @@ def _decoded(entries: Iterable[Entry]) -> dict[str, User]:
         try:
             user = decode(User, entry.key, entry.value)
         except Conflict as error:
-            logger.bind(error_kind=error.kind, cause=str(error)).error("user not understood, not let in")
+            logger.bind(error_kind=error.kind, cause=str(error)).error("user document not understood; access refused")
             continue
         users[user.name] = user
     return users
