@@ -1,8 +1,8 @@
-"""A suspend-aware clock: the time in which this process could do something.
+"""A suspend-aware clock: it counts only the time in which this process runs.
 
-A sidekick may stand still: SIGSTOP, a frozen container, a virtual machine that is moved. Deadlines of what it *looks
-at* must not run meanwhile: a release isn't bad because nobody asked it for its health, nor proved good because nobody
-heard that it fell ill. (Leases are different: they end by etcd's clock, and ``etcd/lease.py`` goes by that.)
+A sidekick may be suspended: SIGSTOP, a frozen container, a virtual machine that moves. Deadlines of what it *observes*
+must not run meanwhile: a release isn't bad because nothing probed it, nor good because nothing noticed that it became
+unhealthy. (Leases are different: they end by etcd's clock, and ``etcd/lease.py`` goes by that.)
 """
 
 import threading

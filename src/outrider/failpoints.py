@@ -2,7 +2,7 @@
 
 ``with failpoint("entry.write"):`` costs nothing as long as nobody observes. The kill matrix (``tests/chaos``) observes:
 it stops a sidekick right before or right after a touch, under the effect that asked for it. A touch that isn't in the
-list, or that its effect isn't said to make, is an error then; ``tests/test_failpoints.py`` finds unmarked touches.
+list, or not in it for its effect, is then an error; ``tests/test_failpoints.py`` finds unmarked touches.
 
 Theory: between two touches a process changes nothing that outlives it. So whatever a kill can leave behind is what one
 of these points leaves behind, before or after it.
@@ -46,7 +46,7 @@ FAILPOINTS: Mapping[str, str] = {
     "workload.clear": "leftovers of an earlier run are removed",
     "workload.prepare": "the payload is unpacked ahead of the start and gets its name",
     "workload.unpack": "what was prepared is moved to the workload, or the payload is unpacked there",
-    "workload.record": "record.json is written: who runs here",
+    "workload.record": "record.json, which names the running workload, is written",
     "workload.adopt": "the same for a workload that an earlier life started and didn't record, whoever finds it",
     "workload.spawn": "the process is started",
     "workload.signal": "SIGTERM or SIGKILL to the workload",

@@ -1,4 +1,4 @@
-"""Logging: one line per fact on stdout, JSON unless somebody looks at a terminal; journald and the cluster do the rest.
+"""Logging: one line per fact on stdout, text on a terminal and JSON elsewhere.
 
 Messages are constants, facts are bound fields. The stdlib's loggers end up here as well, with the loud ones capped.
 """

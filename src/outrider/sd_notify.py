@@ -1,4 +1,4 @@
-"""Tells systemd how the sidekick is doing (sd_notify(3)), without libsystemd; silent where there is no systemd."""
+"""Reports the sidekick's state to systemd (sd_notify(3)) without libsystemd; does nothing without systemd."""
 
 import os
 import socket

@@ -199,7 +199,7 @@ def test_a_signal_ends_the_program_and_then_the_watch(
 
     assert 0 == watch.process.wait(10)
     assert "SIGTERM" == program.ended_by
-    assert "stopped while 2.0.0 was being installed" in watch.printed
+    assert "stopped during the update to 2.0.0" in watch.printed
 
 
 def test_a_failing_program_is_an_error_at_the_service(

@@ -140,7 +140,7 @@ class TestFinding:
     ) -> None:
         mine = tmp_path / "mine"
         monkeypatch.setenv(variable, str(mine))
-        with pytest.raises(ProgramMissing, match=f"{variable}: .*mine is no program"):
+        with pytest.raises(ProgramMissing, match=f"{variable}: .*mine is not an executable program"):
             find()
 
         mine.write_text("#!/bin/sh\n")
@@ -170,8 +170,8 @@ class TestFinding:
         )
 
         assert [
-            "etcd isn't on this machine: pip install 'outrider[demo]', or set OUTRIDER_DEMO_ETCD to its path",
-            "Traefik isn't on this machine: pip install 'outrider[demo]', or set OUTRIDER_DEMO_TRAEFIK to its path",
+            "etcd is not installed: run pip install 'outrider[demo]', or set OUTRIDER_DEMO_ETCD to its path",
+            "Traefik is not installed: run pip install 'outrider[demo]', or set OUTRIDER_DEMO_TRAEFIK to its path",
         ] == done.stdout.splitlines()
 
     def test_free_ports_differ_and_no_outgoing_connection_takes_them(self) -> None:

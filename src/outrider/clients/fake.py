@@ -38,7 +38,7 @@ class FakeSettings:
         error_percent: Chance that a step of an update fails, 0 to 100.
         pings: So many pings of each client before it finishes its first update: a reboot that is held back.
         on_demand: Say that a person asked.
-        updates: Each client ends after so many updates; None goes on until ``stop``.
+        updates: Number of updates after which each client ends; None continues until ``stop``.
         step_s: Between two reports.
         verify: As ``requests`` has it.
     """
@@ -163,7 +163,7 @@ class _Client:
             if random.random() * 100 < self._settings.error_percent:  # noqa: S311
                 self._fleet.count(failures=1)
                 self._ask("3:0")
-                self._fleet.tell(self._name, f"failed to update to {version} in {step}, as --errorrate wants it")
+                self._fleet.tell(self._name, f"failed to update to {version} in {step} (--errorrate)")
                 self._sleep(self._settings.min_sleep_s)
                 self._ask(step)
                 return

@@ -133,7 +133,7 @@ class Watcher:
         self._answered, self._troubles, self._before = True, 0, ""
         match answer:
             case NoUpdate(reason=reason, poll_interval_s=poll_interval_s):
-                self._say(f"no update: {reason or 'the service gives no reason'}")
+                self._say(f"no update: {reason or 'no reason given'}")
                 return max(self._settings.interval_s, poll_interval_s or 0)
             case Offer():
                 return self._take(answer, update)
@@ -150,7 +150,7 @@ class Watcher:
         problem = self._program.run(environment(self._settings.app_id, old, offer))
         if self._stopping.is_set():
             # Ended by us: neither done nor failed. The next start asks anew.
-            self._say(f"stopped while {offer.version} was being installed")
+            self._say(f"stopped during the update to {offer.version}")
             return 0.0
         if problem:
             return self._failed(offer.version, problem, update)

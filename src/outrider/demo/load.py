@@ -1,4 +1,4 @@
-"""A steady load that counts every request: so many a second, whatever becomes of them (open loop), and none repeated.
+"""A steady load that counts every request: a fixed rate per second (open loop), without retries.
 
 ``LoadGenerator`` runs it in a process of its own, ``python -m outrider.demo.load``, so that neither the demo's work nor
 its table delays a request. Most requests are GETs; every fifth is a POST with a body: Traefik's HTTP client repeats a
@@ -130,10 +130,10 @@ class LoadGenerator:
         if not self._running.wait(START_S):
             self._process.kill()
             self._process.wait()
-            raise DriverError(f"load: it did not start within {START_S:g} s: {self._complaint()}")
+            raise DriverError(f"the load generator did not start within {START_S:g} s: {self._complaint()}")
         if self._figures is None:
             self._process.wait(START_S)
-            raise DriverError(f"load: it did not start: {self._complaint()}")
+            raise DriverError(f"the load generator did not start: {self._complaint()}")
         return self
 
     def snapshot(self) -> LoadFigures:
@@ -160,7 +160,9 @@ class LoadGenerator:
         self._reader.join(5.0)
         status = self._process.wait()
         if early or status:
-            raise DriverError(f"load: it ended with status {status}, its figures are not whole: {self._complaint()}")
+            raise DriverError(
+                f"the load generator ended with status {status}, so its figures are incomplete: {self._complaint()}"
+            )
         return self.snapshot()
 
     def _read(self) -> None:
@@ -176,7 +178,7 @@ class LoadGenerator:
         assert self._process is not None
         assert self._process.stderr is not None
         lines = self._process.stderr.read().strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "no output"
 
 
 class _Run:

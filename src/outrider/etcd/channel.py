@@ -119,7 +119,7 @@ class Nodes:
 
         Raises:
             Unknown: no answer in ``timeout_s``.
-            Refused: a node said no.
+            Refused: a node refused the request.
         """
         deadline = time.monotonic() + self.timeout_s
         order = self._order()

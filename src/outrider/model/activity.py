@@ -27,7 +27,7 @@ class Activity(Document, frozen=True, kw_only=True):
         kind: Short stable word for programs, ``channel-moved`` for example.
         app, group, instance, version: What it is about; empty where it is about none.
         text: For a person, one line.
-        by: Who did it, where that is known.
+        by: User or instance that caused it, if known.
         facts: What a program may want besides, by name.
     """
 

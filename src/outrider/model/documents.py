@@ -113,7 +113,7 @@ class Group(Document, frozen=True, kw_only=True):
 
 
 class Target(Document, frozen=True, kw_only=True):
-    """``apps/{app}/groups/{group}/target``: what the group's instances shall run.
+    """``apps/{app}/groups/{group}/target``: the version that the group's instances must run.
 
     Attributes:
         version: None while the channel points at nothing.
@@ -144,7 +144,7 @@ class OpenGrant(Document, frozen=True, kw_only=True):
 
 
 class Deferral(Document, frozen=True, kw_only=True):
-    """``apps/{app}/groups/{group}/deferrals/{instance}``: who waits for the service; the create revisions are the
+    """``apps/{app}/groups/{group}/deferrals/{instance}``: a deferred instance; the create revisions are the
     order.
 
     What the instance said of itself stands here as well, so that it can be judged without being asked.
@@ -330,7 +330,7 @@ Role = Literal["viewer", "operator", "admin"]
 
 
 class User(Document, frozen=True, kw_only=True):
-    """``users/{name}``: who may use the service's API.
+    """``users/{name}``: a user of the service's API.
 
     Attributes:
         token_sha256: Of the token, 64 lower-case hex digits. A plain, fast hash is enough, because nobody can try
@@ -373,5 +373,7 @@ def decode(kind: type[D], key: str, value: bytes) -> D:
     except msgspec.DecodeError as error:
         raise Conflict(f"{key}: not a {kind.__name__.lower()} document: {error}") from error
     if document.schema != SCHEMA:
-        raise Conflict(f"{key}: schema {document.schema}, this outrider reads {SCHEMA}; use the version that wrote it")
+        raise Conflict(
+            f"{key}: schema {document.schema}, this outrider reads schema {SCHEMA}; use the version that wrote it"
+        )
     return document

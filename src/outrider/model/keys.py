@@ -3,8 +3,8 @@
 Names in keys are checked here: a part never holds ``/`` and is never empty, so one key can't be read as another.
 
 A *scope* is where turns are counted: a group's own, or one that an operator named for several groups. It is a path
-below the prefix that ``group_scope`` or ``shared_scope`` made. Nobody takes it apart again: who needs the app, the
-group or the scope's name reads them in the documents.
+below the prefix that ``group_scope`` or ``shared_scope`` made. Nothing takes it apart again: code that needs the app,
+the group or the scope's name reads them in the documents.
 """
 
 import re
@@ -102,7 +102,7 @@ class Keys:
         return self.groups(app) + check_part("group", group)
 
     def target(self, app: str, group: str) -> str:
-        """What the group's instances shall run; watched by every sidekick of the group."""
+        """The target of the group, which every sidekick of the group watches."""
         return f"{self.group(app, group)}/target"
 
     def rollout(self, app: str, group: str) -> str:

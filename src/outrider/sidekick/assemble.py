@@ -124,7 +124,7 @@ def soak_s(settings: Settings) -> float:
 
 
 def contender(settings: Settings) -> Contender:
-    """Who the sidekick is where turns are taken, and where that is."""
+    """The scope in which the sidekick takes turns, and its name there."""
     instance = settings.instance
     return Contender(
         app=app_key(instance.app), group=instance.group, instance=instance.id, shared_scope=settings.lock.scope

@@ -38,7 +38,7 @@ class _QueuedReport:
 
 
 def retry_delay_s(failures: int, error: OutriderError, *, least_s: float, most_s: float, spread: float) -> float:
-    """Seconds until the next try after so many ``failures`` in a row, the last with ``error``.
+    """Seconds until the next try after ``failures`` in a row, the last with ``error``.
 
     Doubles from ``least_s`` to ``most_s``, less up to half of it by ``spread`` (0 to 1), so that a fleet doesn't come
     back in step; what the service itself asked for is never undercut, and the spread is added to it.
@@ -87,7 +87,7 @@ class Outbox:
         try:
             self._open()
         except OSError as error:
-            raise ConfigError(f"outbox {folder}: {error.strerror}; it needs a folder of its own to write to") from error
+            raise ConfigError(f"outbox {folder}: {error.strerror}; give it a folder that it can write to") from error
         self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
         self._thread.start()
 
@@ -196,7 +196,7 @@ class Outbox:
     def _drop_one(self) -> None:
         droppable = [waiting for waiting in self._waiting if waiting is not self._under_way]
         if not droppable:
-            raise DriverError(f"outbox {self._folder}: full with the one report that is being delivered")
+            raise DriverError(f"outbox {self._folder}: full: it holds only the report that is being delivered")
         victim = next((waiting for waiting in droppable if is_progress(waiting.report.event)), droppable[0])
         report = victim.report
         logger.bind(

@@ -10,7 +10,7 @@ What may differ, because it comes from elsewhere:
   restart itself; the strategy only between two updates, as the sidekick refuses anything else.
 - The delays of timers are settings, too. Timers are compared by id, generation, event and state.
 - A file that was rotated begins in the middle: its first record is given, and only the later ones are made again.
-- The guards that said no are told in stories, but not judged: a chart may ask more guards and do the same.
+- The guards that refused are shown in stories, but not compared: a chart may ask more guards and do the same.
 - A field that this outrider doesn't know, or that an older one hadn't got, is left out or has its default.
 """
 

@@ -1,1 +1,1 @@
-"""Turns: who may swap. Slots and queues in etcd, decided by ``core/rollout/slots.py``."""
+"""Turns, the permissions to swap: slots and queues in etcd, decided by ``core/rollout/slots.py``."""

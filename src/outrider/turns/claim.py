@@ -52,7 +52,7 @@ class Denied:
         reason: For a person, names the key.
         why: ``blocked``, ``target-changed``, ``condition-changed``: a condition of the acquire no longer holds.
             ``lapsed``: our key in the queue is gone (the lease ended, or another process of this instance took it).
-            ``left-over``: this instance still has the turn of another update. ``refused``: etcd said no.
+            ``left-over``: this instance still has the turn of another update. ``refused``: etcd refused the write.
     """
 
     reason: str

@@ -92,13 +92,13 @@ def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
 
 def _stored_slot(entry: Entry, number: str) -> StoredSlot:
     if not (number.isascii() and number.isdigit() and number == str(int(number))):
-        raise Conflict(f"{entry.key}: not a slot number; remove the key, it blocks the scope")
+        raise Conflict(f"{entry.key}: the key names no slot number and blocks the scope; remove it")
     return StoredSlot(number=int(number), entry=entry, slot=decode(Slot, entry.key, entry.value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contenders:
-    """Who holds a turn, or waits for one, in several scopes.
+    """The holders of turns and the waiting instances of several scopes.
 
     Attributes:
         known: Each as its key says; an instance that holds a turn stands here twice.
@@ -178,4 +178,6 @@ def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int
     )
     if not done.succeeded:
         cluster.revoke(lease)
-        raise Conflict(f"turn {number} of {where} changed meanwhile, nothing was done; look again with `lock show`")
+        raise Conflict(
+            f"turn {number} of {where} changed meanwhile, and nothing was done; look again with `outrider lock show`"
+        )

@@ -28,7 +28,7 @@ def demo(keep: bool, instances: int) -> None:
     only if no request failed, one instance swapped at a time, and the bad release was stopped at the first instance.
     """
     try:
-        import outrider.service.application  # noqa: F401 - asked for early: a missing extra shall say so at once
+        import outrider.service.application  # noqa: F401 - imported early, to report a missing extra at once
     except ModuleNotFoundError as error:
         raise ConfigError(f"the Python package {error.name} is missing; install outrider[demo]") from error
     from outrider.demo.fleet import DemoFleet

@@ -21,7 +21,7 @@ from outrider.payloads.store import PayloadStore
 HEADER = ("AppID", "Version", "File", "Size")
 PARTS = ".parts"
 """Folder of unfinished downloads below --dir; it is removed when it is empty."""
-# Nobody waits for these but a person, who can press Ctrl-C.
+# Only a person waits for these downloads, and can press Ctrl-C.
 _SETTINGS = DownloadSettings(deadline_s=7 * 86_400.0, max_bytes=2**53)
 
 

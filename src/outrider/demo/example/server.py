@@ -106,7 +106,7 @@ def main() -> None:
     stopping = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     server = ExampleServer((HOST, PORT), Handler)
-    # looks every 50 ms whether it shall end: the default of half a second would be the longest part of a quick swap
+    # checks every 50 ms whether it must end: the default of half a second would be the longest part of a quick swap
     threading.Thread(target=server.serve_forever, args=(0.05,), name="accept", daemon=True).start()
     signal.sigwait(stopping)
     UNDER_WAY.stopping = True
