@@ -272,5 +272,5 @@ def _end(found: Explored, place: int) -> int:
 _BRAIN = mask(["brain"])
 _ASKED = mask(["works", "writes", "locks", "asks", "request"])
 _SHOWN = mask(
-    ["brain", "works", "writes", "locks", "request", "alive", "entry", "deserted", "key", "slot", "blocks", "touched"]
+    ["brain", "works", "writes", "locks", "request", "alive", "entry", "deserted", "key", "slot", "blocked", "touched"]
 )

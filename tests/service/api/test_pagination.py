@@ -68,7 +68,7 @@ def items(service: Service, path: str, **query: object) -> list[dict[str, Any]]:
     every: list[dict[str, Any]] = []
     asked = {"limit": 2, **query}
     while True:
-        answer = requests.get(f"{service.url}/api/v1{path}", params=asked, timeout=10)  # type: ignore[arg-type]
+        answer = requests.get(f"{service.url}/api/v1{path}", params=asked, timeout=60)  # type: ignore[arg-type]
         assert answer.ok, answer.text
         every += answer.json()["items"]
         if answer.json()["next"] is None:
@@ -98,7 +98,7 @@ def test_every_list_has_pages(service: Service) -> None:
         after = None
         while True:
             query = {"limit": "2"} | ({"after": after} if after else {})
-            answer = session.get(f"{service.url}/api/v1{path}", params=query, timeout=10).json()
+            answer = session.get(f"{service.url}/api/v1{path}", params=query, timeout=60).json()
             every += [one[name] for one in answer["items"]]
             after = answer["next"]
             if after is None:
@@ -128,11 +128,11 @@ def test_packages_are_found_by_the_beginning_of_their_version(service: Service) 
 def test_an_upload_of_a_package_between_two_pages_repeats_nothing(service: Service) -> None:
     make_app(service.store, versions=("1.0.0", "2.0.0", "3.0.0"))
     url = f"{service.url}/api/v1/apps/{APP}/packages"
-    first = requests.get(url, params={"limit": "2"}, timeout=10).json()
+    first = requests.get(url, params={"limit": "2"}, timeout=60).json()
     service.store.packages.create(APP, "4.0.0", payload_of("4.0.0"))
     service.store.packages.delete(APP, "2.0.0")
 
-    second = requests.get(url, params={"limit": "2", "after": first["next"]}, timeout=10).json()
+    second = requests.get(url, params={"limit": "2", "after": first["next"]}, timeout=60).json()
 
     assert (["3.0.0", "2.0.0"], ["1.0.0"]) == tuple(
         [one["version"] for one in page["items"]] for page in (first, second)
@@ -171,7 +171,7 @@ def test_a_page_that_cannot_be_is_one_line_of_refusal(service: Service, query: s
     make_app(service.store)
     path = "instances" if "seen" in query else "packages"
 
-    answer = requests.get(f"{service.url}/api/v1/apps/{APP}/{path}?{query}", timeout=10)
+    answer = requests.get(f"{service.url}/api/v1/apps/{APP}/{path}?{query}", timeout=60)
 
     assert answer.status_code in (400, 422)
     assert "application/problem+json" == answer.headers["content-type"]
