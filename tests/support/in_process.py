@@ -7,9 +7,9 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.types import Message
 
-from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
 from tests.sim.fake_etcd import FakeCluster
+from tests.support.applications import new_application
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True,
     payloads = PayloadFolder(folder=folder)
     if prepare:
         payloads.prepare()
-    return create_application(client, payloads, **options)  # type: ignore[arg-type]
+    return new_application(client, payloads, **options)
 
 
 def ask(application: FastAPI, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:

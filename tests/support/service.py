@@ -11,10 +11,10 @@ import uvicorn
 
 from outrider.etcd.seam import Cluster
 from outrider.model.keys import Keys
-from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
+from tests.support.applications import new_application
 from tests.support.servers import EtcdServer
 from tests.support.service_examples import make_app, open_store
 from tests.support.service_fleets import Fleet
@@ -68,7 +68,7 @@ class RunningServer:
         payloads.prepare()
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.host, self.port = self.socket.getsockname()[:2]
-        application = create_application(cluster, payloads, prefix=prefix, omaha_secret=omaha_secret)
+        application = new_application(cluster, payloads, prefix=prefix, omaha_secret=omaha_secret)
         config = uvicorn.Config(application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, daemon=True)
@@ -84,7 +84,7 @@ class RunningServer:
 
     def __exit__(self, *reason: object) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(60)
         self.socket.close()
         assert not self._thread.is_alive(), "the service didn't end"
 
