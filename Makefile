@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
+.PHONY: help setup demo test test-live test-fleet test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -15,12 +15,14 @@ endif
 bin := $(venv)/bin
 stamp := $(venv)/stamp
 etcd := .cache/etcd/bin/etcd
-# a subset: make test tests="tests/core -k queue"
-tests ?= tests
-# what test-pythons runs under each Python
-first_ring ?= tests/core tests/sim tests/contracts tests/service tests/docs/test_style.py tests/test_*.py
-# tests side by side: more than cores, for the live ones mostly wait; those under load one after the other (conftest.py)
-workers ?= $(shell expr $$(nproc) + 2)
+# a part of any ring: make test tests="tests/core -k queue"
+tests ?=
+# tests side by side: those of the first ring compute, those of the live ring mostly wait; 0: one after the other
+workers ?= $(shell nproc)
+live_workers ?= $(shell expr $$(nproc) + 2)
+pytest = $(bin)/python -m pytest --dist loadscope
+# a run starts hundreds of programs: each would compile all it imports
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,20 +38,31 @@ $(stamp): pyproject.toml constraints.txt tools/setup.sh
 demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 under load, and a bad 3.0.0 is stopped
 	$(bin)/outrider demo
 
-test: setup etcd docker ## run all tests (a part of them: make test tests="tests/core -k queue")
-	$(bin)/python -m pytest -n $(workers) --dist loadscope $(tests)
+# Rings: a test's path decides (tests/support/rings.py), and the marker long. Each takes tests= or workers= as well.
+test: setup etcd ## the first ring: values, simulator, contracts, in-process service, two minutes (tests="tests/core -k queue")
+	$(pytest) -n $(workers) $(if $(tests),$(tests),-m "not (live or fleet or long or packages)" tests)
 
-test-pythons: etcd docker ## the values, simulator, contract and service tests and the demo, on Debian's Python and on the newest other
+test-live: setup etcd docker ## the second ring: real programs, started and killed, ten minutes
+	$(pytest) -n $(live_workers) -m "live and not long" $(or $(tests),tests)
+
+test-fleet: setup etcd docker ## the third ring: samples of kill matrix, partitions and soak, and the demo, a quarter of an hour
+	$(pytest) -n 0 -m "fleet and not long" $(or $(tests),tests)
+
+test-long: setup etcd ## the long forms: seeded faults, long lives, schemathesis, fuzzing, grant races, ten minutes
+	$(pytest) -n $(workers) -m "long" $(or $(tests),tests)
+
+test-pythons: etcd ## the first ring and the demo, on Debian's Python and on the newest other
 	@set -e; pythons=$$(tools/pythons.sh); for each in $$pythons; do \
 	  echo "test-pythons: $$each"; \
-	  $(MAKE) --no-print-directory python=$$each tests="$(first_ring)" test; \
-	  $(MAKE) --no-print-directory python=$$each demo; \
+	  $(MAKE) --no-print-directory python=$$each test demo; \
 	done
 
 test-install: setup etcd ## build wheel and sdist, install each into an empty environment and run it there, minutes
 	$(bin)/python -m pytest -m packages tests/packaging
 
-check: lint verify test ## everything that must hold before a commit: lint, types, imports, generated files, the model, all tests
+test-all: test test-live test-fleet test-long test-pythons test-install ## every ring, an hour
+
+check: lint verify test ## what must hold before a commit: lint, types, imports, generated files, the model, the first ring
 
 partitions: setup etcd docker ## cut containers from one thing after the other in every substate, half an hour (a part: only="etcd")
 	OUTRIDER_TEST_PARTITIONS=all $(bin)/python -m pytest tests/partitions $(if $(only),-k "$(only)")

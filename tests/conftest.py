@@ -14,19 +14,14 @@ from xdist.scheduler import LoadScopeScheduling
 from outrider.demo import programs
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster
+from tests.support.rings import FLEET, OUTER_TIMEOUT_S, ring_of
 from tests.support.servers import EtcdServer
 from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.service"]
 
-UNDER_LOAD = (
-    "tests/chaos/",
-    "tests/partitions/",
-    "tests/soak/",
-    "tests/live/test_demo.py",
-    "tests/live/test_traefik.py",
-)
-"""Whole fleets whose every request counts: one after the other on one worker, beside all other tests."""
+UNDER_LOAD = (*FLEET, "tests/live/test_traefik.py")
+"""Fleets whose every request counts: one after the other on one worker, beside all other tests."""
 
 
 ONE_PREPARATION = ("tests/verify/test_checker.py",)
@@ -46,6 +41,17 @@ class FleetsApart(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FleetsApart:
     """Marks of ``xdist_group`` would do, but xdist 3.8 writes them where pytest 9.2 doesn't look any more."""
     return FleetsApart(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the marker of its ring, and those of the outer rings the time that a busy machine takes."""
+    for item in items:
+        ring = ring_of(item.nodeid)
+        if ring in ("live", "fleet"):
+            item.add_marker(ring)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(OUTER_TIMEOUT_S))
 
 
 def pytest_configure() -> None:
@@ -78,7 +84,7 @@ def no_thread_left() -> Iterator[None]:
         assert [] == our_threads(before), "still running"
         return True
 
-    eventually(none_left, within_s=20)
+    eventually(none_left)
 
 
 def our_threads(before: set[threading.Thread]) -> list[str]:

@@ -20,7 +20,7 @@ class Disk:
         options = f"size={SIZE_MIB}m,mode=755"
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "outrider-chaos", str(folder)],
-            capture_output=True, text=True, timeout=20, check=False,
+            capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         if done.returncode:
             skip_or_fail(f"no small disk can be mounted ({done.stderr.strip()}): the kill matrix needs root")
@@ -41,4 +41,4 @@ class Disk:
 
     def close(self) -> None:
         """Unmount it; whatever still has a file open there goes on until it ends."""
-        subprocess.run(["umount", "-l", str(self.folder)], capture_output=True, timeout=20, check=False)
+        subprocess.run(["umount", "-l", str(self.folder)], capture_output=True, timeout=60, check=False)

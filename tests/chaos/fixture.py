@@ -95,7 +95,7 @@ class ChaosFixture(LiveFixture):
     def etcd_control(self, *arguments: str) -> None:
         """Run ``etcdctl``."""
         command = [str(etcdctl_binary()), "--endpoints", f"http://{self.endpoint}", *arguments]
-        subprocess.run(command, check=True, capture_output=True, timeout=20, env=os.environ | {"ETCDCTL_API": "3"})
+        subprocess.run(command, check=True, capture_output=True, timeout=60, env=os.environ | {"ETCDCTL_API": "3"})
 
     def next_version(self) -> str:
         """A version that was never seen before, newer than all."""
@@ -206,7 +206,7 @@ class History:
         marks = [f"{prefix}chaos-mark" for prefix in self._since]
         for mark in marks:
             self._cluster.txn((), (Put(key=mark, value=b"x"),))
-        eventually(lambda: {one.key for one in tuple(self.changes)} >= set(marks), within_s=30)
+        eventually(lambda: {one.key for one in tuple(self.changes)} >= set(marks))
         for mark in marks:
             self._cluster.txn((), (Delete(key=mark),))
         for watch in self._watches:

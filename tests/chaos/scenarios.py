@@ -100,7 +100,7 @@ def _pause(case_run: CaseRun) -> None:
     def heard() -> bool:
         return case_run.fixture.records(case_run.armed)[-1].target == "swapping.withdrawing"
 
-    eventually(heard, within_s=30)
+    eventually(heard)
 
 
 def _resume(case_run: CaseRun) -> None:

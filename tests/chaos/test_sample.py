@@ -15,7 +15,6 @@ from tests.chaos.fixture import FAKETIME
 from tests.chaos.matrix import FAULTS, sample
 from tests.support.requirements import skip_or_fail
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 SEED = int(os.environ.get("OUTRIDER_TEST_CHAOS_SEED", "1"))
 SECONDS = 45.0
 LEAST = len(FAULTS)

@@ -33,9 +33,9 @@ def run(service: Service) -> Run:
 
 
 def upload(service: Service) -> None:
-    stored = requests.post(f"{service.url}/api/v1/payloads", data=b"hello", timeout=10).json()
+    stored = requests.post(f"{service.url}/api/v1/payloads", data=b"hello", timeout=60).json()
     new = {"version": "3.0.0", "stored": stored["sha256"], "name": "web.tar"}
-    assert requests.post(f"{service.url}/api/v1/apps/{APP}/packages", json=new, timeout=10).ok
+    assert requests.post(f"{service.url}/api/v1/apps/{APP}/packages", json=new, timeout=60).ok
 
 
 def test_a_backup_is_a_private_file_that_restores_everything_elsewhere(
@@ -134,9 +134,9 @@ def test_the_service_gives_an_admin_the_same_backup(service: Service, run: Run, 
     make_app(service.store)
     viewer = service.store.users.create("eve", "viewer").token
     url = f"{service.url}/api/v1/database/backup"
-    eventually(lambda: requests.get(url, headers={"Authorization": f"Bearer {viewer}"}, timeout=10).status_code == 403)
+    eventually(lambda: requests.get(url, headers={"Authorization": f"Bearer {viewer}"}, timeout=60).status_code == 403)
 
-    answer = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    answer = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
     file = tmp_path / "backup.jsonl"
     run(f"database backup {file}")
@@ -147,7 +147,7 @@ def test_the_service_gives_an_admin_the_same_backup(service: Service, run: Run, 
 def test_a_service_says_that_it_is_not_ready_while_a_restore_is_broken_off(service: Service, cluster: Cluster) -> None:
     cluster.txn((), (Put(key=f"{service.prefix}/restoring", value=b"{}"),))
 
-    answer = requests.get(f"{service.url}/readyz", timeout=10)
+    answer = requests.get(f"{service.url}/readyz", timeout=60)
 
     assert 503 == answer.status_code
     assert "restore" in answer.text

@@ -46,7 +46,7 @@ def run_on_terminal(service: Service, *words: str) -> tuple[int, str, str]:
             if not piece:
                 break
             seen += piece
-        stdout, _ = process.communicate(timeout=20)
+        stdout, _ = process.communicate(timeout=60)
         return process.returncode, stdout, seen.decode()
     finally:
         os.close(master)
@@ -93,10 +93,10 @@ def test_ctrl_c_ends_simulated_instances_with_a_summary(service: Service, tmp_pa
             stderr=subprocess.STDOUT,
         )
     try:
-        eventually(lambda: len(service.store.fleet.instances(APP)) == 10, within_s=30)
+        eventually(lambda: len(service.store.fleet.instances(APP)) == 10)
         process.send_signal(signal.SIGINT)
 
-        assert 0 == process.wait(20)
+        assert 0 == process.wait(60)
     finally:
         process.kill()
         process.wait()

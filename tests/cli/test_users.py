@@ -30,7 +30,7 @@ def run(service: Service) -> Run:
 
 
 def role_of(service: Service, token: str) -> str:
-    answer = requests.get(f"{service.url}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    answer = requests.get(f"{service.url}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, timeout=60)
     return str(answer.json().get("role"))
 
 

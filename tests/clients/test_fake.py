@@ -157,7 +157,7 @@ def test_stop_ends_clients_that_sleep() -> None:
     thread.start()
 
     fleet.stop()
-    thread.join(10)
+    thread.join(60)
 
     assert not thread.is_alive()
 

@@ -29,7 +29,7 @@ def fake() -> FakeCluster:
     return FakeEtcd().client()
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.live)])
+@pytest.fixture(params=["fake", "real"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A store without keys of ours."""
     if request.param == "fake":

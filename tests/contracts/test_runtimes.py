@@ -110,7 +110,7 @@ def test_the_watch_tells_the_end_once(runtime: Runtime, kit: RuntimeKit, spec: W
 
     runtime.stop(ID, 5)
 
-    assert Exited(workload_id=ID, status=kit.stopped) == ends.get(timeout=10)
+    assert Exited(workload_id=ID, status=kit.stopped) == ends.get(timeout=60)
     assert ends.empty()
 
 
@@ -119,7 +119,7 @@ def test_watching_what_does_not_run_tells_the_end_at_once(runtime: Runtime, kit:
 
     runtime.watch("never", ends.put)
 
-    assert Exited(workload_id="never", status=kit.gone) == ends.get(timeout=10)
+    assert Exited(workload_id="never", status=kit.gone) == ends.get(timeout=60)
 
 
 def test_a_closed_watch_is_silent(runtime: Runtime, kit: RuntimeKit, spec: WorkloadSpec) -> None:
@@ -133,7 +133,7 @@ def test_a_closed_watch_is_silent(runtime: Runtime, kit: RuntimeKit, spec: Workl
 
     runtime.stop(ID, 5)
 
-    open_.get(timeout=10)
+    open_.get(timeout=60)
     assert closed.empty()
 
 

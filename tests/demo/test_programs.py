@@ -44,13 +44,13 @@ class TestExample:
     def test_it_says_which_version_it_is_and_where(self, tmp_path: Path) -> None:
         app, url = run_app(tmp_path, "1.0.0")
         try:
-            hello = requests.post(url, data=b"knock", timeout=5)
+            hello = requests.post(url, data=b"knock", timeout=60)
 
             assert f"hello from 1.0.0 on {url.rpartition(':')[2]}\n" == hello.text
             assert "1.0.0" == hello.headers["X-Version"]
             assert (200, "0\n") == (
-                requests.get(f"{url}/health", timeout=5).status_code,
-                requests.get(f"{url}/inflight", timeout=5).text,
+                requests.get(f"{url}/health", timeout=60).status_code,
+                requests.get(f"{url}/inflight", timeout=60).text,
             )
         finally:
             app.stop()
@@ -58,8 +58,8 @@ class TestExample:
     def test_a_bad_release_serves_and_never_is_healthy(self, tmp_path: Path) -> None:
         app, url = run_app(tmp_path, "3.0.0", healthy=False)
         try:
-            assert 200 == requests.get(url, timeout=5).status_code
-            assert {503} == {requests.get(f"{url}/health", timeout=5).status_code for _ in range(5)}
+            assert 200 == requests.get(url, timeout=60).status_code
+            assert {503} == {requests.get(f"{url}/health", timeout=60).status_code for _ in range(5)}
         finally:
             app.stop()
 
@@ -67,11 +67,11 @@ class TestExample:
         app, url = run_app(tmp_path, "1.0.0")
         try:
             texts: list[str] = []
-            slow = threading.Thread(target=lambda: texts.append(requests.get(f"{url}/slow/1", timeout=5).text))
+            slow = threading.Thread(target=lambda: texts.append(requests.get(f"{url}/slow/1", timeout=60).text))
             with requests.Session() as idle:
-                idle.get(url, timeout=5)  # a kept connection, as Traefik has, must not hold it up
+                idle.get(url, timeout=60)  # a kept connection, as Traefik has, must not hold it up
                 slow.start()
-                eventually(lambda: requests.get(f"{url}/inflight", timeout=5).text == "1\n")
+                eventually(lambda: requests.get(f"{url}/inflight", timeout=60).text == "1\n")
 
                 os.kill(app.pid, signal.SIGTERM)
                 eventually(lambda: not answers(url))

@@ -114,7 +114,7 @@ def test_an_operator_who_follows_the_page_gets_a_group_that_rolls(terminal: Term
     service, init = steps["1"][0].rstrip().rpartition("\n")[::2]
     type_all(service)
     log = terminal.folder / "background-0.log"
-    eventually(lambda: log.exists() and "outrider update service on " in log.read_text(), within_s=30)
+    eventually(lambda: log.exists() and "outrider update service on " in log.read_text())
     type_all(init)
     type_all(steps["2"][0])
     (terminal.folder / "example.toml").write_text(terminal.replaced(steps["3"][0]))

@@ -62,7 +62,7 @@ class Machines:
     def stop(self) -> None:
         for process in self._running:
             process.terminate()
-        assert [0] * len(self._running) == [process.wait(15) for process in self._running]
+        assert [0] * len(self._running) == [process.wait(60) for process in self._running]
 
 
 class Shell:
@@ -131,7 +131,7 @@ def machines(shell: Shell, tmp_path: Path) -> Iterator[Machines]:
 
 def create_package(shell: Shell, fresh: Process, version: str, tmp_path: Path) -> None:
     """The guide's ``package create``; a service that can't keep images yet gets a file in place of one."""
-    schema = requests.get(fresh.url + "/api/v1/openapi.json", timeout=10).json()["components"]["schemas"]["NewPackage"]
+    schema = requests.get(fresh.url + "/api/v1/openapi.json", timeout=60).json()["components"]["schemas"]["NewPackage"]
     command = CREATE_PACKAGE.format(version=version)
     if "image" not in schema["properties"]:
         stand_in = tmp_path / f"example-{version}"

@@ -43,7 +43,7 @@ def create(cluster: Cluster, key: str, value: bytes = b"x") -> None:
             return False
         return True  # also when the comparison failed: then an earlier attempt had happened
 
-    eventually(done, within_s=30, every_s=0.05)
+    eventually(done, every_s=0.05)
 
 
 @contextmanager

@@ -19,8 +19,6 @@ from tests.support.file_server import Files
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.live
-
 
 @pytest.fixture
 def fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveFixture]:
@@ -64,7 +62,6 @@ def says(fixture: LiveFixture, told: str) -> bool:
     return True
 
 
-@pytest.mark.timeout(240)
 def test_payloads_that_are_not_what_was_promised_never_run(fixture: LiveFixture, tmp_path: Path) -> None:
     """
     1. releases come one after the other: wrong hash, wrong size, cut off on the way
@@ -96,7 +93,6 @@ def test_payloads_that_are_not_what_was_promised_never_run(fixture: LiveFixture,
         files.close()
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("payload", "told"),
     [
@@ -131,16 +127,16 @@ def test_an_app_that_the_service_does_not_know_is_said_by_its_sidekick(fixture: 
 
     program = fixture.start_sidekick("web-b", [*OUTRIDER, "sidekick", "run", "--config", config])
 
-    eventually(lambda: "instance.app" in program.log.read_text(), within_s=30)
+    eventually(lambda: "instance.app" in program.log.read_text())
     assert program.ended is None
     assert "Traceback" not in program.log.read_text()
 
 
 def test_garbage_on_the_omaha_endpoint_is_refused_and_the_service_goes_on(fixture: LiveFixture) -> None:
     for body in (b"", b"{}", b"<request", b'<!DOCTYPE x [<!ENTITY a "b">]><request protocol="3.0"/>', b"\xff" * 100):
-        answer = requests.post(f"{fixture.service_url}/v1/update/", data=body, timeout=10)
+        answer = requests.post(f"{fixture.service_url}/v1/update/", data=body, timeout=60)
         assert (400, 1) == (answer.status_code, len(answer.text.strip().splitlines())), body
-    assert 413 == requests.post(f"{fixture.service_url}/v1/update/", data=b"x" * 2_000_000, timeout=10).status_code
+    assert 413 == requests.post(f"{fixture.service_url}/v1/update/", data=b"x" * 2_000_000, timeout=60).status_code
 
     fixture.publish("2.0.0")
     eventually(lambda: fixture.expect_all_on("2.0.0"), within_s=60, every_s=0.2)

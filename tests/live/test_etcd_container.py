@@ -11,8 +11,6 @@ from outrider.etcd.seam import Cluster, CreatedAt, Entry, KeyChanged, Put, Resyn
 from tests.support.containers import EtcdContainer
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.live
-
 
 @pytest.fixture(scope="module")
 def etcd_container() -> Iterator[EtcdContainer]:
@@ -97,10 +95,10 @@ def test_a_watch_delivers_what_is_written_after_the_container_was_killed(
 
     etcd_container.kill()
     etcd_container.start_again()
-    kept = eventually(lambda: read_if_there(cluster, "/survives/a"), 30)
+    kept = eventually(lambda: read_if_there(cluster, "/survives/a"))
     put(cluster, "/survives/b", b"after")
 
-    eventually(lambda: seen(2), 30)
+    eventually(lambda: seen(2))
     watch.close()
     assert kept is not None
     assert kept.value == b"before"

@@ -9,8 +9,6 @@ import pytest
 
 from tests.support.servers import EtcdServer, make_tls_files
 
-pytestmark = pytest.mark.live
-
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EtcdServer]:

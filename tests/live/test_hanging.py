@@ -15,7 +15,6 @@ from tests.live.test_fleet_live import CHECKOUT
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.live
 HEALTHY = '(200, "ok\\n") if next(HEALTHY_ANSWERS, None) is not None else (503, "unhealthy\\n")'
 HANGS = '(200, "ok\\n") if next(HEALTHY_ANSWERS, None) is not None else time.sleep(3600)'
 

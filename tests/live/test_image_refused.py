@@ -12,7 +12,6 @@ from tests.live.live_fixture import LiveFixture
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.live
 REASON = "2.0.0 is a container image; this machine's runtime (process) runs archives only: serve this group an archive"
 
 

@@ -16,8 +16,6 @@ from tests.live.test_kills_apart import APART
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.live
-
 START, STOP = "start-first", "stop-first"
 LIVES = (
     Life(("idle.waking",)),
@@ -80,7 +78,6 @@ BATCHES = [
 ]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("release", "strategy", "odd_acts"), BATCHES)
 def test_a_kill_in_any_state_is_mended_by_a_restart_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, strategy: str, odd_acts: bool

@@ -15,7 +15,6 @@ from tests.live.live_fixture import LiveFixture
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.live
 CHECKOUT = Path(__file__).parents[2]
 SOAK_S = 6.0
 PROBE_S = 6.0

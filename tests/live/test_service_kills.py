@@ -27,7 +27,6 @@ from tests.support.waiting import eventually
 
 KILLS = 6
 SEED = 3
-pytestmark = pytest.mark.live
 
 
 class Work:
@@ -49,7 +48,7 @@ class Work:
 
     def end(self) -> None:
         self._ended.set()
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -78,17 +77,17 @@ def accepted(answer: requests.Response) -> requests.Response:
 
 
 def label_group(url: str, number: int) -> str:
-    accepted(requests.patch(f"{url}/api/v1/apps/{APP}/groups/web", json={"label": f"label-{number}"}, timeout=5))
+    accepted(requests.patch(f"{url}/api/v1/apps/{APP}/groups/web", json={"label": f"label-{number}"}, timeout=60))
     return f"label-{number}"
 
 
 def roll_new_package(url: str, number: int) -> str:
     """Upload, make a package of it, point the channel at it."""
     content, version = f"content of {number}".encode() * 20_000, f"1.{number}.0"
-    sha256 = accepted(requests.post(f"{url}/api/v1/payloads", data=content, timeout=5)).json()["sha256"]
+    sha256 = accepted(requests.post(f"{url}/api/v1/payloads", data=content, timeout=60)).json()["sha256"]
     new = {"version": version, "stored": sha256, "name": "web.tar"}
-    accepted(requests.post(f"{url}/api/v1/apps/{APP}/packages", json=new, timeout=5))
-    accepted(requests.put(f"{url}/api/v1/apps/{APP}/channels/stable", json={"version": version}, timeout=5))
+    accepted(requests.post(f"{url}/api/v1/apps/{APP}/packages", json=new, timeout=60))
+    accepted(requests.put(f"{url}/api/v1/apps/{APP}/channels/stable", json={"version": version}, timeout=60))
     return f"{version} {sha256}"
 
 
@@ -96,7 +95,7 @@ def report(url: str, number: int) -> str:
     event = OmahaEvent(type=3, result=0, error_code=number % 40 + 1)
     app = AppRequest(app_id=APP, version="0.1.0", track="web", machine_id="web-1", events=(event,))
     body = render_request(OmahaRequest(apps=(app,), request_id=f"report-{number}"))
-    accepted(requests.post(f"{url}/v1/update", data=body, timeout=5))
+    accepted(requests.post(f"{url}/v1/update", data=body, timeout=60))
     return f"report-{number}"
 
 

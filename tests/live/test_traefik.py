@@ -24,8 +24,6 @@ from outrider.http import ask
 from outrider.payloads.archive import unpack
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.live
-
 RATE_PER_S = 125.0
 _numbers = itertools.count(1)
 
@@ -100,7 +98,7 @@ class Service:
         eventually(lambda: self.get().status_code == 200)
 
     def get(self, path: str = "/") -> requests.Response:
-        return requests.get(self.web_url + path, headers={"Host": f"{self.name}.test"}, timeout=10)
+        return requests.get(self.web_url + path, headers={"Host": f"{self.name}.test"}, timeout=60)
 
     def drain(self, old: App, new: App, settings: DrainSettings | None = None) -> DrainVerdict:
         return Drain(self.observer, settings or DrainSettings()).wait(
@@ -299,7 +297,7 @@ def test_a_request_under_way_is_waited_for(farm: Farm) -> None:
     answers: list[requests.Response] = []
     slow = threading.Thread(target=lambda: answers.append(service.get("/slow/1.5")))
     slow.start()
-    eventually(lambda: requests.get(f"{old.url}/inflight", timeout=5).text.strip() == "1")
+    eventually(lambda: requests.get(f"{old.url}/inflight", timeout=60).text.strip() == "1")
 
     service.entry.switch(new.url, fence=service.fence)
     verdict = service.drain(old, new, ASKING)

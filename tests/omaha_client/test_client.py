@@ -364,7 +364,7 @@ def test_a_check_and_a_report_may_be_under_way_at_once(service: Service) -> None
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
 
     assert 10 == len(service.requests)
 
@@ -387,7 +387,7 @@ def test_reports_wait_in_the_outbox_until_the_service_is_back(service: Service, 
 
     service.answer = Answer()
 
-    assert outbox.flush(10)
+    assert outbox.flush(60)
     outbox.close()
     seen = [request.request_id for request in service.requests]
     assert [one.request_id for one in reports] == list(dict.fromkeys(seen))
@@ -400,6 +400,6 @@ def test_a_report_that_the_service_refuses_is_set_aside_by_the_outbox(service: S
 
     outbox.put(REPORT)
 
-    assert outbox.flush(10)
+    assert outbox.flush(60)
     outbox.close()
     assert 1 == len(list((tmp_path / "refused").iterdir()))

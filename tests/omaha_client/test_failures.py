@@ -131,7 +131,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path: Path) -
         with pytest.raises(DriverError, match=r"can't connect: .*certificate") as caught:
             check(upstream(f"https://127.0.0.1:{listener.getsockname()[1]}"))
 
-        thread.join(10)
+        thread.join(60)
     assert type(caught.value) is DriverError
 
 
@@ -178,5 +178,5 @@ def test_a_request_ends_within_its_time_however_the_peer_dawdles(talk: Callable[
         with pytest.raises(Unknown, match=r"no whole answer within 0\.3 s"):
             check(upstream(url, timeout_s=0.3))
 
-        # Ten times the limit, for a busy machine; without the limit it would never end.
-        assert time.monotonic() - begun < 3
+        # Many times the limit, for a busy machine; without the limit it would never end.
+        assert time.monotonic() - begun < 60

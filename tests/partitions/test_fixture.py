@@ -17,8 +17,6 @@ from tests.partitions.fleet import App, Fleet
 from tests.partitions.world import World
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
-
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:

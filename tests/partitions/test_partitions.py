@@ -22,8 +22,6 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         made.close()
 
 
-@pytest.mark.live
-@pytest.mark.timeout(480)
 @pytest.mark.parametrize(
     ("thing", "app"), [pytest.param(thing, app, id=f"{thing}-{app.cut_point.name}") for thing, app in CELLS]
 )
@@ -39,8 +37,6 @@ def test_a_cut_machine_does_what_the_table_says(harness: Harness, thing: Thing, 
     assert seen.healed
 
 
-@pytest.mark.live
-@pytest.mark.timeout(480)
 @pytest.mark.parametrize(
     "cuts", [pytest.param(cuts, id="+".join(cut.thing for cut in cuts)) for plan in PLANS for cuts in plan.rounds]
 )
@@ -49,8 +45,6 @@ def test_requests_fail_only_where_the_balancer_cannot_reach_a_machine(harness: H
     assert [] == harness.failures(cuts)
 
 
-@pytest.mark.live
-@pytest.mark.timeout(480)
 def test_what_is_cut_nowhere_was_passed(harness: Harness) -> None:
     """The reason that ``ELSEWHERE`` gives holds."""
     probing = cut_point("probing")
@@ -61,8 +55,6 @@ def test_what_is_cut_nowhere_was_passed(harness: Harness) -> None:
     assert {"swapping.retreating", "swapping.reclaiming"} <= {*seen.path}
 
 
-@pytest.mark.live
-@pytest.mark.timeout(480)
 def test_whatever_was_passed_has_its_place(harness: Harness) -> None:
     """Also for the strategy that it was passed with: the list of places is held to what journals show."""
     harness.seen(*CELLS[0])

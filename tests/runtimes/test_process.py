@@ -102,7 +102,7 @@ def test_a_sigkilled_sidekick_leaves_the_app_running_and_the_next_one_adopts_it(
     ends: queue.Queue[Exited] = queue.Queue()
     process_runtime.watch("app-1.0.0-aa", ends.put)
     process_runtime.stop("app-1.0.0-aa", 5)
-    assert "gone" == ends.get(timeout=10).status
+    assert "gone" == ends.get(timeout=60).status
     assert not look_at(pid_of(adopted)) or look_at(pid_of(adopted)).zombie  # type: ignore[union-attr]
 
 
@@ -189,8 +189,8 @@ def test_an_app_that_ignores_sigterm_is_killed_after_the_grace(state_dir: Path, 
 
     runtime.stop("app-1.0.0-aa", 0.5)
 
-    assert 0.5 <= time.monotonic() - began < 5
-    assert "signal 9" == ends.get(timeout=10).status
+    assert 0.5 <= time.monotonic() - began < 60
+    assert "signal 9" == ends.get(timeout=60).status
     runtime.close()
 
 
@@ -265,7 +265,7 @@ def test_an_exit_status_is_told_to_those_who_come_late(state_dir: Path, tmp_path
 
     runtime.watch("late", ends.put)
 
-    assert "exit 7" == ends.get(timeout=10).status
+    assert "exit 7" == ends.get(timeout=60).status
     runtime.close()
 
 
@@ -288,13 +288,13 @@ def test_an_exit_status_is_told_right_to_who_comes_before_it_was_read(state_dir:
         go_on.wait(30)
 
     runtime.watch("another", hold)
-    assert held.wait(10)
+    assert held.wait(60)
     (state_dir / "workloads" / "late" / "go").write_text("\n")
     eventually(lambda: runtime.find("late") is None)
     runtime.watch("late", ends.put)
     go_on.set()
 
-    assert "exit 7" == ends.get(timeout=10).status
+    assert "exit 7" == ends.get(timeout=60).status
     runtime.close()
 
 

@@ -42,7 +42,7 @@ class Crowd:
 
     def hold(self, is_busy: bool) -> None:
         self.held.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(60)
 
     async def come(self, name: str) -> None:
         try:
@@ -205,13 +205,13 @@ def test_a_crowd_of_check_ins_does_not_keep_an_operator_out(application: FastAPI
 
     def hold(_: bool) -> None:
         begun.release()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
 
     async def snapshot() -> None:
         async with anyio.create_task_group() as group:
             for _ in range(200):
                 group.start_soon(admission.run, hold)
-            await anyio.to_thread.run_sync(lambda: [begun.acquire(timeout=10) for _ in range(32)])
+            await anyio.to_thread.run_sync(lambda: [begun.acquire(timeout=60) for _ in range(32)])
             answers.append(await anyio.to_thread.run_sync(lambda: ask(application, "GET", "/api/v1/apps")))
             go_on.set()
 

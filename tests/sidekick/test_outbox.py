@@ -37,7 +37,7 @@ def test_reports_are_delivered_once_each_and_in_order(open_outbox: Outboxes, fol
     for one in reports:
         outbox.put(one)
 
-    assert outbox.flush(10)
+    assert outbox.flush(60)
     assert reports == receiver.taken
     assert 0 == outbox.pending()
     assert [] == files(folder)
@@ -51,7 +51,7 @@ def test_order_holds_through_failures(open_outbox: Outboxes) -> None:
     for one in reports:
         outbox.put(one)
 
-    assert outbox.flush(10)
+    assert outbox.flush(60)
     assert reports == receiver.taken
     assert ["update-1/0"] * 5 == [request_id for _, request_id in receiver.tries[:5]]
 
@@ -102,7 +102,7 @@ def test_a_report_that_is_already_waiting_is_not_doubled(open_outbox: Outboxes, 
 
     assert (1, 1) == (outbox.pending(), len(files(folder)))
     receiver.hold.set()
-    assert outbox.flush(10)
+    assert outbox.flush(60)
     assert [report(1)] == receiver.taken
 
 
@@ -118,7 +118,7 @@ def test_reports_survive_a_restart_in_order(open_outbox: Outboxes) -> None:
     after = open_outbox(back)
     after.put(report(12))
 
-    assert after.flush(10)
+    assert after.flush(60)
     assert [report(number) for number in range(13)] == back.taken
 
 
@@ -136,7 +136,7 @@ def test_a_report_put_again_after_a_restart_is_not_doubled(open_outbox: Outboxes
     after.put(report(1))
     back.hold.set()
 
-    assert after.flush(10)
+    assert after.flush(60)
     assert [report(1)] == back.taken
 
 

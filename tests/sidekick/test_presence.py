@@ -34,7 +34,7 @@ def test_a_sidekick_says_in_which_scope_it_takes_turns(tmp_path: Path, scope: st
         entry = eventually(lambda: etcd.entries.get(key))
     finally:
         sidekick.stop()
-        running.join(30.0)
+        running.join(60)
 
     assert entry is not None
     assert scope == decode(Presence, key, entry.value).shared_scope

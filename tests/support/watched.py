@@ -109,5 +109,5 @@ class Watching:
         self.join()
 
     def join(self) -> None:
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "the watcher didn't end"

@@ -88,7 +88,7 @@ def answer(workload: Workload) -> dict[str, object]:
 
     def ask() -> dict[str, object]:
         try:
-            with urllib.request.urlopen(workload.url, timeout=5) as response:
+            with urllib.request.urlopen(workload.url, timeout=60) as response:
                 told: dict[str, object] = json.loads(response.read())
                 return told
         except OSError as error:

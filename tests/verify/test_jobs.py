@@ -58,4 +58,4 @@ def test_whoever_stops_asking_ends_the_processes() -> None:
 
     results.close()  # type: ignore[attr-defined]
 
-    eventually(lambda: not multiprocessing.active_children(), within_s=10)
+    eventually(lambda: not multiprocessing.active_children())

@@ -9,6 +9,7 @@ from outrider.verify.fleet import Looks, explore_fleet
 from outrider.verify.steps import Steps
 from outrider.verify.story import tell_fleet
 from outrider.verify.world import World
+from tests.support.rings import mostly_long
 from tests.verify.faults import FAULTS, SHIPPED, Fault, edited, loaded
 
 
@@ -28,7 +29,25 @@ def checked(fault: Fault) -> Result:
     return list(check(loaded(fault.text), fault.plan))[-1]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+SHORT = {
+    "fetching what the runtime can't run",
+    "leaving without a fence",
+    "rolling back after the commit",
+    "a dead end",
+    "a second verdict",
+}
+"""One fault of each kind that shows in a life of a few steps: the others are the long form."""
+
+
+def test_the_short_form_names_faults_that_there_are() -> None:
+    assert SHORT <= {fault.name for fault in FAULTS}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    mostly_long(FAULTS, short=lambda fault: fault.name in SHORT),
+    ids=lambda fault: fault.name.replace(" ", "-"),
+)
 def test_a_seeded_fault_is_found_and_told(fault: Fault) -> None:
     result = checked(fault)
 
@@ -52,6 +71,7 @@ def test_a_wait_without_a_deadline_does_not_even_load() -> None:
         loaded(text)
 
 
+@pytest.mark.long
 def test_a_lock_that_lets_anybody_in_breaks_p1(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock itself has tests of its own; here the fleet must notice what it depends on."""
     plan = FAULTS[-1].plan[0]

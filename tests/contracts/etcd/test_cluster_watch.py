@@ -137,7 +137,7 @@ def test_a_slow_delivery_delays_the_next_one_and_loses_nothing(store: Cluster, p
     def slow(event: WatchEvent) -> None:
         inside[0] += 1
         assert inside[0] == 1, "two deliveries at once"
-        let_go.wait(10)
+        let_go.wait(60)
         diary(event)
         inside[0] -= 1
 
@@ -188,12 +188,12 @@ def test_close_waits_for_the_delivery_under_way(store: Cluster, prefix: str) -> 
 
     def slow(event: WatchEvent) -> None:
         entered.set()
-        let_go.wait(10)
+        let_go.wait(60)
         done.set()
 
     started = watch(store, prefix, cast(Diary, slow))
     put(store, prefix + "a")
-    assert entered.wait(10)
+    assert entered.wait(60)
     threading.Timer(0.1, let_go.set).start()
 
     started.close()

@@ -211,7 +211,7 @@ def test_a_withdrawal_in_the_middle_of_the_take_is_not_answered_with_a_turn(
     at_the_third(a, withdraw_meanwhile)
     lock.acquire(lease=a.lease, update="u", release="2.0.0", slots=1, deliver=a.news.append)
     eventually(lambda: withdrawal.ident)
-    withdrawal.join(10)
+    withdrawal.join(60)
 
     assert (returned, a.news) == ([None], [])
     assert not store.list(keys.turns(SCOPE)).entries

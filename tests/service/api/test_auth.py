@@ -34,7 +34,7 @@ def ask(
     service: Service, method: str, path: str, body: object = None, *, token: str | None = None
 ) -> requests.Response:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return requests.request(method, f"{service.url}/api/v1{path}", json=body, headers=headers, timeout=10)
+    return requests.request(method, f"{service.url}/api/v1{path}", json=body, headers=headers, timeout=60)
 
 
 def operations(application: FastAPI) -> list[tuple[str, str]]:
@@ -53,7 +53,7 @@ def test_no_operation_of_the_api_is_open(service: Service, tokens: dict[str, str
     assert len(every) > 30
 
     answers = {
-        (method, path): requests.request(method, service.url + path, json={}, timeout=10).status_code
+        (method, path): requests.request(method, service.url + path, json={}, timeout=60).status_code
         for method, path in every
     }
 
@@ -75,7 +75,7 @@ def test_no_operation_of_the_api_is_open(service: Service, tokens: dict[str, str
     ],
 )
 def test_who_shows_no_good_token_is_told_how(service: Service, tokens: dict[str, str], headers: dict[str, str]) -> None:
-    answer = requests.get(f"{service.url}/api/v1/apps", headers=headers, timeout=10)
+    answer = requests.get(f"{service.url}/api/v1/apps", headers=headers, timeout=60)
 
     scheme = "Basic" if headers.get("Authorization", "").startswith("Basic") else "Bearer"
     assert (401, "application/problem+json") == (answer.status_code, answer.headers["content-type"])
@@ -85,7 +85,7 @@ def test_who_shows_no_good_token_is_told_how(service: Service, tokens: dict[str,
 
 def test_updatectls_user_and_key_are_a_name_and_its_token(service: Service, tokens: dict[str, str]) -> None:
     def as_user(name: str, token: str) -> int:
-        return requests.get(f"{service.url}/api/v1/whoami", auth=(name, token), timeout=10).status_code
+        return requests.get(f"{service.url}/api/v1/whoami", auth=(name, token), timeout=60).status_code
 
     assert 200 == as_user("the-viewer", tokens["viewer"])
     assert 401 == as_user("the-admin", tokens["viewer"])
@@ -136,10 +136,10 @@ def test_users_are_made_shown_and_removed_over_the_api(service: Service, tokens:
     made = as_admin("POST", "/users", {"name": "eve", "role": "viewer"})
     eventually(lambda: ask(service, "GET", "/whoami", token=made.json()["token"]).ok)
     rotated = as_admin("POST", "/users", {"name": "eve"})
-    eventually(lambda: ask(service, "GET", "/whoami", token=made.json()["token"]).status_code == 401, within_s=1)
+    eventually(lambda: ask(service, "GET", "/whoami", token=made.json()["token"]).status_code == 401)
     shown = as_admin("GET", "/users")
     gone = as_admin("DELETE", "/users/eve")
-    eventually(lambda: ask(service, "GET", "/whoami", token=rotated.json()["token"]).status_code == 401, within_s=1)
+    eventually(lambda: ask(service, "GET", "/whoami", token=rotated.json()["token"]).status_code == 401)
 
     assert (201, 200, 200) == (made.status_code, rotated.status_code, gone.status_code)
     assert "no-store" == made.headers["cache-control"]
@@ -152,17 +152,17 @@ def test_users_are_made_shown_and_removed_over_the_api(service: Service, tokens:
 def test_what_is_no_operators_business_needs_no_token(service: Service, tokens: dict[str, str], path: str) -> None:
     method = "POST" if path == "/v1/update" else "GET"
 
-    assert requests.request(method, service.url + path, timeout=10).status_code in (200, 400)
+    assert requests.request(method, service.url + path, timeout=60).status_code in (200, 400)
 
 
 def test_payloads_are_fetched_without_a_token(service: Service, tokens: dict[str, str]) -> None:
     make_app(service.store)
     bearer = {"Authorization": f"Bearer {tokens['operator']}"}
-    stored = requests.post(f"{service.url}/api/v1/payloads", data=b"hello", headers=bearer, timeout=10).json()
+    stored = requests.post(f"{service.url}/api/v1/payloads", data=b"hello", headers=bearer, timeout=60).json()
     new = {"version": "3.0.0", "stored": stored["sha256"], "name": "web.tar"}
     package = ask(service, "POST", f"/apps/{APP}/packages", new, token=tokens["operator"]).json()
 
-    assert b"hello" == requests.get(package["download_url"], timeout=10).content
+    assert b"hello" == requests.get(package["download_url"], timeout=60).content
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_admins_alone_reach_whatever_is_below_users_and_database(path: str) -> N
 
 
 def test_a_request_keeps_the_id_that_its_client_gave_it(service: Service) -> None:
-    given = requests.get(f"{service.url}/api/v1/apps", headers={"X-Request-ID": "deploy-17"}, timeout=10)
-    made_up = requests.get(f"{service.url}/api/v1/apps", headers={"X-Request-ID": "a b\tc"}, timeout=10)
+    given = requests.get(f"{service.url}/api/v1/apps", headers={"X-Request-ID": "deploy-17"}, timeout=60)
+    made_up = requests.get(f"{service.url}/api/v1/apps", headers={"X-Request-ID": "a b\tc"}, timeout=60)
 
     assert "deploy-17" == given.headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{32}", made_up.headers["x-request-id"])

@@ -15,7 +15,7 @@ GROUP = f"/apps/{APP}/groups/beta"
 
 def ask(service: Service, method: str, path: str, body: object = None, **headers: str) -> requests.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return requests.request(method, f"{service.url}/api/v1{path}", json=body, headers=named, timeout=10)
+    return requests.request(method, f"{service.url}/api/v1{path}", json=body, headers=named, timeout=60)
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_of_many_at_once_with_the_same_tag_one_gets_through(service: Service) ->
         statuses: list[int] = []
 
         def change(label: str, tag: str = tag, start: threading.Barrier = start, to: list[int] = statuses) -> None:
-            start.wait(10)
+            start.wait(60)
             to.append(ask(service, "PATCH", GROUP, {"label": label}, If_Match=tag).status_code)
 
         threads = [threading.Thread(target=change, args=(f"{round_}-{each}",)) for each in range(8)]

@@ -26,7 +26,7 @@ CHECK = render_request(
 
 
 def post(service: Service, body: bytes, path: str = "/v1/update/", **headers: str) -> requests.Response:
-    return requests.post(service.url + path, data=body, headers=headers, timeout=10, allow_redirects=False)
+    return requests.post(service.url + path, data=body, headers=headers, timeout=60, allow_redirects=False)
 
 
 @pytest.mark.parametrize("path", ["/v1/update", "/v1/update/"])
@@ -112,7 +112,7 @@ def test_a_dtd_is_refused(service: Service) -> None:
 
 
 def test_a_request_that_announces_too_much_is_refused_unread(service: Service) -> None:
-    connection = http.client.HTTPConnection(service.host, service.port, timeout=10)
+    connection = http.client.HTTPConnection(service.host, service.port, timeout=60)
     connection.putrequest("POST", "/v1/update")
     connection.putheader("Content-Length", str(10**12))
     connection.endheaders()
@@ -125,7 +125,7 @@ def test_a_request_that_announces_too_much_is_refused_unread(service: Service) -
 
 
 def test_a_request_that_does_not_say_how_long_it_is_is_cut_off_at_the_limit(service: Service) -> None:
-    with socket.create_connection((service.host, service.port), timeout=10) as raw:
+    with socket.create_connection((service.host, service.port), timeout=60) as raw:
         raw.sendall(b"POST /v1/update HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
         for _ in range(5):  # 80 KiB, and never an end
@@ -145,7 +145,7 @@ def test_a_request_of_exactly_the_limit_is_read(service: Service) -> None:
 @pytest.mark.parametrize("path", ["/v1/update", "/v1/update/"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_anything_but_post_is_405(service: Service, method: str, path: str) -> None:
-    answer = requests.request(method, service.url + path, timeout=10, allow_redirects=False)
+    answer = requests.request(method, service.url + path, timeout=60, allow_redirects=False)
 
     assert (405, "POST") == (answer.status_code, answer.headers["allow"])
 
@@ -163,9 +163,9 @@ def cut_off(tmp_path: Path) -> Any:
 def test_without_etcd_omaha_is_503_with_when_to_come_back(cut_off: Any) -> None:
     running, client = cut_off
 
-    answer = requests.post(running.url + "/v1/update", data=CHECK, timeout=10)
+    answer = requests.post(running.url + "/v1/update", data=CHECK, timeout=60)
     client.mend()
-    after = requests.post(running.url + "/v1/update", data=CHECK, timeout=10)
+    after = requests.post(running.url + "/v1/update", data=CHECK, timeout=60)
 
     assert 503 == answer.status_code
     assert answer.headers["retry-after"] == answer.headers["x-retry-after"] == "10"
@@ -176,9 +176,9 @@ def test_without_etcd_omaha_is_503_with_when_to_come_back(cut_off: Any) -> None:
 def test_without_etcd_the_process_is_healthy_and_not_ready(cut_off: Any) -> None:
     running, client = cut_off
 
-    healthy, ready = (requests.get(running.url + path, timeout=10) for path in ("/healthz", "/readyz"))
+    healthy, ready = (requests.get(running.url + path, timeout=60) for path in ("/healthz", "/readyz"))
     client.mend()
-    later = requests.get(running.url + "/readyz", timeout=10)
+    later = requests.get(running.url + "/readyz", timeout=60)
 
     assert (200, 503, 200) == (healthy.status_code, ready.status_code, later.status_code)
     assert "no connection" in ready.text
@@ -187,7 +187,7 @@ def test_without_etcd_the_process_is_healthy_and_not_ready(cut_off: Any) -> None
 def test_without_etcd_the_api_answers_with_a_problem_that_may_be_tried_again(cut_off: Any) -> None:
     running, _ = cut_off
 
-    answer = requests.get(running.url + "/api/v1/apps", timeout=10)
+    answer = requests.get(running.url + "/api/v1/apps", timeout=60)
 
     assert (503, "application/problem+json") == (answer.status_code, answer.headers["content-type"])
     assert ("unknown", "10") == (answer.json()["kind"], answer.headers["retry-after"])
@@ -217,7 +217,7 @@ def test_a_refusal_is_a_problem_document_of_one_line(
 ) -> None:
     make_app(service.store)
 
-    answer = requests.request(method, f"{service.url}/api/v1{path}", json=body, timeout=10)
+    answer = requests.request(method, f"{service.url}/api/v1{path}", json=body, timeout=60)
 
     assert (status, "application/problem+json") == (answer.status_code, answer.headers["content-type"])
     problem = answer.json()
@@ -226,7 +226,7 @@ def test_a_refusal_is_a_problem_document_of_one_line(
 
 
 def test_the_api_describes_itself(service: Service) -> None:
-    answer = requests.get(service.url + "/api/v1/openapi.json", timeout=10)
+    answer = requests.get(service.url + "/api/v1/openapi.json", timeout=60)
 
     document = answer.json()
     assert document["openapi"].startswith("3.")
@@ -273,9 +273,9 @@ def test_a_download_can_be_resumed(service: Service) -> None:
     make_app(service.store)
     where = upload(service, b"0123456789")
 
-    whole = requests.get(where, timeout=10)
-    rest = requests.get(where, headers={"Range": "bytes=4-", "If-Range": whole.headers["etag"]}, timeout=10)
-    beyond = requests.get(where, headers={"Range": "bytes=10-"}, timeout=10)
+    whole = requests.get(where, timeout=60)
+    rest = requests.get(where, headers={"Range": "bytes=4-", "If-Range": whole.headers["etag"]}, timeout=60)
+    beyond = requests.get(where, headers={"Range": "bytes=10-"}, timeout=60)
 
     assert (206, b"456789", "bytes 4-9/10") == (rest.status_code, rest.content, rest.headers["content-range"])
     assert 416 == beyond.status_code
@@ -286,7 +286,7 @@ def test_a_resumed_download_of_another_file_starts_again(service: Service) -> No
     make_app(service.store)
     where = upload(service, b"0123456789")
 
-    answer = requests.get(where, headers={"Range": "bytes=4-", "If-Range": '"another"'}, timeout=10)
+    answer = requests.get(where, headers={"Range": "bytes=4-", "If-Range": '"another"'}, timeout=60)
 
     assert (200, b"0123456789") == (answer.status_code, answer.content)
 
@@ -295,8 +295,8 @@ def test_head_tells_the_size_and_an_unchanged_file_is_not_sent_again(service: Se
     make_app(service.store)
     where = upload(service, b"0123456789")
 
-    head = requests.head(where, timeout=10)
-    same = requests.get(where, headers={"If-None-Match": head.headers["etag"]}, timeout=10)
+    head = requests.head(where, timeout=60)
+    same = requests.get(where, headers={"If-None-Match": head.headers["etag"]}, timeout=60)
 
     assert (200, "10", b"") == (head.status_code, head.headers["content-length"], head.content)
     assert (304, b"") == (same.status_code, same.content)
@@ -307,11 +307,11 @@ def test_only_the_stored_payload_of_a_package_is_served(service: Service, path: 
     make_app(service.store)
     upload(service, b"0123456789")
 
-    assert 404 == requests.get(f"{service.url}/packages/{APP}/{path}", timeout=10).status_code
+    assert 404 == requests.get(f"{service.url}/packages/{APP}/{path}", timeout=60).status_code
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_behind(service: Service) -> None:
-    with socket.create_connection((service.host, service.port), timeout=10) as raw:
+    with socket.create_connection((service.host, service.port), timeout=60) as raw:
         raw.sendall(
             b"POST /api/v1/payloads HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 3_000_000
         )
@@ -321,7 +321,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(service: Service) -> No
 
 
 def test_an_empty_upload_is_refused(service: Service) -> None:
-    answer = requests.post(f"{service.url}/api/v1/payloads", data=b"", timeout=10)
+    answer = requests.post(f"{service.url}/api/v1/payloads", data=b"", timeout=60)
 
     assert (400, "config") == (answer.status_code, answer.json()["kind"])
 

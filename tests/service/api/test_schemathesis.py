@@ -1,8 +1,9 @@
 """schemathesis asks the real service whatever its OpenAPI document allows, and what it forbids.
 
 Never a 5xx, and every answer is one that the document describes. Each operation gets a service of its own with
-something of everything in it, so what one finds doesn't hang on what another did. The seed is fixed;
-``OUTRIDER_TEST_SCHEMATHESIS`` is the number of requests per operation and way of asking.
+something of everything in it, so what one finds doesn't hang on what another did. The seed is fixed.
+The short form asks as an admin, with two requests per operation and way of asking.
+The long form asks as everybody, with ``OUTRIDER_TEST_SCHEMATHESIS`` requests.
 """
 
 import copy
@@ -33,11 +34,12 @@ from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.store.packages import Payload
 from outrider.service.store.users import ROLES, may
 from tests.service.api.test_openapi import DOCUMENT
+from tests.support.rings import mostly_long
 from tests.support.service import NOON, Service
 from tests.support.service_examples import APP, be_alive, block, make_app, payload_of, put
 from tests.support.waiting import eventually
 
-REQUESTS = int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
+SHORT, REQUESTS = 2, int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
 BLOCKED = "2.0.0"
 STORED = "3.0.0"
 OMAHA = "POST /v1/update"
@@ -57,7 +59,6 @@ OPERATIONS = [
 ]
 every_operation = pytest.mark.parametrize("operation", OPERATIONS)
 bounded = settings(
-    max_examples=REQUESTS,
     deadline=None,
     derandomize=True,
     database=None,
@@ -68,10 +69,15 @@ bounded = settings(
 
 @dataclass(slots=True, kw_only=True)
 class Api:
-    """The running service, somebody's token (empty for none), and the statuses that came back."""
+    """The running service, somebody's token (empty for none), and the statuses that came back.
+
+    Attributes:
+        times: How often one operation is asked in one way.
+    """
 
     url: str
     token: str
+    times: int = SHORT
     checks: list[Any] = field(default_factory=lambda: CHECKS)
     statuses: list[int] = field(default_factory=list)
 
@@ -84,9 +90,9 @@ class Api:
         return answer  # type: ignore[no-any-return]
 
     def ask_many(self, operation: Any, known: dict[str, str] | None = None, **options: Any) -> None:
-        """Ask one operation ``REQUESTS`` times; names in the path that are ``known`` are those."""
+        """Ask one operation as often as ``times`` says; names in the path that are ``known`` are those."""
 
-        @bounded
+        @settings(bounded, max_examples=self.times)
         @given(case=operation.as_strategy(**options))
         def ask(case: Any) -> None:
             for name in set(case.path_parameters or ()) & set(known or {}):
@@ -158,14 +164,18 @@ def token_of(service: Service, role: Role) -> str:
         service.store.users.create("ann")
     token = service.store.users.create(f"{role}-{uuid.uuid4().hex}", role).token
     bearer = {"Authorization": f"Bearer {token}"}
-    eventually(lambda: requests.get(f"{service.url}/api/v1/whoami", headers=bearer, timeout=10).ok)
+    eventually(lambda: requests.get(f"{service.url}/api/v1/whoami", headers=bearer, timeout=60).ok)
     return token
 
 
-@pytest.fixture(params=["admin", "nobody yet"])
+ASKING = (("admin", SHORT), ("admin", REQUESTS), ("nobody yet", REQUESTS))
+
+
+@pytest.fixture(params=mostly_long(ASKING, short=ASKING[0].__eq__), ids=lambda asking: f"{asking[0]}-{asking[1]}")
 def api(request: pytest.FixtureRequest, filled: Service) -> Api:
     """The service as an admin has it, and as everybody on its machine has it before there are users."""
-    return Api(url=filled.url, token=token_of(filled, "admin") if request.param == "admin" else "")
+    who, number = request.param
+    return Api(url=filled.url, token=token_of(filled, "admin") if who == "admin" else "", times=number)
 
 
 @every_operation

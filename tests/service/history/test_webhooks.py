@@ -82,7 +82,7 @@ def test_deliveries_are_signed_and_come_in_order(real: Store, hooks: Webhooks, r
         for paused in (True, False, True):
             real.groups.update(APP, "beta", paused=paused)
 
-        eventually(lambda: receiver.kinds().count("outrider.group-paused") == 2, within_s=20)
+        eventually(lambda: receiver.kinds().count("outrider.group-paused") == 2)
 
     told = [kind for kind in receiver.kinds() if kind in ("outrider.group-paused", "outrider.group-resumed")]
     assert ["outrider.group-paused", "outrider.group-resumed", "outrider.group-paused"] == told
@@ -104,7 +104,7 @@ def test_what_a_receiver_refuses_is_told_again_with_the_same_id(
         run(stack, real)
         real.groups.update(APP, "beta", paused=True)
 
-        eventually(lambda: len(receiver.took) == 4 and hooks.pending("ops") == 0, within_s=20)
+        eventually(lambda: len(receiver.took) == 4 and hooks.pending("ops") == 0)
 
     assert 1 == len({headers["webhook-id"] for headers, _ in receiver.took})
 
@@ -117,7 +117,7 @@ def test_two_processes_tell_a_receiver_once(real: Store, hooks: Webhooks, receiv
         for number in range(20):
             real.groups.update(APP, "beta", paused=number % 2 == 0)
 
-        eventually(lambda: receiver.kinds().count("outrider.group-paused") >= 10 and not hooks.pending("ops"), 30)
+        eventually(lambda: receiver.kinds().count("outrider.group-paused") >= 10 and not hooks.pending("ops"))
 
     assert 10 == receiver.kinds().count("outrider.group-paused")
 
@@ -129,14 +129,14 @@ def test_what_one_process_did_not_deliver_the_next_one_does(real: Store, hooks: 
     with ExitStack() as stack:
         run(stack, real)
         real.groups.update(APP, "beta", paused=True)
-        eventually(lambda: bool(receiver.took), within_s=20)
+        eventually(lambda: bool(receiver.took))
     assert 1 == hooks.pending("ops")
     receiver.statuses = []
 
     with ExitStack() as stack:
         run(stack, real)
 
-        eventually(lambda: hooks.pending("ops") == 0, within_s=30)
+        eventually(lambda: hooks.pending("ops") == 0)
 
 
 def test_a_receiver_that_is_gone_for_good_is_not_told_any_more(
@@ -149,7 +149,7 @@ def test_a_receiver_that_is_gone_for_good_is_not_told_any_more(
         run(stack, real)
         real.groups.update(APP, "beta", paused=True)
 
-        eventually(lambda: not hooks.list(), within_s=20)
+        eventually(lambda: not hooks.list())
 
 
 def test_one_webhook_hears_of_its_app_only(hooks: Webhooks, real: Store, receiver: Receiver) -> None:

@@ -60,7 +60,7 @@ def say(process: Process, message: bytes) -> tuple[int, dict[str, str], bytes]:
         method, path, rest = message.split(b" ", 2)
         message = b" ".join((method, path.rstrip(b"/") + b"/" + SECRET.encode(), rest))
     host, port = process.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(message)
         stream = raw.makefile("rb")
         status = int(stream.readline().split()[1])

@@ -1,6 +1,7 @@
 """The Omaha endpoint gets what nobody should send: it answers, refuses in one line, and never fails.
 
-In process, over a real etcd. ``OUTRIDER_TEST_FUZZ`` is the number of inputs (``make fuzz``: 10000, others each time);
+In process, over a real etcd. Each test begins with keys of its own, so that none depends on what another one sent.
+The short form sends 300 inputs. The long form sends ``OUTRIDER_TEST_FUZZ`` (``make fuzz``: 10000, others each time);
 without it there are 1000, always the same.
 """
 
@@ -23,19 +24,19 @@ from hypothesis import strategies as st
 from outrider.core.omaha import MAX_REQUEST_BYTES, AppRequest, OmahaEvent, parse_request
 from outrider.etcd.client import connect
 from outrider.service.admission import AdmissionControl
-from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.store.packages import Payload
 from tests.support import omaha_inputs
+from tests.support.applications import new_application
 from tests.support.in_process import Answer, ask_in_loop
 from tests.support.omaha_clients import CLIENTS, check_form
 from tests.support.omaha_inputs import Input
+from tests.support.rings import mostly_long
 from tests.support.servers import EtcdServer
 from tests.support.service import NOON
 from tests.support.service_examples import APP, SHA256, block, make_app, open_store
 
-INPUTS = int(os.environ.get("OUTRIDER_TEST_FUZZ", "1000"))
-PREFIX = "/fuzz"
+SHORT, INPUTS = 300, int(os.environ.get("OUTRIDER_TEST_FUZZ", "1000"))
 SECRET = "what no answer may hold"
 KINDS = ("mutated", "nonsense", "structured", "broken", "encoded", "entities")
 
@@ -100,17 +101,16 @@ def asked_in(body: bytes) -> list[AppRequest]:
     ]
 
 
-@pytest.fixture(scope="module")
-def omaha(etcd_server: EtcdServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Omaha]:
+@pytest.fixture
+def omaha(etcd_server: EtcdServer, prefix: str, tmp_path: Path) -> Iterator[Omaha]:
     """An app to be updated, one that is paused, one whose release is bad, one with an image, and a file to be kept."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    secret_file = folder / "secret"
+    secret_file = tmp_path / "secret"
     secret_file.write_text(SECRET)
-    payloads = PayloadFolder(folder=folder / "payloads")
+    payloads = PayloadFolder(folder=tmp_path / "payloads")
     payloads.prepare()
     cluster = connect(etcd_server.address())
-    prefix = f"{PREFIX}/{folder.name}"
-    store = open_store(cluster, prefix)
+    below = prefix.rstrip("/")
+    store = open_store(cluster, below)
     make_app(store, version="2.0.0")
     for app in ("paused", "moved", "image"):
         store.apps.create(app=app)
@@ -120,7 +120,7 @@ def omaha(etcd_server: EtcdServer, tmp_path_factory: pytest.TempPathFactory) -> 
         store.channels.save(app, "beta", version="3.0.0" if app == "moved" else "2.0.0")
     store.apps.create(app="web")
     block(store, "9.9.9", "it crashed", NOON)
-    application = create_application(cluster, payloads, prefix=prefix)
+    application = new_application(cluster, payloads, prefix=below)
     # On a clock that stands: who waits 5 s for a thread on a busy machine gets a 503, whatever was sent.
     application.state.context = replace(application.state.context, admission=AdmissionControl(clock=lambda: 0.0))
     with asyncio.Runner() as runner:
@@ -140,11 +140,10 @@ def inputs_of(kind: str, omaha: Omaha) -> st.SearchStrategy[Input]:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("inputs", mostly_long((SHORT, INPUTS), short=SHORT.__eq__))
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_comes_is_answered_or_refused(omaha: Omaha, kind: str) -> None:
-    omaha.statuses.clear()
-    omaha.checks.clear()
-    number = -(-INPUTS // len(KINDS))
+def test_whatever_comes_is_answered_or_refused(omaha: Omaha, kind: str, inputs: int) -> None:
+    number = -(-inputs // len(KINDS))
 
     @settings(
         max_examples=number,
@@ -163,6 +162,8 @@ def test_whatever_comes_is_answered_or_refused(omaha: Omaha, kind: str) -> None:
 
     sys.stdout.write(f"{kind}: {omaha.statuses.total()} inputs, {dict(omaha.statuses)}, checks {dict(omaha.checks)}\n")
     assert omaha.statuses.total() >= number
+    if inputs == SHORT:
+        return  # so few of a kind needn't meet everything; each was judged
     expected = {400} if kind == "nonsense" else {200} if kind == "structured" else {200, 400}
     assert expected <= set(omaha.statuses), "these inputs prove nothing"
     if kind not in ("nonsense", "entities"):  # of which most or all are refused before anything is decided

@@ -27,7 +27,7 @@ def url(cluster: Cluster, prefix: str, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", [f"/v1/update/{SECRET}", f"/v1/update/{SECRET}/"])
 def test_who_knows_the_secret_is_answered_without_a_redirect(url: str, path: str) -> None:
-    answer = requests.post(url + path, data=CHECK, timeout=10, allow_redirects=False)
+    answer = requests.post(url + path, data=CHECK, timeout=60, allow_redirects=False)
 
     assert (200, "text/xml") == (answer.status_code, answer.headers["content-type"])
     assert b'<updatecheck status="ok">' in answer.content
@@ -50,17 +50,17 @@ def test_who_knows_the_secret_is_answered_without_a_redirect(url: str, path: str
     ],
 )
 def test_who_does_not_finds_nothing_there(url: str, method: str, path: str) -> None:
-    assert 404 == requests.request(method, url + path, data=CHECK, timeout=10, allow_redirects=False).status_code
+    assert 404 == requests.request(method, url + path, data=CHECK, timeout=60, allow_redirects=False).status_code
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_the_secret_place_takes_what_omaha_sends_and_shows_itself_to_nothing_else(url: str, method: str) -> None:
-    assert 404 == requests.request(method, f"{url}/v1/update/{SECRET}", timeout=10).status_code
+    assert 404 == requests.request(method, f"{url}/v1/update/{SECRET}", timeout=60).status_code
 
 
 def test_without_a_secret_nothing_is_below_the_address(client: Cluster, store: Store, tmp_path: Path) -> None:
     with RunningServer(client, tmp_path / "payloads", "/outrider/v1") as running:
-        assert 404 == requests.post(f"{running.url}/v1/update/anything", data=CHECK, timeout=10).status_code
+        assert 404 == requests.post(f"{running.url}/v1/update/anything", data=CHECK, timeout=60).status_code
 
 
 @pytest.mark.parametrize("secret", ["short", "with/slash", "with blank", "x" * 201, "ümlaut-and-more"])

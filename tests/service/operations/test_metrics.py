@@ -17,7 +17,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def scrape(url: str) -> Samples:
-    answer = requests.get(f"{url}/metrics", timeout=10)
+    answer = requests.get(f"{url}/metrics", timeout=60)
     assert 200 == answer.status_code
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -52,9 +52,9 @@ def test_a_group_is_counted_by_version_and_by_what_it_waits_for(service: Service
 
 
 def test_requests_are_measured_by_route_and_not_by_what_clients_type(service: Service) -> None:
-    requests.get(f"{service.url}/api/v1/apps", timeout=10)
-    requests.get(f"{service.url}/nonsense/{'x' * 50}", timeout=10)
-    requests.request("BREW", f"{service.url}/api/v1/apps", timeout=10)
+    requests.get(f"{service.url}/api/v1/apps", timeout=60)
+    requests.get(f"{service.url}/nonsense/{'x' * 50}", timeout=60)
+    requests.request("BREW", f"{service.url}/api/v1/apps", timeout=60)
 
     samples = scrape(service.url)
 

@@ -20,7 +20,7 @@ PINNED = "coreos/example@sha256:" + "ab" * 32
 
 def create(service: Service, image: str, **more: object) -> requests.Response:
     body = {"version": "3.0.0", "image": image} | more
-    return requests.post(f"{service.url}/api/v1/apps/{APP}/packages", json=body, timeout=10)
+    return requests.post(f"{service.url}/api/v1/apps/{APP}/packages", json=body, timeout=60)
 
 
 @pytest.mark.parametrize(("image", "digest"), [(IMAGE, None), (PINNED, PINNED.partition("@")[2])])
@@ -32,7 +32,7 @@ def test_an_image_is_offered_as_a_file_that_says_what_to_pull(service: Service, 
     offer = post(service, CHECK).content
 
     asked = parse_request(CHECK).apps[0]
-    answer = requests.get(made["download_url"], timeout=10)
+    answer = requests.get(made["download_url"], timeout=60)
     assert {"image": image, "digest": digest} == json.loads(answer.content)
     assert "application/vnd.outrider.image+json" == answer.headers["content-type"]
     assert (image, "image.json", len(answer.content)) == (made["image"], made["name"], made["size_bytes"])
@@ -79,7 +79,7 @@ def test_what_would_not_be_one_image_is_refused(service: Service, image: str, mo
 def test_a_descriptor_whose_file_is_lost_is_written_again(service: Service) -> None:
     make_app(service.store)
     made = create(service, IMAGE).json()
-    before = requests.get(made["download_url"], timeout=10).content
+    before = requests.get(made["download_url"], timeout=60).content
     shutil.rmtree(service.payload_dir / "sha256")
 
-    assert before == requests.get(made["download_url"], timeout=10).content
+    assert before == requests.get(made["download_url"], timeout=60).content

@@ -47,7 +47,7 @@ class Interleaving:
         with self._changed:
             self._stopped.add(int(name))
             self._draw()
-            assert self._changed.wait_for(lambda: self._drawn == int(name), timeout=20), "the others hang"
+            assert self._changed.wait_for(lambda: self._drawn == int(name), timeout=60), "the others hang"
             self._stopped.discard(int(name))
             self._drawn = None
 

@@ -85,7 +85,7 @@ def test_two_admins_who_remove_each_other_at_once_leave_one(
         start = threading.Barrier(2)
 
         def remove(users: Store, name: str, start: threading.Barrier = start) -> None:
-            start.wait(10)
+            start.wait(60)
             try:
                 users.users.delete(name)
             except (Conflict, NotFound):
