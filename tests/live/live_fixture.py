@@ -1,5 +1,9 @@
 """A fixture with the words that the live tests need."""
 
+from click.testing import CliRunner
+
+from outrider.cli import main
+from outrider.core.errors import DriverError
 from outrider.demo.example import build_package
 from outrider.demo.fleet import APP_ID, CHANNEL, GROUP, DemoFleet
 from outrider.journal.journal import Record, read
@@ -14,6 +18,16 @@ TOLD_LINES = 30
 
 class LiveFixture(DemoFleet):
     """Creates the app, publishes releases, and says where the fleet is."""
+
+    def outrider(self, *arguments: str, check: bool = True) -> str:
+        """As the demo's, but in this process: a program would take as long to start as many a test takes."""
+        environment = {"OUTRIDER_SERVER": self.service_url, "OUTRIDER_ETCD": self.endpoint}
+        done = CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        if check and done.exit_code != 0:
+            raise DriverError(f"outrider {' '.join(arguments)}: {done.stderr.strip() or done.exit_code}")
+        return done.stdout
 
     def create(self, slots: int = 1) -> None:
         """The app on 1.0.0, with one group."""
