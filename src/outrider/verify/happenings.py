@@ -85,7 +85,7 @@ def _timers(world: World, s: Local, found: list[Edge], *, deadlines: bool) -> No
 def _blocked(world: World, s: Local, found: list[Edge]) -> None:
     known = NEW in world.steps.brains[s.brain].memory.blocked
     if s.blocked and not known:
-        event = ("blocks", lambda: ev.BlockChanged(at=EPOCH, versions={NEW: ""}))
+        event = ("blocked", lambda: ev.BlockChanged(at=EPOCH, versions={NEW: ""}))
         found.extend(world.tell(s, event, f"hears that {NEW} is bad", False))
     elif known and not s.blocked:
         event = ("no block", lambda: ev.BlockChanged(at=EPOCH, versions={}))

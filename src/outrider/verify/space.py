@@ -19,6 +19,7 @@ BITS: Mapping[str, int] = {
     "words": 3, "falls": 3,
 }  # fmt: skip
 """Room for the values of each field."""
+assert tuple(BITS) == Local._fields, "a field of a state without room for its value"
 
 SHIFTS: Mapping[str, int] = dict(zip(BITS, accumulate(BITS.values(), initial=0), strict=False))
 MASKS: Mapping[str, int] = {name: ((1 << bits) - 1) << SHIFTS[name] for name, bits in BITS.items()}
