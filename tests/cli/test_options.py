@@ -169,6 +169,15 @@ def test_debug_prints_the_calls_and_no_secret(stub: RestStub) -> None:
     assert "or_secret" not in result.output
 
 
+def test_the_kind_of_an_error_is_in_the_log_and_not_in_the_line_for_a_person() -> None:
+    with RestStub(lambda _: Say(status=404, body={"kind": "not-found", "detail": "no app 'web'"})) as stub:
+        plain = run(f"app list --server={stub.url}", code=1)
+        logged = run(f"--debug app list --server={stub.url}", code=1)
+
+    assert "Error: no app 'web'\n" == plain.stderr
+    assert "error_kind=not-found" in logged.stderr
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
     """A PEM file of an authority that nobody knows, and a server's side with a certificate of it."""
