@@ -78,7 +78,7 @@ def test_a_client_certificate_opens_etcd(locked: EtcdServer) -> None:
 def test_without_a_client_certificate_etcd_stays_closed(locked: EtcdServer) -> None:
     text = refusal(replace(locked.address(timeout_s=1.0), cert_file=None, key_file=None))
 
-    assert "etcd: no answer to get: 127.0.0.1:" in text
+    assert "etcd doesn't answer (get): 127.0.0.1:" in text
     assert "\n" not in text
 
 
@@ -94,7 +94,7 @@ def test_a_server_of_another_authority_is_not_believed(locked: EtcdServer, tmp_p
 def test_plaintext_to_a_tls_server_is_one_clear_line(locked: EtcdServer) -> None:
     text = refusal(EtcdAddress(endpoints=(locked.endpoint,), timeout_s=1.0))
 
-    assert "etcd: no answer to get: 127.0.0.1:" in text
+    assert "etcd doesn't answer (get): 127.0.0.1:" in text
     assert "\n" not in text
 
 
@@ -137,7 +137,7 @@ def test_a_watch_with_a_wrong_password_is_refused_and_does_not_hang(guarded: Etc
 
 
 def test_no_user_where_one_is_wanted_is_refused_with_that_reason(guarded: EtcdServer) -> None:
-    assert "asks for a user and a password" in refusal(guarded.address())
+    assert "needs a user and a password" in refusal(guarded.address())
 
 
 def test_a_user_where_none_is_wanted_is_no_obstacle(tmp_path: Path, no_thread_left: None) -> None:
@@ -228,12 +228,12 @@ def test_a_role_that_changes_does_not_break_calls(guarded: EtcdServer, cluster: 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"endpoints": ()}, "no endpoints"),
-        ({"user": "a"}, "user and password go together"),
-        ({"cert_file": "/a"}, "cert_file and key_file go together"),
+        ({"endpoints": ()}, "has no endpoints"),
+        ({"user": "a"}, "user and password need each other"),
+        ({"cert_file": "/a"}, "cert_file and key_file need each other"),
         ({"cert_file": "/a", "key_file": "/a"}, "cert_file needs ca_file"),
-        ({"ca_file": "/nowhere/ca.pem"}, "ca_file: can't read /nowhere/ca.pem: No such file"),
-        ({"ca_file": "/etc/hostname"}, "ca_file: /etc/hostname is not a PEM file"),
+        ({"ca_file": "/nowhere/ca.pem"}, "ca_file /nowhere/ca.pem: No such file"),
+        ({"ca_file": "/etc/hostname"}, "ca_file /etc/hostname is not a PEM file"),
     ],
 )
 def test_an_address_that_can_not_work_is_refused_before_anything_is_sent(

@@ -116,6 +116,6 @@ def test_with_both_ways_closed_the_error_names_both_in_one_line(wire: Wire, pref
 
     cluster.close()
     assert (
-        str(caught.value) == f"etcd: no answer to get: 127.0.0.1:{wire.port}: connection refused; "
+        str(caught.value) == f"etcd doesn't answer (get): 127.0.0.1:{wire.port}: connection refused; "
         "127.0.0.1:1: connection refused"
     )

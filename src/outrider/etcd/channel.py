@@ -288,7 +288,7 @@ class Nodes:
                 raise NotSent(f"signing in: {problem}") from problem
             except Refused as no:
                 if "authentication is not enabled" not in str(no):
-                    raise Refused(f"etcd at {connection.name} refused user {self._address.user!r}: {no}") from no
+                    raise Refused(f"user {self._address.user!r} can't sign in at {connection.name}: {no}") from no
                 logger.warning("etcd asks for no user; the configured one is not used")
                 return
             connection.token = answer.token
