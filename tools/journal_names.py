@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable
@@ -48,6 +49,12 @@ FIELDS = {
 }
 """Keys of the memory."""
 
+GONE = frozenset({"turn_held"})
+"""Keys of the memory that are no more."""
+
+_NOT_REFUSED = re.compile(r"\S+ was offered and not taken: it isn't newer than what runs")
+"""What the memory gave as the reason for deferring every release, also for one that was taken: it has none now."""
+
 _NAMED = ("name", "source", "target", "refused", "effect_name", "event", "state", "id")
 
 
@@ -57,7 +64,9 @@ def renamed(record: dict[str, Any]) -> dict[str, Any]:
     out["event"] = _named(record["event"])
     out["effects"] = [_named(effect) for effect in record["effects"]]
     out["machine"] = _machine(record["machine"])
-    out["memory"] = dict(sorted((FIELDS.get(key, key), value) for key, value in record["memory"].items()))
+    memory = {FIELDS.get(key, key): value for key, value in record["memory"].items() if key not in GONE}
+    memory["deferred_reason"] = _NOT_REFUSED.sub("", memory["deferred_reason"])
+    out["memory"] = dict(sorted(memory.items()))
     return out
 
 

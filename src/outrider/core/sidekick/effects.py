@@ -164,7 +164,7 @@ class RestartWorkload(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartProbe(Effect):
-    """Prove the candidate healthy: so many good answers in a row before the deadline."""
+    """Prove the candidate healthy: enough good answers in a row before the deadline."""
 
     name: ClassVar[str] = "probe.start"
     answered_by: ClassVar[Answers] = (said.ProbePassed, said.ProbeFailed)

@@ -110,7 +110,7 @@ def must_cool(memory: Memory) -> bool:
 
 @guard
 def wants_check(memory: Memory) -> bool:
-    """The group shall run something that we don't, and nothing known stands against it."""
+    """The group's target is something that we don't run, and nothing known stands against it."""
     return (
         not memory.paused
         and not memory.group_paused

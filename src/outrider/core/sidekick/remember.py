@@ -58,7 +58,7 @@ from outrider.core.sidekick.events import (
     WorkloadStarted,
 )
 from outrider.core.sidekick.memory import Fault, Installed, Memory, QueuePosition, Release
-from outrider.core.sidekick.words import unfit
+from outrider.core.sidekick.words import refusal, unfit
 
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
 EVENT_NAMES = frozenset(EVENT_TYPES)
@@ -299,7 +299,7 @@ def _release(
                 memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
                 fault=None, attempts=0, restarts=0, progress=0.0, unfit=bool(problem),
                 trouble=Fault(blame="machine", cause=problem, error_code=FailureCode.UNSUPPORTED) if problem else None,
-                deferred_reason=problem or f"{event.version} was offered and not taken: it isn't newer than what runs",
+                deferred_reason=problem or refusal(memory, event.version),
             )  # fmt: skip
         case ReleaseMissing():
             return replace(

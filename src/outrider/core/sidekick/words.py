@@ -1,7 +1,10 @@
 """What a person is told: the chart's own words with the memory's facts filled in (P7)."""
 
+from dataclasses import replace
+
 from outrider.core.images import PayloadKind
 from outrider.core.sidekick.memory import Installed, Memory, Release
+from outrider.core.versions import NOTHING, is_newer
 
 FACTS = frozenset(
     {"running", "candidate", "trouble", "idle", "deferred", "queue", "progress", "beside", "before", "last_requests"}
@@ -27,6 +30,24 @@ def unfit(memory: Memory, release: Release) -> str:
     )
 
 
+def refusal(memory: Memory, version: str) -> str:
+    """Why ``version``, which the update service offers, isn't taken; empty when it may be."""
+    running = _name(memory.running)
+    if memory.paused:
+        return f"{version} waits: this instance is paused"
+    if memory.group_paused:
+        return f"{version} waits: the group is paused"
+    if version in memory.blocked:
+        return f"{version} is blocked: {memory.blocked[version]}"
+    if version == memory.undone:
+        return f"an operator rolled {version} back here; a new target or 'retry' takes it up again"
+    if version == (running if memory.running is not None else NOTHING):
+        return f"{version} was offered, and runs already"
+    if memory.running is not None and not memory.allow_downgrade and not is_newer(version, running):
+        return f"{version} refused: older than {running}; this machine forbids going back (instance.allow_downgrade)"
+    return ""
+
+
 def why(memory: Memory, template: str) -> str:
     """Fill ``template`` (a state's ``o:why``) with facts; empty when the instance waits for nothing."""
     return template.format_map(
@@ -41,9 +62,9 @@ def why(memory: Memory, template: str) -> str:
             "beside": f" beside {_name(memory.running)}" if memory.running is not None else "",
             "before": f" before {_name(memory.running)} goes for good" if memory.running is not None else "",
             "last_requests": (
-                f"the last requests to {_name(memory.running)} are awaited"
+                f"draining {_name(memory.running)}"
                 if memory.running is not None
-                else "the balancer must be seen to send to it"
+                else "waits until the balancer sends to it"
             ),
         }
     )
@@ -54,19 +75,14 @@ def _name(installed: Installed | None) -> str:
 
 
 def _idle(memory: Memory) -> str:
-    """Why an instance at rest doesn't run what its group shall run."""
+    """Why an instance at rest doesn't run its group's target."""
     wanted, running = memory.wanted, _name(memory.running)
     if wanted == running:
         return ""
     if wanted is None:
         return memory.deferred_reason if memory.unfit else ""
-    if memory.group_paused:
-        return f"{wanted} waits: the group is paused"
-    if wanted in memory.blocked:
-        return f"{wanted} is blocked: {memory.blocked[wanted]}"
-    if wanted == memory.undone:
-        return f"an operator rolled {wanted} back here; a new target or 'retry' takes it up again"
-    return memory.deferred_reason
+    known = memory.group_paused or wanted in memory.blocked or wanted == memory.undone
+    return refusal(replace(memory, paused=False), wanted) if known else memory.deferred_reason
 
 
 def _queue(memory: Memory) -> str:
