@@ -63,7 +63,6 @@ UNDER: dict[tuple[str, str], str] = {
     ("journal/journal", "_rotate"): "always under journal.rotate",
     ("sidekick/outbox", "_open"): "at the start: removes what was never a report",
     ("sidekick/outbox", "_set_aside"): "moves a report that the service refuses forever; its content stays",
-    ("payloads/store", "discard"): "for operators, not used by a sidekick",
     ("payloads/transfer", "_from"): "makes the folder of downloads",
     ("payloads/transfer", "_open"): "notes whose bytes these are, right before the first of them is kept",
     ("payloads/store", "_sync_folder"): "always under payload.rename",

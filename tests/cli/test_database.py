@@ -52,7 +52,7 @@ def test_a_backup_is_a_private_file_that_restores_everything_elsewhere(
     assert 0o600 == file.stat().st_mode & 0o777
     assert [file.name] == [path.name for path in tmp_path.glob("*backup*")]
     assert "warning" not in taken.stderr
-    assert "0 were replaced" in restored.stdout
+    assert "0 replaced" in restored.stdout
     assert service.store.packages.list(APP) == other.packages.list(APP)
     assert "2.0.0" == other.groups.target(APP, "beta").version
 
@@ -109,7 +109,7 @@ def test_a_restore_over_something_needs_replace(run: Run, service: Service, tmp_
     replaced = run(f"database restore {file} --yes --replace")
 
     assert "--replace removes them first" in refused.stderr
-    assert "7 were replaced" in replaced.stdout  # two apps, two packages, a channel, a group, a target
+    assert "7 replaced" in replaced.stdout  # two apps, two packages, a channel, a group, a target
     assert [APP] == [app.id for app in service.store.apps.list()]
 
 

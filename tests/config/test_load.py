@@ -293,7 +293,10 @@ def test_config_check_says_ok_or_one_line(tmp_path: Path) -> None:
 
     assert (0, "ok: web1 of shop, group production\n") == (right.exit_code, right.stdout)
     assert (1, "") == (wrong.exit_code, wrong.stdout)
-    assert "Error: bad.toml: lock.ttl: unknown; known: scope, slots, ttl_s (did you mean ttl_s?)\n" == wrong.stderr
+    assert (
+        "Error: bad.toml: lock.ttl: unknown; known: alarm_after_s, scope, slots, ttl_s (did you mean ttl_s?)\n"
+        == wrong.stderr
+    )
 
 
 def test_the_page_of_settings_is_made_from_the_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

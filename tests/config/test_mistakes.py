@@ -18,8 +18,9 @@ def problem(folder: Path, text: str = "", environment: dict[str, str] | None = N
 
 
 def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
-    assert "90-site.toml: lock.ttl: unknown; known: scope, slots, ttl_s (did you mean ttl_s?)" == problem(
-        tmp_path, "[lock]\nttl = 3"
+    assert (
+        "90-site.toml: lock.ttl: unknown; known: alarm_after_s, scope, slots, ttl_s (did you mean ttl_s?)"
+        == problem(tmp_path, "[lock]\nttl = 3")
     )
 
 
@@ -151,7 +152,7 @@ def test_one_fixed_port_is_right_for_stop_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "line"),
     [
-        ({"OUTRIDER_LOCK_TTL": "3"}, "OUTRIDER_LOCK_TTL: lock.ttl: unknown; known: scope, slots, ttl_s"
+        ({"OUTRIDER_LOCK_TTL": "3"}, "OUTRIDER_LOCK_TTL: lock.ttl: unknown; known: alarm_after_s, scope, slots, ttl_s"
          " (did you mean ttl_s?)"),
         ({"OUTRIDER_LOCK_SLOTS": "two"}, "OUTRIDER_LOCK_SLOTS: lock.slots: expected int, got str"),
         ({"OUTRIDER_WORKLOAD_ENV": "A=1"}, "OUTRIDER_WORKLOAD_ENV: workload.env: JSON is malformed: invalid character"
@@ -164,7 +165,9 @@ def test_a_mistake_in_a_variable_names_the_variable(tmp_path: Path, environment:
 
 
 def test_an_unknown_flag_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^flag lock\.ttl: lock\.ttl: unknown; known: scope, slots, ttl_s"):
+    with pytest.raises(
+        ConfigError, match=r"^flag lock\.ttl: lock\.ttl: unknown; known: alarm_after_s, scope, slots, ttl_s"
+    ):
         load_settings((write(tmp_path, BASE),), {}, {"lock.ttl": 3})
 
 

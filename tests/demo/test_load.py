@@ -258,7 +258,7 @@ def test_a_load_that_died_is_no_clean_result() -> None:
         os.kill(load._process.pid, signal.SIGKILL)
         load._process.wait(10)
 
-        with pytest.raises(DriverError, match="not whole"):
+        with pytest.raises(DriverError, match="incomplete"):
             load.stop()
 
 

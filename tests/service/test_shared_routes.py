@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from outrider.service.store.store import open_store
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.in_process import application_over, ask
-from tests.support.service_examples import make_app
+from tests.support.service_examples import make_app, open_store
 
 
 def test_each_application_answers_from_its_own_store_and_counts_its_own_requests(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_nothing_can_be_put_into_a_closed_outbox(open_outbox: Outboxes) -> None:
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(ConfigError, match=r"outbox .*/file/outbox: Not a directory; it needs a folder"):
+    with pytest.raises(ConfigError, match=r"outbox .*/file/outbox: Not a directory; give it a folder"):
         Outbox(tmp_path / "file" / "outbox", Receiver())
 
 

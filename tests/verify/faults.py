@@ -355,8 +355,8 @@ FAULTS = (
         edits=(
             (
                 "rollback.removing",
-                '<onentry>\n        <send type="effect" event="workload.remove"/>',
-                '<onentry><raise event="update.failed"/>\n        <send type="effect" event="workload.remove"/>',
+                '<send type="effect" event="workload.remove"/>',
+                '<raise event="update.failed"/><send type="effect" event="workload.remove"/>',
             ),
         ),
         promise="an update gets its verdict twice",

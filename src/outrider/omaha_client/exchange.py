@@ -52,11 +52,17 @@ def exchange(
                 # Cut off by us, a body without a stated length looks complete.
                 raise TimeoutError
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            if deadline.passed:
+            if deadline.passed or _read_in_vain(error):
                 raise Unknown(f"{url}: no whole answer within {timeout_s:g} s") from error
             if _never_sent(error):
                 raise DriverError(f"{url}: can't connect: {_innermost(error)}") from error
             raise Unknown(f"{url}: no answer: {_innermost(error)}") from error
+
+
+def _read_in_vain(error: BaseException) -> bool:
+    """One read took all the time: the limit on a read may end it a moment before the deadline does."""
+    in_vain = (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
+    return any(isinstance(cause, in_vain) for cause in _causes(error))
 
 
 def _never_sent(error: BaseException) -> bool:

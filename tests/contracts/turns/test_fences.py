@@ -205,7 +205,7 @@ def test_an_operators_release_of_a_turn_that_changed_since_it_was_read_does_noth
     store.revoke(a.lease)
     a.lock.reclaim(turn, lease=store.grant(TTL_S))
 
-    with pytest.raises(Conflict, match=r"turn 0 of group web changed meanwhile, nothing was done"):
+    with pytest.raises(Conflict, match=r"turn 0 of group web changed meanwhile, and nothing was done"):
         free_turn(store, keys, SCOPE, seen, 0, who="operator", at=NOON)
 
     assert list(read_scope(store, keys, SCOPE).slots) == [0]

@@ -78,8 +78,8 @@ def test_pictures_show_only_states_that_one_can_be_in_and_the_table_all() -> Non
     table = to_table(chart)
 
     assert {("a.one", "a.two"), ("a.one", "b"), ("a.two", "b"), ("a.two", "a.two"), ("b", "a")} == arrows
-    assert "### a.like\n\nwhat `a.one`, `a.two` answer alike.\n" in table
-    assert "what it doesn't answer itself: as `a.like`" in table
+    assert "### a.like\n\nIt holds what `a.one`, `a.two` answer alike.\n" in table
+    assert "What it does not answer itself, `a.like` answers." in table
 
 
 @pytest.mark.parametrize(
