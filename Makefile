@@ -38,7 +38,7 @@ $(stamp): pyproject.toml constraints.txt tools/setup.sh
 demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 under load, and a bad 3.0.0 is stopped
 	$(bin)/outrider demo
 
-# Rings: a test's path decides (tests/support/rings.py), and the marker long. Each takes tests= or workers= as well.
+# Rings: a test's path decides (tests/support/rings.py), and the marker long. Each takes tests= for a part of it.
 test: setup etcd ## the first ring: values, simulator, contracts, in-process service, two minutes (tests="tests/core -k queue")
 	$(pytest) -n $(workers) $(if $(tests),$(tests),-m "not (live or fleet or long or packages)" tests)
 
