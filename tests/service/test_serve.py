@@ -26,9 +26,7 @@ from tests.support.waiting import eventually
 
 
 class Process:
-    """``outrider serve`` with its first line read. ``secret``: for tests that serve Omaha at a secret address."""
-
-    secret = False
+    """``outrider serve`` with its first line read."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         command = [sys.executable, "-m", "outrider", "serve", "--payload-dir", str(folder / "payloads"), *options]
@@ -83,6 +81,15 @@ def test_the_printed_line_names_the_real_port_and_a_signal_ends_it_well(
         assert running.line.startswith("outrider update service on http://127.0.0.1:")
         assert running.process.stdout is not None
         assert b"" == running.process.stdout.read()
+
+
+def test_a_secret_that_is_given_is_the_only_address_of_omaha(etcd_server: EtcdServer, tmp_path: Path) -> None:
+    etcd = ("--etcd", f"127.0.0.1:{etcd_server.port}")
+    with serving(tmp_path, *etcd, "--omaha-secret", "a-secret-of-ours") as running:
+        paths = ("/v1/update", "/v1/update/another-secret", "/v1/update/a-secret-of-ours")
+        statuses = [requests.post(running.url + path, data=CHECK, timeout=60).status_code for path in paths]
+
+    assert [404, 404, 200] == statuses
 
 
 def test_it_starts_without_etcd_says_503_and_serves_when_etcd_comes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What real programs sent, byte for byte over a socket, to ``outrider serve`` as a process.
+"""What real programs sent, byte for byte over a socket, to the running service.
 
 ``tests/support/omaha_clients.py`` is the table of what each client needs (omaha.md, section 2.4): every client is
 asked what it makes of every answer, for another client's request, too.
@@ -6,6 +6,7 @@ asked what it makes of every answer, for another client's request, too.
 
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -13,10 +14,10 @@ from outrider.core.omaha import AppRequest, OmahaRequest, parse_request, parse_r
 from outrider.etcd.client import connect
 from outrider.service.store.packages import Payload
 from outrider.service.store.store import Store
-from tests.service.test_serve import Process, serving
 from tests.support.captures import CAPTURES, captured_files, read_http
 from tests.support.omaha_clients import CLIENTS, Taken, check_form, outcomes
 from tests.support.servers import EtcdServer
+from tests.support.service import RunningServer
 from tests.support.service_examples import APP, SHA256, make_app, open_store
 
 CAPTURED = captured_files("**/*.request.bin")
@@ -41,26 +42,31 @@ def store(etcd_server: EtcdServer) -> Iterator[Store]:
     cluster.close()
 
 
-@pytest.fixture(scope="module", params=["open", "secret"])
-def process(
-    request: pytest.FixtureRequest, store: Store, etcd_server: EtcdServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Process]:
-    """The service as a process, with and without a secret."""
-    options = ["--etcd", f"127.0.0.1:{etcd_server.port}", "--prefix", PREFIX]
-    if request.param == "secret":
-        options += ["--omaha-secret", SECRET]
-    with serving(tmp_path_factory.mktemp("captured"), *options) as running:
-        running.secret = request.param == "secret"
-        yield running
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """The service, and what Omaha's address ends in, if that is a secret."""
+
+    host: str
+    port: int
+    secret: str
 
 
-def say(process: Process, message: bytes) -> tuple[int, dict[str, str], bytes]:
+@pytest.fixture(scope="module", params=["", SECRET], ids=["open", "secret"])
+def serving(
+    request: pytest.FixtureRequest, store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    """The service with its own sockets, with and without a secret."""
+    folder, secret = tmp_path_factory.mktemp("captured"), request.param
+    with RunningServer(store.context.cluster, folder, PREFIX, omaha_secret=secret or None) as running:
+        yield Serving(host=running.host, port=running.port, secret=secret)
+
+
+def say(serving: Serving, message: bytes) -> tuple[int, dict[str, str], bytes]:
     """Send a whole HTTP message as it is; read one answer."""
-    if process.secret:
+    if serving.secret:
         method, path, rest = message.split(b" ", 2)
-        message = b" ".join((method, path.rstrip(b"/") + b"/" + SECRET.encode(), rest))
-    host, port = process.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=60) as raw:
+        message = b" ".join((method, path.rstrip(b"/") + b"/" + serving.secret.encode(), rest))
+    with socket.create_connection((serving.host, serving.port), timeout=60) as raw:
         raw.sendall(message)
         stream = raw.makefile("rb")
         status = int(stream.readline().split()[1])
@@ -72,10 +78,10 @@ def say(process: Process, message: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_every_client_accepts_the_answer_to_every_recorded_request(process: Process, store: Store, name: str) -> None:
+def test_every_client_accepts_the_answer_to_every_recorded_request(serving: Serving, store: Store, name: str) -> None:
     asked = parse_request(read_http(name).body).apps
 
-    status, headers, body = say(process, (CAPTURES / name).read_bytes())
+    status, headers, body = say(serving, (CAPTURES / name).read_bytes())
 
     assert (200, "text/xml") == (status, headers["content-type"])
     assert "location" not in headers
@@ -87,25 +93,25 @@ def test_every_client_accepts_the_answer_to_every_recorded_request(process: Proc
 
 @pytest.mark.parametrize("name", captured_files("watch*/*.request.bin"))
 def test_the_event_that_updatectls_watch_sends_with_every_poll_is_not_believed(
-    process: Process, store: Store, name: str
+    serving: Serving, store: Store, name: str
 ) -> None:
     (asked,) = parse_request(read_http(name).body).apps
     assert ["1:0"] == [event.code for event in asked.events]
 
-    say(process, (CAPTURES / name).read_bytes())
+    say(serving, (CAPTURES / name).read_bytes())
 
     row = store.fleet.instance(APP, asked.machine_id)
     assert ("update-granted", ()) == (row.status, row.history)
 
 
 @pytest.mark.parametrize("spelling", [APP, f"{{{APP}}}", APP.upper(), f" {{{APP.upper()}}} "])
-def test_an_app_after_an_unknown_one_is_answered_and_every_spelling_comes_back(process: Process, spelling: str) -> None:
+def test_an_app_after_an_unknown_one_is_answered_and_every_spelling_comes_back(serving: Serving, spelling: str) -> None:
     facts = {"version": "1.0.0", "track": "beta", "machine_id": "many", "update_check": True, "ping": True}
     apps = tuple(AppRequest(app_id=app_id, **facts) for app_id in ("unknown", spelling, "{Unknown-2}"))  # type: ignore[arg-type]
     body = render_request(OmahaRequest(apps=apps))
     head = f"POST /v1/update HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
 
-    status, _, answer = say(process, head.encode() + body)
+    status, _, answer = say(serving, head.encode() + body)
 
     assert 200 == status
     check_form(answer, *apps)
@@ -113,7 +119,7 @@ def test_an_app_after_an_unknown_one_is_answered_and_every_spelling_comes_back(p
     assert ["error-unknownApplication", "ok", "error-unknownApplication"] == statuses
 
 
-def test_attributes_and_elements_that_nobody_knows_are_no_error(process: Process) -> None:
+def test_attributes_and_elements_that_nobody_knows_are_no_error(serving: Serving) -> None:
     body = render_request(
         OmahaRequest(apps=(AppRequest(app_id=APP, version="1.0.0", track="beta", machine_id="odd", update_check=True),))
     )
@@ -122,6 +128,6 @@ def test_attributes_and_elements_that_nobody_knows_are_no_error(process: Process
     )
     head = f"POST /v1/update HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
 
-    status, _, answer = say(process, head.encode() + body)
+    status, _, answer = say(serving, head.encode() + body)
 
     assert (200, True) == (status, b'<updatecheck status="ok">' in answer)
