@@ -22,7 +22,18 @@ def server(tmp_path: Path) -> Iterator[EtcdServer]:
 
 
 def lock_show(server: EtcdServer, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "outrider", "lock", "show", "a.b", "--etcd", f"127.0.0.1:{server.port}", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "outrider",
+        "lock",
+        "show",
+        "a",
+        "b",
+        "--etcd",
+        f"127.0.0.1:{server.port}",
+        *options,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -42,14 +53,14 @@ def test_a_command_shows_its_certificate_to_an_etcd_that_wants_one(server: EtcdS
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--etcd-cert-file", "/tmp/a"), "--etcd-cert-file and --etcd-key-file go together"),
-        (("--etcd-user", "root"), "--etcd-user and --etcd-password-file go together"),
+        (("--etcd-cert-file", "/tmp/a"), "--etcd-cert-file and --etcd-key-file need each other"),
+        (("--etcd-user", "root"), "--etcd-user and --etcd-password-file need each other"),
         (("--etcd-user", "root", "--etcd-password-file", "/no/such"), "/no/such: No such file or directory"),
         (("--etcd", "localhost"), "write HOST:PORT"),
     ],
 )
 def test_options_that_can_not_work_are_one_line(options: tuple[str, ...], complaint: str) -> None:
-    command = [sys.executable, "-m", "outrider", "lock", "show", "a.b", *options]
+    command = [sys.executable, "-m", "outrider", "lock", "show", "a", "b", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert 1 == done.returncode

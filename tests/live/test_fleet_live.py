@@ -12,6 +12,7 @@ import pytest
 
 from outrider.demo.fleet import APP_ID, GROUP
 from outrider.etcd.seam import KeyChanged, WatchEvent
+from outrider.model.keys import group_scope
 from tests.live.live_fixture import LiveFixture
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
@@ -80,7 +81,7 @@ def test_a_sidekick_stopped_longer_than_its_lease_lives_cannot_change_the_traffi
 
     fixture.publish("2.0.0")
     eventually(lambda: (fixture.folder / "stopped").exists(), within_s=60)
-    waiter = fixture.keys.waiter(f"{APP_ID}.{GROUP}", "web-a")
+    waiter = fixture.keys.waiter(group_scope(APP_ID, GROUP), "web-a")
     eventually(lambda: fixture.cluster.get(waiter) is None)
     assert [] == seen, "nothing may have been written yet"
     os.kill(program.pid, signal.SIGCONT)
@@ -122,8 +123,8 @@ def test_a_sidekick_that_starts_before_etcd_waits_for_it(fixture: LiveFixture) -
     [
         ("status", APP_ID),
         ("why", APP_ID, "web-a"),
-        ("lock", "show", "a.b"),
-        ("lock", "release", "a.b", "--slot", "0", "--yes"),
+        ("lock", "show", "a", "b"),
+        ("lock", "release", "a", "b", "--slot", "0", "--yes"),
     ],
     ids=lambda arguments: "-".join(arguments[:2]),
 )
