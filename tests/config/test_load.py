@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from outrider.cli import main
 from outrider.cli.main import COMMANDS
-from outrider.config.load import SECTIONS, Loaded, all_fields, drop_ins, load_settings
+from outrider.config.load import SECTIONS, Loaded, _obey, all_fields, drop_ins, load_settings
 from outrider.config.sections import Rule, Secret, Settings, port_range, unit_of
 from outrider.core.errors import ConfigError
 from outrider.sidekick.assemble import contender
@@ -245,6 +245,15 @@ def test_every_section_is_frozen_and_every_setting_has_help_and_a_type_that_can_
     assert set(SECTIONS) == {each.name for each in dataclasses.fields(Settings)} - {"drivers"} | {"process", "traefik"}
     with pytest.raises(dataclasses.FrozenInstanceError):
         SECTIONS["lock"]().slots = 2
+
+
+def test_every_default_obeys_its_own_rule() -> None:
+    for section, name, each, rule in all_fields():
+        if each.default is not dataclasses.MISSING and not (each.default == "" and rule.empty):
+            try:
+                _obey(rule, each.default)
+            except ValueError as problem:
+                pytest.fail(f"{section}.{name}: its default: {problem}")
 
 
 def test_numbers_carry_their_unit() -> None:

@@ -1,15 +1,17 @@
 """What a group's policy defers, one rule after the other, with the words that a person reads. By values."""
 
 import hashlib
+import inspect
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outrider.core.errors import ConfigError
+from outrider.core.rollout import policy as policy_module
 from outrider.core.rollout.percent import percentage_of
 from outrider.core.rollout.policy import Defer, Grant, Situation, decide, destination, per
 from outrider.core.rollout.policy_settings import Policy, Rate, begins_with, check_policy
@@ -365,3 +367,14 @@ def test_grants_never_exceed_the_policy(busy: int, count: int, happenings: list[
         assert len(progress.opened) <= busy
     for begin in times:
         assert sum(begin <= at < begin + timedelta(seconds=60) for at in times) <= count
+
+
+def test_every_rule_is_asked() -> None:
+    """What gives ``Defer | None`` is a rule; in neither tuple it would never be asked."""
+    written = {
+        name
+        for name, one in vars(policy_module).items()
+        if inspect.isfunction(one) and get_type_hints(one).get("return") == Defer | None
+    }
+
+    assert {rule.__name__ for rule in (*policy_module._BRAKES, *policy_module._LIMITS)} == written
