@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-live test-fleet test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
+.PHONY: help setup demo test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -45,8 +45,11 @@ test: setup etcd ## the first ring: values, simulator, contracts, in-process ser
 test-live: setup etcd docker ## the second ring: real programs, started and killed, ten minutes
 	$(pytest) -n $(live_workers) -m "live and not long" $(or $(tests),tests)
 
-test-fleet: setup etcd docker ## the third ring: samples of kill matrix, partitions and soak, and the demo, a quarter of an hour
-	$(pytest) -n 0 -m "fleet and not long" $(or $(tests),tests)
+test-fleet: setup etcd docker ## the third ring: samples of kill matrix and soak, and the demo, ten minutes
+	$(pytest) -n 0 -m "fleet and not long" $(or $(tests),tests --ignore=tests/partitions)
+
+test-partitions: setup etcd docker ## a sample of the partitions: one cell for each thing and phase
+	$(pytest) -n 0 -m "fleet and not long" tests/partitions
 
 test-long: setup etcd ## the long forms: seeded faults, long lives, schemathesis, fuzzing, grant races, ten minutes
 	$(pytest) -n $(workers) -m "long" $(or $(tests),tests)
@@ -60,7 +63,7 @@ test-pythons: etcd ## the first ring and the demo, on Debian's Python and on the
 test-install: setup etcd ## build wheel and sdist, install each into an empty environment and run it there, minutes
 	$(bin)/python -m pytest -m packages tests/packaging
 
-test-all: test test-live test-fleet test-long test-pythons test-install ## every ring, an hour
+test-all: test test-live test-fleet test-partitions test-long test-pythons test-install ## every ring, an hour
 
 check: lint verify test ## what must hold before a commit: lint, types, imports, generated files, the model, the first ring
 

@@ -52,7 +52,7 @@ def run(checkout: Path, *names: str, **recipes: str) -> subprocess.CompletedProc
 
 
 def test_every_ring_is_run_and_told_with_its_time(checkout: Path) -> None:
-    done = run(checkout, test=PASSES, live=PASSES)
+    done = run(checkout, *RINGS, test=PASSES, live=PASSES)
 
     *_, last = told = done.stdout.splitlines()
     assert 0 == done.returncode, done.stdout + done.stderr
@@ -61,12 +61,20 @@ def test_every_ring_is_run_and_told_with_its_time(checkout: Path) -> None:
 
 
 def test_a_ring_that_fails_keeps_no_other_from_running_and_the_end_is_bad(checkout: Path) -> None:
-    done = run(checkout, lint="@echo bad; exit 3", live=FAILS, install=PASSES)
+    done = run(checkout, *RINGS, lint="@echo bad; exit 3", live=FAILS, install=PASSES)
 
     *_, last = told = done.stdout.splitlines()
     assert 1 == done.returncode
     assert ["lint", "live"] == [line.split()[1] for line in told if "FAILED (2)" in line]
     assert f"{5 + 7 + len(RINGS) - 3} passed, {1 + 3} failed" == last
+
+
+def test_without_names_it_runs_those_that_fit_into_its_time(checkout: Path) -> None:
+    done = run(checkout)
+
+    assert ["lint", "verify", "test", "live", "fleet"] == [
+        line.split()[1] for line in done.stdout.splitlines() if line.endswith(" s  passed")
+    ]
 
 
 def test_the_daemon_that_it_started_is_ended(checkout: Path) -> None:
