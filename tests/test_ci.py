@@ -77,6 +77,12 @@ def test_without_names_it_runs_those_that_fit_into_its_time(checkout: Path) -> N
     ]
 
 
+def test_what_a_ring_runs_heeds_ctrl_c(checkout: Path) -> None:
+    ignored = "@python3 -c 'import signal; raise SystemExit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)'"
+
+    assert 0 == run(checkout, "lint", lint=ignored).returncode
+
+
 def test_the_daemon_that_it_started_is_ended(checkout: Path) -> None:
     run(checkout, "lint", lint="@exit 1")
 
