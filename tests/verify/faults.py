@@ -93,6 +93,11 @@ FAULTS = (
                 '<send type="effect" event="balancer.join"/>',
                 '<send type="effect" event="lock.release"/><send type="effect" event="balancer.join"/>',
             ),
+            (
+                "swapping.joining",
+                '<transition event="balancer.joined"',
+                '<transition event="lock.released"/><transition event="balancer.joined"',
+            ),
         ),
         promise=OUT,
         story=(
@@ -120,8 +125,13 @@ FAULTS = (
         edits=(
             (
                 "swapping.switching",
-                '<raise event="update.exposed"/>\n        <send type="effect" event="balancer.switch"/>',
-                '<raise event="update.exposed"/>\n        <send type="effect" event="balancer.join"/>',
+                '<raise event="update.exposed"/>\n          <send type="effect" event="balancer.switch"/>',
+                '<raise event="update.exposed"/>\n          <send type="effect" event="balancer.join"/>',
+            ),
+            (
+                "swapping.switching",
+                '<transition event="switch.due"><send type="effect" event="balancer.switch"/>',
+                '<transition event="switch.due"><send type="effect" event="balancer.join"/>',
             ),
             ("swapping.switching", 'event="balancer.switched"', 'event="balancer.joined"'),
         ),
@@ -292,8 +302,8 @@ FAULTS = (
         edits=(
             (
                 "rollback.restoring",
-                'event="balancer.refused restore.expired lock.lost sidekick.restarted" target="rollback.relocking"',
-                'event="balancer.refused restore.expired lock.lost sidekick.restarted" target="rollback.undraining"',
+                'event="balancer.refused restore.expired lock.lost" target="rollback.relocking"',
+                'event="balancer.refused restore.expired lock.lost" target="rollback.undraining"',
             ),
         ),
         promise=f"{ASTRAY} 2.0.0, which doesn't run there",
@@ -313,7 +323,7 @@ FAULTS = (
                 '<send type="effect" event="balancer.leave"/>',
                 '<send type="effect" event="balancer.undrain"/>',
             ),
-            ("rollback.quitting", 'event="balancer.left"', 'event="balancer.drained"'),
+            ("rollback.quitting", 'event="balancer.left"', 'event="balancer.drained balancer.unmoved"'),
         ),
         promise=f"{ASTRAY} 2.0.0, which doesn't run there",
         story=("balancer.join 2.0.0 is done", "rollback.relocking -> rollback.quitting", f"{ASTRAY} 2.0.0"),
