@@ -23,7 +23,7 @@ from outrider.core.errors import DriverError, OutriderError
 from outrider.etcd.seam import Endpoint
 from outrider.http import ask
 
-READY_S = 30.0
+READY_S = 120.0
 POLL_S = 0.05
 
 
