@@ -17,8 +17,8 @@ stamp := $(venv)/stamp
 etcd := .cache/etcd/bin/etcd
 # a part of any ring: make test tests="tests/core -k queue"
 tests ?=
-# tests side by side: those of the first ring compute, those of the live ring mostly wait; 0: one after the other
-workers ?= $(shell nproc)
+# tests side by side: some of the first ring wait, those of the live ring mostly do; 0: one after the other
+workers ?= $(shell expr $$(nproc) + 1)
 live_workers ?= $(shell expr $$(nproc) + 2)
 pytest = $(bin)/python -m pytest --dist loadscope
 # a run starts hundreds of programs: each would compile all it imports

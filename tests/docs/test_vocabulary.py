@@ -4,6 +4,7 @@
 of their time, and captures of foreign programs are nobody's prose.
 """
 
+import functools
 import re
 import subprocess
 import sys
@@ -90,6 +91,7 @@ EXEMPT = re.compile(
 )
 
 
+@functools.cache
 def texts(root: Path) -> list[tuple[str, str]]:
     """The tracked files that people read, by path."""
     listed = subprocess.run(
@@ -107,9 +109,11 @@ def texts(root: Path) -> list[tuple[str, str]]:
 
 def left(word: Word, files: list[tuple[str, str]]) -> list[str]:
     """Where ``word`` still stands, as ``path:number: line``."""
-    pattern = re.compile(word.pattern, re.IGNORECASE)
+    pattern = re.compile(word.pattern, re.IGNORECASE | re.MULTILINE)
     found = []
     for name, text in files:
+        if not pattern.search(text):
+            continue
         for number, line in enumerate(text.splitlines(), start=1):
             shown = f"{name}:{number}: {line.strip()[:160]}"
             hit = pattern.search(line)

@@ -7,8 +7,9 @@ import pytest
 from outrider.etcd.seam import KeyChanged
 from tests.sim.lock_fixture import LockFixture, Trouble
 from tests.sim.lock_history import KEYS, SCOPE, check_history
+from tests.support.rings import mostly_long
 
-SEEDS = 70
+SEEDS = mostly_long(range(70), short=lambda seed: seed < 20)
 
 
 def trouble_of(seed: int, *, operator: bool) -> Trouble:
@@ -44,7 +45,7 @@ def check(fixture: LockFixture, slots: int) -> int:
     return taken
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_never_more_than_the_slots_and_everybody_gets_a_turn_whatever_happens(seed: int) -> None:
     """
     1. 7 instances want turns again and again; 2 slots; calls and answers get lost, processes die, leases end
@@ -57,7 +58,7 @@ def test_never_more_than_the_slots_and_everybody_gets_a_turn_whatever_happens(se
     assert check(fixture, 2) >= 14
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_reduced_slots_and_an_operators_release_keep_the_budget(seed: int) -> None:
     """The same with 3 slots that a target changes to 1, 2, 3 at any time, and an operator who frees turns in use."""
     fixture = run_schedule(seed, instances=5, slots=3, trouble=trouble_of(seed, operator=True), steps=2000)

@@ -48,11 +48,16 @@ def test_a_run_sees_what_is_left_behind() -> None:
 
 
 # Seeds of runs that found something, each with the rollouts until then and what it was.
+# Those that take seconds are long.
 FOUND = [
     pytest.param(10, 10, 0, id="a-standstill-blocked-a-good-release"),
-    pytest.param(7, 26, 0, id="a-taken-command-was-left-behind"),
-    pytest.param(9, 49, 0, id="a-taken-command-was-left-behind-again"),
-    pytest.param(158, 47, 0, id="an-app-that-fell-was-not-restarted-once-the-service-had-nothing-newer"),
+    pytest.param(7, 26, 0, id="a-taken-command-was-left-behind", marks=pytest.mark.long),
+    pytest.param(9, 49, 0, id="a-taken-command-was-left-behind-again", marks=pytest.mark.long),
+    pytest.param(
+        *(158, 47, 0),
+        id="an-app-that-fell-was-not-restarted-once-the-service-had-nothing-newer",
+        marks=pytest.mark.long,
+    ),
 ]
 
 

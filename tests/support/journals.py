@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from outrider.core.chart.hierarchy import Hierarchy
 from outrider.core.chart.machine import Machine, Perform, Snapshot
 from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.rules import make_rules
@@ -15,6 +16,7 @@ from outrider.statechart import load_sidekick_chart
 from outrider.story import StoryError, lines_of, replay
 
 CHART = load_sidekick_chart()
+HIERARCHY = Hierarchy(CHART)
 JOURNALS = Path(__file__).parents[1] / "data" / "journals"
 RECORDED = tuple(path.stem for path in sorted(JOURNALS.glob("*.jsonl")))
 
@@ -44,7 +46,7 @@ def with_machine(record: Record, **fields: Any) -> Record:
 def refusal(records: Iterable[Record], *, begin: int = 0) -> str:
     """What ``replay`` says against ``records``, given those before and at ``begin``."""
     with pytest.raises(StoryError) as caught:
-        replay(lines_of(records)[begin:], CHART)
+        replay(lines_of(records)[begin:], CHART, hierarchy=HIERARCHY)
     return str(caught.value)
 
 
@@ -52,7 +54,9 @@ def stepped(records: list[Record], event: Any, memory: Memory | None = None) -> 
     """The record that a sidekick would add to ``records`` for ``event``, from ``memory`` if that isn't the last one."""
     last = records[-1]
     memory = memory or msgspec.convert(last.memory, type=Memory)
-    machine = Machine.restore(CHART, make_rules({}), memory, msgspec.convert(last.machine, type=Snapshot))
+    machine = Machine.restore(
+        CHART, make_rules({}), memory, msgspec.convert(last.machine, type=Snapshot), hierarchy=HIERARCHY
+    )
     step = machine.step(event)
     assert not step.dropped
     return Record(
