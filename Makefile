@@ -17,9 +17,8 @@ stamp := $(venv)/stamp
 etcd := .cache/etcd/bin/etcd
 # a part of any ring: make test tests="tests/core -k queue"
 tests ?=
-# tests side by side: some of the first ring wait, those of the live ring mostly do; 0: one after the other
-workers ?= $(shell expr $$(nproc) + 1)
-live_workers ?= $(shell expr $$(nproc) + 2)
+# tests side by side, more than there are processors because many of them wait; 0: one after the other
+workers ?= $(shell expr $$(nproc) + 2)
 pytest = $(bin)/python -m pytest --dist loadscope
 # a run starts hundreds of programs: each would compile all it imports
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,7 +42,7 @@ test: setup etcd ## the first ring: values, simulator, contracts, in-process ser
 	$(pytest) -n $(workers) $(if $(tests),$(tests),-m "not (live or fleet or long or packages)" tests)
 
 test-live: setup etcd docker ## the second ring: real programs, started and killed, ten minutes
-	$(pytest) -n $(live_workers) -m "live and not long" $(or $(tests),tests)
+	$(pytest) -n $(workers) -m "live and not long" $(or $(tests),tests)
 
 test-fleet: setup etcd docker ## the third ring: samples of kill matrix and soak, and the demo, ten minutes
 	$(pytest) -n 0 -m "fleet and not long" $(or $(tests),tests --ignore=tests/partitions)

@@ -32,7 +32,6 @@ def checked(fault: Fault) -> Result:
 SHORT = {
     "fetching what the runtime can't run",
     "leaving without a fence",
-    "rolling back after the commit",
     "a second verdict",
 }
 """One fault of each kind that shows in a life of a few steps: the others are the long form."""
