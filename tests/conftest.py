@@ -7,6 +7,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -14,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 from outrider.demo import programs
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster
-from tests.support.rings import FLEET, OUTER_TIMEOUT_S, ring_of
+from tests.support.rings import FIRST_RING, FLEET, OUTER_TIMEOUT_S, ROOT, ring_of
 from tests.support.servers import EtcdServer
 from tests.support.waiting import eventually
 
@@ -43,6 +44,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FleetsApa
     return FleetsApart(config, log)
 
 
+SLOW_FIRST = ("tests/verify/", "tests/core/chart/test_oracle.py", "tests/service/api/test_schemathesis.py")
+"""Files with tests of many seconds: begun last, one would keep one worker busy while the others have nothing left."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Don't even import what a run of the first ring leaves out: each worker would, which takes seconds."""
+    whole_ring = config.option.markexpr == FIRST_RING and collection_path.suffix == ".py"
+    return True if whole_ring and ring_of(collection_path.relative_to(ROOT).as_posix()) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test the marker of its ring, and those of the outer rings the time that a busy machine takes."""
@@ -52,6 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(ring)
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(OUTER_TIMEOUT_S))
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOW_FIRST))
 
 
 def pytest_configure() -> None:

@@ -41,8 +41,17 @@ if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11)
   echo "setup: making $venv with $("$python" --version)"
   "$python" -m venv --clear "$venv"
 fi
-# constraints.txt names everything, so there is nothing to resolve; pip check below says if not
-"${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r constraints.txt
+# constraints.txt names everything, so there is nothing to resolve (pip check below says if not), and each half of it
+# can be installed beside the other: pip itself uses one processor
+parts=$(mktemp -d)
+trap 'rm -rf "$parts"' EXIT
+awk -v parts="$parts" '/^[A-Za-z0-9]/ { half = 1 - half } /^[^#]/ { print > (parts "/" half) }' constraints.txt
+"${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/0" &
+other=$!
+status=0
+"${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/1" || status=$?
+wait "$other" || status=$?
+[ "$status" -eq 0 ] || exit "$status"
 # pip compiles with one processor, this with all of them; a file that can't be compiled is no failure of the set-up
 "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >/dev/null || true
 # hash mode refuses editable projects, hence a second step; it fetches nothing, since the build's requirements are pinned too

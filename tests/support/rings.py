@@ -37,6 +37,9 @@ LIVE = (
 PACKAGES = ("tests/packaging/",)
 """Wheels in environments of their own; the tests carry their marker themselves."""
 
+FIRST_RING = "not (live or fleet or long or packages)"
+"""What ``make test`` gives to -m."""
+
 OUTER_TIMEOUT_S = 600
 """How long a test of an outer ring may take: a machine that others use makes it slow, and that is no failure."""
 

@@ -39,7 +39,7 @@ from tests.support.service import NOON, Service
 from tests.support.service_examples import APP, be_alive, block, make_app, payload_of, put
 from tests.support.waiting import eventually
 
-SHORT, REQUESTS = 2, int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
+SHORT, REQUESTS = 1, int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
 BLOCKED = "2.0.0"
 STORED = "3.0.0"
 OMAHA = "POST /v1/update"
