@@ -1,7 +1,10 @@
 """No driver without a contract: the tables of drivers and the kits name the same."""
 
+import ast
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +75,33 @@ def test_the_modules_are_drivers_by_their_types() -> None:
 
     assert RUNTIMES.load("process") is runtime
     assert balancers == (BALANCERS.load("traefik"), BALANCERS.load("none"))
+
+
+EVERYWHERE = {"loguru", "msgspec"}
+"""Libraries that every sidekick imports, whatever its drivers."""
+
+
+def libraries_of(path: Path) -> set[str]:
+    """The packages that importing the module at ``path`` imports, other than Python's own and ours."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    names = [each.name for node in body if isinstance(node, ast.Import) for each in node.names]
+    names += [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"outrider"}
+
+
+@pytest.mark.parametrize("module", [*RUNTIMES.modules.values(), *BALANCERS.modules.values()])
+def test_a_drivers_module_imports_no_library_at_its_top(module: str) -> None:
+    """What only one driver needs is imported in its ``make``: a machine without that library can do without it."""
+    path = Path(importlib.import_module(module).__file__ or "")
+    files = sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]
+
+    assert {} == {file.name: found for file in files if (found := libraries_of(file) - EVERYWHERE)}
+
+
+def test_a_library_at_the_top_of_a_driver_is_found(tmp_path: Path) -> None:
+    (tmp_path / "jail.py").write_text("import os\nimport docker.errors\n\n\ndef make():\n    import jailer\n")
+
+    assert {"docker"} == libraries_of(tmp_path / "jail.py")
 
 
 def test_reading_the_settings_imports_no_drivers_own_library() -> None:

@@ -171,3 +171,27 @@ def test_no_state_is_spelled_in_the_source() -> None:
     found = [f"{path.name}: {m.group(0)}" for path in root.rglob("*.py") for m in pattern.finditer(path.read_text())]
 
     assert found == []
+
+
+WITHOUT_TROUBLE = {
+    "block.expired": "the verdict stands; the block is written again",
+    "drain.expired": "a deadline that was set is the end of the wait, not a fault",
+    "giveback.expired": "the turn is given back again",
+    "quit.expired": "the turn is asked for again, then the entry is taken out again",
+    "reclaim.expired": "the turn is asked for again",
+    "release.expired": "the turn is given back again",
+    "relock.expired": "the turn is asked for again",
+    "report.expired": "reporting never changes a verdict",
+    "restore.expired": "the turn is asked for again, then the entry is turned back again",
+    "undrain.expired": "a deadline that was set is the end of the wait, not a fault",
+    "withdraw.expired": "the queue entry is withdrawn again",
+}
+"""Deadlines that are no trouble of the update -> why."""
+
+
+def test_every_deadline_has_a_cause_of_its_own_or_says_why_not() -> None:
+    """Without one an operator would read of a failed update that "a deadline passed"."""
+    deadlines = {name for name in TIMERS if name.endswith(".expired")}
+
+    assert deadlines == set(_TIMER_TROUBLE) | set(WITHOUT_TROUBLE)
+    assert not set(_TIMER_TROUBLE) & set(WITHOUT_TROUBLE)
