@@ -217,5 +217,5 @@ def _toml(value: object) -> str:
 
 
 def _answers(url: str) -> bool:
-    answer = ask(url, timeout_s=1.0)
+    answer = ask(url, timeout_s=5.0)
     return answer is not None and answer.status == 200

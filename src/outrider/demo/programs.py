@@ -292,7 +292,7 @@ def _etcd_of_wheel() -> Path | None:
 
 
 def _is_json(url: str, wanted: Mapping[str, str]) -> bool:
-    answer = ask(url, timeout_s=1.0)
+    answer = ask(url, timeout_s=5.0)
     try:
         told = json.loads(answer.body) if answer else None
     except ValueError:
@@ -301,5 +301,5 @@ def _is_json(url: str, wanted: Mapping[str, str]) -> bool:
 
 
 def _has_read_etcd(api_url: str) -> bool:
-    answer = ask(f"{api_url}/api/http/services", timeout_s=1.0)
+    answer = ask(f"{api_url}/api/http/services", timeout_s=5.0)
     return answer is not None and answer.status == 200 and b"@etcd" in answer.body
