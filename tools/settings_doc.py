@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from outrider.config.load import SECTIONS, all_fields, type_of
-from outrider.config.sections import Rule, Secret, host_name
+from outrider.config.sections import Rule, Secret, host_name, state_root
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path("docs/use/configuration.md")
@@ -55,6 +55,8 @@ def default_words(each: "Field[Any]") -> str:
     """The default as TOML has it, or what it is computed from."""
     if each.default_factory is host_name:
         return "the host name"
+    if each.default_factory is state_root:
+        return f"`{state_root()}/` and `instance.id`"
     if each.default_factory is not MISSING:
         return "`{}`"
     if each.default is MISSING:

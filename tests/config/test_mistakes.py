@@ -68,8 +68,13 @@ IMPOSSIBLE = [
         "90-site.toml: service.urls: '10.0.0.9:8000': wanted: http://HOST[:PORT] or https://HOST[:PORT]",
     ),
     ("[service]\nretry_max_s = 1", "90-site.toml: service.retry_max_s: is below service.retry_min_s (5)"),
-    ("[etcd]\nendpoints = ['10.0.0.1']", "90-site.toml: etcd.endpoints: '10.0.0.1': wanted: HOST:PORT"),
+    ("[etcd]\nendpoints = ['10.0.0.1']", "90-site.toml: etcd.endpoints: '10.0.0.1': no port; write HOST:PORT, for"
+     " example 127.0.0.1:2379"),
     ("[etcd]\nendpoints = ['a:70000']", "90-site.toml: etcd.endpoints: 'a:70000': ports are 1 to 65535"),
+    ("[service]\nurls = ['http://a:x']", "90-site.toml: service.urls: 'http://a:x': no address: Port could not be cast"
+     " to integer value as 'x'"),
+    ("[traefik]\napi_urls = ['http://a:70000']", "90-site.toml: traefik.api_urls: 'http://a:70000': no address: Port"
+     " out of range 0-65535"),
     (
         "[etcd]\nprefix = '/x/'",
         "90-site.toml: etcd.prefix: '/x/': wanted: a path such as /outrider/v1, without a slash at its end",
@@ -171,7 +176,7 @@ def test_an_unknown_flag_is_refused(tmp_path: Path) -> None:
         load_settings((write(tmp_path, BASE),), {}, {"lock.ttl": 3})
 
 
-@pytest.mark.parametrize("key", ["app", "group", "state_dir"])
+@pytest.mark.parametrize("key", ["app", "group"])
 def test_a_missing_setting_is_named_with_the_places_to_set_it(tmp_path: Path, key: str) -> None:
     path = write(tmp_path, "\n".join(line for line in BASE.splitlines() if not line.startswith(f"{key} =")))
 

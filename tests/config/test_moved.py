@@ -155,9 +155,9 @@ def test_without_a_balancer_nothing_is_missing_and_nothing_is_said(tmp_path: Pat
 
 
 def test_a_sidekick_logs_each_old_place_and_starts(tmp_path: Path) -> None:
-    """Where it keeps its state there is a file, so it ends soon after."""
-    (tmp_path / "file").write_text("")
-    path = write(tmp_path, OLD_BASE.replace("/var/lib/outrider", str(tmp_path / "file")))
+    """There is a folder where its journal must be, so it ends soon after."""
+    (tmp_path / "state/web1/journal.jsonl").mkdir(parents=True)
+    path = write(tmp_path, OLD_BASE.replace("/var/lib/outrider", str(tmp_path / "state")))
     command = [sys.executable, "-m", "outrider", "sidekick", "run", "--config", str(path)]
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -22,6 +22,7 @@ from outrider.balancers.drivers import BalancerContext
 from outrider.balancers.entry import EtcdEntry
 from outrider.config.drivers import Problem
 from outrider.config.sections import HTTP_URL, Settings, setting
+from outrider.core.addresses import http_problem
 from outrider.core.errors import ConfigError
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,126}")
@@ -205,6 +206,9 @@ def _problems(settings: TraefikSettings, service: str) -> Iterator[Problem]:
         yield "balancer.service", f"{service!r}: {ID_WORDS}"
     if not settings.root or settings.root.strip("/ ") != settings.root:
         yield "traefik.root", f"{settings.root!r}: write Traefik's rootKey without a slash at either end"
+    for url in settings.api_urls:
+        if problem := http_problem(url):
+            yield "traefik.api_urls", f"{url!r}: {problem}"
     for entrypoint in settings.entrypoints:
         if not _ENTRYPOINT.fullmatch(entrypoint):
             yield "traefik.entrypoints", f"{entrypoint!r}: use letters, digits or . _ -"

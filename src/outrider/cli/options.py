@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from outrider.core.errors import ConfigError, Unknown
+from outrider.etcd.address import endpoints_of, read_password
 from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress, Unreachable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,15 +140,18 @@ def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
             raise ConfigError("--etcd-cert-file and --etcd-key-file need each other: give both or none")
         if bool(etcd_user) != (etcd_password_file is not None):
             raise ConfigError("--etcd-user and --etcd-password-file need each other: give both or none")
-        if not etcd and not default:
+        if not etcd.strip() and not default:
             return command(*arguments, etcd=None, **options)
+        endpoints, tls = parse_endpoints(etcd, tls=bool(etcd_ca_file or etcd_cert_file))
         address = EtcdAddress(
-            endpoints=parse_endpoints(etcd),
+            endpoints=endpoints,
+            tls=tls,
             ca_file=str(etcd_ca_file) if etcd_ca_file else None,
             cert_file=str(etcd_cert_file) if etcd_cert_file else None,
             key_file=str(etcd_key_file) if etcd_key_file else None,
             user=etcd_user or None,
             password=_read_secret(etcd_password_file) if etcd_password_file else None,
+            password_file=str(etcd_password_file) if etcd_password_file else None,
         )
         try:
             return command(*arguments, etcd=address, **options)
@@ -179,7 +183,7 @@ def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
             "--etcd-ca-file",
             envvar="OUTRIDER_ETCD_CA_FILE",
             type=file,
-            help="PEM file of the authority that signed etcd's certificate; turns TLS on.",
+            help="PEM file of the authority that signed etcd's certificate; turns TLS on, as https:// does.",
         ),
         click.option(
             "--etcd",
@@ -187,7 +191,7 @@ def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
             envvar="OUTRIDER_ETCD",
             default=default,
             show_default=bool(default),
-            help="etcd endpoints, HOST:PORT, separated by commas.",
+            help="etcd endpoints, HOST:PORT or https://HOST:PORT, separated by commas.",
         ),
     ):
         decorated = option(decorated)
@@ -201,9 +205,9 @@ def optional_etcd_options(command: F) -> F:
 
 def _read_secret(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--etcd-password-file {path}: {getattr(error, 'strerror', None) or error}") from error
+        return read_password(path)
+    except ValueError as error:
+        raise ConfigError(f"--etcd-password-file {path}: {error}") from error
 
 
 def json_option(command: F) -> F:
@@ -211,19 +215,19 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
-    """Read ``host:port,host:port``.
+def parse_endpoints(text: str, *, tls: bool = False) -> tuple[tuple[Endpoint, ...], bool]:
+    """Read ``host:port,host:port``; also tells whether they are asked over TLS.
+
+    Args:
+        tls: A file of certificates is given.
 
     Raises:
-        ConfigError: an entry without a port, or with one that isn't 1 to 65535.
+        ConfigError: one can't be used, or they contradict each other.
     """
-    endpoints = []
-    for part in (piece.strip() for piece in text.split(",")):
-        host, _, port = part.removeprefix("http://").removeprefix("https://").rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ConfigError(f"--etcd {part!r}: write HOST:PORT, for example 127.0.0.1:2379")
-        endpoints.append(Endpoint(host=host, port=int(port)))
-    return tuple(endpoints)
+    try:
+        return endpoints_of((part.strip() for part in text.split(",") if part.strip()), tls=tls)
+    except ValueError as problem:
+        raise ConfigError(f"--etcd (OUTRIDER_ETCD) {problem}") from problem
 
 
 def open_cluster(etcd: EtcdAddress) -> Cluster:

@@ -12,6 +12,7 @@ from loguru import logger
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from outrider import __version__
+from outrider.core.addresses import MAX_SHOWN, http_problem
 from outrider.core.errors import ConfigError, Conflict, DriverError, NotFound, OutriderError, Refused, Unknown
 
 TIMEOUT_S = (5.0, 60.0)
@@ -63,13 +64,9 @@ class ServiceClient:
         Raises:
             ConfigError: it isn't an address, or only one of ``user`` and ``key`` is there.
         """
-        try:
-            parts = urlsplit(server)
-            host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
-        except ValueError:  # a bracket too few, a port beyond 65535
-            host = None
-        if not host:
-            raise ConfigError(f"--server {server!r}: write http://HOST:PORT")
+        server = server.strip()
+        if problem := http_problem(server):
+            raise ConfigError(f"--server {server[:MAX_SHOWN]!r}: {problem}; write http://HOST:PORT")
         if ca_file is not None and not ca_file.is_file():
             raise ConfigError(f"--ca-file {ca_file}: no such file")
         self.server = server.rstrip("/")
@@ -77,7 +74,7 @@ class ServiceClient:
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"outrider/{__version__}"
         # A proxy for the world outside must not be asked for this machine.
-        self._session.trust_env = not _is_loopback(host)
+        self._session.trust_env = not _is_loopback(urlsplit(server).hostname or "")
         self._session.auth = _credentials(token, user, key)
 
     @property

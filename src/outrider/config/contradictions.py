@@ -1,12 +1,15 @@
 """What is wrong between settings that are each right by themselves, or with one in a way that its rule can't say."""
 
 import re
-from collections.abc import Iterator
+import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 
 from outrider.balancers.drivers import BALANCERS
 from outrider.config.drivers import Problem
-from outrider.config.sections import Rule, Settings, port_range
+from outrider.config.sections import EtcdSettings, Rule, Settings, port_range
+from outrider.core.addresses import http_problem, parse_endpoints
 from outrider.runtimes.drivers import RUNTIMES
 
 _RESERVED = frozenset({"PORT", "HOST"})
@@ -16,24 +19,17 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     """What is wrong between settings, or with one beyond its type: the key to blame and the problem."""
     etcd, drain, probe = settings.etcd, settings.drain, settings.probe
     yield from _host_name_problem(settings)
-    for key, path in (("ca_file", etcd.ca_file), ("cert_file", etcd.cert_file), ("key_file", etcd.key_file)):
-        if path is not None and not path.is_file():
-            yield f"etcd.{key}", f"{path}: no such file"
-    if etcd.cert_file and not etcd.key_file:
-        yield "etcd.cert_file", "needs etcd.key_file beside it"
-    if etcd.key_file and not etcd.cert_file:
-        yield "etcd.key_file", "needs etcd.cert_file beside it"
-    if etcd.cert_file and not etcd.ca_file:
-        yield "etcd.cert_file", "needs etcd.ca_file, which turns TLS on"
+    yield from _state_dir_problem(settings)
+    yield from _tls_problems(etcd)
     if etcd.password and etcd.password_file:
         yield "etcd.password_file", "etcd.password is set too; keep one of them"
     if etcd.user and not (etcd.password or etcd.password_file):
         yield "etcd.user", "needs etcd.password_file"
     if (etcd.password or etcd.password_file) and not etcd.user:
         yield "etcd.password_file" if etcd.password_file else "etcd.password", "needs etcd.user"
-    for endpoint in etcd.endpoints:
-        if not 1 <= int(endpoint.rstrip("/").rpartition(":")[2]) <= 65535:
-            yield "etcd.endpoints", f"{endpoint!r}: ports are 1 to 65535"
+    for url in settings.service.urls:
+        if problem := http_problem(url):
+            yield "service.urls", f"{url!r}: {problem}"
     if settings.service.retry_max_s < settings.service.retry_min_s:
         yield "service.retry_max_s", f"is below service.retry_min_s ({settings.service.retry_min_s:g})"
     yield from _workload_problems(settings)
@@ -53,6 +49,55 @@ def _host_name_problem(settings: Settings) -> Iterator[Problem]:
     rule: Rule = next(each for each in fields(settings.instance) if each.name == "id").metadata["rule"]
     if not re.fullmatch(rule.pattern, settings.instance.id):
         yield "instance.id", f"the host name {settings.instance.id!r} can't be used; set it: {rule.wanted}"
+
+
+def _state_dir_problem(settings: Settings) -> Iterator[Problem]:
+    """A file where the folder, or one above it, must be."""
+    folder = settings.instance.state_dir
+    for each in (folder, *folder.parents):
+        if each.exists() and not each.is_dir():
+            yield "instance.state_dir", f"{each} is not a folder; name a folder of this instance's own"
+
+
+def _tls_problems(etcd: EtcdSettings) -> Iterator[Problem]:
+    """Endpoints and certificates that can't work, or not together: what would end a sidekick at its start."""
+    try:
+        _, tls = parse_endpoints(etcd.endpoints, tls=bool(etcd.ca_file or etcd.cert_file))
+    except ValueError as problem:
+        yield "etcd.endpoints", str(problem)
+        return
+    for key, path in (("ca_file", etcd.ca_file), ("cert_file", etcd.cert_file), ("key_file", etcd.key_file)):
+        if path is not None and not path.is_file():
+            yield f"etcd.{key}", f"{path}: no such file"
+    if etcd.cert_file and not etcd.key_file:
+        yield "etcd.cert_file", "needs etcd.key_file beside it"
+    if etcd.key_file and not etcd.cert_file:
+        yield "etcd.key_file", "needs etcd.cert_file beside it"
+    if etcd.cert_file and not etcd.ca_file and not any(each.lower().startswith("https") for each in etcd.endpoints):
+        yield "etcd.cert_file", "needs etcd.ca_file, which turns TLS on"
+    if tls and etcd.ca_file:
+        yield from _unusable("etcd.ca_file", etcd.ca_file, lambda: _context().load_verify_locations(etcd.ca_file))
+    if tls and etcd.cert_file and etcd.key_file:
+        pair = (etcd.cert_file, etcd.key_file)
+        yield from _unusable("etcd.cert_file", etcd.cert_file, lambda: _context().load_cert_chain(*pair))
+
+
+def _context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _unusable(key: str, path: Path, load: Callable[[], object]) -> Iterator[Problem]:
+    try:
+        load()
+    except ssl.SSLError as error:
+        reason = {
+            "KEY_VALUES_MISMATCH": "does not belong to etcd.key_file",
+            "NO_CERTIFICATE_OR_CRL_FOUND": "is not a PEM file of certificates",
+            "NO_START_LINE": "is not a PEM file of certificates",
+        }.get(error.reason or "", f"it, or etcd.key_file, is not a PEM file ({error.reason or 'unreadable'})")
+        yield key, f"{path}: {reason}"
+    except (OSError, ValueError) as error:
+        yield key, f"{path}: can't be read: {getattr(error, 'strerror', None) or error}"
 
 
 def _workload_problems(settings: Settings) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from outrider.config.drivers import Driver, DriverTable
 from outrider.config.moved import MOVED, moved_line
 from outrider.config.sections import Rule, Secret, Settings
 from outrider.core.errors import ConfigError
+from outrider.etcd.address import read_password
 from outrider.runtimes.drivers import RUNTIMES
 
 FOLDERS = (Path("/usr/lib/outrider"), Path("/etc/outrider"), Path("/run/outrider"))
@@ -298,7 +299,7 @@ def _assemble(given: Mapping[str, _Given], folders: Sequence[Path], warnings: tu
     made = {section: SECTIONS[section](**values) for section, values in sections.items()}
     shared = {section: one for section, one in made.items() if section not in DRIVER_SECTIONS}
     settings = _named(
-        Settings(**shared, drivers={section: made[section] for section in SECTIONS if section not in shared})
+        Settings(**shared, drivers={section: made[section] for section in SECTIONS if section not in shared}), given
     )
     try:
         for key, problem in contradictions(settings):
@@ -320,8 +321,11 @@ def _without_effect(settings: Settings, given: Mapping[str, _Given]) -> Iterator
             yield f"{given[key].name}: {given[key].key}: has no effect while instance.balancer is {name}"
 
 
-def _named(settings: Settings) -> Settings:
-    """With the name of the server's entry, which follows from the instance's; without one where nothing uses it."""
+def _named(settings: Settings, given: Mapping[str, _Given]) -> Settings:
+    """With what follows from the instance's name: its folder, and the server's entry where something uses one."""
+    if "instance.state_dir" not in given:
+        folder = settings.instance.state_dir / settings.instance.id
+        settings = replace(settings, instance=replace(settings.instance, state_dir=folder))
     balancer = settings.balancer
     if balancer.server_id or "server_id" not in BALANCERS.load(settings.instance.balancer).USES:
         return settings
@@ -333,14 +337,9 @@ def _completed(settings: Settings, origin: dict[str, str], warnings: tuple[str, 
     etcd = settings.etcd
     if etcd.password_file:
         try:
-            password = etcd.password_file.read_text().rstrip("\r\n")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise _Blame("etcd.password_file", f"{etcd.password_file}: can't be read: {reason}") from error
-        except UnicodeDecodeError as error:
-            raise _Blame("etcd.password_file", f"{etcd.password_file}: not UTF-8") from error
-        if not password:
-            raise _Blame("etcd.password_file", f"{etcd.password_file}: is empty")
+            password = read_password(etcd.password_file)
+        except ValueError as error:
+            raise _Blame("etcd.password_file", f"{etcd.password_file}: {error}") from error
         settings = replace(settings, etcd=replace(etcd, password=Secret(password)))
         origin["etcd.password"] = str(etcd.password_file)
     return Loaded(settings=settings, origin=origin, warnings=warnings)

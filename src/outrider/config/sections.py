@@ -19,7 +19,6 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._+@:-]{0,127}"
 """What may be a part of an etcd key; the same rule as ``cluster.keys.check_part``."""
 INSTANCE_NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 HTTP_URL = r"https?://[^\s/?#]+(/[^\s?#]*)?"
-HOST_PORT = r"(http://|https://)?(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5}/?"
 
 
 class Secret:
@@ -105,6 +104,11 @@ def host_name() -> str:
     return socket.gethostname().lower()
 
 
+def state_root() -> Path:
+    """Where instances have their folders when ``instance.state_dir`` is not set: the units use the same place."""
+    return Path("/var/lib/outrider")
+
+
 NAME_WORDS = "1 to 128 letters, digits or . _ + @ : - that begin with a letter or a digit"
 INSTANCE_WORDS = "1 to 63 lower-case letters, digits or . _ - that begin with a letter or a digit"
 
@@ -124,7 +128,11 @@ class InstanceSettings:
     strategy: Literal["start-first", "stop-first"] = setting(
         "start-first", "Start the new version beside the old one, or stop the old one first (one port, a database)."
     )
-    state_dir: Path = required("Folder for the journal, payloads and workloads; an absolute path, one per instance.")
+    state_dir: Path = computed(
+        state_root,
+        "Folder for the journal, payloads and workloads; an absolute path, one per instance. "
+        "Default: the folder called like instance.id in /var/lib/outrider.",
+    )
     # which names there are is in the tables of drivers, which lie above this module: ``load.type_of`` adds them
     runtime: str = setting("process", "What runs the versions.")
     balancer: str = setting("traefik", "Which load balancer sends the traffic.")
@@ -137,7 +145,10 @@ class EtcdSettings:
     """[etcd]: where the fleet's shared state is kept."""
 
     endpoints: tuple[str, ...] = setting(
-        ("127.0.0.1:2379",), "Nodes as HOST:PORT, tried in turn.", pattern=HOST_PORT, wanted="HOST:PORT", empty=False
+        ("127.0.0.1:2379",),
+        "Nodes as HOST:PORT, tried in turn. https://HOST:PORT asks over TLS; http:// and a slash at the end are taken.",
+        wanted="HOST:PORT",
+        empty=False,
     )
     prefix: str = setting(
         "/outrider/v1",
@@ -146,11 +157,17 @@ class EtcdSettings:
         wanted="a path such as /outrider/v1, without a slash at its end",
         empty=False,
     )
-    ca_file: Path | None = setting(None, "PEM file of the authority that signed etcd's certificate; turns TLS on.")
+    ca_file: Path | None = setting(
+        None,
+        "PEM file of the authority that signed etcd's certificate; turns TLS on. "
+        "Without it https:// endpoints need a certificate of an authority that this machine knows.",
+    )
     cert_file: Path | None = setting(None, "PEM file of our client certificate.")
     key_file: Path | None = setting(None, "PEM file of the client certificate's key.")
     user: str = setting("", "etcd user, when etcd has users.")
-    password_file: Path | None = setting(None, "File that holds the user's password; a line break at its end is cut.")
+    password_file: Path | None = setting(
+        None, "File that holds the user's password; a line break at its end is cut. Read again at each sign-in."
+    )
     password: Secret = setting(Secret(), "The user's password itself; password_file is the better place.")
     timeout_s: float = setting(3.0, "Longest time for one call, over all endpoints together.", above=0)
 

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -25,6 +24,7 @@ from etcd3 import etcdrpc
 from loguru import logger
 
 from outrider.core.errors import ConfigError, Refused
+from outrider.etcd.credentials import Credentials, Proof
 from outrider.etcd.errors import NoAnswer, NotSent, StaleToken, checked
 from outrider.etcd.seam import Endpoint, EtcdAddress, Unreachable
 
@@ -52,10 +52,13 @@ class Connection:
 
     Attributes:
         proved: It answered since it was made, or since its last failure.
+        proof: The certificates with which it was made.
         version: The server's, ``(0, 0, 0)`` before it was proved.
     """
 
-    def __init__(self, endpoint: Endpoint, credentials: Any) -> None:
+    def __init__(self, endpoint: Endpoint, proof: Proof) -> None:
+        self.proof = proof
+        credentials = proof.channel
         self.name = f"{endpoint.host}:{endpoint.port}"
         # gRPC wants IPv6 addresses in brackets
         target = f"[{endpoint.host}]:{endpoint.port}" if ":" in endpoint.host else self.name
@@ -96,11 +99,9 @@ class Nodes:
         """Raises ``ConfigError`` for an address that can't work; nothing is connected yet."""
         if not address.endpoints:
             raise ConfigError("etcd has no endpoints: name at least one HOST:PORT")
-        if (address.user is None) != (address.password is None):
-            raise ConfigError("etcd: user and password need each other: give both or none")
         self.timeout_s = address.timeout_s
         self._address = address
-        self._credentials = _credentials(address)
+        self._credentials = Credentials(address)
         self._nodes = [_Node(endpoint) for endpoint in address.endpoints]
         self._preferred = self._nodes[0]
         self._lock = threading.Lock()
@@ -221,10 +222,19 @@ class Nodes:
         with self._lock:
             if self._closed:
                 raise NotSent("the connection was closed")
+            if node.connection is not None and not node.connection.proved:
+                self._replace_if_rotated(node, node.connection)
             if node.connection is None:
-                node.connection = Connection(node.endpoint, self._credentials)
+                node.connection = Connection(node.endpoint, self._credentials.proof())
             node.connection.users += 1
             return node.connection
+
+    def _replace_if_rotated(self, node: _Node, connection: Connection) -> None:
+        """Drop a connection in doubt whose certificates are not the current ones; the lock is held."""
+        if self._credentials.proof() is not connection.proof:
+            node.connection, connection.retired = None, True
+            if connection.users == 0:
+                connection.channel.close()
 
     def _give_back(self, connection: Connection) -> None:
         with self._lock:
@@ -281,7 +291,7 @@ class Nodes:
         try:
             if connection.token != stale:
                 return
-            request = etcdrpc.AuthenticateRequest(name=self._address.user, password=self._address.password)
+            request = etcdrpc.AuthenticateRequest(name=self._address.user, password=self._credentials.password())
             try:
                 answer = _answer(connection.auth.Authenticate, request, max(limit_s, 0.001), ())
             except NoAnswer as problem:  # signing in changes nothing: whatever we came for was not sent
@@ -313,30 +323,3 @@ def _version(text: str) -> tuple[int, int, int]:
 
 def _name(node: _Node) -> str:
     return f"{node.endpoint.host}:{node.endpoint.port}"
-
-
-def _credentials(address: EtcdAddress) -> Any:
-    """gRPC's credentials for TLS, None without TLS."""
-    if (address.cert_file is None) != (address.key_file is None):
-        raise ConfigError("etcd: cert_file and key_file need each other: give both or none")
-    if address.ca_file is None:
-        if address.cert_file is not None:
-            raise ConfigError("etcd: cert_file needs ca_file, the authority that signed the server's certificate")
-        return None
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read("ca_file", address.ca_file),
-        private_key=_read("key_file", address.key_file),
-        certificate_chain=_read("cert_file", address.cert_file),
-    )
-
-
-def _read(setting: str, path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"etcd: {setting} {path}: {error.strerror}") from error
-    if b"-----BEGIN" not in content:
-        raise ConfigError(f"etcd: {setting} {path} is not a PEM file")
-    return content

@@ -193,15 +193,20 @@ class EtcdAddress:
 
     Attributes:
         endpoints: Tried in turn; the one that answered last is tried first.
-        ca_file, cert_file, key_file: PEM files; a CA alone means TLS without a client certificate.
+        tls: TLS even without a CA: then the authorities of this machine are trusted.
+        ca_file, cert_file, key_file: PEM files; a CA alone means TLS without a client certificate. They are read again
+            when they have changed and a new connection is needed.
         user, password: etcd's own users; the token is renewed when the server forgets it.
+        password_file: Where the password came from; it is read again at each sign-in.
         timeout_s: Time limit of one call, over all endpoints together.
     """
 
     endpoints: tuple[Endpoint, ...]
+    tls: bool = False
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: str | None = None
     timeout_s: float = 3.0

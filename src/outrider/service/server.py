@@ -1,5 +1,6 @@
 """Runs the application: one uvicorn, one socket that we bind ourselves, one line when it serves."""
 
+import re
 import signal
 import socket
 import sys
@@ -34,7 +35,7 @@ def parse_listen(text: str) -> Listen:
     """
     host, colon, port = text.strip().rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or "/" in host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ConfigError(f"listen {text!r}: write HOST:PORT, for example 127.0.0.1:8000")
     return Listen(host=host or "127.0.0.1", port=int(port))
 
@@ -48,9 +49,10 @@ def bind(listen: Listen) -> socket.socket:
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
         return socket.create_server((listen.host, listen.port), family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that can't be looked up at all, such as a..b
         # strerror already says "Address already in use"; a failed look-up of the name has its own words
-        raise ConfigError(f"listen {listen.host}:{listen.port}: {error.strerror or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"listen {listen.host}:{listen.port}: {reason}") from error
 
 
 def address_of(bound: socket.socket) -> str:

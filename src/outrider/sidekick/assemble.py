@@ -10,14 +10,16 @@ from outrider.balancers.drain import Drain
 from outrider.balancers.drivers import BALANCERS, BalancerContext
 from outrider.clocks import SuspendAwareClock
 from outrider.config.sections import EtcdSettings, Settings
+from outrider.core.errors import ConfigError
 from outrider.core.omaha import app_key
 from outrider.core.sidekick.effects import SidekickEffect
 from outrider.core.sidekick.events import AnyEvent, LockLost
 from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.rules import make_rules
+from outrider.etcd.address import endpoints_of
 from outrider.etcd.client import connect
 from outrider.etcd.lease import LeaseKeeper
-from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress
+from outrider.etcd.seam import Cluster, EtcdAddress
 from outrider.journal.journal import Journal
 from outrider.model.documents import Contender
 from outrider.model.keys import Keys
@@ -49,18 +51,24 @@ _UNPACK_S = 60.0
 
 
 def etcd_address(settings: EtcdSettings) -> EtcdAddress:
-    """What ``[etcd]`` says, in the seam's terms."""
-    endpoints = []
-    for text in settings.endpoints:
-        host, _, port = text.removeprefix("http://").removeprefix("https://").rpartition(":")
-        endpoints.append(Endpoint(host=host, port=int(port)))
+    """What ``[etcd]`` says, in the seam's terms.
+
+    Raises:
+        ConfigError: endpoints that can't be used, which loading the settings refuses too.
+    """
+    try:
+        endpoints, tls = endpoints_of(settings.endpoints, tls=bool(settings.ca_file or settings.cert_file))
+    except ValueError as problem:
+        raise ConfigError(f"etcd.endpoints: {problem}") from problem
     return EtcdAddress(
-        endpoints=tuple(endpoints),
+        endpoints=endpoints,
+        tls=tls,
         ca_file=str(settings.ca_file) if settings.ca_file else None,
         cert_file=str(settings.cert_file) if settings.cert_file else None,
         key_file=str(settings.key_file) if settings.key_file else None,
         user=settings.user or None,
         password=settings.password.reveal() or None,
+        password_file=str(settings.password_file) if settings.password_file else None,
         timeout_s=settings.timeout_s,
     )
 

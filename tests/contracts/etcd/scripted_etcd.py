@@ -36,7 +36,9 @@ class ScriptedEtcd:
         store: What listings return, with their revision.
     """
 
-    def __init__(self, *scripts: Script, version: str = "3.5.16", leader: int = 1) -> None:
+    def __init__(
+        self, *scripts: Script, version: str = "3.5.16", leader: int = 1, port: int = 0, credentials: Any = None
+    ) -> None:
         self._scripts = scripts
         self.version, self.leader = version, leader
         self.streams: list[ScriptedStream] = []
@@ -46,7 +48,14 @@ class ScriptedEtcd:
         etcdrpc.add_WatchServicer_to_server(self, self._server)
         etcdrpc.add_MaintenanceServicer_to_server(self, self._server)
         etcdrpc.add_KVServicer_to_server(self, self._server)
-        self.endpoint = Endpoint(host="127.0.0.1", port=self._server.add_insecure_port("127.0.0.1:0"))
+        etcdrpc.add_AuthServicer_to_server(self, self._server)
+        address = f"127.0.0.1:{port}"
+        bound = (
+            self._server.add_insecure_port(address)
+            if credentials is None
+            else self._server.add_secure_port(address, credentials)
+        )
+        self.endpoint = Endpoint(host="127.0.0.1", port=bound)
         self._server.start()
 
     def __getattr__(self, name: str) -> Any:

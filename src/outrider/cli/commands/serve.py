@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from outrider.cli.options import etcd_options, open_cluster
+from outrider.core.addresses import MAX_SHOWN, http_problem
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.etcd.seam import EtcdAddress
 
@@ -64,6 +65,8 @@ def serve(
     from outrider.service.payloads.folder import PayloadFolder
 
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
+    if public_url and (problem := http_problem(public_url)):
+        raise ConfigError(f"--public-url {public_url[:MAX_SHOWN]!r}: {problem}")
     payloads = PayloadFolder(folder=payload_dir)
     payloads.prepare()
     bound = server.bind(server.parse_listen(listen))
