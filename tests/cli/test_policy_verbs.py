@@ -141,7 +141,7 @@ def test_a_roll_out_that_the_policy_halted_goes_on_when_a_person_says_so(run: Ru
     run(f"rollout resume {WORDS}")
     (resumed,) = json.loads(run(f"rollout list --app-id={APP} --json").stdout)
 
-    assert ("halted", "1 failed, and 1 halt it: web-1 (error code 44)", "") == (
+    assert ("halted", "1 failed (max_failures 1): web-1: rolled back (error code 44)", "") == (
         halted["state"], halted["why"], halted["by"],
     )  # fmt: skip
     assert ("running", []) == (resumed["state"], resumed["failures"])

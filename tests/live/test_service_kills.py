@@ -16,7 +16,7 @@ import requests
 
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest, render_request
 from outrider.etcd.seam import Cluster
-from outrider.service.rollouts.checkins import MAX_HISTORY
+from outrider.service.rollouts.rows import MAX_HISTORY
 from outrider.service.store.audit import AuditEntry, AuditLog, Wanted
 from outrider.service.store.store import Store
 from outrider.service.store.targets import target_of as target_that_follows

@@ -26,23 +26,23 @@ def test_a_policy_that_works_is_warned_of_nothing() -> None:
     ("policy", "words"),
     [
         (Policy(update_timeout_s=39), "update_timeout_s 39: shorter than drain (30 s) plus soak (10 s)"),
-        (Policy(update_timeout_s=399), "10 granted at once wait for 1 slots, and the last is done after 400 s"),
+        (Policy(update_timeout_s=399), "10 granted at once wait for 1 slots, and the last needs at least 400 s"),
         (Policy(min_healthy=8, max_in_progress=3), "max_in_progress 3: 10 instances with 8 that must serve leave 2"),
-        (Policy(min_healthy=10), "min_healthy 10: the group has 10 instances"),
-        (Policy(percent=0), "percent 0: nobody is ever updated"),
+        (Policy(min_healthy=10), "min_healthy 10: the group has only 10 instances"),
+        (Policy(percent=0), "percent 0: no instance is ever updated"),
         (Policy(max_failures=11), "max_failures 11: the group has 10 instances"),
-        (Policy(canary=10), "canary 10: that is everybody"),
+        (Policy(canary=10), "canary 10: these are all 10 instances"),
         (
             Policy(windows=(Window(opens="22:00", closes="22:06"),)),
-            "the longest is open 6 min, and 10 instances take 7 min at least",
+            "the longest is open 6 min, but 10 instances take at least 7 min",
         ),
         (
             Policy(windows=(Window(opens="22:00", closes="04:00"),), max_per_interval=Rate(count=1, interval_s=3600)),
-            "the longest is open 6 h 00 min, and 10 instances take 9 h 01 min",
+            "the longest is open 6 h 00 min, but 10 instances take at least 9 h 01 min",
         ),
         (
             Policy(max_in_progress=2, max_per_interval=Rate(count=1, interval_s=7200)),
-            "max_in_progress 2: grants end after 3600 s, and 1 per 2 h are made",
+            "max_in_progress 2: grants end after 3600 s, and only 1 per 2 h are made",
         ),
     ],
 )
@@ -59,7 +59,7 @@ def test_more_slots_than_the_floor_leaves_are_named() -> None:
 def test_a_window_shorter_than_one_update_is_named() -> None:
     warnings = lint(Policy(windows=(Window(opens="22:00", closes="22:01"),)), replace(TEN, drain_s=600))
 
-    assert any("one update alone takes 610 s" in warning for warning in warnings)
+    assert any("one update takes 610 s" in warning for warning in warnings)
 
 
 def test_the_expected_time_follows_from_the_narrowest_limit() -> None:

@@ -97,7 +97,7 @@ def test_the_threshold_halts_the_roll_out_and_names_who_failed_and_how() -> None
     progress = lapsed(progress, {"web-2"}, CAREFUL, after(20), counts=True)
 
     assert ("halted", after(20)) == (progress.state, progress.since)
-    assert f"2 failed, and 2 halt it: web-1 (error code 44), web-2 ({TIMEOUT})" == progress.why
+    assert f"2 failed (max_failures 2): web-1: error code 44; web-2: {TIMEOUT}" == progress.why
 
 
 @pytest.mark.parametrize("result", ["failed", "lapsed"])

@@ -153,7 +153,7 @@ def test_the_command_prints_oldest_first_and_filters(
 
     assert every.exit_code == 0
     assert every.stdout.splitlines()[0].split() == ["AT", "SEVERITY", "GROUP", "INSTANCE", "WHAT"]
-    assert every.stdout.index("was added") < every.stdout.index("failed (error code 9)")
+    assert every.stdout.index("was added") < every.stdout.index("failed: download failed (error code 9)")
     assert ["instance-failed"] == [one["kind"] for one in json.loads(failures.stdout)]
     assert 1 == nonsense.exit_code
     assert "Error: --since 'yesterday': write 30m, 12h, 3d" in nonsense.stderr

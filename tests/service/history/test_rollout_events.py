@@ -70,7 +70,7 @@ def test_a_roll_out_is_told_from_its_begin_over_a_halt_to_its_end(api: Service, 
         ("group-policy", "info", "group beta has a new policy: canary 1"),
         ("rollout-started", "info", "the rollout of 2.0.0 to group beta began"),
         ("rollout-halted", "error",
-         "the rollout of 2.0.0 to group beta was halted: a canary failed: web-1 (error code 44)"),
+         "the rollout of 2.0.0 to group beta was halted: a canary failed: web-1: rolled back (error code 44)"),
         ("rollout-resumed", "info", "the rollout of 2.0.0 to group beta was resumed by kim"),
         ("rollout-finished", "success", "the rollout of 2.0.0 to group beta is finished: 1 updated"),
     ] == [(one.kind, one.severity, one.text) for one in told(api)]  # fmt: skip

@@ -8,7 +8,8 @@ from outrider.core.errors import Conflict, Unknown
 from outrider.core.omaha import AppAnswer, AppRequest, NoUpdate, Offer, OmahaEvent, OmahaRequest
 from outrider.model.documents import Instance
 from outrider.model.keys import Keys
-from outrider.service.rollouts.checkins import MAX_HISTORY, Caller, Checkins
+from outrider.service.rollouts.checkins import Caller, Checkins
+from outrider.service.rollouts.rows import MAX_HISTORY
 from outrider.service.store.packages import Payload
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster

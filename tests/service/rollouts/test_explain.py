@@ -204,7 +204,7 @@ def test_a_roll_out_that_stands_still_is_told_with_its_reason(fleet: Fleet) -> N
 
     (overview,) = read_overviews(fleet.store.context, APP)
 
-    halt = "1 failed, and 1 halt it: web-0 (error code 44)"
+    halt = "1 failed (max_failures 1): web-0: rolled back (error code 44)"
     assert f"rollout of 2.0.0: halted: {halt}; 0 done, 1 failed" == overview.rollout
     assert f"\nrollout of 2.0.0 is halted: {halt}" in GroupInMemory(fleet.store).why("web-1")
 

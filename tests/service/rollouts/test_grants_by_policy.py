@@ -16,7 +16,7 @@ def test_the_canary_goes_first_then_the_rest(fleet: Fleet) -> None:
     fleet.succeeds("web-1")
     rest = [fleet.granted(f"web-{number}") for number in range(2, 6)]
 
-    assert ("2.0.0", "canary first: 0 of 1 proved; at it: web-1") == (first, second)
+    assert ("2.0.0", "canary first: 0 of 1 succeeded; in progress: web-1") == (first, second)
     assert ["2.0.0"] * 4 == rest
 
 
@@ -29,7 +29,10 @@ def test_a_canary_that_fails_halts_the_roll_out_until_a_person_resumes_it(fleet:
     still_deferred = fleet.why_deferred("web-2")
     store.rollouts.resume(APP, "beta", by="kim")
 
-    assert {"rollout of 2.0.0 is halted: a canary failed: web-1 (error code 44)"} == {*deferred, still_deferred}
+    assert {"rollout of 2.0.0 is halted: a canary failed: web-1: rolled back (error code 44)"} == {
+        *deferred,
+        still_deferred,
+    }
     assert "2.0.0" == fleet.granted("web-2")
 
 
@@ -38,7 +41,7 @@ def test_a_canary_that_vanishes_halts_the_roll_out_too(fleet: Fleet) -> None:
     fleet.granted("web-1")
     fleet.passes(601)
 
-    assert "rollout of 2.0.0 is halted: a canary failed: web-1 (no result in time)" == fleet.why_deferred("web-2")
+    assert "rollout of 2.0.0 is halted: a canary failed: web-1: no result in time" == fleet.why_deferred("web-2")
 
 
 def test_the_failure_threshold_is_a_brake_that_holds(fleet: Fleet) -> None:
@@ -51,9 +54,8 @@ def test_the_failure_threshold_is_a_brake_that_holds(fleet: Fleet) -> None:
     fleet.succeeds("web-2")
 
     assert "2.0.0" == after_one
-    assert "is halted: 2 failed, and 2 halt it: web-0 (error code 9), web-1 (error code 10)" in fleet.why_deferred(
-        "web-3"
-    )
+    named = "web-0: download failed (error code 9); web-1: wrong digest (error code 10)"
+    assert f"is halted: 2 failed (max_failures 2): {named}" in fleet.why_deferred("web-3")
 
 
 @pytest.mark.parametrize("policy", [{"max_failures": 1}, {"canary": 1, "max_failures": 1}])
@@ -175,8 +177,8 @@ def test_a_pinned_group_and_a_request_of_its_own(fleet: Fleet) -> None:
     own = fleet.why_deferred("web-1", target_version_prefix="1")
     fleet.set(pin="1.5")
 
-    assert "it asks for versions '1', and 2.0.0 isn't of them" == own
-    assert "group is pinned to 1.5, and 2.0.0 isn't of it" == fleet.why_deferred("web-1")
+    assert "this instance accepts only versions '1'; 2.0.0 does not match" == own
+    assert "group is pinned to 1.5; 2.0.0 does not match" == fleet.why_deferred("web-1")
     assert "on-hold" == fleet.row("web-1").status
 
 
@@ -217,7 +219,7 @@ def test_a_package_of_another_architecture_is_no_package(fleet: Fleet, store: St
 
     assert "2.1.0" == fleet.granted("web-1", board="arm64-usr")
     assert "2.1.0" == fleet.granted("web-2", arch="arm64")
-    assert "no package for your architecture: 2.1.0 is for aarch64, and this instance is amd64" == (
+    assert "no package for your architecture: 2.1.0 is for aarch64; this instance is amd64" == (
         fleet.why_deferred("web-3", arch="x64")
     )
     assert "aarch64" == fleet.row("web-1").arch
@@ -230,7 +232,7 @@ def test_enough_others_must_serve(fleet: Fleet, store: Store) -> None:
     first, second = fleet.granted("web-1"), fleet.why_deferred("web-2")
     fleet.succeeds("web-1")
 
-    assert ("2.0.0", "1 others serve, and 2 must") == (first, second)
+    assert ("2.0.0", "other instances that serve: 1; min_healthy is 2") == (first, second)
     assert "2.0.0" == fleet.granted("web-2")
 
 
@@ -239,7 +241,7 @@ def test_a_sidekick_that_does_not_serve_is_not_counted(fleet: Fleet, store: Stor
     for name, serving in (("web-1", True), ("web-2", True), ("web-3", False)):
         be_alive(store, name, NOON, serving=serving)
 
-    assert "1 others serve, and 2 must" == fleet.why_deferred("web-1")
+    assert "other instances that serve: 1; min_healthy is 2" == fleet.why_deferred("web-1")
 
 
 def test_clients_without_a_sidekick_count_when_they_were_seen_lately_and_did_not_fail(fleet: Fleet) -> None:
@@ -252,4 +254,4 @@ def test_clients_without_a_sidekick_count_when_they_were_seen_lately_and_did_not
     fleet.passes(86_401)
 
     assert "2.0.0" == now
-    assert "0 others serve, and 2 must" == fleet.why_deferred("web-5")
+    assert "other instances that serve: 0; min_healthy is 2" == fleet.why_deferred("web-5")

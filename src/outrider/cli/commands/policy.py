@@ -17,7 +17,7 @@ _OUTCOME = ("notes", "warnings")
 """Keys of the answer that are not settings."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-app_option = click.option("--app-id", required=True, help="Application that the group belongs to.")
+app_option = click.option("--app-id", required=True, help="App that the group belongs to.")
 group_option = click.option("--group-id", required=True, help="ID of the group.")
 
 
@@ -34,7 +34,7 @@ def seconds(text: str) -> int:
 
 
 def per_interval(text: str) -> Json | None:
-    """Read ``1/5m``, at most one in five minutes; ``none`` for no limit.
+    """Read ``1/5m`` as at most one in five minutes, and ``none`` as no limit.
 
     Raises:
         ConfigError: it is something else.
@@ -53,10 +53,10 @@ def read(service: ServiceClient, app_id: str, group_id: str) -> Json:
 
 
 def change(service: ServiceClient, app_id: str, group_id: str, changes: Json) -> Json:
-    """Change some settings of a group's policy, and leave the others as they are; returns the whole.
+    """Change some settings of a group's policy and keep the others; returns the whole policy.
 
     Raises:
-        Conflict: somebody else has changed it in this moment.
+        Conflict: another operator changed it at the same time.
     """
     place = ("apps", app_id, "groups", group_id, "policy")
     now, tag = service.get_with_etag(*place)
@@ -66,10 +66,10 @@ def change(service: ServiceClient, app_id: str, group_id: str, changes: Json) ->
 
 
 def windows(texts: tuple[str, ...]) -> list[Json]:
-    """Read ``fri,sat 22:00-04:00``, ``22:00-04:00`` for every day, and ``none`` for no windows at all.
+    """Read ``fri,sat 22:00-04:00``, ``22:00-04:00`` as every day, and ``none`` as no windows.
 
     Raises:
-        ConfigError: it is something else; what the days and times mean is the service's business.
+        ConfigError: it is something else; the service checks the days and times themselves.
     """
     if texts == ("none",):
         return []
@@ -104,15 +104,19 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "windows": windows,
     "pin": lambda text: "" if text == "none" else text,
 }
-"""How an option's text becomes the setting, where it isn't the setting itself."""
+"""Options whose text is not the setting itself -> how it is read."""
 
 
 @click.command()
 @app_option
 @group_option
 @click.option("--enabled/--disabled", default=None, help="Turn updates on or off.")
-@click.option("--max-per-interval", metavar="N/TIME", help="Largest number of updates per time, such as 1/5m; or none.")
-@click.option("--max-in-progress", metavar="N", help="Largest number of updates in progress; or none.")
+@click.option(
+    "--max-per-interval",
+    metavar="N/TIME",
+    help="Largest number of new updates in an interval, such as 1/5m; none for no limit.",
+)
+@click.option("--max-in-progress", metavar="N", help="Largest number of updates in progress; none for no limit.")
 @click.option("--percent", type=click.FloatRange(0, 100), help="Percentage of instances that may update.")
 @click.option(
     "--canary",
@@ -125,16 +129,18 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "windows",
     metavar="'DAYS HH:MM-HH:MM'",
     multiple=True,
-    help="Time window for updates; repeatable; or none.",
+    help="Time window in which updates start; repeatable; none for any time.",
 )
 @click.option("--time-zone", metavar="NAME", help="IANA time zone of the windows, such as Europe/Berlin.")
 @click.option(
     "--update-timeout",
     "update_timeout_s",
     metavar="TIME",
-    help="Longest time for one update; then it counts as failed.",
+    help="Longest time for one update, such as 1h; then it counts as failed.",
 )
-@click.option("--max-failures", metavar="N", help="Number of failed instances that halts the rollout; or none.")
+@click.option(
+    "--max-failures", metavar="N", help="Number of failed instances that halts the rollout; none for no limit."
+)
 @click.option(
     "--count-timeouts/--ignore-timeouts", default=None, help="Whether an update without a result counts as a failure."
 )
@@ -144,11 +150,15 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     metavar="N",
     help="Number of other instances that must serve during an update.",
 )
-@click.option("--pin", metavar="VERSION", help="Only versions with this prefix, such as 1.2; or none.")
 @click.option(
-    "--downgrade", type=click.Choice(["never", "asked", "always"]), help="Whether an older version is offered."
+    "--pin", metavar="VERSION", help="Offer only versions with this prefix, such as 1.2; none for any version."
 )
-@click.option("--set", "settings", metavar="NAME=JSON", multiple=True, help="Any setting by its name; repeatable.")
+@click.option(
+    "--downgrade",
+    type=click.Choice(["never", "asked", "always"]),
+    help="Whether an older version is offered: never, if the instance allows it (asked), or always.",
+)
+@click.option("--set", "settings", metavar="NAME=JSON", multiple=True, help="Set any setting by its name; repeatable.")
 @service_options
 @json_option
 def policy(
@@ -199,7 +209,7 @@ def _setting(text: str) -> tuple[str, Any]:
     try:
         return name, json.loads(value)
     except ValueError:
-        # A word is a text without its quotes; what begins like JSON and isn't is a mistake.
+        # A word is a text without its quotes; a value that begins like JSON must be JSON.
         if value[:1] in ("{", "[", '"'):
             raise click.UsageError(f"--set {text}: not JSON") from None
         return name, value

@@ -9,12 +9,12 @@ from outrider.cli.rest_client import ServiceClient
 from outrider.core.errors import NotFound
 
 HEADER = ("Version", "Instance", "When", "Why")
-app_option = click.option("--app-id", required=True, help="Application of the release.")
+app_option = click.option("--app-id", required=True, help="App of the release.")
 
 
 @click.group(cls=Group)
 def release() -> None:
-    """Blocked releases: an instance proved them bad, and no instance gets them until an operator unblocks them."""
+    """Blocked releases. An instance proved each bad; no instance gets it until an operator unblocks it."""
 
 
 @release.command("list")
@@ -32,18 +32,18 @@ def list_releases(app_id: str, service: ServiceClient, as_json: bool) -> None:
 
 @release.command()
 @app_option
-@click.option("--version", required=True, help="Version to offer again.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--version", required=True, help="Version to unblock.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @service_options
 @json_option
 def unblock(app_id: str, version: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
-    """Unblock a release. The service offers it again at once."""
+    """Unblock a release. Instances may install it again at once."""
     blocked = [one for one in service.get_all("apps", app_id, "blocks") if one["version"] == version]
     if not blocked:
         raise NotFound(f"app {app_id}: release {version!r} isn't blocked")
     if not yes:
         click.confirm(
-            f"{version} was blocked by {blocked[0]['instance']} ({blocked[0]['why']}). Offer it again?",
+            f"{version} was blocked by {blocked[0]['instance']} ({blocked[0]['why']}). Unblock it?",
             abort=True,
             err=True,
         )

@@ -1,4 +1,4 @@
-"""``outrider webhook``: addresses that receive activity events."""
+"""``outrider webhook``: URLs that receive activity events."""
 
 import click
 
@@ -13,14 +13,14 @@ HEADER = ("Name", "Url", "App", "Severity", "Pending")
 
 @click.group(cls=Group)
 def webhook() -> None:
-    """Manage the addresses that receive activity events."""
+    """Webhooks: URLs that receive activity events."""
 
 
 @webhook.command("list")
 @service_options
 @json_option
 def list_webhooks(service: ServiceClient, as_json: bool) -> None:
-    """List webhooks and the number of deliveries that are pending."""
+    """List the webhooks with the number of pending deliveries."""
     hooks = service.get_all("webhooks")
     if as_json:
         echo_json(hooks)
@@ -30,10 +30,10 @@ def list_webhooks(service: ServiceClient, as_json: bool) -> None:
 
 @webhook.command()
 @click.argument("name")
-@click.option("--url", required=True, help="Address that receives the events.")
-@click.option("--app-id", default="", help="Only events of this app.")
+@click.option("--url", required=True, help="URL that receives the events.")
+@click.option("--app-id", default="", help="Send only events of this app.")
 @click.option(
-    "--severity", type=click.Choice(SEVERITIES), default="info", show_default=True, help="Least severity to send."
+    "--severity", type=click.Choice(SEVERITIES), default="info", show_default=True, help="Lowest severity to send."
 )
 @service_options
 @json_option

@@ -1,8 +1,8 @@
 """May this instance update now? Values in, a verdict with its reason out.
 
-The order of the rules is their rank: what an operator did (pause) comes before what a release did (a block) and what
-the policy did (a halt), those before what only takes time (windows, limits), so that the reason shown is the one to act
-on.
+The order of the rules is their rank, so that the reason shown is the one to act on. First comes what an operator did
+(a pause), then what a release did (a block), then what the policy did (a halt). What only takes time comes last
+(windows, limits).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from outrider.core.rollout.windows import is_open, next_opening, zone_of
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN = 3
-"""A reason names so many instances and counts the rest."""
+"""Instances that a reason names; the rest is counted."""
 
 Rule = Literal[
     "no-release",
@@ -41,7 +41,7 @@ Rule = Literal[
     "max-in-progress",
     "max-per-interval",
 ]
-"""What may defer an instance; the words of the policy where it is one of its settings."""
+"""What may defer an instance. A rule that a setting of the policy controls has the setting's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,22 +49,22 @@ class Situation:
     """What is known when an instance asks.
 
     Attributes:
-        instance: Who asks.
+        instance: Name of the instance that checks in.
         running: Version the instance reports; any text.
-        wanted: Version the group shall run; None while its channel points at nothing that can be installed.
+        wanted: Version that is the group's target; None while its channel points at nothing that can be installed.
         channel: Name of the group's channel, for the reasons.
-        floors: Versions that must be passed on the way.
-        prefix: The instance takes only versions that begin so; empty for any.
+        floors: Versions that an instance must run on its way to ``wanted``.
+        prefix: The instance takes only versions that begin with it; empty for any.
         rollback_allowed: The instance takes an older version, too.
-        arch: Of the instance's machine; empty when it didn't say.
+        arch: Architecture of the instance's machine; empty when it did not report one.
         paused: The group is paused.
         blocked: Why the version that this instance would get is blocked; None when it isn't.
         package_arch: What that version's package is for.
-        standing: The version of the instance's own grant that still lives.
+        standing: The version of the instance's own open grant; None without one.
         progress: The group's rollout to ``wanted``; None before its first grant.
-        living: Instances whose grant lives.
-        reserved: Other instances that were just woken, and for whom places are kept.
-        serving: Other instances of the group that serve, and aren't at an update.
+        living: Instances with an open grant.
+        reserved: Other instances that were woken a moment ago; a place is kept for each.
+        serving: Number of other instances of the group that serve and do not update.
     """
 
     running: str
@@ -92,7 +92,7 @@ class Grant:
     """The instance may update to ``version`` now.
 
     Attributes:
-        standing: It had been told so before, and that still holds: no new grant.
+        standing: The instance has this grant already; no new grant is made.
     """
 
     version: str
@@ -101,13 +101,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defer:
-    """The instance shall do nothing now.
+    """The instance does nothing now.
 
     Attributes:
         reason: For a person, one line.
-        by: For a program: which rule defers it.
-        pending: There is an update for it, which is kept back; False when it has what its group shall run.
-        again_at: When asking again is worth while, if nothing else happens; None when only a happening helps.
+        by: For a program: the rule that defers it.
+        pending: There is an update for it, which waits; False when it runs its group's target.
+        again_at: The earliest time at which another check-in can help; None when only an event helps.
     """
 
     reason: str
@@ -147,9 +147,9 @@ def decide(situation: Situation) -> Verdict:
 
 
 def destination(situation: Situation) -> str | Defer:
-    """The version that the instance would get if nothing deferred it: the next floor, or what the group shall run.
+    """The version that the instance would get if nothing deferred it: the next floor, or the group's target.
 
-    Reads what the versions say, and no more: neither blocks nor limits.
+    Compares versions only, and looks at neither blocks nor limits.
     """
     running, wanted = situation.running, situation.wanted
     if wanted is None:
@@ -160,11 +160,11 @@ def destination(situation: Situation) -> str | Defer:
         if versions.is_newer(running, wanted):
             return _downwards(situation, wanted)
         if not versions.is_newer(wanted, running):
-            return Defer(reason=f"running {running} ranks as {wanted}: build metadata doesn't count", by="version")
+            return Defer(reason=f"running {running} differs from {wanted} in build metadata only", by="version")
     except ConfigError:
-        # A guess could install an older version; the row in the fleet's list shows the operator what was reported.
+        # A guess could install an older version. The instance's row shows what it has reported.
         return Defer(
-            reason=f"reported version {running!r} is not semver, so it can't be compared with {wanted}", by="version"
+            reason=f"reported version {running!r} is not semver; it can't be compared with {wanted}", by="version"
         )
     return _fitting(situation, _next_floor(situation, wanted))
 
@@ -185,20 +185,20 @@ def _downwards(situation: Situation, wanted: str) -> str | Defer:
         case "asked" if situation.rollback_allowed:
             return _fitting(situation, wanted)
         case "asked":
-            why = ", and its request doesn't allow a rollback"
+            why = "; its check-in does not allow a rollback"
         case _:
             why = ""
     return Defer(reason=f"running {situation.running} is newer than the channel's {wanted}{why}", by="version")
 
 
 def _fitting(situation: Situation, goal: str) -> str | Defer:
-    """Pins defer rather than look for another version: what no channel points at, nobody has released."""
+    """A pin defers and never selects another version: only a version that a channel points at is released."""
     pin = situation.policy.pin
     if not begins_with(goal, pin):
-        return Defer(reason=f"group is pinned to {pin}, and {goal} isn't of it", by="pin", pending=True)
+        return Defer(reason=f"group is pinned to {pin}; {goal} does not match", by="pin", pending=True)
     if not begins_with(goal, situation.prefix):
         return Defer(
-            reason=f"it asks for versions {situation.prefix[:64]!r}, and {goal} isn't of them",
+            reason=f"this instance accepts only versions {situation.prefix[:64]!r}; {goal} does not match",
             by="prefix",
             pending=True,
         )
@@ -216,17 +216,17 @@ def _other_architecture(situation: Situation, goal: str) -> Defer | None:
     needs = situation.package_arch
     if ANY in (needs, situation.arch) or needs == situation.arch:
         return None
-    has = f"this instance is {situation.arch}" if situation.arch else "this instance doesn't say what it is"
-    return Defer(reason=f"no package for your architecture: {goal} is for {needs}, and {has}", by="architecture")
+    has = f"this instance is {situation.arch}" if situation.arch else "this instance reports no architecture"
+    return Defer(reason=f"no package for your architecture: {goal} is for {needs}; {has}", by="architecture")
 
 
 def _outside_the_percentage(situation: Situation, goal: str) -> Defer | None:
-    # By what the group shall run, not by a floor on the way: who may pass one may go on.
-    shall = situation.wanted or goal
-    percent, number = situation.policy.percent, percentage_of(situation.instance, shall)
+    # By the target, not by a floor on the way: an instance that passed a floor may go on.
+    target = situation.wanted or goal
+    percent, number = situation.policy.percent, percentage_of(situation.instance, target)
     if number < percent:
         return None
-    reason = f"{shall} goes to {percent:g} % of the instances, and this one stands at {number:.2f}"
+    reason = f"{target} goes to {percent:g} % of the instances; this one is at {number:.2f} %"
     return Defer(reason=reason, by="percent", pending=True)
 
 
@@ -245,7 +245,11 @@ def _too_few_serve(situation: Situation, goal: str) -> Defer | None:
     least = situation.policy.min_healthy
     if situation.serving >= least:
         return None
-    return Defer(reason=f"{situation.serving} others serve, and {least} must", by="min-healthy", pending=True)
+    return Defer(
+        reason=f"other instances that serve: {situation.serving}; min_healthy is {least}",
+        by="min-healthy",
+        pending=True,
+    )
 
 
 def _canary_first(situation: Situation, goal: str) -> Defer | None:
@@ -256,8 +260,8 @@ def _canary_first(situation: Situation, goal: str) -> Defer | None:
     trying = [one.instance for one in _under_way(situation) if progress is not None and progress.is_ours(one)]
     if proved + len(trying) + len(situation.reserved) < policy.canary:
         return None
-    at_it = f"; at it: {_names([*trying, *situation.reserved])}"
-    return Defer(reason=f"canary first: {proved} of {policy.canary} proved{at_it}", by="canary", pending=True)
+    at_it = f"; in progress: {_names([*trying, *situation.reserved])}"
+    return Defer(reason=f"canary first: {proved} of {policy.canary} succeeded{at_it}", by="canary", pending=True)
 
 
 def _too_many_under_way(situation: Situation, goal: str) -> Defer | None:
@@ -289,7 +293,7 @@ def _too_many_lately(situation: Situation, goal: str) -> Defer | None:
 _Check = Callable[[Situation, str], Defer | None]
 
 _BRAKES: tuple[_Check, ...] = (_rollout_stands, _other_architecture)
-"""They defer also who was granted before."""
+"""These rules also defer an instance that has a grant."""
 
 _LIMITS: tuple[_Check, ...] = (
     _outside_the_percentage,
@@ -299,13 +303,13 @@ _LIMITS: tuple[_Check, ...] = (
     _too_many_under_way,
     _too_many_lately,
 )
-"""They defer who wants to begin."""
+"""These rules defer only an instance without a grant."""
 
 
 def standstill_of(progress: Progress, policy: Policy) -> str | None:
     """Why a rollout stands still, in words; None when it goes on.
 
-    A threshold that was lowered since the last failure counts at once, before anybody has written it down.
+    A threshold that was lowered since the last failure counts at once, before the halt is written.
     """
     state, why, by = progress.state, progress.why, progress.by
     if state == "running":
@@ -318,7 +322,7 @@ def standstill_of(progress: Progress, policy: Policy) -> str | None:
 
 
 def per(rate: Rate) -> str:
-    """``1 per 5 min``: a limit as a person says it."""
+    """A limit in words, such as ``1 per 5 min``."""
     for length_s, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if rate.interval_s % length_s == 0:
             return f"{rate.count} per {rate.interval_s // length_s} {unit}"
@@ -326,7 +330,7 @@ def per(rate: Rate) -> str:
 
 
 def _under_way(situation: Situation) -> list[Opened]:
-    """The others' grants that live and have no result."""
+    """Open grants of other instances that have no result yet."""
     opened = situation.progress.opened if situation.progress is not None else ()
     return [one for one in opened if one.instance in situation.living and one.instance != situation.instance]
 
@@ -338,7 +342,7 @@ def _names(instances: tuple[str, ...] | list[str]) -> str:
 
 
 def _clock(situation: Situation, at: datetime) -> str:
-    """A moment in the policy's zone; the date only when it isn't today."""
+    """A time in the policy's zone, with its date when it is not today."""
     zone = zone_of(situation.policy.time_zone)
     local, today = at.astimezone(zone), situation.now.astimezone(zone).date()
     day = "" if local.date() == today else f"{local:%Y-%m-%d} "

@@ -1,6 +1,6 @@
-"""What in a policy can't work, though every number by itself is allowed. One line each, for the operator who writes it.
+"""Finds settings of a policy that can't work together although each is allowed. One line each, for the operator.
 
-A warning isn't a refusal: the group may grow, and a sidekick's settings are known to itself alone.
+A warning is not a refusal: the group may grow, and the service does not know a sidekick's settings.
 """
 
 import math
@@ -17,7 +17,7 @@ class Surroundings:
     """What a policy is judged against.
 
     Attributes:
-        instances: Of the group, as far as they were seen; 0 when none was.
+        instances: Number of instances of the group that were seen.
         slots: Instances that may swap at the same time.
         drain_s: Longest drain of a sidekick.
         soak_s: Time for which its new version is watched.
@@ -35,7 +35,7 @@ class Surroundings:
 
 
 def lint(policy: Policy, around: Surroundings) -> tuple[str, ...]:
-    """Warnings, the gravest first."""
+    """Warnings, the most serious first."""
     return (
         *_nobody_ever(policy, around),
         *_short_timeout(policy, around),
@@ -60,11 +60,11 @@ def expected_s(policy: Policy, around: Surroundings) -> float:
 
 def _nobody_ever(policy: Policy, around: Surroundings) -> Iterator[str]:
     if policy.percent == 0:
-        yield "percent 0: nobody is ever updated; `enabled: false` or a pause says so more plainly"
+        yield "percent 0: no instance is ever updated; `enabled: false` or a pause is clearer"
     if around.instances and policy.min_healthy >= around.instances:
         yield (
-            f"min_healthy {policy.min_healthy}: the group has {around.instances} instances, so there are never that "
-            "many others, and nobody is ever updated"
+            f"min_healthy {policy.min_healthy}: the group has only {around.instances} instances, so none is "
+            "ever updated"
         )
 
 
@@ -80,7 +80,7 @@ def _short_timeout(policy: Policy, around: Surroundings) -> Iterator[str]:
     if rounds * around.swap_s > policy.update_timeout_s:
         yield (
             f"update_timeout_s {policy.update_timeout_s}: {waiting} granted at once wait for {around.slots} slots, and "
-            f"the last is done after {rounds * around.swap_s:g} s at the earliest; set max_in_progress, or more time"
+            f"the last needs at least {rounds * around.swap_s:g} s; set max_in_progress, or allow more time"
         )
 
 
@@ -91,12 +91,12 @@ def _too_many_at_once(policy: Policy, around: Surroundings) -> Iterator[str]:
     if around.slots > spare:
         yield (
             f"slots {around.slots}: {around.instances} instances with {policy.min_healthy} that must serve leave "
-            f"{spare}; more never swap at once"
+            f"{spare}; more can never swap at once"
         )
     if policy.max_in_progress is not None and policy.max_in_progress > spare:
         yield (
             f"max_in_progress {policy.max_in_progress}: {around.instances} instances with {policy.min_healthy} that "
-            f"must serve leave {spare}; more never update at once"
+            f"must serve leave {spare}; more can never update at once"
         )
 
 
@@ -107,12 +107,12 @@ def _short_windows(policy: Policy, around: Surroundings) -> Iterator[str]:
     if longest >= timedelta(days=1):
         return
     if longest.total_seconds() < around.swap_s:
-        yield f"windows: the longest is open {_length(longest)}, and one update alone takes {around.swap_s:g} s"
+        yield f"windows: the longest is open {_length(longest)}, but one update takes {around.swap_s:g} s"
     needs = timedelta(seconds=expected_s(policy, around))
     if needs > longest:
         yield (
-            f"windows: the longest is open {_length(longest)}, and {around.instances} instances take "
-            f"{_length(needs)} at least: a rollout stands half done until the next one"
+            f"windows: the longest is open {_length(longest)}, but {around.instances} instances take at least "
+            f"{_length(needs)}: a rollout stops halfway until the next window"
         )
 
 
@@ -120,15 +120,15 @@ def _never_reached(policy: Policy, around: Surroundings) -> Iterator[str]:
     if policy.max_failures is not None and around.instances and policy.max_failures > around.instances:
         yield (
             f"max_failures {policy.max_failures}: the group has {around.instances} instances, and each counts once, "
-            "so it never halts a rollout"
+            "so no rollout is ever halted"
         )
     if around.instances and policy.canary >= around.instances:
-        yield f"canary {policy.canary}: that is everybody ({around.instances} instances), so nobody goes first"
+        yield f"canary {policy.canary}: these are all {around.instances} instances, so none goes first"
     rate, busy = policy.max_per_interval, policy.max_in_progress
     if rate is not None and busy is not None and busy >= rate.count and policy.update_timeout_s < rate.interval_s:
         yield (
-            f"max_in_progress {busy}: grants end after {policy.update_timeout_s} s, and {per(rate)} are made, so so "
-            "many are never under way"
+            f"max_in_progress {busy}: grants end after {policy.update_timeout_s} s, and only {per(rate)} are made, so "
+            "this limit is never reached"
         )
 
 

@@ -10,9 +10,9 @@ from outrider.core.rollout.windows import MAX_WINDOWS, Window, check_window, zon
 
 DAY_S = 86_400
 MAX_COUNT = 1000
-"""Of any limit in a policy. A group for which more may happen at once needs no limit."""
+"""The highest value of a limit. A group that needs more needs no limit."""
 MAX_COUNTED_FAILURES = 100
-"""Failed instances that a rollout remembers, so no threshold can be higher."""
+"""Failed instances that a rollout remembers; no threshold can be higher."""
 DEFAULT_TIMEOUT_S = 3600
 
 Downgrade = Literal["never", "asked", "always"]
@@ -21,7 +21,7 @@ _PREFIX = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20}){0,2}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """At most ``count`` in any ``interval_s`` seconds, wherever they begin."""
+    """At most ``count`` in any ``interval_s`` seconds, at whatever time these begin."""
 
     count: int
     interval_s: int
@@ -33,18 +33,19 @@ class Policy:
 
     Attributes:
         enabled: Updates are on.
-        max_per_interval: At most so many grants in so many seconds; None for no limit.
-        max_in_progress: At most so many updates under way; None for no limit.
-        percent: Only instances whose percentage is below this, 0 to 100.
-        canary: So many instances go first; the others when those have succeeded, and nobody when one of them fails.
+        max_per_interval: Largest number of grants in an interval; None for no limit.
+        max_in_progress: Largest number of updates in progress; None for no limit.
+        percent: Share of the instances that may update, 0 to 100.
+        canary: Number of instances that update first. The others follow when these have succeeded; none follows when
+            one of these fails.
         windows: Updates start only inside them; none means at any time.
         time_zone: IANA name, for the windows and for the times in reasons.
-        update_timeout_s: A grant that brought no result so long is over.
-        max_failures: When so many instances have failed the rollout halts; None never halts it.
+        update_timeout_s: Longest time for one update, seconds; then its grant ends.
+        max_failures: Number of failed instances that halts the rollout; None never halts it.
         count_timeouts: An update without a result in time counts as a failure.
-        min_healthy: So many other instances of the group must serve while one updates.
-        pin: Only versions that begin so; empty for any.
-        downgrade: Whether an instance is sent to a version older than what it runs: never, when its request allows it
+        min_healthy: Number of other instances of the group that must serve while one updates.
+        pin: Only versions that begin with it; empty for any.
+        downgrade: Whether an instance gets a version older than what it runs: never, when its check-in allows it
             (``rollback_allowed``), or always.
     """
 
@@ -71,7 +72,7 @@ class Policy:
 
 
 def check_policy(policy: Policy) -> Policy:
-    """Return a policy that can be carried out.
+    """Return the policy when it can be carried out.
 
     Raises:
         ConfigError: a number out of its range, an unknown time zone, a window or a prefix that can't be read.
@@ -93,14 +94,14 @@ def check_policy(policy: Policy) -> Policy:
     for window in policy.windows:
         check_window(window)
     if policy.pin and not _is_prefix(policy.pin):
-        raise ConfigError(f"pin {policy.pin!r}: write the begin of a version, for example 1.2, or a whole one")
+        raise ConfigError(f"pin {policy.pin!r}: write the beginning of a version, for example 1.2, or a whole version")
     return policy
 
 
 def begins_with(version: str, prefix: str) -> bool:
-    """Whether a version has a dotted prefix: ``1.2`` begins ``1.2`` and ``1.2.3``, and not ``1.20.0``.
+    """Whether a version has a dotted prefix: ``1.2`` matches ``1.2`` and ``1.2.3``, but not ``1.20.0``.
 
-    A dot at the prefix's end doesn't count; a prefix that isn't one begins nothing.
+    A dot at the prefix's end is ignored; an invalid prefix matches nothing.
     """
     wanted = prefix.strip().removesuffix(".")
     if not wanted or version == wanted:

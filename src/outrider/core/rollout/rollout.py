@@ -1,7 +1,7 @@
-"""How far a group is on its way to a version: a value, and what each happening makes of it.
+"""The progress of a group's rollout: a value, and functions that return the next value after an event.
 
-A new target starts a new rollout. What still runs and what was granted lately goes over into it, so that no limit is
-passed by moving the channel; results don't: a grant of an earlier rollout can't speak for this release.
+A new target starts a new rollout. Open grants and recent grant times go over into it, so that moving the channel passes
+no limit. Results do not: a grant of an earlier rollout says nothing about this release.
 """
 
 from collections.abc import Collection
@@ -12,12 +12,12 @@ from typing import Literal
 from outrider.core.rollout.policy_settings import MAX_COUNTED_FAILURES, Policy
 
 KEPT_TIMES = 100
-"""Grant times kept beyond the interval, for a limit that is set, or made longer, while a rollout goes on."""
+"""Grant times that are kept beyond the interval, for a limit that is set or made longer during a rollout."""
 TIMEOUT = "no result in time"
 
 State = Literal["running", "paused", "halted"]
 Result = Literal["succeeded", "failed", "withdrawn", "refused"]
-"""``refused``: the instance can't take it, and hasn't tried: as if it had never been granted."""
+"""``refused``: the instance can't run it and has not tried; the grant counts as never made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """An instance that failed in this rollout, and how it did last; ``version`` is what it had been granted."""
+    """An instance that failed in this rollout, with its last error; ``version`` is what it was granted."""
 
     instance: str
     version: str
@@ -44,15 +44,16 @@ class Progress:
     """One group's rollout.
 
     Attributes:
-        version: What the group is on its way to; None while nothing is offered.
-        state: ``paused`` by a person, ``halted`` by a person or by the policy; neither ends by itself.
-        why: The reason of a pause or a halt, for people. ``by``: who said so, empty for the policy.
+        version: The version that is rolled out; None while nothing is offered.
+        state: ``paused`` by a person; ``halted`` by a person or by the policy. Neither ends by itself.
+        why: The reason of a pause or a halt, for people.
+        by: The person who paused or halted it; empty for the policy.
         since: When ``state`` became what it is.
         times: When grants were made lately, oldest first.
         opened: Grants without a result, oldest first.
         failures: One per instance, oldest first.
         succeeded: Instances that came to ``version``.
-        finished: When every instance that was known had come to it; None before. Who comes later changes nothing.
+        finished: When every known instance had come to it; None before. A later instance changes nothing.
     """
 
     version: str | None
@@ -193,21 +194,21 @@ def _with_failure(progress: Progress, failure: Failure) -> Progress:
 
 
 def _braked(progress: Progress, policy: Policy, now: datetime) -> Progress:
-    """Halted, when the failures are what the policy doesn't stand."""
+    """Halted when the policy does not allow this many failures."""
     why = brake(progress, policy)
     return progress if why is None else replace(progress, state="halted", why=why, by="", since=now)
 
 
 def brake(progress: Progress, policy: Policy) -> str | None:
-    """Why the policy halts the rollout now; None when it doesn't, or when it stands still already."""
+    """Why the policy halts the rollout now; None when it does not, or when the rollout is halted already."""
     failures = progress.failures
     if progress.state == "halted" or not failures:
         return None
-    shown = ", ".join(f"{one.instance} ({one.error})" for one in failures[-3:])
+    shown = "; ".join(f"{one.instance}: {one.error}" for one in failures[-3:])
     if progress.in_canary(policy):
         return f"a canary failed: {shown}"
     if policy.max_failures is not None and len(failures) >= policy.max_failures:
-        return f"{len(failures)} failed, and {policy.max_failures} halt it: {shown}"
+        return f"{len(failures)} failed (max_failures {policy.max_failures}): {shown}"
     return None
 
 

@@ -1,13 +1,13 @@
 """A check-in of an instance: the service updates its row, records its events and answers its update check.
 
 Events are facts, not requests: the service always acknowledges them, a repeat changes nothing, and no event is dropped
-because the row was written a moment ago. The statuses have the names that CoreUpdate and Nebraska use.
+because the row was written a moment ago.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, assert_never
+from typing import Literal
 from urllib.parse import quote
 
 import msgspec
@@ -26,11 +26,13 @@ from outrider.core.omaha import (
     OmahaResponse,
     UpdateCheck,
     answer_app,
+    failure_text,
     is_local_refusal,
 )
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Group, Happening, Instance, Package, Product
 from outrider.model.keys import check_part
+from outrider.service.rollouts.rows import MAX_WORD, RUNNING, STATUS, described, with_event, with_verdict, word
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext, absent_app
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
@@ -39,23 +41,6 @@ from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, key
 CHECK_IN = Unaudited("check-in: the instance row has its own history")
 QUIET = timedelta(seconds=30)
 """The least time between two writes of a row in which only ``last_seen`` changes."""
-MAX_HISTORY = 50
-MAX_WORD = 128
-"""Characters that are kept of a client's words about itself; the endpoint needs no token."""
-
-NOISE = frozenset({"1:0"})
-"""updatectl's ``watch`` sends it with every poll; it has no meaning."""
-RUNNING = "3:2"
-STATUS = {
-    "13:1": "downloading",
-    "14:1": "downloaded",
-    "800:1": "installed",
-    "3:1": "complete",
-    RUNNING: "complete",
-    "3:0": "error",
-}
-AT_IT = frozenset({"update-granted", "downloading", "downloaded", "installed"})
-UNDER_WAY = AT_IT | {"on-hold"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +167,7 @@ class _Checkin:
         ran_before = row.version
         if row.group != self.group_id:
             self._leave(change, row.group, leases)
-        row = _described(row, app, self._arch, self.group_id, self.caller)
+        row = described(row, app, arch=self._arch, group=self.group_id, address=self.caller.address)
         row, results = self._with_events(row, ran_before, now)
         verdict: Verdict | None = None
         check: UpdateCheck | None = None
@@ -209,13 +194,13 @@ class _Checkin:
         for event in self.app.events:
             line = Happening(
                 at=now,
-                version=_word(self.app.version),
+                version=word(self.app.version),
                 event=event.code,
                 error_code=event.error_code,
-                request_id=_word(self.request.request_id),
+                request_id=word(self.request.request_id),
             )
             status = row.status
-            row = _with_event(row, event, line, ran_before)
+            row = with_event(row, event, line, ran_before)
             if row.status in ("complete", "error") and (row.status != status or row.status == STATUS.get(event.code)):
                 results.append(_Result(event=event, version=line.version, failed=row.status == "error"))
         return row, results
@@ -225,7 +210,7 @@ class _Checkin:
             instance=self.instance_id,
             running=self.app.version,
             arch=row.arch,
-            prefix=_word(self.app.target_version_prefix),
+            prefix=word(self.app.target_version_prefix),
             rollback_allowed=self.app.rollback_allowed,
         )
         opened = snapshot.progress.opened_for(checking.instance)
@@ -244,7 +229,7 @@ class _Checkin:
                     snapshot.defer(checking)
                 else:
                     snapshot.end_deferral(checking.instance)
-        return _with_verdict(row, verdict, snapshot.now), verdict
+        return with_verdict(row, verdict, snapshot.now), verdict
 
     def _leave(self, change: Change, group_id: str, leases: Leases) -> None:
         """The instance has changed its group: end its grant and its deferral in the old one."""
@@ -271,7 +256,7 @@ class _Result:
         if is_local_refusal(self.event):
             snapshot.end(instance, "refused")
         elif self.failed:
-            snapshot.end(instance, "failed", error=f"error code {self.event.error_code}")
+            snapshot.end(instance, "failed", error=failure_text(self.event.error_code))
         elif opened is not None and self.event.code == RUNNING and self.version != opened.version:
             snapshot.end(instance, "withdrawn")
         else:
@@ -282,88 +267,6 @@ def _write(snapshot: GroupSnapshot, leases: Leases) -> None:
     if snapshot.has_changed and not leases.has_group_lock:
         raise NeedsGroupLock
     snapshot.write()
-
-
-def _described(row: Instance, app: AppRequest, arch: str, group: str, caller: Caller) -> Instance:
-    """The row with the client's description of itself; an empty word never overwrites an earlier one."""
-    return msgspec.structs.replace(
-        row,
-        group=group,
-        version=_word(app.version) or row.version,
-        alias=_word(app.alias) or row.alias,
-        oem=_word(app.oem) or row.oem,
-        arch=arch or row.arch,
-        address=caller.address or row.address,
-    )
-
-
-def _with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: str) -> Instance:
-    if event.code in NOISE or _is_repeat(row.history, line):
-        return row
-    row = msgspec.structs.replace(row, history=(*row.history, line)[-MAX_HISTORY:])
-    status = STATUS.get(event.code)
-    if status is None or (event.code == RUNNING and not _arrived(row, line.version, ran_before)):
-        return row
-    if row.granted_version is not None and event.next_version not in ("", row.granted_version):
-        # A late event of an earlier update: it is recorded, but does not change the status.
-        return row
-    over = status in ("complete", "error")
-    refused = row.granted_version or event.next_version or "the update"
-    return msgspec.structs.replace(
-        row,
-        why=f"its machine cannot run {refused}; its sidekick's log has the reason"
-        if is_local_refusal(event)
-        else row.why,
-        status=status,
-        granted_version=None if over else row.granted_version,
-        granted_at=None if over else row.granted_at,
-        error_code=event.error_code if status == "error" else 0,
-    )
-
-
-def _arrived(row: Instance, version: str, ran_before: str) -> bool:
-    """Every check-in reports 3:2 for the running version: it ends an update only for another version than before."""
-    return row.status in ("undefined", "complete") or version == row.granted_version or version != ran_before
-
-
-def _is_repeat(history: tuple[Happening, ...], line: Happening) -> bool:
-    """A repeated report has the same request id; old clients send none, so two equal lines in a row count as one."""
-    newest = history[-1] if history else None
-    if newest is not None and _facts(newest) == _facts(line) and (line.event == RUNNING or not line.request_id):
-        return True
-    if not line.request_id:
-        return False
-    return any(known.request_id == line.request_id and _facts(known) == _facts(line) for known in history)
-
-
-def _facts(line: Happening) -> tuple[str, str, int]:
-    return line.event, line.version, line.error_code
-
-
-def _with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
-    replace = msgspec.structs.replace
-    row = replace(row, why=_worth_showing(verdict))
-    match verdict:
-        case Grant(version=version, standing=True) if row.status in AT_IT and row.granted_version == version:
-            return row
-        case Grant(version=version, standing=standing):
-            at = row.granted_at if standing and row.granted_at is not None else now
-            return replace(row, status="update-granted", granted_version=version, granted_at=at)
-        case Defer(pending=True):
-            # An error stays visible: it is the most frequent reason for a deferral.
-            status = row.status if row.status == "error" else "on-hold"
-            return replace(row, status=status, granted_version=None, granted_at=None)
-        case Defer():
-            # A client that never reports 3:2 finishes here: it checks in with the granted version.
-            if row.status in UNDER_WAY:
-                return replace(row, status="complete", granted_version=None, granted_at=None)
-            return row
-        case _:
-            assert_never(verdict)
-
-
-def _worth_showing(verdict: Verdict) -> str:
-    return verdict.reason if isinstance(verdict, Defer) and verdict.by != "current" else ""
 
 
 def _answered(verdict: Verdict, snapshot: GroupSnapshot, caller: Caller) -> UpdateCheck:
@@ -398,7 +301,3 @@ def _key_part(what: str, text: str) -> str | None:
         return check_part(what, text)
     except ConfigError:
         return None
-
-
-def _word(text: str) -> str:
-    return "".join(letter for letter in text[:MAX_WORD] if letter.isprintable())

@@ -1,0 +1,124 @@
+"""The stored row of an instance: how a check-in, an event and a verdict change it. Pure.
+
+The statuses have the names that CoreUpdate and Nebraska use.
+"""
+
+from datetime import datetime
+from typing import assert_never
+
+import msgspec
+
+from outrider.core.omaha import AppRequest, OmahaEvent, is_local_refusal
+from outrider.core.rollout.policy import Defer, Grant, Verdict
+from outrider.model.documents import Happening, Instance
+
+MAX_HISTORY = 50
+MAX_WORD = 128
+"""Characters that are kept of a client's words about itself; the endpoint needs no token."""
+
+NOISE = frozenset({"1:0"})
+"""updatectl's ``watch`` sends it with every poll; it has no meaning."""
+RUNNING = "3:2"
+STATUS = {
+    "13:1": "downloading",
+    "14:1": "downloaded",
+    "800:1": "installed",
+    "3:1": "complete",
+    RUNNING: "complete",
+    "3:0": "error",
+}
+AT_IT = frozenset({"update-granted", "downloading", "downloaded", "installed"})
+UNDER_WAY = AT_IT | {"on-hold"}
+
+
+def described(row: Instance, app: AppRequest, *, arch: str, group: str, address: str) -> Instance:
+    """The row with the client's description of itself; an empty word never overwrites an earlier one."""
+    return msgspec.structs.replace(
+        row,
+        group=group,
+        version=word(app.version) or row.version,
+        alias=word(app.alias) or row.alias,
+        oem=word(app.oem) or row.oem,
+        arch=arch or row.arch,
+        address=address or row.address,
+    )
+
+
+def with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: str) -> Instance:
+    """The row after an event; ``line`` is the event as the history keeps it. A repeat changes nothing.
+
+    Args:
+        ran_before: The version in the row before this check-in.
+    """
+    if event.code in NOISE or _is_repeat(row.history, line):
+        return row
+    row = msgspec.structs.replace(row, history=(*row.history, line)[-MAX_HISTORY:])
+    status = STATUS.get(event.code)
+    if status is None or (event.code == RUNNING and not _arrived(row, line.version, ran_before)):
+        return row
+    if row.granted_version is not None and event.next_version not in ("", row.granted_version):
+        # A late event of an earlier update: it is recorded, but does not change the status.
+        return row
+    over = status in ("complete", "error")
+    refused = row.granted_version or event.next_version or "the update"
+    return msgspec.structs.replace(
+        row,
+        why=f"its machine cannot run {refused}; its sidekick's log has the reason"
+        if is_local_refusal(event)
+        else row.why,
+        status=status,
+        granted_version=None if over else row.granted_version,
+        granted_at=None if over else row.granted_at,
+        error_code=event.error_code if status == "error" else 0,
+    )
+
+
+def _arrived(row: Instance, version: str, ran_before: str) -> bool:
+    """Every check-in reports 3:2 for the running version: it ends an update only for another version than before."""
+    return row.status in ("undefined", "complete") or version == row.granted_version or version != ran_before
+
+
+def _is_repeat(history: tuple[Happening, ...], line: Happening) -> bool:
+    """A repeated report has the same request id; old clients send none, so two equal lines in a row count as one."""
+    newest = history[-1] if history else None
+    if newest is not None and _facts(newest) == _facts(line) and (line.event == RUNNING or not line.request_id):
+        return True
+    if not line.request_id:
+        return False
+    return any(known.request_id == line.request_id and _facts(known) == _facts(line) for known in history)
+
+
+def _facts(line: Happening) -> tuple[str, str, int]:
+    return line.event, line.version, line.error_code
+
+
+def with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
+    """The row after the verdict on its update check."""
+    replace = msgspec.structs.replace
+    row = replace(row, why=_worth_showing(verdict))
+    match verdict:
+        case Grant(version=version, standing=True) if row.status in AT_IT and row.granted_version == version:
+            return row
+        case Grant(version=version, standing=standing):
+            at = row.granted_at if standing and row.granted_at is not None else now
+            return replace(row, status="update-granted", granted_version=version, granted_at=at)
+        case Defer(pending=True):
+            # An error stays visible: it is the most frequent reason for a deferral.
+            status = row.status if row.status == "error" else "on-hold"
+            return replace(row, status=status, granted_version=None, granted_at=None)
+        case Defer():
+            # A client that never reports 3:2 finishes here: it checks in with the granted version.
+            if row.status in UNDER_WAY:
+                return replace(row, status="complete", granted_version=None, granted_at=None)
+            return row
+        case _:
+            assert_never(verdict)
+
+
+def _worth_showing(verdict: Verdict) -> str:
+    return verdict.reason if isinstance(verdict, Defer) and verdict.by != "current" else ""
+
+
+def word(text: str) -> str:
+    """A client's word, shortened, without characters that can't be printed."""
+    return "".join(letter for letter in text[:MAX_WORD] if letter.isprintable())
