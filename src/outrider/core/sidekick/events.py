@@ -11,6 +11,13 @@ from typing import ClassVar
 from outrider.core.images import PayloadKind
 from outrider.core.omaha.events import FailureCode
 from outrider.core.sidekick.memory import Blame, Turn
+from outrider.core.sidekick.raised import Event as Event
+from outrider.core.sidekick.raised import ReleaseCommitted as ReleaseCommitted
+from outrider.core.sidekick.raised import SidekickSettled as SidekickSettled
+from outrider.core.sidekick.raised import UpdateEnded as UpdateEnded
+from outrider.core.sidekick.raised import UpdateExposed as UpdateExposed
+from outrider.core.sidekick.raised import UpdateFailed as UpdateFailed
+from outrider.core.sidekick.raised import UpdateJudged as UpdateJudged
 
 TIMERS = frozenset(
     {
@@ -23,24 +30,6 @@ TIMERS = frozenset(
     }
 )  # fmt: skip
 """Names of the events that timers of the chart send."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something that happened.
-
-    Attributes:
-        at: When, aware UTC. For people and reports: no guard looks at it.
-        request: The request it answers; None for news.
-        generation: Only timers have one.
-        final: An answer that isn't final leaves its request open.
-    """
-
-    name: ClassVar[str]
-    final: ClassVar[bool] = True
-    at: datetime
-    request: int | None = None
-    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,48 +51,6 @@ class SidekickRestarted(Event):
     """This process begins where the journal of an earlier one ends."""
 
     name: ClassVar[str] = "sidekick.restarted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SidekickSettled(Event):
-    """Raised by the chart on coming to rest: is there work already?"""
-
-    name: ClassVar[str] = "sidekick.settled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseCommitted(Event):
-    """Raised by the chart at the point of no return: the candidate is now what runs."""
-
-    name: ClassVar[str] = "release.committed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateExposed(Event):
-    """Raised by the chart: from here on the balancer may send to the candidate."""
-
-    name: ClassVar[str] = "update.exposed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateFailed(Event):
-    """Raised by the chart: the update is being undone; the trouble met last is why."""
-
-    name: ClassVar[str] = "update.failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateJudged(Event):
-    """Raised by the chart: all is known that there is to report."""
-
-    name: ClassVar[str] = "update.judged"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateEnded(Event):
-    """Raised by the chart on coming home: no update is under way."""
-
-    name: ClassVar[str] = "update.ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
