@@ -15,9 +15,11 @@ class RuntimeContext:
 
     Attributes:
         environment: What this process was started with; apps may inherit from it.
+        owns_process: This process does nothing but run one sidekick, so all its descendants belong to its workloads.
     """
 
     environment: Mapping[str, str]
+    owns_process: bool = False
 
 
 class RuntimeDriver(Driver, Protocol):

@@ -159,8 +159,11 @@ def first_memory(settings: Settings, runtime: Runtime) -> Memory:
 class Assembly:
     """A sidekick with all that it needs."""
 
-    def __init__(self, settings: Settings, *, cluster: Cluster | None = None) -> None:
+    def __init__(self, settings: Settings, *, cluster: Cluster | None = None, owns_process: bool = False) -> None:
         """Open the journal and the outbox, connect to nothing yet that could fail for being away.
+
+        Args:
+            owns_process: This process does nothing else: see ``RuntimeContext``.
 
         Raises:
             JournalError: the journal can't be opened, or another sidekick has it.
@@ -187,7 +190,9 @@ class Assembly:
         )
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
         payloads = PayloadStore(instance.state_dir / "payloads", settings.download)
-        self._runtime = RUNTIMES.load(instance.runtime).make(settings, RuntimeContext(environment=os.environ))
+        self._runtime = RUNTIMES.load(instance.runtime).make(
+            settings, RuntimeContext(environment=os.environ, owns_process=owns_process)
+        )
         self._keeper = LeaseKeeper(
             self._cluster, settings.lock.ttl_s, on_granted=self._lease_granted, on_lost=self._lease_lost
         )

@@ -40,7 +40,7 @@ def run(files: tuple[Path, ...], verbose: int) -> None:
     setup_logging(settings.log, verbosity=verbose)
     for line in loaded.warnings:
         logger.bind(setting=line).warning("a setting should be changed")
-    assembly = Assembly(settings)
+    assembly = Assembly(settings, owns_process=True)
     on_signals((signal.SIGTERM, signal.SIGINT), assembly.stop)
     assembly.run()
 

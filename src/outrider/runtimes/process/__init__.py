@@ -40,4 +40,5 @@ def make(settings: Settings, context: RuntimeContext) -> Runtime:
         state_dir=settings.instance.state_dir,
         instance=settings.instance.id,
         environment=context.environment,
+        owns_process=context.owns_process,
     )

@@ -9,8 +9,11 @@ import subprocess
 import threading
 from collections.abc import Callable
 
+from outrider.runtimes.process.family import reap
 from outrider.runtimes.process.identity import look_at
 
+_REAP_S = 10.0
+"""Time between two looks for orphans that ended; an ended one costs an entry in the kernel's table of processes."""
 GONE = "gone"
 """The status of a process that isn't our child: only its parent may read it."""
 
@@ -46,7 +49,13 @@ class _Watched:
 class Exits:
     """Waits for the end of any number of processes on one thread, which starts with the first of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reaps: bool = False) -> None:
+        """Begin without a thread.
+
+        Args:
+            reaps: This process is a child subreaper, so orphans that end have to be reaped here.
+        """
+        self._reaps = reaps
         self._lock = threading.Lock()
         self._watched: dict[tuple[int, int], _Watched] = {}
         self._epoll = select.epoll()
@@ -117,8 +126,11 @@ class Exits:
         os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
+        zombies: set[tuple[int, int]] = set()
         while True:
-            ready = {descriptor for descriptor, _ in self._epoll.poll()}
+            ready = {descriptor for descriptor, _ in self._epoll.poll(_REAP_S if self._reaps else None)}
+            if self._reaps and not ready:
+                zombies = reap(zombies)
             with self._lock:
                 if self._wake in ready:
                     os.eventfd_read(self._wake)

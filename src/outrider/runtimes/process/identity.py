@@ -19,12 +19,14 @@ class Process:
 
     Attributes:
         started: Start time in clock ticks since boot; with ``pid`` it is unique on this boot.
+        parent: Its parent's pid.
         group, session: Process group and session; the leader's pid equals both.
         zombie: It has ended and waits for its parent to read the status.
     """
 
     pid: int
     started: int
+    parent: int
     group: int
     session: int
     zombie: bool
@@ -45,7 +47,12 @@ def look_at(pid: int) -> Process | None:
     # The second field is the program's name in parentheses and may hold blanks and parentheses itself.
     rest = stat.rpartition(")")[2].split()
     return Process(
-        pid=pid, started=int(rest[19]), group=int(rest[2]), session=int(rest[3]), zombie=rest[0] in ("Z", "X")
+        pid=pid,
+        started=int(rest[19]),
+        parent=int(rest[1]),
+        group=int(rest[2]),
+        session=int(rest[3]),
+        zombie=rest[0] in ("Z", "X"),
     )
 
 
@@ -71,16 +78,16 @@ def open_process(pid: int, started: int) -> Iterator[int | None]:
         os.close(pidfd)
 
 
-def processes() -> Iterator[Process]:
-    """All processes that run now, zombies left out."""
+def processes(*, zombies: bool = False) -> Iterator[Process]:
+    """All processes that run now; with ``zombies`` also those that have ended and wait for their parent."""
     for entry in os.listdir(PROC):
         process = look_at(int(entry)) if entry.isdigit() else None
-        if process is not None and not process.zombie:
+        if process is not None and (zombies or not process.zombie):
             yield process
 
 
 def environment_of(process: Process) -> Mapping[str, str]:
-    """What the process was started with; empty when it has ended meanwhile or belongs to somebody else."""
+    """What the process was started with; empty when it has ended, or when another user owns it."""
     try:
         content = (PROC / str(process.pid) / "environ").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):

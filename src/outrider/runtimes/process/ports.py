@@ -9,30 +9,40 @@ from pathlib import Path
 
 from outrider.config.sections import port_range
 from outrider.core.errors import DriverError
+from outrider.runtimes.process.holders import holder_of
 
 _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LEAST = 10_000
 """Below it are the ports that services are usually given by hand."""
 _TRIES = 20
+_SHOWN = 3
+"""Ports that an error names; the rest is counted."""
 
 
 def free_port(host: str, ports: str, taken: Collection[int] = ()) -> int:
-    """A port of ``ports`` (as in ``[workload]``) on ``host`` that nobody listens on and that isn't in ``taken``.
+    """A port of ``ports`` (as in ``[workload]``) on ``host`` that no process listens on and that isn't in ``taken``.
 
-    It is only looked up, not held: whoever is quicker may still get it, and then the start fails. With ``ports`` "" it
-    is therefore one that no outgoing connection can be given, and a different one for each who asks.
+    The port is looked up, not held: another process may still take it, and then the start fails. So with ``ports`` ""
+    it is one that no outgoing connection can be given, and each call gives another one.
 
     Raises:
-        DriverError: none is free, or ``host`` isn't an address of this machine.
+        DriverError: none is free, or ``host`` isn't an address of this machine. The text names the processes that hold
+            the first few ports.
     """
     wanted = port_range(ports)
     # Port 0 lets the kernel choose; it may choose one that was given to a workload which doesn't listen yet.
     candidates = range(wanted[0], wanted[1] + 1) if wanted else [*_quiet_ports(), *[0] * _TRIES]
+    problems = []
     for candidate in candidates:
-        port = None if candidate in taken else _try(host, candidate)
-        if port is not None and port not in taken:
+        if candidate in taken:
+            problems.append(f"port {candidate} belongs to another version of this instance")
+            continue
+        port, problem = _try(host, candidate)
+        if port and port not in taken:
             return port
-    raise DriverError(f"no free port on {host} in {ports or 'any range'}; all are in use")
+        problems.append(problem or f"port {port} belongs to another version of this instance")
+    more = f"; {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    raise DriverError(f"no free port on {host} in {ports or 'any range'}: {'; '.join(problems[:_SHOWN])}{more}")
 
 
 def _quiet_ports() -> list[int]:
@@ -70,7 +80,14 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _try(host: str, port: int) -> int | None:
+def in_use(host: str, port: int) -> str:
+    """``; port 8085 is in use by pid 4711 (nginx: master process)`` when a process listens there; else empty."""
+    holder = holder_of(host, port)
+    return f"; port {port} is in use by {holder}" if holder else ""
+
+
+def _try(host: str, port: int) -> tuple[int, str]:
+    """The port when it is free, or 0 and what is wrong with it."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -80,8 +97,10 @@ def _try(host: str, port: int) -> int | None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
             probe.listen(1)
-            return int(probe.getsockname()[1])
+            return int(probe.getsockname()[1]), ""
     except OSError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            return None
+        if error.errno == errno.EADDRINUSE:
+            return 0, f"port {port} is in use by {holder_of(host, port) or 'a process that can not be seen from here'}"
+        if error.errno == errno.EACCES:
+            return 0, f"port {port} may not be used by this user; ports below 1024 need CAP_NET_BIND_SERVICE"
         raise DriverError(f"workload.host {host!r}: can't listen there: {error.strerror or error}") from error

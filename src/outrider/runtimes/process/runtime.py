@@ -6,16 +6,14 @@ their own and outlive the sidekick; the next one finds them by the record, or, w
 and recording, by the variables in their environment. See docs/decisions/0005-process-runtime.md.
 """
 
-import contextlib
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -27,8 +25,10 @@ from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
 from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.process import ProcessSettings
+from outrider.runtimes.process.cgroups import find_delegated
 from outrider.runtimes.process.command import RELEASE_FAULTS, command_line, exec_problem, last_line
 from outrider.runtimes.process.exits import GONE, Exits
+from outrider.runtimes.process.family import FOLDER, WORKLOAD, Families, Origin, become_subreaper, cgroup_line
 from outrider.runtimes.process.identity import (
     Process,
     boot_id,
@@ -36,11 +36,10 @@ from outrider.runtimes.process.identity import (
     is_running,
     look_at,
     marked,
-    open_process,
-    processes,
 )
-from outrider.runtimes.process.ports import address, port_again
+from outrider.runtimes.process.ports import address, in_use, port_again
 from outrider.runtimes.process.prepared import Prepared
+from outrider.runtimes.process.signals import send, wait_for_end
 
 # How long a start waits for the sort of failure that shows at once: a missing library, a wrong argument.
 _AT_ONCE_S = 0.2
@@ -58,6 +57,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         boot: Boot on which ``pid`` and ``started`` mean something.
         started: Start time of the process in clock ticks since boot.
+        cgroup: Where it was started, as ``family.cgroup_line`` has it.
     """
 
     workload_id: str
@@ -67,6 +67,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
     pid: int = 0
     started: int = 0
+    cgroup: str = ""
 
 
 class ProcessRuntime:
@@ -83,19 +84,26 @@ class ProcessRuntime:
         state_dir: Path,
         instance: str,
         environment: Mapping[str, str] | None = None,
+        owns_process: bool = False,
     ) -> None:
         """Run workloads below ``state_dir``, which tells this instance's apart from those of its neighbours.
 
         Args:
             environment: What apps inherit besides ``[workload] env``; our own when None. ``OUTRIDER_*`` and systemd's
                 notification variables are left out.
+            owns_process: This process does nothing but run one sidekick. It becomes a child subreaper, and all its
+                descendants are taken for processes of its workloads.
         """
         self._settings, self._shared, self._instance = settings, shared, instance
         self._folder = state_dir.resolve()
         self._prepared = Prepared(self._folder / "prepared")
         inherited = os.environ if environment is None else environment
         self._inherited = {name: text for name, text in inherited.items() if not _NOT_PASSED_ON.fullmatch(name)}
-        self._exits = Exits()
+        if owns_process:
+            become_subreaper()
+        cgroups = find_delegated() if owns_process else None
+        self._families = Families(folder=self._folder, cgroups=cgroups, owns_process=owns_process)
+        self._exits = Exits(reaps=owns_process)
         self._statuses: dict[str, str] = {}
         self._children: dict[str, tuple[int, int]] = {}
 
@@ -153,19 +161,26 @@ class ProcessRuntime:
 
     def _end(self, workload_id: str, grace_s: float) -> None:
         record = self._running_record(workload_id)
-        leader = record.pid if record is not None else 0
-        members = self._members(workload_id, leader)
-        _signal(record, members, signal.SIGTERM)
+        members = self._members(workload_id)
+        if record is None and members:
+            pids = [each.pid for each in members]
+            logger.bind(workload=workload_id, pids=pids).warning("orphans of an ended workload are stopped")
         deadline = time.monotonic() + grace_s
-        while members and _wait_for_end(members, deadline):
-            members = self._members(workload_id, 0)
+        while members:
+            send(_process_of(record), members, signal.SIGTERM)
+            if not wait_for_end(members, deadline):
+                break
+            members = self._members(workload_id)  # what was started meanwhile
         deadline = time.monotonic() + _KILL_S
         while members:
-            _signal(record, members, signal.SIGKILL)
-            if not _wait_for_end(members, deadline):
+            # what its parent alone connected with the workload is still known, and still has to go
+            known = {(each.pid, each.started): each for each in (*members, *self._members(workload_id))}
+            members = tuple(each for each in known.values() if is_running(each.pid, each.started))
+            send(_process_of(record), members, signal.SIGKILL)
+            if not wait_for_end(members, deadline):
                 left = ", ".join(str(each.pid) for each in members if is_running(each.pid, each.started))
                 raise DriverError(f"{workload_id}: still runs {_KILL_S:g} s after SIGKILL: pid {left}")
-            members = self._members(workload_id, 0)
+            members = self._members(workload_id)
 
     def remove(self, workload_id: str) -> None:
         """As ``Runtime.remove``; the output of the last few stays in ``logs/`` for people."""
@@ -181,6 +196,7 @@ class ProcessRuntime:
                     # Renamed first: a half-removed root would be taken for a whole one.
                     home.rename(trash)
             with failpoint("workload.erase"):
+                self._families.forget(workload_id)
                 if trash.is_dir():
                     shutil.rmtree(trash)
         except OSError as error:
@@ -217,10 +233,8 @@ class ProcessRuntime:
     def _port(self, workload_id: str) -> int:
         recorded: dict[str, int] = {}
         for name in self._names():
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
-                recorded[name] = msgspec.json.decode(
-                    (self._home(name) / "record.json").read_bytes(), type=ProcessRecord
-                ).port
+            if (record := self._record(name)) is not None:
+                recorded[name] = record.port
         before, known = recorded.pop(workload_id, None), recorded.values()
         running = {int(each.url.rpartition(":")[2]) for each in self.running()}
         return port_again(self._shared.host, self._shared.ports, before=before, known=known, running=running)
@@ -252,20 +266,21 @@ class ProcessRuntime:
                         stderr=output,
                         start_new_session=True,
                     )
+                    process = look_at(child.pid)
+                    assert process is not None, "a child stays in /proc until its status is read"
+                    self._families.claim(record.workload_id, process)
             except OSError as error:
                 if error.errno not in RELEASE_FAULTS:
                     raise
                 raise Refused(f"{record.workload_id}: {exec_problem(command[0], error)}") from error
-        process = look_at(child.pid)
-        assert process is not None, "a child stays in /proc until its status is read"
+        record = msgspec.structs.replace(record, pid=child.pid, started=process.started, cgroup=cgroup_line(child.pid))
         self._exits.own(child, process.started, note)
         self._children[record.workload_id] = (child.pid, process.started)
-        record = msgspec.structs.replace(record, pid=child.pid, started=process.started)
         self._write(record)
         if ended.wait(_AT_ONCE_S):
             self._end(record.workload_id, 0)
-            status = self._statuses[record.workload_id]
-            raise Refused(f"{record.workload_id}: ends at once: {status}{last_line(home / 'output.log')}")
+            status, said = self._statuses[record.workload_id], last_line(home / "output.log")
+            raise Refused(f"{record.workload_id}: ends at once: {status}{said}{in_use(record.host, record.port)}")
         return _workload(record)
 
     def _environment(self, record: ProcessRecord) -> dict[str, str]:
@@ -281,7 +296,7 @@ class ProcessRuntime:
 
     def _marks(self, workload_id: str) -> dict[str, str]:
         """What tells our workload from everything else on this machine, other instances' workloads included."""
-        return {"OUTRIDER_WORKLOAD": workload_id, "OUTRIDER_INSTANCE_DIR": str(self._folder)}
+        return {WORKLOAD: workload_id, FOLDER: str(self._folder)}
 
     def _running_record(self, workload_id: str) -> ProcessRecord | None:
         """Who runs under that id; found by its marks when the record was never finished."""
@@ -312,6 +327,7 @@ class ProcessRuntime:
             boot=boot_id(),
             pid=leader.pid,
             started=leader.started,
+            cgroup=cgroup_line(leader.pid),
         )
         try:
             with failpoint("workload.adopt"):
@@ -320,12 +336,21 @@ class ProcessRuntime:
             logger.bind(workload=workload_id, cause=str(error)).warning("record of a workload not written")
         return record
 
-    def _members(self, workload_id: str, leader: int) -> tuple[Process, ...]:
-        """The workload's processes: those with its marks, and those in its leader's session while that one runs."""
-        found = {each.pid: each for each in marked(self._marks(workload_id))}
-        if leader:
-            found.update({each.pid: each for each in processes() if each.session == leader})
-        return tuple(found.values())
+    def _members(self, workload_id: str) -> tuple[Process, ...]:
+        """The workload's processes, also those that have outlived the first of them."""
+        origins = {}
+        for name in {workload_id, *self._names()}:
+            record = self._record(name)
+            if record is not None and record.pid and record.boot == boot_id():
+                origins[name] = Origin(pid=record.pid, started=record.started, cgroup=record.cgroup)
+        return self._families.of(workload_id, origins)
+
+    def _record(self, workload_id: str) -> ProcessRecord | None:
+        """What was recorded at the last start; None when there is no record that can be read."""
+        try:
+            return msgspec.json.decode((self._home(workload_id) / "record.json").read_bytes(), type=ProcessRecord)
+        except (OSError, msgspec.MsgspecError):
+            return None
 
     def _write(self, record: ProcessRecord) -> None:
         with failpoint("workload.record"):
@@ -359,35 +384,5 @@ def _workload(record: ProcessRecord) -> Workload:
     )
 
 
-def _signal(record: ProcessRecord | None, members: Iterable[Process], number: signal.Signals) -> None:
-    """Send it to the whole group while its leader lives, which proves that the group is ours, and to each member."""
-    reached = 0
-    if record is not None:
-        with open_process(record.pid, record.started) as pidfd:
-            if pidfd is not None:
-                reached = record.pid
-                try:
-                    os.killpg(record.pid, number)
-                except ProcessLookupError:
-                    reached = 0
-    for member in members:
-        if member.group == reached:
-            continue
-        with open_process(member.pid, member.started) as pidfd:
-            if pidfd is not None:
-                try:
-                    signal.pidfd_send_signal(pidfd, number)
-                except ProcessLookupError:
-                    continue
-
-
-def _wait_for_end(members: Iterable[Process], deadline: float) -> bool:
-    """Wait until all of them have ended; False at the deadline (monotonic)."""
-    for member in members:
-        with open_process(member.pid, member.started) as pidfd:
-            if pidfd is not None:
-                poll = select.poll()
-                poll.register(pidfd, select.POLLIN)
-                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                    return False
-    return True
+def _process_of(record: ProcessRecord | None) -> tuple[int, int] | None:
+    return None if record is None else (record.pid, record.started)
