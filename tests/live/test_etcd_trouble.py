@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from outrider.core.errors import Unknown
+from outrider.core.errors import Refused, Unknown
 from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.lease import LeaseKeeper
-from outrider.etcd.seam import KeyChanged, Put
+from outrider.etcd.seam import KeyChanged, Put, ReadOnly
+from outrider.model.keys import Keys
+from outrider.service.operations.readiness import unready
+from outrider.service.store.context import StoreContext
+from outrider.service.store.store import utc_now
 from tests.live.etcd_fixture import Diary, create, log_lines, writing
 from tests.support.servers import EtcdNodes, EtcdServer
 from tests.support.waiting import eventually
@@ -387,3 +391,38 @@ def _try(cluster: EtcdCluster, key: str) -> str:
 def member_that_is(role: str, nodes: EtcdNodes) -> EtcdServer:
     leader = nodes.leader()
     return leader if role == "leader" else next(member for member in nodes.members if member is not leader)
+
+
+def fill(cluster: EtcdCluster) -> None:
+    """Write more than the quota."""
+    for number in range(40):
+        cluster.txn((), (Put(key=f"/junk/{number}", value=bytes(1_000_000)),))
+
+
+def test_a_full_etcd_is_told_by_a_question_that_writes_nothing(tmp_path: Path, no_thread_left: None) -> None:
+    """
+    1. the database is at its quota: etcd raises NOSPACE and refuses writes and leases
+    2. the check says so, also when its own comparison could never hold
+    3. a person makes room and ends the alarm: the check says nothing more, and no key was written by it
+    """
+    server = EtcdServer(tmp_path / "etcd", options=("--quota-backend-bytes", str(16 << 20))).start().wait_ready()
+    cluster = connect(server.address())
+    context = StoreContext(cluster=cluster, keys=Keys("/x"), now=utc_now)
+    try:
+        assert () == unready(context)
+        with pytest.raises(Refused):
+            fill(cluster)
+
+        eventually(lambda: "etcd takes no writes: mvcc: database space exceeded" in "".join(unready(context)))
+        with pytest.raises(ReadOnly):
+            cluster.grant(10)
+
+        server.control("del", "--prefix", "/junk/")
+        server.control("compact", str(cluster.list("/").revision))
+        server.control("defrag")
+        server.control("alarm", "disarm")
+        eventually(lambda: unready(context) == ())
+        assert () == cluster.list("/x/").entries
+    finally:
+        cluster.close()
+        server.stop()

@@ -35,6 +35,7 @@ from outrider.etcd.seam import (
     ModifiedAt,
     Op,
     Put,
+    ReadOnly,
     Resynced,
     TxnResult,
     WatchEvent,
@@ -69,6 +70,7 @@ class FakeEtcd:
         self._history: list[KeyChanged] = []
         self._dropped = 0
         self._lease_ids = itertools.count(1001)
+        self.full = False  # NOSPACE: etcd refuses every put, also one whose comparison would not hold
         self.clock.on_moved(self.expire)
 
     def client(self, name: str = "client", *, timeout_s: float = 3.0) -> "FakeCluster":
@@ -299,6 +301,8 @@ class FakeCluster:
         with self._call("txn" if ops else "get", writes=bool(ops)):
             _refuse_bad(compares, ops)
             store = self.store
+            if store.full and any(isinstance(op, Put) for op in ops):
+                raise ReadOnly("mvcc: database space exceeded")
             if not all(self._holds(compare) for compare in compares):
                 keys = dict.fromkeys(compare.key for compare in compares)
                 found = tuple(store.entries[key] for key in keys if key in store.entries)
@@ -326,6 +330,8 @@ class FakeCluster:
         if ttl_s <= 0:
             raise ValueError(f"a lease lives longer than {ttl_s} s")
         with self._call("grant", writes=True):
+            if self.store.full:
+                raise ReadOnly("mvcc: database space exceeded")
             return self.store.new_lease(math.ceil(ttl_s))
 
     def keep_alive(self, lease: int) -> float:

@@ -18,7 +18,7 @@ from outrider.core.errors import ConfigError
 from outrider.etcd.address import read_password
 from outrider.etcd.seam import EtcdAddress
 
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+_FileStates = tuple[tuple[int, int, int] | None, ...]
 
 _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 """The machine's authorities on Debian, Red Hat, Alpine; gRPC alone knows only those that it brings along."""
@@ -26,10 +26,10 @@ _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """gRPC's credentials as the files were at ``stamp``; None without TLS."""
+    """gRPC's credentials as the files were at ``states``; None without TLS."""
 
     channel: Any
-    stamp: _Stamp
+    states: _FileStates
 
 
 class Credentials:
@@ -50,16 +50,16 @@ class Credentials:
         if address.cert_file is not None and address.ca_file is None and not address.tls:
             raise ConfigError("etcd: cert_file needs ca_file, the authority that signed the server's certificate")
         self._files = tuple(Path(path) for path in (address.ca_file, address.cert_file, address.key_file) if path)
-        stamp = self._stamp()
-        self._proof = Proof(_channel_credentials(address), stamp)
+        states = self._states()
+        self._proof = Proof(_channel_credentials(address), states)
 
     def proof(self) -> Proof:
         """The certificates as they are now; the earlier ones where the files can't be used."""
         with self._lock:
-            stamp = self._stamp()
-            if stamp != self._proof.stamp:
+            states = self._states()
+            if states != self._proof.states:
                 try:
-                    self._proof = Proof(_channel_credentials(self._address), stamp)
+                    self._proof = Proof(_channel_credentials(self._address), states)
                 except ConfigError as error:
                     logger.bind(cause=str(error)).warning("the new certificates for etcd can't be used")
                 else:
@@ -76,11 +76,11 @@ class Credentials:
             logger.bind(cause=f"{self._address.password_file}: {error}").warning("the password for etcd can't be read")
             return self._address.password
 
-    def _stamp(self) -> _Stamp:
-        return tuple(_stamp_of(path) for path in self._files)
+    def _states(self) -> _FileStates:
+        return tuple(_state_of(path) for path in self._files)
 
 
-def _stamp_of(path: Path) -> tuple[int, int, int] | None:
+def _state_of(path: Path) -> tuple[int, int, int] | None:
     try:
         state = path.stat()
     except OSError:

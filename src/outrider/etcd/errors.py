@@ -7,9 +7,11 @@ from typing import TypeVar
 import grpc
 
 from outrider.core.errors import Refused
+from outrider.etcd.seam import ReadOnly
 
 _UNSENT = ("failed to connect to all addresses", "DNS resolution failed")
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
+_READ_ONLY = ("database space exceeded", "corrupt cluster")
 _SAID_NO = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -68,6 +70,8 @@ def checked(ask: Callable[[], R]) -> R:
             raise TooLarge(short(text)) from error
         if "has been compacted" in text:
             raise Compacted(short(text)) from error
+        if any(known in text for known in _READ_ONLY):
+            raise ReadOnly(short(text)) from error
         if code in _SAID_NO:
             raise Refused(f"etcd refused the request: {short(text)}") from error
         raise NoAnswer(short(text) or code.name) from error

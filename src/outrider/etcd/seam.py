@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from outrider.core.errors import Unknown
+from outrider.core.errors import Refused, Unknown
 
 
 class Unreachable(Unknown):
@@ -24,6 +24,22 @@ class Unreachable(Unknown):
     def __init__(self, what: str, problems: Sequence[str]) -> None:
         """Name the call in a word, and for each node that was asked its address and what went wrong."""
         super().__init__(f"etcd doesn't answer ({what}): {'; '.join(problems)}")
+
+
+class ReadOnly(Refused):
+    """etcd answers questions and takes no writes: its database is full, or it has found itself corrupt.
+
+    It stays so until a person has acted (alarms don't end by themselves).
+    """
+
+    kind = "read-only"
+
+    def __init__(self, reason: str) -> None:
+        """Name etcd's own ``reason``."""
+        super().__init__(
+            f"etcd takes no writes: {reason}; make room (`etcdctl compact`, `etcdctl defrag`), then"
+            " `etcdctl alarm disarm`"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +160,7 @@ class Cluster(Protocol):
     """A linearizable key-value store with leases and watches (etcd v3). Every method may be called by any thread.
 
     Raises (every method): ``Unknown`` without an answer in time; ``Refused`` when the store says no (permission,
-    bad request, too large).
+    bad request, too large), as ``ReadOnly`` when it takes no writes at all.
     """
 
     def get(self, key: str) -> Entry | None:

@@ -17,11 +17,11 @@ from outrider.service.api import payloads as payload_endpoint
 from outrider.service.api import policy as rest_policy
 from outrider.service.api import users as rest_users
 from outrider.service.api.auth import AuthMiddleware
-from outrider.service.context import Context, context_of, request_context_of
+from outrider.service.context import Context, request_context_of
 from outrider.service.omaha import endpoint as omaha_endpoint
 from outrider.service.operations import database as rest_database
 from outrider.service.operations import metrics
-from outrider.service.operations.backups import restoring_key
+from outrider.service.operations.readiness import Readiness
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.rollouts.checkins import Checkins
@@ -66,6 +66,7 @@ def create_application(
     stores = open_stores(cluster, prefix, now, audit_days=audit_days)
     known_users = KnownUsers(cluster, stores.context.keys)
     application.state.metrics = metrics.Metrics(stores.context)
+    application.state.readiness = Readiness(stores.context)
     application.state.context = Context(
         stores=stores,
         checkins=Checkins(context=stores.context, on_verdict=application.state.metrics.note_verdict),
@@ -104,12 +105,11 @@ async def healthz() -> Response:
 
 def readyz(request: Request) -> Response:
     """Tell whether the service can answer: 200, or 503 with the reason."""
-    context = context_of(request).stores.context
+    readiness: Readiness = request.app.state.readiness
     try:
-        restoring = context.cluster.get(restoring_key(context.keys))
+        problems = readiness.problems()
     except OutriderError as error:
-        return PlainTextResponse(f"{error}\n", status_code=503, headers=RETRY_HEADERS)
-    if restoring is not None:
-        reason = "a restore of the database is running, or was interrupted\n"
-        return PlainTextResponse(reason, status_code=503, headers=RETRY_HEADERS)
+        problems = (str(error),)
+    if problems:
+        return PlainTextResponse("; ".join(problems) + "\n", status_code=503, headers=RETRY_HEADERS)
     return PlainTextResponse("ready\n")

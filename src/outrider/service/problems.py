@@ -22,6 +22,7 @@ from outrider.core.errors import (
     Refused,
     Unauthorized,
 )
+from outrider.etcd.seam import ReadOnly
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 10
@@ -36,6 +37,7 @@ _STATUS: tuple[tuple[type[OutriderError], int], ...] = (
     (PreconditionFailed, 412),
     (ConfigError, 400),
     (OmahaError, 400),
+    (ReadOnly, 503),
     (Refused, 502),
     (DriverError, 503),
     (OutriderError, 500),

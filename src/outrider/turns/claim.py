@@ -16,7 +16,8 @@ from outrider.core.rollout.slots import Take, WaitBehind, WatchSlots, decide
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
 from outrider.failpoints import failpoint
-from outrider.model.documents import Contender, Waiter, decode, encode
+from outrider.model.damage import read_or_none
+from outrider.model.documents import Contender, Waiter, encode
 from outrider.model.keys import Keys
 from outrider.turns.turns import Scope, StoredSlot, read_scope
 
@@ -230,7 +231,8 @@ class Claim:
             with failpoint("turn.enqueue"):
                 self._cluster.txn((ModifiedAt(key=key, revision=entry.mod_revision), *also), (Delete(key=key),))
         else:
-            kept = decode(Waiter, key, entry.value).release == self._request.release
+            told = read_or_none(Waiter, key, entry.value)
+            kept = told is not None and told.release == self._request.release
             if not kept:
                 with failpoint("turn.enqueue"):
                     unchanged = ModifiedAt(key=key, revision=entry.mod_revision)

@@ -13,10 +13,11 @@ from outrider.core.errors import Refused, Unknown
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
 from outrider.failpoints import failpoint
-from outrider.model.documents import Contender, Slot, decode, encode
+from outrider.model.damage import read_or_none
+from outrider.model.documents import Contender, Slot, encode
 from outrider.model.keys import Keys
 from outrider.turns.claim import Claim, Denied, News, Queued, TurnGranted, TurnRequest, abandon
-from outrider.turns.turns import read_scope
+from outrider.turns.turns import UNREADABLE, read_scope
 from outrider.turns.wait import Wait
 
 __all__ = ["Denied", "News", "Queued", "Turn", "TurnGranted", "TurnLock", "fence"]
@@ -145,7 +146,7 @@ class TurnLock:
                 entry = self._cluster.get(slot_key)
             if entry is None or entry.create_revision != turn.slot_revision:
                 raise Refused(f"{slot_key}: {self._whose(entry)}; our turn of update {turn.update} has ended")
-            slot = decode(Slot, slot_key, entry.value)
+            slot = read_or_none(Slot, slot_key, entry.value) or UNREADABLE
             if (slot.member, slot.update) != (self._member, turn.update):
                 raise Refused(f"{slot_key}: belongs to {slot.member}, update {slot.update}")
             waiter = self._cluster.get(self._waiter_key)
@@ -229,7 +230,8 @@ class TurnLock:
     def _whose(self, entry: Entry | None) -> str:
         if entry is None:
             return "is free"
-        return f"belongs to {decode(Slot, entry.key, entry.value).member} (create revision {entry.create_revision})"
+        slot = read_or_none(Slot, entry.key, entry.value) or UNREADABLE
+        return f"belongs to {slot.member} (create revision {entry.create_revision})"
 
     def find(self, update: str) -> Turn | None:
         """Return our turn of ``update`` if its slot key exists, whatever the journal says.

@@ -2,15 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from outrider.core.errors import ConfigError, Conflict
 from outrider.core.rollout.slots import Holding, Waiting
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
 from outrider.failpoints import failpoint
 from outrider.model.activity import ACTIVITY_KEPT_S, Activity, activity_key
+from outrider.model.damage import read_or_none
 from outrider.model.documents import Contender, Slot, decode, encode
 from outrider.model.keys import Keys
+
+UNREADABLE = Slot(
+    app="unreadable",
+    group="unreadable",
+    instance="unreadable-turn",
+    release="unreadable",
+    since=datetime(1970, 1, 1, tzinfo=UTC),
+    update="",
+)
+"""Stands for a slot key whose value can't be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +78,12 @@ class Scope:
 def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
     """Return the queue and the slots of ``scope``, in order of create revision and of number.
 
+    A slot whose value can't be read is taken, by nobody whom we know: the other slots stay usable, and an operator can
+    free it by its number.
+
     Raises:
-        Conflict: a slot key that outrider didn't write, or a newer outrider did. It might be a turn, so nobody may
-            take one before a person has looked.
+        Conflict: a key among the slots that names no number. It might be a turn, so nobody may take one before a person
+            has looked.
     """
     with failpoint("turn.read"):
         listing = cluster.list(keys.turns(scope))
@@ -93,7 +107,8 @@ def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
 def _stored_slot(entry: Entry, number: str) -> StoredSlot:
     if not (number.isascii() and number.isdigit() and number == str(int(number))):
         raise Conflict(f"{entry.key}: the key names no slot number and blocks the scope; remove it")
-    return StoredSlot(number=int(number), entry=entry, slot=decode(Slot, entry.key, entry.value))
+    slot = read_or_none(Slot, entry.key, entry.value) or UNREADABLE
+    return StoredSlot(number=int(number), entry=entry, slot=slot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

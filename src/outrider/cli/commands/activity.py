@@ -12,7 +12,7 @@ from outrider.cli.output import echo_json, echo_table
 from outrider.core.errors import ConfigError
 from outrider.etcd.seam import Cluster, EtcdAddress, KeyChanged, WatchEvent
 from outrider.model.activity import SEVERITIES, Activity, Severity
-from outrider.model.documents import decode
+from outrider.model.damage import read_or_none
 from outrider.model.keys import Keys
 from outrider.service.history.activity_log import read_activity
 from outrider.service.store.context import StoreContext
@@ -82,7 +82,9 @@ def _follow(
 
     def note(event: WatchEvent) -> None:
         if isinstance(event, KeyChanged) and event.entry is not None:
-            inbox.put(decode(Activity, event.entry.key, event.entry.value))
+            found = read_or_none(Activity, event.entry.key, event.entry.value)
+            if found is not None:
+                inbox.put(found)
 
     for record in records:
         _print(record, as_json)

@@ -16,6 +16,7 @@ from outrider.cli.output import echo_json, echo_table
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.etcd.seam import Cluster, EtcdAddress
+from outrider.model.damage import read_or_none, readable
 from outrider.model.documents import Contender, Presence, Target, Waiter, decode
 from outrider.model.keys import Keys, check_part, group_scope, shared_scope
 from outrider.service.store.context import app_id_of
@@ -204,7 +205,7 @@ def budget(cluster: Cluster, keys: Keys, named: Named) -> int | None:
     """
     if named.shared:
         living = cluster.list(keys.all_presences()).entries
-        alive = [decode(Presence, entry.key, entry.value) for entry in living]
+        alive = [presence for _, presence in readable(Presence, living)]
         standing = read_contenders(cluster, keys, keys.turns(named.scope)).known
         groups = {(one.app, one.group) for one in alive if one.shared_scope == named.shared}
         groups |= {(one.app, one.group) for one in standing}
@@ -214,7 +215,8 @@ def budget(cluster: Cluster, keys: Keys, named: Named) -> int | None:
     for app, group in sorted(groups):
         key = keys.target(app, group)
         if (entry := cluster.get(key)) is not None:
-            slots.append(decode(Target, key, entry.value).slots)
+            target = read_or_none(Target, key, entry.value)
+            slots += [] if target is None else [target.slots]
     return max(slots, default=None)
 
 

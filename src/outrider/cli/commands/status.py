@@ -11,6 +11,7 @@ from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json, echo_table
 from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
 from outrider.model.keys import Keys
+from outrider.service.operations.readiness import unready
 from outrider.service.rollouts.explain import GroupOverview, ago, count, describe_turn, explain, read_overviews
 from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
@@ -31,10 +32,16 @@ def status(app: str, group: str | None, watch: bool, etcd: EtcdAddress, prefix: 
     cluster = open_cluster(etcd)
     try:
         context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
-        if watch:
-            _follow(cluster, context, app, lambda: _print(context, app, group, as_json=as_json))
-        else:
+
+        def show() -> None:
             _print(context, app, group, as_json=as_json)
+            for problem in unready(context):
+                click.echo(f"warning: {problem}", err=True)
+
+        if watch:
+            _follow(cluster, context, app, show)
+        else:
+            show()
     finally:
         cluster.close()
 
@@ -111,6 +118,8 @@ def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[obj
 
 
 def _summary(overview: GroupOverview) -> str:
+    if overview.problem:
+        return f"group {overview.name}: {overview.problem}"
     version = overview.target.version or "none"
     marks = [f"group {overview.name}: target: {version}"]
     if overview.target.paused:
@@ -153,5 +162,6 @@ def _as_json(overview: GroupOverview) -> dict[str, Any]:
             for scope in overview.scopes
         ],
         "rollout": overview.rollout,
+        "problem": overview.problem or None,
         "deferred": [] if overview.snapshot is None else [one.instance for one in overview.snapshot.waiting],
     }

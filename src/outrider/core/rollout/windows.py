@@ -21,6 +21,9 @@ MAX_WINDOWS = 50
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*){0,3}")
 _MIDNIGHT_AFTER = "24:00"
+KNOWN_ZONE = "Etc/GMT-14"
+"""Every time zone database has it."""
+NO_ZONES = "this machine has no time zone data; install the Python package tzdata, or the system's"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ def zone_of(name: str) -> tzinfo:
     """The time zone of an IANA name such as ``Europe/Berlin``.
 
     Raises:
-        ConfigError: this machine's time zone database doesn't have it.
+        ConfigError: this machine's time zone database doesn't have it, or there is none.
     """
     if name == "UTC":
         return UTC
@@ -78,7 +81,18 @@ def zone_of(name: str) -> tzinfo:
             raise ValueError(name)
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
+        if name != KNOWN_ZONE and has_no_zones():
+            raise ConfigError(f"time zone {name!r}: {NO_ZONES}") from None
         raise ConfigError(f"time zone {name!r}: unknown; write an IANA name, for example Europe/Berlin") from None
+
+
+def has_no_zones() -> bool:
+    """Whether this machine has no time zone database, neither the system's nor the package ``tzdata``."""
+    try:
+        zone_of(KNOWN_ZONE)
+    except ConfigError:
+        return True
+    return False
 
 
 def is_open(windows: Iterable[Window], zone: tzinfo, now: datetime) -> bool:

@@ -3,8 +3,8 @@
 It is a layer around the whole application and decides by the path, not by the route: every endpoint below ``/api/`` is
 behind it. Only the API's own description is open; Omaha, payloads and health are not below ``/api/``.
 
-Without any user, programs on this machine may do everything and other machines nothing. That is enough to create the
-first user.
+Without any user (readable or not), programs on this machine may do everything and other machines nothing. That is
+enough to create the first user.
 """
 
 import base64
@@ -83,12 +83,18 @@ class AuthMiddleware:
         if not self._known.loaded:
             await run_in_threadpool(self._known.load)
         address = scope["client"][0] if scope.get("client") else ""
-        if not self._known.all():
+        if not self._known.exist:
             if self._open_to_all or is_from_this_machine(address, headers):
                 return Principal(name="(anybody)", role="admin", address=address)
             raise Forbidden(
                 "there are no users yet, so the API answers only the service's own machine; "
                 "create the first user there: outrider database init"
+            )
+        if not self._known.all():
+            # Closed, not open: who damaged them may be a stranger (P13).
+            raise Forbidden(
+                f"no user can be read ({', '.join(self._known.damaged)}), so nobody is let in; with access to etcd,"
+                " `outrider database init --again --name NAME` gives one of them a new token"
             )
         user = self._user(headers.get("authorization", ""))
         needed = role_needed(scope["method"], scope["path"])

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from outrider.etcd.seam import Entry
 from outrider.model.activity import SEVERITIES, Activity, Severity
-from outrider.model.documents import decode
+from outrider.model.damage import readable
 from outrider.service.store.context import StoreContext, app_id_of
 
 
@@ -24,7 +24,7 @@ def read_activity(
         context.cluster.list(prefix).entries, key=lambda entry: (entry.create_revision, entry.key), reverse=True
     )
     rank = SEVERITIES.index(least)
-    found = ((entry, decode(Activity, entry.key, entry.value)) for entry in entries)
+    found = readable(Activity, entries)
     return [
         (entry, one)
         for entry, one in found

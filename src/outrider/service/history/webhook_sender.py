@@ -15,7 +15,8 @@ from loguru import logger
 from outrider import __version__
 from outrider.core.errors import DriverError, NotFound, OutriderError
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, Put, WatchEvent
-from outrider.service.history.webhooks import Webhook, Webhooks, body_of, read_delivery, signature
+from outrider.model.damage import read_or_none
+from outrider.service.history.webhooks import Delivery, Webhook, Webhooks, body_of, signature
 
 TIMEOUT_S = (5.0, 15.0)
 """Seconds to connect, and between two bytes. The specification advises 15 to 30 s in total."""
@@ -105,6 +106,8 @@ class WebhookSender:
         wait_s = LOOK_S
         for name, entries in waiting.items():
             hook = hooks.get(name)
+            if hook is None and self._webhooks.is_stored(name):
+                continue  # its document can't be read: the deliveries wait until a person has mended or deleted it
             if hook is None:  # removed while an event was written
                 for entry in entries:
                     self._cluster.txn((), (Delete(key=entry.key),))
@@ -133,7 +136,11 @@ class WebhookSender:
                 return left_s
             if self._closed.is_set() or not self._may_send(hook.name):
                 return LOOK_S
-            status = self._post(hook, entry)
+            delivery = read_or_none(Delivery, entry.key, entry.value)
+            if delivery is None:  # it would hold up the deliveries behind it forever
+                self._cluster.txn((CreatedAt(key=entry.key, revision=entry.create_revision),), (Delete(key=entry.key),))
+                continue
+            status = self._post(hook, entry, delivery)
             if 200 <= status < 300:
                 self._failures.pop(hook.name, None)
                 self._cluster.txn((CreatedAt(key=entry.key, revision=entry.create_revision),), (Delete(key=entry.key),))
@@ -151,8 +158,8 @@ class WebhookSender:
                 return delay_s
         return LOOK_S
 
-    def _post(self, hook: Webhook, entry: Entry) -> int:
-        body = body_of(read_delivery(entry.key, entry.value))
+    def _post(self, hook: Webhook, entry: Entry, delivery: Delivery) -> int:
+        body = body_of(delivery)
         identity = "msg_" + entry.key.rpartition("/")[2]
         timestamp = int(self._webhooks.context.now().timestamp())
         headers = {

@@ -17,7 +17,7 @@ import msgspec
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.etcd.seam import Op, Put
 from outrider.model.activity import SEVERITIES, Activity, Severity
-from outrider.model.documents import Document, decode, encode
+from outrider.model.documents import Document, encode
 from outrider.model.keys import Keys, check_part
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, checked_address
@@ -114,12 +114,18 @@ class Webhooks:
         key = webhook_key(self.context.keys, name)
 
         def attempt(change: Change) -> Webhook:
-            old = change.require(Webhook, key, _absent(name))
+            old = change.read_or_none(Webhook, key)
+            if old is None and not change.exists(key):
+                raise NotFound(_absent(name))
             change.delete(key)
             change.delete_below(f"{self.outbox}{name}/")
-            return old
+            return old or Webhook(name=name, url="", secret="", created=self.context.now())
 
         return apply(self.context.cluster, attempt, self.auditing)
+
+    def is_stored(self, name: str) -> bool:
+        """Whether there is a document of that name, readable or not."""
+        return self.context.cluster.get(f"{self.prefix}{name}") is not None
 
     def pending(self, name: str) -> int:
         """The number of undelivered events."""
@@ -163,15 +169,6 @@ def signature(secret: str, identity: str, timestamp: int, body: bytes) -> str:
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
     signed = f"{identity}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-
-
-def read_delivery(key: str, value: bytes) -> Delivery:
-    """A stored delivery.
-
-    Raises:
-        Conflict: it is not readable.
-    """
-    return decode(Delivery, key, value)
 
 
 def _absent(name: str) -> str:

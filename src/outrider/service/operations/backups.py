@@ -23,6 +23,7 @@ import msgspec
 from outrider import __version__
 from outrider.core.errors import ConfigError, Conflict, Unknown
 from outrider.etcd.seam import Compare, Delete, DeletePrefix, Entry, ModifiedAt, Op, Put
+from outrider.model.damage import read_or_none
 from outrider.model.documents import Document, Package, Rollout, decode, encode
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Audited
@@ -231,7 +232,9 @@ def stored_payloads(values: dict[str, bytes]) -> tuple[StoredPayload, ...]:
     for below, value in values.items():
         parts = below.split("/")
         if len(parts) == 4 and (parts[0], parts[2]) == ("apps", "packages"):
-            package = decode(Package, below, value)
+            package = read_or_none(Package, below, value)
+            if package is None:  # kept in the backup as it is
+                continue
             if package.url is None and not package.image:
                 payloads.append(StoredPayload(app=package.app, version=package.version, sha256=package.sha256))
     return tuple(payloads)

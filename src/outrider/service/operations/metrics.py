@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import get_args
 
 from fastapi import APIRouter, Request, Response
+from loguru import logger
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outrider import __version__
-from outrider.core.errors import OutriderError
+from outrider.core.errors import ConfigError, Conflict, OutriderError
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.core.rollout.rollout import State
+from outrider.model.damage import DAMAGE
 from outrider.model.documents import App
 from outrider.service.rollouts.explain import GroupOverview, read_overviews
 from outrider.service.store.context import StoreContext
@@ -57,6 +59,7 @@ class Metrics:
             ("app", "group", "by"), registry=self.registry,
         )  # fmt: skip
         self.registry.register(_FleetCollector(context, clock))
+        self.registry.register(_DamageCollector())
 
     def note_verdict(self, app: str, group: str, verdict: Verdict) -> None:
         """Count the answer to an instance. ``app`` and ``group`` exist, so clients cannot invent labels."""
@@ -105,6 +108,21 @@ class _FleetCollector(Collector):
             return [version, up]
         up.add_metric((), 1)
         return [version, up, took, *families]
+
+
+class _DamageCollector(Collector):
+    """What this process could not read."""
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        return iter(())
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "outrider_documents_unreadable", "Stored values that could not be read and were skipped.", labels=("kind",)
+        )
+        for kind, count in sorted(DAMAGE.counts().items()):
+            family.add_metric((kind,), count)
+        yield family
 
 
 def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
@@ -158,7 +176,11 @@ def _rollouts(snapshots: list[GroupSnapshot]) -> list[GaugeMetricFamily]:
     age = family("rollout_age_seconds", "Seconds from the start of the rollout to its end, or until now while it runs.")
     for snapshot in snapshots:
         of = (snapshot.group.app, snapshot.group.id)
-        verdicts = [snapshot.judge(one.checking) for one in snapshot.waiting]
+        try:
+            verdicts = [snapshot.judge(one.checking) for one in snapshot.waiting]
+        except (Conflict, ConfigError) as error:  # of this group alone
+            logger.bind(app=of[0], group=of[1], error_kind=error.kind, cause=str(error)).warning("group not judged")
+            continue
         # "nothing": it may update and is about to check in.
         for by, count in sorted(Tally("nothing" if isinstance(one, Grant) else one.by for one in verdicts).items()):
             deferred.add_metric((*of, by), count)

@@ -80,7 +80,7 @@ class Checkins:
         named = _key_part("app", app.app_key)
         answer = None if named is None else self._answer_as(named, request, app, caller)
         if answer is None and named is not None:
-            product = self.context.get(Product, self.context.keys.product(named))
+            product = self.context.get_or_none(Product, self.context.keys.product(named))
             answer = None if product is None else self._answer_as(product.app, request, app, caller)
         if answer is not None:
             return answer
@@ -160,7 +160,7 @@ class _Checkin:
         group = change.read(Group, keys.group(self.app_id, self.group_id))
         if group is None:
             return "no group"
-        old = change.read(Instance, key)
+        old = change.read_or_none(Instance, key)  # a row that can't be read is written anew
         row = old or Instance(
             app=self.app_id, id=self.instance_id, group=self.group_id, version="", first_seen=now, last_seen=now
         )

@@ -8,14 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from outrider.core.errors import Conflict, NotFound
+from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.core.rollout.slots import TurnState, line, turns
+from outrider.model.damage import read_or_none, readable
 from outrider.model.documents import Block, Command, Contender, Group, Instance, Presence, Target, decode
 from outrider.model.keys import group_scope, shared_scope
 from outrider.service.store.changes import Change
-from outrider.service.store.context import StoreContext, absent_app, app_id_of
+from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
 from outrider.service.store.rollouts import shown
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, read_snapshot
 from outrider.turns.turns import read_contenders, read_scope
@@ -63,6 +64,7 @@ class GroupOverview:
         rows: Instances that ever checked in, by instance.
         scopes: Where the group's instances take turns.
         snapshot: The rollout, and who is deferred by the service's policy; None without a group.
+        problem: Why the rest can't be known: a document of the group can't be read. Empty when all can.
     """
 
     app: str
@@ -74,6 +76,7 @@ class GroupOverview:
     rows: dict[str, Instance]
     scopes: tuple[ScopeOverview, ...]
     snapshot: GroupSnapshot | None = None
+    problem: str = ""
 
     @property
     def rollout(self) -> str:
@@ -103,19 +106,42 @@ def read_overviews(context: StoreContext, app: str, group: str | None = None) ->
         NotFound: neither the service nor a living sidekick knows the app, or the group.
     """
     app_id, keys = app_id_of(app), context.keys
-    groups = {one.id: one for one in context.children(Group, keys.groups(app_id))}
+    entries = direct(context.cluster.list(keys.groups(app_id)).entries, keys.groups(app_id))
+    groups = {one.id: one for _, one in readable(Group, entries)}
+    damaged = {entry.key.removeprefix(keys.groups(app_id)) for entry in entries} - set(groups)
     rows = context.children(Instance, keys.instances(app_id))
     alive = context.all_below(Presence, keys.presences(app_id))
-    names = sorted({*groups, *(one.group for one in alive), *(row.group for row in rows)})
+    names = sorted({*groups, *damaged, *(one.group for one in alive), *(row.group for row in rows)})
     if group is not None and group not in names:
         raise NotFound(f"app {app_id} has no group {group!r}; its groups: {', '.join(names) or 'none'}")
     if not names and context.cluster.get(keys.app(app_id)) is None:
         raise NotFound(absent_app(app))
     sharing = read_contenders(context.cluster, keys, keys.all_shared_turns()).known
-    return tuple(
-        _read(context, app_id, name, groups.get(name), alive, rows, sharing)
-        for name in names
-        if group is None or name == group
+    found = []
+    for name in (each for each in names if group is None or each == group):
+        try:
+            if name in damaged:
+                raise Conflict(f"{keys.groups(app_id)}{name}: the group's document can't be read")
+            found.append(_read(context, app_id, name, groups.get(name), alive, rows, sharing))
+        except Conflict as error:  # of this group alone
+            found.append(_damaged(app_id, name, alive, rows, str(error)))
+    return tuple(found)
+
+
+def _damaged(
+    app_id: str, name: str, alive: Iterable[Presence], rows: Iterable[Instance], problem: str
+) -> GroupOverview:
+    """What is known of a group of which a document can't be read: its instances."""
+    return GroupOverview(
+        app=app_id,
+        name=name,
+        group=None,
+        target=Target(version=None),
+        block=None,
+        alive={one.instance: one for one in alive if one.group == name},
+        rows={row.id: row for row in rows if row.group == name},
+        scopes=(),
+        problem=problem,
     )
 
 
@@ -142,12 +168,24 @@ def _read(
         name=name,
         group=group,
         target=target,
-        block=None if target.version is None else context.get(Block, keys.block(app_id, target.version)),
+        block=None if target.version is None else _block(context, app_id, target.version),
         alive=ours,
         rows={row.id: row for row in rows if row.group == name},
         scopes=tuple(scopes),
         snapshot=None if group is None else read_snapshot(context, Change(context.cluster), app_id, name),
     )
+
+
+def _block(context: StoreContext, app_id: str, version: str) -> Block | None:
+    """The block of a version. One that can't be read still blocks (P5)."""
+    key = context.keys.block(app_id, version)
+    entry = context.cluster.get(key)
+    if entry is None:
+        return None
+    unreadable = Block(
+        version=version, sha256="", instance="(unknown)", why="the document can't be read", at=context.now()
+    )
+    return read_or_none(Block, key, entry.value) or unreadable
 
 
 def _scope(context: StoreContext, app: str, group: str, shared: str, slots: int) -> ScopeOverview:
@@ -178,7 +216,7 @@ def explain(context: StoreContext, app: str, instance: str) -> tuple[str, ...]:
     """
     for overview in read_overviews(context, app):
         if instance in overview.instances:
-            command = context.get(Command, context.keys.command(overview.app, instance))
+            command = context.get_or_none(Command, context.keys.command(overview.app, instance))
             return explain_in(overview, instance, command, context.now())
     raise NotFound(
         f"app {app_id_of(app)} has no instance {instance!r}; `outrider status {app_id_of(app)}` lists its instances"
@@ -272,13 +310,18 @@ def _service(
 ) -> list[str]:
     running = presence.version if presence else row.version if row else None
     snapshot = overview.snapshot
+    if overview.problem:
+        return [overview.problem]
     if snapshot is None or running is None:
         return []
     ahead = [one.instance for one in snapshot.waiting]
     waiting = next((one for one in snapshot.waiting if one.instance == instance), None)
     known = waiting.checking if waiting is not None else CheckingInstance(instance=instance, running=running)
     checking = replace(known, running=running, arch=known.arch or (row.arch if row else ""))
-    verdict = snapshot.judge(checking)
+    try:
+        verdict = snapshot.judge(checking)
+    except (Conflict, ConfigError) as error:
+        return [f"the update service cannot judge it: {error}"]
     if isinstance(verdict, Grant):
         opened = snapshot.progress.opened_for(instance)
         if verdict.standing and opened is not None:

@@ -17,7 +17,8 @@ from loguru import logger
 
 from outrider.core.errors import OutriderError
 from outrider.etcd.seam import Delete, DeletePrefix, Entry, Put
-from outrider.model.documents import Document, Role, decode, encode
+from outrider.model.damage import read_or_none
+from outrider.model.documents import Document, Role, encode
 from outrider.model.keys import Keys
 from outrider.service.store.context import StoreContext
 from outrider.service.store.request import Edit, RequestContext
@@ -206,6 +207,8 @@ class AuditLog:
             prefix = self.context.keys.audit_entries(day)
             for entry in reversed(self.context.cluster.list(prefix).entries):
                 recorded = _stored_entry(entry, day, prefix)
+                if recorded is None:
+                    continue
                 if before is None or recorded.id < before:
                     yield recorded
 
@@ -272,7 +275,6 @@ def _shortened(fact: object) -> object:
     return fact
 
 
-def _stored_entry(entry: Entry, day: str, prefix: str) -> StoredAuditEntry:
-    return StoredAuditEntry(
-        id=f"{day}T{entry.key.removeprefix(prefix)}", entry=decode(AuditEntry, entry.key, entry.value)
-    )
+def _stored_entry(entry: Entry, day: str, prefix: str) -> StoredAuditEntry | None:
+    found = read_or_none(AuditEntry, entry.key, entry.value)
+    return None if found is None else StoredAuditEntry(id=f"{day}T{entry.key.removeprefix(prefix)}", entry=found)

@@ -21,6 +21,7 @@ from loguru import logger
 from outrider.core.errors import Conflict, NotFound, PreconditionFailed, Unknown
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Entry, Listing, ModifiedAt, Op, Put
 from outrider.model import documents
+from outrider.model.damage import read_or_none
 from outrider.model.documents import Document
 from outrider.service.store.audit import AuditLog
 from outrider.service.store.request import Edit, RequestContext
@@ -82,6 +83,19 @@ class Change:
         entry = self._entries[key]
         return None if entry is None else documents.decode(kind, key, entry.value)
 
+    def read_or_none(self, kind: type[D], key: str) -> D | None:
+        """As ``read``; None also for a document that can't be read, which a later ``put`` replaces."""
+        if key not in self._entries:
+            self._guard(key, self._cluster.get(key))
+        entry = self._entries[key]
+        return None if entry is None else read_or_none(kind, key, entry.value)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a value at ``key``, readable or not; guarded."""
+        if key not in self._entries:
+            self._guard(key, self._cluster.get(key))
+        return self._entries[key] is not None
+
     def fetch(self, *keys: str, only_existing: tuple[str, ...] = ()) -> None:
         """Read several keys at one revision, in one call, and guard them; ``read`` then gives what was found.
 
@@ -131,6 +145,11 @@ class Change:
         if entry.key not in self._entries:
             self._guard(entry.key, entry)
         return documents.decode(kind, entry.key, entry.value)
+
+    def guard_unread(self, entry: Entry) -> None:
+        """Guard an entry that came from a list and is replaced, whether it can be read or not."""
+        if entry.key not in self._entries:
+            self._guard(entry.key, entry)
 
     def put(self, key: str, document: Document, *, lease: int = 0) -> None:
         """Write a document, unless it equals the one that was read; with ``lease`` always."""

@@ -129,7 +129,7 @@ class Channels:
         notes = []
         if package is None:
             notes.append(f"{channel.version} has no package yet; the update starts when `package create` adds it")
-        block = self.context.get(Block, self.context.keys.block(channel.app, channel.version))
+        block = self.context.get_or_none(Block, self.context.keys.block(channel.app, channel.version))
         if block is not None:
             notes.append(f"{channel.version} is blocked ({block.why}); the update starts after `release unblock`")
         return tuple(notes)

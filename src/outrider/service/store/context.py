@@ -11,6 +11,7 @@ from outrider.core.errors import ConfigError, NotFound
 from outrider.core.omaha import app_key
 from outrider.etcd.seam import Cluster, Entry
 from outrider.model import documents
+from outrider.model.damage import read_or_none, readable
 from outrider.model.documents import Document
 from outrider.model.keys import Keys, check_part
 from outrider.service.store.request import Seen
@@ -52,6 +53,14 @@ class StoreContext:
         self.note(entry)
         return documents.decode(kind, key, entry.value)
 
+    def get_or_none(self, kind: type[D], key: str) -> D | None:
+        """As ``get``; None also for a document that can't be read."""
+        entry = self.cluster.get(key)
+        if entry is None:
+            return None
+        self.note(entry)
+        return read_or_none(kind, key, entry.value)
+
     def note(self, entry: Entry) -> None:
         """Note that ``entry`` was read on behalf of the request."""
         if self.seen is not None:
@@ -69,15 +78,12 @@ class StoreContext:
         return app_id
 
     def children(self, kind: type[D], prefix: str) -> tuple[D, ...]:
-        """Read the documents directly below ``prefix``, by key."""
-        return tuple(
-            documents.decode(kind, entry.key, entry.value)
-            for entry in direct(self.cluster.list(prefix).entries, prefix)
-        )
+        """Read the documents directly below ``prefix``, by key, without those that can't be read."""
+        return tuple(one for _, one in readable(kind, direct(self.cluster.list(prefix).entries, prefix)))
 
     def all_below(self, kind: type[D], prefix: str) -> tuple[D, ...]:
-        """Read all documents below ``prefix``, at every depth, by key."""
-        return tuple(documents.decode(kind, entry.key, entry.value) for entry in self.cluster.list(prefix).entries)
+        """Read all documents below ``prefix``, at every depth, by key, without those that can't be read."""
+        return tuple(one for _, one in readable(kind, self.cluster.list(prefix).entries))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

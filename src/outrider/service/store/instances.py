@@ -120,7 +120,12 @@ class Fleet:
         def attempt(change: Change) -> Block:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             key = keys.block(app_id, version)
-            old = change.require(Block, key, f"app {app_id}: release {version!r} is not blocked")
+            old = change.read_or_none(Block, key)
+            if old is None:
+                if not change.exists(key):
+                    raise NotFound(f"app {app_id}: release {version!r} is not blocked")
+                why = "the document could not be read"
+                old = Block(version=version, sha256="", instance="(unknown)", why=why, at=self.context.now())
             change.delete(key)
             return old
 
@@ -134,7 +139,7 @@ class Fleet:
         wanting = {
             group.id
             for group in self.context.children(Group, keys.groups(app_id))
-            if (target := self.context.get(Target, keys.target(app_id, group.id))) and target.version == version
+            if (target := self.context.get_or_none(Target, keys.target(app_id, group.id))) and target.version == version
         }
         waiting = [presence.instance for presence in self.presences(app_id) if presence.group in wanting]
         if not waiting:

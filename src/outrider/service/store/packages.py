@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from outrider.core import versions
 from outrider.core.architectures import ANY, checked_architecture
 from outrider.core.errors import ConfigError, Conflict, NotFound
-from outrider.model.documents import App, Channel, Package, decode
+from outrider.model.damage import readable
+from outrider.model.documents import App, Channel, Package
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import (
     MAX_NOTES,
@@ -123,10 +124,11 @@ class Packages:
             change.touch(keys.app(app_id))
             change.put(key, new)
             prefix = keys.channels(app_id)
-            waiting = []
-            for entry in direct(change.list(prefix).entries, prefix):
-                if decode(Channel, entry.key, entry.value).version == version:
-                    waiting.append(change.guard(Channel, entry))
+            waiting = [
+                change.guard(Channel, entry)
+                for entry, channel in readable(Channel, direct(change.list(prefix).entries, prefix))
+                if channel.version == version
+            ]
             aim_all(change, keys, waiting, new)
             return new
 

@@ -16,6 +16,7 @@ from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, decide, destination
 from outrider.core.rollout.rollout import Progress, Result
 from outrider.etcd.seam import Entry
+from outrider.model.damage import read_or_none
 from outrider.model.documents import (
     Block,
     Channel,
@@ -27,7 +28,6 @@ from outrider.model.documents import (
     Presence,
     Rollout,
     Target,
-    decode,
 )
 from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext
@@ -116,12 +116,15 @@ class GroupSnapshot:
 
     def block_reason(self, version: str) -> str | None:
         """The reason why a version is blocked; None when it is not."""
-        block = self.change.read(Block, self.context.keys.block(self.group.app, version))
+        key = self.context.keys.block(self.group.app, version)
+        block = self.change.read_or_none(Block, key)
+        if block is None and self.change.exists(key):
+            return "the document that blocks it can't be read"  # a block that can't be read still blocks (P5)
         return None if block is None else block.why
 
     def package(self, version: str) -> Package | None:
         """A version's package."""
-        return self.change.read(Package, self.context.keys.package(self.group.app, version))
+        return self.change.read_or_none(Package, self.context.keys.package(self.group.app, version))
 
     def reserved(self, checking: CheckingInstance) -> tuple[str, ...]:
         """The other instances for which places are kept."""
@@ -195,7 +198,7 @@ class GroupSnapshot:
     def defer(self, checking: CheckingInstance) -> None:
         """Defer the instance: it keeps its place in the queue, or becomes the last one."""
         key = self.context.keys.deferral(self.group.app, self.group.id, checking.instance)
-        old = self.change.read(Deferral, key)
+        old = self.change.read_or_none(Deferral, key)
         new = Deferral(
             running=checking.running,
             arch=checking.arch,
@@ -210,7 +213,7 @@ class GroupSnapshot:
     def end_deferral(self, instance: str) -> None:
         """Remove the instance from the queue."""
         key = self.context.keys.deferral(self.group.app, self.group.id, instance)
-        if self.change.read(Deferral, key) is not None:
+        if self.change.exists(key):
             self.change.delete(key)
 
     def finish(self) -> bool:
@@ -294,7 +297,7 @@ def read_snapshot(
     if checking is None or group.policy.counts:
         _read_all_instances(snapshot)
     else:
-        mine = change.read(OpenGrant, keys.grant(app, group_id, checking))
+        mine = change.read_or_none(OpenGrant, keys.grant(app, group_id, checking))
         snapshot.living = {} if mine is None else {checking: mine.version}
     return snapshot
 
@@ -305,9 +308,13 @@ def _read_all_instances(snapshot: GroupSnapshot) -> None:
     waiting = []
     for entry in snapshot.change.list(f"{keys.group(app, group)}/").entries:
         if entry.key.startswith(grants):
-            snapshot.living[entry.key[len(grants) :]] = decode(OpenGrant, entry.key, entry.value).version
+            grant = read_or_none(OpenGrant, entry.key, entry.value)
+            # One that can't be read still counts as an update under way, to no known version (P6).
+            snapshot.living[entry.key[len(grants) :]] = "" if grant is None else grant.version
         elif entry.key.startswith(deferred):
-            one = decode(Deferral, entry.key, entry.value)
+            one = read_or_none(Deferral, entry.key, entry.value)
+            if one is None:
+                continue
             waiting.append(DeferredInstance(instance=entry.key[len(deferred) :], deferred=one, entry=entry))
     snapshot.waiting = tuple(sorted(waiting, key=lambda one: one.entry.create_revision))
     snapshot.is_whole = True

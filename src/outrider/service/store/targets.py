@@ -8,7 +8,8 @@ target that contradicts them.
 from collections.abc import Iterable
 
 from outrider.core.errors import Conflict
-from outrider.model.documents import Channel, Group, Package, Target, decode
+from outrider.model.damage import readable
+from outrider.model.documents import Channel, Group, Package, Target
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Change
 from outrider.service.store.context import direct
@@ -28,7 +29,7 @@ def target_of(group: Group, channel: Channel, package: Package | None) -> Target
 def aim(change: Change, keys: Keys, group: Group, channel: Channel, package: Package | None) -> None:
     """Write the target of one group, unless it is stored already."""
     key = keys.target(group.app, group.id)
-    change.read(Target, key)
+    change.read_or_none(Target, key)
     change.put(key, target_of(group, channel, package))
 
 
@@ -47,9 +48,7 @@ def aim_all(change: Change, keys: Keys, channels: Iterable[Channel], package: Pa
     targets = {entry.key: entry for entry in listing.entries}
     # Groups on other channels are read but not guarded: they do not matter here.
     on_them = [
-        (entry, group)
-        for entry, group in ((e, decode(Group, e.key, e.value)) for e in direct(listing.entries, prefix))
-        if group.channel in by_name
+        (entry, group) for entry, group in readable(Group, direct(listing.entries, prefix)) if group.channel in by_name
     ]
     if len(on_them) > MAX_GROUPS_PER_CHANNEL:
         raise Conflict(
@@ -60,7 +59,7 @@ def aim_all(change: Change, keys: Keys, channels: Iterable[Channel], package: Pa
         change.guard(Group, entry)
         key = keys.target(app, group.id)
         if key in targets:
-            change.guard(Target, targets[key])
+            change.guard_unread(targets[key])
         else:
             change.read(Target, key)
         change.put(key, target_of(group, by_name[group.channel], package))

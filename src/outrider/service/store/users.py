@@ -15,7 +15,8 @@ from loguru import logger
 
 from outrider.core.errors import ConfigError, Conflict, NotFound, OutriderError
 from outrider.etcd.seam import Cluster, Entry, Resynced, WatchEvent
-from outrider.model.documents import Role, User, decode
+from outrider.model.damage import read_or_none, readable
+from outrider.model.documents import Role, User
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext
@@ -87,7 +88,7 @@ class Users:
         key, token, now = self.context.keys.user(_checked_name(name)), new_token(), self.context.now()
 
         def attempt(change: Change) -> NewUser:
-            old = change.read(User, key)
+            old = change.read_or_none(User, key)  # one that can't be read is replaced: that is how it is mended
             user = User(
                 name=name,
                 role=role or (old.role if old else "operator"),
@@ -109,8 +110,10 @@ class Users:
         Raises:
             Conflict: there are users already.
         """
-        if users := self.list():
-            raise Conflict(f"users exist already ({', '.join(user.name for user in users[:5])}); nothing was done")
+        prefix = self.context.keys.users()
+        # By the keys: a user that can't be read is a user, else anybody who could damage one would become the admin.
+        if names := [entry.key.removeprefix(prefix) for entry in self.context.cluster.list(prefix).entries]:
+            raise Conflict(f"users exist already ({', '.join(names[:5])}); nothing was done")
         return self.create(name, "admin")
 
     def delete(self, name: str) -> User:
@@ -123,7 +126,11 @@ class Users:
         key = self.context.keys.user(_checked_name(name))
 
         def attempt(change: Change) -> User:
-            old = change.require(User, key, _absent(name))
+            old = change.read_or_none(User, key)
+            if old is None:
+                if change.exists(key):
+                    raise Conflict(f"user {name!r} can't be read; `admin-user create {name}` gives it a new token")
+                raise NotFound(_absent(name))
             self._keep_an_admin(change, without=name)
             change.delete(key)
             return old
@@ -132,8 +139,7 @@ class Users:
 
     def _keep_an_admin(self, change: Change, without: str) -> None:
         """Guard another admin, who must still exist when the change is made."""
-        for entry in change.list(self.context.keys.users()).entries:
-            user = decode(User, entry.key, entry.value)
+        for entry, user in readable(User, change.list(self.context.keys.users()).entries):
             if user.role == "admin" and user.name != without:
                 change.guard(User, entry)
                 return
@@ -151,11 +157,21 @@ class KnownUsers:
         """Read nothing yet, because etcd may be away."""
         self._cluster, self._prefix = cluster, keys.users()
         self._loading = threading.Lock()
-        self._users: Mapping[str, User] | None = None
+        self._users: Mapping[str, User | None] | None = None
 
     @property
     def loaded(self) -> bool:
         return self._users is not None
+
+    @property
+    def exist(self) -> bool:
+        """Whether there is any user, readable or not. ``load`` comes first."""
+        return bool(self._known())
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The names of users that can't be read; empty before ``load``."""
+        return tuple(sorted(name for name, user in (self._users or {}).items() if user is None))
 
     def load(self) -> None:
         """Read the users, unless they are read already.
@@ -167,7 +183,7 @@ class KnownUsers:
             if self._users is not None:
                 return
             listing = self._cluster.list(self._prefix)
-            self._users = _decoded(listing.entries)
+            self._users = self._decoded(listing.entries)
             if not self._users:
                 logger.warning(
                     "no users yet: the API answers only this machine; make the first user with: outrider database init"
@@ -179,7 +195,10 @@ class KnownUsers:
                 raise
 
     def all(self) -> Mapping[str, User]:
-        """The users by name. ``load`` comes first."""
+        """The users that can be read, by name. ``load`` comes first."""
+        return {name: user for name, user in self._known().items() if user is not None}
+
+    def _known(self) -> Mapping[str, User | None]:
         assert self._users is not None, "not loaded"
         return self._users
 
@@ -194,22 +213,14 @@ class KnownUsers:
     def _heard(self, event: WatchEvent) -> None:
         # A new mapping each time: readers on other threads see the old one or the new one, never a part of it.
         if isinstance(event, Resynced):
-            self._users = _decoded(event.listing.entries)
+            self._users = self._decoded(event.listing.entries)
             return
-        others = {name: user for name, user in self.all().items() if name != event.key.removeprefix(self._prefix)}
-        self._users = others if event.entry is None else others | _decoded((event.entry,))
+        others = {name: user for name, user in self._known().items() if name != event.key.removeprefix(self._prefix)}
+        self._users = others if event.entry is None else others | self._decoded((event.entry,))
 
-
-def _decoded(entries: Iterable[Entry]) -> dict[str, User]:
-    users = {}
-    for entry in entries:
-        try:
-            user = decode(User, entry.key, entry.value)
-        except Conflict as error:
-            logger.bind(error_kind=error.kind, cause=str(error)).error("user document not understood; access refused")
-            continue
-        users[user.name] = user
-    return users
+    def _decoded(self, entries: Iterable[Entry]) -> dict[str, User | None]:
+        """By the names in the keys: a user that can't be read stays a user whom nobody can be."""
+        return {entry.key.removeprefix(self._prefix): read_or_none(User, entry.key, entry.value) for entry in entries}
 
 
 def _checked_name(name: str) -> str:
