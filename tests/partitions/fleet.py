@@ -32,7 +32,8 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
     "lock": {"ttl_s": 5.0},
     "probe": {"interval_s": 0.2, "timeout_s": 1.0, "successes": 3, "failures": 2, "deadline_s": 6.0},
     "drain": {"wait_s": 0.5, "confirm_timeout_s": 5.0, "max_s": 60.0, "inflight_path": "/inflight"},
-    "soak": {"duration_s": 1.0},
+    # long enough for two failed probes on a busy machine: a machine off the network must not pass it
+    "soak": {"duration_s": 3.0},
     "workload": {"stop_grace_s": 3.0},
     "service": {"timeout_s": 2.0, "retry_min_s": 0.5, "retry_max_s": 3.0},
     "download": {"timeout_s": 1.0, "deadline_s": 5.0},
@@ -137,8 +138,10 @@ class Fleet:
 
         def there() -> bool:
             self.complain_of_ends()
-            held = self.file(instance, "held")
-            return held.exists() and held.read_text() == state
+            try:
+                return self.file(instance, "held").read_text() == state
+            except FileNotFoundError:  # not yet, or it has just gone on
+                return False
 
         try:
             eventually(there, WITHIN_S, every_s=0.05)

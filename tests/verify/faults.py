@@ -334,8 +334,8 @@ FAULTS = (
         edits=(
             (
                 "swapping.retiring",
-                '<transition event="workload.retired" target="swapping.releasing"/>',
-                '<transition event="workload.retired" target="reporting"/>',
+                '<transition event="workload.retired" target="swapping.releasing" o:success="true"/>',
+                '<transition event="workload.retired" target="reporting" o:success="true"/>',
             ),
         ),
         promise=NO_WAY,
