@@ -54,10 +54,53 @@ def test_half_an_update_of_an_absent_app_creates_nothing(run: Run, service: Serv
 def test_a_channel_that_is_updated_before_it_exists_is_created(run: Run) -> None:
     run(f"app create --app-id={APP}")
 
-    result = run(f"channel update --app-id={APP} --channel=master --version=1.0.0")
+    result = run(f"channel update --app-id={APP} --channel=master --version=1.0.0 --allow-missing")
 
     assert "channel master didn't exist: created" in result.stderr
     assert "1.0.0 has no package yet" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["create", "update"])
+@pytest.mark.parametrize("version", ["1.0.1", "10.0.0", "1.0.0-rc.1"])
+def test_a_channel_points_at_a_version_without_a_package_only_when_that_is_meant(
+    run: Run, verb: str, version: str
+) -> None:
+    """A slip of a digit would be accepted, and nothing would ever happen."""
+    run(f"app create --app-id={APP}")
+    run(f"package create --app-id={APP} --version=1.0.0 --url=http://x/a.tar --size=1 --sha256={'0' * 64}")
+    line = f"channel {verb} --app-id={APP} --channel=master --version={version}"
+
+    refused = run(line, code=1)
+
+    assert f"Error: {version} has no package, so nothing would be installed; `package create` adds it" in refused.stderr
+    assert "--allow-missing" in refused.stderr
+    assert [] == json.loads(run(f"channel list --app-id={APP} --json").stdout)
+
+    assert f"{version} has no package yet" in run(f"{line} --allow-missing").stderr
+    assert [version] == [one["version"] for one in json.loads(run(f"channel list --app-id={APP} --json").stdout)]
+
+
+def test_commands_that_change_what_runs_say_what_happens_to_how_many(run: Run) -> None:
+    """
+    1. a group whose channel moves, is paused, and goes on; a rollout that is halted and goes on
+    2. each command says on stderr what its instances do now
+    """
+    of = f"--app-id={APP}"
+    run(f"app create {of}")
+    run(f"package create {of} --version=1.0.0 --url=http://x/a.tar --size=1 --sha256={'0' * 64}")
+    run(f"channel create {of} --channel=beta --version=1.0.0")
+    run(f"group create {of} --channel=beta --group-id=g1")
+
+    def said(line: str) -> list[str]:
+        return [each.removeprefix("note: ") for each in run(line).stderr.splitlines() if each.startswith("note: group")]
+
+    nobody = "group g1: target 1.0.0; no instances yet"
+    assert [nobody] == said(f"channel update {of} --channel=beta --version=1.0.0")
+    assert [nobody] == said(f"group pause {of} --group-id=g1")
+    assert [nobody] == said(f"group unpause {of} --group-id=g1")
+    for verb in ("pause", "resume", "halt", "activate"):
+        assert [nobody] == said(f"rollout {verb} {of} --group-id=g1")
+    assert [] == said(f"group update {of} --group-id=g1 --label=L")
 
 
 def test_an_app_without_an_id_gets_one(run: Run) -> None:

@@ -21,15 +21,13 @@ def server(tmp_path: Path) -> Iterator[EtcdServer]:
         server.stop()
 
 
-def lock_show(server: EtcdServer, *options: str) -> subprocess.CompletedProcess[str]:
+def lock_list(server: EtcdServer, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
         "outrider",
         "lock",
-        "show",
-        "a",
-        "b",
+        "list",
         "--etcd",
         f"127.0.0.1:{server.port}",
         *options,
@@ -42,8 +40,8 @@ def test_a_command_shows_its_certificate_to_an_etcd_that_wants_one(server: EtcdS
     authority = ("--etcd-ca-file", str(server.tls.ca))
     certificate = ("--etcd-cert-file", str(server.tls.client_cert), "--etcd-key-file", str(server.tls.client_key))
 
-    allowed = lock_show(server, *authority, *certificate)
-    refused = lock_show(server, *authority)
+    allowed = lock_list(server, *authority, *certificate)
+    refused = lock_list(server, *authority)
 
     assert (0, "") == (allowed.returncode, allowed.stderr)
     assert 1 == refused.returncode
@@ -55,7 +53,10 @@ def test_a_command_shows_its_certificate_to_an_etcd_that_wants_one(server: EtcdS
     [
         (("--etcd-cert-file", "/tmp/a"), "--etcd-cert-file and --etcd-key-file need each other"),
         (("--etcd-user", "root"), "--etcd-user and --etcd-password-file need each other"),
-        (("--etcd-user", "root", "--etcd-password-file", "/no/such"), "/no/such: No such file or directory"),
+        (
+            ("--etcd-user", "root", "--etcd-password-file", "/no/such"),
+            "/no/such: can't be read: No such file",
+        ),
         (("--etcd", "localhost"), "write HOST:PORT"),
     ],
 )

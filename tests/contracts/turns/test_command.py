@@ -99,10 +99,16 @@ def test_a_turn_beyond_reduced_slots_is_marked(
 
 
 def test_an_unknown_scope_is_said_to_be_unknown(outrider_lock: Outrider) -> None:
-    shown = outrider_lock("show", "nobody", "here")
+    for words, named in (
+        (("nobody", "here"), "nobody here"),
+        ((APP, "elsewhere"), f"{APP} elsewhere"),
+        (("--scope", "nothing"), "scope nothing"),
+    ):
+        shown = outrider_lock("show", *words)
 
-    unknown = "no turn is taken; the number of slots is unknown: no group has this name"
-    assert shown.stdout == f"{unknown}; `outrider lock list` shows all scopes in use\n"
+        assert 1 == shown.exit_code
+        assert f"Error: {named}: no such scope; `outrider lock list` shows all scopes in use\n" == shown.stderr
+        assert "" == shown.stdout
 
 
 def test_release_asks_and_a_no_changes_nothing(

@@ -16,6 +16,10 @@ publish_option = click.option(
     "--publish", is_flag=False, flag_value="true", type=click.BOOL, help="Publish or unpublish the channel."
 )
 
+missing_option = click.option(
+    "--allow-missing", is_flag=True, help="Accept a version without a package; the update starts when there is one."
+)
+
 
 @click.group(cls=Group)
 def channel() -> None:
@@ -40,13 +44,20 @@ def list_channels(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @channel_option
 @click.option("--version", help="Version to point at. Default: none.")
 @publish_option
+@missing_option
 @service_options
 @json_option
 def create(
-    app_id: str, name: str, version: str | None, publish: bool | None, service: ServiceClient, as_json: bool
+    app_id: str,
+    name: str,
+    version: str | None,
+    publish: bool | None,
+    allow_missing: bool,
+    service: ServiceClient,
+    as_json: bool,
 ) -> None:
     """Create a channel."""
-    body: Json = {"name": name, "version": version, "publish": bool(publish)}
+    body: Json = {"name": name, "version": version, "publish": bool(publish)} | _missing(allow_missing)
     show([service.post("apps", app_id, "channels", body=body)], as_json)
 
 
@@ -55,18 +66,25 @@ def create(
 @channel_option
 @click.option("--version", help="Version to point at. Every group on the channel gets it as its target.")
 @publish_option
+@missing_option
 @service_options
 @json_option
 def update(
-    app_id: str, name: str, version: str | None, publish: bool | None, service: ServiceClient, as_json: bool
+    app_id: str,
+    name: str,
+    version: str | None,
+    publish: bool | None,
+    allow_missing: bool,
+    service: ServiceClient,
+    as_json: bool,
 ) -> None:
-    """Change the version and publish state of a channel.
+    """Change the version and publish state of a channel, and print what its groups do now.
 
     A channel that doesn't exist is created.
     """
     if version is None and publish is None:
         raise click.UsageError("nothing to change: give --version, --publish or both")
-    body: Json = {"version": version, "publish": publish}
+    body: Json = {"version": version, "publish": publish} | _missing(allow_missing)
     saved, created = service.put("apps", app_id, "channels", name, body=body)
     if created:
         click.echo(f"channel {name} didn't exist: created", err=True)
@@ -85,6 +103,11 @@ def delete(app_id: str, name: str, service: ServiceClient, as_json: bool) -> Non
         echo_json([deleted])
     else:
         click.echo(f"deleted channel: {name}, for application: {app_id}")
+
+
+def _missing(allowed: bool) -> Json:
+    """Only when it is asked for: a service of an earlier version doesn't know the field."""
+    return {"allow_missing": True} if allowed else {}
 
 
 def show(channels: list[Json], as_json: bool) -> None:

@@ -131,6 +131,8 @@ def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     cluster = open_cluster(etcd)
     try:
         seen, slots = read_scope(cluster, keys, named.scope), budget(cluster, keys, named)
+        if slots is None and not seen.slots and not seen.queue and not _is_in_use(cluster, keys, named):
+            raise NotFound(f"{named}: no such scope; `outrider lock list` shows all scopes in use")
     finally:
         cluster.close()
     states = turns(seen.waiting, seen.holding, slots or 0)
@@ -218,6 +220,12 @@ def budget(cluster: Cluster, keys: Keys, named: Named) -> int | None:
             target = read_or_none(Target, key, entry.value)
             slots += [] if target is None else [target.slots]
     return max(slots, default=None)
+
+
+def _is_in_use(cluster: Cluster, keys: Keys, named: Named) -> bool:
+    """Whether a living sidekick would take its turns there; with a foreign update service there is no target."""
+    prefix = keys.all_presences() if named.shared else f"{keys.presences(named.app)}{named.group}/"
+    return any(one.shared_scope == named.shared for _, one in readable(Presence, cluster.list(prefix).entries))
 
 
 def operator() -> str:

@@ -112,7 +112,7 @@ create.add_command(create_bulk)
 @service_options
 @json_option
 def delete(app_id: str, version: str, service: ServiceClient, as_json: bool) -> None:
-    """Delete a package that no channel points at."""
+    """Delete a package that no channel, target, floor or instance needs."""
     show([service.delete("apps", app_id, "packages", version)], as_json)
 
 

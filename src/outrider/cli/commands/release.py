@@ -48,6 +48,8 @@ def unblock(app_id: str, version: str, yes: bool, service: ServiceClient, as_jso
             err=True,
         )
     unblocked = service.delete("apps", app_id, "blocks", version)
+    for note in unblocked.get("notes", ()):
+        click.echo(f"note: {note}", err=True)
     if as_json:
         echo_json([unblocked])
     else:

@@ -106,6 +106,8 @@ def _steering(verb: str, done: str, *, with_why: bool) -> Callable[..., None]:
     def steer(app_id: str, group_id: str, service: ServiceClient, as_json: bool, why: str = "") -> None:
         body: Json = {"by": operator()} | ({"why": why} if why else {})
         after = service.post("apps", app_id, "groups", group_id, "rollout", verb, body=body)
+        for note in after.get("notes", ()):
+            click.echo(f"note: {note}", err=True)
         if as_json:
             echo_json(after)
         else:

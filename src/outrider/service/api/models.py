@@ -88,8 +88,9 @@ class NewChannel(Given):
     model_config = {"json_schema_extra": {"examples": [{"name": "stable", "version": "1.0.0"}]}}
 
     name: str
-    version: str | None = Field(None, description="The version that it points at; its package may be added later.")
+    version: str | None = Field(None, description="The version that it points at.")
     publish: bool = False
+    allow_missing: bool = Field(False, description="Accept a version without a package, which is added later.")
 
 
 class ChannelChange(Given):
@@ -99,6 +100,7 @@ class ChannelChange(Given):
 
     version: str | None = None
     publish: bool | None = None
+    allow_missing: bool = Field(False, description="Accept a version without a package, which is added later.")
 
 
 class ChannelShown(Shown):
@@ -263,6 +265,7 @@ class BlockShown(Shown):
     instance: str
     why: str
     at: datetime
+    notes: list[str] = Field([], description="Further notes for a person.")
 
 
 class NewCommand(Given):

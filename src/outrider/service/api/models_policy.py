@@ -145,6 +145,7 @@ class RolloutShown(Shown):
         description="Instances that failed since an operator last resumed the rollout."
     )
     waiting: list[str] = Field(description="Deferred instances, first come first.")
+    notes: list[str] = Field([], description="Further notes for a person.")
 
 
 class Steering(Given):

@@ -16,6 +16,9 @@ from outrider.service.api.models_policy import (
 )
 from outrider.service.context import Asked, Bound
 from outrider.service.problems import RESPONSES
+from outrider.service.store.effects import effects
+from outrider.service.store.rollouts import RolloutNow
+from outrider.service.store.store import Store
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 
@@ -44,19 +47,19 @@ def get_rollout(app: str, group: str, store: Bound, asked: Asked) -> RolloutShow
 @router.post("/apps/{app}/groups/{group}/rollout/pause", tags=["groups"])
 def pause_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> RolloutShown:
     """Pause a rollout: no further update starts, and updates under way finish."""
-    return RolloutShown.model_validate(store.rollouts.pause(app, group, why=said.why, by=asked.speaker(said.by)))
+    return _steered(store, store.rollouts.pause(app, group, why=said.why, by=asked.speaker(said.by)))
 
 
 @router.post("/apps/{app}/groups/{group}/rollout/halt", tags=["groups"])
 def halt_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> RolloutShown:
     """Halt a rollout after failures: no further update starts."""
-    return RolloutShown.model_validate(store.rollouts.halt(app, group, why=said.why, by=asked.speaker(said.by)))
+    return _steered(store, store.rollouts.halt(app, group, why=said.why, by=asked.speaker(said.by)))
 
 
 @router.post("/apps/{app}/groups/{group}/rollout/resume", tags=["groups"])
 def resume_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> RolloutShown:
     """Continue a paused or halted rollout; earlier failures no longer count."""
-    return RolloutShown.model_validate(store.rollouts.resume(app, group, by=asked.speaker(said.by)))
+    return _steered(store, store.rollouts.resume(app, group, by=asked.speaker(said.by)))
 
 
 @router.get("/apps/{app}/channels/{channel}/floors", tags=["channels"])
@@ -93,6 +96,12 @@ def exclude(app: str, channel: str, version: str, store: Bound) -> Items[Exclude
 def include(app: str, channel: str, version: str, store: Bound) -> Items[ExcludedShown]:
     """Remove the exclusion of a version."""
     return _excluded(store.floors.include(app, channel, version))
+
+
+def _steered(store: Store, now: RolloutNow) -> RolloutShown:
+    """The rollout after a command, and what its instances do now."""
+    notes = effects(store.context, now.app, [store.groups.get(now.app, now.group)])
+    return RolloutShown.model_validate(now).model_copy(update={"notes": list(notes)})
 
 
 def _policy(policy: Policy, warnings: tuple[str, ...]) -> PolicyShown:

@@ -38,7 +38,10 @@ from outrider.service.context import Asked, Bound, Context, base_url_of, context
 from outrider.service.payloads.images import image_notes, image_payload
 from outrider.service.problems import RESPONSES
 from outrider.service.rollouts.checkins import codebase_of
+from outrider.service.store.context import app_id_of
+from outrider.service.store.effects import effects
 from outrider.service.store.packages import Payload, sha256_hex
+from outrider.service.store.store import Store
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 Ours = Annotated[Context, Depends(context_of)]
@@ -94,7 +97,9 @@ def list_channels(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: A
 @router.post("/apps/{app}/channels", status_code=201, tags=["channels"])
 def create_channel(app: str, new: NewChannel, store: Bound) -> ChannelShown:
     """Add a channel."""
-    saved = store.channels.create(app, new.name, version=new.version, publish=new.publish)
+    saved = store.channels.create(
+        app, new.name, version=new.version, publish=new.publish, allow_missing=new.allow_missing
+    )
     return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
 
 
@@ -111,9 +116,12 @@ def get_channel(app: str, channel: str, store: Bound) -> ChannelShown:
 )
 def save_channel(app: str, channel: str, change: ChannelChange, store: Bound, response: Response) -> ChannelShown:
     """Change the given fields of a channel, or add it when there is none (201). All its groups move at once."""
-    saved = store.channels.save(app, channel, version=change.version, publish=change.publish)
+    saved = store.channels.save(
+        app, channel, version=change.version, publish=change.publish, allow_missing=change.allow_missing
+    )
     response.status_code = 201 if saved.created else 200
-    return ChannelShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
+    notes = [*saved.notes, *(_effects_on(store, app, {channel}) if change.version is not None else ())]
+    return ChannelShown.model_validate(saved.document).model_copy(update={"notes": notes})
 
 
 @router.delete("/apps/{app}/channels/{channel}", tags=["channels"])
@@ -148,7 +156,9 @@ def change_group(app: str, group: str, change: GroupChange, store: Bound) -> Gro
     changed = store.groups.update(
         app, group, label=change.label, channel=change.channel, paused=change.paused, slots=change.slots
     )
-    return GroupShown.model_validate(changed)
+    moved = change.channel is not None or change.paused is not None
+    notes = effects(store.context, changed.app, [changed]) if moved else ()
+    return GroupShown.model_validate(changed).model_copy(update={"notes": list(notes)})
 
 
 @router.delete("/apps/{app}/groups/{group}", tags=["groups"])
@@ -192,7 +202,9 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
     """Add a package: an address with size and SHA-256, an uploaded payload, or the reference of an image."""
     payload, notes = _payload(new, ours), new.release_notes
     made = store.packages.create(app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required)
-    return _package(made, request)
+    shown = _package(made, request)
+    waiting = {channel.name for channel in store.channels.list(app) if channel.version == made.version}
+    return shown.model_copy(update={"notes": [*shown.notes, *_effects_on(store, app, waiting)]})
 
 
 @router.get("/apps/{app}/packages/{version}", tags=["packages"])
@@ -203,7 +215,7 @@ def get_package(app: str, version: str, store: Bound, request: Request) -> Packa
 
 @router.delete("/apps/{app}/packages/{version}", tags=["packages"])
 def delete_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
-    """Remove a package that no channel uses."""
+    """Remove a package that nothing runs or needs."""
     return _package(store.packages.delete(app, version), request)
 
 
@@ -283,7 +295,16 @@ def list_blocks(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: Aft
 @router.delete("/apps/{app}/blocks/{version}", tags=["releases"])
 def unblock_release(app: str, version: str, store: Bound) -> BlockShown:
     """Unblock a release and wake the sidekicks that wait for it."""
-    return BlockShown.model_validate(store.fleet.unblock(app, version))
+    unblocked = store.fleet.unblock(app, version)
+    aimed = {channel.name for channel in store.channels.list(app) if channel.version == version}
+    notes = _effects_on(store, app, aimed)
+    return BlockShown.model_validate(unblocked).model_copy(update={"notes": list(notes)})
+
+
+def _effects_on(store: Store, app: str, channels: set[str]) -> tuple[str, ...]:
+    """What the groups on these channels do now."""
+    groups = [group for group in store.groups.list(app) if group.channel in channels] if channels else []
+    return effects(store.context, app_id_of(app), groups)
 
 
 def _begins(version: str, prefix: str) -> bool:

@@ -91,7 +91,9 @@ class GroupOverview:
             for some, what in ((now.opened, "under way"), (now.failures, "failed"), (now.waiting, "deferred"))
             if some
         ]
-        return f"rollout of {now.version}: {now.state}{by}{why}; {', '.join(counts)}"
+        over = now.state == "running" and now.finished is not None
+        state = f"finished {ago(now.finished, self.snapshot.now)} ago" if over and now.finished else now.state
+        return f"rollout of {now.version}: {state}{by}{why}; {', '.join(counts)}"
 
     @property
     def instances(self) -> tuple[str, ...]:

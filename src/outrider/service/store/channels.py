@@ -40,25 +40,36 @@ class Channels:
             raise NotFound(absent_channel(app_id, name))
         return found
 
-    def create(self, app: str, name: str, *, version: str | None = None, publish: bool = False) -> Saved[Channel]:
+    def create(
+        self, app: str, name: str, *, version: str | None = None, publish: bool = False, allow_missing: bool = True
+    ) -> Saved[Channel]:
         """Add a channel; without a version it points at nothing.
 
         Raises:
             NotFound: there is no such app.
-            Conflict: the name is taken.
+            Conflict: the name is taken, or the version has no package and ``allow_missing`` was not given.
         """
-        return self._save(app, name, version=version, publish=publish, must_be_new=True)
+        return self._save(app, name, version=version, publish=publish, must_be_new=True, allow_missing=allow_missing)
 
-    def save(self, app: str, name: str, *, version: str | None = None, publish: bool | None = None) -> Saved[Channel]:
+    def save(
+        self,
+        app: str,
+        name: str,
+        *,
+        version: str | None = None,
+        publish: bool | None = None,
+        allow_missing: bool = True,
+    ) -> Saved[Channel]:
         """Point a channel at ``version`` (None keeps what it points at), or add it when there is none.
 
-        The package of the version may be added later. Until then the channel offers no update, and a note says so.
+        With ``allow_missing`` (of the API's clients only those that ask for it) the package of the version may be added
+        later. Until then the channel offers no update, and a note says so.
 
         Raises:
             NotFound: there is no such app.
-            Conflict: too many groups follow the channel, or it excludes the version.
+            Conflict: too many groups follow the channel, it excludes the version, or the version has no package.
         """
-        return self._save(app, name, version=version, publish=publish, must_be_new=False)
+        return self._save(app, name, version=version, publish=publish, must_be_new=False, allow_missing=allow_missing)
 
     def delete(self, app: str, name: str) -> Channel:
         """Remove a channel that no group follows.
@@ -84,7 +95,14 @@ class Channels:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def _save(
-        self, app: str, name: str, *, version: str | None, publish: bool | None, must_be_new: bool
+        self,
+        app: str,
+        name: str,
+        *,
+        version: str | None,
+        publish: bool | None,
+        must_be_new: bool,
+        allow_missing: bool,
     ) -> Saved[Channel]:
         app_id, keys = app_id_of(app), self.context.keys
         if version is not None:
@@ -105,6 +123,11 @@ class Channels:
             if new.version is not None and new.version in new.excluded:
                 raise Conflict(f"channel {name!r} excludes {new.version}; include that version first")
             package = None if new.version is None else change.read(Package, keys.package(app_id, new.version))
+            if version is not None and package is None and not allow_missing:
+                raise Conflict(
+                    f"{version} has no package, so nothing would be installed; `package create` adds it, or give"
+                    " --allow-missing to add it later"
+                )
             change.put(key, new)
             if old is None:
                 change.touch(keys.app(app_id))

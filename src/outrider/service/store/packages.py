@@ -9,7 +9,7 @@ from outrider.core import versions
 from outrider.core.architectures import ANY, checked_architecture
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.model.damage import readable
-from outrider.model.documents import App, Channel, Package
+from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, Target
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import (
     MAX_NOTES,
@@ -135,11 +135,14 @@ class Packages:
         return apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, app: str, version: str) -> Package:
-        """Remove a package that no channel uses, as its version or as a floor. A stored payload file stays.
+        """Remove a package that nothing needs. A stored payload file stays.
+
+        A package is needed by a channel (as its version or as a floor), by a group's target, by each instance that runs
+        it or is on its way to it, and by each instance that would go back to it.
 
         Raises:
             NotFound: there is no such app or package.
-            Conflict: channels use it; the message names them.
+            Conflict: something needs it; the message names what, and what to do.
         """
         app_id, keys = app_id_of(app), self.context.keys
 
@@ -155,10 +158,52 @@ class Packages:
                 raise Conflict(
                     f"package {version} is in use: floor of channels {some(on_the_way)}; remove those floors first"
                 )
+            self._refuse_needed(app_id, version)
             change.delete(keys.package(app_id, version))
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)
+
+    def _refuse_needed(self, app_id: str, version: str) -> None:
+        """Raise ``Conflict`` when a target or an instance needs the package of ``version``."""
+        keys, context = self.context.keys, self.context
+        aimed = [
+            group.id
+            for group in context.children(Group, keys.groups(app_id))
+            if (target := context.get_or_none(Target, keys.target(app_id, group.id))) and target.version == version
+        ]
+        if aimed:
+            raise Conflict(f"package {version} is the target of groups {some(aimed)}; move their channel first")
+        rows = context.children(Instance, keys.instances(app_id))
+        alive = context.all_below(Presence, keys.presences(app_id))
+        running = {row.id for row in rows if row.version == version} | {
+            one.instance for one in alive if one.version == version
+        }
+        if running:
+            raise Conflict(
+                f"package {version} runs on {some(running)}; an instance that is gone for good is removed with"
+                " `instance delete`"
+            )
+        under_way = {row.id for row in rows if row.granted_version == version} | {
+            one.instance for one in alive if one.wanted == version
+        }
+        if under_way:
+            raise Conflict(f"package {version} is being installed on {some(under_way)}; wait until they are done")
+        back = {row.id for row in rows if before(row) == version}
+        if back:
+            raise Conflict(
+                f"package {version} is what {some(back)} would go back to; it can be deleted after their next update"
+            )
+
+
+RAN = "3:2"
+"""The event by which a client says what it runs."""
+
+
+def before(row: Instance) -> str | None:
+    """The version that an instance ran before the present one, by its own history; None when it is not known."""
+    ran = [one.version for one in row.history if one.event == RAN and one.version]
+    return next((version for version in reversed(ran) if version != row.version), None)
 
 
 def absent_package(app_id: str, version: str) -> str:
