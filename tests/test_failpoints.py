@@ -34,7 +34,8 @@ MODULES = tuple(
         "runtimes/drivers", "balancers/drivers", "balancers/keys", "http",
         "balancers/drain", "balancers/entry", "balancers/traefik", "balancers/none",
         "turns/claim", "etcd/lease", "turns/lock", "turns/turns", "turns/wait", "sidekick/announcements",
-        "sidekick/assemble", "sidekick/workers/balancer", "sidekick/workers/lock", "sidekick/loop", "sidekick/presence",
+        "sidekick/assemble", "sidekick/crashes", "sidekick/workers/balancer", "sidekick/workers/lock",
+        "sidekick/loop", "sidekick/presence",
         "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
         "sidekick/workers/workload",
     )
@@ -85,6 +86,7 @@ UNDER: dict[tuple[str, str], str] = {
     ("runtimes/process/runtime", "_store"): "always under workload.record or workload.adopt",
     ("runtimes/process/runtime", "_keep_output"): "always under workload.rename",
     ("turns/turns", "free_turn"): "an operator's command",
+    ("sidekick/crashes", "tell_crash"): "the last words of a process that ends, after its last step",
     ("etcd/lease", "close"): "ends the lease on an orderly stop; not doing it leaves it to its time",
     ("sidekick/workers/workload", "_remove"): "calls the runtime, which has the marks",
     ("sidekick/workers/workload", "_tidy"): "calls the runtime, which has the marks",

@@ -55,7 +55,8 @@ DAMAGED = {
     "delivery": f"{P}/webhook-outbox/hook/broken",
     "user": f"{P}/users/broken",
     "product": f"{P}/products/org.broken",
-    "audit entry": f"{P}/audit/2026-11-26/broken",
+    "audit entry": f"{P}/audit/entries/{NOON:%Y-%m-%d}/broken",
+    "crash": f"{P}/crashes/{APP}/web-9",
     "write guard": f"{P}/servers/web/broken",
 }
 
@@ -89,6 +90,7 @@ def said() -> Iterator[list[str]]:
 def test_neighbours_are_served_as_if_the_value_were_not_there(
     application: FastAPI, store: Store, client: FakeCluster, family: str
 ) -> None:
+    put(client, f"{store.context.keys.audit_days()}{NOON:%Y-%m-%d}", b"{}")
     for value in GARBAGE:
         put(client, DAMAGED[family], value)
 

@@ -319,3 +319,54 @@ def test_proxies_of_the_environment_are_not_used(app: App, monkeypatch: pytest.M
     monkeypatch.delenv("no_proxy", raising=False)
 
     assert "" == ask(f"{app.url}/health", 5)
+
+
+class Shown:
+    """What a probe told while it ran."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(500, "prove"), (404, "prove"), (503, "watch")])
+def test_a_probe_that_fails_says_so_while_it_fails(app: App, status: int, kind: Kind) -> None:
+    app.answers = [status]
+    shown, verdicts = Shown(), queue.SimpleQueue[Verdict]()
+    settings = replace(SETTINGS, deadline_s=30, failures=1000)
+    probe = Prober(settings).start(app.url, kind=kind, deliver=verdicts.put, tell=shown)
+    try:
+        eventually(lambda: shown.texts)
+    finally:
+        probe.stop()
+
+    assert f"1 of 1 answers were {status} (/health)" == shown.texts[0]
+    assert verdicts.empty()
+
+
+def test_the_account_is_renewed_now_and_then_and_ends_with_a_good_answer(app: App) -> None:
+    """Each account is a write to etcd: not one per answer."""
+    app.answers = [500] * 30 + [200]
+    shown, now = Shown(), [0.0]
+
+    def clock() -> float:
+        now[0] += 0.1
+        return now[0]
+
+    probe = Prober(replace(SETTINGS, deadline_s=1000, successes=1000, interval_s=0.001), clock=clock).start(
+        app.url, kind="prove", deliver=lambda verdict: None, tell=shown
+    )
+    try:
+        eventually(lambda: shown.texts and shown.texts[-1] == "")
+    finally:
+        probe.stop()
+
+    accounts = shown.texts[:-1]
+    assert 2 <= len(accounts) < 10
+    numbers = [int(text.partition(" ")[0]) for text in accounts]
+    assert sorted(set(numbers)) == numbers
+    assert all(
+        text.endswith(f"{number} answers were 500 (/health)") for number, text in zip(numbers, accounts, strict=True)
+    )

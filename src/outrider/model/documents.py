@@ -326,6 +326,25 @@ class Command(Document, frozen=True, kw_only=True):
     at: datetime
 
 
+class Crash(Document, frozen=True, kw_only=True):
+    """``crashes/{app}/{instance}``, under a lease of an hour: what a sidekick died of.
+
+    Attributes:
+        state: Full dotted path of the chart's state in which it died.
+        what: The exception in a line.
+        count: How often it died within that hour; ``first`` and ``at``: when first and last.
+    """
+
+    app: str
+    group: str
+    instance: str
+    state: str
+    what: str
+    count: int
+    first: datetime
+    at: datetime
+
+
 Role = Literal["viewer", "operator", "admin"]
 
 

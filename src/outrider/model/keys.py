@@ -186,6 +186,13 @@ class Keys:
     def command(self, app: str, instance: str) -> str:
         return f"{self.prefix}/commands/{check_app(app)}/{check_part('instance', instance)}"
 
+    def crashes(self, app: str) -> str:
+        """Prefix of the last words of an app's sidekicks that ended unexpectedly."""
+        return f"{self.prefix}/crashes/{check_app(app)}/"
+
+    def crash(self, app: str, instance: str) -> str:
+        return self.crashes(app) + check_part("instance", instance)
+
     def activity(self, app: str) -> str:
         return f"{self.prefix}/activity/{check_app(app)}/"
 

@@ -10,7 +10,7 @@ from outrider.balancers.drain import Drain
 from outrider.balancers.drivers import BALANCERS, BalancerContext
 from outrider.clocks import SuspendAwareClock
 from outrider.config.sections import EtcdSettings, Settings
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, OutriderError
 from outrider.core.omaha import app_key
 from outrider.core.sidekick.effects import SidekickEffect
 from outrider.core.sidekick.events import AnyEvent, LockLost
@@ -29,6 +29,7 @@ from outrider.runtimes import Runtime
 from outrider.runtimes.drivers import RUNTIMES, RuntimeContext
 from outrider.sd_notify import Notifier
 from outrider.sidekick.announcements import Announcements
+from outrider.sidekick.crashes import tell_crash
 from outrider.sidekick.loop import Sidekick
 from outrider.sidekick.outbox import Outbox
 from outrider.sidekick.presence import PresenceWriter
@@ -227,9 +228,9 @@ class Assembly:
                 post=self._post,
             ),
             "release": ReleaseWork(upstream, payloads, self._runtime, self._post),
-            "probe": ProbeWork(Prober(settings.probe, clock=clock), self._post),
+            "probe": ProbeWork(Prober(settings.probe, clock=clock), self._post, note=self._presence.note),
         }
-        self._workers = {name: Worker(name, noun, self._post, self._crash) for name, noun in nouns.items()}
+        self._workers = {name: Worker(name, noun, self._post, self.crash) for name, noun in nouns.items()}
         self._announcements = Announcements(
             self._cluster, keys, app=app, group=instance.group, instance=instance.id, post=self._post
         )
@@ -246,7 +247,7 @@ class Assembly:
             notifier=notifier,
             clock=clock,
         )
-        self._settings, self._notifier = settings, notifier
+        self._settings, self._notifier, self._keys = settings, notifier, keys
 
     def run(self) -> None:
         """Work until ``stop``; then let go of everything, workloads excepted."""
@@ -256,6 +257,10 @@ class Assembly:
                 command_revision=self._sidekick.memory.command_revision, default_slots=self._settings.lock.slots
             )
             self._sidekick.run()
+        except Exception as error:
+            if not isinstance(error, OutriderError):
+                self._tell_crash(error)
+            raise
         finally:
             self._notifier.stopping()
             self._close()
@@ -263,6 +268,23 @@ class Assembly:
     def stop(self) -> None:
         """Let ``run`` end; safe in a signal handler."""
         self._sidekick.stop()
+
+    def crash(self, error: BaseException) -> None:
+        """Let ``run`` raise ``error``, which a thread of the sidekick died of: a sidekick without it would be deaf."""
+        self._sidekick.crash(error)
+
+    def _tell_crash(self, error: Exception) -> None:
+        memory = self._sidekick.memory
+        tell_crash(
+            self._cluster,
+            self._keys,
+            app=memory.app,
+            group=memory.group,
+            instance=memory.instance,
+            state=self._sidekick.state,
+            error=error,
+            at=now(),
+        )
 
     def _close(self) -> None:
         """A turn that is under way stays ours: its keys stay, dirty once the lease ends, and the journal knows."""
@@ -278,9 +300,6 @@ class Assembly:
 
     def _post(self, event: AnyEvent) -> None:
         self._sidekick.post(event)
-
-    def _crash(self, error: BaseException) -> None:
-        self._sidekick.crash(error)
 
     def _lease_granted(self, lease: int) -> None:
         self._presence.refresh()

@@ -97,6 +97,11 @@ class Sidekick:
         """What it knows; for the loop's own thread, or before it runs."""
         return self._machine.memory
 
+    @property
+    def state(self) -> str:
+        """Full dotted path of the present state."""
+        return self._machine.state
+
     def post(self, event: AnyEvent) -> None:
         """Hand over an event; any thread may."""
         self._inbox.put(event)

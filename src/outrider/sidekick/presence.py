@@ -25,6 +25,7 @@ class PresenceWriter:
         self._cluster, self._key, self._lease, self._shared_scope = cluster, key, lease, shared_scope
         self._changed = threading.Condition()
         self._newest: Presence | None = None
+        self._note = ""
         self._stale = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -35,6 +36,16 @@ class PresenceWriter:
         with self._changed:
             self._newest, self._stale = replace(presence, shared_scope=self._shared_scope), True
             self._changed.notify_all()
+
+    def note(self, text: str) -> None:
+        """Add ``text`` to the reason that is shown, until another one comes; empty: nothing is added.
+
+        For what happens within a state, such as the answers so far to a probe: the machine needs no event of it.
+        """
+        with self._changed:
+            if text != self._note:
+                self._note, self._stale = text, self._newest is not None
+                self._changed.notify_all()
 
     def refresh(self) -> None:
         """Write again: there is a new lease, and the key went with the old one."""
@@ -55,6 +66,8 @@ class PresenceWriter:
                 if self._closed:
                     return
                 presence, self._stale = self._newest, False
+                if presence is not None and self._note:
+                    presence = replace(presence, why=f"{presence.why}: {self._note}" if presence.why else self._note)
             lease = self._lease()
             if presence is None or lease is None:
                 continue  # refresh() comes with the next lease

@@ -18,6 +18,8 @@ from outrider.core.sidekick.memory import Blame
 from outrider.failpoints import failpoint, with_current_effect
 from outrider.http import NoAnswer, OutOfTime, get
 
+TELL_EVERY_S = 5.0
+"""Seconds between two accounts of a probe that fails: each is a write to etcd."""
 _BODY_LIMIT_BYTES = 64 * 1024
 _HEADERS = {"Accept": "*/*", "User-Agent": "outrider-probe"}
 _UNREACHABLE = ("network is unreachable", "network is down", "no route to host", "cannot assign requested address")
@@ -64,6 +66,16 @@ class _Tally:
             self.bad[answer] += 1
             self._last_bad = answer
 
+    @property
+    def commonest(self) -> str:
+        """The bad answer that came most often; there is one."""
+        return self.bad.most_common(1)[0][0]
+
+    def so_far(self, path: str) -> str:
+        """``47 of 47 answers were 500 (/health)``: for a person, while it goes on."""
+        commonest, count = self.bad.most_common(1)[0]
+        return f"{count} of {self.total} answers were {commonest} ({path})"
+
     def failed(self, path: str) -> Failed:
         commonest, count = self.bad.most_common(1)[0]
         last = f", last: {self._last_bad}" if self._last_bad != commonest else ""
@@ -83,7 +95,9 @@ class Probe:
         settings: ProbeSettings,
         deliver: Callable[[Verdict], None],
         clock: Callable[[], float],
+        tell: Callable[[str], None],
     ) -> None:
+        self._tell, self._told = tell, ("", float("-inf"))
         self._url, self._kind, self._settings, self._deliver, self._clock = url, kind, settings, deliver, clock
         self._stopped = threading.Event()
         self._answers: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
@@ -105,6 +119,7 @@ class Probe:
             answer = self._ask(tally.total, deadline)
             if answer is not None:
                 tally.add(answer)
+                self._show(tally, bad=bool(answer))
             now = self._clock()
             verdict = self._verdict(tally, now - started)
             if verdict is not None:
@@ -112,6 +127,16 @@ class Probe:
                 return
             pause = asked + self._settings.interval_s - now
             self._stopped.wait(max(0.0, pause if deadline is None else min(pause, deadline - now)))
+
+    def _show(self, tally: "_Tally", *, bad: bool) -> None:
+        """Tell the bad answers so far while it fails: at once when it begins, then now and then."""
+        commonest = tally.commonest if bad else ""
+        if commonest == self._told[0] and (not bad or self._clock() - self._told[1] < TELL_EVERY_S):
+            return
+        with self._delivering:
+            if not self._stopped.is_set():
+                self._tell(tally.so_far(self._settings.path) if bad else "")
+                self._told = (commonest, self._clock())
 
     def _verdict(self, tally: "_Tally", took_s: float) -> Verdict | None:
         wanted = self._settings
@@ -169,7 +194,14 @@ class Prober:
         """``clock`` gives seconds that never go back; ``SuspendAwareClock`` leaves standstills out."""
         self._settings, self._clock = settings, clock
 
-    def start(self, url: str, *, kind: Kind, deliver: Callable[[Verdict], None]) -> Probe:
+    def start(
+        self,
+        url: str,
+        *,
+        kind: Kind,
+        deliver: Callable[[Verdict], None],
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> Probe:
         """Probe ``url`` + ``probe.path`` every interval until a verdict or ``stop``.
 
         Args:
@@ -177,8 +209,10 @@ class Prober:
             kind: ``prove`` delivers ``Passed`` after ``successes`` 2xx in a row, ``Failed`` at the deadline; ``watch``
                 delivers ``Failed`` after ``failures`` bad answers in a row and is else silent.
             deliver: Called at most once, from the probe's thread; it should only pass the verdict on.
+            tell: Called while it fails, with the bad answers so far in words, and with an empty text when an answer is
+                good again.
         """
-        return Probe(url, kind, self._settings, deliver, self._clock)
+        return Probe(url, kind, self._settings, deliver, self._clock, tell)
 
 
 def ask(url: str, timeout_s: float) -> str:

@@ -41,6 +41,8 @@ def run(files: tuple[Path, ...], verbose: int) -> None:
     for line in loaded.warnings:
         logger.bind(setting=line).warning("a setting should be changed")
     assembly = Assembly(settings, owns_process=True)
+    # A thread that dies unseen would leave a sidekick that lives and no longer does its work.
+    threading.excepthook = lambda failed: assembly.crash(failed.exc_value or RuntimeError(str(failed.exc_type)))
     on_signals((signal.SIGTERM, signal.SIGINT), assembly.stop)
     assembly.run()
 

@@ -12,7 +12,15 @@ from outrider.cli.output import echo_json, echo_table
 from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
 from outrider.model.keys import Keys
 from outrider.service.operations.readiness import unready
-from outrider.service.rollouts.explain import GroupOverview, ago, count, describe_turn, explain, read_overviews
+from outrider.service.rollouts.explain import (
+    GroupOverview,
+    ago,
+    count,
+    describe_crash,
+    describe_turn,
+    explain,
+    read_overviews,
+)
 from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
 
@@ -109,11 +117,16 @@ def _print(context: StoreContext, app: str, group: str | None, *, as_json: bool)
 
 def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[object, ...]:
     presence, now = overview.alive.get(name), context.now()
+    crash = overview.crashes.get(name)
+    crashed = [describe_crash(crash, now)] if crash is not None else []
     if presence is not None:
         since = ago(presence.since, now)
-        return (overview.name, name, presence.state, presence.version, presence.wanted, since, presence.why)
-    row = overview.rows[name]
-    away = f"sidekick offline; last check-in {ago(row.last_seen, now)} ago"
+        reasons = "; ".join([*([presence.why] if presence.why else []), *crashed])
+        return (overview.name, name, presence.state, presence.version, presence.wanted, since, reasons)
+    row = overview.rows.get(name)
+    if row is None:
+        return (overview.name, name, "(unknown)", "", "", "", "; ".join(["sidekick offline", *crashed]))
+    away = "; ".join([f"sidekick offline; last check-in {ago(row.last_seen, now)} ago", *crashed])
     return (overview.name, name, f"({row.status})", row.version, row.granted_version, "", away)
 
 
@@ -147,6 +160,7 @@ def _as_json(overview: GroupOverview) -> dict[str, Any]:
                 "instance": name,
                 "alive": msgspec.to_builtins(overview.alive.get(name)),
                 "row": msgspec.to_builtins(overview.rows.get(name)),
+                "crash": msgspec.to_builtins(overview.crashes.get(name)),
             }
             for name in overview.instances
         ],

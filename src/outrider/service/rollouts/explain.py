@@ -3,9 +3,9 @@
 The state is read directly from etcd, so these commands work without the update service and beside a foreign one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from outrider.core.errors import ConfigError, Conflict, NotFound
@@ -13,7 +13,7 @@ from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.model.damage import read_or_none, readable
-from outrider.model.documents import Block, Command, Contender, Group, Instance, Presence, Target, decode
+from outrider.model.documents import Block, Command, Contender, Crash, Group, Instance, Presence, Target, decode
 from outrider.model.keys import group_scope, shared_scope
 from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
@@ -65,6 +65,7 @@ class GroupOverview:
         scopes: Where the group's instances take turns.
         snapshot: The rollout, and who is deferred by the service's policy; None without a group.
         problem: Why the rest can't be known: a document of the group can't be read. Empty when all can.
+        crashes: What sidekicks of the group died of lately, by instance.
     """
 
     app: str
@@ -77,6 +78,7 @@ class GroupOverview:
     scopes: tuple[ScopeOverview, ...]
     snapshot: GroupSnapshot | None = None
     problem: str = ""
+    crashes: Mapping[str, Crash] = field(default_factory=dict)
 
     @property
     def rollout(self) -> str:
@@ -98,7 +100,7 @@ class GroupOverview:
     @property
     def instances(self) -> tuple[str, ...]:
         """Every instance that is alive or known, by name."""
-        return tuple(sorted({*self.alive, *self.rows}))
+        return tuple(sorted({*self.alive, *self.rows, *self.crashes}))
 
 
 def read_overviews(context: StoreContext, app: str, group: str | None = None) -> tuple[GroupOverview, ...]:
@@ -113,7 +115,8 @@ def read_overviews(context: StoreContext, app: str, group: str | None = None) ->
     damaged = {entry.key.removeprefix(keys.groups(app_id)) for entry in entries} - set(groups)
     rows = context.children(Instance, keys.instances(app_id))
     alive = context.all_below(Presence, keys.presences(app_id))
-    names = sorted({*groups, *damaged, *(one.group for one in alive), *(row.group for row in rows)})
+    crashes = context.children(Crash, keys.crashes(app_id))
+    names = sorted({*groups, *damaged, *(one.group for one in (*alive, *rows, *crashes))})
     if group is not None and group not in names:
         raise NotFound(f"app {app_id} has no group {group!r}; its groups: {', '.join(names) or 'none'}")
     if not names and context.cluster.get(keys.app(app_id)) is None:
@@ -127,7 +130,9 @@ def read_overviews(context: StoreContext, app: str, group: str | None = None) ->
             found.append(_read(context, app_id, name, groups.get(name), alive, rows, sharing))
         except Conflict as error:  # of this group alone
             found.append(_damaged(app_id, name, alive, rows, str(error)))
-    return tuple(found)
+    return tuple(
+        replace(one, crashes={crash.instance: crash for crash in crashes if crash.group == one.name}) for one in found
+    )
 
 
 def _damaged(
@@ -247,14 +252,23 @@ def _where(
     instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
 ) -> list[str]:
     name = f"{instance} of {overview.app}, group {overview.name}"
+    crash = overview.crashes.get(instance)
+    crashed = [f"{describe_crash(crash, now)}; its log has the traceback"] if crash is not None else []
     if presence is not None:
         wanted = f", target {presence.wanted}" if presence.wanted and presence.wanted != presence.version else ""
         lines = [f"{name}: {presence.state} for {ago(presence.since, now)}, running {presence.version}{wanted}"]
-        return [*lines, f"reason: {presence.why}"] if presence.why else lines
+        lines += [f"reason: {presence.why}"] if presence.why else []
+        return [*lines, *crashed]
     if row is None:
-        return [f"{name}: sidekick offline; it has never checked in"]
+        return [f"{name}: sidekick offline; it has never checked in", *crashed]
     seen = f"last check-in {ago(row.last_seen, now)} ago: running {row.version or 'no version'}, status {row.status}"
-    return [f"{name}: sidekick offline; {seen}"]
+    return [f"{name}: sidekick offline; {seen}", *crashed]
+
+
+def describe_crash(crash: Crash, now: datetime) -> str:
+    """``sidekick ended unexpectedly 3 times, last 12s ago in idle.waiting: KeyError: 'x' (loop.py:71)``."""
+    times = "" if crash.count == 1 else f" {crash.count} times, last"
+    return f"sidekick ended unexpectedly{times} {ago(crash.at, now)} ago in {crash.state}: {crash.what}"
 
 
 def _failure(instance: str, overview: GroupOverview, row: Instance) -> str:

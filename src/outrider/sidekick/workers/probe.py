@@ -1,5 +1,6 @@
 """The probe's worker: one probe at a time, in a thread of its own; a new one ends the one before."""
 
+from collections.abc import Callable
 from typing import assert_never
 
 from outrider.core.sidekick.effects import ConfirmProbe, ProbeEffect, StartProbe, StopProbe, WatchProbe
@@ -11,8 +12,9 @@ from outrider.sidekick.workers.worker import Post, now
 class ProbeWork:
     """Performs ``probe.*``."""
 
-    def __init__(self, prober: Prober, post: Post) -> None:
-        self._prober, self._post = prober, post
+    def __init__(self, prober: Prober, post: Post, *, note: Callable[[str], None] = lambda text: None) -> None:
+        """``note`` shows the bad answers so far while a probe runs; it gets an empty text when there are none."""
+        self._prober, self._post, self._note = prober, post, note
         self._probe: Probe | None = None
 
     def interrupt(self, effect: ProbeEffect) -> None:
@@ -33,6 +35,7 @@ class ProbeWork:
         if self._probe is not None:
             self._probe.stop()
             self._probe = None
+            self._note("")
 
     def _start(self, url: str, kind: Kind, request: int | None) -> None:
         self.close()
@@ -43,4 +46,4 @@ class ProbeWork:
             else:
                 self._post(ProbePassed(at=now(), request=request, url=url))
 
-        self._probe = self._prober.start(url, kind=kind, deliver=deliver)
+        self._probe = self._prober.start(url, kind=kind, deliver=deliver, tell=self._note)
