@@ -132,6 +132,24 @@ def test_the_worker_of_another_version_is_left_alone(state_dir: Path, notes: Pat
         assert not _lives(new)
 
 
+def test_what_the_sidekicks_process_had_started_before_is_left_alone(
+    state_dir: Path, notes: Path, tmp_path: Path
+) -> None:
+    """An entry point of a container starts a helper, and becomes the sidekick."""
+    helper = tmp_path / "helper"
+    shell = ("sh", "-c", 'sleep 600 & echo $! > "$0"; exec "$@"', str(helper))
+    with program(state_dir, "double-fork", notes, tmp_path, before=shell) as sidekick:
+        sidekick.ask("start")
+        worker = worker_of(notes)
+
+        sidekick.ask("stop")
+
+        lives = _lives(int(helper.read_text()))
+        os.kill(int(helper.read_text()), signal.SIGKILL)
+        assert lives
+        assert not _lives(worker)
+
+
 def test_a_double_fork_without_a_trace_is_found_by_its_cgroup(
     state_dir: Path, notes: Path, tmp_path: Path, cgroup: Path
 ) -> None:

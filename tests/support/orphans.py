@@ -105,9 +105,15 @@ class Program:
 
 
 @contextmanager
-def program(state_dir: Path, shape: Shape, notes: Path, folder: Path) -> Iterator[Program]:
-    """Run the program until the end of the block; then it is killed, as a sidekick may be."""
-    arguments = [sys.executable, "-m", "tests.support.orphans", str(state_dir), shape, str(notes), str(folder)]
+def program(
+    state_dir: Path, shape: Shape, notes: Path, folder: Path, *, before: tuple[str, ...] = ()
+) -> Iterator[Program]:
+    """Run the program until the end of the block; then it is killed, as a sidekick may be.
+
+    Args:
+        before: A command that ends by executing the rest of its arguments.
+    """
+    arguments = [*before, sys.executable, "-m", "tests.support.orphans", str(state_dir), shape, str(notes), str(folder)]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield Program(process)

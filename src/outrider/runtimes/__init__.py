@@ -13,6 +13,9 @@ from typing import Protocol
 
 from outrider.core.images import PayloadKind
 
+TASK = "OUTRIDER_TASK"
+"""Variable that marks what the sidekick itself runs, a probe's command for example: it belongs to no workload."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnableRelease:

@@ -26,13 +26,12 @@ from pathlib import Path
 
 from loguru import logger
 
+from outrider.runtimes import TASK
 from outrider.runtimes.process.cgroups import Cgroups
 from outrider.runtimes.process.identity import PROC, Process, environment_of, look_at, processes
 
 WORKLOAD, FOLDER = "OUTRIDER_WORKLOAD", "OUTRIDER_INSTANCE_DIR"
 """Variables that mark a workload's processes: its id, and the state folder of its instance."""
-TASK = "OUTRIDER_TASK"
-"""Variable that marks what the sidekick itself runs, a probe's command for example: it belongs to no workload."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -58,11 +57,14 @@ class Families:
         folder: The instance's state folder.
         cgroups: Where each workload has one of its own; None when none was delegated.
         owns_process: This process does nothing but run one sidekick: all its descendants belong to its workloads.
+        strangers: Pid and start time of descendants that it had when it began, as a shell leaves them that ends with
+            ``exec outrider``. They and what they start are not ours.
     """
 
     folder: Path
     cgroups: Cgroups | None = None
     owns_process: bool = False
+    strangers: frozenset[tuple[int, int]] = frozenset()
 
     def of(self, workload_id: str, origins: Mapping[str, Origin]) -> tuple[Process, ...]:
         """All running processes of a workload, oldest first.
@@ -120,7 +122,7 @@ class _Look:
         # also after the file was renamed or removed
         own |= {pid for pid, several in self._outputs.items() if any(each.startswith(output) for each in several)}
         own.discard(os.getpid())
-        return own | self._descendants(own, workload_id)
+        return own | self.descendants(own, workload_id)
 
     def kin_of(self, workload_id: str, known: set[int]) -> set[int]:
         """Processes of this sidekick without evidence that can belong to no other workload."""
@@ -128,9 +130,11 @@ class _Look:
         elsewhere = {name: self.members(name) for name in others}
         taken = {pid for several in elsewhere.values() for pid in several}
         tasks = {pid for pid, environment in self._environments.items() if TASK in environment}
-        tasks |= self._descendants(tasks, "")
-        kin = (self._descendants({os.getpid()}, "") | self._unit()) - known - taken - tasks - {os.getpid()}
-        kin -= self._marked.keys()
+        tasks |= self.descendants(tasks, "")
+        strangers = {pid for pid, each in self.table.items() if (pid, each.started) in self._families.strangers}
+        strangers |= self.descendants(strangers, "")
+        kin = (self.descendants({os.getpid()}, "") | self._unit()) - known - taken - tasks - strangers
+        kin -= self._marked.keys() | {os.getpid()}
         # one that is older than another workload can't be of that one
         living = [
             self._origins[name].started for name, several in elsewhere.items() if several and name in self._origins
@@ -149,7 +153,7 @@ class _Look:
             return leader.started == origin.started
         return not origin.cgroup or cgroup_line(each.pid) in ("", origin.cgroup)
 
-    def _descendants(self, roots: Iterable[int], workload_id: str) -> set[int]:
+    def descendants(self, roots: Iterable[int], workload_id: str) -> set[int]:
         """Everything below ``roots``; what is marked as another workload's is left out, with all below it."""
         found: set[int] = set()
         open_ = list(roots)
@@ -167,6 +171,12 @@ class _Look:
         if not own:
             return set()
         return {pid for pid in self.table if _is_below(cgroup_line(pid), own)}
+
+
+def descendants() -> frozenset[tuple[int, int]]:
+    """Pid and start time of all processes below this one."""
+    look = _Look(Families(folder=Path("/")), "", {})
+    return frozenset((pid, look.table[pid].started) for pid in look.descendants({os.getpid()}, ""))
 
 
 def become_subreaper() -> bool:

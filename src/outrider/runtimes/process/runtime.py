@@ -28,7 +28,15 @@ from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.cgroups import find_delegated
 from outrider.runtimes.process.command import RELEASE_FAULTS, command_line, exec_problem, last_line
 from outrider.runtimes.process.exits import GONE, Exits
-from outrider.runtimes.process.family import FOLDER, WORKLOAD, Families, Origin, become_subreaper, cgroup_line
+from outrider.runtimes.process.family import (
+    FOLDER,
+    WORKLOAD,
+    Families,
+    Origin,
+    become_subreaper,
+    cgroup_line,
+    descendants,
+)
 from outrider.runtimes.process.identity import (
     Process,
     boot_id,
@@ -102,7 +110,8 @@ class ProcessRuntime:
         if owns_process:
             become_subreaper()
         cgroups = find_delegated() if owns_process else None
-        self._families = Families(folder=self._folder, cgroups=cgroups, owns_process=owns_process)
+        strangers = descendants() if owns_process else frozenset()
+        self._families = Families(folder=self._folder, cgroups=cgroups, owns_process=owns_process, strangers=strangers)
         self._exits = Exits(reaps=owns_process)
         self._statuses: dict[str, str] = {}
         self._children: dict[str, tuple[int, int]] = {}
