@@ -116,7 +116,8 @@ def read_overviews(context: StoreContext, app: str, group: str | None = None) ->
     rows = context.children(Instance, keys.instances(app_id))
     alive = context.all_below(Presence, keys.presences(app_id))
     crashes = context.children(Crash, keys.crashes(app_id))
-    names = sorted({*groups, *damaged, *(one.group for one in (*alive, *rows, *crashes))})
+    living, known, crashed = ({one.group for one in alive}, {row.group for row in rows}, {one.group for one in crashes})
+    names = sorted({*groups, *damaged} | living | known | crashed)
     if group is not None and group not in names:
         raise NotFound(f"app {app_id} has no group {group!r}; its groups: {', '.join(names) or 'none'}")
     if not names and context.cluster.get(keys.app(app_id)) is None:
