@@ -100,6 +100,10 @@ def test_commands_that_change_what_runs_say_what_happens_to_how_many(run: Run) -
     assert [nobody] == said(f"group unpause {of} --group-id=g1")
     for verb in ("pause", "resume", "halt", "activate"):
         assert [nobody] == said(f"rollout {verb} {of} --group-id=g1")
+    for line in ("percent --update-percent=50", "policy --canary=1", "update --update-count=1 --update-interval=60"):
+        assert [nobody] == said(f"group {line} {of} --group-id=g1")
+    assert [nobody] == said(f"rollout create linear {of} --group-id=g1")
+    assert [] == said(f"group policy {of} --group-id=g1"), "it changes nothing"
     assert [] == said(f"group update {of} --group-id=g1 --label=L")
 
 

@@ -113,6 +113,12 @@ IMPOSSIBLE = [
      " that begin with a letter or a digit"),
     ("[process]\ncommand = []", '90-site.toml: process.command: missing; for example ["./server", "--port", "{port}"]'),
     ('[process]\ncommand = ["a\\u0000"]', r"90-site.toml: process.command: 'a\x00' holds a NUL character"),
+    ("[process]\ncommand = ['a', '{prot}']", "90-site.toml: process.command: '{prot}': {prot} is not replaced; did you"
+     " mean {port}?"),
+    ("[process]\ncommand = ['a', '--on={Host}:{port}']", "90-site.toml: process.command: '--on={Host}:{port}': {Host}"
+     " is not replaced; did you mean {host}?"),
+    ("[process]\ncommand = ['a', '{versoin}']", "90-site.toml: process.command: '{versoin}': {versoin} is not replaced;"
+     " did you mean {version}?"),
     ("[workload]\nports = '85-'", """90-site.toml: workload.ports: '85-': wanted: "", "PORT" or "FIRST-LAST\""""),
     ("[workload]\nports = '9-8'", "90-site.toml: workload.ports: '9-8': 8 is below 9"),
     ("[workload]\nports = '0'", "90-site.toml: workload.ports: '0': ports are 1 to 65535"),
@@ -145,6 +151,13 @@ IMPOSSIBLE = [
 @pytest.mark.parametrize(("text", "line"), IMPOSSIBLE)
 def test_a_value_that_cannot_work_is_one_line(tmp_path: Path, text: str, line: str) -> None:
     assert line == problem(tmp_path, text)
+
+
+@pytest.mark.parametrize("word", ["{port}", "${PORT}", "${port}", "{name}", '{"a": 1}', "{{x}}", "{}", "%{host}"])
+def test_braces_that_are_the_apps_own_are_left_alone(tmp_path: Path, word: str) -> None:
+    settings = load(tmp_path, f"[process]\ncommand = ['sh', '-c', '{word}']").settings
+
+    assert word == settings.section("process").command[2]
 
 
 def test_one_fixed_port_is_right_for_stop_first(tmp_path: Path) -> None:

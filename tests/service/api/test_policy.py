@@ -45,7 +45,7 @@ def call(service: Service, method: str, path: str, body: Any = None) -> tuple[in
 
 def test_the_api_knows_every_setting_of_a_policy_with_its_default() -> None:
     assert {one.name for one in fields(Policy)} == set(PolicyGiven.model_fields)
-    assert set(PolicyGiven.model_fields) | {"warnings"} == set(PolicyShown.model_fields)
+    assert set(PolicyGiven.model_fields) | {"warnings", "notes"} == set(PolicyShown.model_fields)
     assert Policy() == PolicyGiven.model_validate({}).to_policy()
 
 
@@ -53,22 +53,23 @@ def test_a_group_begins_with_a_policy_that_holds_nobody_back(api: Service) -> No
     status, policy = call(api, "GET", f"{GROUP}/policy")
 
     assert 200 == status
-    assert PolicyGiven.model_validate({}).model_dump() | {"warnings": []} == policy
+    assert PolicyGiven.model_validate({}).model_dump() | {"warnings": [], "notes": []} == policy
 
 
 def test_a_policy_is_shown_as_it_was_given(api: Service) -> None:
     _, put = call(api, "PUT", f"{GROUP}/policy", EVERYTHING)
     _, got = call(api, "GET", f"{GROUP}/policy")
 
-    assert put == got
-    assert EVERYTHING == {name: value for name, value in got.items() if name != "warnings"}
+    assert put == got | {"notes": ["group beta: target 2.0.0; no instances yet"]}
+    assert EVERYTHING == {name: value for name, value in got.items() if name not in ("warnings", "notes")}
 
 
 def test_what_is_left_out_has_its_default_again(api: Service) -> None:
     call(api, "PUT", f"{GROUP}/policy", EVERYTHING)
     _, policy = call(api, "PUT", f"{GROUP}/policy", {"canary": 1})
 
-    assert PolicyGiven.model_validate({"canary": 1}).model_dump() | {"warnings": []} == policy
+    notes = ["group beta: target 2.0.0; no instances yet"]
+    assert PolicyGiven.model_validate({"canary": 1}).model_dump() | {"warnings": [], "notes": notes} == policy
 
 
 def test_what_cannot_work_is_warned_of_and_written_all_the_same(api: Service) -> None:

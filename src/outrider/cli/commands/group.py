@@ -2,7 +2,7 @@
 
 import click
 
-from outrider.cli.commands.policy import change, percent, policy
+from outrider.cli.commands.policy import change, percent, policy, tell_outcome
 from outrider.cli.commands.rollup import events, versions
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
@@ -91,7 +91,7 @@ def update(
         raise click.UsageError("nothing to change: give --channel, --label, --slots, or --update-count")
     if update_count is not None:
         limit = {"count": update_count, "interval_s": update_interval}
-        change(service, app_id, group_id, {"max_per_interval": limit})
+        tell_outcome(change(service, app_id, group_id, {"max_per_interval": limit}))
     place = ("apps", app_id, "groups", group_id)
     show([service.patch(*place, body=body) if changed else service.get(*place)], as_json)
 

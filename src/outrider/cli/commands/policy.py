@@ -170,8 +170,7 @@ def policy(
         if given is not None and given != ():
             changes[name] = _SETTINGS.get(name, _as_it_is)(given)
     found = change(service, app_id, group_id, changes) if changes else read(service, app_id, group_id)
-    for note in (note for name in _OUTCOME for note in found.get(name) or ()):
-        click.echo(f"note: {note}", err=True)
+    tell_outcome(found)
     if as_json:
         echo_json(found)
     else:
@@ -187,10 +186,17 @@ def policy(
 def percent(app_id: str, group_id: str, update_percent: float, service: ServiceClient, as_json: bool) -> None:
     """Limit updates to a percentage of a group's instances. A larger percentage includes the same instances."""
     saved = change(service, app_id, group_id, {"percent": update_percent})
+    tell_outcome(saved)
     if as_json:
         echo_json(saved)
     else:
         click.echo(f"update percent set to {saved['percent']:f}")  # noqa: S608
+
+
+def tell_outcome(saved: Json) -> None:
+    """Print on stderr what a changed policy means, and which parts of it cannot work."""
+    for note in (note for name in _OUTCOME for note in saved.get(name) or ()):
+        click.echo(f"note: {note}", err=True)
 
 
 def show(settings: Json) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from outrider.cli.commands.policy import app_option, change, group_option, show
+from outrider.cli.commands.policy import app_option, change, group_option, show, tell_outcome
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, operator, service_options
 from outrider.cli.output import echo_json, echo_table
@@ -84,6 +84,7 @@ def linear(app_id: str, group_id: str, frame_size: int, duration: int, service: 
     instances = len(service.get_all("apps", app_id, "instances", group=group_id))
     limit = spread(instances, frame_size, duration)
     saved = change(service, app_id, group_id, {"max_per_interval": limit})
+    tell_outcome(saved)
     if as_json:
         echo_json(saved)
     else:

@@ -1,5 +1,8 @@
 """The runtime ``process``: runs a version as a process that is unpacked from an archive."""
 
+import difflib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from outrider.config.drivers import Problem
@@ -20,14 +23,24 @@ class ProcessSettings:
 
 
 SETTINGS = ProcessSettings
+PLACEHOLDERS = ("port", "host", "version")
 
 
 def problems(settings: Settings) -> tuple[Problem, ...]:
-    """There must be a command."""
+    """There must be a command, with placeholders that are replaced."""
     command = settings.of(ProcessSettings).command
     if not command or not command[0]:
         return (("process.command", 'missing; for example ["./server", "--port", "{port}"]'),)
-    return ()
+    return tuple(_placeholder_problems(command))
+
+
+def _placeholder_problems(command: tuple[str, ...]) -> Iterator[Problem]:
+    """A slip in a placeholder, which would be handed to the app as it stands; other words in braces are the app's."""
+    for word in command:
+        for name in re.findall(r"(?<!\$)\{([A-Za-z_]+)\}", word):
+            near = difflib.get_close_matches(name.lower(), PLACEHOLDERS, n=1, cutoff=0.7)
+            if name not in PLACEHOLDERS and near:
+                yield "process.command", f"{word!r}: {{{name}}} is not replaced; did you mean {{{near[0]}}}?"
 
 
 def make(settings: Settings, context: RuntimeContext) -> Runtime:

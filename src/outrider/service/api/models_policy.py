@@ -106,6 +106,7 @@ class PolicyShown(Shown):
     pin: str
     downgrade: str
     warnings: list[str] = Field([], description="Parts that cannot work, one line each.")
+    notes: list[str] = Field([], description="Further notes for a person.")
 
 
 class OpenedShown(Shown):

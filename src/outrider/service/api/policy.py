@@ -34,7 +34,8 @@ def get_policy(app: str, group: str, store: Bound, asked: Asked) -> PolicyShown:
 def set_policy(app: str, group: str, given: PolicyGiven, store: Bound) -> PolicyShown:
     """Replace the policy of a group; it applies from the next check-in, and instances that may update now are woken."""
     saved = store.rollouts.set_policy(app, group, given.to_policy())
-    return _policy(saved.document.policy, saved.notes)
+    notes = effects(store.context, saved.document.app, [saved.document])
+    return _policy(saved.document.policy, saved.notes).model_copy(update={"notes": list(notes)})
 
 
 @router.get("/apps/{app}/groups/{group}/rollout", tags=["groups"])

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from loguru import logger
 
-from outrider.core.errors import DriverError, OutriderError, Refused
+from outrider.core.errors import DriverError, Refused
 from outrider.etcd.seam import (
     Cluster,
     CreatedAt,
@@ -28,6 +28,7 @@ from outrider.etcd.seam import (
     WatchEvent,
 )
 from outrider.model.activity import ACTIVITY_KEPT_S, Activity, activity_key
+from outrider.model.damage import read_or_none
 from outrider.model.documents import (
     App,
     Block,
@@ -38,7 +39,6 @@ from outrider.model.documents import (
     Instance,
     Package,
     Rollout,
-    decode,
     encode,
 )
 from outrider.model.keys import Keys
@@ -140,10 +140,8 @@ class ActivityRecorder:
         if watched is None:
             return
         before = self._known.get(key)
-        try:
-            after = decode(watched.kind, key, entry.value) if entry is not None else None
-        except OutriderError as error:
-            logger.bind(error_kind=error.kind, cause=str(error)).error("document not understood")
+        after = read_or_none(watched.kind, key, entry.value) if entry is not None else None
+        if entry is not None and after is None:  # it can't be read: what it was before stays known
             return
         if not told and after != before:
             shift = Shift(
