@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from loguru import logger
 
-from outrider.core.errors import DriverError, OutriderError
+from outrider.core.errors import DriverError
 from outrider.core.sidekick.events import (
     BlockChanged,
     Commanded,
@@ -24,7 +24,8 @@ from outrider.core.sidekick.events import (
 from outrider.etcd.seam import Cluster, Entry, KeyChanged, Listing, ModifiedAt, Resynced, Watch, WatchEvent
 from outrider.etcd.seam import Delete as DeleteKey
 from outrider.failpoints import failpoint
-from outrider.model.documents import Block, Command, D, Target, Wakeup, decode
+from outrider.model.damage import read_or_none
+from outrider.model.documents import Block, Command, D, Target, Wakeup
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 
@@ -190,8 +191,4 @@ class Announcements:
     @staticmethod
     def _read(kind: type[D], entry: Entry) -> D | None:
         """A document that can't be read is as good as absent, and a person must look."""
-        try:
-            return decode(kind, entry.key, entry.value)
-        except OutriderError as error:
-            logger.bind(error_kind=error.kind, cause=str(error)).error("document not understood")
-            return None
+        return read_or_none(kind, entry.key, entry.value)
