@@ -84,6 +84,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
     "lock.reclaim": ("turn.read", "turn.reclaim"),
     "lock.retake": ("turn.read", "turn.reclaim", "turn.ticket", "turn.enqueue", "turn.take", "turn.leave"),
     "lock.release": ("turn.read", "turn.leave", "turn.release"),
+    "lock.suspend": ("turn.read", "turn.leave"),
     "lock.block": ("turn.read", "turn.leave", "turn.release", "block.write"),
     "workload.ensure": _RUN,
     "workload.tidy": _REMOVE,

@@ -33,7 +33,7 @@ HASTE: Mapping[str, Mapping[str, object]] = {
     "probe": {"interval_s": 0.03, "timeout_s": 1.0, "successes": 3, "failures": 2, "deadline_s": 4.0},
     "drain": {"wait_s": 0.05, "max_s": 8.0, "confirm_timeout_s": 5.0, "inflight_path": "/inflight"},
     "soak": {"duration_s": 0.6},
-    "workload": {"stop_grace_s": 3.0},
+    "workload": {"stop_grace_s": 3.0, "start_timeout_s": 30.0},
     "service": {"retry_min_s": 0.2, "retry_max_s": 1.0, "timeout_s": 3.0, "poll_interval_s": 60.0},
     "download": {"timeout_s": 3.0, "deadline_s": 20.0, "keep_versions": 2},
 }

@@ -55,6 +55,7 @@ SCENARIOS: Mapping[str, str] = {
     "lock.release": "good",
     "lock.release/turn.read": "withdrawn",
     "lock.release/turn.leave": "withdrawn",
+    "lock.suspend": "stuck-2",
     "lock.block": "unhealthy",
     "lock.block/turn.read": "robbed-late",
     "lock.block/block.write": "robbed-late",
@@ -112,7 +113,7 @@ UNREACHED: Mapping[str, str] = {
 }
 """Rows that no scenario reaches -> why. Their failpoints are reached under other effects."""
 
-STOP_FIRST = frozenset({"good-2", "unhealthy-2", "bare-2"})
+STOP_FIRST = frozenset({"good-2", "unhealthy-2", "bare-2", "stuck-2"})
 """Scenarios that need a fleet with the strategy stop-first."""
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from outrider.demo.fleet import APP_ID, GROUP, SERVICE, end_workloads, workloads
 from outrider.etcd.seam import Delete
@@ -172,6 +173,23 @@ def _lapse(case_run: CaseRun) -> None:
     proxy.heal()
 
 
+def _old_program(case_run: CaseRun) -> Path:
+    """The program of the version that a rollback of the armed sidekick brings back."""
+    workload: str = case_run.fixture.records(case_run.armed)[-1].memory["running"]["workload_id"]
+    return case_run.fixture.state_dir(case_run.armed) / "workloads" / workload / "root/server.py"
+
+
+def _hide_the_old_program(case_run: CaseRun) -> None:
+    """The old version can't start, until it is mended: its rollback is stuck."""
+    program = _old_program(case_run)
+    program.rename(program.with_suffix(".hidden"))
+
+
+def _give_the_old_program_back(case_run: CaseRun) -> None:
+    program = _old_program(case_run)
+    program.with_suffix(".hidden").rename(program)
+
+
 _SOURING = _bad("souring")
 _RELOCK = "lock.retake/turn.read"
 
@@ -180,6 +198,13 @@ SCENARIOS: Mapping[str, Scenario] = {
     "good-2": Scenario(release=_good),
     "unhealthy": Scenario(goes_first=True, release=_bad("unhealthy")),
     "unhealthy-2": Scenario(goes_first=True, release=_bad("unhealthy")),
+    "stuck-2": Scenario(
+        goes_first=True,
+        release=_bad("unhealthy"),
+        barrier="workload.revert/workload.spawn",
+        at_barrier=_hide_the_old_program,
+        repair=_give_the_old_program_back,
+    ),
     "souring": Scenario(goes_first=True, release=_SOURING),
     "started": Scenario(settles=False, release=_good),
     "stray": Scenario(prepare=_leave_a_stray, settles=False, release=_good),

@@ -310,6 +310,13 @@ def test_a_command_for_an_instance_is_left_for_its_sidekick(run: Run, service: S
     run(f"instance rollback {APP} web-1 --yes")
     left = context.get(Command, context.keys.command(APP, "web-1"))
 
+    run(f"instance rollback {APP} web-1 --to 0.9.0 --yes")
+    named = context.get(Command, context.keys.command(APP, "web-1"))
+    no_version = run(f"instance rollback {APP} web-1 --to newest --yes", code=1).stderr
+
+    assert named is not None
+    assert ("rollback", "0.9.0") == (named.verb, named.version)
+    assert "'newest'" in no_version
     assert "back to its previous version?" in refused.stderr
     assert unchanged is not None
     assert left is not None

@@ -319,11 +319,16 @@ class Block(Document, frozen=True, kw_only=True):
 
 
 class Command(Document, frozen=True, kw_only=True):
-    """``commands/{app}/{instance}``: an operator's word to one sidekick; the sidekick removes it when taken."""
+    """``commands/{app}/{instance}``: an operator's command to one sidekick; the sidekick removes it when taken.
+
+    Attributes:
+        version: Where a rollback is to go; empty for the version before.
+    """
 
     verb: Literal["pause", "resume", "rollback", "retry"]
     by: str
     at: datetime
+    version: str = ""
 
 
 class Crash(Document, frozen=True, kw_only=True):

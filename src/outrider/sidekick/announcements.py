@@ -168,7 +168,11 @@ class Announcements:
             case "retry":
                 self._post(OperatorRetried(at=now(), revision=entry.mod_revision))
             case "rollback":
-                self._post(OperatorRolledBack(at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex))
+                self._post(
+                    OperatorRolledBack(
+                        at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex, version=command.version
+                    )
+                )
 
     def _remove_soon(self, revision: int) -> None:
         threading.Thread(target=self._remove_until_gone, args=(revision,), name="command", daemon=True).start()

@@ -233,6 +233,25 @@ class TurnLock:
         slot = read_or_none(Slot, entry.key, entry.value) or UNREADABLE
         return f"belongs to {slot.member} (create revision {entry.create_revision})"
 
+    def suspend(self, update: str) -> bool:
+        """Let our turn of ``update`` show as dirty: give up the key in the queue and keep the slot; may be repeated.
+
+        The turn stays ours: ``release`` ends it, and ``reclaim`` makes it held again.
+
+        Returns:
+            False when the turn isn't ours any more.
+
+        Raises:
+            Unknown: no answer; call it again.
+        """
+        turn = self.find(update)
+        if turn is None:
+            return False
+        if turn.waiter_revision:
+            with failpoint("turn.leave"):
+                self._cluster.txn(fence(self._keys, self._member, turn), (Delete(key=self._waiter_key),))
+        return True
+
     def find(self, update: str) -> Turn | None:
         """Return our turn of ``update`` if its slot key exists, whatever the journal says.
 

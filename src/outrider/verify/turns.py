@@ -23,6 +23,9 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
     (number, request), rest = s.locks[0], s.locks[1:]
     s = s._replace(locks=rest)
     effect: Any = world.steps.effects[number]
+    if isinstance(effect, do.SuspendLock):
+        _suspended(world, s._replace(request=None), effect, number, request, found)
+        return
     if not isinstance(effect, ENDS):
         found.append(Edge(f"{effect.name} waits", False, s._replace(request=(number, request))))
         return
@@ -39,6 +42,27 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
     found.append(Edge(f"{effect.name} is done, but the answer is lost", True, t, ends=ends))
     for words, after in failures:
         found.extend(world.tell(after, failed, f"{effect.name}: {words}", True))
+
+
+def _suspended(world: World, s: Local, effect: do.SuspendLock, number: int, request: int, found: list[Edge]) -> None:
+    """The place in the queue goes, and the turn stays ours, but dirty; or it isn't ours any more."""
+    if not (s.slot and _owns(s, None, effect.update)):
+        event = answer(ev.LockReleased, request)
+        if request:
+            found.extend(world.tell(s, event, f"{effect.name}: the turn is no longer ours, lock.released", False))
+        else:
+            found.append(Edge(f"{effect.name}: the turn is no longer ours", False, s))
+    else:
+        t = s._replace(key=0)
+        found.append(Edge(f"{effect.name} is done, the turn is dirty", False, t, ends=KEY if s.key else 0))
+    if request:
+        failed = answer(ev.LockFailed, request, cause="")
+        found.extend(world.tell(s, failed, f"{effect.name}: etcd doesn't answer, nothing is done", True))
+    found.append(Edge(f"{effect.name}: etcd doesn't answer, nothing is done", True, s))
+    if s.key and len(s.late) < world.setting.late_limit:
+        found.append(
+            Edge(f"{effect.name}: etcd doesn't answer, it may still arrive", True, s._replace(late=(*s.late, number)))
+        )
 
 
 def requested(world: World, s: Local, found: list[Edge]) -> None:
@@ -93,6 +117,13 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
                 t = _excused(world, t, effect)._replace(slot=0, key=0)
                 t = _blocked(t) if isinstance(effect, do.BlockLock) else t
                 found.append(Edge(f"{effect.name} arrives late and is done", True, t, ends=KEY | SLOT))
+            else:
+                found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
+        elif isinstance(effect, do.SuspendLock):
+            # it compares the place in the queue as it was seen
+            if s.key and s.slot == (1 if effect.update == NOW else 2):
+                t = t._replace(key=0)
+                found.append(Edge(f"{effect.name} arrives late, the turn is dirty", True, t, ends=KEY))
             else:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
         elif isinstance(effect, TAKES):

@@ -233,7 +233,9 @@ class World:
 
         def late(several: tuple[int, ...]) -> tuple[int, ...]:
             # taking a turn compares the place in the queue as it was seen
-            return tuple(one for one in map(stale, several) if not self._is_void(one) and not self._takes(one))
+            # giving up the place in the queue does so, too
+            known = (one for one in map(stale, several) if not self._is_void(one) and not self._takes(one))
+            return tuple(one for one in known if not isinstance(self.steps.effects[one], do.SuspendLock))
 
         return {
             "brain": lambda brain: self.steps.stale(brain, slot),

@@ -147,6 +147,27 @@ def test_release_of_a_dirty_turn_lets_the_next_one_in_and_records_who_did_it(
     assert record.lease
 
 
+def test_show_names_the_cause_of_a_dirty_turn_whose_sidekick_lives(
+    store: Cluster, keys: Keys, start: Start, outrider_lock: Outrider
+) -> None:
+    a = start("a")
+    a.acquire("update-1")
+    a.turn()
+    a.lock.suspend("update-1")
+    living = Presence(
+        instance="a", app=APP, group=GROUP, state="rollback.reverting", version="1.0.0", since=NOON,
+        why="1.0.0 is being started again: out of memory",
+    )  # fmt: skip
+    store.txn((), (Put(key=keys.presence(APP, GROUP, "a"), value=encode(living)),))
+
+    shown = outrider_lock("show", APP, GROUP).stdout
+    (turn,) = json.loads(outrider_lock("show", APP, GROUP, "--json").stdout)["turns"]
+
+    assert "0     dirty  a         2.0.0    update-1" in shown
+    assert "slot 0 is dirty: a: 1.0.0 is being started again: out of memory" in shown
+    assert "a: 1.0.0 is being started again: out of memory" == turn["why"]
+
+
 def test_release_of_a_free_slot_is_one_clear_line(start: Start, outrider_lock: Outrider) -> None:
     a = start("a")
     a.acquire()

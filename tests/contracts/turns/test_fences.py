@@ -1,5 +1,6 @@
 """What a fence lets pass, and how a turn is ended: by its owner or by an operator (P2)."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -124,6 +125,38 @@ def test_a_dirty_turn_can_be_ended_by_its_owner(store: Cluster, keys: Keys, star
 
     a.lock.release(turn)
 
+    assert not store.list(keys.turns(SCOPE)).entries
+
+
+def test_a_turn_that_its_owner_suspends_is_dirty_and_still_its_own(store: Cluster, keys: Keys, start: Start) -> None:
+    """It counts against the budget: the next one in the queue does not get it before it is ended."""
+    a, b = start("a"), start("b")
+    a.acquire("update-1")
+    turn = a.turn()
+    b.acquire()
+    b.wait_at(0)
+
+    suspended = [a.lock.suspend("update-1"), a.lock.suspend("update-1")]
+
+    assert [True, True] == suspended
+    assert a.lock.find("update-1") == replace(turn, waiter_revision=0)
+    assert not store.txn(fence(keys, "a", turn), ()).succeeded
+    assert store.txn(fence(keys, "a", a.lock.reclaim(turn, lease=a.lease)), ()).succeeded
+    a.lock.suspend("update-1")
+    a.lock.release(turn)
+    assert 0 == b.turn().number
+
+
+def test_a_turn_that_is_no_longer_ours_is_not_suspended(store: Cluster, keys: Keys, start: Start) -> None:
+    a = start("a")
+    a.acquire("update-1")
+    turn = a.turn()
+
+    other = a.lock.suspend("update-0")
+    a.lock.release(turn)
+
+    assert not other
+    assert not a.lock.suspend("update-1")
     assert not store.list(keys.turns(SCOPE)).entries
 
 

@@ -70,6 +70,21 @@ def test_a_turn_whose_owner_died_is_called_dirty_with_what_to_do(group: GroupInM
     assert "turn 1 of 1: left behind by a crashed sidekick (web-0); it stays taken" in group.why("web-0")
 
 
+@pytest.mark.parametrize("cause", ["no free port: port 8085 is in use by pid 4711 (nginx)", "out of memory", "500"])
+def test_a_dirty_turn_of_a_living_sidekick_names_the_cause_and_what_ends_it(group: GroupInMemory, cause: str) -> None:
+    stuck = f"1.0.0 is being started again: {cause}"
+    be_alive(group.store, "web-0", NOON, state="rollback.reverting", why=stuck)
+    be_alive(group.store, "web-1", NOON, state="swapping.queueing")
+    stand_in_line(group.store, "web-1", NOON)
+    hold_turn(group.store, "web-0", NOON)
+
+    for instance in ("web-0", "web-1"):
+        why = group.why(instance)
+        assert f"turn 1 of 1: dirty, kept by web-0: {stuck}; `outrider instance retry` tries again" in why
+        assert "`outrider instance rollback --to` takes an older version" in why
+        assert "outrider lock release" in why
+
+
 def test_a_turn_of_a_shared_scope_is_found_and_named(group: GroupInMemory) -> None:
     """
     1. the group's instances stand in a scope that another app's group stands in as well

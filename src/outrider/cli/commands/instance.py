@@ -140,14 +140,20 @@ def resume(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 @instance.command()
 @click.argument("app")
 @click.argument("name", metavar="INSTANCE")
+@click.option("--to", "version", default="", metavar="VERSION", help="Version to go back to. Default: the one before.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @service_options
 @json_option
-def rollback(app: str, name: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
-    """Roll an instance back to its previous version."""
+def rollback(app: str, name: str, version: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
+    """Roll an instance back to its previous version.
+
+    A machine keeps the version that runs and the one before it. While a rollback can't start the first of these, --to
+    takes the second.
+    """
     if not yes:
-        click.confirm(f"Roll instance {name} of {app} back to its previous version?", abort=True, err=True)
-    _command(service, app, name, "rollback", as_json)
+        goal = version or "its previous version"
+        click.confirm(f"Roll instance {name} of {app} back to {goal}?", abort=True, err=True)
+    _command(service, app, name, "rollback", as_json, version=version)
 
 
 @instance.command()
@@ -171,8 +177,8 @@ def _instances(
                 yield row
 
 
-def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bool) -> None:
-    body: Json = {"verb": verb, "by": operator()}
+def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bool, *, version: str = "") -> None:
+    body: Json = {"verb": verb, "by": operator()} | ({"version": version} if version else {})
     left = service.post("apps", app, "instances", name, "command", body=body)
     if as_json:
         echo_json([left])

@@ -124,8 +124,9 @@ def list_scopes(etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
 def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     """Show the turns of GROUP of APP, or of a scope, and the queue for them.
 
-    A turn is free, held or dirty. A dirty turn was left behind by a sidekick that crashed or lost etcd during a swap.
-    No instance can take it until that sidekick connects again or an operator frees it.
+    A turn is free, held or dirty. A dirty turn was left behind by a sidekick that crashed or lost etcd during a swap,
+    or a rollback could not start the version before: then the cause is shown. No instance can take a dirty turn until
+    its sidekick has finished or an operator frees it.
     """
     keys = Keys(prefix.rstrip("/"))
     cluster = open_cluster(etcd)
@@ -133,6 +134,7 @@ def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
         seen, slots = read_scope(cluster, keys, named.scope), budget(cluster, keys, named)
         if slots is None and not seen.slots and not seen.queue and not _is_in_use(cluster, keys, named):
             raise NotFound(f"{named}: no such scope; `outrider lock list` shows all scopes in use")
+        stuck = _stuck(cluster, keys, seen)
     finally:
         cluster.close()
     states = turns(seen.waiting, seen.holding, slots or 0)
@@ -147,13 +149,15 @@ def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
                 "group": named.group or None,
                 "scope": named.shared or None,
                 "slots": slots,
-                "turns": [_turn(seen, each, slots) for each in states],
+                "turns": [_turn(seen, each, slots) | {"why": stuck.get(each.number)} for each in states],
                 "queue": queue,
             }
         )
         return
     if states:
         echo_table(HEADER, [_row(_turn(seen, each, slots)) for each in states])
+        for number, why in stuck.items():
+            click.echo(f"slot {number} is dirty: {why}")
     else:
         click.echo(f"no turn is taken; the number of slots is unknown: no group has {_missing(named)}")
     if queue:
@@ -275,6 +279,18 @@ def _turn(seen: Scope, state: TurnState, slots: int | None) -> dict[str, object]
 def _row(turn: dict[str, object]) -> tuple[object, ...]:
     state = f"{turn['state']} (surplus)" if turn["surplus"] else turn["state"]
     return (turn["slot"], state, turn["instance"], turn["release"], turn["update"], turn["since"])
+
+
+def _stuck(cluster: Cluster, keys: Keys, seen: Scope) -> dict[int, str]:
+    """Slots of dirty turns whose sidekicks live -> what these wait for."""
+    found = {}
+    for number, stored in seen.slots.items():
+        slot = stored.slot
+        if slot.member not in seen.queue:
+            key = keys.presence(slot.app, slot.group, slot.instance)
+            if (entry := cluster.get(key)) is not None:
+                found[number] = f"{slot.instance}: {decode(Presence, key, entry.value).why}"
+    return found
 
 
 def _waiter(seen: Scope, instance: str) -> dict[str, object]:

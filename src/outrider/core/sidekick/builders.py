@@ -71,6 +71,11 @@ def release_lock(memory: Memory) -> Effect:
     return do.ReleaseLock(turn=memory.turn, update=memory.update)
 
 
+@effect(do.SuspendLock)
+def suspend_lock(memory: Memory) -> Effect:
+    return do.SuspendLock(update=memory.update)
+
+
 @effect(do.BlockLock)
 def block_lock(memory: Memory) -> Effect:
     release = _candidate(memory).release

@@ -75,6 +75,15 @@ class ReleaseLock(Effect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendLock(Effect):
+    """Let our turn show as dirty: leave the queue, keep the slot. Answered only when an operator has freed the turn."""
+
+    name: ClassVar[str] = "lock.suspend"
+    answered_by: ClassVar[Answers] = (said.LockReleased,)
+    update: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockLock(Effect):
     """Block the release for the fleet and give the turn back, in one transaction."""
 
@@ -353,7 +362,7 @@ class RaiseAlarm(Effect):
     cause: str
 
 
-LockEffect = AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | BlockLock
+LockEffect = AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | SuspendLock | BlockLock
 WorkloadEffect = (
     EnsureWorkload
     | TidyWorkload

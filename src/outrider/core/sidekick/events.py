@@ -103,10 +103,15 @@ class OperatorResumed(Commanded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorRolledBack(Commanded):
-    """Undo the update under way, or go back to the version before. ``update`` is a fresh id for the latter."""
+    """Undo the update under way, or go back to the version before. ``update`` is a fresh id for the latter.
+
+    Attributes:
+        version: Go back to this one and no other; empty when the operator named none.
+    """
 
     name: ClassVar[str] = "operator.rolled_back"
     update: str
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,7 @@ from outrider.core.sidekick.events import (
     WorkloadStarted,
 )
 from outrider.core.sidekick.memory import Fault, Installed, Memory, QueuePosition, Release
-from outrider.core.sidekick.words import refusal, unfit
+from outrider.core.sidekick.words import not_kept, refusal, unfit
 
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
 EVENT_NAMES = frozenset(EVENT_TYPES)
@@ -68,6 +68,10 @@ FORMER_URLS = 8
 
 _WAKING_DEADLINES = frozenset({"wake.expired", "prove.expired"})
 """Those of the way in which what should run comes to serve."""
+
+
+_ROLLBACK_DEADLINES = frozenset({"revert.expired", "reprobe.expired"})
+"""Those of the way in which a rollback brings back what ran before."""
 
 
 def world(cause: str, error_code: FailureCode = FailureCode.ROLLED_BACK) -> Fault:
@@ -131,7 +135,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return replace(memory, down=False) if proved else memory
         case ProbeFailed():
             fault = Fault(blame=event.blame, cause=f"health check: {event.cause}", error_code=FailureCode.ROLLED_BACK)
-            return replace(_unproved(memory), trouble=fault)
+            return replace(_not_back(_unproved(memory)), trouble=fault)
         case BalancerRefused():
             return replace(_unproved(memory), trouble=world(f"balancer: {event.cause}"))
         case BalancerFailed() | BalancerUnmoved():
@@ -141,6 +145,10 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             failures = memory.failures + (event.name == "check.expired")
             if event.name in _WAKING_DEADLINES:
                 memory = _unproved(memory)
+            if event.name in _ROLLBACK_DEADLINES:
+                memory = _not_back(memory)
+                # the runtime's own words, when it said any, name the cause
+                trouble = memory.trouble if memory.fault and memory.trouble != memory.fault else trouble
             return memory if trouble is None else replace(memory, trouble=trouble, failures=failures)
         case SidekickRestarted():
             restarts = memory.restarts + bool(memory.update)
@@ -201,10 +209,17 @@ def _announced(
 def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
     trouble = Fault(blame="operator", cause="an operator rolled it back", error_code=FailureCode.ROLLED_BACK)
     if memory.candidate is not None:
-        return replace(memory, undone=memory.candidate.release.version, trouble=trouble)
+        further = memory.fault is not None and memory.down and event.version
+        return (
+            _further_back(memory, event)
+            if further
+            else replace(memory, undone=memory.candidate.release.version, trouble=trouble)
+        )
     if memory.update or memory.previous is None or memory.running is None:
         return memory  # past the commit, or nothing to go back to
     release = memory.previous.release
+    if event.version not in ("", release.version):
+        return replace(memory, deferred_reason=not_kept(memory, event.version))
     if problem := unfit(memory, release):  # the runtime was changed since it ran
         return replace(memory, deferred_reason=f"can't go back: {problem}")
     candidate = Installed(release=release, workload_id=workload_id(memory.instance, release.version, event.update))
@@ -212,6 +227,20 @@ def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
         memory, candidate=candidate, update=event.update, manual=True, fault=None, trouble=None,
         undone=memory.running.release.version,
     )  # fmt: skip
+
+
+def _further_back(memory: Memory, event: OperatorRolledBack) -> Memory:
+    """A rollback can't bring back what ran before: take what ran before that, if it is the version that was named."""
+    before, previous = memory.running, memory.previous
+    if before is not None and event.version == before.release.version:
+        return memory  # try again
+    if before is None or previous is None or event.version != previous.release.version:
+        return replace(memory, trouble=world(not_kept(memory, event.version)))
+    if problem := unfit(memory, previous.release):
+        return replace(memory, trouble=world(f"can't go back to {event.version}: {problem}"))
+    name = workload_id(memory.instance, previous.release.version, event.update)
+    memory = _moved(memory, before.url, "")
+    return replace(memory, running=Installed(release=previous.release, workload_id=name), previous=None)
 
 
 def _lock(
@@ -271,6 +300,12 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
 def _unproved(memory: Memory) -> Memory:
     """Between updates such bad news is of what should run: it isn't known to serve until it has proved so again."""
     return memory if memory.update else replace(memory, down=memory.running is not None)
+
+
+def _not_back(memory: Memory) -> Memory:
+    """While an update is undone such bad news is of what ran before it: it isn't known to serve again."""
+    undone = memory.update and memory.fault is not None
+    return replace(memory, down=memory.running is not None) if undone else memory
 
 
 def _moved(memory: Memory, before: str, after: str) -> Memory:

@@ -7,7 +7,19 @@ from outrider.core.sidekick.memory import Installed, Memory, Release
 from outrider.core.versions import NOTHING, is_newer
 
 FACTS = frozenset(
-    {"running", "candidate", "trouble", "idle", "deferred", "queue", "progress", "beside", "before", "last_requests"}
+    {
+        "running",
+        "candidate",
+        "trouble",
+        "stuck",
+        "idle",
+        "deferred",
+        "queue",
+        "progress",
+        "beside",
+        "before",
+        "last_requests",
+    }
 )
 """Names that ``o:why`` may use in braces; a test holds the chart to them."""
 
@@ -48,6 +60,13 @@ def refusal(memory: Memory, version: str) -> str:
     return ""
 
 
+def not_kept(memory: Memory, version: str) -> str:
+    """Why an operator's rollback to ``version`` isn't possible."""
+    kept = (memory.running if memory.candidate is not None else None, memory.previous)
+    known = " and ".join(dict.fromkeys(one.release.version for one in kept if one is not None))
+    return f"can't go back to {version}: this machine has kept {known or 'no older version'}"
+
+
 def why(memory: Memory, template: str) -> str:
     """Fill ``template`` (a state's ``o:why``) with facts; empty when the instance waits for nothing."""
     return template.format_map(
@@ -55,6 +74,7 @@ def why(memory: Memory, template: str) -> str:
             "running": _name(memory.running),
             "candidate": _name(memory.candidate),
             "trouble": memory.trouble.cause if memory.trouble is not None else "a deadline passed",
+            "stuck": _stuck(memory),
             "idle": _idle(memory),
             "deferred": memory.deferred_reason or _idle(memory) or "the update service has nothing for it",
             "queue": _queue(memory),
@@ -72,6 +92,12 @@ def why(memory: Memory, template: str) -> str:
 
 def _name(installed: Installed | None) -> str:
     return installed.release.version if installed is not None else "nothing"
+
+
+def _stuck(memory: Memory) -> str:
+    """``: CAUSE`` when a rollback could not bring the version before back yet."""
+    trouble = memory.trouble
+    return f": {trouble.cause}" if memory.down and trouble is not None and trouble != memory.fault else ""
 
 
 def _idle(memory: Memory) -> str:

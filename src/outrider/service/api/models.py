@@ -275,6 +275,7 @@ class NewCommand(Given):
 
     verb: Literal["pause", "resume", "rollback", "retry"]
     by: str = Field("", description="Name of the operator, for the sidekick's log.", max_length=200)
+    version: str = Field("", description="Version that a rollback goes to; empty: the version before.", max_length=128)
 
 
 class CommandShown(Shown):
@@ -283,3 +284,4 @@ class CommandShown(Shown):
     verb: str
     by: str
     at: datetime
+    version: str = ""

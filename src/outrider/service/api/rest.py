@@ -267,7 +267,9 @@ def forget_instance(app: str, instance: str, store: Bound) -> InstanceShown:
 @router.post("/apps/{app}/instances/{instance}/command", status_code=202, tags=["instances"])
 def command_instance(app: str, instance: str, new: NewCommand, store: Bound, asked: Asked) -> CommandShown:
     """Send a command to an instance; it takes effect when its sidekick connects."""
-    return CommandShown.model_validate(store.fleet.command(app, instance, new.verb, asked.speaker(new.by)))
+    return CommandShown.model_validate(
+        store.fleet.command(app, instance, new.verb, asked.speaker(new.by), version=new.version)
+    )
 
 
 @router.get("/apps/{app}/presence", tags=["instances"])

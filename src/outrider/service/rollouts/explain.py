@@ -33,6 +33,7 @@ class ScopeOverview:
         queue: Instances that wait for a turn, the next one first.
         members: Those in ``turns`` and ``queue`` that are of the group.
         release: The command that frees a turn of it, without the slot's number.
+        stuck: Instances with a dirty turn whose sidekicks live -> what these wait for.
     """
 
     shared: str
@@ -41,6 +42,7 @@ class ScopeOverview:
     queue: tuple[str, ...]
     members: frozenset[str]
     release: str
+    stuck: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -167,8 +169,9 @@ def _read(
     ours = {one.instance: one for one in alive if one.group == name}
     shared = {one.shared_scope for one in ours.values()}
     shared |= {one.shared_scope for one in sharing if (one.app, one.group) == (app_id, name)}
-    own = _scope(context, app_id, name, "", target.slots)
-    scopes = [_scope(context, app_id, name, one, target.slots) for one in sorted(shared - {""})]
+    words = {one.instance: one.why for one in ours.values()}
+    own = _scope(context, app_id, name, "", target.slots, words)
+    scopes = [_scope(context, app_id, name, one, target.slots, words) for one in sorted(shared - {""})]
     if not scopes or "" in shared or own.queue or any(turn.state != "free" for turn in own.turns):
         scopes.insert(0, own)
     return GroupOverview(
@@ -196,23 +199,28 @@ def _block(context: StoreContext, app_id: str, version: str) -> Block | None:
     return read_or_none(Block, key, entry.value) or unreadable
 
 
-def _scope(context: StoreContext, app: str, group: str, shared: str, slots: int) -> ScopeOverview:
+def _scope(
+    context: StoreContext, app: str, group: str, shared: str, slots: int, words: Mapping[str, str]
+) -> ScopeOverview:
     scope = read_scope(context.cluster, context.keys, shared_scope(shared) if shared else group_scope(app, group))
     contenders: dict[str, Contender] = {stored.slot.member: stored.slot for stored in scope.slots.values()}
     for member, entry in scope.queue.items():
         with suppress(Conflict):  # another outrider's: then only its name is known
             contenders.setdefault(member, decode(Contender, entry.key, entry.value))
     names = {member: one.instance if one.app == app else member for member, one in contenders.items()}
+    states = tuple(
+        replace(turn, instance=names[turn.instance]) if turn.instance is not None else turn
+        for turn in turns(scope.waiting, scope.holding, slots)
+    )
+    dirty = {turn.instance for turn in states if turn.state == "dirty"}
     return ScopeOverview(
         shared=shared,
         slots=slots,
-        turns=tuple(
-            replace(turn, instance=names[turn.instance]) if turn.instance is not None else turn
-            for turn in turns(scope.waiting, scope.holding, slots)
-        ),
+        turns=states,
         queue=tuple(names.get(each.instance, each.instance) for each in line(scope.waiting, scope.holding)),
         members=frozenset(names[member] for member, one in contenders.items() if (one.app, one.group) == (app, group)),
         release=f"outrider lock release {f'--scope {shared}' if shared else f'{app} {group}'} --slot",
+        stuck={name: why for name, why in words.items() if name in dirty and why},
     )
 
 
@@ -301,16 +309,24 @@ def _turn_in(instance: str, scope: ScopeOverview) -> list[str]:
 
 def describe_turn(scope: ScopeOverview, turn: TurnState) -> str:
     """``turn 1 of 2: held by web-1``. Turns are counted from 1; the command that frees one takes the slot's number."""
-    state = "held by" if turn.state == "held" else "left behind by a crashed sidekick"
-    instance = turn.instance if turn.state == "held" else f"({turn.instance})"
     surplus = " (surplus)" if turn.surplus else ""
-    return f"turn {turn.number + 1} of {scope.slots}{scope.where}{surplus}: {state} {instance}"
+    name = f"turn {turn.number + 1} of {scope.slots}{scope.where}{surplus}"
+    if turn.state == "held":
+        return f"{name}: held by {turn.instance}"
+    if stuck := scope.stuck.get(turn.instance or ""):
+        return f"{name}: dirty, kept by {turn.instance}: {stuck}"
+    return f"{name}: left behind by a crashed sidekick ({turn.instance})"
 
 
 def _with_remedy(scope: ScopeOverview, turn: TurnState) -> str:
     """``describe_turn``, and of a dirty turn what ends it."""
     if turn.state == "held":
         return describe_turn(scope, turn)
+    if turn.instance in scope.stuck:
+        return (
+            f"{describe_turn(scope, turn)}; `outrider instance retry` tries again, `outrider instance rollback --to`"
+            f" takes an older version, and `{scope.release} {turn.number}` frees the turn for other instances"
+        )
     return (
         f"{describe_turn(scope, turn)}; it stays taken until that sidekick connects again, or"
         f" `{scope.release} {turn.number}` frees it"

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from outrider.core.errors import Conflict, NotFound
+from outrider.core import versions
+from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.etcd.seam import Put
 from outrider.model.documents import App, Block, Command, Group, Instance, Presence, Target, Wakeup, encode
 from outrider.service.store.changes import MAX_OPERATIONS, Auditing, Change, apply
@@ -70,17 +71,25 @@ class Fleet:
 
         return apply(self.context.cluster, attempt, self.auditing)
 
-    def command(self, app: str, instance: str, verb: Verb, by: str) -> Command:
+    def command(self, app: str, instance: str, verb: Verb, by: str, *, version: str = "") -> Command:
         """Store a command for an instance's sidekick; it replaces a command that the sidekick has not taken yet.
 
+        Args:
+            version: Where a rollback is to go; empty for the version before.
+
         Raises:
+            ConfigError: a version with another verb, or one that is not semver.
             NotFound: there is no such app, or the instance has neither a row nor a living sidekick.
         """
+        if version and verb != "rollback":
+            raise ConfigError(f"version {version!r}: only a rollback names a version, not {verb}")
+        if version:
+            versions.parse(version)
         app_id, keys = self.context.require_app(app), self.context.keys
         known = self.context.get(Instance, keys.instance(app_id, instance)) is not None
         if not known and not any(presence.instance == instance for presence in self.presences(app_id)):
             raise NotFound(absent_instance(app_id, instance))
-        command = Command(verb=verb, by=by, at=self.context.now())
+        command = Command(verb=verb, by=by, at=self.context.now(), version=version)
 
         def attempt(change: Change) -> Command:
             # Read for the audit entry alone: the last command of an operator wins.

@@ -6,7 +6,15 @@ from typing import assert_never
 from loguru import logger
 
 from outrider.core.errors import Refused
-from outrider.core.sidekick.effects import AcquireLock, BlockLock, LockEffect, ReclaimLock, ReleaseLock, RetakeLock
+from outrider.core.sidekick.effects import (
+    AcquireLock,
+    BlockLock,
+    LockEffect,
+    ReclaimLock,
+    ReleaseLock,
+    RetakeLock,
+    SuspendLock,
+)
 from outrider.core.sidekick.events import LockAcquired, LockQueued, LockRefused, LockReleased
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.lease import LeaseKeeper
@@ -69,6 +77,9 @@ class LockWork:
                 self._take(effect, request, lease)
             case ReleaseLock():
                 self._give_back(effect, request)
+            case SuspendLock():
+                if not self._lock.suspend(effect.update):
+                    self._post(LockReleased(at=now(), request=request))
             case BlockLock():
                 self._block(effect, request)
             case _:
