@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
+from urllib3 import disable_warnings
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from outrider.core.errors import DriverError
 
@@ -45,24 +46,42 @@ class OutOfTime(NoAnswer):
     """No whole answer came in time."""
 
 
-def get(url: str, *, timeout_s: float, max_bytes: int = MAX_BYTES, headers: Mapping[str, str] = JSON) -> Answer:
+def get(
+    url: str,
+    *,
+    timeout_s: float,
+    max_bytes: int = MAX_BYTES,
+    headers: Mapping[str, str] = JSON,
+    verify: bool | str = True,
+    server_name: str = "",
+) -> Answer:
     """GET ``url`` once, on a connection of its own, without following redirects.
 
     Args:
         timeout_s: For all of it, from the connection to the last byte.
         max_bytes: Of a longer body one byte more than that is read, to tell it from one that is as long.
+        verify: Of https, whether the server's certificate is checked, or the PEM file of its authorities.
+        server_name: Of https, the name that is asked for and that the certificate must have; else the URL's host.
 
     Raises:
         OutOfTime: it wasn't done after ``timeout_s`` seconds.
         NoAnswer: unreachable, broken off, or not HTTP.
     """
-    with requests.Session() as session, Deadline(timeout_s) as deadline:
+    if verify is False:
+        # An operator has asked for it; urllib3 would warn on stderr with each request.
+        disable_warnings(InsecureRequestWarning)
+    with requests.Session() as session, Deadline(timeout_s, server_name) as deadline:
         session.trust_env = False
         session.mount("http://", deadline)
         session.mount("https://", deadline)
         try:
             with session.get(
-                url, timeout=timeout_s, allow_redirects=False, stream=True, headers={**_HEADERS, **headers}
+                url,
+                timeout=timeout_s,
+                allow_redirects=False,
+                stream=True,
+                headers={**_HEADERS, **headers},
+                verify=verify,
             ) as response:
                 body = read_body(response, max_bytes)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
@@ -90,9 +109,10 @@ class Deadline(HTTPAdapter):
     requests' own timeout counts anew with every read, so a peer that sends a byte now and then would hold us forever.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, server_name: str = "") -> None:
         super().__init__(max_retries=0)
         self.passed = False
+        self._server_name = server_name
         self._timeout_s = timeout_s
         self._connections: list[Any] = []
         self._sockets: list[socket.socket] = []
@@ -109,6 +129,9 @@ class Deadline(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **keywords: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **keywords)
+        if self._server_name and pool.scheme == "https":
+            pool.assert_hostname = self._server_name
+            pool.conn_kw["server_hostname"] = self._server_name
         make = pool.ConnectionCls
 
         def make_and_remember(*made_args: Any, **made_keywords: Any) -> Any:

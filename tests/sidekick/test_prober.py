@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from outrider.config.sections import ProbeSettings
-from outrider.sidekick.prober import Failed, Kind, Passed, Probe, Prober, Verdict, ask
+from outrider.sidekick.prober import Failed, Kind, Passed, Probe, Prober, Verdict
+from outrider.sidekick.probes import ask
 from tests.support.waiting import eventually
 
 SETTINGS = ProbeSettings(interval_s=0.02, timeout_s=1, successes=3, failures=3, deadline_s=5)
@@ -200,7 +201,7 @@ def test_a_release_is_blamed_for_its_own_answers_alone(
     monkeypatch: pytest.MonkeyPatch, answers: list[str], blame: str
 ) -> None:
     left = list(answers)
-    monkeypatch.setattr("outrider.sidekick.prober.ask", lambda url, timeout_s: left.pop(0))
+    monkeypatch.setattr("outrider.sidekick.prober.ask", lambda url, settings: left.pop(0))
 
     verdict = verdict_of("http://app", "watch")
 
@@ -297,13 +298,13 @@ def test_a_probe_may_be_stopped_from_its_own_verdict(app: App) -> None:
 
 @pytest.mark.parametrize("raw", [slam, babble], indirect=True)
 def test_what_is_no_http_is_a_bad_answer(raw: Raw) -> None:
-    assert ask(f"{raw.url}/health", 5) in ("connection closed", "connection reset", "no HTTP answer")
+    assert ask(raw.url, SETTINGS) in ("connection closed", "connection reset", "no HTTP answer")
 
 
 def test_a_redirect_is_not_healthy_and_not_followed(app: App) -> None:
     app.answers = [302]
 
-    assert "302" == ask(f"{app.url}/health", 5)
+    assert "302" == ask(app.url, SETTINGS)
     assert ["/health"] == [path for path, _, _ in app.seen]
 
 
@@ -318,7 +319,7 @@ def test_proxies_of_the_environment_are_not_used(app: App, monkeypatch: pytest.M
     monkeypatch.setenv("http_proxy", closed_url())
     monkeypatch.delenv("no_proxy", raising=False)
 
-    assert "" == ask(f"{app.url}/health", 5)
+    assert "" == ask(app.url, SETTINGS)
 
 
 class Shown:
@@ -342,7 +343,8 @@ def test_a_probe_that_fails_says_so_while_it_fails(app: App, status: int, kind: 
     finally:
         probe.stop()
 
-    assert f"1 of 1 answers were {status} (/health)" == shown.texts[0]
+    assert shown.texts[0].startswith(f"1 of 1 answers were {status} (/health)")
+    assert ("probe.path" in shown.texts[0]) == (status == 404)
     assert verdicts.empty()
 
 

@@ -8,11 +8,19 @@ from pathlib import Path
 
 from outrider.balancers.drivers import BALANCERS
 from outrider.config.drivers import Problem
-from outrider.config.sections import EtcdSettings, Rule, Settings, port_range
+from outrider.config.sections import EtcdSettings, ProbeSettings, Rule, Settings, port_range
 from outrider.core.addresses import http_problem, parse_endpoints
 from outrider.runtimes.drivers import RUNTIMES
 
 _RESERVED = frozenset({"PORT", "HOST"})
+_FIELD_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_OWN_FIELDS = {
+    "host": "set probe.host instead",
+    "connection": "is set by outrider itself",
+    "content-length": "is set by outrider itself",
+    "transfer-encoding": "is set by outrider itself",
+}
+"""Header fields in lower case that probe.headers can't set -> why."""
 
 
 def contradictions(settings: Settings) -> Iterator[Problem]:
@@ -35,6 +43,7 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     yield from _workload_problems(settings)
     yield from RUNTIMES.load(settings.instance.runtime).problems(settings)
     yield from BALANCERS.load(settings.instance.balancer).problems(settings)
+    yield from _probe_problems(probe)
     if (probe.successes - 1) * probe.interval_s >= probe.deadline_s:
         yield (
             "probe.deadline_s",
@@ -98,6 +107,30 @@ def _unusable(key: str, path: Path, load: Callable[[], object]) -> Iterator[Prob
         yield key, f"{path}: {reason}"
     except (OSError, ValueError) as error:
         yield key, f"{path}: can't be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _probe_problems(probe: ProbeSettings) -> Iterator[Problem]:
+    if probe.kind == "command" and not (probe.command and probe.command[0]):
+        yield "probe.command", 'missing; for example ["pg_isready", "--host={host}", "--port={port}"]'
+    if probe.kind != "command" and probe.command:
+        yield "probe.command", f"has no effect, for probe.kind is {probe.kind}; set that to command, or remove this"
+    for name, text in probe.headers.items():
+        if not re.fullmatch(_FIELD_NAME, name):
+            yield "probe.headers", f"{name!r}: not the name of a header field"
+        elif name.lower() in _OWN_FIELDS:
+            yield "probe.headers", f"{name}: {_OWN_FIELDS[name.lower()]}"
+        if not text.isprintable() or text != text.strip() or not text.isascii():
+            yield "probe.headers", f"{name}: its text must be printable ASCII without blanks around it"
+    for each in probe.statuses:
+        first, _, last = each.partition("-")
+        if last and last < first:
+            yield "probe.statuses", f"{each!r}: {last} is below {first}"
+    if probe.ca_file is not None and not probe.ca_file.is_file():
+        yield "probe.ca_file", f"{probe.ca_file}: no such file"
+    if probe.ca_file is not None and probe.scheme != "https":
+        yield "probe.ca_file", "needs probe.scheme = https"
+    if probe.ca_file is not None and not probe.verify:
+        yield "probe.ca_file", "has no effect, for probe.verify is false; remove one of them"
 
 
 def _workload_problems(settings: Settings) -> Iterator[Problem]:

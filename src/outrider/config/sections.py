@@ -254,12 +254,35 @@ class BalancerSettings:
 class ProbeSettings:
     """[probe]: how an instance shows that it is healthy."""
 
+    kind: Literal["http", "tcp", "command"] = setting(
+        "http", "What a probe is: an HTTP request, a TCP connection, or a command that exits with 0."
+    )
     path: str = setting(
-        "/health",
-        "Path asked for; any 2xx is healthy.",
-        pattern=r"/\S*",
-        wanted="a path that begins with /",
+        "/health", "Path of the request.", pattern=r"/\S*", wanted="a path that begins with /", empty=False
+    )
+    scheme: Literal["http", "https"] = setting("http", "Protocol of the request.")
+    host: str = setting(
+        "",
+        "Host header of the request, and over https the name in the certificate. Default: workload.host with the port.",
+        pattern=r"[^\s/?#@]+",
+        wanted="a host name, with a port if the app needs one",
+    )
+    headers: Mapping[str, str] = computed(dict, "Header fields to add to the request.")
+    statuses: tuple[str, ...] = setting(
+        ("200-299",),
+        "Status codes that are healthy, each a number or a range.",
+        pattern=r"[1-5][0-9]{2}(-[1-5][0-9]{2})?",
+        wanted="a status code such as 204, or a range such as 200-299",
         empty=False,
+    )
+    verify: bool = setting(True, "Whether the certificate of an https app is checked.")
+    ca_file: Path | None = setting(
+        None, "PEM file of the authorities for the app's certificate. Default: those of this machine."
+    )
+    command: tuple[str, ...] = setting(
+        (),
+        "Program and arguments, run on this machine. {url}, {host} and {port} are replaced. "
+        "Needed when probe.kind is command.",
     )
     interval_s: float = setting(1.0, "Time from one probe to the next.", above=0)
     timeout_s: float = setting(5.0, "Longest time for one answer.", above=0)

@@ -16,14 +16,10 @@ from typing import Literal
 from outrider.config.sections import ProbeSettings
 from outrider.core.sidekick.memory import Blame
 from outrider.failpoints import failpoint, with_current_effect
-from outrider.http import NoAnswer, OutOfTime, get
+from outrider.sidekick.probes import ask, hint, name_of, says_nothing_of_the_app
 
 TELL_EVERY_S = 5.0
 """Seconds between two accounts of a probe that fails: each is a write to etcd."""
-_BODY_LIMIT_BYTES = 64 * 1024
-_HEADERS = {"Accept": "*/*", "User-Agent": "outrider-probe"}
-_UNREACHABLE = ("network is unreachable", "network is down", "no route to host", "cannot assign requested address")
-"""The kernel's words when it has no way to an address: none of them comes from what listens there, or doesn't."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +57,7 @@ class _Tally:
     def add(self, answer: str) -> None:
         self.total += 1
         self.good_run, self.bad_run = (0, self.bad_run + 1) if answer else (self.good_run + 1, 0)
-        self._unheard = bool(answer) and (self._unheard or answer in _UNREACHABLE)
+        self._unheard = bool(answer) and (self._unheard or says_nothing_of_the_app(answer))
         if answer:
             self.bad[answer] += 1
             self._last_bad = answer
@@ -71,16 +67,16 @@ class _Tally:
         """The bad answer that came most often; there is one."""
         return self.bad.most_common(1)[0][0]
 
-    def so_far(self, path: str) -> str:
+    def so_far(self, name: str) -> str:
         """``47 of 47 answers were 500 (/health)``: for a person, while it goes on."""
         commonest, count = self.bad.most_common(1)[0]
-        return f"{count} of {self.total} answers were {commonest} ({path})"
+        return f"{count} of {self.total} answers were {commonest} ({name}){hint(commonest)}"
 
-    def failed(self, path: str) -> Failed:
+    def failed(self, name: str) -> Failed:
         commonest, count = self.bad.most_common(1)[0]
         last = f", last: {self._last_bad}" if self._last_bad != commonest else ""
         return Failed(
-            reason=f"{path}: {commonest} ({count} of {self.total} answers){last}",
+            reason=f"{name}: {commonest} ({count} of {self.total} answers){last}{hint(commonest)}",
             blame="world" if self._unheard else "release",
         )
 
@@ -135,28 +131,27 @@ class Probe:
             return
         with self._delivering:
             if not self._stopped.is_set():
-                self._tell(tally.so_far(self._settings.path) if bad else "")
+                self._tell(tally.so_far(name_of(self._settings)) if bad else "")
                 self._told = (commonest, self._clock())
 
     def _verdict(self, tally: "_Tally", took_s: float) -> Verdict | None:
         wanted = self._settings
         if self._kind == "watch":
-            return tally.failed(wanted.path) if tally.bad_run >= wanted.failures else None
+            return tally.failed(name_of(wanted)) if tally.bad_run >= wanted.failures else None
         if tally.good_run >= wanted.successes:
             return Passed(took_s=took_s)
         if took_s < wanted.deadline_s:
             return None
         if tally.bad:
-            return tally.failed(wanted.path)
-        return Failed(
-            reason=f"{wanted.path}: {tally.good_run} of {wanted.successes} healthy answers in {wanted.deadline_s:g} s"
-        )
+            return tally.failed(name_of(wanted))
+        count = f"{tally.good_run} of {wanted.successes} healthy answers"
+        return Failed(reason=f"{name_of(wanted)}: {count} in {wanted.deadline_s:g} s")
 
     def _ask(self, number: int, deadline: float | None) -> str | None:
         """Empty for a healthy answer, else what was wrong; None when the deadline came before the answer.
 
-        The request has its own thread: a server that sends one byte a second resets every time limit of a socket, and
-        would hold up deadline and ``stop``. Such a thread ends with the server's connection.
+        A question has its own thread, so that it holds up neither deadline nor ``stop``: a server that sends one byte a
+        second resets every time limit of a socket. Such a thread ends with the server's connection.
         """
         limit = self._settings.timeout_s
         patience = limit if deadline is None else min(limit, max(0.0, deadline - self._clock()))
@@ -177,7 +172,7 @@ class Probe:
 
     def _request(self, number: int) -> None:
         with failpoint("probe.ask"):
-            answer = ask(self._url + self._settings.path, self._settings.timeout_s)
+            answer = ask(self._url, self._settings)
         self._answers.put((number, answer))
 
     def _end(self, verdict: Verdict) -> None:
@@ -202,38 +197,14 @@ class Prober:
         deliver: Callable[[Verdict], None],
         tell: Callable[[str], None] = lambda text: None,
     ) -> Probe:
-        """Probe ``url`` + ``probe.path`` every interval until a verdict or ``stop``.
+        """Probe ``url`` as ``[probe]`` says, every interval until a verdict or ``stop``.
 
         Args:
             url: Address of the instance, ``http://host:port`` without a slash at the end.
-            kind: ``prove`` delivers ``Passed`` after ``successes`` 2xx in a row, ``Failed`` at the deadline; ``watch``
-                delivers ``Failed`` after ``failures`` bad answers in a row and is else silent.
+            kind: ``prove`` delivers ``Passed`` after ``successes`` healthy answers in a row, and ``Failed`` at the
+                deadline; ``watch`` delivers ``Failed`` after ``failures`` bad answers in a row, and is else silent.
             deliver: Called at most once, from the probe's thread; it should only pass the verdict on.
             tell: Called while it fails, with the bad answers so far in words, and with an empty text when an answer is
                 good again.
         """
         return Probe(url, kind, self._settings, deliver, self._clock, tell)
-
-
-def ask(url: str, timeout_s: float) -> str:
-    """Empty when ``url`` answers 2xx, else what it did instead, in a few words.
-
-    Every request is a connection of its own, as a new client's would be; redirects and proxies are not for probes.
-    """
-    try:
-        # Read what belongs to the answer: closing on unread bytes shows as a reset in the app's own log.
-        answer = get(url, timeout_s=timeout_s, max_bytes=_BODY_LIMIT_BYTES, headers=_HEADERS)
-    except OutOfTime as error:
-        return str(error)
-    except NoAnswer as error:
-        return _plain(str(error))
-    return "" if 200 <= answer.status < 300 else str(answer.status)
-
-
-def _plain(text: str) -> str:
-    for phrase in ("connection refused", "connection reset", *_UNREACHABLE):
-        if phrase in text.lower():
-            return phrase
-    if "closed connection" in text or "Connection aborted" in text or "IncompleteRead" in text:
-        return "connection closed"
-    return "no HTTP answer"
