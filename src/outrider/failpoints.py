@@ -1,6 +1,6 @@
 """Failpoints: every externally visible side effect of a sidekick; the list, and the marks around each of them.
 
-``with failpoint("entry.write"):`` costs nothing as long as nobody observes. The kill matrix (``tests/chaos``) observes:
+``with failpoint("entry.write"):`` costs nothing without an observer. The kill matrix (``tests/chaos``) observes:
 it stops a sidekick right before or right after a touch, under the effect that asked for it. A touch that isn't in the
 list, or not in it for its effect, is then an error; ``tests/test_failpoints.py`` finds unmarked touches.
 
@@ -27,7 +27,7 @@ FAILPOINTS: Mapping[str, str] = {
     "turn.ticket": "the ticket for the first write to the queue is written",
     "turn.enqueue": "the queue key is written under our lease, or one of an earlier life is removed",
     "turn.take": "the slot key is created, the place in line compared",
-    "turn.leave": "the queue key is removed, with a slot that nobody knew of",
+    "turn.leave": "the queue key is removed, with a slot that was unknown",
     "turn.reclaim": "a queue key is written again beside our slot key",
     "turn.release": "slot key and queue key are removed, with the block when the release is blocked",
     "block.write": "the release is blocked although our turn has ended already",
@@ -47,12 +47,12 @@ FAILPOINTS: Mapping[str, str] = {
     "workload.prepare": "the payload is unpacked ahead of the start and gets its name",
     "workload.unpack": "what was prepared is moved to the workload, or the payload is unpacked there",
     "workload.record": "record.json, which names the running workload, is written",
-    "workload.adopt": "the same for a workload that an earlier life started and didn't record, whoever finds it",
+    "workload.adopt": "the same for a workload that an earlier life started and didn't record",
     "workload.spawn": "the process is started",
     "workload.signal": "SIGTERM or SIGKILL to the workload",
     "workload.rename": "a workload's folder gets another name, so that it isn't taken for a whole one",
     "workload.erase": "that folder is removed",
-    "workload.prune": "what was prepared for a release that nobody needs is removed",
+    "workload.prune": "what was prepared for a release that is no longer needed is removed",
     "probe.ask": "an instance is asked for its health",
     # the release
     "omaha.check": "the update service is asked for an update",
@@ -60,7 +60,7 @@ FAILPOINTS: Mapping[str, str] = {
     "payload.keep": "a part of it is written",
     "payload.sync": "the whole file is synced",
     "payload.rename": "the proved file gets its final name",
-    "payload.prune": "payloads that nobody needs, or that proved wrong, are removed",
+    "payload.prune": "payloads that are no longer needed, or that proved wrong, are removed",
     # reports
     "outbox.write": "a report is written and synced under another name",
     "outbox.rename": "it gets its name, and the folder is synced",
@@ -151,7 +151,7 @@ def observe(observer: Observer | None) -> None:
 
 
 class failpoint:  # noqa: N801 - used like a function
-    """Marks one touch. ``after`` is told only of a touch that didn't raise: else nobody knows whether it happened.
+    """Marks one touch. ``after`` is told only of a touch that didn't raise: else it is unknown whether it happened.
 
     Raises (when observed): AssertionError for a failpoint that isn't in the list, or not in its effect's row.
     """

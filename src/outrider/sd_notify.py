@@ -15,7 +15,7 @@ class Notifier:
 
     Attributes:
         address: Path of systemd's datagram socket, or an abstract name that begins with NUL; None sends nothing.
-        watchdog_interval_s: Time after which ``alive`` is to be called again; None when nobody watches.
+        watchdog_interval_s: Time after which ``alive`` is to be called again; None without a watchdog.
     """
 
     address: str | None = None

@@ -44,7 +44,7 @@ class Entry(Protocol):
         """Remove the entry, fenced."""
 
     def join(self, url: str, *, replacing: Collection[str] = ()) -> None:
-        """Put ``url`` in, without a fence, unless the entry is somebody else's; ``replacing``: our former addresses."""
+        """Put ``url`` in, without a fence, unless the entry is another's; ``replacing``: our former addresses."""
 
     def restore(self, url: str | None, *, fence: Fence) -> None:
         """Undo a ``switch``, fenced; ``url`` None: there was no entry before."""

@@ -1,4 +1,4 @@
-"""Draining: the wait between "the balancer was told" and "nobody misses the old instance" (P4).
+"""Draining: the wait from the balancer's change until the old instance gets no more requests (P4).
 
 Two questions, one after the other: does the balancer still send new requests to the old address, and has the old
 instance requests open? Each is answered by asking where that is possible, and by time where it isn't.
@@ -157,4 +157,4 @@ def _inflight(url: str, timeout_s: float) -> int | None:
 
 
 def _list(urls: frozenset[str]) -> str:
-    return ", ".join(sorted(urls)) or "nobody"
+    return ", ".join(sorted(urls)) or "no server"

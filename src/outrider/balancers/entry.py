@@ -52,7 +52,7 @@ class _Found:
         return {entry.key: entry.value for entry in self.entries} == keys
 
     def unchanged(self, wanted: Collection[str]) -> tuple[Compare, ...]:
-        """Comparisons that hold as long as nobody wrote any of these keys, nor created a ``wanted`` one."""
+        """Comparisons that hold while none of these keys is written and no ``wanted`` one is created."""
         there = {entry.key for entry in self.entries}
         return (
             *(ModifiedAt(key=entry.key, revision=entry.mod_revision) for entry in self.entries),

@@ -53,5 +53,5 @@ class NoObserver:
         self.propagation_s = 0.0
 
     def confirm(self, *, present: frozenset[str], absent: frozenset[str]) -> bool | None:
-        """Always true: nothing has to reach anybody."""
+        """Always true: there is no balancer to reach."""
         return True

@@ -121,7 +121,7 @@ def operator() -> str:
 def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
     """Add ``--prefix`` and the options that say where etcd is: the command gets them as ``prefix`` and ``etcd``.
 
-    ``etcd`` is an ``EtcdAddress``; None when nobody names one and ``default`` is empty. The variables are those that
+    ``etcd`` is an ``EtcdAddress``; None when none is named and ``default`` is empty. The variables are those that
     set ``[etcd]`` of a sidekick.
     """
 

@@ -57,7 +57,7 @@ class ServiceClient:
         ca_file: Path | None = None,
         skip_ssl_verify: bool = False,
     ) -> None:
-        """Take the service's address, ``http://host:port``, with or without a slash at its end, and who asks.
+        """Take the service's address, ``http://host:port``, with or without a slash at its end, and the user.
 
         A ``token`` goes before ``user`` and ``key``.
 
@@ -112,7 +112,7 @@ class ServiceClient:
     def put(self, *path: str, body: Json, if_match: str | None = None) -> tuple[Json, bool]:
         """Change or add something; also tells whether it was added.
 
-        With ``if_match`` it is refused (``Conflict``) when somebody else has changed it meanwhile.
+        With ``if_match`` it is refused (``Conflict``) when another user has changed it meanwhile.
         """
         headers = {"If-Match": if_match} if if_match else {}
         status, answer = self._call("PUT", path, json=body, headers=headers)

@@ -1,4 +1,4 @@
-"""Commands that run until somebody ends them."""
+"""Commands that run until they are ended."""
 
 import signal
 from collections.abc import Callable, Iterator

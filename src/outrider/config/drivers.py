@@ -1,7 +1,7 @@
 """Tables of drivers: a name that an operator may choose, and the module that it stands for.
 
 A driver is a module. It owns the settings of its section, says what is wrong with them, and makes the driver from
-them. A module is imported when somebody asks for it; what only one driver needs (an SDK) is imported in its ``make``.
+them. A module is imported when it is asked for; what only one driver needs (an SDK) is imported in its ``make``.
 """
 
 import importlib

@@ -30,7 +30,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself, to hand to the one who needs it."""
+        """The text itself, for the library that needs it."""
         return self._text
 
     def __bool__(self) -> bool:

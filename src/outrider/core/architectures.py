@@ -35,7 +35,7 @@ def checked_architecture(text: str) -> str:
     """Return a package's architecture in our words.
 
     Raises:
-        ConfigError: nobody has it.
+        ConfigError: no machine has it.
     """
     name = _KNOWN.get(text.strip().lower(), "")
     if not name and text != ANY:

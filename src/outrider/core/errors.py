@@ -12,7 +12,7 @@ class OutriderError(Exception):
 
     Attributes:
         kind: Short stable word, logged as ``error_kind`` and shown on the command line.
-        retry: Whether the same call may succeed later without anybody changing anything.
+        retry: Whether the same call may succeed later although nothing is changed.
     """
 
     kind: ClassVar[str] = "outrider"
@@ -55,13 +55,13 @@ class Conflict(OutriderError):
 
 
 class Unauthorized(OutriderError):
-    """Who asks hasn't shown that they are somebody we know."""
+    """The client has not proved an identity that we know."""
 
     kind = "unauthorized"
 
 
 class Forbidden(OutriderError):
-    """We know who asks, and they may not do that."""
+    """The client is known, and may not do that."""
 
     kind = "forbidden"
 
@@ -96,7 +96,7 @@ class Throttled(DriverError):
     """The other side asks to be left alone for a while.
 
     Attributes:
-        retry_after_s: Don't ask again for so many seconds.
+        retry_after_s: Time before the next request, seconds.
     """
 
     kind = "throttled"

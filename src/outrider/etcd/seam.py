@@ -131,7 +131,7 @@ class TxnResult:
 class KeyChanged:
     """One key was written (``entry``) or removed (``entry`` is None) at ``revision``.
 
-    A removal says nothing of why: deleted by somebody, or its lease ran out.
+    A removal does not say why: the key was deleted, or its lease ran out.
     """
 
     key: str

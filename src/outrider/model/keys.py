@@ -37,7 +37,7 @@ def check_app(app: str) -> str:
 
     Raises:
         ConfigError: it can't be a part of a key.
-        ValueError: it is spelled as a person may spell it, and nobody called ``core.omaha.app_key`` before.
+        ValueError: it is spelled as a person may spell it; call ``core.omaha.app_key`` first.
     """
     # What ``app_key`` changes besides case, braces and blanks around a name, is never a part of a key.
     if check_part("app", app) != app.lower():
@@ -115,7 +115,7 @@ class Keys:
         return self.grants(app, group) + check_part("instance", instance)
 
     def deferrals(self, app: str, group: str) -> str:
-        """Prefix of those who wait for the service's word, in order of their create revisions."""
+        """Prefix of the deferred instances, in order of their create revisions."""
         return f"{self.group(app, group)}/deferrals/"
 
     def deferral(self, app: str, group: str, instance: str) -> str:

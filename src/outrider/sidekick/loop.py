@@ -64,14 +64,14 @@ class Sidekick:
         Args:
             memory: What the settings say; identity, strategy and runtime are taken from here even when there is a
                 journal.
-            nouns: First part of an effect's name -> who performs it.
+            nouns: First part of an effect's name -> its worker.
             show: Makes the live state visible to the fleet.
             consumed: Called when an operator's command is in the journal.
             clock: Seconds that never go back, for the chart's timers.
             hierarchy: As ``Machine`` takes it.
 
         Raises:
-            ValueError: nobody performs the effects of some noun; better said now than in the middle of a swap.
+            ValueError: a noun has no worker. This must not show in the middle of a swap.
         """
         if missing := NOUNS.keys() - nouns.keys():
             raise ValueError(f"nobody performs the effects of {', '.join(sorted(missing))}")

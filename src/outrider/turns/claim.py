@@ -1,6 +1,6 @@
 """One instance's claim to a turn: what it reads and writes, one look at a time.
 
-A ``Claim`` has no thread and never waits: whoever drives it (``wait.Wait``, or a simulation) looks again when what the
+A ``Claim`` has no thread and never waits: its driver (``wait.Wait``, or a simulation) looks again when what the
 last look pointed at has changed. Every look begins with a fresh list, so that an answer that was lost needs no
 handling of its own: either the slot is there with our update, or it isn't.
 """
@@ -120,7 +120,7 @@ class Claim:
 
     @property
     def updates(self) -> tuple[str, ...]:
-        """All updates for which a slot may have been taken without anybody knowing."""
+        """All updates for which a slot may have been taken unnoticed."""
         return (*self._superseded, self._request.update)
 
     def look(self) -> TurnGranted | Denied | Pending | None:

@@ -111,7 +111,7 @@ class TurnLock:
 
         Returns:
             The turn, untouched, when its ``TurnGranted`` was delivered before (the two have crossed) and it wasn't
-            released since. Whoever hasn't acted on it calls ``release``.
+            released since. A caller that has not acted on it calls ``release``.
 
         Raises:
             Unknown: no answer; the wait has ended, the key may still be there; call it again.
@@ -180,10 +180,10 @@ class TurnLock:
     def release(self, turn: Turn, *, ops: tuple[Op, ...] = ()) -> None:
         """End the turn and apply ``ops`` (the block, say) in one transaction; may be repeated.
 
-        A dirty turn can be ended too, as long as the slot is still the same and nobody reclaimed it.
+        A dirty turn can be ended too, as long as the slot is still the same and was not reclaimed.
 
         Raises:
-            Refused: ``ops`` weren't applied, for the turn was ended by somebody else; or the turn was reclaimed since
+            Refused: ``ops`` weren't applied, for another had ended the turn; or the turn was reclaimed since
                 and this is its old value.
             Unknown: no answer; call it again.
         """
@@ -202,7 +202,7 @@ class TurnLock:
                 self._wait = None
 
     def _check_ended(self, turn: Turn, slot_key: str, ops: tuple[Op, ...]) -> None:
-        """Tell an earlier attempt that succeeded from a turn that somebody else ended."""
+        """Tell an earlier attempt that succeeded from a turn that another has ended."""
         entry = self._cluster.get(slot_key)
         if entry is not None and entry.create_revision == turn.slot_revision:
             raise Refused(f"{slot_key}: this turn was reclaimed since; end the reclaimed one")

@@ -38,7 +38,7 @@ class Scope:
     """Everything below one scope as it was at ``revision``. Instances have their names of ``Contender.member`` here.
 
     Attributes:
-        queue: Keys of the queue by instance: of those who wait and of those who hold a turn.
+        queue: Keys of the queue by instance: waiting ones and holders of turns.
         slots: Slot keys by number.
     """
 
@@ -71,7 +71,7 @@ class Scope:
         )
 
     def slot_of(self, instance: str) -> StoredSlot | None:
-        """The slot that ``instance`` holds, dirty or not; the lowest if somebody gave it several by hand."""
+        """The slot that ``instance`` holds, dirty or not; the lowest if it was given several by hand."""
         return next((stored for stored in self.slots.values() if stored.slot.member == instance), None)
 
 
@@ -125,7 +125,7 @@ class Contenders:
 
 
 def read_contenders(cluster: Cluster, keys: Keys, prefix: str) -> Contenders:
-    """Read who stands in the scopes below ``prefix`` (``Keys.all_group_turns``, ``Keys.all_shared_turns``)."""
+    """Read the instances in the scopes below ``prefix`` (``Keys.all_group_turns``, ``Keys.all_shared_turns``)."""
     known, strange = [], []
     with failpoint("turn.read"):
         listing = cluster.list(prefix)

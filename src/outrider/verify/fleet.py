@@ -152,7 +152,7 @@ class FleetResult:
 
 
 def explore_fleet(looks: Looks, sidekicks: int, slots: int) -> FleetResult:
-    """Walk all states of so many sidekicks over a lock with so many slots."""
+    """Walk all states of a number of sidekicks over a lock with a number of slots."""
     names = tuple(f"web-{number}" for number in range(1, sidekicks + 1))
     begin: Fleet = ((), tuple((looks.start(), name) for name in names))
     parents: dict[object, tuple[Fleet, Move] | None] = {_nameless(begin): None}

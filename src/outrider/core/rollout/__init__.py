@@ -1,1 +1,1 @@
-"""What a group's policy allows, how a rollout stands, who may take a turn. By values alone."""
+"""What a group's policy allows, the progress of a rollout, which instance may take a turn. By values alone."""

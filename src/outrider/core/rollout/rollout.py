@@ -102,7 +102,7 @@ def granted(progress: Progress, instance: str, version: str, policy: Policy, now
 def ended(
     progress: Progress, instance: str, result: Result, policy: Policy, now: datetime, *, error: str = ""
 ) -> Progress:
-    """An instance's update has a result; one that comes twice, or that nobody granted, changes nothing.
+    """An instance's update has a result; one that comes twice, or without a grant, changes nothing.
 
     Late is not too late: a success takes back the failure that its silence was taken for.
     """
@@ -127,7 +127,7 @@ def lapsed(progress: Progress, dead: Collection[str], policy: Policy, now: datet
 
     Args:
         dead: Instances whose grant lives no more.
-        counts: Silence says something: nobody had told them to wait.
+        counts: Silence counts as a failure: they had not been told to wait.
     """
     over = [one for one in progress.opened if one.instance in dead]
     if not over:
@@ -141,13 +141,13 @@ def lapsed(progress: Progress, dead: Collection[str], policy: Policy, now: datet
 
 
 def told(progress: Progress, state: State, why: str, by: str, now: datetime) -> Progress:
-    """A person pauses, halts or resumes; who resumes has seen the failures, which count from nothing again."""
+    """A person pauses, halts or resumes. A resume counts the failures from zero again."""
     failures = () if state == "running" else progress.failures
     return replace(progress, state=state, why=why, by=by, since=now, failures=failures)
 
 
 def finished(progress: Progress, now: datetime) -> Progress:
-    """All who were known have come to its version."""
+    """All known instances have come to its version."""
     return replace(progress, finished=now)
 
 

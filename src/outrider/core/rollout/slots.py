@@ -4,7 +4,7 @@ A scope has a *queue* (one key per instance, under its lease) and *slots* (one k
 rules, each of which the proof in ``docs/decisions/0003-turns-and-fences.md`` needs:
 
 1. Who holds a slot doesn't wait, although its key stays in the queue: there it is the lease-bound half of the fence.
-2. Those who wait stand in the order of the create revisions of their keys. Only rank 0 may take.
+2. Waiting instances stand in the order of the create revisions of their keys. Only rank 0 may take.
 3. Every slot key counts against the budget: held or dirty, and also with a number beyond ``slots`` (they were reduced).
 4. Rank 0 watches the slots when none is free; everybody else watches only the one before it.
 """
@@ -73,7 +73,7 @@ class TurnState:
         state: ``free``: no slot key. ``held``: its owner's key in the queue lives. ``dirty``: it doesn't.
         instance: Its owner, None when free.
         create_revision: Of the slot key, 0 when free.
-        surplus: The number is beyond ``slots``: it counts, but nobody will take it again.
+        surplus: The number is beyond ``slots``: it counts, but is not taken again.
     """
 
     number: int
@@ -84,7 +84,7 @@ class TurnState:
 
 
 def line(waiting: Iterable[Waiting], holding: Iterable[Holding]) -> tuple[Waiting, ...]:
-    """Return those who wait for a turn, the next one first."""
+    """Return the instances that wait for a turn, the next one first."""
     holders = {turn.instance for turn in holding}
     return tuple(sorted((each for each in waiting if each.instance not in holders), key=lambda w: w.create_revision))
 

@@ -1,9 +1,9 @@
 """What a sidekick may do to the world. Imperative, frozen, complete: a performer needs nothing but the effect.
 
-The noun before the dot says who performs it; effects on one noun are performed in order, and each may be repeated
+The noun before the dot names its worker; effects on one noun are performed in order, and each may be repeated
 safely. An effect with an ``answered_by`` is answered by an event with the request's number; the others are never
 waited for. Each noun has a union of its effects; the worker of the noun closes its ``match`` over it, so that mypy
-names an effect that nobody performs.
+names an effect without a worker.
 """
 
 from collections.abc import Mapping
@@ -107,7 +107,7 @@ class EnsureWorkload(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TidyWorkload(Effect):
-    """Stop and remove all workloads but ``keep``: what should run serves, so nobody needs the others."""
+    """Stop and remove all workloads but ``keep``: what should run serves, so the others are not needed."""
 
     name: ClassVar[str] = "workload.tidy"
     answered_by: ClassVar[Answers] = ()
@@ -237,7 +237,7 @@ class JoinBalancer(Effect):
 class ReturnBalancer(Effect):
     """Put the entry of what runs in; coming back needs no fence. ``url`` None: nothing runs, nothing to do.
 
-    ``replacing``: our own former addresses; any other address in the entry is somebody else's and stays.
+    ``replacing``: our own former addresses; any other address in the entry is another's and stays.
     """
 
     name: ClassVar[str] = "balancer.return"
@@ -391,7 +391,7 @@ NOUNS: Mapping[str, frozenset[type[Effect]]] = {
     "report": frozenset(get_args(ReportEffect)),
     "sidekick": frozenset({SidekickEffect}),
 }
-"""What begins an effect's name -> the effects that are performed by whoever answers for it."""
+"""What begins an effect's name -> the effects of its worker."""
 
 EFFECT_TYPES: Mapping[str, type[Effect]] = {kind.name: kind for kind in get_args(AnyEffect)}
 ANSWERED = frozenset(name for name, kind in EFFECT_TYPES.items() if kind.answered_by)

@@ -1,6 +1,6 @@
 """What can happen to a sidekick. Past tense, frozen, plain values: they are written to the journal as they are.
 
-Three kinds: *news* from the world (nobody asked), *answers* to an effect (with the request they answer), and timers.
+Three kinds: *news* from the world (unasked), *answers* to an effect (with the request they answer), and timers.
 """
 
 from collections.abc import Mapping
@@ -143,7 +143,7 @@ class WorkloadExited(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseFound(Event):
-    """The update service grants this release. ``update`` is a fresh id, made by who asked."""
+    """The update service grants this release. ``update`` is a fresh id, made by the client."""
 
     name: ClassVar[str] = "release.found"
     version: str
@@ -225,7 +225,7 @@ class LockAcquired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockRefused(Event):
-    """No turn: the release is blocked or no longer the target, or the turn to be reclaimed is somebody else's."""
+    """No turn: the release is blocked or no longer the target, or the turn to be reclaimed is another's."""
 
     name: ClassVar[str] = "lock.refused"
     cause: str
@@ -348,7 +348,7 @@ class BalancerUnmoved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalancerRefused(Event):
-    """The fence didn't hold, or somebody else's address stands in our entry."""
+    """The fence didn't hold, or another's address is in our entry."""
 
     name: ClassVar[str] = "balancer.refused"
     cause: str

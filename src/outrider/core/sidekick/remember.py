@@ -1,7 +1,7 @@
 """How events change the memory: one pure fold, the same live, in replay, in the simulator and in the model checker.
 
 Facts only. Whether an event moves the machine is the chart's business; what it tells us is remembered either way
-(except answers that nobody waits for any more: the machine drops those before they get here).
+(except answers that are no longer awaited: the machine drops those before they get here).
 """
 
 import re
@@ -75,7 +75,7 @@ _ROLLBACK_DEADLINES = frozenset({"revert.expired", "reprobe.expired"})
 
 
 def world(cause: str, error_code: FailureCode = FailureCode.ROLLED_BACK) -> Fault:
-    """The fault of nobody whom the fleet must beware of."""
+    """A fault that is not the release's."""
     return Fault(blame="world", cause=cause, error_code=error_code)
 
 
@@ -309,7 +309,7 @@ def _not_back(memory: Memory) -> Memory:
 
 
 def _moved(memory: Memory, before: str, after: str) -> Memory:
-    """A port may be taken by somebody else while a workload is down."""
+    """Another program may take a port while a workload is down."""
     if not before or before == after:
         return memory
     former = tuple(dict.fromkeys((*memory.former_urls, before)))

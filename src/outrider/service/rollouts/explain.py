@@ -61,11 +61,11 @@ class GroupOverview:
 
     Attributes:
         group: None when only sidekicks know it (they use another update service).
-        block: Why what the group shall run is blocked; None when it isn't.
+        block: Why the target is blocked; None when it isn't.
         alive: Sidekicks with a lease, by instance.
         rows: Instances that ever checked in, by instance.
         scopes: Where the group's instances take turns.
-        snapshot: The rollout, and who is deferred by the service's policy; None without a group.
+        snapshot: The rollout, and the instances that the policy defers; None without a group.
         problem: Why the rest can't be known: a document of the group can't be read. Empty when all can.
         crashes: What sidekicks of the group died of lately, by instance.
     """
@@ -228,7 +228,7 @@ def explain(context: StoreContext, app: str, instance: str) -> tuple[str, ...]:
     """Explain the state of an instance in lines for a person, the most important first.
 
     Raises:
-        NotFound: nobody knows the app or the instance.
+        NotFound: the app or the instance is unknown.
     """
     for overview in read_overviews(context, app):
         if instance in overview.instances:

@@ -36,7 +36,7 @@ class BalancerWork:
     """Performs ``balancer.*``.
 
     Args:
-        member: The instance's name among those who take turns, as ``Contender.member`` has it.
+        member: The instance's name in its scope, as ``Contender.member`` has it.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent 
         effect: Name of the effect that failed.
 
     Returns:
-        The event, None when nobody waits for an answer of that noun.
+        The event, None when no answer of that noun is awaited.
     """
     noun = effect.partition(".")[0]
     cause = str(error)
