@@ -55,6 +55,7 @@ SCENARIOS: Mapping[str, str] = {
     "lock.release": "good",
     "lock.release/turn.read": "withdrawn",
     "lock.release/turn.leave": "withdrawn",
+    "lock.prove": "good",
     "lock.suspend": "stuck-2",
     "lock.block": "unhealthy",
     "lock.block/turn.read": "robbed-late",

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from outrider.config.sections import ProbeSettings
+from outrider.core.blame import judge
 from outrider.sidekick.prober import Failed, Kind, Passed, Probe, Prober, Verdict
 from outrider.sidekick.probes import ask
 from tests.support.waiting import eventually
@@ -176,7 +177,7 @@ def test_a_port_where_nobody_listens_is_refused_until_the_deadline() -> None:
 
     assert isinstance(verdict, Failed)
     assert verdict.reason.startswith("/health: connection refused (")
-    assert "release" == verdict.blame
+    assert "unhealthy" == verdict.evidence
 
 
 @pytest.mark.parametrize("kind", ["prove", "watch"])
@@ -186,7 +187,7 @@ def test_an_address_that_this_machine_cannot_send_to_tells_nothing_of_the_releas
 
     assert isinstance(verdict, Failed)
     assert verdict.reason.startswith("/health: network is unreachable (")
-    assert "world" == verdict.blame
+    assert "unreachable" == verdict.evidence
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_a_release_is_blamed_for_its_own_answers_alone(
     verdict = verdict_of("http://app", "watch")
 
     assert isinstance(verdict, Failed)
-    assert (blame, []) == (verdict.blame, left)
+    assert (blame, []) == (judge(verdict.evidence), left)
 
 
 def test_a_watch_is_silent_while_bad_answers_do_not_come_in_a_row(app: App) -> None:

@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from outrider.config.sections import ProbeSettings
+from outrider.core.blame import judge
 from outrider.runtimes import TASK
 from outrider.runtimes.process.identity import marked
 from outrider.sidekick.prober import Failed, Passed
@@ -249,7 +250,7 @@ def test_a_command_that_this_machine_cannot_run_says_nothing_of_the_release(prog
     verdict = verdict_of("http://127.0.0.1:1", "watch", settings)
 
     assert isinstance(verdict, Failed)
-    assert "world" == verdict.blame
+    assert "world" == judge(verdict.evidence)
     assert f"this machine: probe.command: {program}: " in verdict.reason
     assert says_nothing_of_the_app(ask("http://127.0.0.1:1", settings))
 

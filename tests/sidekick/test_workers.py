@@ -12,6 +12,7 @@ from outrider.balancers.drain import Drain
 from outrider.balancers.entry import EtcdEntry
 from outrider.balancers.traefik import TraefikKeys, TraefikObserver, TraefikSettings
 from outrider.config.sections import DownloadSettings, DrainSettings
+from outrider.core.blame import judge
 from outrider.core.errors import DriverError, OutriderError, Throttled
 from outrider.core.omaha import FailureCode, failed
 from outrider.core.sidekick.effects import (
@@ -150,7 +151,7 @@ def test_what_the_runtime_can_not_run_is_no_fault_of_the_release_that_is_asked_f
 
     event = failure("workload.start", caught.value, 1)
     assert isinstance(event, WorkloadFailed)
-    assert "world" == event.blame
+    assert "world" == judge(event.evidence)
 
 
 def test_a_command_that_is_listed_again_is_told_once(etcd: FakeEtcd, client: FakeCluster) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from outrider.core.blame import Evidence
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.payloads.transfer import Progress, TransferFailed
@@ -58,6 +59,7 @@ class Host:
         payloads: SHA-256 of what is on the disk, oldest first.
         prepared: The same of what was prepared and not started yet.
         answers: Address -> how often what runs there was asked for its health.
+        cannot: Version -> what of this machine keeps it from running there.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Host:
     prepared: set[str] = field(default_factory=set)
     answers: dict[str, int] = field(default_factory=dict)
     lookouts: dict[str, list[Lookout]] = field(default_factory=dict)
+    cannot: dict[str, Evidence] = field(default_factory=dict)
 
     def run(self, workload_id: str, version: str) -> None:
         """Start a workload."""
@@ -197,6 +200,8 @@ class SimRuntime:
         if host.faults.runtime and host.random.random() < host.faults.runtime:
             self._spend(1.0)
             raise DriverError("no memory")
+        if version in host.cannot:
+            raise DriverError(f"it can't run here: {host.cannot[version]}", evidence=host.cannot[version])
         host.prepared.discard(spec.release.sha256)
         if host.bad.get(version) == "refused":
             host.started(host, version)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SCOPE = group_scope("app", "g")
 _SLOTS, _QUEUE, _BLOCKS = KEYS.slots(SCOPE), KEYS.queue(SCOPE), KEYS.blocks("app")
+_PROOFS = KEYS.proofs("app")
 _SERVERS = "traefik/http/services/example/loadbalancer/servers/"
 
 
@@ -25,6 +26,7 @@ class Promises:
         slots: Number -> turn, as stored.
         queue: Instances with a key in the queue.
         blocked: Versions that are blocked.
+        proved: Versions that an instance has committed.
         entries: Instance -> address in the balancer.
         most_slots: The most turns that there were at once.
         touched: Version -> instances where it was ever started.
@@ -36,6 +38,7 @@ class Promises:
         self.slots: dict[int, Slot] = {}
         self.queue: set[str] = set()
         self.blocked: set[str] = set()
+        self.proved: set[str] = set()
         self.entries: dict[str, str] = {}
         self.most_slots = 0
         self.touched: dict[str, set[str]] = {}
@@ -60,8 +63,19 @@ class Promises:
                 (self.queue.discard if new is None else self.queue.add)(name)
             elif key.startswith(_BLOCKS):
                 version = key.removeprefix(_BLOCKS)
+                if old is None and new is not None:
+                    self._may_be_blocked(version)
                 (self.blocked.discard if new is None else self.blocked.add)(version)
+            elif key.startswith(_PROOFS) and new is not None:
+                self.proved.add(key.removeprefix(_PROOFS).partition("/")[0])
         self.check()
+
+    def _may_be_blocked(self, version: str) -> None:
+        """P11: what an instance has committed, and what only machines can't run, is blocked by no sidekick."""
+        if version in self.proved:
+            self._fail(f"P11: {version} is blocked although an instance has committed it")
+        if any(version in member.host.cannot for member in self._fleet.members):
+            self._fail(f"P11: {version} is blocked for the trouble of one machine")
 
     def started(self, name: str, version: str) -> None:
         """A version was started on an instance's machine."""

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 
+from outrider.core.blame import Evidence
 from outrider.core.omaha import FailureCode
 from outrider.core.sidekick.memory import Strategy
 from tests.sim.fleet import Badness, Breach, Fleet
@@ -100,6 +101,52 @@ def test_an_image_that_no_runtime_can_run_blocks_nothing_and_the_next_archive_is
             assert FailureCode.UNSUPPORTED == member.outbox[-1].event.error_code
         fleet.promote("3.0.0")
         fleet.run(partial(all_on, fleet, "3.0.0"))
+
+
+@pytest.mark.parametrize("evidence", ["noexec", "wrong-setting", "disk-full", "no-interpreter"])
+def test_one_machines_trouble_blocks_nothing_and_all_others_are_updated(evidence: Evidence) -> None:
+    """P11: whichever machine it is and whenever its turn comes; it waits, and takes the release once it can."""
+    for seed in range(3):
+        fleet = Fleet(seed, instances=4, strategy="stop-first" if seed % 2 else "start-first")
+        fleet.run(fleet.at_rest)
+        unlucky = fleet.members[seed % 4]
+        unlucky.host.cannot["2.0.0"] = evidence
+        disturb(fleet, crashes=seed % 3, lapses=seed % 2)
+
+        fleet.promote("2.0.0")
+        fleet.run(lambda: sorted(fleet.versions()) == ["1.0.0", *["2.0.0"] * 3])  # noqa: B023
+
+        assert not fleet.blocked, f"seed {seed}"
+        memory = unlucky.kept.memory
+        assert memory is not None
+        assert memory.running is not None
+        assert "1.0.0" == memory.running.release.version
+        unlucky.host.cannot.clear()
+        fleet.run(lambda: unlucky.machine.state in ("idle.waiting", "idle.deferred", "idle.cooling"))  # noqa: B023
+        fleet.command(unlucky, "retry")
+        fleet.run(partial(all_on, fleet, "2.0.0"))
+
+
+@pytest.mark.parametrize("badness", ["refused", "unhealthy", "dies"])
+def test_what_one_has_committed_fails_on_another_alone(badness: Badness) -> None:
+    """
+    1. one instance runs the release for good
+    2. on all others it fails, as a release does that is at fault
+    3. none of them blocks it, and none tries it again
+    """
+    fleet = Fleet(3, instances=3, slots=1)
+    fleet.run(fleet.at_rest)
+    fleet.promote("2.0.0")
+    fleet.run(lambda: "2.0.0" in fleet.promises.proved)
+
+    fleet.bad["2.0.0"] = badness
+    fleet.most_allowed = 9  # P5 speaks of what nobody has committed
+    fleet.run(lambda: fleet.now_s > 400.0)
+    tries = len(fleet.touched["2.0.0"])
+    fleet.run(lambda: fleet.at_rest() and fleet.now_s > 4000.0)
+
+    assert not fleet.blocked
+    assert (tries, {"1.0.0", "2.0.0"}) == (len(fleet.touched["2.0.0"]), set(fleet.versions()))
 
 
 def test_a_release_after_a_bad_one_is_rolled_out() -> None:

@@ -85,6 +85,31 @@ FAULTS = (
         story=("the service offers 2.0.0", "what the runtime can't run is fetched"),
     ),
     Fault(
+        name="blocking a release for this machine's trouble",
+        strategy="start-first",
+        setting=replace(CALM, badness="local"),
+        edits=(
+            (
+                "rollback.removing",
+                'cond="is_release_bad" target="rollback.blocking"',
+                'cond="has_candidate" target="rollback.blocking"',
+            ),
+        ),
+        promise="P11: this machine's trouble blocks 2.0.0 for everybody",
+        story=(
+            "workload.start of 2.0.0 is done, workload.failed: swapping.starting -> rollback.removing",
+            "rollback.removing -> rollback.blocking",
+            "P11: this machine's trouble blocks 2.0.0",
+        ),
+    ),
+    Fault(
+        name="blocking what an instance has committed",
+        strategy="start-first",
+        setting=replace(CALM, heeded=False),
+        promise="P11: 2.0.0 is blocked although an instance has committed it",
+        story=("another instance commits 2.0.0", "P11: 2.0.0 is blocked although"),
+    ),
+    Fault(
         name="the turn is given back before the instance serves",
         strategy="stop-first",
         edits=(

@@ -32,6 +32,8 @@ def checked(fault: Fault) -> Result:
 SHORT = {
     "fetching what the runtime can't run",
     "leaving without a fence",
+    "blocking a release for this machine's trouble",
+    "blocking what an instance has committed",
     "a second verdict",
 }
 """One fault of each kind that shows in a life of a few steps: the others are the long form."""

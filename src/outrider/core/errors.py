@@ -6,6 +6,8 @@ Expected outcomes are events, not exceptions: a refused turn is ``LockRefused``.
 
 from typing import ClassVar
 
+from outrider.core.blame import Evidence
+
 
 class OutriderError(Exception):
     """Any failure that outrider names.
@@ -73,10 +75,21 @@ class PreconditionFailed(OutriderError):
 
 
 class DriverError(OutriderError):
-    """The world didn't do it; trying again may help."""
+    """The world didn't do it; trying again may help.
+
+    Attributes:
+        evidence: What was found out about it, from which ``core.blame`` decides whose fault it is.
+    """
 
     kind = "driver"
     retry = True
+    evidence: Evidence = "unknown"
+
+    def __init__(self, problem: str = "", *, evidence: Evidence | None = None) -> None:
+        """Name the ``problem`` in one line; ``evidence`` in place of the class' own."""
+        if evidence is not None:
+            self.evidence = evidence
+        super().__init__(problem)
 
 
 class Refused(DriverError):
@@ -84,6 +97,7 @@ class Refused(DriverError):
 
     kind = "refused"
     retry = False
+    evidence: Evidence = "bad-payload"
 
 
 class Unknown(DriverError):

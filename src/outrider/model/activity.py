@@ -1,8 +1,8 @@
 """What happened, for people: one record each below ``activity/``, kept for a while (design, section 5).
 
 Any process may write a record, and it is written once: its key is made from the etcd revision at which the thing
-happened, and it is written only while that key is absent. So any number of processes may tell the same, and a process that was killed
-halfway is made up for by the next one.
+happened, and it is written only while that key is absent. So any number of processes may tell the same. What a process
+that was killed halfway left out is written by the next one.
 """
 
 from datetime import datetime

@@ -214,6 +214,8 @@ class Presence(Document, frozen=True, kw_only=True):
         target_revision: etcd revision of the last target the sidekick has seen.
         serving: It serves, and isn't in the middle of a swap. A sidekick too old to say so counts as serving.
         shared_scope: Name of the operator's scope in which it takes turns; empty: in its group's own.
+        cannot_take: The version that failed here last and isn't blocked; empty when there is none.
+        cannot_why: What is in its way here, and what to do.
     """
 
     instance: str
@@ -228,6 +230,8 @@ class Presence(Document, frozen=True, kw_only=True):
     target_revision: int = 0
     serving: bool = True
     shared_scope: str = ""
+    cannot_take: str = ""
+    cannot_why: str = ""
 
 
 class Contender(Document, frozen=True, kw_only=True):
@@ -315,6 +319,18 @@ class Block(Document, frozen=True, kw_only=True):
     sha256: str
     instance: str
     why: str
+    at: datetime
+
+
+class Proof(Document, frozen=True, kw_only=True):
+    """``apps/{app}/releases/{version}/proved``: an instance has committed the release. The first one stays.
+
+    Nothing that another instance meets blocks the release from then on; it counts as that instance's failure.
+    """
+
+    version: str
+    sha256: str
+    instance: str
     at: datetime
 
 

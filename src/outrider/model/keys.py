@@ -89,6 +89,14 @@ class Keys:
     def package(self, app: str, version: str) -> str:
         return self.packages(app) + check_part("version", version)
 
+    def proof(self, app: str, version: str) -> str:
+        """The record of the first instance that has committed a release: what a block compares as absent."""
+        return f"{self.app(app)}/releases/{check_part('version', version)}/proved"
+
+    def proofs(self, app: str) -> str:
+        """Prefix of what is recorded of an app's releases."""
+        return f"{self.app(app)}/releases/"
+
     def channels(self, app: str) -> str:
         return f"{self.app(app)}/channels/"
 

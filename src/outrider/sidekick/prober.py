@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from outrider.config.sections import ProbeSettings
-from outrider.core.sidekick.memory import Blame
+from outrider.core.blame import Evidence
 from outrider.failpoints import failpoint, with_current_effect
 from outrider.sidekick.probes import ask, hint, name_of, says_nothing_of_the_app
 
@@ -34,11 +34,12 @@ class Failed:
     """Not healthy; ``reason`` is ``/health: 503 (7 of 9 answers), last: connection refused``.
 
     Attributes:
-        blame: ``world`` when one of the last bad answers in a row wasn't an answer: the address couldn't be reached.
+        evidence: ``unreachable`` when one of the last bad answers in a row wasn't an answer: the address couldn't be
+            reached.
     """
 
     reason: str
-    blame: Blame = "release"
+    evidence: Evidence = "unhealthy"
 
 
 Verdict = Passed | Failed
@@ -77,7 +78,7 @@ class _Tally:
         last = f", last: {self._last_bad}" if self._last_bad != commonest else ""
         return Failed(
             reason=f"{name}: {commonest} ({count} of {self.total} answers){last}{hint(commonest)}",
-            blame="world" if self._unheard else "release",
+            evidence="unreachable" if self._unheard else "unhealthy",
         )
 
 

@@ -177,14 +177,17 @@ class TurnLock:
                     )
         raise Unknown(f"{self._waiter_key}: changed ten times while it was being written; try again")
 
-    def release(self, turn: Turn, *, ops: tuple[Op, ...] = ()) -> None:
+    def release(self, turn: Turn, *, ops: tuple[Op, ...] = (), conditions: tuple[Compare, ...] = ()) -> None:
         """End the turn and apply ``ops`` (the block, say) in one transaction; may be repeated.
 
         A dirty turn can be ended too, as long as the slot is still the same and was not reclaimed.
 
+        Args:
+            conditions: Must hold too; when one doesn't, nothing is done.
+
         Raises:
             Refused: ``ops`` weren't applied, for another had ended the turn; or the turn was reclaimed since
-                and this is its old value.
+                and this is its old value; or a condition doesn't hold.
             Unknown: no answer; call it again.
         """
         slot_key = self._keys.slot(turn.scope, turn.number)
@@ -193,8 +196,8 @@ class TurnLock:
         absent = CreatedAt(key=self._waiter_key, revision=0)
         free = (Delete(key=slot_key), Delete(key=self._waiter_key), *ops)
         with failpoint("turn.release"):
-            ended = turn.waiter_revision > 0 and self._cluster.txn((ours, alive), free).succeeded
-            ended = ended or self._cluster.txn((ours, absent), free).succeeded
+            ended = turn.waiter_revision > 0 and self._cluster.txn((ours, alive, *conditions), free).succeeded
+            ended = ended or self._cluster.txn((ours, absent, *conditions), free).succeeded
         if not ended:
             self._check_ended(turn, slot_key, ops)
         with self._changing:
@@ -205,7 +208,7 @@ class TurnLock:
         """Tell an earlier attempt that succeeded from a turn that another has ended."""
         entry = self._cluster.get(slot_key)
         if entry is not None and entry.create_revision == turn.slot_revision:
-            raise Refused(f"{slot_key}: this turn was reclaimed since; end the reclaimed one")
+            raise Refused(f"{slot_key}: this turn was reclaimed since, or a condition doesn't hold; look again")
         if turn.waiter_revision and (self._wait is None or self._wait.ended):
             # Left behind by whoever removed the slot alone, our key would be first in line with nobody waiting at it.
             ours = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)

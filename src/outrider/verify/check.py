@@ -59,7 +59,7 @@ class Result:
 
 
 STRATEGIES: tuple[Strategy, ...] = ("start-first", "stop-first")
-BADNESS: tuple[Badness, ...] = ("none", "refused", "unhealthy", "dies", "unfit")
+BADNESS: tuple[Badness, ...] = ("none", "refused", "unhealthy", "dies", "unfit", "local")
 
 CALM = Setting(late_limit=0, words=0)
 """Crashes, pauses, lapsed leases and lost answers, but nothing that is counted."""

@@ -95,6 +95,8 @@ def _blocked(world: World, s: Local, found: list[Edge]) -> None:
 def _others(world: World, s: Local, found: list[Edge]) -> None:
     if not s.blocked:
         found.append(Edge(f"another instance blocks {NEW}", True, s._replace(blocked=True), elsewhere=True))
+    if not s.proved and world.setting.badness in ("none", "local"):
+        found.append(Edge(f"another instance commits {NEW}", True, s._replace(proved=True)))
 
 
 def _operator(world: World, s: Local, found: list[Edge]) -> None:
@@ -223,10 +225,10 @@ def _crash_under_way(world: World, s: Local, found: list[Edge]) -> None:
 PARTS: tuple[Part, ...] = (
     Part(workloads.performed, ("brain", "works", "alive", "deserted", "heard", "barred", "touched", "forgiven")),
     Part(entry.performed, ("brain", "writes", "late", "alive", "entry", "deserted", "key", "slot")),
-    Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocked", "barred", "touched")),
+    Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocked", "proved", "barred", "touched")),
     Part(turns.requested, ("brain", "request", "key", "slot", "blocked", "barred", "forgiven")),
     Part(entry.late, ("late", "alive", "entry", "deserted", "key", "slot")),
-    Part(turns.late, ("brain", "late", "key", "slot", "blocked", "barred", "touched", "forgiven")),
+    Part(turns.late, ("brain", "late", "key", "slot", "blocked", "proved", "barred", "touched", "forgiven")),
     Part(turns.ended_by_operator, ("slot", "entry", "words")),
     Part(turns.lapses, ("brain", "key")),
     Part(turns.lost, ("brain", "key"), news=True),
@@ -234,7 +236,7 @@ PARTS: tuple[Part, ...] = (
     Part(_deadlines, ("brain",), news=True, early=True),
     Part(_due, ("brain",), news=True),
     Part(_blocked, ("brain", "blocked"), news=True),
-    Part(_others, ("blocked",)),
+    Part(_others, ("blocked", "proved")),
     Part(_operator, ("brain", "words"), news=True),
     Part(_falls, ("brain", "works", "alive", "deserted", "heard", "key", "falls")),
     Part(_told_falls, ("brain", "alive", "deserted", "heard", "falls"), news=True),

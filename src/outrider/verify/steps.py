@@ -341,13 +341,14 @@ def _normal(memory: Memory) -> Memory:
         trouble=_plain_fault(trouble) if trouble is not None and memory.candidate is not None else None,
         fault=_plain_fault(fault) if fault is not None and memory.update else None,
         blocked=dict.fromkeys(memory.blocked, ""),
+        setback=replace(memory.setback, cause="") if memory.setback is not None and memory.setback.final else None,
     )
 
 
 def _plain_fault(fault: Fault) -> Fault:
     """Who is to blame, and whether it is nothing but a lost lease."""
     cause = LOST_LEASE if fault.cause.startswith(LOST_LEASE) else ""
-    return Fault(blame=fault.blame, cause=cause, error_code=FailureCode.ROLLED_BACK)
+    return Fault(blame=fault.blame, cause=cause, error_code=FailureCode.ROLLED_BACK, lasts=fault.lasts)
 
 
 def answer(kind: type[ev.Event], request: int, /, **facts: Any) -> tuple[object, Callable[[], Any]]:

@@ -26,20 +26,27 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
     if isinstance(effect, do.SuspendLock):
         _suspended(world, s._replace(request=None), effect, number, request, found)
         return
+    if isinstance(effect, do.ProveLock):
+        found.append(Edge(f"{effect.name} is done", False, _proved(s, effect)))
+        found.append(Edge(f"{effect.name}: etcd doesn't answer", True, s))
+        return
     if not isinstance(effect, ENDS):
         found.append(Edge(f"{effect.name} waits", False, s._replace(request=(number, request))))
         return
     t, ends = _ended(world, s._replace(request=None), effect)
+    problem = _wrongly_blocked(world, s, t)
     failures = [("etcd doesn't answer, nothing is done", s)]
     if len(s.late) < world.setting.late_limit:
         failures.append(("etcd doesn't answer, it may still arrive", s._replace(late=(*s.late, number))))
     if not request:
-        found.append(Edge(f"{effect.name} is done, nobody waits", False, t, ends=ends))
+        found.append(Edge(f"{effect.name} is done, nobody waits", False, t, problem, ends=ends))
         found.extend(Edge(f"{effect.name}: {words}", True, after) for words, after in failures)
         return
-    released, failed = answer(ev.LockReleased, request), answer(ev.LockFailed, request, cause="")
-    found.extend(world.tell(t, released, f"{effect.name} is done, lock.released", False, ends=ends))
-    found.append(Edge(f"{effect.name} is done, but the answer is lost", True, t, ends=ends))
+    proved_by = "web-9" if isinstance(effect, do.BlockLock) and _is_unblockable(world, s, effect) else ""
+    released = answer(ev.LockReleased, request, proved_by=proved_by)
+    failed = answer(ev.LockFailed, request, cause="")
+    found.extend(world.tell(t, released, f"{effect.name} is done, lock.released", False, problem, ends=ends))
+    found.append(Edge(f"{effect.name} is done, but the answer is lost", True, t, problem, ends=ends))
     for words, after in failures:
         found.extend(world.tell(after, failed, f"{effect.name}: {words}", True))
 
@@ -113,10 +120,12 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
         if isinstance(effect, ENDS):
             turn = effect.turn
             valid = turn is not None and turn.slot_revision == 1 and (turn.waiter_revision == 1 or not s.key)
-            if valid and s.slot:
+            refused = isinstance(effect, do.BlockLock) and _is_unblockable(world, s, effect)
+            if valid and s.slot and not refused:
                 t = _excused(world, t, effect)._replace(slot=0, key=0)
-                t = _blocked(t) if isinstance(effect, do.BlockLock) else t
-                found.append(Edge(f"{effect.name} arrives late and is done", True, t, ends=KEY | SLOT))
+                t = _blocked(world, t, effect) if isinstance(effect, do.BlockLock) else t
+                problem = _wrongly_blocked(world, s, t)
+                found.append(Edge(f"{effect.name} arrives late and is done", True, t, problem, ends=KEY | SLOT))
             else:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
         elif isinstance(effect, do.SuspendLock):
@@ -163,7 +172,7 @@ def _ended(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock) -> tup
     if s.key and not s.slot:
         s = s._replace(key=0)
         ends |= KEY
-    return _blocked(s) if isinstance(effect, do.BlockLock) else s, ends
+    return _blocked(world, s, effect) if isinstance(effect, do.BlockLock) else _proved(s, effect), ends
 
 
 def _excused(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock) -> Local:
@@ -179,8 +188,32 @@ def _excused(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock) -> L
     return s if memory.fault.cause == LOST_LEASE and not undone else s._replace(touched=False)
 
 
-def _blocked(s: Local) -> Local:
-    return s._replace(blocked=True, barred=True)
+def _blocked(world: World, s: Local, effect: do.BlockLock) -> Local:
+    if effect.version != NEW:
+        return s
+    return s if _is_unblockable(world, s, effect) else s._replace(blocked=True, barred=True)
+
+
+def _is_unblockable(world: World, s: Local, effect: do.BlockLock) -> bool:
+    """Whether etcd refuses to block the release: an instance has committed it."""
+    return world.setting.heeded and effect.version == NEW and s.proved and not s.blocked
+
+
+def _proved(s: Local, effect: do.ReleaseLock | do.ProveLock) -> Local:
+    return s._replace(proved=True) if effect.committed is not None and effect.committed.version == NEW else s
+
+
+def _wrongly_blocked(world: World, before: Local, after: Local) -> str:
+    """P11: which half of it is broken; empty when none is."""
+    if before.blocked or not after.blocked:
+        return ""
+    if before.proved:
+        return f"P11: {NEW} is blocked although an instance has committed it"
+    if world.setting.badness == "local":
+        memory = world.steps.brains[before.brain].memory
+        if memory.fault is None or memory.fault.blame != "release":
+            return f"P11: this machine's trouble blocks {NEW} for everybody"
+    return ""
 
 
 def _is_marked(s: Local, effect: Any) -> bool:

@@ -57,6 +57,8 @@ def _run(world: World, s: Local, installed: Any) -> tuple[Local, str, str]:
         s = s._replace(touched=s.touched or not s.forgiven)
         if world.setting.badness == "refused":
             return s, "", problem
+    if world.setting.badness == "local" and installed.release.version == NEW:
+        return s, "", problem
     for url in s.alive:
         if id_of(url) == workload_id:
             return s, url, problem
@@ -84,7 +86,8 @@ def _started(
     name, version = effect.name, version_of(start.workload_id)
     t, url, problem = _run(world, half, start)
     if not url:
-        event = answer(ev.WorkloadFailed, request, blame="release", cause="")
+        evidence = "noexec" if world.setting.badness == "local" else "bad-payload"
+        event = answer(ev.WorkloadFailed, request, evidence=evidence, cause="")
         _done(world, s, t, f"{name} of {version}", event, request, found, problem, half)
         return
     if request:
@@ -104,7 +107,7 @@ def _done(
     else:
         found.extend(world.tell(t, event, f"{name} is done, {event[0][0].name}", False, problem))
         found.append(Edge(f"{name} is done, but the answer takes too long", True, t, problem))
-        failed = answer(ev.WorkloadFailed, request, blame="world", cause="")
+        failed = answer(ev.WorkloadFailed, request, cause="", evidence="unknown")
         found.extend(world.tell(s, failed, f"{name}: the runtime fails", True))
         if half is not None and half is not s:
             found.extend(world.tell(half, failed, f"{name}: the runtime fails half way", True))

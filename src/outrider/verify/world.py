@@ -16,7 +16,7 @@ from outrider.core.sidekick import effects as do
 from outrider.core.sidekick.memory import Turn
 from outrider.verify.steps import NEW, Steps, Taken, aged, id_of
 
-Badness = Literal["none", "refused", "unhealthy", "dies", "unfit"]
+Badness = Literal["none", "refused", "unhealthy", "dies", "unfit", "local"]
 
 Word = Literal["pause", "rollback", "return", "target", "release"]
 """What an operator says: to pause an instance, to roll back its update, to go back after its end; to pause the group or
@@ -50,6 +50,7 @@ class Local(NamedTuple):
         key: Our place in the queue: 0 none, 1 under our lease, 2 under one that we don't keep alive any more.
         slot: Our turn: 0 none, 1 for the update under way, 2 for one that is forgotten.
         blocked: The new version is blocked.
+        proved: An instance has committed the new version.
         barred: It was so when our turn was granted, or we blocked it ourselves: it may not be tried again here.
         touched: The bad version was started here, and it wasn't given up for a reason that isn't its own.
         forgiven: An operator ended our turn and answers for what we do of that update; until we take one again.
@@ -71,6 +72,7 @@ class Local(NamedTuple):
     key: int = 0
     slot: int = 0
     blocked: bool = False
+    proved: bool = False
     barred: bool = False
     touched: bool = False
     forgiven: bool = False
@@ -105,7 +107,8 @@ class Setting:
     """What is explored.
 
     Attributes:
-        badness: What is wrong with the new version. ``unfit``: it is of a kind that the runtime can't run.
+        badness: What is wrong with the new version. ``unfit``: it is of a kind that the runtime can't run. ``local``:
+            nothing, but this machine can't start it.
         fresh: Nothing is installed yet.
         late_limit: Writes that are carried out late, at one time.
         words: How often an operator says something; taking it back is free.
@@ -114,6 +117,7 @@ class Setting:
         waiting: Effects of one noun that wait at once; beyond that nothing new happens to the sidekick before one was
             performed.
         fenced: etcd compares the fence. Without it the checker must find a breach.
+        heeded: etcd compares, as it blocks a release, that nobody has committed it. The same.
     """
 
     badness: Badness = "none"
@@ -124,6 +128,7 @@ class Setting:
     falls: int = 0
     waiting: int = 2
     fenced: bool = True
+    heeded: bool = True
 
 
 @dataclass(slots=True)
@@ -149,7 +154,7 @@ class World:
 
     def is_bad(self, version: str) -> bool:
         """Whether something is wrong with ``version``."""
-        return version == NEW and self.setting.badness != "none"
+        return version == NEW and self.setting.badness not in ("none", "local")
 
     def tell(
         self, s: Local, event: tuple[object, Callable[[], Any]], what: str, fault: bool, problem: str = "",

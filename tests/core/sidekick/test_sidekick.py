@@ -214,7 +214,7 @@ def test_after_the_commit_nothing_rolls_back() -> None:
         (ev.LockLost, {"why": "x"}),
         (ev.BlockChanged, {"versions": {"2.0.0": "b: 503"}}),
         (ev.WorkloadExited, {"workload_id": "a-2.0.0-u1", "status": "exit 1"}),
-        (ev.WorkloadFailed, {"blame": "world", "cause": "x"}),
+        (ev.WorkloadFailed, {"evidence": "unknown", "cause": "x"}),
     ):
         assert "swapping.retiring" == sidekick.tell(kind, **facts).target, kind.__name__
 

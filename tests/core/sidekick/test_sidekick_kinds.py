@@ -50,7 +50,7 @@ def test_an_image_is_refused_before_any_download_and_reported_as_this_machines_t
 
     assert (["report.result"], "reporting") == (effects(step), step.target)
     report = effect(step, ReportResult)
-    assert Fault(blame="machine", cause=REASON, error_code=FailureCode.UNSUPPORTED) == report.fault
+    assert Fault(blame="machine", cause=REASON, error_code=FailureCode.UNSUPPORTED, lasts=True) == report.fault
     (told,) = reports(report, NOON)
     assert ("3:0", FailureCode.UNSUPPORTED, "2.0.0") == (
         told.event.code,
@@ -144,7 +144,7 @@ def test_an_instance_that_is_down_does_not_ask_for_the_cure_that_it_can_not_run_
     3. that fails again: it tries again after a while, and the service isn't asked any more
     """
     sidekick = Sidekick(wanted="2.0.0", down=True)
-    failed = {"blame": "world", "cause": "no memory"}
+    failed = {"evidence": "unknown", "cause": "no memory"}
     sidekick.answer("workload.ensure", ev.WorkloadFailed, **failed)
     offer(sidekick)
 

@@ -155,7 +155,7 @@ def test_an_app_started_again_and_again_still_knows_the_address_that_the_balance
 def test_a_release_that_could_not_be_asked_is_rolled_back_and_tried_again_but_not_blocked() -> None:
     """The machine was unplugged while the release soaked: that says nothing of the release."""
     sidekick = Sidekick().soak()
-    sidekick.answer("probe.watch", ev.ProbeFailed, cause="network is unreachable", blame="world")
+    sidekick.answer("probe.watch", ev.ProbeFailed, cause="network is unreachable", evidence="unreachable")
     sidekick.answer("lock.retake", ev.LockAcquired, turn=TURN)
     sidekick.answer("balancer.restore", ev.BalancerRestored)
     sidekick.answer("balancer.undrain", ev.BalancerDrained, how="asked")
@@ -184,7 +184,7 @@ def test_a_runtime_that_answers_and_can_not_remove_the_candidate_does_not_hold_u
     sidekick = Sidekick().start()
     sidekick.expire("start.expired")
 
-    step = sidekick.answer("workload.remove", ev.WorkloadFailed, blame="world", cause="device busy")
+    step = sidekick.answer("workload.remove", ev.WorkloadFailed, evidence="unknown", cause="device busy")
 
     assert "rollback.releasing" == step.target
 
@@ -244,7 +244,7 @@ def degraded() -> Sidekick:
     """The app ended, and can't be started again for now."""
     sidekick = Sidekick().come_up()
     sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="exit 1")
-    sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
+    sidekick.answer("workload.ensure", ev.WorkloadFailed, evidence="unknown", cause="no memory")
     assert "idle.degraded" == sidekick.machine.state
     return sidekick
 
@@ -290,7 +290,7 @@ def test_a_cure_that_is_announced_while_the_app_is_being_started_is_asked_for_wh
     assert "idle.waking" == sidekick.machine.state
     sidekick.promote("2.0.0")
 
-    step = sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
+    step = sidekick.answer("workload.ensure", ev.WorkloadFailed, evidence="unknown", cause="no memory")
 
     assert ("checking", ["release.check"]) == (step.target, effects(step))
 
@@ -300,14 +300,14 @@ def unserved(way: str) -> Sidekick:
     sidekick = Sidekick()
     match way:
         case "not started":
-            sidekick.answer("workload.ensure", ev.WorkloadFailed, blame="world", cause="no memory")
+            sidekick.answer("workload.ensure", ev.WorkloadFailed, evidence="unknown", cause="no memory")
         case "not started in time":
             sidekick.expire("wake.expired")
         case _:
             sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url="http://one")
     match way:
         case "not healthy":
-            sidekick.answer("probe.confirm", ev.ProbeFailed, blame="release", cause="500")
+            sidekick.answer("probe.confirm", ev.ProbeFailed, evidence="unhealthy", cause="500")
         case "not healthy in time":
             sidekick.expire("prove.expired")
         case "not let into the balancer":

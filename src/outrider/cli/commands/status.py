@@ -146,6 +146,8 @@ def _summary(overview: GroupOverview) -> str:
             marks.append(f"waiting for a turn: {', '.join(scope.queue)}")
     if overview.snapshot is not None and overview.snapshot.has_begun:
         marks.insert(1, overview.rollout)
+    else:  # without a rollout of our service, the sidekicks tell it alone
+        marks[1:1] = overview.unable
     return "; ".join(marks)
 
 

@@ -7,6 +7,7 @@ Source: google/omaha doc/ServerProtocolV3.md; flatcar/go-omaha; flatcar/nebraska
 """
 
 from outrider.core.omaha.events import (
+    LOCAL_CODES,
     FailureCode,
     downloaded,
     downloading,
@@ -42,6 +43,7 @@ from outrider.core.omaha.types import (
 from outrider.core.omaha.write import render_request, render_response
 
 __all__ = [
+    "LOCAL_CODES",
     "MAX_APPS",
     "MAX_EVENTS",
     "MAX_REQUEST_BYTES",

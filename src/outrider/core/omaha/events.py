@@ -58,6 +58,10 @@ _FAILURES: Mapping[int, str] = {
 }
 
 
+LOCAL_CODES = frozenset({FailureCode.UNSUPPORTED, FailureCode.WRITE, FailureCode.TRANSFER})
+"""What a machine's own trouble is reported as."""
+
+
 def failure_text(code: int) -> str:
     """The failure that ``code`` stands for, with the number: ``rolled back (error code 44)``.
 
@@ -104,8 +108,11 @@ def failed(code: FailureCode, *, previous_version: str = "", next_version: str =
 
 
 def is_local_refusal(event: OmahaEvent) -> bool:
-    """Tell whether the instance refused, untried, what its machine can't run: no verdict on the release."""
-    return (event.type, event.result, event.error_code) == (UPDATE, ERROR, FailureCode.UNSUPPORTED)
+    """Tell whether the instance's own machine was in the way: no verdict on the release.
+
+    It can't run what was offered, can't store it, or doesn't get it over its network.
+    """
+    return (event.type, event.result) == (UPDATE, ERROR) and event.error_code in LOCAL_CODES
 
 
 def is_progress(event: OmahaEvent) -> bool:

@@ -29,6 +29,12 @@ def _candidate_version(memory: Memory) -> str:
     return memory.candidate.release.version if memory.candidate is not None else running_version(memory)
 
 
+def _committed(memory: Memory) -> Release | None:
+    """What the update under way has committed; None before its commit."""
+    is_over = memory.update and memory.candidate is None and memory.running is not None
+    return memory.running.release if is_over and memory.running is not None else None
+
+
 def _needed(*installed: Installed | None) -> tuple[Release, ...]:
     """Releases whose payloads stay."""
     return tuple(dict.fromkeys(one.release for one in installed if one is not None))
@@ -68,7 +74,12 @@ def retake_lock(memory: Memory) -> Effect:
 
 @effect(do.ReleaseLock)
 def release_lock(memory: Memory) -> Effect:
-    return do.ReleaseLock(turn=memory.turn, update=memory.update)
+    return do.ReleaseLock(turn=memory.turn, update=memory.update, committed=_committed(memory))
+
+
+@effect(do.ProveLock)
+def prove_lock(memory: Memory) -> Effect:
+    return do.ProveLock(committed=_committed(memory))
 
 
 @effect(do.SuspendLock)

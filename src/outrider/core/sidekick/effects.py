@@ -66,12 +66,29 @@ class RetakeLock(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseLock(Effect):
-    """Give back slot and place in the queue, whatever of them is there."""
+    """Give back slot and place in the queue, whatever of them is there.
+
+    Attributes:
+        committed: What was committed under the turn, to be recorded before it ends; None when nothing was.
+    """
 
     name: ClassVar[str] = "lock.release"
     answered_by: ClassVar[Answers] = (said.LockReleased,)
     turn: Turn | None
     update: str
+    committed: Release | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProveLock(Effect):
+    """Record that this instance has committed the release, unless another one has before: from now on nobody blocks it.
+
+    As soon as possible after the commit. ``lock.release`` makes sure of it.
+    """
+
+    name: ClassVar[str] = "lock.prove"
+    answered_by: ClassVar[Answers] = ()
+    committed: Release | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +102,10 @@ class SuspendLock(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockLock(Effect):
-    """Block the release for the fleet and give the turn back, in one transaction."""
+    """Block the release for the fleet and give the turn back, in one transaction.
+
+    A release that an instance has committed is not blocked; the turn ends all the same.
+    """
 
     name: ClassVar[str] = "lock.block"
     answered_by: ClassVar[Answers] = (said.LockReleased,)
@@ -362,7 +382,7 @@ class RaiseAlarm(Effect):
     cause: str
 
 
-LockEffect = AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | SuspendLock | BlockLock
+LockEffect = AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | ProveLock | SuspendLock | BlockLock
 WorkloadEffect = (
     EnsureWorkload
     | TidyWorkload

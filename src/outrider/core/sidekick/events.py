@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from outrider.core.blame import Evidence
 from outrider.core.images import PayloadKind
 from outrider.core.omaha.events import FailureCode
-from outrider.core.sidekick.memory import Blame, Turn
+from outrider.core.sidekick.memory import Turn
 from outrider.core.sidekick.raised import Event as Event
 from outrider.core.sidekick.raised import ReleaseCommitted as ReleaseCommitted
 from outrider.core.sidekick.raised import SidekickSettled as SidekickSettled
@@ -131,11 +132,12 @@ class LockLost(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadExited(Event):
-    """A workload ended by itself."""
+    """A workload ended by itself. ``evidence``: what was found out about it."""
 
     name: ClassVar[str] = "workload.exited"
     workload_id: str
     status: str
+    evidence: Evidence = "ended"
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -194,6 +196,7 @@ class ReleaseFailed(Event):
     """Asking, downloading or verifying failed.
 
     Attributes:
+        evidence: What was found out about it.
         error_code: What the update service is told if the update is given up over it.
         retry_after_s: Least pause that the service asked for, seconds; 0 when it didn't.
     """
@@ -201,6 +204,7 @@ class ReleaseFailed(Event):
     name: ClassVar[str] = "release.failed"
     cause: str
     error_code: FailureCode
+    evidence: Evidence = "unknown"
     retry_after_s: float = 0.0
 
 
@@ -233,9 +237,14 @@ class LockRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockReleased(Event):
-    """Nothing of ours is left in the scope: neither slot nor place in the queue."""
+    """Nothing of ours is left in the scope: neither slot nor place in the queue.
+
+    Attributes:
+        proved_by: The instance that has committed the release, so that it was not blocked; empty otherwise.
+    """
 
     name: ClassVar[str] = "lock.released"
+    proved_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,11 +273,11 @@ class WorkloadAbsent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadFailed(Event):
-    """The runtime couldn't. ``blame`` is ``release`` when the payload is at fault, else ``world``."""
+    """The runtime couldn't. ``evidence``: what was found out about it."""
 
     name: ClassVar[str] = "workload.failed"
-    blame: Blame
     cause: str
+    evidence: Evidence = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,11 +304,11 @@ class ProbePassed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFailed(Event):
-    """It didn't prove healthy. ``blame`` is ``world`` when it couldn't be asked."""
+    """It didn't prove healthy. ``evidence``: what was found out about it."""
 
     name: ClassVar[str] = "probe.failed"
     cause: str
-    blame: Blame = "release"
+    evidence: Evidence = "unhealthy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,6 +88,7 @@ def is_exposed(memory: Memory) -> bool:
 
 @guard
 def is_release_bad(memory: Memory) -> bool:
+    """What was found out lies in the release (``core.blame``). Only that blocks it, until somebody has committed it."""
     return memory.fault is not None and memory.fault.blame == "release"
 
 
@@ -119,6 +120,7 @@ def wants_check(memory: Memory) -> bool:
         and memory.wanted != memory.undone
         and memory.wanted not in memory.blocked
         and not memory.unfit
+        and not has_given_up(memory, memory.wanted)
     )
 
 
@@ -137,6 +139,11 @@ def may_take(memory: Memory) -> bool:
 def can_run(memory: Memory) -> bool:
     """What was offered last is of a kind that the runtime here runs, or something has changed since."""
     return not memory.unfit
+
+
+def has_given_up(memory: Memory, version: str) -> bool:
+    """It failed here, isn't blocked, and is not tried again unasked."""
+    return memory.setback is not None and memory.setback.final and memory.setback.version == version
 
 
 def running_version(memory: Memory) -> str:

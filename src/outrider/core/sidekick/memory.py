@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from outrider.core.blame import Blame
 from outrider.core.images import PayloadKind
 from outrider.core.omaha.events import FailureCode
 
 Strategy = Literal["start-first", "stop-first"]
-Blame = Literal["release", "world", "machine", "operator"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +68,33 @@ class Fault:
     """Why an update didn't succeed.
 
     Attributes:
-        blame: ``release`` blocks it for the whole fleet; the others don't. ``machine``: this machine can't, so
-            trying again is no use before something changes.
+        blame: Whose fault it is, as ``core.blame`` decides it. ``release`` blocks the release for the whole fleet,
+            unless an instance has committed it before; the others never do.
         cause: In words, for a person.
         error_code: What the update service is told.
+        lasts: Trying again is no use before somebody has changed this machine.
     """
 
     blame: Blame
     cause: str
     error_code: FailureCode
+    lasts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setback:
+    """A version failed on this machine, although nothing is known against it elsewhere.
+
+    Attributes:
+        cause: In words, for a person.
+        final: It is not tried again unasked: only for another target, or when an operator wants it. Trouble of the
+            machine itself is tried again after a restart, too, for the settings may have changed.
+    """
+
+    version: str
+    blame: Blame
+    cause: str
+    final: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +128,7 @@ class Memory:
         wanted: The version the group's target names; None without a target (foreign Omaha servers).
         target_revision: etcd revision of that target, 0 when there is none.
         blocked: Versions proved bad, and why.
+        setback: What failed here last and isn't blocked; None once it runs, or another target counts.
         undone: A version that an operator rolled back from: not taken again until the target changes or a retry.
         turn: The turn as last known; it stays known while the lease is lost, for it may be dirty and ours.
         down: The running workload ended, or isn't known to serve: since the sidekick restarted, or because it could
@@ -155,6 +174,7 @@ class Memory:
     paused: bool = False
     blocked: Mapping[str, str] = field(default_factory=dict)
     undone: str | None = None
+    setback: Setback | None = None
     turn: Turn | None = None
     down: bool = False
     candidate_down: bool = False

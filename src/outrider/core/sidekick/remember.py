@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from typing import assert_never, get_args
 
+from outrider.core.blame import Evidence, judge, lasts
 from outrider.core.omaha.events import FailureCode
 from outrider.core.sidekick.events import (
     AnyEvent,
@@ -57,8 +58,8 @@ from outrider.core.sidekick.events import (
     WorkloadRetired,
     WorkloadStarted,
 )
-from outrider.core.sidekick.memory import Fault, Installed, Memory, QueuePosition, Release
-from outrider.core.sidekick.words import not_kept, refusal, unfit
+from outrider.core.sidekick.memory import Fault, Installed, Memory, QueuePosition, Release, Setback
+from outrider.core.sidekick.words import given_up, not_kept, refusal, unfit
 
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
 EVENT_NAMES = frozenset(EVENT_TYPES)
@@ -74,14 +75,22 @@ _ROLLBACK_DEADLINES = frozenset({"revert.expired", "reprobe.expired"})
 """Those of the way in which a rollback brings back what ran before."""
 
 
+def fault_of(evidence: Evidence, cause: str, error_code: FailureCode = FailureCode.ROLLED_BACK) -> Fault:
+    """The fault that ``evidence`` speaks of. ``error_code``: unless this machine can't take the release at all."""
+    lasting = lasts(evidence)
+    return Fault(
+        blame=judge(evidence), cause=cause, error_code=FailureCode.UNSUPPORTED if lasting else error_code, lasts=lasting
+    )
+
+
 def world(cause: str, error_code: FailureCode = FailureCode.ROLLED_BACK) -> Fault:
     """A fault that is not the release's."""
-    return Fault(blame="world", cause=cause, error_code=error_code)
+    return fault_of("no-answer", cause, error_code)
 
 
 _TIMER_TROUBLE: dict[str, Fault] = {
     "check.expired": world("the update service did not answer in time"),
-    "download.expired": world("the download took too long", FailureCode.TRANSFER),
+    "download.expired": fault_of("network", "the download took too long", FailureCode.TRANSFER),
     "verify.expired": world("reading the payload took too long", FailureCode.PAYLOAD_VERIFICATION),
     "queue.expired": world("still no turn"),
     "wake.expired": world("the runtime did not answer in time"),
@@ -90,9 +99,7 @@ _TIMER_TROUBLE: dict[str, Fault] = {
     "leave.expired": world("the balancer's entry could not be taken out"),
     "replace.expired": world("the runtime did not replace it in time"),
     # an unknown verdict counts as fail once its deadline has passed (design, section 3, rule 8)
-    "probe.expired": Fault(
-        blame="release", cause="it did not prove healthy in time", error_code=FailureCode.ROLLED_BACK
-    ),
+    "probe.expired": fault_of("unproved", "it did not prove healthy in time"),
     "switch.expired": world("the balancer's entry could not be written"),
     "retire.expired": world("the version before does not stop"),
     "join.expired": world("the balancer's entry could not be written"),
@@ -106,7 +113,7 @@ _TIMER_TROUBLE: dict[str, Fault] = {
 LOST_LEASE = "lost the lease"
 """What the cause of a fault begins with that is a lost lease: no verdict on the release (decision 0008)."""
 
-_DEFAULT_FAULT = Fault(blame="world", cause="the update was given up", error_code=FailureCode.ROLLED_BACK)
+_DEFAULT_FAULT = world("the update was given up")
 
 
 def workload_id(instance: str, version: str, update: str) -> str:
@@ -134,7 +141,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             proved = memory.running is not None and event.url == memory.running.url
             return replace(memory, down=False) if proved else memory
         case ProbeFailed():
-            fault = Fault(blame=event.blame, cause=f"health check: {event.cause}", error_code=FailureCode.ROLLED_BACK)
+            fault = fault_of(event.evidence, f"health check: {event.cause}")
             return replace(_not_back(_unproved(memory)), trouble=fault)
         case BalancerRefused():
             return replace(_unproved(memory), trouble=world(f"balancer: {event.cause}"))
@@ -156,7 +163,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             trouble = world(f"the sidekick was restarted {times} during this update") if restarts else memory.trouble
             return replace(
                 memory, down=memory.running is not None, restarts=restarts, trouble=trouble,
-                unfit=False,
+                unfit=False, setback=_after_restart(memory.setback),
             )  # fmt: skip
         case BalancerSwitched() | BalancerJoined() | BalancerRestored():
             return replace(memory, former_urls=())
@@ -189,7 +196,7 @@ def _announced(
             return replace(
                 memory, wanted=event.version, group_paused=event.paused, slots=event.slots,
                 target_revision=event.revision, undone=memory.undone if same else None,
-                unfit=memory.unfit and same,
+                unfit=memory.unfit and same, setback=memory.setback if same else None,
             )  # fmt: skip
         case BlockChanged():
             version = memory.candidate.release.version if memory.candidate is not None else ""
@@ -201,13 +208,14 @@ def _announced(
         case OperatorResumed():
             return replace(memory, paused=False)
         case OperatorRetried():
-            return replace(memory, failures=0, undone=None, unfit=False)
+            setback = replace(memory.setback, final=False) if memory.setback is not None else None
+            return replace(memory, failures=0, undone=None, unfit=False, setback=setback)
         case _:
             assert_never(event)
 
 
 def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
-    trouble = Fault(blame="operator", cause="an operator rolled it back", error_code=FailureCode.ROLLED_BACK)
+    trouble = fault_of("undone", "an operator rolled it back")
     if memory.candidate is not None:
         further = memory.fault is not None and memory.down and event.version
         return (
@@ -260,7 +268,8 @@ def _lock(
         case LockRefused():
             return replace(memory, trouble=world(f"no turn: {event.cause}"))
         case LockReleased():
-            return replace(memory, turn=None, queue_position=None)
+            memory = replace(memory, turn=None, queue_position=None)
+            return _failed_alone(memory, event.proved_by) if event.proved_by else memory
         case LockFailed():
             return replace(memory, trouble=world(event.cause))
         case _:
@@ -281,16 +290,13 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
             return memory
         case WorkloadExited():
             if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
-                fault = Fault(
-                    blame="release", cause=f"it ended by itself: {event.status}", error_code=FailureCode.ROLLED_BACK
-                )
+                fault = fault_of(event.evidence, f"it ended by itself: {event.status}")
                 return replace(memory, candidate_down=True, trouble=fault)
             if memory.running is not None and memory.running.workload_id == event.workload_id:
                 return replace(memory, down=True, trouble=world(f"what runs ended by itself: {event.status}"))
             return memory
         case WorkloadFailed():
-            fault = Fault(blame=event.blame, cause=event.cause, error_code=FailureCode.ROLLED_BACK)
-            return replace(_unproved(memory), trouble=fault)
+            return replace(_unproved(memory), trouble=fault_of(event.evidence, event.cause))
         case WorkloadRetired():
             return replace(memory, leftover=None)
         case _:
@@ -328,12 +334,12 @@ def _release(
                 size_bytes=event.size_bytes,
                 kind=event.kind,
             )
-            problem = unfit(memory, release)
+            problem = unfit(memory, release) or given_up(memory, event.version)
             name = workload_id(memory.instance, event.version, event.update)
             return replace(
                 memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
                 fault=None, attempts=0, restarts=0, progress=0.0, unfit=bool(problem),
-                trouble=Fault(blame="machine", cause=problem, error_code=FailureCode.UNSUPPORTED) if problem else None,
+                trouble=fault_of("unfit", problem) if problem else None,
                 deferred_reason=problem or refusal(memory, event.version),
             )  # fmt: skip
         case ReleaseMissing():
@@ -344,7 +350,7 @@ def _release(
         case ReleaseProgressed():
             return replace(memory, progress=min(1.0, event.done_bytes / max(1, event.size_bytes)))
         case ReleaseFailed():
-            trouble = world(event.cause, event.error_code)
+            trouble = fault_of(event.evidence, event.cause, event.error_code)
             busy = memory.candidate is not None
             return replace(
                 memory, trouble=trouble, attempts=memory.attempts + busy, failures=memory.failures + (not busy),
@@ -359,12 +365,40 @@ def _release(
 def _failed(memory: Memory) -> Memory:
     """The trouble met last is the fault; a bad release is known as bad here at once, before the fleet knows."""
     fault = memory.trouble or _DEFAULT_FAULT
-    blocked, failures = memory.blocked, memory.failures
+    blocked, failures, setback = memory.blocked, memory.failures, memory.setback
     if fault.blame == "release" and memory.candidate is not None:
         blocked = {**blocked, memory.candidate.release.version: f"{memory.instance}: {fault.cause}"}
+    elif memory.unfit and memory.candidate is not None:
+        version = memory.candidate.release.version
+        if not given_up(memory, version):
+            setback = Setback(version=version, blame="machine", cause=fault.cause, final=False)
+    elif fault.blame == "machine" and memory.candidate is not None:
+        # seen under a turn it isn't tried again unasked; before one, looking again costs nobody anything
+        final = fault.lasts and memory.turn is not None
+        failures += not final
+        setback = Setback(version=memory.candidate.release.version, blame="machine", cause=fault.cause, final=final)
     elif fault.blame == "world":
         failures += 1
-    return replace(memory, fault=fault, blocked=blocked, failures=failures)
+    return replace(memory, fault=fault, blocked=blocked, failures=failures, setback=setback)
+
+
+def _failed_alone(memory: Memory, proved_by: str) -> Memory:
+    """Another instance has committed the release, so it isn't blocked; here it isn't tried again unasked."""
+    if memory.candidate is None or memory.fault is None:
+        return memory
+    version = memory.candidate.release.version
+    return replace(
+        memory,
+        blocked={known: why for known, why in memory.blocked.items() if known != version},
+        setback=Setback(
+            version=version, blame="release", cause=f"{memory.fault.cause}; it runs on {proved_by}", final=True
+        ),
+    )
+
+
+def _after_restart(setback: Setback | None) -> Setback | None:
+    """The settings of this machine may have changed; what the release did here stands."""
+    return replace(setback, final=False) if setback is not None and setback.blame == "machine" else setback
 
 
 def _committed(memory: Memory) -> Memory:
@@ -372,5 +406,5 @@ def _committed(memory: Memory) -> Memory:
     assert memory.candidate is not None, "the chart commits only a candidate"
     return replace(
         memory, running=memory.candidate, candidate=None, previous=memory.running, leftover=memory.running,
-        down=False, candidate_down=False, failures=0, fault=None, trouble=None,
+        down=False, candidate_down=False, failures=0, fault=None, trouble=None, setback=None,
     )  # fmt: skip

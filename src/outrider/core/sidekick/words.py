@@ -42,6 +42,17 @@ def unfit(memory: Memory, release: Release) -> str:
     )
 
 
+def given_up(memory: Memory, version: str) -> str:
+    """Why ``version`` isn't tried again here unasked, although it isn't blocked; empty when it may be tried."""
+    setback = memory.setback
+    if setback is None or setback.version != version or not setback.final:
+        return ""
+    again = f"`outrider instance retry {memory.app} {memory.instance}` tries it again"
+    if setback.blame == "machine":
+        return f"this machine cannot take {version}: {setback.cause}; {again}, and so does a restart of the sidekick"
+    return f"{version} failed here: {setback.cause}; {again}"
+
+
 def refusal(memory: Memory, version: str) -> str:
     """Why ``version``, which the update service offers, isn't taken; empty when it may be."""
     running = _name(memory.running)
@@ -53,6 +64,8 @@ def refusal(memory: Memory, version: str) -> str:
         return f"{version} is blocked: {memory.blocked[version]}"
     if version == memory.undone:
         return f"an operator rolled {version} back here; a new target or 'retry' takes it up again"
+    if problem := given_up(memory, version):
+        return problem
     if version == (running if memory.running is not None else NOTHING):
         return f"{version} was offered, and runs already"
     if memory.running is not None and not memory.allow_downgrade and not is_newer(version, running):
@@ -107,7 +120,7 @@ def _idle(memory: Memory) -> str:
         return ""
     if wanted is None:
         return memory.deferred_reason if memory.unfit else ""
-    known = memory.group_paused or wanted in memory.blocked or wanted == memory.undone
+    known = memory.group_paused or wanted in memory.blocked or wanted == memory.undone or given_up(memory, wanted)
     return refusal(replace(memory, paused=False), wanted) if known else memory.deferred_reason
 
 

@@ -147,6 +147,9 @@ class RolloutShown(Shown):
     )
     waiting: list[str] = Field(description="Deferred instances, first come first.")
     notes: list[str] = Field([], description="Further notes for a person.")
+    cannot_take: list[str] = Field(
+        default=[], description="Instances whose machine cannot take `version`, each with its reason."
+    )
 
 
 class Steering(Given):

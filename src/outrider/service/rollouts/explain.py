@@ -17,7 +17,7 @@ from outrider.model.documents import Block, Command, Contender, Crash, Group, In
 from outrider.model.keys import group_scope, shared_scope
 from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
-from outrider.service.store.rollouts import shown
+from outrider.service.store.rollouts import shown, unable
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, read_snapshot
 from outrider.turns.turns import read_contenders, read_scope
 
@@ -97,7 +97,15 @@ class GroupOverview:
         ]
         over = now.state == "running" and now.finished is not None
         state = f"finished {ago(now.finished, self.snapshot.now)} ago" if over and now.finished else now.state
-        return f"rollout of {now.version}: {state}{by}{why}; {', '.join(counts)}"
+        return f"rollout of {now.version}: {state}{by}{why}; {', '.join([*counts, *self.unable])}"
+
+    @property
+    def unable(self) -> tuple[str, ...]:
+        """``1 machine cannot take 3.0.0: web-2: /var is mounted noexec``; empty when all can."""
+        names = unable([self.alive[name] for name in sorted(self.alive)], self.target.version)
+        if not names:
+            return ()
+        return (f"{count(len(names), 'machine')} cannot take {self.target.version}: {'; '.join(names)}",)
 
     @property
     def instances(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import assert_never
 
 import msgspec
 
-from outrider.core.omaha import AppRequest, OmahaEvent, is_local_refusal
+from outrider.core.omaha import AppRequest, OmahaEvent, failure_text, is_local_refusal
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import Happening, Instance
 
@@ -63,7 +63,7 @@ def with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: st
     refused = row.granted_version or event.next_version or "the update"
     return msgspec.structs.replace(
         row,
-        why=f"its machine cannot run {refused}; its sidekick's log has the reason"
+        why=f"its machine cannot take {refused}: {failure_text(event.error_code)}; `outrider why` has the reason"
         if is_local_refusal(event)
         else row.why,
         status=status,

@@ -120,6 +120,7 @@ class Apps:
                 change.delete(keys.product(old.product_id))
             change.delete_below(keys.instances(app_id))
             change.delete_below(keys.blocks(app_id))
+            change.delete_below(keys.proofs(app_id))
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)

@@ -1,6 +1,7 @@
 """Policies and rollouts of groups: how an operator reads, pauses, halts and resumes a rollout."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -11,7 +12,7 @@ from outrider.core.rollout import rollout
 from outrider.core.rollout.policy_lint import Surroundings, lint
 from outrider.core.rollout.policy_settings import Policy, check_policy
 from outrider.core.rollout.rollout import Failure, Opened, Progress, State, brake
-from outrider.model.documents import App, Group, Instance, Rollout
+from outrider.model.documents import App, Group, Instance, Presence, Rollout
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.groups import absent_group
@@ -32,6 +33,7 @@ class RolloutNow:
         finished: When all known instances had updated to ``version``; None before.
         opened: Living grants without a result.
         waiting: Deferred instances, in their order.
+        cannot_take: Instances whose machine cannot take ``version``, each with its reason; known from their sidekicks.
     """
 
     app: str
@@ -47,6 +49,7 @@ class RolloutNow:
     opened: tuple[Opened, ...]
     failures: tuple[Failure, ...]
     waiting: tuple[str, ...]
+    cannot_take: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,10 @@ class Rollouts:
         stored = change.entry(self.context.keys.rollout(snapshot.group.app, snapshot.group.id))
         if stored is not None:
             self.context.note(stored)
-        return shown(snapshot)
+        alive = self.context.children(
+            Presence, f"{self.context.keys.presences(snapshot.group.app)}{snapshot.group.id}/"
+        )
+        return replace(shown(snapshot), cannot_take=unable(alive, snapshot.wanted))
 
     def pause(self, app: str, group: str, *, why: str = "", by: str = "") -> RolloutNow:
         """Start no further update to the current target, until the rollout is resumed or the target changes.
@@ -197,6 +203,11 @@ def shown(snapshot: GroupSnapshot) -> RolloutNow:
         failures=progress.failures,
         waiting=tuple(one.instance for one in snapshot.waiting),
     )
+
+
+def unable(alive: Iterable[Presence], version: str | None) -> tuple[str, ...]:
+    """The instances whose machine cannot take ``version``, each with its reason: ``web-2: /var is mounted noexec``."""
+    return tuple(f"{one.instance}: {one.cannot_why}" for one in alive if version and one.cannot_take == version)
 
 
 def effective(snapshot: GroupSnapshot) -> tuple[State, str, str, datetime]:

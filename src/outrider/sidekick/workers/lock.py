@@ -5,22 +5,23 @@ from typing import assert_never
 
 from loguru import logger
 
-from outrider.core.errors import Refused
+from outrider.core.errors import Conflict, Refused
 from outrider.core.sidekick.effects import (
     AcquireLock,
     BlockLock,
     LockEffect,
+    ProveLock,
     ReclaimLock,
     ReleaseLock,
     RetakeLock,
     SuspendLock,
 )
 from outrider.core.sidekick.events import LockAcquired, LockQueued, LockRefused, LockReleased
-from outrider.core.sidekick.memory import Turn
+from outrider.core.sidekick.memory import Release, Turn
 from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, ModifiedAt, Op, Put
 from outrider.failpoints import failpoint
-from outrider.model.documents import Block, encode
+from outrider.model.documents import Block, Proof, decode, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 from outrider.turns.lock import Denied, News, Queued, TurnGranted, TurnLock
@@ -50,6 +51,8 @@ class LockWork:
 
     def interrupt(self, effect: LockEffect) -> None:
         """A newer request replaces one that still waits for a lease."""
+        if isinstance(effect, ProveLock):
+            return
         with self._mutex:
             self._pending = None
 
@@ -77,6 +80,8 @@ class LockWork:
                 self._take(effect, request, lease)
             case ReleaseLock():
                 self._give_back(effect, request)
+            case ProveLock():
+                self._prove(effect.committed)
             case SuspendLock():
                 if not self._lock.suspend(effect.update):
                     self._post(LockReleased(at=now(), request=request))
@@ -154,6 +159,7 @@ class LockWork:
                 assert_never(news)
 
     def _give_back(self, effect: ReleaseLock, request: int | None) -> None:
+        self._prove(effect.committed)  # before the turn ends: the next one must not block what runs here
         self._end(self._lock.withdraw() or effect.turn, effect.update, ())
         self._post(LockReleased(at=now(), request=request))
 
@@ -170,13 +176,40 @@ class LockWork:
                 )
             ),
         )
-        if not self._end(effect.turn, effect.update, (block,)):  # the turn is gone, the verdict stands
+        unproved = CreatedAt(key=self._keys.proof(self._app, effect.version), revision=0)
+        proved_by = self._proved_by(effect.version)
+        if not proved_by and not self._end(effect.turn, effect.update, (block,), (unproved,)):
+            # the turn is gone, and the verdict stands; or another instance has committed the release meanwhile
             with failpoint("block.write"):
-                self._cluster.txn((CreatedAt(key=block.key, revision=0),), (block,))
-        self._post(LockReleased(at=now(), request=request))
+                self._cluster.txn((CreatedAt(key=block.key, revision=0), unproved), (block,))
+            proved_by = self._proved_by(effect.version)
+        if proved_by:
+            self._end(effect.turn, effect.update, ())
+        self._post(LockReleased(at=now(), request=request, proved_by=proved_by))
 
-    def _end(self, turn: Turn | None, update: str, ops: tuple[Op, ...]) -> bool:
-        """End the turn with ``ops``; False when there is none of ours to end any more.
+    def _prove(self, committed: Release | None) -> None:
+        if committed is None:
+            return
+        key = self._keys.proof(self._app, committed.version)
+        proof = Proof(version=committed.version, sha256=committed.sha256, instance=self._instance, at=now())
+        with failpoint("proof.write"):
+            self._cluster.txn((CreatedAt(key=key, revision=0),), (Put(key=key, value=encode(proof)),))
+
+    def _proved_by(self, version: str) -> str:
+        """The instance that keeps a release from being blocked; empty when none does, or when it is blocked already."""
+        key = self._keys.proof(self._app, version)
+        with failpoint("proof.read"):
+            entry = self._cluster.get(key)
+            blocked = entry is not None and self._cluster.get(self._keys.block(self._app, version)) is not None
+        if entry is None or blocked:
+            return ""
+        try:
+            return decode(Proof, key, entry.value).instance
+        except Conflict:  # written by another outrider: it counts all the same
+            return "another instance"
+
+    def _end(self, turn: Turn | None, update: str, ops: tuple[Op, ...], conditions: tuple[Compare, ...] = ()) -> bool:
+        """End the turn with ``ops`` if ``conditions`` hold; False when there is none of ours to end any more.
 
         The turn that we know may be an older value of ours: a reclaim whose answer nobody waited for any more.
         """
@@ -185,7 +218,7 @@ class LockWork:
             if known is None:
                 return False
             try:
-                self._lock.release(known, ops=ops)
+                self._lock.release(known, ops=ops, conditions=conditions)
             except Refused as error:
                 logger.bind(cause=str(error)).info("turn had ended or changed")
             else:

@@ -42,7 +42,7 @@ class ProbeWork:
 
         def deliver(verdict: Verdict) -> None:
             if isinstance(verdict, Failed):
-                self._post(ProbeFailed(at=now(), request=request, cause=verdict.reason, blame=verdict.blame))
+                self._post(ProbeFailed(at=now(), request=request, cause=verdict.reason, evidence=verdict.evidence))
             else:
                 self._post(ProbePassed(at=now(), request=request, url=url))
 

@@ -110,7 +110,7 @@ class ReleaseWork:
             # The release's fault, and only a turn proves that for the fleet (P5): the start under it says so again.
             logger.bind(version=release.version, cause=str(error)).warning("release can't be prepared")
         except DriverError as error:
-            raise WriteFailed(str(error)) from error
+            raise WriteFailed(str(error), evidence=error.evidence) from error
 
     def _download(self, release: Release, request: int | None) -> Path:
         def progress(done_bytes: int, size_bytes: int) -> None:

@@ -8,9 +8,10 @@ from typing import Generic, Protocol, TypeVar
 
 from loguru import logger
 
-from outrider.core.errors import OutriderError, Refused, Throttled
+from outrider.core.blame import Evidence
+from outrider.core.errors import DriverError, OutriderError, Refused, Throttled
 from outrider.core.omaha import FailureCode
-from outrider.core.sidekick.effects import AnyEffect
+from outrider.core.sidekick.effects import AnyEffect, CheckRelease
 from outrider.core.sidekick.events import (
     AnyEvent,
     BalancerFailed,
@@ -20,7 +21,6 @@ from outrider.core.sidekick.events import (
     ReleaseFailed,
     WorkloadFailed,
 )
-from outrider.core.sidekick.memory import Blame
 from outrider.failpoints import performing
 from outrider.payloads.transfer import PayloadError
 
@@ -64,12 +64,12 @@ def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent 
     """
     noun = effect.partition(".")[0]
     cause = str(error)
+    evidence: Evidence = error.evidence if isinstance(error, DriverError) else "unknown"
     match noun:
         case "lock":
             return LockFailed(at=now(), request=request, cause=cause)
         case "workload":
-            blame: Blame = "release" if isinstance(error, Refused) else "world"
-            return WorkloadFailed(at=now(), request=request, blame=blame, cause=cause)
+            return WorkloadFailed(at=now(), request=request, evidence=evidence, cause=cause)
         case "balancer" if isinstance(error, Refused) or not error.retry:
             return BalancerRefused(at=now(), request=request, cause=cause)
         case "balancer":
@@ -80,10 +80,11 @@ def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent 
                 request=request,
                 cause=cause,
                 error_code=error.error_code if isinstance(error, PayloadError) else FailureCode.ERROR,
+                evidence=evidence if effect != CheckRelease.name else "unknown",
                 retry_after_s=error.retry_after_s if isinstance(error, Throttled) else 0.0,
             )
         case "probe":
-            return ProbeFailed(at=now(), request=request, cause=cause)
+            return ProbeFailed(at=now(), request=request, cause=cause, evidence=evidence)
         case _:
             return None
 

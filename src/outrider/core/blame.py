@@ -1,0 +1,102 @@
+"""Whose fault a failure is: the one place that decides it, from what was found out.
+
+A driver or a worker says what it has seen (its *evidence*), never whose fault that is. ``judge`` says it, and the
+chart's guards ask for the answer through the memory.
+
+- *release*: what was seen lies in the release. It blocks the release for everybody until one instance has committed it
+  (P5). After that it counts as this instance's failure, for the policy's threshold (design, section 3, rule 14).
+- *machine*: what was seen lies in this machine: its mounts, disk, settings, programs, ports or network. It never
+  blocks a release (P11). This instance waits with the reason.
+- *world*: nobody's yet. Nothing was seen that speaks against the release or the machine; it is tried again.
+- *operator*: a person wanted it.
+
+What could be either is the machine's or nobody's: a release that is bad everywhere is found out by the next instance,
+a release that was blocked for one machine's trouble has to be found out by a person.
+"""
+
+import errno
+from collections.abc import Mapping
+from typing import Literal
+
+Blame = Literal["release", "world", "machine", "operator"]
+
+Evidence = Literal[
+    "unknown",
+    # seen in the release
+    "bad-payload", "no-exec-bit", "not-a-program", "program-left-out", "ended", "unhealthy", "unproved",
+    # seen in this machine, and there until somebody changes it
+    "unfit", "noexec", "wrong-setting", "no-interpreter", "other-architecture", "no-permission", "bad-name",
+    "not-a-file",
+    # seen in this machine, and perhaps gone the next time
+    "disk-full", "no-port", "no-resources", "network",
+    # seen in neither
+    "no-answer", "unreachable", "lost-lease",
+    # a person's word
+    "undone",
+]  # fmt: skip
+"""What was found out about a failure.
+
+``bad-payload``: damaged, unsafe or of a kind that nothing reads. ``no-exec-bit``: the program has no x bit in the
+archive. ``not-a-program``: neither a program nor a script with a ``#!`` line. ``program-left-out``: the payload lacks
+the program that an earlier payload on this machine has. ``ended``: it ended by itself. ``unhealthy``: it answered, and
+not well. ``unproved``: it didn't prove healthy before its deadline.
+``unfit``: the runtime here runs no payloads of its kind. ``noexec``: the mount forbids running programs.
+``wrong-setting``: a setting names a program, or an address, that isn't there. ``no-interpreter``: the program needs
+another one that isn't on this machine. ``other-architecture``: it was built for another processor.
+``no-permission``: the system forbids it.
+``bad-name``: the file system here can't store a name in it. ``not-a-file``: something else stands in its place.
+"""
+
+_JUDGED: Mapping[Evidence, Blame] = {
+    "unknown": "world",
+    "bad-payload": "release",
+    "no-exec-bit": "release",
+    "not-a-program": "release",
+    "program-left-out": "release",
+    "ended": "release",
+    "unhealthy": "release",
+    "unproved": "release",
+    "unfit": "machine",
+    "noexec": "machine",
+    "wrong-setting": "machine",
+    "no-interpreter": "machine",
+    "other-architecture": "machine",
+    "no-permission": "machine",
+    "bad-name": "machine",
+    "not-a-file": "machine",
+    "disk-full": "machine",
+    "no-port": "machine",
+    "no-resources": "machine",
+    "network": "machine",
+    "no-answer": "world",
+    "unreachable": "world",
+    "lost-lease": "world",
+    "undone": "operator",
+}
+
+PASSING: frozenset[Evidence] = frozenset({"disk-full", "no-port", "no-resources", "network"})
+"""Trouble of a machine that the next attempt may not meet."""
+
+
+_ERRNO: Mapping[int, Evidence] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "disk-full"),
+    **dict.fromkeys((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE), "no-resources"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "no-permission"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST), "not-a-file"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.EILSEQ), "bad-name"),
+}
+
+
+def seen_in(number: int | None) -> Evidence:
+    """What the number of an ``OSError`` says that this machine's files answered with."""
+    return _ERRNO.get(number or 0, "unknown")
+
+
+def judge(evidence: Evidence) -> Blame:
+    """Whose fault it is."""
+    return _JUDGED[evidence]
+
+
+def lasts(evidence: Evidence) -> bool:
+    """Whether trying again is no use before somebody has changed this machine."""
+    return judge(evidence) == "machine" and evidence not in PASSING

@@ -1,0 +1,143 @@
+"""The first commit of a release in etcd, and what it keeps from being blocked."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import cast
+
+import pytest
+
+from outrider.core.sidekick.effects import BlockLock, ProveLock, ReleaseLock
+from outrider.core.sidekick.events import AnyEvent, LockReleased
+from outrider.core.sidekick.memory import Release, Turn
+from outrider.etcd.lease import LeaseKeeper
+from outrider.etcd.seam import Put
+from outrider.model.documents import Block, Contender, Proof, decode, encode
+from outrider.model.keys import Keys, group_scope
+from outrider.sidekick.workers.lock import LockWork
+from outrider.turns.lock import TurnLock
+from outrider.turns.turns import read_scope
+from tests.sim.fake_etcd import FakeCluster, FakeEtcd
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+KEYS = Keys()
+SCOPE = group_scope("app", "g")
+RELEASE = Release(version="2.0.0", urls=(), sha256="2" * 64, size_bytes=1)
+PROOF = KEYS.proof("app", "2.0.0")
+
+
+class Work:
+    """The lock's worker of one instance, with a turn that it holds."""
+
+    def __init__(self, client: FakeCluster, instance: str) -> None:
+        self.client, self.events = client, list[AnyEvent]()
+        contender = Contender(app="app", group="g", instance=instance)
+        lock = TurnLock(client, KEYS, contender, clock=lambda: NOON)
+        self.work = LockWork(
+            client, KEYS, lock, cast(LeaseKeeper, None), app="app", group="g", instance=instance,
+            post=self.events.append,
+        )  # fmt: skip
+        lease = client.grant(60.0)
+        waiter = contender.waiter(release="2.0.0", since=NOON)
+        slot = contender.slot(release="2.0.0", since=NOON, update="u1")
+        keys = KEYS.waiter(SCOPE, instance), KEYS.slot(SCOPE, 0)
+        made = client.txn(
+            (), (Put(key=keys[0], value=encode(waiter), lease=lease), Put(key=keys[1], value=encode(slot)))
+        )
+        self.turn = Turn(scope=SCOPE, number=0, slot_revision=made.revision, waiter_revision=made.revision, update="u1")
+
+    def block(self) -> LockReleased:
+        effect = BlockLock(turn=self.turn, update="u1", version="2.0.0", sha256="2" * 64, cause="503")
+        self.work.perform(effect, 1)
+        return cast(LockReleased, self.events[-1])
+
+    @property
+    def blocked(self) -> bool:
+        return self.client.get(KEYS.block("app", "2.0.0")) is not None
+
+    @property
+    def turns(self) -> int:
+        scope = read_scope(self.client, KEYS, SCOPE)
+        return len(scope.slots) + len(scope.queue)
+
+
+@pytest.fixture
+def client(no_thread_left: None) -> Iterator[FakeCluster]:
+    client = FakeEtcd().client()
+    yield client
+    client.close()
+
+
+def prove(client: FakeCluster, instance: str = "web-9") -> None:
+    proof = Proof(version="2.0.0", sha256="2" * 64, instance=instance, at=NOON)
+    client.txn((), (Put(key=PROOF, value=encode(proof)),))
+
+
+def test_a_fault_blocks_a_release_that_nobody_has_committed(client: FakeCluster) -> None:
+    work = Work(client, "a")
+
+    assert ("", True, 0) == (work.block().proved_by, work.blocked, work.turns)
+
+
+def test_a_release_that_an_instance_has_committed_is_not_blocked_and_the_turn_ends(client: FakeCluster) -> None:
+    prove(client)
+    work = Work(client, "a")
+
+    assert ("web-9", False, 0) == (work.block().proved_by, work.blocked, work.turns)
+
+
+def test_a_commit_between_the_look_and_the_block_wins(client: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transaction compares the record as absent: the look before it is only there for the better way."""
+    work = Work(client, "a")
+    look, seen = work.work._proved_by, list[str]()
+
+    def late(version: str) -> str:
+        found = look(version)
+        if not seen:
+            prove(client)
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr(work.work, "_proved_by", late)
+
+    assert ("web-9", False, 0) == (work.block().proved_by, work.blocked, work.turns)
+    assert ["", "web-9"] == seen
+
+
+def test_blocking_may_be_repeated_after_its_answer_was_lost(client: FakeCluster) -> None:
+    work = Work(client, "a")
+    work.block()
+
+    assert ("", True) == (work.block().proved_by, work.blocked)
+
+
+def test_a_block_that_was_there_before_the_proof_stands(client: FakeCluster) -> None:
+    block = Block(version="2.0.0", sha256="2" * 64, instance="b", why="503", at=NOON)
+    client.txn((), (Put(key=KEYS.block("app", "2.0.0"), value=encode(block)),))
+    prove(client)
+
+    assert "" == Work(client, "a").block().proved_by
+
+
+@pytest.mark.parametrize(
+    "effect", [ProveLock(committed=RELEASE), ReleaseLock(turn=None, update="u1", committed=RELEASE)]
+)
+def test_the_first_commit_is_recorded_and_stays(client: FakeCluster, effect: ProveLock | ReleaseLock) -> None:
+    Work(client, "a").work.perform(effect, None)
+    Work(client, "b").work.perform(effect, None)
+
+    entry = client.get(PROOF)
+    assert entry is not None
+    assert ("a", "2" * 64) == (decode(Proof, PROOF, entry.value).instance, decode(Proof, PROOF, entry.value).sha256)
+
+
+@pytest.mark.parametrize("effect", [ProveLock(committed=None), ReleaseLock(turn=None, update="u1")])
+def test_nothing_is_recorded_where_nothing_was_committed(client: FakeCluster, effect: ProveLock | ReleaseLock) -> None:
+    Work(client, "a").work.perform(effect, None)
+
+    assert client.get(PROOF) is None
+
+
+def test_a_record_that_cannot_be_read_counts_all_the_same(client: FakeCluster) -> None:
+    client.txn((), (Put(key=PROOF, value=b"\xff"),))
+
+    assert "another instance" == Work(client, "a").block().proved_by
