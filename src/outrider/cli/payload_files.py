@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from outrider.cli.rest_client import CHUNK_BYTES, Json, ServiceClient
-from outrider.core.errors import ConfigError, DriverError
+from outrider.core.errors import ConfigError, DriverError, Refused
 from outrider.core.images import parse_image
+from outrider.payloads.archive import inspect
 
 _ARCHIVE = (".tar", ".gz", ".tgz", ".xz", ".txz", ".bz2", ".zst", ".zip", ".img", ".raw", ".bin", ".deb", ".rpm")
 
@@ -38,6 +39,34 @@ def file_or_image(text: str) -> Path | str:
             f"--file {text}: no such file, and not an image reference; an image needs a tag or a digest: NAME:TAG"
         ) from None
     return text
+
+
+def check_payload(path: Path, program: str | None, *, as_is: bool) -> None:
+    """Look at a payload before it is uploaded, as a sidekick will before it runs it.
+
+    What is no archive at all is let through with a note: it may be meant for clients that aren't sidekicks.
+
+    Args:
+        program: What ``process.command`` names; it must be in the payload and executable.
+        as_is: Don't look.
+
+    Raises:
+        ConfigError: no sidekick could run it, or it can't be read; the line says why.
+    """
+    if as_is:
+        return
+    try:
+        if inspect(path, program=program or ""):
+            return
+    except Refused as problem:
+        raise ConfigError(
+            f"--file {problem}; no sidekick could run it (--as-is uploads it for other clients)"
+        ) from problem
+    except OSError as error:
+        raise ConfigError(f"--file {path}: {error.strerror}") from error
+    if program is not None:
+        raise ConfigError(f"--file {path} is not a tar archive, so it has no program {program!r}")
+    click.echo(f"note: {path.name} is not a tar archive; the runtime 'process' can't run it", err=True)
 
 
 def measure(path: Path) -> Json:

@@ -10,7 +10,7 @@ from outrider.cli.commands.upload import upload_group
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
-from outrider.cli.payload_files import compare, file_or_image, measure, upload
+from outrider.cli.payload_files import check_payload, compare, file_or_image, measure, upload
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError, NotFound, OutriderError
 
@@ -48,6 +48,10 @@ def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @click.option("--sha1", default="", help="SHA-1 for old Omaha clients, with --url.")
 @click.option("--sha256", help="SHA-256 as 64 hex digits or base64; with --file it is compared.")
 @click.option("--arch", help="Architecture, such as amd64 or aarch64. Default: all.")
+@click.option("--program", help="Program of process.command: with --file, it must be in the payload and executable.")
+@click.option(
+    "--as-is", is_flag=True, help="Don't look into the payload: it is meant for clients other than sidekicks."
+)
 @click.option("--optional", is_flag=True, help="Clients may skip it.")
 @click.option("--meta", hidden=True, help="updatectl's file with a metadata signature.")
 @click.option("--release-notes", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Text file.")
@@ -66,6 +70,8 @@ def create(
     sha1: str,
     sha256: str | None,
     arch: str | None,
+    program: str | None,
+    as_is: bool,
     optional: bool,
     meta: str | None,
     release_notes: Path | None,
@@ -74,6 +80,7 @@ def create(
 ) -> None:
     """Create a package from a file, which the service stores and serves, from an image, or from an address.
 
+    A payload that sidekicks can't run is refused, with the reason; docs/use/payloads.md says what they take.
     An address needs --size and --sha256, or --file to take them from. `package create bulk` takes a whole folder.
     """
     if context.invoked_subcommand is not None:
@@ -85,7 +92,7 @@ def create(
     if stored is not None:
         payload = _stored(stored, name, (url, file, size, sha256))
     elif file is not None:
-        payload = _from_file(service, app_id, version, file, url, size, sha1, sha256)
+        payload = _from_file(service, app_id, version, file, url, size, sha1, sha256, program, as_is=as_is)
     elif url is None or size is None or sha256 is None:
         raise click.UsageError("give --file, or --url with --size and --sha256 (or with --file)")
     else:
@@ -145,6 +152,9 @@ def _from_file(
     size: int | None,
     sha1: str,
     sha256: str | None,
+    program: str | None,
+    *,
+    as_is: bool,
 ) -> Json:
     found = file_or_image(file)
     if isinstance(found, str):
@@ -153,6 +163,7 @@ def _from_file(
                 f"--file {file}: read as an image reference; leave out --url, --size, --sha1 and --sha256"
             )
         return {"image": found}
+    check_payload(found, program, as_is=as_is)
     measured = measure(found)
     compare(found, measured, size, sha1, sha256)
     if url is not None:

@@ -8,7 +8,7 @@ import click
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table, print_error
 from outrider.cli.package_info import SUFFIX, payload_name, read_info
-from outrider.cli.payload_files import compare, measure, upload
+from outrider.cli.payload_files import check_payload, compare, measure, upload
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError, OutriderError
 
@@ -61,6 +61,7 @@ def _create(service: ServiceClient, path: Path, base_url: str | None, uploads: b
     body: Json = {"version": facts["version"], "release_notes": facts["release_notes"]}
     if uploads:
         payload = path.parent / payload_name(facts)
+        check_payload(payload, None, as_is=False)
         measured = measure(payload)
         compare(payload, measured, facts["size_bytes"], facts["sha1"], facts["sha256"])
         body |= {"stored": upload(service, payload, measured), "name": facts["name"]}
