@@ -108,7 +108,8 @@ def test_a_thread_that_dies_ends_the_sidekick_and_is_told(
     etcd = FakeEtcd()
     assemblies: list[Assembly] = []
 
-    def made(settings: object) -> Assembly:
+    def made(settings: object, *, owns_process: bool) -> Assembly:
+        assert owns_process, "outrider sidekick run does nothing else in its process"
         assemblies.append(sidekick_over(etcd, tmp_path))
         return assemblies[0]
 
