@@ -26,7 +26,8 @@ SOURCE = Path(points.__file__).parent
 MODULES = tuple(
     SOURCE / f"{name}.py"
     for name in (
-        "journal/journal", "sidekick/outbox", "payloads/store", "payloads/transfer", "sidekick/prober",
+        "journal/journal", "sidekick/outbox", "payloads/store", "payloads/transfer",
+        "sidekick/prober", "sidekick/probes",
         "omaha_client/client", "omaha_client/exchange", "runtimes/process/runtime", "payloads/archive",
         "runtimes/process/command", "runtimes/process/exits", "runtimes/process/identity",
         "runtimes/process/cgroups", "runtimes/process/family", "runtimes/process/holders",
@@ -73,7 +74,9 @@ UNDER: dict[tuple[str, str], str] = {
     ("omaha_client/exchange", "exchange"): "always under omaha.check or outbox.send",
     ("http", "get"): "always under balancer.ask, app.ask or probe.ask",
     ("http", "ask"): "always under balancer.ask or app.ask",
-    ("sidekick/prober", "ask"): "always under probe.ask",
+    ("sidekick/probes", "_ask_http"): "always under probe.ask",
+    ("sidekick/probes", "_ask_command"): "always under probe.ask",
+    ("sidekick/probes", "_end"): "always under probe.ask",
     ("payloads/archive", "unpack"): "always under workload.prepare or workload.unpack",
     ("payloads/archive", "_unpack"): "always under workload.prepare or workload.unpack",
     ("payloads/archive", "_write"): "always under workload.prepare or workload.unpack",

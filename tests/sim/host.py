@@ -327,5 +327,12 @@ class SimProber:
     def __init__(self, host: Host, at: At, clock: Callable[[], float]) -> None:
         self._host, self._at, self._clock = host, at, clock
 
-    def start(self, url: str, *, kind: Kind, deliver: Callable[[Verdict], None]) -> SimProbe:
+    def start(
+        self,
+        url: str,
+        *,
+        kind: Kind,
+        deliver: Callable[[Verdict], None],
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> SimProbe:
         return SimProbe(self._host, url, kind, deliver, self._at, self._clock)

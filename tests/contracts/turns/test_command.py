@@ -80,7 +80,7 @@ def test_show_as_json_has_the_same_facts(start: Start, outrider_lock: Outrider) 
         "group": GROUP,
         "scope": None,
         "slots": None,
-        "turns": [turn | {"since": since}],
+        "turns": [turn | {"since": since, "why": None}],
         "queue": [{"place": 0, "instance": "b", "release": "2.0.0", "since": since}],
     }
 
