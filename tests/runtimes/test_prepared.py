@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,9 +39,9 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Where something was unpacked, in order."""
     seen: list[Path] = []
 
-    def unpack(payload: Path, into: Path, *, room_bytes: int | None = None) -> None:
+    def unpack(payload: Path, into: Path, **limits: Any) -> None:
         seen.append(into)
-        archive.unpack(payload, into, room_bytes=room_bytes)
+        archive.unpack(payload, into, **limits)
 
     monkeypatch.setattr(module, "unpack", unpack)
     return seen
@@ -132,21 +133,63 @@ def test_only_what_is_needed_stays(prepared: Prepared, app: RunnableRelease, tmp
 def test_what_does_not_fit_is_this_machines_trouble_before_the_disk_is_full(
     prepared: Prepared, app: RunnableRelease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=len(APP) - 1))
+    monkeypatch.setattr(module, "free_bytes", lambda folder: len(APP) - 1)
 
-    with pytest.raises(DriverError, match=f"no room to unpack it to .*: {len(APP) - 1} bytes are free") as caught:
+    with pytest.raises(DriverError, match=f"no room to unpack it to .* and {len(APP) - 1} may be used there") as caught:
         prepared.make(app)
 
-    assert caught.value.retry
+    assert (True, "disk-full") == (caught.value.retry, caught.value.evidence)
     assert [] == os.listdir(tmp_path / "prepared")
 
 
-def test_a_file_in_the_way_is_this_machines_trouble(prepared: Prepared, app: RunnableRelease, tmp_path: Path) -> None:
-    (tmp_path / "prepared").write_text("")
+def test_the_reserve_is_left_free_by_what_is_prepared_and_used_by_what_must_run(
+    tmp_path: Path, app: RunnableRelease, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = Prepared(tmp_path / "prepared", reserve_bytes=50_000)
+    monkeypatch.setattr(module, "free_bytes", lambda folder: 40_000)
+    monkeypatch.setattr(module, "wanted_bytes", lambda folder, limit_bytes: limit_bytes)
 
-    with pytest.raises(DriverError, match=r"1\.0\.0: can't unpack to"):
+    with pytest.raises(DriverError, match="no room to unpack it") as caught:
         prepared.make(app)
+    prepared.move(app, home)
+
+    assert "disk-full" == caught.value.evidence
+    assert APP == (home / "root/app.py").read_text()
+
+
+def test_no_inode_left_is_a_full_disk(
+    prepared: Prepared, app: RunnableRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "free_files", lambda folder: 0)
+
+    with pytest.raises(DriverError, match="and 0 inodes are free there") as caught:
+        prepared.make(app)
+
+    assert "disk-full" == caught.value.evidence
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link", "a link to nothing", "a pipe"])
+def test_what_stands_in_the_place_of_the_folder_is_set_aside(
+    prepared: Prepared, app: RunnableRelease, tmp_path: Path, kind: str
+) -> None:
+    place, other = tmp_path / "prepared", tmp_path / "other"
+    other.mkdir()
+    match kind:
+        case "a file":
+            place.write_text("mine")
+        case "a link":
+            place.symlink_to(other)
+        case "a link to nothing":
+            place.symlink_to("nothing")
+        case _:
+            os.mkfifo(place)
+
+    prepared.make(app)
+
+    assert place.is_dir()
+    assert not place.is_symlink()
+    assert [] == os.listdir(other)
+    assert os.path.lexists(tmp_path / "prepared.damaged-1")
 
 
 def test_a_start_uses_what_was_prepared(tmp_path: Path, unpacked: list[Path]) -> None:

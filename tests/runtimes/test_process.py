@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from outrider.core.errors import DriverError, Refused
+from outrider.core.errors import DriverError
 from outrider.runtimes import Exited, WorkloadSpec
 from outrider.runtimes.process.identity import is_running, look_at, open_process
 from outrider.runtimes.process.ports import free_port
 from outrider.runtimes.process.runtime import ProcessRuntime
 from tests.support.waiting import eventually
 from tests.support.workloads import (
-    APP,
     SHARED,
     answer,
     make_process_runtime,
@@ -229,31 +228,6 @@ def test_an_ended_child_does_not_stay_a_zombie(process_runtime: ProcessRuntime, 
     os.kill(pid, signal.SIGKILL)
 
     eventually(lambda: look_at(pid) is None)
-
-
-@pytest.mark.parametrize(
-    ("command", "files", "mode", "problem"),
-    [
-        (("./server",), {"app.py": APP}, 0o755, r"no program '\./server' in the payload"),
-        (("no-such-program",), {"app.py": APP}, 0o755, "no program 'no-such-program' in the payload or on PATH"),
-        (("server",), {"server": "#!/bin/sh\n"}, 0o644, "server can't be started: not executable"),
-        (("server",), {"server": "#!/no/such/sh\n"}, 0o755, "server can't be started: the interpreter that it names"),
-        (("server",), {"server": "hello"}, 0o755, "server can't be started: neither a program"),
-        (("server",), {"server": "#!/bin/sh\necho no licence >&2; exit 3\n"}, 0o755, "exit 3; it said: no licence"),
-    ],
-)
-def test_a_command_that_cannot_run_is_the_releases_fault_with_the_reason(
-    state_dir: Path, tmp_path: Path, command: tuple[str, ...], files: dict[str, str], mode: int, problem: str
-) -> None:
-    runtime = make_process_runtime(state_dir, command=command)
-    wanted = WorkloadSpec(workload_id="bad", release=release("1.0.0", payload(tmp_path, files, mode=mode)))
-
-    with pytest.raises(Refused, match=problem):
-        runtime.start(wanted)
-
-    assert runtime.find("bad") is None
-    runtime.remove("bad")
-    runtime.close()
 
 
 def test_an_exit_status_is_told_to_those_who_come_late(state_dir: Path, tmp_path: Path) -> None:

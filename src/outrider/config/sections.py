@@ -138,6 +138,12 @@ class InstanceSettings:
     balancer: str = setting("traefik", "Which load balancer sends the traffic.")
     allow_downgrade: bool = setting(False, "Whether a target older than what runs is taken.")
     alias: str = setting("", "A second name for people, shown by the update service.")
+    reserve_bytes: int = setting(
+        16 * 1024**2,
+        "Room on state_dir's disk that is kept for journal and outbox: no download takes it, nor what is unpacked. "
+        "A sixteenth of a small disk at most; 0 keeps none.",
+        least=0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

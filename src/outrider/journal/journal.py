@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from loguru import logger
 
+from outrider.core.blame import seen_in
 from outrider.core.errors import OutriderError
 from outrider.failpoints import failpoint
+from outrider.files import clear_file, is_file, make_folder, open_file, set_aside, sync_folder
+from outrider.journal.reserve import NAME as RESERVE
+from outrider.journal.reserve import make as make_reserve
+from outrider.journal.reserve import spend as spend_reserve
 
 SCHEMA = 1
 ROTATE_BYTES = 4 * 1024 * 1024
@@ -92,50 +98,131 @@ def read(path: Path) -> list[Record]:
     return records
 
 
+def _last_good(data: bytes) -> tuple[int, Record | None]:
+    """The last good record, and where it ends; 0 and None without one.
+
+    A line without its end was torn. One that has its end and is damaged wasn't synced: nobody acted on it. So it may be
+    the last; what stands before it may be damaged only where a disk has lost what it had kept.
+    """
+    end = data.rfind(b"\n") + 1
+    for _ in range(2):
+        begin = data.rfind(b"\n", 0, max(0, end - 1)) + 1
+        last = _parse(data[begin : end - 1]) if end else None
+        if last is not None:
+            return end, last
+        end = begin
+    return 0, None
+
+
 class Journal:
     """Appends steps durably. One process at a time: the file is locked while it is open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, reserve_bytes: int = 0) -> None:
         """Open or create ``folder/journal.jsonl`` and find the last good record.
 
+        What stands there and isn't a journal (empty, zeros, another program's file, a folder, a link) is set aside
+        with one line, and a new journal begins.
+
+        Args:
+            reserve_bytes: Room that is kept for the journal and the outbox; see ``reserve``.
+
         Raises:
-            JournalError: no permission, another sidekick holds it, or only damaged records are left.
+            JournalError: no permission, another sidekick holds it, or it was written by another outrider.
         """
         self.path = folder / "journal.jsonl"
+        self._reserve_bytes = reserve_bytes
+        self.lost = ""
+        """Why nothing is known of an earlier life that there was; empty when the journal is whole, or the first."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            make_folder(folder)
+            if os.path.lexists(self.path) and not is_file(self.path):
+                self._lose("is not a file", self.path)
+            self._fd = open_file(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise JournalError(f"{self.path}: {error.strerror}") from error
         _lock(self._fd, self.path)
-        self.last, self._size = self._recover()
+        try:
+            self.last, self._size = self._recover()
+        except OSError as error:
+            raise JournalError(f"{self.path}: {error.strerror}") from error
+        self._keep_reserve()
 
     def _recover(self) -> tuple[Record | None, int]:
-        data = self.path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        begin = data.rfind(b"\n", 0, max(0, end - 1)) + 1
-        last = _parse(data[begin : end - 1]) if end else None
-        if end and last is None:  # complete by its newline, yet damaged: its sync never returned, so nobody acted on it
-            end = begin
-            begin = data.rfind(b"\n", 0, max(0, end - 1)) + 1
-            last = _parse(data[begin : end - 1]) if end else None
-            if last is None and end:
-                raise JournalError(
-                    f"{self.path}: the last two records are damaged; look at the disk, then move it away"
-                )
+        data = self._content()
+        end, last = _last_good(data)
+        if last is None and data:
+            os.close(self._fd)
+            self._lose("holds no record of a sidekick" if data.strip(b"\0") else "holds nothing but zeros", self.path)
+            self._fd = open_file(self.path, os.O_RDWR | os.O_CREAT)
+            _lock(self._fd, self.path)
+            end = 0
+        elif last is None and self._was_used():
+            self.lost = f"{self.path}: is empty"
+            logger.bind(path=str(self.path), what="is empty").error("journal is empty: what runs is looked for")
         if last is not None and last.schema != SCHEMA:
             raise JournalError(f"{self.path}: schema {last.schema}, this outrider reads {SCHEMA}")
         os.ftruncate(self._fd, end)
         os.lseek(self._fd, end, os.SEEK_SET)
         return last, end
 
+    def _content(self) -> bytes:
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        with open(self._fd, "rb", closefd=False) as file:
+            return file.read()
+
+    def _was_used(self) -> bool:
+        """Whether this instance has run before: it left something beside its journal."""
+        return any((self.path.parent / name).exists() for name in ("workloads", "journal.1.jsonl"))
+
+    def _lose(self, what: str, path: Path) -> None:
+        """Nothing of it was acted upon that could be known from it: keep it for a person, and go on without it."""
+        aside = set_aside(path)
+        self.lost = f"{path}: {what}"
+        logger.bind(path=str(path), what=what, aside=str(aside)).error("journal set aside: what runs is looked for")
+
+    def _keep_reserve(self) -> None:
+        if self._reserve_bytes and not make_reserve(self.path.parent, self._reserve_bytes):
+            logger.bind(path=str(self.path.parent)).warning("disk nearly full: no room for the reserve")
+
     def append(self, record: Record) -> None:
-        """Write one record and return when it is on disk.
+        """Write one record and return when it is on disk. On a full disk the reserve gives the room.
 
         Raises:
             JournalError: the disk is full or broken; nothing of the record is left in the file.
         """
         line = _line(record)
+        try:
+            self._write(line)
+        except OSError as error:
+            try:
+                if not self._make_room(error):
+                    raise
+                self._write(line)
+            except OSError as again:
+                raise JournalError(f"{self.path}: {again.strerror}") from again
+        self._size += len(line)
+        self.last = record
+        if self._size > ROTATE_BYTES:
+            # the record is on disk: a full one puts this off to the next
+            with contextlib.suppress(OSError), failpoint("journal.rotate"):
+                self._rotate(line)
+        if self._reserve_bytes and not is_file(self.path.parent / RESERVE):
+            make_reserve(self.path.parent, self._reserve_bytes)
+
+    def _make_room(self, error: OSError) -> bool:
+        """The reserve first; then the older journal, which only people read."""
+        if spend_reserve(self.path.parent, error):
+            return True
+        older = self.path.with_suffix(".1.jsonl")
+        if seen_in(error.errno) != "disk-full" or not is_file(older):
+            return False
+        with contextlib.suppress(OSError):
+            older.unlink()
+            logger.bind(path=str(older)).error("disk full: the older journal was removed to make room")
+            return True
+        return False
+
+    def _write(self, line: bytes) -> None:
         try:
             written = 0
             with failpoint("journal.write"):
@@ -143,21 +230,16 @@ class Journal:
                     written += os.write(self._fd, line[written:])
             with failpoint("journal.sync"):
                 os.fdatasync(self._fd)
-        except OSError as error:
+        except OSError:
             os.ftruncate(self._fd, self._size)
             os.lseek(self._fd, self._size, os.SEEK_SET)
-            raise JournalError(f"{self.path}: {error.strerror}") from error
-        self._size += len(line)
-        self.last = record
-        if self._size > ROTATE_BYTES:
-            # the record is on disk: a full one puts this off to the next
-            with contextlib.suppress(OSError), failpoint("journal.rotate"):
-                self._rotate(line)
+            raise
 
     def _rotate(self, line: bytes) -> None:
         """Begin a new file with the last record; the rename decides, so a crash leaves either the old or the new."""
         fresh = self.path.with_suffix(".new")
-        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        clear_file(fresh)
+        fd = open_file(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             written = 0
             while written < len(line):
@@ -165,7 +247,7 @@ class Journal:
             os.fsync(fd)
             _lock(fd, fresh)
             older = self.path.with_suffix(".1.jsonl")
-            older.unlink(missing_ok=True)
+            clear_file(older)
             os.link(self.path, older)
             fresh.replace(self.path)
         except OSError:
@@ -174,11 +256,7 @@ class Journal:
             raise
         os.close(self._fd)
         self._fd, self._size = fd, len(line)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
     def close(self) -> None:
         """Let go of the file."""

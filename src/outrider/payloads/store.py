@@ -14,19 +14,24 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from outrider.config.sections import DownloadSettings
+from outrider.core.blame import seen_in
 from outrider.failpoints import failpoint
+from outrider.files import clear_file, is_file, open_file, sync_folder
 from outrider.payloads.transfer import Cancelled, HashMismatch, Progress, SizeMismatch, Transfer, WriteFailed
 
 
 class PayloadStore:
     """The payloads in one folder. One download runs at a time; any thread may cancel it."""
 
-    def __init__(self, folder: Path, settings: DownloadSettings, *, verify: bool | str = True) -> None:
+    def __init__(
+        self, folder: Path, settings: DownloadSettings, *, verify: bool | str = True, reserve_bytes: int = 0
+    ) -> None:
         """Keep payloads in ``folder``, which is made when it is needed.
 
+        ``reserve_bytes`` of its disk stay free, whatever is downloaded.
         ``verify`` is what proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
         """
-        self._folder, self._settings, self._verify = folder, settings, verify
+        self._folder, self._settings, self._verify, self._reserve_bytes = folder, settings, verify, reserve_bytes
         self._lock = threading.Lock()
         self._transfer: Transfer | None = None
 
@@ -38,7 +43,7 @@ class PayloadStore:
         Raises:
             PayloadError: as ``download`` and ``verify``.
         """
-        resumed = self._part(sha256).exists()
+        resumed = is_file(self._part(sha256))
         path = self.download(version, urls, size_bytes, sha256, on_progress)
         try:
             return self.verify(path, size_bytes, sha256)
@@ -71,14 +76,14 @@ class PayloadStore:
         Raises:
             TransferFailed: no url delivered, or ``download.deadline_s`` is over. ``Cancelled`` after ``cancel``.
             SizeMismatch: more than ``download.max_bytes``, or the last server has something longer or shorter.
-            WriteFailed: disk full or not writable.
+            WriteFailed: not writable, or there is no room for all of it beside the reserve: nothing is written then.
         """
-        if self._final(sha256).exists():
-            return self._final(sha256)
+        if (found := self.find(sha256)) is not None:
+            return found
         if size_bytes > self._settings.max_bytes:
             raise SizeMismatch(f"{version}: {size_bytes} bytes; download.max_bytes is {self._settings.max_bytes}")
         transfer = Transfer(version, tuple(urls), size_bytes, self._part(sha256), self._settings, on_progress)
-        transfer.verify = self._verify
+        transfer.verify, transfer.reserve_bytes = self._verify, self._reserve_bytes
         with self._lock:
             assert self._transfer is None, "one download at a time"
             self._transfer = transfer
@@ -97,7 +102,7 @@ class PayloadStore:
             WriteFailed: it can't be read, synced or renamed.
         """
         try:
-            with path.open("rb") as file:
+            with open(open_file(path, os.O_RDONLY), "rb") as file:
                 found_bytes = os.fstat(file.fileno()).st_size
                 found = hashlib.file_digest(file, "sha256").hexdigest() if found_bytes == size_bytes else ""
                 with failpoint("payload.sync"):
@@ -111,11 +116,14 @@ class PayloadStore:
                 raise HashMismatch(f"{path.name}: SHA-256 is {found} instead of {sha256}")
             final = self._final(sha256)
             with failpoint("payload.rename"):
+                clear_file(final, keep=True)
                 path.rename(final)
                 self._part(sha256).with_suffix(".etag").unlink(missing_ok=True)
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
         except OSError as error:
-            raise WriteFailed(f"{path}: can't verify: {error.strerror or error}") from error
+            raise WriteFailed(
+                f"{path}: can't verify: {error.strerror or error}", evidence=seen_in(error.errno)
+            ) from error
         return final
 
     def cancel(self) -> None:
@@ -128,7 +136,7 @@ class PayloadStore:
     def find(self, sha256: str) -> Path | None:
         """The verified payload, None when it isn't here."""
         path = self._final(sha256)
-        return path if path.exists() else None
+        return path if is_file(path) else None
 
     def prune(self, needed: Collection[str]) -> None:
         """Delete all but the newest ``download.keep_versions`` payloads; those of ``needed`` (SHA-256s) stay
@@ -150,7 +158,7 @@ class PayloadStore:
         found: list[tuple[float, Path]] = []
         for path in self._folder.glob(pattern):
             with contextlib.suppress(FileNotFoundError):
-                found.append((path.stat().st_mtime, path))
+                found.append((path.lstat().st_mtime, path))
         return [path for _, path in sorted(found, reverse=True)]
 
     def _part(self, sha256: str) -> Path:
@@ -160,11 +168,3 @@ class PayloadStore:
 
     def _final(self, sha256: str) -> Path:
         return self._part(sha256).with_suffix(".payload")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,9 @@
 """One payload's way from a server to ``<sha256>.part``: several addresses, resumed, with one deadline for all."""
 
+import contextlib
 import errno
 import io
+import os
 import re
 import threading
 import time
@@ -13,15 +15,27 @@ import requests
 import urllib3
 
 from outrider.config.sections import DownloadSettings
+from outrider.core.blame import Evidence, seen_in
 from outrider.core.errors import DriverError, Refused
 from outrider.core.omaha import FailureCode
 from outrider.failpoints import failpoint, with_current_effect
+from outrider.files import (
+    clear_file,
+    free_bytes,
+    is_file,
+    make_folder,
+    open_file,
+    read_file,
+    wanted_bytes,
+)
 
 Progress = Callable[[int, int], None]
 """Called with (bytes on disk, bytes in all)."""
 
 _PROGRESS_EVERY_S = 0.5
 _CHUNK_BYTES = 64 * 1024
+_ROOM_EVERY_BYTES = 1024**2
+"""How often it is looked whether others have taken the room meanwhile."""
 
 
 _NETWORK_TROUBLE = (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
@@ -31,12 +45,15 @@ class PayloadError(DriverError):
     """A payload that isn't there. ``error_code`` is what the update service is told (omaha.md, ActionExitCode)."""
 
     kind = "payload"
+    # no verdict on the release, also where it is a Refused: another server, or another try, may have the right bytes
+    evidence: Evidence = "unknown"
     error_code: ClassVar[FailureCode] = FailureCode.ERROR
 
 
 class TransferFailed(PayloadError):
     """No server gave all of it; what came is kept and resumed."""
 
+    evidence: Evidence = "network"
     error_code = FailureCode.TRANSFER
 
 
@@ -83,6 +100,8 @@ class Transfer:
         self._etag = part.with_suffix(".etag")
         self._on_progress = on_progress
         self.verify: bool | str = True
+        self.reserve_bytes = 0
+        self._room_due = 0
         self._progress_due = 0.0
         self._lock = threading.RLock()
         self._over = threading.Event()
@@ -127,20 +146,46 @@ class Transfer:
         except PayloadError as error:
             return error
         except (*_NETWORK_TROUBLE, ValueError) as error:
-            failed = TransferFailed(f"{self.version}: {url}: {_plain(error)}")
+            failed = TransferFailed(f"{self.version}: {url}: {_plain(error)}{through_proxy(url)}")
             failed.__cause__ = error
             return failed
         except OSError as error:
+            self._give_room(error)
             return _write_failed(self._part, error)
         return None
 
+    def _give_room(self, error: OSError) -> None:
+        """On a full disk what was just written goes: everybody else on this machine needs the room more."""
+        if seen_in(error.errno) == "disk-full":
+            with self._lock, contextlib.suppress(OSError):
+                for path in (self._part, self._etag):
+                    if is_file(path):
+                        path.unlink()
+
+    def _check_room(self, missing_bytes: int) -> None:
+        """See that so much can be written and the reserve stays.
+
+        Raises:
+            OSError: ``ENOSPC``.
+        """
+        free = free_bytes(self._part.parent)
+        reserve = wanted_bytes(self._part.parent, self.reserve_bytes)
+        if free < missing_bytes + reserve:
+            raise OSError(
+                errno.ENOSPC,
+                f"no room for {self.version}: {missing_bytes} bytes to come, {free} free, {reserve} of them reserved",
+            )
+
     def _from(self, url: str, *, resume: bool) -> None:
-        self._part.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._part.parent)
+        for path in (self._part, self._etag):
+            clear_file(path, keep=True)
         have = self._have() if resume else 0
         if have == self._size_bytes:
             return
         if have > self._size_bytes:
             have = 0
+        self._check_room(self._size_bytes - self._have())
         headers = {"Accept-Encoding": "identity", "User-Agent": "outrider"}
         if have:
             headers["Range"] = f"bytes={have}-"
@@ -160,7 +205,7 @@ class Transfer:
                 start = 0
             else:
                 reason = f"{response.status_code} {response.reason or ''}".strip()
-                raise TransferFailed(f"{self.version}: {url}: {reason}")
+                raise TransferFailed(f"{self.version}: {url}: {reason}{through_proxy(url)}")
             if start in (0, have):
                 self._receive(url, response, start)
                 return
@@ -170,7 +215,10 @@ class Transfer:
     def _receive(self, url: str, response: requests.Response, start: int) -> None:
         length = response.headers.get("Content-Length", "")
         if length.isdigit() and start + int(length) != self._size_bytes:
-            raise SizeMismatch(f"{self.version}: {url}: has {start + int(length)} bytes instead of {self._size_bytes}")
+            raise SizeMismatch(
+                f"{self.version}: {url}: has {start + int(length)} bytes instead of {self._size_bytes}"
+                f"{encoded(response)}{through_proxy(url)}"
+            )
         have = start
         # Unbuffered, so that closing the file after cancel has nothing left to write.
         with self._open(url, response.headers.get("ETag", ""), start) as file:
@@ -179,9 +227,18 @@ class Transfer:
                 have += len(chunk)
                 if have > self._size_bytes:
                     self._keep(file, None)
-                    raise SizeMismatch(f"{self.version}: {url}: has more than {self._size_bytes} bytes")
+                    raise SizeMismatch(
+                        f"{self.version}: {url}: has more than {self._size_bytes} bytes{encoded(response)}"
+                    )
+                if have >= self._room_due:
+                    self._room_due = have + _ROOM_EVERY_BYTES
+                    self._check_room(len(chunk))
                 self._keep(file, chunk)
                 self._tell(have)
+        if have < self._size_bytes and (why := encoded(response)):
+            with self._open(url, "", 0):
+                pass  # what came is no part of the payload
+            raise SizeMismatch(f"{self.version}: {url}: has {have} bytes instead of {self._size_bytes}{why}")
         if have < self._size_bytes:
             raise TransferFailed(f"{self.version}: {url}: ended after {have} of {self._size_bytes} bytes")
         self._tell(have, always=True)
@@ -191,9 +248,9 @@ class Transfer:
             self._check_going_on()
             # A weak one must not be used with If-Range (RFC 9110, 13.1.5).
             strong = etag if re.fullmatch(r'"[\x21\x23-\x7e]*"', etag) else ""
-            self._etag.write_text(f"{url}\n{strong}")
-            self._part.touch()
-            file = self._part.open("r+b", buffering=0)
+            with open(open_file(self._etag, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as noted:
+                noted.write(f"{url}\n{strong}")
+            file = open(open_file(self._part, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)  # noqa: SIM115 - returned
             file.truncate(start)
             file.seek(start)
             return file
@@ -222,12 +279,35 @@ class Transfer:
                     self._on_progress(have, self._size_bytes)
 
     def _have(self) -> int:
-        return self._part.stat().st_size if self._part.exists() else 0
+        return self._part.stat().st_size if is_file(self._part) else 0
 
     def _known_etag(self, url: str) -> str:
         """The strong ETag under which this very url gave the first part."""
-        noted = self._etag.read_text().split("\n") if self._etag.exists() else []
+        noted = read_file(self._etag).decode(errors="replace").split("\n") if is_file(self._etag) else []
         return noted[1] if len(noted) == 2 and noted[0] == url else ""
+
+
+def through_proxy(url: str) -> str:
+    """What the environment does to a request for ``url``, in words to be added to an error; empty when nothing."""
+    parts = urllib3.util.parse_url(url)
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url, no_proxy=None))
+    if not proxy:
+        return ""
+    names = (f"{parts.scheme}_proxy", f"{parts.scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    name = next((name for name in names if os.environ.get(name)), "a proxy setting")
+    where = urllib3.util.parse_url(proxy).netloc or "a proxy"
+    return f"; {name} sends it through {where}: put {parts.host} into no_proxy if that is wrong"
+
+
+def encoded(response: requests.Response) -> str:
+    """What to say of a wrong size when the server, or a proxy, has compressed the payload; empty when it hasn't."""
+    encoding = response.headers.get("Content-Encoding", "").strip()
+    if encoding.lower() in ("", "identity"):
+        return ""
+    return (
+        f"; it was sent with Content-Encoding {encoding[:20]} although 'identity' was asked for: switch compression of"
+        " payloads off in that server, or in a proxy before it"
+    )
 
 
 def _range_start(content_range: str) -> int | None:
@@ -236,8 +316,9 @@ def _range_start(content_range: str) -> int | None:
 
 
 def _write_failed(path: Path, error: OSError) -> WriteFailed:
-    reason = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    failed = WriteFailed(f"{path.parent}: {reason}")
+    full = seen_in(error.errno) == "disk-full"
+    reason = f"disk full: {error.strerror}; make room there" if full else error.strerror or str(error)
+    failed = WriteFailed(f"{path.parent}: {reason}", evidence=seen_in(error.errno))
     failed.__cause__ = error
     return failed
 

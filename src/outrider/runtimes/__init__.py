@@ -7,7 +7,7 @@ idempotent, ends within a deadline, and reports through ``DriverError``, ``Refus
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -51,12 +51,16 @@ class Workload:
     Attributes:
         url: Where it answers, ``http://host:port`` without a slash at the end.
         handle: The runtime's own name for it (``pid 4711``, a container id, a unit), for people.
+        sha256: Of the payload that it was started from; empty when that isn't known any more.
+        order: Of two workloads, the one with the smaller number was started first.
     """
 
     workload_id: str
     version: str
     url: str
     handle: str
+    sha256: str = field(default="", compare=False)
+    order: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from outrider.payloads.store import PayloadStore
 from outrider.runtimes import Runtime
 from outrider.runtimes.drivers import RUNTIMES, RuntimeContext
 from outrider.sd_notify import Notifier
+from outrider.sidekick.adoption import adopted
 from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.crashes import tell_crash
 from outrider.sidekick.loop import Sidekick
@@ -176,7 +177,7 @@ class Assembly:
         rules = make_rules(
             delays(settings), retry_min_s=settings.service.retry_min_s, retry_max_s=settings.service.retry_max_s
         )
-        self._journal = Journal(instance.state_dir)
+        self._journal = Journal(instance.state_dir, reserve_bytes=instance.reserve_bytes)
         keys = Keys(settings.etcd.prefix)
         self._cluster = cluster or connect(etcd_address(settings.etcd))
         clock = SuspendAwareClock().start()
@@ -190,7 +191,9 @@ class Assembly:
             timeout_s=settings.service.timeout_s,
         )
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
-        payloads = PayloadStore(instance.state_dir / "payloads", settings.download)
+        payloads = PayloadStore(
+            instance.state_dir / "payloads", settings.download, reserve_bytes=instance.reserve_bytes
+        )
         self._runtime = RUNTIMES.load(instance.runtime).make(
             settings, RuntimeContext(environment=os.environ, owns_process=owns_process)
         )
@@ -235,10 +238,13 @@ class Assembly:
             self._cluster, keys, app=app, group=instance.group, instance=instance.id, post=self._post
         )
         reports = ReportWork(self._outbox.put, self._post)
+        memory = first_memory(settings, self._runtime)
+        if self._journal.last is None:
+            memory = adopted(memory, self._runtime.running(), payloads.find)
         self._sidekick = Sidekick(
             chart,
             rules,
-            first_memory(settings, self._runtime),
+            memory,
             self._journal,
             nouns={name: worker.submit for name, worker in self._workers.items()}
             | {"report": reports.perform, "sidekick": _alarm},

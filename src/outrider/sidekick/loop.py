@@ -215,7 +215,7 @@ class Sidekick:
                 self._journal.append(record)
             except JournalError as error:
                 logger.bind(error_kind=error.kind, retry=True, cause=str(error)).error("journal not written")
-                self._notifier.status(f"stands still: {error}")
+                self._stand_still(error)
                 self._notifier.alive()
                 try:
                     event_meanwhile = self._inbox.get(timeout=JOURNAL_RETRY_S)
@@ -249,9 +249,25 @@ class Sidekick:
         reason = self._why()
         return f"{self._machine.state}: {reason}" if reason else self._machine.state
 
+    def _stand_still(self, error: JournalError) -> None:
+        """Nothing is done that isn't written down first; the fleet is told why."""
+        why = f"stands still until its journal can be written: {error}; make room on that disk"
+        self._notifier.status(why)
+        presence = msgspec.structs.replace(self._presence(), why=why)
+        if presence != self._shown:
+            self._shown = presence
+            self._show(presence)
+
     def _present(self) -> None:
+        presence = self._presence()
+        if presence != self._shown:
+            self._shown = presence
+            self._show(presence)
+            self._notifier.status(self._status())
+
+    def _presence(self) -> Presence:
         memory, state = self._machine.memory, self._chart.states[self._machine.state]
-        presence = Presence(
+        return Presence(
             instance=memory.instance,
             app=memory.app,
             group=memory.group,
@@ -263,11 +279,9 @@ class Sidekick:
             since=self._since,
             target_revision=memory.target_revision,
             serving=state.safe and memory.running is not None and not memory.down,
+            cannot_take=memory.setback.version if memory.setback is not None else "",
+            cannot_why=memory.setback.cause if memory.setback is not None else "",
         )
-        if presence != self._shown:
-            self._shown = presence
-            self._show(presence)
-            self._notifier.status(self._status())
 
 
 def _plain(value: Any) -> dict[str, Any]:

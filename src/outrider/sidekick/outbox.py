@@ -8,6 +8,7 @@ On disk: one file per report, ``SEQUENCE-DIGEST.json``, written under another na
 refused lies in ``refused/``.
 """
 
+import contextlib
 import hashlib
 import os
 import random
@@ -23,6 +24,8 @@ from loguru import logger
 from outrider.core.errors import ConfigError, DriverError, OutriderError, Refused, Throttled
 from outrider.core.omaha import Report, is_progress
 from outrider.failpoints import failpoint
+from outrider.files import clear_file, is_file, make_folder, open_file, read_file, sync_folder
+from outrider.journal.reserve import spend as spend_reserve
 
 MAX_PENDING = 10_000
 """A sidekick writes about five reports per update: years of updates against a service that never answers."""
@@ -109,12 +112,20 @@ class Outbox:
                 self._drop_one()
             path = self._folder / _file_name(self._next, report)
             try:
-                _write_durably(path, msgspec.json.encode(report))
+                self._write(path, msgspec.json.encode(report))
             except OSError as error:
                 raise DriverError(f"outbox {self._folder}: can't keep a report: {error.strerror}") from error
             self._next += 1
             self._waiting.append(_QueuedReport(report=report, path=path))
             self._changed.notify_all()
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            _write_durably(path, content)
+        except OSError as error:
+            if not spend_reserve(self._folder.parent, error):
+                raise
+            _write_durably(path, content)
 
     def pending(self) -> int:
         """How many reports are not delivered yet."""
@@ -216,23 +227,25 @@ class Outbox:
     def _set_aside(self, path: Path) -> None:
         refused = self._folder / "refused"
         try:
-            refused.mkdir(exist_ok=True)
+            make_folder(refused)
             path.replace(refused / path.name)
-            kept = sorted(refused.glob(f"*{_SUFFIX}"), key=lambda one: one.stat().st_mtime)
+            kept = sorted(refused.glob(f"*{_SUFFIX}"), key=lambda one: one.lstat().st_mtime)
             for oldest in kept[:-MAX_REFUSED]:
-                oldest.unlink(missing_ok=True)
+                if is_file(oldest):
+                    oldest.unlink(missing_ok=True)
         except OSError as error:
             logger.bind(path=str(path), cause=error.strerror).error("report can't be set aside")
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         for leftover in self._folder.glob(f"*{_UNFINISHED}"):
-            leftover.unlink()
+            with contextlib.suppress(OSError):
+                clear_file(leftover)
         # By number, not by text: a name longer than the padding would otherwise come too early.
         for path in sorted(self._folder.glob(f"*{_SUFFIX}"), key=_sequence):
             try:
-                report = msgspec.json.decode(path.read_bytes(), type=Report)
-            except msgspec.DecodeError as error:
+                report = msgspec.json.decode(read_file(path), type=Report)
+            except (msgspec.DecodeError, OSError) as error:  # garbage, or a folder or link in its place
                 logger.bind(path=str(path), cause=str(error)).error("report unreadable, set aside")
                 self._set_aside(path)
                 continue
@@ -252,15 +265,18 @@ def _sequence(path: Path) -> int:
 
 def _write_durably(path: Path, content: bytes) -> None:
     unfinished = path.with_name(path.name + _UNFINISHED)
-    with failpoint("outbox.write"), unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with failpoint("outbox.write"):
+            clear_file(unfinished)
+            with open(open_file(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
     with failpoint("outbox.rename"):
         unfinished.replace(path)
         # The name itself is only safe once the folder is.
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)

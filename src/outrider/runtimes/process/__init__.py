@@ -20,6 +20,11 @@ class ProcessSettings:
         "Program and arguments, found in the unpacked payload first. {port}, {host} and {version} are replaced. "
         "Needed when instance.runtime is process.",
     )
+    max_unpacked_bytes: int = setting(16 * 1024**3, "Largest sum of the files in a payload.", least=1)
+    max_members: int = setting(200_000, "Most files, folders and links in a payload.", least=1)
+    output_max_bytes: int = setting(
+        16 * 1024**2, "Size at which output.log is kept as output.log.1 and begins anew; 0: never.", least=0
+    )
 
 
 SETTINGS = ProcessSettings
@@ -54,4 +59,5 @@ def make(settings: Settings, context: RuntimeContext) -> Runtime:
         instance=settings.instance.id,
         environment=context.environment,
         owns_process=context.owns_process,
+        reserve_bytes=settings.instance.reserve_bytes,
     )

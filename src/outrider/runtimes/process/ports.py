@@ -42,7 +42,9 @@ def free_port(host: str, ports: str, taken: Collection[int] = ()) -> int:
             return port
         problems.append(problem or f"port {port} belongs to another version of this instance")
     more = f"; {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    raise DriverError(f"no free port on {host} in {ports or 'any range'}: {'; '.join(problems[:_SHOWN])}{more}")
+    raise DriverError(
+        f"no free port on {host} in {ports or 'any range'}: {'; '.join(problems[:_SHOWN])}{more}", evidence="no-port"
+    )
 
 
 def _quiet_ports() -> list[int]:
@@ -103,4 +105,6 @@ def _try(host: str, port: int) -> tuple[int, str]:
             return 0, f"port {port} is in use by {holder_of(host, port) or 'a process that can not be seen from here'}"
         if error.errno == errno.EACCES:
             return 0, f"port {port} may not be used by this user; ports below 1024 need CAP_NET_BIND_SERVICE"
-        raise DriverError(f"workload.host {host!r}: can't listen there: {error.strerror or error}") from error
+        raise DriverError(
+            f"workload.host {host!r}: can't listen there: {error.strerror or error}", evidence="wrong-setting"
+        ) from error

@@ -15,9 +15,20 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from outrider.core.blame import seen_in
 from outrider.core.errors import DriverError
 from outrider.failpoints import failpoint
-from outrider.payloads.archive import unpack
+from outrider.files import (
+    clear_file,
+    free_bytes,
+    free_files,
+    is_folder,
+    make_folder,
+    read_file,
+    wanted_bytes,
+    write_file,
+)
+from outrider.payloads.archive import MAX_MEMBERS, MAX_UNPACKED_BYTES, unpack
 from outrider.runtimes import RunnableRelease
 from outrider.runtimes.process.identity import boot_id
 
@@ -27,11 +38,20 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Prepared:
     """The releases of one instance that are unpacked and not yet started, in ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int = MAX_UNPACKED_BYTES,
+        max_members: int = MAX_MEMBERS,
+        reserve_bytes: int = 0,
+    ) -> None:
+        """``reserve_bytes`` of the disk stay free when something is unpacked ahead of its start."""
+        self._folder, self._reserve_bytes = folder, reserve_bytes
+        self._max_bytes, self._max_members = max_bytes, max_members
 
-    def make(self, release: RunnableRelease) -> None:
-        """Unpack ``release``, unless that was done on this boot.
+    def make(self, release: RunnableRelease) -> Path:
+        """Unpack ``release``, unless that was done on this boot, and return where.
 
         Raises:
             Refused: as ``unpack``.
@@ -39,19 +59,24 @@ class Prepared:
         """
         home = self._home(release.sha256)
         if _unpacked_on_this_boot(home):
-            return
+            return home / "root"
         partial = home.with_name(f"{home.name}.partial")
         with failpoint("workload.prepare"):
             try:
                 shutil.rmtree(home, ignore_errors=True)
                 shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                _unpack(release, partial)
+                make_folder(self._folder)
+                make_folder(partial)
+                self._unpack(release, partial, reserve_bytes=wanted_bytes(partial, self._reserve_bytes))
                 partial.rename(home)
             except OSError as error:
-                raise DriverError(f"{release.version}: can't unpack to {home}: {error.strerror or error}") from error
+                raise DriverError(
+                    f"{release.version}: can't unpack to {home}: {error.strerror or error}",
+                    evidence=seen_in(error.errno),
+                ) from error
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+        return home / "root"
 
     def move(self, release: RunnableRelease, into: Path) -> None:
         """Give the workload folder ``into`` its ``root``: what was prepared, or unpacked now when nothing was.
@@ -64,7 +89,9 @@ class Prepared:
         if _unpacked_on_this_boot(into):
             return
         root, done = into / "root", into / "unpacked"
-        done.unlink(missing_ok=True)
+        clear_file(done)
+        if not is_folder(root):
+            clear_file(root)
         shutil.rmtree(root, ignore_errors=True)
         home = self._home(release.sha256)
         if _unpacked_on_this_boot(home):
@@ -72,10 +99,23 @@ class Prepared:
             with contextlib.suppress(FileNotFoundError):
                 (home / "root").rename(root)
         if root.is_dir():
-            done.write_text(boot_id())
+            write_file(done, boot_id().encode())
             shutil.rmtree(home, ignore_errors=True)
         else:
-            _unpack(release, into)
+            # What should run goes before the reserve: it may be the only thing that this machine can serve.
+            self._unpack(release, into, reserve_bytes=0)
+
+    def _unpack(self, release: RunnableRelease, into: Path, *, reserve_bytes: int) -> None:
+        """Unpack to ``into/root``, and say on which boot that was whole."""
+        unpack(
+            release.payload,
+            into / "root",
+            max_bytes=self._max_bytes,
+            max_members=self._max_members,
+            room_bytes=free_bytes(into) - reserve_bytes,
+            room_files=free_files(into),
+        )
+        write_file(into / "unpacked", boot_id().encode())
 
     def prune(self, needed: Collection[str]) -> None:
         """Remove all but ``needed`` (SHA-256s), and what a killed run left half done."""
@@ -100,14 +140,8 @@ class Prepared:
         return self._folder / sha256
 
 
-def _unpack(release: RunnableRelease, into: Path) -> None:
-    """Unpack to ``into/root``, and say on which boot that was whole."""
-    unpack(release.payload, into / "root", room_bytes=shutil.disk_usage(into).free)
-    (into / "unpacked").write_text(boot_id())
-
-
 def _unpacked_on_this_boot(home: Path) -> bool:
     try:
-        return (home / "root").is_dir() and (home / "unpacked").read_text() == boot_id()
-    except FileNotFoundError:
+        return is_folder(home / "root") and read_file(home / "unpacked").decode(errors="replace") == boot_id()
+    except OSError:  # not there, or something else in its place
         return False

@@ -20,13 +20,23 @@ import msgspec
 from loguru import logger
 
 from outrider.config.sections import WorkloadSettings
+from outrider.core.blame import seen_in
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
+from outrider.files import clear_file, is_file, make_folder, open_file, read_file, write_file
+from outrider.journal.reserve import spend as spend_reserve
 from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.cgroups import find_delegated
-from outrider.runtimes.process.command import RELEASE_FAULTS, command_line, exec_problem, last_line
+from outrider.runtimes.process.command import (
+    check_program,
+    command_line,
+    exec_problem,
+    last_line,
+    missing_program,
+    problem,
+)
 from outrider.runtimes.process.exits import GONE, Exits
 from outrider.runtimes.process.family import (
     FOLDER,
@@ -45,6 +55,7 @@ from outrider.runtimes.process.identity import (
     look_at,
     marked,
 )
+from outrider.runtimes.process.output import Outputs
 from outrider.runtimes.process.ports import address, in_use, port_again
 from outrider.runtimes.process.prepared import Prepared
 from outrider.runtimes.process.signals import send, wait_for_end
@@ -66,6 +77,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
         boot: Boot on which ``pid`` and ``started`` mean something.
         started: Start time of the process in clock ticks since boot.
         cgroup: Where it was started, as ``family.cgroup_line`` has it.
+        sha256: Of the payload; empty when that isn't known any more.
     """
 
     workload_id: str
@@ -76,6 +88,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     started: int = 0
     cgroup: str = ""
+    sha256: str = ""
 
 
 class ProcessRuntime:
@@ -93,6 +106,7 @@ class ProcessRuntime:
         instance: str,
         environment: Mapping[str, str] | None = None,
         owns_process: bool = False,
+        reserve_bytes: int = 0,
     ) -> None:
         """Run workloads below ``state_dir``, which tells this instance's apart from those of its neighbours.
 
@@ -101,10 +115,17 @@ class ProcessRuntime:
                 notification variables are left out.
             owns_process: This process does nothing but run one sidekick. It becomes a child subreaper, and all its
                 descendants are taken for processes of its workloads.
+            reserve_bytes: Of the disk, that stay free when something is unpacked ahead of its start.
         """
         self._settings, self._shared, self._instance = settings, shared, instance
         self._folder = state_dir.resolve()
-        self._prepared = Prepared(self._folder / "prepared")
+        self._prepared = Prepared(
+            self._folder / "prepared",
+            max_bytes=settings.max_unpacked_bytes,
+            max_members=settings.max_members,
+            reserve_bytes=reserve_bytes,
+        )
+        self._outputs = Outputs(self._folder / "workloads", settings.output_max_bytes)
         inherited = os.environ if environment is None else environment
         self._inherited = {name: text for name, text in inherited.items() if not _NOT_PASSED_ON.fullmatch(name)}
         if owns_process:
@@ -117,8 +138,10 @@ class ProcessRuntime:
         self._children: dict[str, tuple[int, int]] = {}
 
     def prepare(self, release: RunnableRelease) -> None:
-        """As ``Runtime.prepare``: unpack the archive."""
-        self._prepared.make(release)
+        """As ``Runtime.prepare``: unpack the archive, and see whether its program can be run here."""
+        root = self._prepared.make(release)
+        environment = {**self._inherited, **self._shared.env}
+        self._command(root, environment, {"port": "0", "host": self._shared.host, "version": release.version})
 
     def prune(self, needed: Collection[str]) -> None:
         """As ``Runtime.prune``."""
@@ -132,7 +155,8 @@ class ProcessRuntime:
         home = self._home(spec.workload_id)
         try:
             with failpoint("workload.clear"):
-                home.mkdir(parents=True, exist_ok=True)
+                make_folder(home.parent)
+                make_folder(home)
                 # Left by an earlier run whose first process died; beside the new one they would be half a second copy.
                 self._end(spec.workload_id, self._shared.stop_grace_s)
             with failpoint("workload.unpack"):
@@ -143,6 +167,7 @@ class ProcessRuntime:
                 host=self._shared.host,
                 port=self._port(spec.workload_id),
                 boot=boot_id(),
+                sha256=spec.release.sha256,
             )
             self._write(record)
             return self._launch(record)
@@ -151,7 +176,7 @@ class ProcessRuntime:
                 (home / "record.json").unlink(missing_ok=True)
             raise
         except OSError as error:
-            raise DriverError(f"{spec.workload_id}: can't start: {error}") from error
+            raise DriverError(f"{spec.workload_id}: can't start: {error}", evidence=seen_in(error.errno)) from error
 
     def find(self, workload_id: str) -> Workload | None:
         """As ``Runtime.find``."""
@@ -226,6 +251,7 @@ class ProcessRuntime:
     def close(self) -> None:
         """Stop looking for ends. The workloads go on."""
         self._exits.close()
+        self._outputs.close()
 
     def _home(self, workload_id: str) -> Path:
         if not _WORKLOAD_ID.fullmatch(workload_id):
@@ -253,9 +279,9 @@ class ProcessRuntime:
         environment = self._environment(record)
         placeholders = {"port": str(record.port), "host": record.host, "version": record.version}
         try:
-            command = command_line(self._settings.command, placeholders, home / "root", environment)
-        except Refused as error:
-            raise Refused(f"{record.workload_id}: {error}") from None
+            command = self._command(home / "root", environment, placeholders)
+        except DriverError as error:
+            raise type(error)(f"{record.workload_id}: {error}", evidence=error.evidence) from None
         ended = threading.Event()
         self._statuses.pop(record.workload_id, None)
 
@@ -263,7 +289,8 @@ class ProcessRuntime:
             self._statuses[record.workload_id] = status
             ended.set()
 
-        with (home / "output.log").open("ab") as output:
+        clear_file(home / "output.log", keep=True)
+        with open(open_file(home / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as output:
             try:
                 with failpoint("workload.spawn"):
                     child = subprocess.Popen(
@@ -279,18 +306,37 @@ class ProcessRuntime:
                     assert process is not None, "a child stays in /proc until its status is read"
                     self._families.claim(record.workload_id, process)
             except OSError as error:
-                if error.errno not in RELEASE_FAULTS:
-                    raise
-                raise Refused(f"{record.workload_id}: {exec_problem(command[0], error)}") from error
+                found = exec_problem(command[0], home / "root", error, environment)
+                raise type(found)(f"{record.workload_id}: {found}", evidence=found.evidence) from error
         record = msgspec.structs.replace(record, pid=child.pid, started=process.started, cgroup=cgroup_line(child.pid))
         self._exits.own(child, process.started, note)
         self._children[record.workload_id] = (child.pid, process.started)
         self._write(record)
         if ended.wait(_AT_ONCE_S):
             self._end(record.workload_id, 0)
-            status, said = self._statuses[record.workload_id], last_line(home / "output.log")
-            raise Refused(f"{record.workload_id}: ends at once: {status}{said}{in_use(record.host, record.port)}")
+            raise self._ended_at_once(record, environment)
         return _workload(record)
+
+    def _command(self, root: Path, environment: Mapping[str, str], placeholders: Mapping[str, str]) -> list[str]:
+        """What is run, looked at as far as that goes without running it.
+
+        Raises:
+            Refused, DriverError: as ``command_line`` and ``check_program``.
+        """
+        others = [self._home(name) / "root" for name in self._names() if self._home(name) / "root" != root]
+        command = command_line(self._settings.command, placeholders, root, environment, others)
+        check_program(Path(command[0]), root, environment)
+        return command
+
+    def _ended_at_once(self, record: ProcessRecord, environment: Mapping[str, str]) -> DriverError:
+        home, status = self._home(record.workload_id), self._statuses[record.workload_id]
+        said = last_line(home / "output.log")
+        text = f"{record.workload_id}: ends at once: {status}" + (f"; it said: {said}" if said else "")
+        if missing := missing_program(status, said, home / "root", environment):
+            return problem(f"{text}; {missing} is not on this machine: install it", "no-interpreter")
+        if taken := in_use(record.host, record.port):
+            return problem(f"{text}{taken}", "no-port")
+        return problem(text, "ended")
 
     def _environment(self, record: ProcessRecord) -> dict[str, str]:
         return {
@@ -300,6 +346,7 @@ class ProcessRuntime:
             "PORT": str(record.port),
             "HOST": record.host,
             "OUTRIDER_VERSION": record.version,
+            "OUTRIDER_PAYLOAD_SHA256": record.sha256,
             "OUTRIDER_INSTANCE": self._instance,
         }
 
@@ -311,12 +358,14 @@ class ProcessRuntime:
         """Who runs under that id; found by its marks when the record was never finished."""
         path = self._home(workload_id) / "record.json"
         try:
-            record = msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
-        except FileNotFoundError:
+            record = msgspec.json.decode(read_file(path), type=ProcessRecord)
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except msgspec.MsgspecError:
             record = None
         except OSError as error:
+            if seen_in(error.errno) == "not-a-file":  # a folder or a link in its place: what runs has its marks
+                return self._adopt(workload_id)
             raise DriverError(f"{path}: can't be read: {error.strerror or error}") from error
         if record is None or record.pid == 0:
             return self._adopt(workload_id)
@@ -337,6 +386,7 @@ class ProcessRuntime:
             pid=leader.pid,
             started=leader.started,
             cgroup=cgroup_line(leader.pid),
+            sha256=told.get("OUTRIDER_PAYLOAD_SHA256", ""),
         )
         try:
             with failpoint("workload.adopt"):
@@ -357,28 +407,27 @@ class ProcessRuntime:
     def _record(self, workload_id: str) -> ProcessRecord | None:
         """What was recorded at the last start; None when there is no record that can be read."""
         try:
-            return msgspec.json.decode((self._home(workload_id) / "record.json").read_bytes(), type=ProcessRecord)
+            return msgspec.json.decode(read_file(self._home(workload_id) / "record.json"), type=ProcessRecord)
         except (OSError, msgspec.MsgspecError):
             return None
 
     def _write(self, record: ProcessRecord) -> None:
         with failpoint("workload.record"):
-            self._store(record)
+            try:
+                self._store(record)
+            except OSError as error:
+                if not spend_reserve(self._folder, error):
+                    raise
+                self._store(record)
 
     def _store(self, record: ProcessRecord) -> None:
         """Write ``record.json`` so that it is there whole, or as it was before."""
-        path = self._home(record.workload_id) / "record.json"
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(record))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        write_file(self._home(record.workload_id) / "record.json", msgspec.json.encode(record))
 
     def _keep_output(self, workload_id: str, output: Path) -> None:
         logs = self._folder / "logs"
-        if output.is_file() and output.stat().st_size:
-            logs.mkdir(exist_ok=True)
+        if is_file(output) and output.stat().st_size:
+            make_folder(logs)
             output.rename(logs / f"{workload_id}.log")
             for old in sorted(logs.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-_KEPT_LOGS]:
                 old.unlink()
@@ -390,6 +439,8 @@ def _workload(record: ProcessRecord) -> Workload:
         version=record.version,
         url=address(record.host, record.port),
         handle=f"pid {record.pid}",
+        sha256=record.sha256,
+        order=record.started,
     )
 
 
