@@ -70,10 +70,12 @@ def test_a_ring_that_fails_keeps_no_other_from_running_and_the_end_is_bad(checko
     assert f"{5 + 7 + len(RINGS) - 3} passed, {1 + 3} failed" == last
 
 
-def test_without_names_it_runs_every_ring(checkout: Path) -> None:
+def test_without_names_it_runs_those_that_fit_into_its_time(checkout: Path) -> None:
     done = run(checkout)
 
-    assert list(RINGS) == [line.split()[1] for line in done.stdout.splitlines() if line.endswith(" s  passed")]
+    assert ["lint", "verify", "test", "live", "fleet"] == [
+        line.split()[1] for line in done.stdout.splitlines() if line.endswith(" s  passed")
+    ]
 
 
 def test_what_a_ring_runs_heeds_ctrl_c(checkout: Path) -> None:
