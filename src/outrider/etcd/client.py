@@ -21,20 +21,23 @@ from outrider.etcd.wire import compare_message, encode_key, entry_of, op_message
 PAGE_ENTRIES = 1000
 
 
-def connect(address: EtcdAddress) -> "EtcdCluster":
+def connect(address: EtcdAddress, *, on_bug: Callable[[BaseException], None] | None = None) -> "EtcdCluster":
     """A connection to etcd; nothing is sent yet, so etcd may be away.
+
+    Args:
+        on_bug: Gets what the delivery of a watch raised, from the watch's thread.
 
     Raises:
         ConfigError: no endpoints, half of a pair of settings, or a PEM file that can't be read.
     """
-    return EtcdCluster(Nodes(address))
+    return EtcdCluster(Nodes(address), on_bug)
 
 
 class EtcdCluster:
     """Implements ``Cluster``. ``timeout_s`` counts per call; for ``list`` per page of it."""
 
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: Nodes, on_bug: Callable[[BaseException], None] | None = None) -> None:
+        self._nodes, self._on_bug = nodes, on_bug
         self._watchdog = Watchdog()
 
     def get(self, key: str) -> Entry | None:
@@ -130,6 +133,7 @@ class EtcdCluster:
             deliver,
             lambda: self._list_all(start, end),
             self._watchdog.remove,
+            self._on_bug,
         )
         self._watchdog.add(watch)
         watch.start()

@@ -98,8 +98,13 @@ class EtcdWatch:
         deliver: Callable[[WatchEvent], None],
         read: Callable[[], Listing],
         closed: Callable[["EtcdWatch"], None],
+        on_bug: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """Prepare; ``start`` runs it. ``read`` lists what is watched, ``closed`` is told when it is over."""
+        """Prepare; ``start`` runs it. ``read`` lists what is watched, ``closed`` is told when it is over.
+
+        ``on_bug`` gets what a delivery raised; it is logged in any case, and the deliveries go on.
+        """
+        self._on_bug = on_bug
         self._nodes, self._key, self._range_end = nodes, key, range_end
         self._deliver, self._read, self._on_closed = deliver, read, closed
         self._name = key.decode(errors="replace")
@@ -325,8 +330,10 @@ class EtcdWatch:
                 self._mail_changed.notify_all()
             try:
                 self._deliver(event)
-            except Exception:  # noqa: BLE001 (a bug in one delivery must not cost the ones after it)
+            except Exception as error:  # noqa: BLE001 (a bug in one delivery must not cost the ones after it)
                 logger.bind(watch=self._name).opt(exception=True).error("watch delivery failed")
+                if self._on_bug is not None:
+                    self._on_bug(error)
 
 
 class Watchdog:

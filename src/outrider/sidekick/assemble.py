@@ -179,7 +179,7 @@ class Assembly:
         )
         self._journal = Journal(instance.state_dir, reserve_bytes=instance.reserve_bytes)
         keys = Keys(settings.etcd.prefix)
-        self._cluster = cluster or connect(etcd_address(settings.etcd))
+        self._cluster = cluster or connect(etcd_address(settings.etcd), on_bug=self.crash)
         clock = SuspendAwareClock().start()
         notifier = Notifier.from_environment(os.environ)
         upstream = Upstream(

@@ -8,7 +8,7 @@ import pytest
 
 from outrider.etcd import watch as etcd_watch
 from outrider.etcd.client import EtcdCluster, connect
-from outrider.etcd.seam import EtcdAddress, Resynced
+from outrider.etcd.seam import EtcdAddress, KeyChanged, Resynced, WatchEvent
 from tests.contracts.etcd.scripted_etcd import (
     Script,
     ScriptedEtcd,
@@ -344,3 +344,27 @@ def test_a_server_that_can_lose_changes_is_warned_of_once(
         watch.close()
 
     assert warned == len([line for line in lines if "can lose or corrupt data" in line and version in line])
+
+
+@pytest.mark.parametrize("bug", [KeyError("x"), ValueError("y"), RuntimeError("z")])
+def test_a_bug_in_a_delivery_is_told_and_costs_none_of_the_others(no_thread_left: None, bug: Exception) -> None:
+    """A sidekick ends with it and says so; without that it would go on, deaf to one announcement."""
+    server = ScriptedEtcd(stays_open(created(), written(("/k/a", 2)), written(("/k/b", 3))))
+    told: list[BaseException] = []
+    heard: list[str] = []
+
+    def deliver(event: WatchEvent) -> None:
+        assert isinstance(event, KeyChanged)
+        if event.key == "/k/a":
+            raise bug
+        heard.append(event.key)
+
+    cluster = connect(EtcdAddress(endpoints=(server.endpoint,), timeout_s=1.0), on_bug=told.append)
+    try:
+        cluster.watch("/k/", 1, deliver)
+        eventually(lambda: heard)
+    finally:
+        cluster.close()
+        server.stop()
+
+    assert (["/k/b"], [bug]) == (heard, told)
