@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 
 from outrider.config.sections import DownloadSettings
+from outrider.core.blame import judge
 from outrider.payloads import transfer
 from outrider.payloads.store import PayloadStore
 from outrider.payloads.transfer import Cancelled, HashMismatch, PayloadError, SizeMismatch, TransferFailed, WriteFailed
@@ -324,6 +326,95 @@ def test_a_folder_that_cannot_be_made_is_named(files: Files, tmp_path: Path) -> 
 
     with pytest.raises(WriteFailed, match="file"):
         PayloadStore(tmp_path / "file" / "payloads", SETTINGS).fetch("1.0.0", [files.url], SIZE, SHA256)
+
+
+def test_what_does_not_fit_beside_the_reserve_is_not_even_asked_for(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "wanted_bytes", lambda folder, limit_bytes: limit_bytes)
+    store = PayloadStore(tmp_path / "payloads", SETTINGS, reserve_bytes=1000)
+    for free, fits in ((SIZE, False), (SIZE + 999, False), (SIZE + 1000, True)):
+        monkeypatch.setattr(transfer, "free_bytes", lambda folder, free=free: free)
+        if fits:
+            store.fetch("1.0.0", [files.url], SIZE, SHA256)
+        else:
+            with pytest.raises(WriteFailed, match=r"disk full: no room for 1\.0\.0") as caught:
+                store.fetch("1.0.0", [files.url], SIZE, SHA256)
+            assert ("disk-full", "machine") == (caught.value.evidence, judge(caught.value.evidence))
+        assert fits == bool(files.seen), free
+
+
+@pytest.mark.parametrize("free", [0, 999])
+def test_a_disk_that_others_fill_meanwhile_is_left_to_them_and_what_came_is_deleted(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    """
+    1. there is room when the download begins
+    2. somebody else takes it while the bytes come
+    3. the download doesn't take the last of it, and gives back what it has
+    """
+    looks = iter([10 * SIZE])
+    monkeypatch.setattr(transfer, "free_bytes", lambda folder: next(looks, free))
+    monkeypatch.setattr(transfer, "wanted_bytes", lambda folder, limit_bytes: limit_bytes)
+    store = PayloadStore(tmp_path / "payloads", SETTINGS, reserve_bytes=1000)
+
+    with pytest.raises(WriteFailed, match="disk full"):
+        store.download("1.0.0", [files.url], SIZE, SHA256)
+
+    assert [] == sorted(path.name for path in (tmp_path / "payloads").iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["part", "etag", "payload"])
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_stands_in_a_payloads_place_is_neither_followed_nor_taken_for_it(
+    store: PayloadStore, files: Files, tmp_path: Path, suffix: str, kind: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("keep me")
+    place = part(tmp_path).with_suffix(f".{suffix}")
+    place.parent.mkdir()
+    if kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(precious)
+    assert store.find(SHA256) is None
+
+    path = store.fetch("1.0.0", [files.url], SIZE, SHA256)
+
+    assert files.content == path.read_bytes()
+    assert "keep me" == precious.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("http_proxy", "http"), ("HTTP_PROXY", "http"), ("ALL_PROXY", "http"), ("all_proxy", "http")]
+)
+def test_a_proxy_of_the_environment_is_named_in_the_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, scheme: str
+) -> None:
+    for each in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "http://ann:geheim@proxy.example:3128")
+
+    said = transfer.through_proxy(f"{scheme}://files.example/app.tar")
+
+    assert f"; {name} sends it through proxy.example:3128: put files.example into no_proxy if that is wrong" == said
+
+
+def test_a_host_that_the_environment_exempts_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "files.example")
+
+    assert "" == transfer.through_proxy("http://files.example/app.tar")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"), [("gzip", True), ("br", True), ("zstd", True), ("identity", False), ("", False)]
+)
+def test_a_server_that_compresses_in_spite_of_identity_is_named(encoding: str, named: bool) -> None:
+    response = requests.Response()
+    response.headers["Content-Encoding"] = encoding
+
+    assert named == (f"sent with Content-Encoding {encoding} although" in transfer.encoded(response))
 
 
 def test_a_bug_in_the_callers_progress_is_raised_where_it_was_asked(store: PayloadStore, files: Files) -> None:

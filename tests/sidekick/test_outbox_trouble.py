@@ -1,5 +1,7 @@
 """When reports are refused, can't be delivered, are too many or unreadable: nothing is lost without a word (P9)."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,6 +187,73 @@ def test_an_unreadable_file_is_set_aside_with_an_error_and_the_rest_is_delivered
     assert ["report unreadable, set aside"] == [message for level, message, _ in log if level == "ERROR"]
     assert content == (folder / "refused" / "000000000001-aaaaaaaaaaaa.json").read_bytes()
     assert [] == files(folder)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "link to nothing", "pipe"])
+def test_what_is_no_file_is_set_aside_and_the_rest_is_delivered(
+    open_outbox: Outboxes, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    precious = tmp_path / "precious.json"
+    precious.write_bytes(msgspec.json.encode(report(9)))
+    folder.mkdir(parents=True)
+    for name in ("000000000001-aaaaaaaaaaaa.json", "000000000003-cccccccccccc.json.unfinished"):
+        match kind:
+            case "folder":
+                (folder / name / "inside").mkdir(parents=True)
+            case "link":
+                (folder / name).symlink_to(precious)
+            case "link to nothing":
+                (folder / name).symlink_to("nothing")
+            case _:
+                os.mkfifo(folder / name)
+    (folder / "000000000002-bbbbbbbbbbbb.json").write_bytes(msgspec.json.encode(report(2)))
+    receiver = Receiver()
+
+    assert open_outbox(receiver).flush(60)
+
+    assert [report(2)] == receiver.taken
+    assert precious.exists()
+    assert os.path.lexists(folder / "refused" / "000000000001-aaaaaaaaaaaa.json")
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_stands_in_the_place_of_the_outbox_is_set_aside(
+    open_outbox: Outboxes, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    folder.parent.mkdir()
+    if kind == "file":
+        folder.write_text("mine")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to(tmp_path / "elsewhere")
+    receiver = Receiver()
+    outbox = open_outbox(receiver)
+    outbox.put(report(1))
+
+    assert outbox.flush(60)
+    assert [report(1)] == receiver.taken
+    assert os.path.lexists(folder.with_name("outbox.damaged-1"))
+
+
+def test_on_a_full_disk_the_reserve_gives_a_report_its_room(
+    open_outbox: Outboxes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir(parents=True)
+    (folder.parent / "reserve").write_bytes(bytes(100))
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if (folder.parent / "reserve").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    outbox = open_outbox(Receiver())
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    outbox.put(report(1))
+
+    assert outbox.flush(60)
+    assert not (folder.parent / "reserve").exists()
 
 
 def test_order_is_by_number_also_beyond_the_padding(open_outbox: Outboxes, folder: Path) -> None:
