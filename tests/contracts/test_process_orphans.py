@@ -13,7 +13,7 @@ from outrider.runtimes.process.cgroups import own_cgroup
 from outrider.runtimes.process.family import reap
 from outrider.runtimes.process.identity import boot_id, look_at
 from outrider.runtimes.process.runtime import ProcessRecord
-from tests.support.orphans import Shape, orphan_runtime, orphan_spec, program, worker_of
+from tests.support.orphans import Shape, end_workers, orphan_runtime, orphan_spec, program, worker_of
 from tests.support.waiting import eventually
 from tests.support.workloads import pid_of, state_dir
 
@@ -25,9 +25,10 @@ WITH_EVIDENCE: tuple[Shape, ...] = ("blank", "group", "daemon", "printing", "stu
 
 
 @pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    """Where workers write their pid."""
-    return tmp_path / "worker"
+def notes(tmp_path: Path) -> Iterator[Path]:
+    """Where workers write their pid; at the end none of them is left."""
+    yield tmp_path / "worker"
+    end_workers(tmp_path / "worker")
 
 
 @pytest.fixture

@@ -45,6 +45,8 @@ class Promises:
         self.reached: dict[str, set[str]] = {}
         self.narrowed = 0
         """Turns that there may be beyond the allowed ones, as they were taken when more were allowed."""
+        self.freed: set[str] = set()
+        """Instances that were out when an operator ended their turn: the operator looks after them then."""
 
     def noted(self, changes: Changes) -> None:
         """Something was written."""
@@ -98,7 +100,8 @@ class Promises:
             entry, host = self.entries.get(member.name), member.host
             if entry in host.workloads or entry in host.deserted:
                 continue
-            if self._fleet.strategy == "start-first" or entry is not None or not self._holds(member.name):
+            may_be_out = self._holds(member.name) or member.name in self.freed
+            if self._fleet.strategy == "start-first" or entry is not None or not may_be_out:
                 self._fail(
                     f"P3: {member.name} in {member.machine.state}: entry {entry}, workloads {host.workloads},"
                     f" turn {self._holds(member.name)}"
@@ -112,6 +115,7 @@ class Promises:
         before = self.entries.pop(name, None)
         if after is not None:
             self.entries[name] = after
+            self.freed.discard(name)
         member = self._fleet.member(name)
         running = member.running_url
         leaves = before is not None and before in member.host.workloads and before != after and after != running

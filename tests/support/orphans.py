@@ -1,7 +1,9 @@
 """An app whose worker outlives it, in several shapes, and a program that runs it as a sidekick does."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,7 +86,18 @@ def worker_of(notes: Path) -> int:
     """The pid of the app's worker, once it is what it wants to be."""
     pid = eventually(lambda: int(notes.read_text()) if notes.exists() else 0)
     notes.unlink()
+    with notes.with_suffix(".seen").open("a") as file:
+        file.write(f"{pid}\n")
     return pid
+
+
+def end_workers(notes: Path) -> None:
+    """End the workers that ``worker_of`` has seen and that a failed test has left."""
+    seen = notes.with_suffix(".seen")
+    for pid in map(int, seen.read_text().split() if seen.exists() else ()):
+        with contextlib.suppress(OSError):
+            if b"app.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
 
 
 class Program:
