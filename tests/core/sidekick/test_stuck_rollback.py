@@ -31,7 +31,7 @@ def reverting(**known: Any) -> Sidekick:
 def stuck(cause: str = CAUSE, **known: Any) -> Sidekick:
     """Its deadline has passed."""
     sidekick = reverting(**known)
-    sidekick.answer("workload.revert", ev.WorkloadFailed, blame="world", cause=cause)
+    sidekick.answer("workload.revert", ev.WorkloadFailed, cause=cause)
     sidekick.expire("revert.expired")
     return sidekick
 
@@ -45,7 +45,7 @@ def said(sidekick: Sidekick) -> str:
 )
 def test_after_the_deadline_the_turn_shows_as_dirty_with_the_cause(cause: str) -> None:
     sidekick = reverting()
-    sidekick.answer("workload.revert", ev.WorkloadFailed, blame="world", cause=cause)
+    sidekick.answer("workload.revert", ev.WorkloadFailed, cause=cause)
     before = sidekick.machine.state
 
     step = sidekick.expire("revert.expired")
@@ -94,7 +94,7 @@ def test_an_operator_who_frees_the_turn_ends_the_rollback(is_bad: bool) -> None:
         sidekick.queue().answer("lock.acquire", ev.LockAcquired, turn=TURN)
         sidekick.answer("balancer.leave", ev.BalancerLeft)
         sidekick.answer("balancer.drain", ev.BalancerDrained, how="asked")
-        sidekick.answer("workload.replace", ev.WorkloadFailed, blame="world", cause=CAUSE)
+        sidekick.answer("workload.replace", ev.WorkloadFailed, cause=CAUSE)
         sidekick.expire("revert.expired")
 
     step = sidekick.answer("lock.suspend", ev.LockReleased)
