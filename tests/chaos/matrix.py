@@ -57,6 +57,8 @@ SCENARIOS: Mapping[str, str] = {
     "lock.release/turn.leave": "withdrawn",
     "lock.prove": "good",
     "lock.suspend": "stuck-2",
+    "lock.resign": "decommissioned",
+    "lock.resign/turn.read": "decommissioned",
     "lock.block": "unhealthy",
     "lock.block/turn.read": "robbed-late",
     "lock.block/block.write": "robbed-late",

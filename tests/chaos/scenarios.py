@@ -113,6 +113,19 @@ def _pause_and_resume(case_run: CaseRun) -> None:
     case_run.wanted = case_run.fixture.release("good")
 
 
+def _decommission(case_run: CaseRun) -> None:
+    """The armed instance leaves for good."""
+    case_run.fixture.say(case_run.armed, "decommission")
+
+
+def _admit(case_run: CaseRun) -> None:
+    """Once it has gone, it is let back, and installs what the group runs."""
+    fixture = case_run.fixture
+    key = fixture.keys.gone(APP_ID, case_run.armed)
+    eventually(lambda: fixture.cluster.get(key) is not None, within_s=60.0)
+    fixture.cluster.txn((), (Delete(key=key),))
+
+
 def _end_apps(case_run: CaseRun) -> None:
     end_workloads(case_run.fixture.state_dir(case_run.armed))
 
@@ -224,6 +237,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "withdrawn": Scenario(release=_good, barrier="lock.acquire/turn.take", at_barrier=_pause, repair=_resume),
     "wrong": Scenario(release=_wrong, repair=_good),
     "commanded": Scenario(release=_pause_and_resume, repair=_resume),
+    "decommissioned": Scenario(release=_decommission, repair=_admit),
     "lapsed": Scenario(release=_lapse, repair=_good),
     "rotating": Scenario(release=_good, options=("--rotate-bytes", "1000")),
 }

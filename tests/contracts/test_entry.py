@@ -123,7 +123,7 @@ class TestEntry:
         fence = (CreatedAt(key=SLOT, revision=entry.create_revision),)
         cluster.revoke(lease)
 
-        writes: list[Callable[[], None]] = [
+        writes: list[Callable[[], object]] = [
             lambda: entry_of(cluster).switch(NEW, fence=fence),
             lambda: entry_of(cluster).leave(fence=fence),
             lambda: entry_of(cluster).restore(NEW, fence=fence),
@@ -211,7 +211,7 @@ class TestEntry:
         fence = take_turn(cluster)
         entry = entry_of(cluster)
 
-        writes: list[Callable[[], None]] = [
+        writes: list[Callable[[], object]] = [
             lambda: entry.switch("http://x", fence=fence),
             lambda: entry.join("http://x"),
         ]
@@ -332,7 +332,7 @@ class TestLateWrites:
         entry = entry_of(cluster)
         said = []
 
-        writes: list[Callable[[], None]] = [
+        writes: list[Callable[[], object]] = [
             lambda: entry.join(OLD),
             lambda: entry.switch(NEW, fence=fence),
             lambda: entry.leave(fence=fence),
@@ -530,7 +530,7 @@ def withhold_txn(cluster: Cluster) -> Callable[[], bool]:
     return lambda: kept[0]().succeeded
 
 
-def given_up(cluster: Cluster, write: Callable[[EtcdEntry], None]) -> Callable[[], bool]:
+def given_up(cluster: Cluster, write: Callable[[EtcdEntry], object]) -> Callable[[], bool]:
     """A write by a process that is killed before it has an answer. The result delivers it, as ``withhold_txn``."""
     late = withhold_txn(cluster)
     with pytest.raises(Unknown):

@@ -60,6 +60,16 @@ ELSEWHERE = {
     *APART,
     # left in the same step in which it is entered: never the state of a journal
     "swapping.committing",
+    # nothing is asked for and nothing written there; a restart leads through idle.waking
+    "idle.refused",
+    # tests/sim/test_drains.py kills in each of them
+    "idle.retaking",
+    "idle.leaving",
+    "idle.emptying",
+    "idle.drained",
+    "idle.stopping",
+    "idle.resigning",
+    "idle.releasing",
 }
 
 

@@ -24,6 +24,7 @@ from outrider.core.sidekick.memory import Installed, Memory, Release, Strategy
 from outrider.etcd.seam import Delete, Put
 from outrider.journal.journal import Journal, Record
 from outrider.model.documents import Command, Slot, Target, decode, encode
+from outrider.sidekick.identity import KEPT_PREDECESSORS
 from tests.sim.agenda import Agenda
 from tests.sim.host import FIRST_PORT, Badness, Host, sha_of
 from tests.sim.life import APP, BALANCER, GROUP, SCOPE, SERVICE, Life
@@ -60,6 +61,8 @@ class Member:
         self.kept = Kept()
         self.reports: deque[Any] = deque(maxlen=KEPT_REPORTS)
         self.outbox: deque[Any] = deque(maxlen=KEPT_REPORTS)
+        self._processes: list[str] = []
+        self.boots = 0
         self.life: Life
 
     @property
@@ -99,9 +102,13 @@ class Member:
         return self.settings(running)
 
     def settings(self, running: Installed | None = None) -> Memory:
+        """As ``first_memory`` makes it, in a process that begins now."""
+        self._processes.append(f"{self.name}:{len(self._processes)}")
         return Memory(
             instance=self.name, app=APP, group=GROUP, scope=SCOPE, strategy=self._fleet.strategy, at=EPOCH,
-            running=running, slots=self._fleet.slots_allowed,
+            running=running, slots=self._fleet.slots_allowed, process=self._processes[-1],
+            home=f"{self.boots}:{self.name}",
+            predecessors=tuple(self._processes[:-1][-KEPT_PREDECESSORS:]),
         )  # fmt: skip
 
     def wrote(self, event: AnyEvent | None, step: Step, machine: Machine[Memory]) -> None:
@@ -251,9 +258,10 @@ class Fleet:
         self._aim = msgspec.structs.replace(self._aim, paused=paused)
         self._write_target()
 
-    def command(self, member: Member, verb: Any) -> None:
+    def command(self, member: Member, verb: Any, **facts: Any) -> None:
         """Say an operator's word to one sidekick."""
-        command = Command(verb=verb, by="test", at=self.now())
+        command = Command(verb=verb, by="test", at=self.now(), **facts)
+        self._hand.calls.clear()
         self._hand.txn((), (Put(key=KEYS.command(APP, member.name), value=encode(command)),))
 
     def unblock(self, version: str) -> None:
@@ -275,6 +283,7 @@ class Fleet:
     def reboot(self, member: Member, down_s: float) -> None:
         """The whole machine: what ran on it is gone, and will answer at other addresses."""
         self.crash(member, down_s)
+        member.boots += 1
         member.host.power_off()
 
     def lose_lease(self, member: Member) -> None:
@@ -330,6 +339,14 @@ class Fleet:
 
     def member(self, name: str) -> Member:
         return self._by_name[name]
+
+    def take_entry(self, member: Member, url: str | None = None) -> None:
+        """A person removes the server's entry, or overwrites it with ``url``."""
+        self.promises.taken.add(member.name)
+        server = Server(service=SERVICE, id=member.name, url=url or "http://0.0.0.0:1")
+        keys = BALANCER.server_keys(server)
+        self._hand.calls.clear()
+        self._hand.txn((), tuple(Put(key=key, value=url.encode()) if url else Delete(key=key) for key in keys))
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 

@@ -20,10 +20,11 @@ from outrider.core.sidekick.events import AnyEvent, LockLost, OperatorRolledBack
 from outrider.core.sidekick.memory import Memory
 from outrider.etcd.lease import LeaseKeeper
 from outrider.journal.journal import Journal
-from outrider.model.documents import Contender
+from outrider.model.documents import Contender, Owner
 from outrider.model.keys import group_scope
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
+from outrider.sidekick.entry_watch import EntryWatch
 from outrider.sidekick.prober import Prober
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
@@ -35,7 +36,7 @@ from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.turns.lock import TurnLock
 from outrider.turns.wait import Wait
 from tests.sim.host import SimPayloads, SimProber, SimRuntime
-from tests.sim.keeper import SimAnnouncements, SimKeeper
+from tests.sim.keeper import SimAnnouncements, SimKeeper, SimSubject
 from tests.sim.loop import SimLoop
 from tests.sim.store import KEYS, SimClient
 from tests.sim.workers import SimDrain, SimUpstream, SimWorker
@@ -86,9 +87,20 @@ class Life:
             group=GROUP,
             instance=member.name,
             post=self.post,
+            own_keys=(KEYS.server(SERVICE, member.name),),
         )
         payloads = cast(PayloadStore, SimPayloads(member.host, self.spend, self._cut_download))
-        entry = EtcdEntry(self.client, BALANCER, service=SERVICE, server_id=member.name)
+        owner = Owner(app=APP, group=GROUP, instance=member.name, process=memory.process)
+        entry = EtcdEntry(
+            self.client,
+            BALANCER,
+            service=SERVICE,
+            server_id=member.name,
+            owner=owner,
+            predecessors=memory.predecessors,
+        )
+        self._entry_watch = EntryWatch(self.client, entry, self.post)
+        self._watched_entry = entry.watched
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(self.runtime, payloads, stop_grace_s=STOP_GRACE_S, post=self.post),
@@ -112,6 +124,9 @@ class Life:
         self.keeper.start()
         self.announcements.start(
             command_revision=self.loop.memory.command_revision, default_slots=self.fleet.slots_allowed
+        )
+        SimSubject(
+            self.client, self._watched_entry, self._entry_watch.tell, exact=False, at=self.at, random=self.fleet.random
         )
         self.loop.begin()
 

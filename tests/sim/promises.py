@@ -43,6 +43,8 @@ class Promises:
         self.most_slots = 0
         self.touched: dict[str, set[str]] = {}
         self.reached: dict[str, set[str]] = {}
+        self.taken: set[str] = set()
+        """Instances whose entry a person took away, or overwrote, until a sidekick has written it."""
         self.narrowed = 0
         """Turns that there may be beyond the allowed ones, as they were taken when more were allowed."""
         self.freed: set[str] = set()
@@ -98,10 +100,14 @@ class Promises:
             self._fail(f"P1: {held} turns: {self.slots}")
         for member in self._fleet.members:
             entry, host = self.entries.get(member.name), member.host
-            if entry in host.workloads or entry in host.deserted:
+            if entry in host.workloads or entry in host.deserted or member.name in self.taken:
                 continue
+            memory = member.machine.memory
+            if entry is None and memory.running is None:
+                continue  # it was decommissioned
+            away = self._fleet.strategy == "stop-first" or memory.drain is not None or memory.is_out
             may_be_out = self._holds(member.name) or member.name in self.freed
-            if self._fleet.strategy == "start-first" or entry is not None or not may_be_out:
+            if not away or entry is not None or not may_be_out:
                 self._fail(
                     f"P3: {member.name} in {member.machine.state}: entry {entry}, workloads {host.workloads},"
                     f" turn {self._holds(member.name)}"
@@ -116,6 +122,10 @@ class Promises:
         if after is not None:
             self.entries[name] = after
             self.freed.discard(name)
+        if name in self.taken:
+            if after == self._fleet.member(name).running_url:
+                self.taken.discard(name)
+            return
         member = self._fleet.member(name)
         running = member.running_url
         leaves = before is not None and before in member.host.workloads and before != after and after != running

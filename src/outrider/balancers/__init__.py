@@ -6,11 +6,12 @@ keys that takes (``balancers/keys.py``). ``drivers`` lists them; ``tests/contrac
 to the same promises.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from outrider.etcd.seam import Compare
+from outrider.etcd.seam import Entry as StoredKey
 
 Fence = tuple[Compare, ...]
 """What a write compares, so that it is refused once the turn has ended."""
@@ -32,21 +33,35 @@ class Server:
 
 
 class Entry(Protocol):
-    """One server's entry. For one thread at a time; how each call fails is in ``balancers/entry.py``."""
+    """One server's entry. For one thread at a time; how each call fails is in ``balancers/entry.py``.
+
+    Writes return the revision of the write; 0: there is nothing to write.
+    """
+
+    @property
+    def watched(self) -> str:
+        """Prefix of the etcd keys in which the balancer finds the server; empty: there are none."""
+
+    @property
+    def guard(self) -> str:
+        """Key of the write guard; empty: there is none."""
+
+    def url_in(self, entries: Mapping[str, StoredKey]) -> str | None:
+        """The address in what was read below ``watched``; None: the server isn't registered."""
 
     def ensure_static(self) -> None:
         """Create the keys of route and pool that are absent, if the operator asked for them."""
 
-    def switch(self, url: str, *, fence: Fence) -> None:
+    def switch(self, url: str, *, fence: Fence, workload: str = "") -> int:
         """Make ``url`` the entry's address, fenced."""
 
-    def leave(self, *, fence: Fence) -> None:
+    def leave(self, *, fence: Fence) -> int:
         """Remove the entry, fenced."""
 
-    def join(self, url: str, *, replacing: Collection[str] = ()) -> None:
+    def join(self, url: str, *, replacing: Collection[str] = (), workload: str = "") -> int:
         """Put ``url`` in, without a fence, unless the entry is another's; ``replacing``: our former addresses."""
 
-    def restore(self, url: str | None, *, fence: Fence) -> None:
+    def restore(self, url: str | None, *, fence: Fence, workload: str = "") -> int:
         """Undo a ``switch``, fenced; ``url`` None: there was no entry before."""
 
 

@@ -7,15 +7,23 @@ from outrider.balancers import Balancer
 from outrider.config.drivers import Driver, DriverTable
 from outrider.config.sections import Settings
 from outrider.etcd.seam import Cluster
+from outrider.model.documents import Owner
 from outrider.model.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalancerContext:
-    """What a balancer is made of besides its settings."""
+    """What a balancer is made of besides its settings.
+
+    Attributes:
+        owner: Who writes the server's entry.
+        predecessors: Processes of the same instance that surely have ended.
+    """
 
     cluster: Cluster
     keys: Keys
+    owner: Owner | None = None
+    predecessors: tuple[str, ...] = ()
 
 
 class BalancerDriver(Driver, Protocol):

@@ -3,7 +3,11 @@
 Three rules keep a sidekick that was stopped, cut off or cloned from changing the traffic (design, section 5; P2):
 
 - ``switch``, ``leave`` and ``restore`` compare the fence: etcd refuses them once the turn has ended. ``join``, coming
-  back, needs none, but takes the entry only when it is absent or holds an address the caller calls its own.
+  back, needs none.
+- Each of them refuses an entry whose *owner* is another sidekick with a presence; the owner stands in the write guard.
+  So two sidekicks never fight over an entry, and the owner may put right what a person, or a restore of etcd, made of
+  it. An entry without a known owner is taken by ``join`` only when it is absent or holds an address that the caller
+  calls its own.
 - Every write also compares what was read before it, and the *write guard*: a key of ours beside the balancer's, which
   every call writes. A write whose answer was lost, or whose sender was killed, may still arrive late; after any later
   call, of whichever process, it is refused.
@@ -16,13 +20,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, assert_never
 
+import msgspec
+
 from outrider.balancers import Fence, Server
 from outrider.balancers.keys import KeyLayout
-from outrider.core.errors import DriverError, Refused, Unknown
+from outrider.core.errors import Conflict, DriverError, Refused, Unknown
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, ModifiedAt, Op, Put
 from outrider.etcd.seam import Entry as StoredKey
 from outrider.failpoints import failpoint
-from outrider.model.documents import WriteGuard, encode
+from outrider.model.documents import Owner, Presence, WriteGuard, decode, encode
 from outrider.model.keys import Keys
 
 DEFAULT_KEYS = Keys()
@@ -34,19 +40,32 @@ class Fenced(Refused):
     kind: ClassVar[str] = "fence"
 
 
+class Twin(DriverError):
+    """Another sidekick is the same instance, and owns the entry: it may end any moment, so trying again may help."""
+
+    kind: ClassVar[str] = "twin"
+
+
+class Gone(Refused):
+    """The instance was removed for good, and may put nothing in."""
+
+    kind: ClassVar[str] = "gone"
+
+
 class Occupied(Refused):
-    """The entry holds an address that isn't ours: another sidekick uses the same server id."""
+    """The entry is another living sidekick's, or holds an address that isn't ours."""
 
     kind: ClassVar[str] = "occupied"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What stood below the server's prefix, and the write guard's mod revision (0: none yet)."""
+    """What stood below the server's prefix, and the write guard's mod revision (0: none yet) and owner."""
 
     entries: tuple[StoredKey, ...]
     url: str | None
     guard: int
+    owner: Owner | None
 
     def is_exactly(self, keys: Mapping[str, bytes]) -> bool:
         return {entry.key: entry.value for entry in self.entries} == keys
@@ -76,14 +95,50 @@ class EtcdEntry:
     """
 
     def __init__(
-        self, cluster: Cluster, layout: KeyLayout, *, service: str, server_id: str, keys: Keys = DEFAULT_KEYS
+        self,
+        cluster: Cluster,
+        layout: KeyLayout,
+        *,
+        service: str,
+        server_id: str,
+        keys: Keys = DEFAULT_KEYS,
+        owner: Owner | None = None,
+        predecessors: Collection[str] = (),
     ) -> None:
-        """``service`` and ``server_id`` are the balancer's names; see ``Server``. ``keys`` says where its guard is."""
-        self._cluster, self._layout = cluster, layout
+        """Prepare; nothing is read yet.
+
+        Args:
+            cluster: Where the entry and its guard are.
+            layout: Which keys the balancer wants.
+            service: The balancer's name for the app's pool.
+            server_id: The balancer's name for the server; see ``Server``.
+            keys: Where the guard is.
+            owner: Who writes; None: nobody known, and then every owner with a presence is another.
+            predecessors: Processes of the same instance that surely have ended: what was theirs is the owner's.
+        """
+        self._cluster, self._layout, self._keys = cluster, layout, keys
+        self._owner, self._ours = owner, frozenset(predecessors)
+        if owner is not None:
+            self._ours |= {owner.process}
         self._service, self._server_id = service, server_id
         self._prefix = layout.owned_prefix(server_id)
         assert self._prefix, "listing the empty prefix would be all of etcd, and removing it too"
         self._guard_key = keys.server(service, server_id)
+
+    @property
+    def watched(self) -> str:
+        """Prefix of the keys in which the balancer finds the server."""
+        return self._prefix
+
+    @property
+    def guard(self) -> str:
+        """Key of the write guard."""
+        return self._guard_key
+
+    def url_in(self, entries: Mapping[str, StoredKey]) -> str | None:
+        """The address in what was read below ``watched``; None: the server isn't registered."""
+        texts = {key: entry.value.decode(errors="replace") for key, entry in entries.items()}
+        return self._layout.url_of(self._server_id, texts)
 
     def current(self) -> str | None:
         """The address that is registered now, None when there is none."""
@@ -93,10 +148,14 @@ class EtcdEntry:
         """Create the keys of route and pool that are absent; see the function ``ensure_static``."""
         ensure_static(self._cluster, self._layout)
 
-    def switch(self, url: str, *, fence: Fence) -> None:
+    def switch(self, url: str, *, fence: Fence, workload: str = "") -> int:
         """Make ``url`` the entry's address, whatever it was, in one fenced transaction.
 
+        Returns:
+            The revision of the write, as all methods that write.
+
         Raises:
+            Occupied, Twin: another living sidekick owns the entry; nothing was changed.
             Fenced: ``fence`` doesn't hold any more; nothing was changed. (An entry that holds ``url`` already is
                 left as it is, and nothing is raised.)
             Unknown: the answer was lost, and the entry doesn't hold ``url`` (yet), or an earlier change of it may
@@ -104,44 +163,45 @@ class EtcdEntry:
             ConfigError: the balancer can't take such an address; nothing was changed.
         """
         keys, found = self._keys_of(url), self._read()
-        self._write(found, url, keys, found.overwritten(keys), fence)
+        return self._write(found, url, workload, keys, found.overwritten(keys), fence)
 
-    def leave(self, *, fence: Fence) -> None:
+    def leave(self, *, fence: Fence) -> int:
         """Remove the entry with everything below its prefix, in one fenced transaction.
 
         Raises:
+            Occupied, Twin: another living sidekick owns the entry; nothing was changed.
             Fenced: ``fence`` doesn't hold any more and the entry is there; nothing was changed.
             Unknown: the answer was lost, and the entry is (still) there, or an earlier change of it may still arrive.
         """
-        self._write(self._read(), None, {}, (DeletePrefix(prefix=self._prefix),), fence)
+        return self._write(self._read(), None, "", {}, (DeletePrefix(prefix=self._prefix),), fence)
 
-    def join(self, url: str, *, replacing: Collection[str] = ()) -> None:
+    def join(self, url: str, *, replacing: Collection[str] = (), workload: str = "") -> int:
         """Put ``url`` in, without a fence: coming back never needs a turn.
 
         Args:
             url: Where the instance serves.
-            replacing: The caller's own former addresses, which may be overwritten.
+            replacing: The caller's own former addresses, which may be overwritten when the entry has no known owner.
+            workload: Id of what serves there.
 
         Raises:
-            Occupied: the entry holds an address that is neither ``url`` nor one of ``replacing``.
+            Twin: another living sidekick of the same instance owns the entry; nothing was changed.
+            Occupied: another living sidekick owns the entry; or nobody known does, and it holds an address that is
+                neither ``url`` nor one of ``replacing``.
             Unknown: the answer was lost, and the entry doesn't hold ``url`` (yet), or an earlier change of it may
                 still arrive.
             ConfigError: the balancer can't take such an address; nothing was changed.
         """
         keys, found = self._keys_of(url), self._read()
-        self._refuse_foreign(found, {url, *replacing})
-        self._write(found, url, keys, found.overwritten(keys), (), own=frozenset({url, *replacing}))
+        own = frozenset({url, *replacing})
+        return self._write(found, url, workload, keys, found.overwritten(keys), (), own=own)
 
-    def restore(self, url: str | None, *, fence: Fence) -> None:
+    def restore(self, url: str | None, *, fence: Fence, workload: str = "") -> int:
         """Undo a ``switch``: put the old address back, or remove the entry when there was none (``url`` None).
 
         Raises:
             As ``switch`` and ``leave``.
         """
-        if url is None:
-            self.leave(fence=fence)
-        else:
-            self.switch(url, fence=fence)
+        return self.leave(fence=fence) if url is None else self.switch(url, fence=fence, workload=workload)
 
     def _keys_of(self, url: str) -> dict[str, bytes]:
         server = Server(service=self._service, id=self._server_id, url=url)
@@ -154,45 +214,57 @@ class EtcdEntry:
     def _read(self) -> _Found:
         with failpoint("entry.read"):
             entries = self._cluster.list(self._prefix).entries
-        texts = {entry.key: entry.value.decode(errors="replace") for entry in entries}
         guard = self._cluster.get(self._guard_key)
         return _Found(
             entries=entries,
-            url=self._layout.url_of(self._server_id, texts),
+            url=self.url_in({entry.key: entry for entry in entries}),
             guard=guard.mod_revision if guard is not None else 0,
+            owner=_owner_in(guard),
         )
 
     def _write(
         self,
         found: _Found,
         url: str | None,
+        workload: str,
         keys: Mapping[str, bytes],
         ops: tuple[Op, ...],
         fence: Fence,
         *,
         own: Collection[str] | None = None,
-    ) -> None:
-        """Make what was ``found`` into ``keys`` by ``ops``, and renew its guard; ``own`` as for ``_refuse_foreign``."""
-        guard = Put(key=self._guard_key, value=encode(WriteGuard(url=url)))
+    ) -> int:
+        """Make what was ``found`` into ``keys`` by ``ops``, and renew its guard; ``own`` as for ``_claim``."""
+        gone = self._gone_key(url)
+        if gone is not None:
+            fence = (*fence, CreatedAt(key=gone, revision=0))
+        owner = msgspec.structs.replace(self._owner, workload=workload) if self._owner is not None else None
+        guard = Put(
+            key=self._guard_key, value=encode(WriteGuard(url=url, owner=owner, prefix=self._prefix))
+        )  # fmt: skip
+        claim = self._claim(found, own)
         same = ModifiedAt(key=self._guard_key, revision=found.guard)
         changes = () if found.is_exactly(keys) else ops
         point = "entry.write" if keys else "entry.remove"
         try:
             with failpoint(point):
-                result = self._cluster.txn((*fence, *found.unchanged(keys), same), (guard, *changes))
+                result = self._cluster.txn((*fence, *claim, *found.unchanged(keys), same), (guard, *changes))
         except Unknown as lost:
             now = self._read()
             if now.is_exactly(keys) and now.guard != found.guard:
-                return
+                self._claim(now, own)
+                return now.guard
             raise Unknown(
                 f"server {self._server_id}: no answer from etcd to the change of {self._prefix}, and it isn't there"
                 " yet; it may still arrive"
             ) from lost
         if result.succeeded:
-            return
+            return result.revision
+        if any(entry.key == gone for entry in result.found):
+            raise Gone(
+                f"server {self._server_id}: the instance was removed for good; `outrider instance admit` lets it back"
+            )
         now = self._read()
-        if own is not None:
-            self._refuse_foreign(now, own)
+        claim = self._claim(now, own)
         # once broken, a fence stays broken: no late write of this turn can arrive any more
         broken = not _holds(fence, result.found)
         if not now.is_exactly(keys):
@@ -206,12 +278,54 @@ class EtcdEntry:
             # what was wanted is so without us: that needs no turn, but what isn't fenced may still be on its way
             same = ModifiedAt(key=self._guard_key, revision=now.guard)
             with failpoint(point):
-                guarded = self._cluster.txn((*now.unchanged(keys), same), (guard,))
+                guarded = self._cluster.txn((*claim, *now.unchanged(keys), same), (guard,))
             if not guarded.succeeded:
                 raise self._changed_meanwhile()
+            return guarded.revision
+        return now.guard
 
-    def _refuse_foreign(self, found: _Found, own: Collection[str]) -> None:
-        if found.url is not None and found.url not in own:
+    def _gone_key(self, url: str | None) -> str | None:
+        """What must be absent for whoever puts an address in; leaving is always right."""
+        if self._owner is None or url is None:
+            return None
+        return self._keys.gone(self._owner.app, self._owner.instance)
+
+    def _claim(self, found: _Found, own: Collection[str] | None) -> Fence:
+        """What else a write must compare, so that it takes the entry from nobody who lives.
+
+        Args:
+            found: The entry as it was read.
+            own: Addresses that may be overwritten where no owner is known; None: any.
+
+        Raises:
+            Occupied, Twin: the entry isn't ours to write.
+        """
+        owner, ours = found.owner, self._owner
+        if owner is None:
+            self._refuse_foreign(found, own)
+            return ()
+        same = ours is not None and (owner.app, owner.instance) == (ours.app, ours.instance)
+        if same and owner.process in self._ours:
+            return ()
+        presence_key = self._keys.presence(owner.app, owner.group, owner.instance)
+        stranger_key = self._keys.stranger(owner.app, owner.instance, owner.process)
+        presence = self._cluster.get(presence_key)
+        if self._cluster.get(stranger_key) is not None or _is_of(presence, owner.process):
+            whose = f"server {self._server_id}: its entry belongs to {owner.app}/{owner.instance}"
+            if same:
+                raise Twin(
+                    f"{whose}, as process {owner.process[:8]}, which is alive: give each machine an instance.id of"
+                    " its own"
+                )
+            raise Occupied(f"{whose}, which is alive: give each instance a balancer.server_id of its own")
+        # of the created one: a presence is written all the time, and stays its process's until it is gone
+        return (
+            CreatedAt(key=presence_key, revision=presence.create_revision if presence is not None else 0),
+            CreatedAt(key=stranger_key, revision=0),
+        )
+
+    def _refuse_foreign(self, found: _Found, own: Collection[str] | None) -> None:
+        if own is not None and found.url is not None and found.url not in own:
             raise Occupied(
                 f"server {self._server_id}: {self._prefix} holds {found.url}, which isn't ours; does another instance"
                 " have the same server id? Give each its own, or remove the key"
@@ -219,6 +333,26 @@ class EtcdEntry:
 
     def _changed_meanwhile(self) -> DriverError:
         return DriverError(f"server {self._server_id}: {self._prefix} was changed while we wrote it; try again")
+
+
+def _owner_in(guard: StoredKey | None) -> Owner | None:
+    """Who wrote the entry last; None when nobody did, or nobody who said so."""
+    if guard is None:
+        return None
+    try:
+        return decode(WriteGuard, guard.key, guard.value).owner
+    except Conflict:  # another outrider's, or written by hand: as good as none, and overwritten by the next write
+        return None
+
+
+def _is_of(presence: StoredKey | None, process: str) -> bool:
+    """Whether a presence is that of a process; one that doesn't say whose it is may be."""
+    if presence is None:
+        return False
+    try:
+        return decode(Presence, presence.key, presence.value).process in ("", process)
+    except Conflict:
+        return True
 
 
 def ensure_static(cluster: Cluster, layout: KeyLayout) -> None:

@@ -4,12 +4,13 @@ Nothing is ever written, whatever ``[balancer]`` says. Everything is confirmed a
 requests under way.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from outrider.balancers import Balancer, Fence
 from outrider.balancers.drivers import BalancerContext
 from outrider.config.drivers import Problem
 from outrider.config.sections import Settings
+from outrider.etcd.seam import Entry as StoredKey
 
 SETTINGS = None
 USES: frozenset[str] = frozenset()
@@ -28,20 +29,31 @@ def make(settings: Settings, context: BalancerContext) -> Balancer:
 class NoEntry:
     """An entry that isn't."""
 
+    watched = ""
+    guard = ""
+
+    def url_in(self, entries: Mapping[str, StoredKey]) -> str | None:
+        """No server."""
+        return None
+
     def ensure_static(self) -> None:
         """No route, no pool."""
 
-    def switch(self, url: str, *, fence: Fence) -> None:
+    def switch(self, url: str, *, fence: Fence, workload: str = "") -> int:
         """Nothing to write."""
+        return 0
 
-    def leave(self, *, fence: Fence) -> None:
+    def leave(self, *, fence: Fence) -> int:
         """Nothing to remove."""
+        return 0
 
-    def join(self, url: str, *, replacing: Collection[str] = ()) -> None:
+    def join(self, url: str, *, replacing: Collection[str] = (), workload: str = "") -> int:
         """Nothing to write."""
+        return 0
 
-    def restore(self, url: str | None, *, fence: Fence) -> None:
+    def restore(self, url: str | None, *, fence: Fence, workload: str = "") -> int:
         """Nothing to write."""
+        return 0
 
 
 class NoObserver:

@@ -81,7 +81,15 @@ def make(settings: Settings, context: BalancerContext) -> Balancer:
     """
     own, shared = settings.of(TraefikSettings), settings.balancer
     layout = TraefikKeys(own, service=shared.service)
-    entry = EtcdEntry(context.cluster, layout, service=shared.service, server_id=shared.server_id, keys=context.keys)
+    entry = EtcdEntry(
+        context.cluster,
+        layout,
+        service=shared.service,
+        server_id=shared.server_id,
+        keys=context.keys,
+        owner=context.owner,
+        predecessors=context.predecessors,
+    )
     return Balancer(entry=entry, observer=TraefikObserver(own, service=shared.service))
 
 

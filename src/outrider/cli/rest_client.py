@@ -122,9 +122,9 @@ class ServiceClient:
         """Change something."""
         return self._call("PATCH", path, json=body)[1]
 
-    def delete(self, *path: str) -> Json:
+    def delete(self, *path: str, **query: str | None) -> Json:
         """Remove something; returns what it was."""
-        return self._call("DELETE", path)[1]
+        return self._call("DELETE", path, params=_given(query))[1]
 
     def upload(self, file: IO[bytes], tell: Progress | None = None) -> Json:
         """Send a file's bytes; returns its digests and its size."""

@@ -214,6 +214,9 @@ class Presence(Document, frozen=True, kw_only=True):
         target_revision: etcd revision of the last target the sidekick has seen.
         serving: It serves, and isn't in the middle of a swap. A sidekick too old to say so counts as serving.
         shared_scope: Name of the operator's scope in which it takes turns; empty: in its group's own.
+        process: Id of the sidekick's process, made anew at each start.
+        machine: Name of the host.
+        notice: What a person must know of what happened to it, although it waits for nothing.
         cannot_take: The version that failed here last and isn't blocked; empty when there is none.
         cannot_why: What is in its way here, and what to do.
     """
@@ -230,8 +233,58 @@ class Presence(Document, frozen=True, kw_only=True):
     target_revision: int = 0
     serving: bool = True
     shared_scope: str = ""
+    process: str = ""
+    machine: str = ""
+    notice: str = ""
+
     cannot_take: str = ""
     cannot_why: str = ""
+
+
+class Stranger(Document, frozen=True, kw_only=True):
+    """``strangers/{app}/{instance}/{process}``: a living sidekick that may not be the instance that it says it is.
+
+    Under the sidekick's lease, so that it can be seen: its presence would overwrite that of the rightful one.
+
+    Attributes:
+        why: For a person.
+        machine: Name of the host that it runs on.
+    """
+
+    app: str
+    group: str
+    instance: str
+    process: str
+    machine: str = ""
+    why: str
+    since: datetime
+
+
+class Gone(Document, frozen=True, kw_only=True):
+    """``gone/{app}/{instance}``: an instance that was removed for good, until an operator admits it again.
+
+    Attributes:
+        how: ``deleted`` by an operator after its end, or ``decommissioned`` while it lived.
+        by: Who removed it.
+        seen_again: When it checked in after that.
+    """
+
+    app: str
+    group: str
+    instance: str
+    how: Literal["deleted", "decommissioned"]
+    by: str = ""
+    at: datetime
+    seen_again: datetime | None = None
+
+    @property
+    def words(self) -> str:
+        """What happened and what undoes it, for a person."""
+        by = f" by {self.by}" if self.by else ""
+        return (
+            f"{self.instance} was {self.how}{by} on {self.at:%Y-%m-%d}; `outrider instance admit {self.app}"
+            f" {self.instance}` lets it back"
+        )
 
 
 class Contender(Document, frozen=True, kw_only=True):
@@ -300,16 +353,37 @@ class Slot(Contender, frozen=True, kw_only=True):
     update: str
 
 
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Who wrote a server's entry in the balancer.
+
+    Attributes:
+        app: By its canonical key.
+        workload: Id of the workload that the entry names; empty when the entry was removed.
+        process: Id of the sidekick's process, made anew at each start.
+    """
+
+    app: str
+    group: str
+    instance: str
+    workload: str = ""
+    process: str = ""
+
+
 class WriteGuard(Document, frozen=True, kw_only=True):
     """``servers/{service}/{server}``: written with every change of the server's entry in the balancer.
 
-    Its revision counts, not its value: a change that was sent before the last write guard is refused.
+    A change that was sent before the last write guard is refused, by its revision. Its owner alone may write, as long
+    as that owner's process has a presence.
 
     Attributes:
         url: What the entry was last made to be; None: it was removed.
+        owner: None when a sidekick wrote it that knew of no owners yet.
+        prefix: All of the balancer's keys of this server lie below it; empty when unknown.
     """
 
     url: str | None
+    owner: Owner | None = None
+    prefix: str = ""
 
 
 class Block(Document, frozen=True, kw_only=True):
@@ -320,6 +394,11 @@ class Block(Document, frozen=True, kw_only=True):
     instance: str
     why: str
     at: datetime
+
+
+DRAIN_S = 1800.0
+"""How long a drain may take before a person must look, unless the operator says otherwise."""
+Verb = Literal["pause", "resume", "rollback", "retry", "drain", "undrain", "decommission"]
 
 
 class Proof(Document, frozen=True, kw_only=True):
@@ -339,9 +418,13 @@ class Command(Document, frozen=True, kw_only=True):
 
     Attributes:
         version: Where a rollback is to go; empty for the version before.
+        for_s: Of ``drain``: seconds after which a person must look.
+        until_reboot: Of ``drain``: come back by itself after the machine's next boot.
     """
 
-    verb: Literal["pause", "resume", "rollback", "retry"]
+    verb: Verb
+    for_s: float = DRAIN_S
+    until_reboot: bool = False
     by: str
     at: datetime
     version: str = ""

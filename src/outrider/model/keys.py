@@ -145,6 +145,25 @@ class Keys:
     def presence(self, app: str, group: str, instance: str) -> str:
         return f"{self.presences(app)}{check_part('group', group)}/{check_part('instance', instance)}"
 
+    def strangers(self, app: str) -> str:
+        """Prefix of the living sidekicks of an app that may not be the instances that they say they are."""
+        return f"{self.prefix}/strangers/{check_app(app)}/"
+
+    def strangers_of(self, app: str, instance: str) -> str:
+        """Prefix of those that say that they are one instance."""
+        return f"{self.strangers(app)}{check_part('instance', instance)}/"
+
+    def stranger(self, app: str, instance: str, process: str) -> str:
+        return self.strangers_of(app, instance) + check_part("process", process)
+
+    def gone(self, app: str, instance: str) -> str:
+        """The marker of an instance that is gone for good: every join, enqueue, grant and presence compares it."""
+        return f"{self.prefix}/gone/{check_app(app)}/{check_part('instance', instance)}"
+
+    def all_servers(self) -> str:
+        """Prefix of the write guards of all servers, of every app."""
+        return f"{self.prefix}/servers/"
+
     def wakeup(self, app: str, instance: str) -> str:
         return f"{self.prefix}/wakeups/{check_app(app)}/{check_part('instance', instance)}"
 

@@ -14,10 +14,13 @@ from outrider.core.errors import DriverError
 from outrider.core.sidekick.events import (
     BlockChanged,
     Commanded,
+    OperatorDecommissioned,
+    OperatorDrained,
     OperatorPaused,
     OperatorResumed,
     OperatorRetried,
     OperatorRolledBack,
+    OperatorUndrained,
     TargetChanged,
     WakeupReceived,
 )
@@ -48,6 +51,18 @@ class Subject:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._begin, name="announcements", daemon=True)
         self._thread.start()
+
+    def begin_again(self) -> None:
+        """Forget what is known and list it anew, from a thread of its own; for a store that isn't the same any more."""
+        before = self._thread
+        self._thread = threading.Thread(target=self._begin_after, args=(before,), name="announcements", daemon=True)
+        self._thread.start()
+
+    def _begin_after(self, before: threading.Thread) -> None:
+        before.join()
+        if self._watch is not None:
+            self._watch.close()
+        self._begin()
 
     def close(self) -> None:
         self._closed.set()
@@ -167,6 +182,24 @@ class Announcements:
                 self._post(OperatorResumed(at=now(), revision=entry.mod_revision))
             case "retry":
                 self._post(OperatorRetried(at=now(), revision=entry.mod_revision))
+            case "drain":
+                self._post(
+                    OperatorDrained(
+                        at=now(),
+                        revision=entry.mod_revision,
+                        update=uuid.uuid4().hex,
+                        for_s=command.for_s,
+                        until_reboot=command.until_reboot,
+                    )
+                )
+            case "undrain":
+                self._post(OperatorUndrained(at=now(), revision=entry.mod_revision))
+            case "decommission":
+                self._post(
+                    OperatorDecommissioned(
+                        at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex, by=command.by
+                    )
+                )
             case "rollback":
                 self._post(
                     OperatorRolledBack(

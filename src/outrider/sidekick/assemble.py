@@ -21,7 +21,7 @@ from outrider.etcd.client import connect
 from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster, EtcdAddress
 from outrider.journal.journal import Journal
-from outrider.model.documents import Contender
+from outrider.model.documents import Contender, Owner
 from outrider.model.keys import Keys
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
@@ -31,6 +31,8 @@ from outrider.sd_notify import Notifier
 from outrider.sidekick.adoption import adopted
 from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.crashes import tell_crash
+from outrider.sidekick.entry_watch import EntryWatch
+from outrider.sidekick.identity import Identity, identity_of
 from outrider.sidekick.loop import Sidekick
 from outrider.sidekick.outbox import Outbox
 from outrider.sidekick.presence import PresenceWriter
@@ -110,14 +112,21 @@ def delays(settings: Settings) -> Mapping[str, float]:
         "reprove": probe_s,
         "drain": drain_s,
         "undrain": drain_s,
+        "empty": drain_s,
+        "stop": stop_s,
         "soak": soak_s(settings),
         "leave": entry_s,
+        "depart": entry_s,
         "switch": entry_s,
         "join": entry_s,
         "rejoin": entry_s,
         "reclaim": 2.0 * again_s,
         "relock": 2.0 * again_s,
-        **dict.fromkeys(("withdraw", "release", "giveback", "block", "restore", "quit", "return", "comeback"), again_s),
+        "retake": 2.0 * again_s,
+        **dict.fromkeys(
+            ("withdraw", "release", "giveback", "block", "restore", "quit", "return", "comeback", "yield", "resign"),
+            again_s,
+        ),
     }
 
 
@@ -141,7 +150,7 @@ def contender(settings: Settings) -> Contender:
     )
 
 
-def first_memory(settings: Settings, runtime: Runtime) -> Memory:
+def first_memory(settings: Settings, runtime: Runtime, identity: Identity) -> Memory:
     """What a sidekick knows before its first event."""
     instance = settings.instance
     return Memory(
@@ -155,6 +164,9 @@ def first_memory(settings: Settings, runtime: Runtime) -> Memory:
         slots=settings.lock.slots,
         runtime=runtime.name,
         kinds=tuple(sorted(runtime.kinds)),
+        process=identity.process,
+        home=identity.home,
+        predecessors=identity.predecessors,
     )
 
 
@@ -178,6 +190,7 @@ class Assembly:
             delays(settings), retry_min_s=settings.service.retry_min_s, retry_max_s=settings.service.retry_max_s
         )
         self._journal = Journal(instance.state_dir, reserve_bytes=instance.reserve_bytes)
+        identity = identity_of(instance.state_dir, self._journal.last)
         keys = Keys(settings.etcd.prefix)
         self._cluster = cluster or connect(etcd_address(settings.etcd), on_bug=self.crash)
         clock = SuspendAwareClock().start()
@@ -201,11 +214,14 @@ class Assembly:
             self._cluster, settings.lock.ttl_s, on_granted=self._lease_granted, on_lost=self._lease_lost
         )
         self._presence = PresenceWriter(
-            self._cluster,
-            keys.presence(app, instance.group, instance.id),
-            lambda: self._keeper.lease,
-            shared_scope=us.shared_scope,
+            self._cluster, keys, us, identity, lambda: self._keeper.lease, self._post
+        )  # fmt: skip
+        owner = Owner(app=app, group=instance.group, instance=instance.id, process=identity.process)
+        balancer = BALANCERS.load(instance.balancer).make(
+            settings,
+            BalancerContext(cluster=self._cluster, keys=keys, owner=owner, predecessors=identity.predecessors),
         )
+        self._entry_watch = EntryWatch(self._cluster, balancer.entry, self._post)
         self._lock_work = LockWork(
             self._cluster,
             keys,
@@ -215,8 +231,8 @@ class Assembly:
             group=instance.group,
             instance=instance.id,
             post=self._post,
+            own_keys=tuple(filter(None, (balancer.entry.guard, keys.presence(app, instance.group, instance.id)))),
         )
-        balancer = BALANCERS.load(instance.balancer).make(settings, BalancerContext(cluster=self._cluster, keys=keys))
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(
@@ -238,7 +254,7 @@ class Assembly:
             self._cluster, keys, app=app, group=instance.group, instance=instance.id, post=self._post
         )
         reports = ReportWork(self._outbox.put, self._post)
-        memory = first_memory(settings, self._runtime)
+        memory = first_memory(settings, self._runtime, identity)
         if self._journal.last is None:
             memory = adopted(memory, self._runtime.running(), payloads.find)
         self._sidekick = Sidekick(
@@ -262,6 +278,8 @@ class Assembly:
             self._announcements.start(
                 command_revision=self._sidekick.memory.command_revision, default_slots=self._settings.lock.slots
             )
+            self._entry_watch.start()
+            self._presence.start()
             self._sidekick.run()
         except Exception as error:
             if not isinstance(error, OutriderError):
@@ -295,6 +313,7 @@ class Assembly:
     def _close(self) -> None:
         """A turn that is under way stays ours: its keys stay, dirty once the lease ends, and the journal knows."""
         self._announcements.close()
+        self._entry_watch.close()
         for worker in self._workers.values():
             worker.close(STOP_WITHIN_S)
         self._presence.close()

@@ -278,7 +278,8 @@ class Sidekick:
             url=memory.running.url if memory.running is not None else None,
             since=self._since,
             target_revision=memory.target_revision,
-            serving=state.safe and memory.running is not None and not memory.down,
+            serving=state.safe and memory.running is not None and not memory.down and not memory.is_out,
+            notice=memory.notice,
             cannot_take=memory.setback.version if memory.setback is not None else "",
             cannot_why=memory.setback.cause if memory.setback is not None else "",
         )
@@ -319,5 +320,8 @@ def _recall(record: Record, settings: Memory) -> Memory:
         allow_downgrade=settings.allow_downgrade,
         runtime=settings.runtime,
         kinds=settings.kinds,
+        process=settings.process,
+        home=settings.home,
+        predecessors=settings.predecessors,
         at=now(),
     )

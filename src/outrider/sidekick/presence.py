@@ -1,6 +1,11 @@
 """Presence: this sidekick's live state in etcd, under its lease.
 
 For people and the web page; the service counts by it who serves (``min_healthy``), and sidekicks decide nothing by it.
+
+It also says which process the instance is. A presence of another process isn't overwritten: either that one lives,
+and then two sidekicks are the same instance, or its lease ends soon. Until then this one is a *stranger*: it says so in
+etcd under a key of its own, which ``outrider status`` shows, and the chart waits. Whoever has the presence sees the
+stranger, too, and says so in its notice.
 """
 
 import threading
@@ -9,10 +14,15 @@ from collections.abc import Callable
 from loguru import logger
 from msgspec.structs import replace
 
-from outrider.core.errors import DriverError
-from outrider.etcd.seam import Cluster, Put
+from outrider.core.errors import Conflict, DriverError
+from outrider.core.sidekick.events import IdentityAccepted, IdentityRefused
+from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Put
 from outrider.failpoints import failpoint
-from outrider.model.documents import Presence, encode
+from outrider.model.documents import Contender, Gone, Presence, Stranger, decode, encode
+from outrider.model.keys import Keys
+from outrider.sidekick.announcements import Subject
+from outrider.sidekick.identity import Identity
+from outrider.sidekick.workers.worker import Post, now
 
 RETRY_S = 2.0
 
@@ -20,9 +30,35 @@ RETRY_S = 2.0
 class PresenceWriter:
     """Writes the newest state, from a thread of its own; states that are overtaken meanwhile are skipped."""
 
-    def __init__(self, cluster: Cluster, key: str, lease: Callable[[], int | None], *, shared_scope: str = "") -> None:
-        """``shared_scope``: name of the operator's scope in which the sidekick takes turns, empty without one."""
-        self._cluster, self._key, self._lease, self._shared_scope = cluster, key, lease, shared_scope
+    def __init__(
+        self,
+        cluster: Cluster,
+        keys: Keys,
+        contender: Contender,
+        identity: Identity,
+        lease: Callable[[], int | None],
+        post: Post,
+    ) -> None:
+        """Begin; nothing is written before ``show``.
+
+        Args:
+            cluster: Where the presence is.
+            keys: Under which keys.
+            contender: The instance, and the scope in which it takes turns.
+            identity: This process.
+            lease: The sidekick's lease while it can be trusted.
+            post: Hears whether this process is the instance.
+        """
+        self._cluster, self._us, self._identity, self._lease, self._post = cluster, contender, identity, lease, post
+        self._key = keys.presence(contender.app, contender.group, contender.instance)
+        self._gone = keys.gone(contender.app, contender.instance)
+        self._strangers = keys.strangers_of(contender.app, contender.instance)
+        self._stranger = keys.stranger(contender.app, contender.instance, identity.process)
+        self._subjects: list[Subject] = []
+        self._written = 0
+        self._refused: tuple[str, int] | None = None
+        self._is_accepted = False
+        self._others = ""
         self._changed = threading.Condition()
         self._newest: Presence | None = None
         self._note = ""
@@ -31,10 +67,17 @@ class PresenceWriter:
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
         self._thread.start()
 
+    def start(self) -> None:
+        """Look out for others who are this instance, too."""
+        self._subjects = [
+            Subject(self._cluster, self._key, self.saw_presence, exact=True),
+            Subject(self._cluster, self._strangers, self.saw_strangers, exact=False),
+        ]
+
     def show(self, presence: Presence) -> None:
         """Let the fleet see this from now on."""
         with self._changed:
-            self._newest, self._stale = replace(presence, shared_scope=self._shared_scope), True
+            self._newest, self._stale = replace(presence, shared_scope=self._us.shared_scope), True
             self._changed.notify_all()
 
     def note(self, text: str) -> None:
@@ -48,35 +91,140 @@ class PresenceWriter:
                 self._changed.notify_all()
 
     def refresh(self) -> None:
-        """Write again: there is a new lease, and the key went with the old one."""
+        """Write again: there is a new lease, and the key went with the old one; or it isn't as we wrote it."""
         with self._changed:
             self._stale = self._newest is not None
             self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """etcd was restored: what was written may be gone."""
+        for subject in self._subjects:
+            subject.begin_again()
+        self.refresh()
+
+    def saw_presence(self, entries: dict[str, Entry], revision: int) -> None:
+        """The presence is this now; anything but our own must be looked at."""
+        entry = entries.get(self._key)
+        if entry is None or self._process_of(entry) != self._identity.process:
+            self.refresh()
+
+    def saw_strangers(self, entries: dict[str, Entry], revision: int) -> None:
+        """These say that they are this instance, too."""
+        machines = []
+        for key, entry in entries.items():
+            if key != self._stranger:
+                try:
+                    machines.append(decode(Stranger, key, entry.value).machine or "an unknown machine")
+                except Conflict:
+                    machines.append("an unknown machine")
+        text = ""
+        if machines:
+            text = (
+                f"another sidekick is this instance, too, on {', '.join(sorted(machines))}: give each machine an"
+                " instance.id of its own"
+            )
+            logger.bind(machines=sorted(machines)).error("duplicate identity")
+        with self._changed:
+            changed, self._others = text != self._others, text
+        if changed:
+            self.refresh()
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._thread.join(10.0)
+        for subject in self._subjects:
+            subject.close()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stale or self._closed)
+                # who is refused asks again: whatever stands in its way may be gone
+                self._changed.wait_for(lambda: self._stale or self._closed, timeout=RETRY_S if self._refused else None)
                 if self._closed:
                     return
-                presence, self._stale = self._newest, False
+                presence, self._stale, others = self._newest, False, self._others
                 if presence is not None and self._note:
                     presence = replace(presence, why=f"{presence.why}: {self._note}" if presence.why else self._note)
             lease = self._lease()
             if presence is None or lease is None:
                 continue  # refresh() comes with the next lease
             try:
-                with failpoint("presence.write"):
-                    self._cluster.txn((), (Put(key=self._key, value=encode(presence), lease=lease),))
+                self._write(replace(presence, notice=others or presence.notice), lease)
             except DriverError as error:
                 logger.bind(error_kind=error.kind, cause=str(error)).debug("presence not written")
                 with self._changed:
                     self._stale = True
                     if self._changed.wait_for(lambda: self._closed, timeout=RETRY_S):
                         return
+
+    def _write(self, presence: Presence, lease: int) -> None:
+        """Write the presence, unless it is another process's."""
+        value = encode(replace(presence, process=self._identity.process, machine=self._identity.machine))
+        for _ in range(3):
+            ops = (Put(key=self._key, value=value, lease=lease), Delete(key=self._stranger))
+            with failpoint("presence.write"):
+                done = self._cluster.txn(
+                    (ModifiedAt(key=self._key, revision=self._written), CreatedAt(key=self._gone, revision=0)), ops
+                )
+            if done.succeeded:
+                self._written = done.revision
+                self._accept()
+                return
+            gone = next((entry for entry in done.found if entry.key == self._gone), None)
+            if gone is not None:
+                self._refuse(self._words_of(gone), lease)
+                return
+            found = next((entry for entry in done.found if entry.key == self._key), None)
+            process = "" if found is None else self._process_of(found)
+            if found is not None and process not in ("", self._identity.process, *self._identity.predecessors):
+                other = decode(Presence, found.key, found.value)
+                self._refuse(
+                    f"another sidekick is {self._us.app}/{self._us.instance}, too, on"
+                    f" {other.machine or 'an unknown machine'} (process {process[:8]}); give each machine an"
+                    " instance.id of its own. If it has ended, its presence ends with its lease",
+                    lease,
+                )
+                return
+            self._written = 0 if found is None else found.mod_revision
+        raise DriverError(f"{self._key}: was changed three times while it was written; try again")
+
+    def _refuse(self, cause: str, lease: int) -> None:
+        """Say in etcd and to the chart that this process isn't the instance."""
+        stranger = Stranger(
+            app=self._us.app,
+            group=self._us.group,
+            instance=self._us.instance,
+            process=self._identity.process,
+            machine=self._identity.machine,
+            why=cause,
+            since=now(),
+        )
+        if (cause, lease) == self._refused:
+            return
+        with failpoint("presence.write"):
+            self._cluster.txn((), (Put(key=self._stranger, value=encode(stranger), lease=lease),))
+        logger.bind(cause=cause).error("identity refused")
+        self._refused, self._is_accepted = (cause, lease), False
+        self._post(IdentityRefused(at=now(), cause=cause))
+
+    def _accept(self) -> None:
+        if not self._is_accepted:
+            self._refused, self._is_accepted = None, True
+            self._post(IdentityAccepted(at=now()))
+
+    @staticmethod
+    def _words_of(gone: Entry) -> str:
+        try:
+            return decode(Gone, gone.key, gone.value).words
+        except Conflict:
+            return f"{gone.key}: the instance was removed for good; `outrider instance admit` lets it back"
+
+    @staticmethod
+    def _process_of(entry: Entry) -> str:
+        """Whose presence it is; empty when it doesn't say."""
+        try:
+            return decode(Presence, entry.key, entry.value).process
+        except Conflict:
+            return ""

@@ -149,6 +149,9 @@ def _memory_before(before: Known, now: Known) -> Memory:
         allow_downgrade=settings.allow_downgrade,
         runtime=settings.runtime,
         kinds=settings.kinds,
+        process=settings.process,
+        home=settings.home,
+        predecessors=settings.predecessors,
     )
 
 

@@ -5,6 +5,7 @@ from typing import assert_never
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick.events import (
     AnyEvent,
+    BalancerChanged,
     BalancerDrained,
     BalancerFailed,
     BalancerJoined,
@@ -14,16 +15,21 @@ from outrider.core.sidekick.events import (
     BalancerSwitched,
     BalancerUnmoved,
     BlockChanged,
+    IdentityAccepted,
+    IdentityRefused,
     LockAcquired,
     LockFailed,
     LockLost,
     LockQueued,
     LockRefused,
     LockReleased,
+    OperatorDecommissioned,
+    OperatorDrained,
     OperatorPaused,
     OperatorResumed,
     OperatorRetried,
     OperatorRolledBack,
+    OperatorUndrained,
     ProbeFailed,
     ProbePassed,
     ReleaseCommitted,
@@ -76,6 +82,12 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
             return "an operator resumed the instance"
         case OperatorRolledBack():
             return "an operator rolled the instance back"
+        case OperatorDrained():
+            return "an operator drains the instance"
+        case OperatorUndrained():
+            return "an operator lets the instance back into the balancer"
+        case OperatorDecommissioned():
+            return "an operator removes the instance for good"
         case OperatorRetried():
             return "an operator requested a retry"
         case ReleaseFound() | ReleaseMissing() | ReleaseProgressed() | ReleaseDownloaded() | ReleaseVerified():
@@ -97,6 +109,12 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
             return f"the balancer's entry names {version_of(before.running)} again"
         case BalancerLeft():
             return "the balancer's entry is removed"
+        case BalancerChanged():
+            return f"the balancer's entry names {event.url}" if event.url else "the balancer's entry is missing"
+        case IdentityRefused():
+            return f"identity refused: {event.cause}"
+        case IdentityAccepted():
+            return "identity accepted"
         case BalancerDrained():
             return f"drained: {event.how}"
         case BalancerUnmoved() | BalancerRefused() | BalancerFailed():

@@ -9,19 +9,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, assert_never
+from typing import ClassVar, Literal, assert_never
 
 from outrider.core.errors import OutriderError, Refused, Unknown
 from outrider.core.rollout.slots import Take, WaitBehind, WatchSlots, decide
 from outrider.core.sidekick.memory import Turn
-from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put, TxnResult
 from outrider.failpoints import failpoint
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Contender, Waiter, encode
 from outrider.model.keys import Keys
 from outrider.turns.turns import Scope, StoredSlot, read_scope
 
-Why = Literal["blocked", "target-changed", "condition-changed", "lapsed", "left-over", "refused"]
+Why = Literal["blocked", "target-changed", "condition-changed", "lapsed", "left-over", "gone", "refused"]
+
+
+class GoneForGood(Refused):
+    """The instance was removed for good."""
+
+    kind: ClassVar[str] = "gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +59,8 @@ class Denied:
         reason: For a person, names the key.
         why: ``blocked``, ``target-changed``, ``condition-changed``: a condition of the acquire no longer holds.
             ``lapsed``: our key in the queue is gone (the lease ended, or another process of this instance took it).
-            ``left-over``: this instance still has the turn of another update. ``refused``: etcd refused the write.
+            ``left-over``: this instance still has the turn of another update. ``gone``: it was removed for good.
+            ``refused``: etcd refused the write.
     """
 
     reason: str
@@ -175,7 +182,7 @@ class Claim:
                 ours = CreatedAt(key=self._waiter_key, revision=self._waiter_revision)
                 with failpoint("turn.leave"):
                     self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
-        return Denied(reason=str(error), why="refused")
+        return Denied(reason=str(error), why="gone" if isinstance(error, GoneForGood) else "refused")
 
     def _queued(self, scope: Scope, rank: int, ahead: str | None) -> Queued:
         holders = tuple(stored.slot.member for stored in scope.slots.values())
@@ -213,30 +220,39 @@ class Claim:
         still have under way is refused by it.
         """
         key = self._waiter_key
+        gone = self._keys.gone(self._contender.app, self._contender.instance)
+        also = (*also, CreatedAt(key=gone, revision=0))
         waiter = self._contender.waiter(release=self._request.release, since=self._since)
         put = Put(key=key, value=encode(waiter), lease=self._request.lease)
         if entry is None:
             # A ticket for each attempt: whoever withdraws removes it, and what was given up can't come in late.
             ticket = self._keys.ticket(self._scope, self._member)
             with failpoint("turn.ticket"):
-                opened = self._cluster.txn((), (Put(key=ticket, value=b"", lease=self._request.lease),)).revision
+                opened = self._cluster.txn(
+                    (CreatedAt(key=gone, revision=0),), (Put(key=ticket, value=b"", lease=self._request.lease),)
+                )
+            refuse_gone(gone, opened)
             with failpoint("turn.enqueue"):
                 done = self._cluster.txn(
-                    (CreatedAt(key=key, revision=0), ModifiedAt(key=ticket, revision=opened), *also),
+                    (CreatedAt(key=key, revision=0), ModifiedAt(key=ticket, revision=opened.revision), *also),
                     (put, Delete(key=ticket)),
                 )
             if done.succeeded:
                 self._waiter_revision = done.revision
+            refuse_gone(gone, done)
         elif entry.lease != self._request.lease:
             with failpoint("turn.enqueue"):
-                self._cluster.txn((ModifiedAt(key=key, revision=entry.mod_revision), *also), (Delete(key=key),))
+                done = self._cluster.txn((ModifiedAt(key=key, revision=entry.mod_revision), *also), (Delete(key=key),))
+            refuse_gone(gone, done)
         else:
             told = read_or_none(Waiter, key, entry.value)
             kept = told is not None and told.release == self._request.release
             if not kept:
                 with failpoint("turn.enqueue"):
                     unchanged = ModifiedAt(key=key, revision=entry.mod_revision)
-                    kept = self._cluster.txn((unchanged, *also), (put,)).succeeded
+                    done = self._cluster.txn((unchanged, *also), (put,))
+                refuse_gone(gone, done)
+                kept = done.succeeded
             if kept:
                 self._waiter_revision = entry.create_revision
 
@@ -313,6 +329,16 @@ def _why(keys: Keys, key: str) -> Why:
     if key.startswith(keys.apps()) and key.endswith("/target"):
         return "target-changed"
     return "condition-changed"
+
+
+def refuse_gone(gone: str, done: TxnResult) -> None:
+    """Whoever was removed for good gets no place in the queue.
+
+    Raises:
+        GoneForGood: ``gone`` is the key of the marker, and a transaction that compared it as absent found it.
+    """
+    if any(entry.key == gone for entry in done.found):
+        raise GoneForGood(f"{gone}: the instance was removed for good; `outrider instance admit` lets it back")
 
 
 def fingerprint(entries: tuple[Entry, ...]) -> tuple[tuple[str, int], ...]:

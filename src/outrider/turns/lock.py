@@ -16,7 +16,7 @@ from outrider.failpoints import failpoint
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Contender, Slot, encode
 from outrider.model.keys import Keys
-from outrider.turns.claim import Claim, Denied, News, Queued, TurnGranted, TurnRequest, abandon
+from outrider.turns.claim import Claim, Denied, News, Queued, TurnGranted, TurnRequest, abandon, refuse_gone
 from outrider.turns.turns import UNREADABLE, read_scope
 from outrider.turns.wait import Wait
 
@@ -153,10 +153,11 @@ class TurnLock:
             if waiter is None:
                 document = self._contender.waiter(release=slot.release, since=self._clock())
                 absent = CreatedAt(key=self._waiter_key, revision=0)
+                gone = self._keys.gone(self._contender.app, self._contender.instance)
                 put = Put(key=self._waiter_key, value=encode(document), lease=lease)
                 try:
                     with failpoint("turn.reclaim"):
-                        done = self._cluster.txn((ours, absent), (put,))
+                        done = self._cluster.txn((ours, absent, CreatedAt(key=gone, revision=0)), (put,))
                 except Refused as error:
                     with failpoint("lease.keep"):
                         lives_s = self._cluster.keep_alive(lease)
@@ -164,6 +165,7 @@ class TurnLock:
                         raise
                     # Refused would mean that the turn is gone; it is still ours.
                     raise Unknown(f"{self._waiter_key}: the lease has ended; reclaim under a new one") from error
+                refuse_gone(gone, done)
                 if done.succeeded:
                     return replace(turn, waiter_revision=done.revision)
             elif waiter.lease == lease:

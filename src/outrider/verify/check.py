@@ -93,7 +93,15 @@ workloads, each with the addresses that it has had."""
 PLANS: Mapping[str, tuple[Configuration, ...]] = {
     "small": _plan(_each(CALM), sidekicks=3, most_slots=2),
     "usual": _plan(
-        [*_each(CALM), _LATE, _said("pause"), _said("rollback", badness="unhealthy"), _said("target")],
+        [
+            *_each(CALM),
+            _LATE,
+            _said("pause"),
+            _said("rollback", badness="unhealthy"),
+            _said("target"),
+            _said("entry"),
+            _said("twin"),
+        ],
         sidekicks=3,
         most_slots=2,
     ),

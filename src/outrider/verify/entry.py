@@ -10,7 +10,7 @@ from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.memory import Turn
 from outrider.verify.steps import answer, id_of, version_of
-from outrider.verify.world import Edge, Local, World
+from outrider.verify.world import LOST, Edge, Local, World
 
 WRITES = (do.SwitchBalancer, do.LeaveBalancer, do.RestoreBalancer, do.JoinBalancer, do.ReturnBalancer)
 
@@ -35,7 +35,7 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
             found.append(Edge(f"{name}: etcd doesn't answer, it may still arrive", True, _late(s, number)))
         return
     if accepted:
-        event = answer(_ANSWERS[effect.name], request)
+        event = answer(_ANSWERS[effect.name], request, **_facts(world, effect))
         found.extend(world.tell(t, event, f"{name} is done, {_ANSWERS[effect.name].name}", False, problem))
         found.append(Edge(f"{name} is done, but the answer is lost", True, t, problem))
     else:
@@ -65,7 +65,7 @@ def written(world: World, s: Local, effect: Any) -> tuple[Local, bool, str]:
         case do.ReturnBalancer(url=None):
             return s, True, ""
         case do.JoinBalancer(url=str(url)) | do.ReturnBalancer(url=str(url)):
-            if s.entry is not None and s.entry != url and s.entry not in effect.replacing:
+            if s.entry not in (None, LOST, url, *effect.replacing):
                 return s, False, ""
             return _guarded(world, s, url), True, _unfenced(s, url)
         case do.SwitchBalancer() | do.RestoreBalancer() | do.LeaveBalancer():
@@ -78,6 +78,30 @@ def written(world: World, s: Local, effect: Any) -> tuple[Local, bool, str]:
             return _guarded(world, s, shall), True, problem
         case _:
             raise AssertionError(effect)
+
+
+def _facts(world: World, effect: Any) -> dict[str, Any]:
+    """What an answer tells besides: only where somebody else writes the entry, too, it is of use."""
+    if "entry" not in world.setting.says:
+        return {}
+    return {"revision": 1} if isinstance(effect, do.LeaveBalancer) else {"revision": 1, "url": effect.url}
+
+
+def taken_away(world: World, s: Local, found: list[Edge]) -> None:
+    """A person removes the server's entry."""
+    if s.words and "entry" in world.setting.says and s.entry not in (None, LOST):
+        found.append(Edge("a person removes the entry", True, s._replace(words=s.words - 1, entry=LOST)))
+
+
+def watched(world: World, s: Local, found: list[Edge]) -> None:
+    """The sidekick sees what stands in its entry, if it isn't what it knows."""
+    if "entry" not in world.setting.says:
+        return
+    known, url = world.steps.brains[s.brain].memory.entry, None if s.entry == LOST else s.entry
+    if known is None or known.url != url:
+        event = answer(ev.BalancerChanged, 0, url=url, revision=1)
+        words = f"sees {version_of(url)} in the entry" if url is not None else "sees that the entry is missing"
+        found.extend(world.tell(s, event, words, False))
 
 
 def _valid(s: Local, turn: Turn | None) -> bool:

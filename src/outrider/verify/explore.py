@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from outrider.verify.happenings import PARTS, Part, edges, is_answered, is_full
 from outrider.verify.space import Change, Space, mask
 from outrider.verify.steps import id_of, version_of
-from outrider.verify.world import Edge, Local, World
+from outrider.verify.world import LOST, Edge, Local, World
 
 TURN, WAITS, BLOCKED, TOUCHED = 1, 2, 4, 8
 """What the others, and the promises that concern several, can see of a sidekick: bits of its look."""
@@ -176,26 +176,40 @@ def look(s: Local) -> int:
 
 def is_home(world: World, s: Local) -> bool:
     """Idle: the chart rests in the state where it begins, nothing of the lock or under way is left, and it serves."""
+    if is_drained(world, s):
+        return True
     if s.slot or s.key or s.works or s.writes or s.locks or s.request:
         return False
     chart, brain = world.steps.chart, world.steps.brains[s.brain]
     if not (chart.states[brain.leaf].resting and chart.within(brain.leaf, chart.initial)):
         return False
     running = brain.memory.running
+    if brain.memory.is_out:
+        return False
     if running is None:
         return s.entry is None
     return s.entry in s.alive and s.entry is not None and id_of(s.entry) == running.workload_id
 
 
+def is_drained(world: World, s: Local) -> bool:
+    """It rests out of the balancer under its turn, as an operator wants it, with nothing under way."""
+    chart, brain = world.steps.chart, world.steps.brains[s.brain]
+    if s.works or s.writes or s.locks or s.request or not (s.slot and s.key) or s.entry is not None:
+        return False
+    return brain.memory.drain is not None and brain.memory.is_out and chart.states[brain.leaf].resting
+
+
 def out_of_service(world: World, s: Local) -> str:
     """P3: which half of it is broken; empty when the instance serves, or is out under its own turn."""
     if s.entry is not None:
-        if s.entry in s.alive or s.entry in s.deserted:
+        if s.entry in s.alive or s.entry == LOST or s.entry in s.deserted:
             return ""
         return f"P3: the balancer sends to {version_of(s.entry)}, which doesn't run there"
     if world.steps.brains[s.brain].memory.running is None:
         return ""
-    if world.steps.strategy == "start-first":
+    if world.steps.strategy == "start-first" and world.steps.brains[s.brain].memory.drain is None:
+        if world.steps.brains[s.brain].memory.is_out:
+            return "" if s.slot else "P3: the instance was drained, and is out of the balancer without a turn"
         return "P3: the instance is out of the balancer, which start-first never needs"
     return "" if s.slot else "P3: the instance is out of the balancer without a turn"
 

@@ -8,7 +8,7 @@ from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.verify import entry, turns, workloads
 from outrider.verify.answers import answers
-from outrider.verify.steps import EPOCH, NEW, NOW, OLD, Brain, answer, id_of, version_of
+from outrider.verify.steps import DRAIN, EPOCH, NEW, NOW, OLD, Brain, answer, id_of, version_of
 from outrider.verify.world import Edge, Local, Word, World
 
 
@@ -117,6 +117,15 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
         take_back(answer(ev.OperatorResumed, 0), "an operator resumes it")
     else:
         say("pause", answer(ev.OperatorPaused, 0), "an operator pauses it")
+    if memory.refused:
+        take_back(answer(ev.IdentityAccepted, 0), "the other sidekick of its name ends")
+    else:
+        say("twin", answer(ev.IdentityRefused, 0, cause="twin"), "another sidekick is the instance, too")
+    if memory.drain is None:
+        say("drain", answer(ev.OperatorDrained, 0, update=DRAIN), "an operator drains it")
+        say("decommission", answer(ev.OperatorDecommissioned, 0, update=DRAIN), "an operator removes it for good")
+    else:
+        take_back(answer(ev.OperatorUndrained, 0), "an operator lets it back")
     if memory.group_paused:
         take_back(target(memory.wanted, False), "an operator resumes the group")
     else:
@@ -227,6 +236,8 @@ PARTS: tuple[Part, ...] = (
     Part(entry.performed, ("brain", "writes", "late", "alive", "entry", "deserted", "key", "slot")),
     Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocked", "proved", "barred", "touched")),
     Part(turns.requested, ("brain", "request", "key", "slot", "blocked", "barred", "forgiven")),
+    Part(entry.taken_away, ("entry", "words")),
+    Part(entry.watched, ("brain", "entry"), news=True),
     Part(entry.late, ("late", "alive", "entry", "deserted", "key", "slot")),
     Part(turns.late, ("brain", "late", "key", "slot", "blocked", "proved", "barred", "touched", "forgiven")),
     Part(turns.ended_by_operator, ("slot", "entry", "words")),

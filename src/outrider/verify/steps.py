@@ -33,6 +33,9 @@ OLD, NEW = "1.0.0", "2.0.0"
 NOW, BEFORE, OLDER = "u1", "u0", "ux"
 """Ids of the update under way, of the last one that ended (with the same version), and of any before that."""
 
+DRAIN = "drain"
+"""The id of a drain, and of its turn."""
+
 INSTANCE = "web"
 TURN = Turn(scope="turns/app/g", number=0, slot_revision=1, waiter_revision=1, update=NOW)
 SHA = {OLD: "1" * 64, NEW: "2" * 64}
@@ -330,6 +333,8 @@ def _normal(memory: Memory) -> Memory:
         memory,
         at=EPOCH,
         queue_position=None,
+        notice="",
+        drain=replace(memory.drain, since=EPOCH) if memory.drain is not None else None,
         progress=0.0,
         deferred_reason="",
         retry_after_s=0.0,

@@ -12,7 +12,7 @@ from outrider.core.sidekick.remember import LOST_LEASE
 from outrider.verify.steps import NEW, NOW, TURN, answer
 from outrider.verify.world import KEY, SLOT, Edge, Local, World
 
-ENDS = (do.ReleaseLock, do.BlockLock)
+ENDS = (do.ReleaseLock, do.BlockLock, do.ResignLock)
 TAKES = (do.AcquireLock, do.RetakeLock)
 
 
@@ -164,7 +164,7 @@ def lost(world: World, s: Local, found: list[Edge]) -> None:
     found.extend(world.tell(kept, answer(ev.LockLost, 0), what, True))
 
 
-def _ended(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock) -> tuple[Local, int]:
+def _ended(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock | do.ResignLock) -> tuple[Local, int]:
     ends = 0
     if s.slot and _owns(s, effect.turn, effect.update):
         s = _excused(world, s, effect)._replace(slot=0)
@@ -175,7 +175,7 @@ def _ended(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock) -> tup
     return _blocked(world, s, effect) if isinstance(effect, do.BlockLock) else _proved(s, effect), ends
 
 
-def _excused(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock) -> Local:
+def _excused(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock | do.ResignLock) -> Local:
     """Decision 0008: a turn may be given up for a reason that isn't the release's, and counts as not reached then.
 
     A lost lease is no such reason.

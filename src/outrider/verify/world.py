@@ -18,11 +18,15 @@ from outrider.verify.steps import NEW, Steps, Taken, aged, id_of
 
 Badness = Literal["none", "refused", "unhealthy", "dies", "unfit", "local"]
 
-Word = Literal["pause", "rollback", "return", "target", "release"]
+Word = Literal["pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission"]
 """What an operator says: to pause an instance, to roll back its update, to go back after its end; to pause the group or
-move its target; to end a turn."""
+move its target; to end a turn. Or a person takes the server's entry away, behind everybody's back; or starts another
+sidekick of the same instance. Or to drain the instance, or to remove it for good."""
 
-WORDS: tuple[Word, ...] = ("pause", "rollback", "return", "target", "release")
+WORDS: tuple[Word, ...] = ("pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission")
+
+LOST = "lost"
+"""The server's entry where a person took it away; the sidekick answers for every other one."""
 
 Task = tuple[int, int]
 """An effect under way: its number, and the request that its answer answers (0: nobody waits for it)."""

@@ -1,5 +1,6 @@
 """``outrider instance``: list instances and send commands to their sidekicks."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,6 +13,7 @@ from outrider.cli.options import json_option, operator, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.cli.times import between, end_option, start_option
+from outrider.core.errors import Conflict
 from outrider.core.omaha import failure_text
 
 HEADER = ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted", "Why")
@@ -106,15 +108,36 @@ def history(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 @instance.command()
 @click.argument("app")
 @click.argument("name", metavar="INSTANCE")
+@click.option("--machine-off", "--yes", "machine_off", is_flag=True, help="Its machine is off: free its turn, too.")
 @service_options
 @json_option
-def delete(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
-    """Forget an instance that was removed for good. It is listed again if it checks in again."""
-    deleted = service.delete("apps", app, "instances", name)
+def delete(app: str, name: str, machine_off: bool, service: ServiceClient, as_json: bool) -> None:
+    """Remove an instance whose machine is gone for good: its server, turn, grant and row.
+
+    It is refused while its sidekick runs. Should the machine come back, it gets nothing until `instance admit`.
+    """
+    try:
+        deleted = service.delete("apps", app, "instances", name, machine_off="true" if machine_off else None)
+    except Conflict as error:
+        if machine_off or "--machine-off" not in str(error) or not sys.stdin.isatty():
+            raise
+        click.echo(f"{error}", err=True)
+        click.confirm(f"Is the machine of {name} off?", abort=True, err=True)
+        deleted = service.delete("apps", app, "instances", name, machine_off="true")
     if as_json:
         echo_json([deleted])
     else:
         click.echo(f"deleted instance: {name}, for application: {app}")
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@service_options
+def admit(app: str, name: str, service: ServiceClient) -> None:
+    """Let an instance come back that was deleted or decommissioned."""
+    service.post("apps", app, "instances", name, "admit", body={})
+    click.echo(f"{name} of {app} may come back; it does so when its sidekick connects")
 
 
 @instance.command()
@@ -166,6 +189,55 @@ def retry(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
     _command(service, app, name, "retry", as_json)
 
 
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@click.option(
+    "--for",
+    "minutes",
+    type=click.FloatRange(0, 10080, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="After so many minutes the sidekick raises an alarm, and stays out.",
+)
+@click.option("--reboot", is_flag=True, help="The instance comes back by itself after its machine's next boot.")
+@service_options
+@json_option
+def drain(app: str, name: str, minutes: float, reboot: bool, service: ServiceClient, as_json: bool) -> None:
+    """Take an instance out of the balancer, under a turn, until `instance undrain`.
+
+    It works during a pause, too. The app goes on running, and the group has one turn less meanwhile.
+    """
+    _command(service, app, name, "drain", as_json, for_s=minutes * 60.0, until_reboot=reboot)
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@service_options
+@json_option
+def undrain(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
+    """Bring a drained instance back into the balancer."""
+    _command(service, app, name, "undrain", as_json)
+
+
+@instance.command()
+@click.argument("app")
+@click.argument("name", metavar="INSTANCE")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@service_options
+@json_option
+def decommission(app: str, name: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
+    """Remove a living instance for good: drain it, stop its app, and remove all that etcd has of it.
+
+    For an instance whose machine is gone already there is `instance delete`.
+    """
+    if not yes:
+        click.confirm(f"Stop instance {name} of {app} and remove it for good?", abort=True, err=True)
+    _command(service, app, name, "decommission", as_json)
+
+
 def _instances(
     service: ServiceClient, app_id: str | None, group_id: str | None, start: datetime | None, end: datetime | None
 ) -> Iterator[Json]:
@@ -177,8 +249,8 @@ def _instances(
                 yield row
 
 
-def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bool, *, version: str = "") -> None:
-    body: Json = {"verb": verb, "by": operator()} | ({"version": version} if version else {})
+def _command(service: ServiceClient, app: str, name: str, verb: str, as_json: bool, **facts: object) -> None:
+    body: Json = {"verb": verb, "by": operator(), **facts}
     left = service.post("apps", app, "instances", name, "command", body=body)
     if as_json:
         echo_json([left])

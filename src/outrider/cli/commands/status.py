@@ -121,11 +121,13 @@ def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[obj
     crashed = [describe_crash(crash, now)] if crash is not None else []
     if presence is not None:
         since = ago(presence.since, now)
-        reasons = "; ".join([*([presence.why] if presence.why else []), *crashed])
+        reasons = "; ".join(filter(None, (presence.why, presence.notice, *crashed)))
         return (overview.name, name, presence.state, presence.version, presence.wanted, since, reasons)
     row = overview.rows.get(name)
     if row is None:
-        return (overview.name, name, "(unknown)", "", "", "", "; ".join(["sidekick offline", *crashed]))
+        strange = overview.strangers_of(name)
+        what = strange or ("sidekick offline",)
+        return (overview.name, name, "(refused)" if strange else "(unknown)", "", "", "", "; ".join([*what, *crashed]))
     away = "; ".join([f"sidekick offline; last check-in {ago(row.last_seen, now)} ago", *crashed])
     return (overview.name, name, f"({row.status})", row.version, row.granted_version, "", away)
 
@@ -162,6 +164,7 @@ def _as_json(overview: GroupOverview) -> dict[str, Any]:
                 "instance": name,
                 "alive": msgspec.to_builtins(overview.alive.get(name)),
                 "row": msgspec.to_builtins(overview.rows.get(name)),
+                "strangers": [msgspec.to_builtins(one) for one in overview.strangers if one.instance == name],
                 "crash": msgspec.to_builtins(overview.crashes.get(name)),
             }
             for name in overview.instances

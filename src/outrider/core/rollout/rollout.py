@@ -54,6 +54,7 @@ class Progress:
         failures: One per instance, oldest first.
         succeeded: Instances that came to ``version``.
         finished: When every known instance had come to it; None before. A later instance changes nothing.
+        served: The version of the last rollout before this one that was finished; None before the first.
     """
 
     version: str | None
@@ -67,6 +68,7 @@ class Progress:
     failures: tuple[Failure, ...] = ()
     succeeded: int = 0
     finished: datetime | None = None
+    served: str | None = None
 
     def opened_for(self, instance: str) -> Opened | None:
         """The instance's grant without a result."""
@@ -86,7 +88,10 @@ def following(progress: Progress | None, version: str | None, now: datetime) -> 
     if progress is not None and progress.version == version:
         return progress
     fresh = Progress(version=version, started=now, since=now)
-    return fresh if progress is None else replace(fresh, times=progress.times, opened=progress.opened)
+    if progress is None:
+        return fresh
+    served = progress.version if progress.finished is not None else progress.served
+    return replace(fresh, times=progress.times, opened=progress.opened, served=served)
 
 
 def granted(progress: Progress, instance: str, version: str, policy: Policy, now: datetime) -> Progress:
@@ -112,8 +117,8 @@ def ended(
     progress = replace(progress, opened=tuple(one for one in progress.opened if one is not mine))
     if result == "refused":
         return replace(progress, times=_without(progress.times, mine.at))
-    if not progress.is_ours(mine):
-        return progress
+    if not progress.is_ours(mine) or mine.version == progress.served:
+        return progress  # a new machine's way to what the group serves says nothing of this release
     if result == "failed":
         return _braked(_with_failure(progress, _failure(mine, error, now)), policy, now)
     if result == "succeeded" and mine.version == progress.version:

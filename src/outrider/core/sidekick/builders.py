@@ -44,6 +44,19 @@ def _url(installed: Installed | None) -> str | None:
     return installed.url or None if installed is not None else None
 
 
+def _turn_id(memory: Memory) -> str:
+    """What its turn was taken for: the update under way, else the drain."""
+    if memory.update:
+        return memory.update
+    if memory.drain is not None:
+        return memory.drain.id
+    return memory.turn.update if memory.turn is not None else ""
+
+
+def _workload(installed: Installed | None) -> str:
+    return installed.workload_id if installed is not None else ""
+
+
 def _former_urls(memory: Memory) -> tuple[str, ...]:
     """Addresses that may stand in the balancer's entry and are ours."""
     known = (memory.running, memory.candidate, memory.previous, memory.leftover)
@@ -69,12 +82,14 @@ def reclaim_lock(memory: Memory) -> Effect:
 
 @effect(do.RetakeLock)
 def retake_lock(memory: Memory) -> Effect:
-    return do.RetakeLock(turn=memory.turn, update=memory.update, version=_candidate_version(memory), slots=memory.slots)
+    return do.RetakeLock(
+        turn=memory.turn, update=_turn_id(memory), version=_candidate_version(memory), slots=memory.slots
+    )
 
 
 @effect(do.ReleaseLock)
 def release_lock(memory: Memory) -> Effect:
-    return do.ReleaseLock(turn=memory.turn, update=memory.update, committed=_committed(memory))
+    return do.ReleaseLock(turn=memory.turn, update=_turn_id(memory), committed=_committed(memory))
 
 
 @effect(do.ProveLock)
@@ -85,6 +100,17 @@ def prove_lock(memory: Memory) -> Effect:
 @effect(do.SuspendLock)
 def suspend_lock(memory: Memory) -> Effect:
     return do.SuspendLock(update=memory.update)
+
+
+@effect(do.ResignLock)
+def resign_lock(memory: Memory) -> Effect:
+    drain = memory.drain
+    return do.ResignLock(
+        turn=memory.turn,
+        update=_turn_id(memory),
+        at=drain.since if drain is not None else memory.at,
+        by=drain.by if drain is not None else "",
+    )
 
 
 @effect(do.BlockLock)
@@ -127,6 +153,8 @@ def revert_workload(memory: Memory) -> Effect:
 
 @effect(do.RetireWorkload)
 def retire_workload(memory: Memory) -> Effect:
+    if memory.drain is not None and memory.drain.kind == "decommission" and not memory.update:
+        return do.RetireWorkload(installed=memory.running)
     return do.RetireWorkload(installed=memory.leftover, needed=_needed(memory.running, memory.previous))
 
 
@@ -168,7 +196,8 @@ def stop_probe(memory: Memory) -> Effect:
 
 @effect(do.SwitchBalancer)
 def switch_balancer(memory: Memory) -> Effect:
-    return do.SwitchBalancer(url=_candidate(memory).url, turn=memory.turn)
+    candidate = _candidate(memory)
+    return do.SwitchBalancer(url=candidate.url, turn=memory.turn, workload=candidate.workload_id)
 
 
 @effect(do.LeaveBalancer)
@@ -178,17 +207,19 @@ def leave_balancer(memory: Memory) -> Effect:
 
 @effect(do.JoinBalancer)
 def join_balancer(memory: Memory) -> Effect:
-    return do.JoinBalancer(url=_candidate(memory).url, replacing=_former_urls(memory))
+    candidate = _candidate(memory)
+    return do.JoinBalancer(url=candidate.url, replacing=_former_urls(memory), workload=candidate.workload_id)
 
 
 @effect(do.ReturnBalancer)
 def return_balancer(memory: Memory) -> Effect:
-    return do.ReturnBalancer(url=_url(memory.running), replacing=_former_urls(memory))
+    running = memory.running
+    return do.ReturnBalancer(url=_url(running), replacing=_former_urls(memory), workload=_workload(running))
 
 
 @effect(do.RestoreBalancer)
 def restore_balancer(memory: Memory) -> Effect:
-    return do.RestoreBalancer(url=_url(memory.running), turn=memory.turn)
+    return do.RestoreBalancer(url=_url(memory.running), turn=memory.turn, workload=_workload(memory.running))
 
 
 @effect(do.DrainBalancer)

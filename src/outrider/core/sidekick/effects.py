@@ -8,6 +8,7 @@ names an effect without a worker.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar, get_args
 
 from outrider.core.sidekick import events as said
@@ -98,6 +99,21 @@ class SuspendLock(Effect):
     name: ClassVar[str] = "lock.suspend"
     answered_by: ClassVar[Answers] = (said.LockReleased,)
     update: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResignLock(Effect):
+    """Remove what etcd has of this instance, and leave the marker that it is gone, with the end of the turn.
+
+    ``at`` and ``by``: when it was said that it goes, and by whom, for the marker.
+    """
+
+    name: ClassVar[str] = "lock.resign"
+    answered_by: ClassVar[Answers] = (said.LockReleased,)
+    turn: Turn | None
+    update: str
+    at: datetime
+    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +248,7 @@ class SwitchBalancer(Effect):
     answered_by: ClassVar[Answers] = (said.BalancerSwitched,)
     url: str
     turn: Turn | None
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,19 +268,21 @@ class JoinBalancer(Effect):
     answered_by: ClassVar[Answers] = (said.BalancerJoined,)
     url: str
     replacing: tuple[str, ...]
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnBalancer(Effect):
     """Put the entry of what runs in; coming back needs no fence. ``url`` None: nothing runs, nothing to do.
 
-    ``replacing``: our own former addresses; any other address in the entry is another's and stays.
+    ``replacing``: our own former addresses; in an entry without a known owner any other is somebody else's and stays.
     """
 
     name: ClassVar[str] = "balancer.return"
     answered_by: ClassVar[Answers] = (said.BalancerJoined,)
     url: str | None
     replacing: tuple[str, ...]
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +293,7 @@ class RestoreBalancer(Effect):
     answered_by: ClassVar[Answers] = (said.BalancerRestored,)
     url: str | None
     turn: Turn | None
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -382,7 +402,7 @@ class RaiseAlarm(Effect):
     cause: str
 
 
-LockEffect = AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | ProveLock | SuspendLock | BlockLock
+LockEffect = AcquireLock | ReclaimLock | RetakeLock | ReleaseLock | ProveLock | SuspendLock | BlockLock | ResignLock
 WorkloadEffect = (
     EnsureWorkload
     | TidyWorkload

@@ -23,6 +23,7 @@ from outrider.core.sidekick.raised import UpdateJudged as UpdateJudged
 TIMERS = frozenset(
     {
         "check.expired", "block.expired", "download.expired", "drain.expired", "ensure.expired", "fetch.due",
+        "drained.expired", "resign.expired",
         "giveback.expired", "join.expired", "leave.expired", "poll.due", "probe.expired", "prove.expired",
         "queue.expired", "quit.expired", "reclaim.expired", "rejoin.expired", "release.expired", "relock.expired",
         "remove.expired", "replace.expired", "report.expired", "reprobe.expired", "restore.expired",
@@ -123,6 +124,38 @@ class OperatorRetried(Commanded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorDrained(Commanded):
+    """Leave the balancer under a turn, and stay out.
+
+    Attributes:
+        update: A fresh id, for the turn.
+        for_s: After so many seconds a person must look.
+        until_reboot: Come back by itself after the machine's next boot.
+    """
+
+    name: ClassVar[str] = "operator.drained"
+    update: str
+    for_s: float = 1800.0
+    until_reboot: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorUndrained(Commanded):
+    """Come back into the balancer."""
+
+    name: ClassVar[str] = "operator.undrained"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorDecommissioned(Commanded):
+    """Leave for good: drain, stop the app, remove everything in etcd. ``update``: a fresh id, for the turn."""
+
+    name: ClassVar[str] = "operator.decommissioned"
+    update: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LockLost(Event):
     """The lease behind the turn and the queue can no longer be trusted."""
 
@@ -138,6 +171,37 @@ class WorkloadExited(Event):
     workload_id: str
     status: str
     evidence: Evidence = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerChanged(Event):
+    """The server's entry is this now, whoever wrote it.
+
+    Attributes:
+        url: None: it isn't there.
+        revision: etcd revision at which it was so.
+        restored: etcd was restored: revisions that were known before count for nothing.
+    """
+
+    name: ClassVar[str] = "balancer.changed"
+    url: str | None
+    revision: int
+    restored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityRefused(Event):
+    """This sidekick may not be the instance that its settings say: another one is, or the instance is gone for good."""
+
+    name: ClassVar[str] = "identity.refused"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityAccepted(Event):
+    """etcd knows this sidekick as its instance, and no other."""
+
+    name: ClassVar[str] = "identity.accepted"
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -313,9 +377,11 @@ class ProbeFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalancerSwitched(Event):
-    """The server's entry now names the candidate."""
+    """The server's entry now names the candidate: ``url``. ``revision``: of that write, 0 when there is none."""
 
     name: ClassVar[str] = "balancer.switched"
+    url: str | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,13 +389,16 @@ class BalancerLeft(Event):
     """The server's entry is gone."""
 
     name: ClassVar[str] = "balancer.left"
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalancerJoined(Event):
-    """The server's entry names what serves here."""
+    """The server's entry names what serves here: ``url``."""
 
     name: ClassVar[str] = "balancer.joined"
+    url: str | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +406,8 @@ class BalancerRestored(Event):
     """The server's entry is again what it was before the update."""
 
     name: ClassVar[str] = "balancer.restored"
+    url: str | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,7 +452,9 @@ class ReportQueued(Event):
 AnyEvent = (
     TimerExpired | SidekickRestarted | SidekickSettled | ReleaseCommitted | UpdateExposed | UpdateFailed
     | UpdateJudged | UpdateEnded | TargetChanged | BlockChanged | WakeupReceived | OperatorPaused | OperatorResumed
-    | OperatorRolledBack | OperatorRetried | LockLost | WorkloadExited | ReleaseFound | ReleaseMissing
+    | OperatorRolledBack | OperatorRetried | OperatorDrained | OperatorUndrained | OperatorDecommissioned
+    | LockLost | WorkloadExited | BalancerChanged | IdentityRefused
+    | IdentityAccepted | ReleaseFound | ReleaseMissing
     | ReleaseProgressed | ReleaseDownloaded | ReleaseVerified | ReleaseFailed | LockQueued | LockAcquired
     | LockRefused | LockReleased | LockFailed | WorkloadStarted | WorkloadAbsent | WorkloadFailed | WorkloadRetired
     | WorkloadRemoved | ProbePassed | ProbeFailed | BalancerSwitched | BalancerLeft | BalancerJoined

@@ -53,6 +53,44 @@ def must_restart(memory: Memory) -> bool:
 
 
 @guard
+def has_lost_entry(memory: Memory) -> bool:
+    """What runs serves, and the balancer's entry doesn't name it."""
+    if memory.entry is None or memory.running is None or not memory.running.url or memory.down:
+        return False
+    return memory.entry.url != memory.running.url
+
+
+@guard
+def wants_out(memory: Memory) -> bool:
+    """An operator wants it out of the balancer."""
+    return memory.drain is not None
+
+
+@guard
+def is_out(memory: Memory) -> bool:
+    """It is out of the balancer for a drain, or may be."""
+    return memory.is_out
+
+
+@guard
+def is_decommissioned(memory: Memory) -> bool:
+    """It leaves for good."""
+    return memory.drain is not None and memory.drain.kind == "decommission"
+
+
+@guard
+def has_turn(memory: Memory) -> bool:
+    """A turn of its own is known."""
+    return memory.turn is not None
+
+
+@guard
+def is_refused(memory: Memory) -> bool:
+    """It may not be the instance that it is set up as."""
+    return bool(memory.refused)
+
+
+@guard
 def has_candidate(memory: Memory) -> bool:
     return memory.candidate is not None
 
@@ -76,8 +114,8 @@ def is_undone(memory: Memory) -> bool:
 @guard
 def is_called_off(memory: Memory) -> bool:
     """The group wants something else than the candidate now, or was paused."""
-    if memory.manual or memory.candidate is None:
-        return False
+    if memory.manual or memory.candidate is None or memory.running is None:
+        return False  # who serves nothing yet takes what the group serves, also while its target stands still
     return memory.group_paused or (memory.wanted is not None and memory.wanted != memory.candidate.release.version)
 
 
@@ -115,6 +153,7 @@ def wants_check(memory: Memory) -> bool:
     return (
         not memory.paused
         and not memory.group_paused
+        and memory.turn is None
         and memory.wanted is not None
         and memory.wanted != running_version(memory)
         and memory.wanted != memory.undone
@@ -127,7 +166,12 @@ def wants_check(memory: Memory) -> bool:
 @guard
 def may_take(memory: Memory) -> bool:
     """What was offered moves us forward (or back, where that is allowed) and nothing known stands against it."""
-    if memory.candidate is None or memory.paused or memory.group_paused:
+    if (
+        memory.candidate is None
+        or memory.turn is not None
+        or memory.paused
+        or (memory.group_paused and memory.running is not None)
+    ):
         return False
     version = memory.candidate.release.version
     if version in memory.blocked or version == memory.undone or version == running_version(memory):

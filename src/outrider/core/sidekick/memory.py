@@ -113,6 +113,39 @@ class QueuePosition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenEntry:
+    """The server's entry in the balancer, as it was seen or written last.
+
+    Attributes:
+        url: None: it wasn't there.
+        revision: etcd revision at which it was so.
+    """
+
+    url: str | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Why the instance must be out of the balancer.
+
+    Attributes:
+        id: Of its turn, as the id of an update is for others.
+        kind: ``decommission`` ends with the removal of the instance; ``reboot`` with the machine's next boot.
+        since: When it was said.
+        by: Who said it; kept for the marker of a decommissioned instance.
+        home: Where the sidekick ran then, as ``Memory.home``.
+    """
+
+    id: str
+    kind: Literal["operator", "reboot", "decommission"]
+    since: datetime
+    for_s: float = 0.0
+    by: str = ""
+    home: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """Everything that guards may ask and effects may be built from.
 
@@ -150,6 +183,14 @@ class Memory:
             last written: one of them may still stand there, and is ours to overwrite.
         runtime: Name of the runtime here.
         kinds: What payloads it runs; sorted.
+        entry: The server's entry as it was seen last; None: never yet, or there is none to be seen.
+        notice: What a person must know of the entry, until the next commit: that it was put right, and why.
+        drain: An operator wants it out of the balancer, now or after the update under way.
+        is_out: It was about to leave the balancer for a drain, and hasn't come back since.
+        refused: Why this sidekick may not be its instance; empty: it may.
+        process: Id of the sidekick's process.
+        home: Where it runs: the boot of the machine, and the folder of the state.
+        predecessors: Processes of this instance that ran here before, and have ended: the newest last.
         unfit: What the update service offered last is of another kind, so that asking again is no use before the
             target changes or an operator wants it; ``deferred_reason`` says what it is.
     """
@@ -192,6 +233,14 @@ class Memory:
     queue_position: QueuePosition | None = None
     progress: float = 0.0
     former_urls: tuple[str, ...] = ()
+    entry: SeenEntry | None = None
+    notice: str = ""
+    drain: Drain | None = None
+    is_out: bool = False
+    refused: str = ""
+    process: str = ""
+    home: str = ""
+    predecessors: tuple[str, ...] = ()
     runtime: str = "process"
     kinds: tuple[PayloadKind, ...] = ("archive",)
     unfit: bool = False

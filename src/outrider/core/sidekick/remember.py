@@ -6,12 +6,13 @@ Facts only. Whether an event moves the machine is the chart's business; what it 
 
 import re
 from dataclasses import replace
-from typing import assert_never, get_args
+from typing import Literal, assert_never, get_args
 
 from outrider.core.blame import Evidence, judge, lasts
 from outrider.core.omaha.events import FailureCode
 from outrider.core.sidekick.events import (
     AnyEvent,
+    BalancerChanged,
     BalancerDrained,
     BalancerFailed,
     BalancerJoined,
@@ -22,16 +23,21 @@ from outrider.core.sidekick.events import (
     BalancerUnmoved,
     BlockChanged,
     Commanded,
+    IdentityAccepted,
+    IdentityRefused,
     LockAcquired,
     LockFailed,
     LockLost,
     LockQueued,
     LockRefused,
     LockReleased,
+    OperatorDecommissioned,
+    OperatorDrained,
     OperatorPaused,
     OperatorResumed,
     OperatorRetried,
     OperatorRolledBack,
+    OperatorUndrained,
     ProbeFailed,
     ProbePassed,
     ReleaseCommitted,
@@ -58,7 +64,8 @@ from outrider.core.sidekick.events import (
     WorkloadRetired,
     WorkloadStarted,
 )
-from outrider.core.sidekick.memory import Fault, Installed, Memory, QueuePosition, Release, Setback
+from outrider.core.sidekick.guards import has_lost_entry
+from outrider.core.sidekick.memory import Drain, Fault, Installed, Memory, QueuePosition, Release, SeenEntry, Setback
 from outrider.core.sidekick.words import given_up, not_kept, refusal, unfit
 
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
@@ -104,6 +111,8 @@ _TIMER_TROUBLE: dict[str, Fault] = {
     "retire.expired": world("the version before does not stop"),
     "join.expired": world("the balancer's entry could not be written"),
     "rejoin.expired": world("the balancer's entry could not be written"),
+    "drained.expired": world("it has been drained for longer than was said"),
+    "resign.expired": world("its keys in etcd could not be removed"),
     "ensure.expired": world("the runtime did not answer in time"),
     "reprobe.expired": world("what should run did not prove healthy in time"),
     "revert.expired": world("the version before did not start in time"),
@@ -131,6 +140,8 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return _announced(memory, event)
         case OperatorRolledBack():
             return _rolled_back(memory, event)
+        case OperatorDrained() | OperatorUndrained() | OperatorDecommissioned():
+            return _drain(memory, event)
         case LockAcquired() | LockLost() | LockQueued() | LockRefused() | LockReleased() | LockFailed():
             return _lock(memory, event)
         case WorkloadStarted() | WorkloadExited() | WorkloadFailed() | WorkloadRetired():
@@ -161,12 +172,21 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             restarts = memory.restarts + bool(memory.update)
             times = "once" if restarts == 1 else f"{restarts} times"
             trouble = world(f"the sidekick was restarted {times} during this update") if restarts else memory.trouble
+            drain = memory.drain
+            if drain is not None and drain.kind == "reboot" and boot_of(drain.home) != boot_of(memory.home):
+                drain = None
             return replace(
                 memory, down=memory.running is not None, restarts=restarts, trouble=trouble,
-                unfit=False, setback=_after_restart(memory.setback),
+                unfit=False, setback=_after_restart(memory.setback), drain=drain,
             )  # fmt: skip
-        case BalancerSwitched() | BalancerJoined() | BalancerRestored():
-            return replace(memory, former_urls=())
+        case BalancerSwitched() | BalancerJoined() | BalancerRestored() | BalancerLeft() | BalancerChanged():
+            return _entry(memory, event)
+        case IdentityRefused():
+            over = memory.drain is not None and memory.drain.kind == "decommission" and memory.running is None
+            memory = replace(memory, drain=None, is_out=False) if over else memory
+            return replace(memory, refused=event.cause)
+        case IdentityAccepted():
+            return replace(memory, refused="")
         case UpdateExposed():
             return replace(memory, exposed=True)
         case UpdateFailed():
@@ -180,11 +200,36 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             )  # fmt: skip
         case (
             SidekickSettled() | WakeupReceived() | ReleaseVerified() | WorkloadAbsent() | WorkloadRemoved()
-            | BalancerLeft() | BalancerDrained() | UpdateJudged() | ReportQueued()
+            | BalancerDrained() | UpdateJudged() | ReportQueued()
         ):  # fmt: skip
             return memory
         case _:
             assert_never(event)
+
+
+def _entry(
+    memory: Memory, event: BalancerSwitched | BalancerJoined | BalancerRestored | BalancerLeft | BalancerChanged
+) -> Memory:
+    """What was seen earlier than the last write says nothing of what is there now."""
+    known = memory.entry.revision if memory.entry is not None else 0
+    match event:
+        case BalancerChanged():
+            is_news = event.restored or event.revision >= known
+            return replace(memory, entry=SeenEntry(url=event.url, revision=event.revision)) if is_news else memory
+        case BalancerLeft():
+            url = None
+        case BalancerSwitched() | BalancerJoined() | BalancerRestored():
+            url = event.url
+            memory = replace(memory, former_urls=(), is_out=False)
+        case _:
+            assert_never(event)
+    if not event.revision:
+        return memory
+    if isinstance(event, BalancerJoined) and has_lost_entry(memory) and memory.entry is not None:
+        was = "was missing" if memory.entry.url is None else f"named {memory.entry.url}"
+        notice = f"its entry in the balancer {was}, and was put right at {memory.at:%Y-%m-%d %H:%M:%S} UTC"
+        memory = replace(memory, notice=notice)
+    return replace(memory, entry=SeenEntry(url=url, revision=event.revision))
 
 
 def _announced(
@@ -214,6 +259,30 @@ def _announced(
             assert_never(event)
 
 
+def boot_of(home: str) -> str:
+    """The machine's boot in ``Memory.home``."""
+    return home.partition(":")[0]
+
+
+def _drain(memory: Memory, event: OperatorDrained | OperatorUndrained | OperatorDecommissioned) -> Memory:
+    """Whoever leaves for good isn't called back; the turn of a drain under way stays the same."""
+    known = memory.drain
+    if known is not None and known.kind == "decommission":
+        return memory
+    name = known.id if known is not None else getattr(event, "update", "")
+    match event:
+        case OperatorDrained():
+            kind: Literal["operator", "reboot"] = "reboot" if event.until_reboot else "operator"
+            drain = Drain(id=name, kind=kind, since=event.at, for_s=event.for_s, home=memory.home)
+        case OperatorUndrained():
+            return replace(memory, drain=None)
+        case OperatorDecommissioned():
+            drain = Drain(id=name, kind="decommission", since=event.at, by=event.by, home=memory.home)
+        case _:
+            assert_never(event)
+    return replace(memory, drain=drain)
+
+
 def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
     trouble = fault_of("undone", "an operator rolled it back")
     if memory.candidate is not None:
@@ -223,8 +292,8 @@ def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
             if further
             else replace(memory, undone=memory.candidate.release.version, trouble=trouble)
         )
-    if memory.update or memory.previous is None or memory.running is None:
-        return memory  # past the commit, or nothing to go back to
+    if memory.update or memory.refused or memory.drain or memory.previous is None or memory.running is None:
+        return memory  # past the commit, not to be touched, or nothing to go back to
     release = memory.previous.release
     if event.version not in ("", release.version):
         return replace(memory, deferred_reason=not_kept(memory, event.version))
@@ -258,7 +327,10 @@ def _lock(
         case LockAcquired():
             # a restart makes down mean "not known to run"; only what was down before the turn excuses a rollback
             degraded = memory.was_degraded if memory.turn is not None else memory.down
-            return replace(memory, turn=event.turn, queue_position=None, was_degraded=degraded)
+            leaves = memory.drain is not None and not memory.update
+            return replace(
+                memory, turn=event.turn, queue_position=None, was_degraded=degraded, is_out=memory.is_out or leaves
+            )
         case LockLost():
             return replace(memory, trouble=world(f"{LOST_LEASE}: {event.why}"))
         case LockQueued():
@@ -269,6 +341,9 @@ def _lock(
             return replace(memory, trouble=world(f"no turn: {event.cause}"))
         case LockReleased():
             memory = replace(memory, turn=None, queue_position=None)
+            if memory.drain is not None and memory.drain.kind == "decommission" and memory.running is None:
+                back = f"`outrider instance admit {memory.app} {memory.instance}` lets it back"
+                return replace(memory, drain=None, is_out=False, refused=f"it was decommissioned; {back}")
             return _failed_alone(memory, event.proved_by) if event.proved_by else memory
         case LockFailed():
             return replace(memory, trouble=world(event.cause))
@@ -298,6 +373,8 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
         case WorkloadFailed():
             return replace(_unproved(memory), trouble=fault_of(event.evidence, event.cause))
         case WorkloadRetired():
+            if memory.drain is not None and memory.drain.kind == "decommission" and not memory.update:
+                return replace(memory, leftover=None, running=None, previous=None, down=False)
             return replace(memory, leftover=None)
         case _:
             assert_never(event)
@@ -406,5 +483,5 @@ def _committed(memory: Memory) -> Memory:
     assert memory.candidate is not None, "the chart commits only a candidate"
     return replace(
         memory, running=memory.candidate, candidate=None, previous=memory.running, leftover=memory.running,
-        down=False, candidate_down=False, failures=0, fault=None, trouble=None, setback=None,
+        down=False, candidate_down=False, failures=0, fault=None, trouble=None, setback=None, notice="",
     )  # fmt: skip

@@ -58,6 +58,8 @@ def make_rules(delays: Mapping[str, float], retry_min_s: float = 5.0, retry_max_
         if timer == "retry":
             backoff_s = min(retry_max_s, retry_min_s * 2.0 ** max(0, min(memory.failures, 30) - 1))
             return max(backoff_s, memory.retry_after_s)
+        if timer == "drained" and memory.drain is not None and memory.drain.for_s:
+            return memory.drain.for_s
         if timer in ("poll", "poll-deferred") and memory.poll_interval_s:
             return memory.poll_interval_s
         if timer == "fetch":

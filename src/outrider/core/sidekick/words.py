@@ -19,6 +19,8 @@ FACTS = frozenset(
         "beside",
         "before",
         "last_requests",
+        "refused",
+        "drained",
     }
 )
 """Names that ``o:why`` may use in braces; a test holds the chart to them."""
@@ -58,7 +60,9 @@ def refusal(memory: Memory, version: str) -> str:
     running = _name(memory.running)
     if memory.paused:
         return f"{version} waits: this instance is paused"
-    if memory.group_paused:
+    if memory.turn is not None:
+        return f"{version} waits: this instance still holds the turn under which it was drained"
+    if memory.group_paused and memory.running is not None:
         return f"{version} waits: the group is paused"
     if version in memory.blocked:
         return f"{version} is blocked: {memory.blocked[version]}"
@@ -91,6 +95,8 @@ def why(memory: Memory, template: str) -> str:
             "idle": _idle(memory),
             "deferred": memory.deferred_reason or _idle(memory) or "the update service has nothing for it",
             "queue": _queue(memory),
+            "refused": memory.refused,
+            "drained": _drained(memory),
             "progress": f"{memory.progress:.0%}",
             "beside": f" beside {_name(memory.running)}" if memory.running is not None else "",
             "before": f" before {_name(memory.running)} goes for good" if memory.running is not None else "",
@@ -105,6 +111,19 @@ def why(memory: Memory, template: str) -> str:
 
 def _name(installed: Installed | None) -> str:
     return installed.release.version if installed is not None else "nothing"
+
+
+def _drained(memory: Memory) -> str:
+    drain = memory.drain
+    if drain is None:
+        return "drained"
+    until = "until the next boot, or `outrider instance undrain`" if drain.kind == "reboot" else (
+        "until `outrider instance undrain`"
+    )  # fmt: skip
+    late = ""
+    if drain.for_s and (memory.at - drain.since).total_seconds() > drain.for_s:
+        late = f"; it was to take {drain.for_s / 60:g} min"
+    return f"drained since {drain.since:%H:%M} UTC, {until}{late}"
 
 
 def _stuck(memory: Memory) -> str:

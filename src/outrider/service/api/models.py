@@ -2,9 +2,11 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+
+from outrider.model.documents import DRAIN_S, Verb
 
 M = TypeVar("M", bound=BaseModel)
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -243,6 +245,18 @@ class InstanceShown(Shown):
     history: list[HappeningShown]
 
 
+class GoneShown(Shown):
+    """An instance that was removed for good."""
+
+    app: str
+    group: str
+    instance: str
+    how: str = Field(description="deleted by an operator after its end, or decommissioned while it lived.")
+    by: str
+    at: datetime
+    seen_again: datetime | None = Field(description="When it checked in after that.")
+
+
 class PresenceShown(Shown):
     """The state of a living sidekick, as it reports it."""
 
@@ -273,9 +287,11 @@ class NewCommand(Given):
 
     model_config = {"json_schema_extra": {"examples": [{"verb": "retry"}]}}
 
-    verb: Literal["pause", "resume", "rollback", "retry"]
+    verb: Verb
     by: str = Field("", description="Name of the operator, for the sidekick's log.", max_length=200)
     version: str = Field("", description="Version that a rollback goes to; empty: the version before.", max_length=128)
+    for_s: float = Field(DRAIN_S, description="Of a drain: seconds after which a person must look.", gt=0, le=604800)
+    until_reboot: bool = Field(False, description="Of a drain: the instance comes back after its machine's next boot.")
 
 
 class CommandShown(Shown):

@@ -19,6 +19,7 @@ from outrider.service.api.models import (
     ChannelChange,
     ChannelShown,
     CommandShown,
+    GoneShown,
     GroupChange,
     GroupShown,
     InstanceShown,
@@ -259,17 +260,34 @@ def get_instance(app: str, instance: str, store: Bound) -> InstanceShown:
 
 
 @router.delete("/apps/{app}/instances/{instance}", tags=["instances"])
-def forget_instance(app: str, instance: str, store: Bound) -> InstanceShown:
-    """Remove an instance without a running sidekick from the list."""
-    return InstanceShown.model_validate(store.fleet.forget(app, instance))
+def forget_instance(
+    app: str,
+    instance: str,
+    store: Bound,
+    asked: Asked,
+    machine_off: Annotated[
+        bool, Query(description="The machine is surely off: a turn that it holds is freed.")
+    ] = False,
+) -> InstanceShown:
+    """Remove an instance without a running sidekick for good, with everything that it left."""
+    by = asked.speaker("")
+    return InstanceShown.model_validate(store.fleet.forget(app, instance, by=by, machine_off=machine_off))
+
+
+@router.post("/apps/{app}/instances/{instance}/admit", tags=["instances"])
+def admit_instance(app: str, instance: str, store: Bound) -> GoneShown:
+    """Let an instance come back that was removed for good; it is known again at its next check-in."""
+    return GoneShown.model_validate(store.fleet.admit(app, instance))
 
 
 @router.post("/apps/{app}/instances/{instance}/command", status_code=202, tags=["instances"])
 def command_instance(app: str, instance: str, new: NewCommand, store: Bound, asked: Asked) -> CommandShown:
     """Send a command to an instance; it takes effect when its sidekick connects."""
-    return CommandShown.model_validate(
-        store.fleet.command(app, instance, new.verb, asked.speaker(new.by), version=new.version)
+    by = asked.speaker(new.by)
+    left = store.fleet.command(
+        app, instance, new.verb, by, version=new.version, for_s=new.for_s, until_reboot=new.until_reboot
     )
+    return CommandShown.model_validate(left)
 
 
 @router.get("/apps/{app}/presence", tags=["instances"])

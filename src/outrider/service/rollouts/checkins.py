@@ -30,7 +30,7 @@ from outrider.core.omaha import (
     is_local_refusal,
 )
 from outrider.core.rollout.policy import Defer, Grant, Verdict
-from outrider.model.documents import App, Group, Happening, Instance, Package, Product
+from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Product
 from outrider.model.keys import check_part
 from outrider.service.rollouts.rows import MAX_WORD, RUNNING, STATUS, described, with_event, with_verdict, word
 from outrider.service.store.changes import Change, Unaudited
@@ -153,13 +153,19 @@ class _Checkin:
         key, app_key = keys.instance(self.app_id, self.instance_id), keys.app(self.app_id)
         # The keys that most check-ins need, at one revision, in one call.
         change.fetch(
-            key, *keys_of_check(self.context, self.app_id, self.group_id, self.instance_id), only_existing=(app_key,)
+            key,
+            keys.gone(self.app_id, self.instance_id),
+            *keys_of_check(self.context, self.app_id, self.group_id, self.instance_id),
+            only_existing=(app_key,),
         )
         if change.read(App, app_key) is None:
             return "no app"
         group = change.read(Group, keys.group(self.app_id, self.group_id))
         if group is None:
             return "no group"
+        gone = change.read_or_none(Gone, keys.gone(self.app_id, self.instance_id))
+        if gone is not None:
+            return self._refused(change, gone, now)
         old = change.read_or_none(Instance, key)  # a row that can't be read is written anew
         row = old or Instance(
             app=self.app_id, id=self.instance_id, group=self.group_id, version="", first_seen=now, last_seen=now
@@ -184,6 +190,14 @@ class _Checkin:
         if old is None or row != old or now - old.last_seen >= QUIET:
             change.put(key, msgspec.structs.replace(row, last_seen=now))
         return _Booked(verdict=verdict, check=check)
+
+    def _refused(self, change: Change, gone: Gone, now: datetime) -> _Booked:
+        """Who was removed for good gets nothing, and has no row; that it called is noted for ``outrider why``."""
+        if gone.seen_again is None or now - gone.seen_again >= QUIET:
+            change.put(
+                self.context.keys.gone(self.app_id, self.instance_id), msgspec.structs.replace(gone, seen_again=now)
+            )
+        return _Booked(verdict=None, check=NoUpdate(reason=gone.words) if self.app.update_check else None)
 
     @property
     def _arch(self) -> str:

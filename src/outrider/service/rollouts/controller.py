@@ -14,10 +14,12 @@ from loguru import logger
 
 from outrider.core.errors import DriverError, OutriderError
 from outrider.etcd.seam import KeyChanged, Resynced, Watch, WatchEvent
-from outrider.model.documents import Group
+from outrider.model.documents import Gone, Group
 from outrider.service.rollouts.wakeups import look
+from outrider.service.store.changes import Unaudited, apply
 from outrider.service.store.context import StoreContext
 from outrider.service.store.group_lock import GroupLock
+from outrider.service.store.removal import finish
 
 GATHER_S = 0.05
 """Changes come in bursts, and one look after a burst is enough. The length varies, so processes do not collide."""
@@ -38,6 +40,7 @@ class RolloutController:
         self._to_look: set[_Group] = set()
         self._apps: set[str] = set()
         self._all = True
+        self._gone: set[tuple[str, str]] = set()
         self._due: dict[_Group, datetime] = {}
         self._count_serving: set[_Group] = set()
         self._closed = False
@@ -69,7 +72,7 @@ class RolloutController:
     def _wait(self) -> bool:
         """Sleep until there is a group to look at; False after ``close``."""
         with self._changed:
-            while not self._closed and not (self._all or self._apps or self._to_look):
+            while not self._closed and not (self._all or self._apps or self._to_look or self._gone):
                 wait_s = self._until_due_s()
                 if wait_s <= 0:
                     break
@@ -85,6 +88,7 @@ class RolloutController:
 
     def _round(self) -> None:
         try:
+            self._finish_removals()
             groups = self._take()
         except OutriderError as error:
             self._failed("groups not listed", error)
@@ -94,6 +98,22 @@ class RolloutController:
                 if self._closed:
                     return
             self._look(group)
+
+    def _finish_removals(self) -> None:
+        """Remove the rows and grants of instances that were decommissioned."""
+        with self._changed:
+            gone, everything = set(self._gone), self._all
+        if everything:
+            for marker in self._context.all_below(Gone, f"{self._context.keys.prefix}/gone/"):
+                gone.add((marker.app, marker.instance))
+        for app, instance in sorted(gone):
+            apply(
+                self._context.cluster,
+                lambda change, app=app, instance=instance: finish(self._context, change, app, instance),  # type: ignore[misc]
+                Unaudited("the instance was decommissioned: its marker says by whom"),
+            )
+        with self._changed:
+            self._gone -= gone
 
     def _take(self) -> set[_Group]:
         """The groups to look at now."""
@@ -119,7 +139,10 @@ class RolloutController:
         keys = self._context.keys
         listing = self._context.cluster.list(keys.apps())
         if not self._watches:
-            prefixes = (keys.apps(), *(f"{keys.prefix}/{what}/" for what in ("blocks", "presence", "instances")))
+            prefixes = (
+                keys.apps(),
+                *(f"{keys.prefix}/{what}/" for what in ("blocks", "presence", "instances", "gone")),
+            )
             self._watch(prefixes, listing.revision + 1)
         found = (self._place_of(entry.key) for entry in listing.entries)
         return {(app, group) for app, group in found if app and group}
@@ -180,6 +203,9 @@ class RolloutController:
         if what in ("presence", "instances"):
             # They change all the time, and matter only where an instance waits for others to serve.
             self._to_look |= {group for group in self._count_serving if group[0] == app}
+            return
+        if what == "gone":
+            self._gone.add((app, below))
             return
         group = self._place_of(key)[1] if what == "apps" else ""
         if group:

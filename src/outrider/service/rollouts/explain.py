@@ -13,7 +13,19 @@ from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.model.damage import read_or_none, readable
-from outrider.model.documents import Block, Command, Contender, Crash, Group, Instance, Presence, Target, decode
+from outrider.model.documents import (
+    Block,
+    Command,
+    Contender,
+    Crash,
+    Gone,
+    Group,
+    Instance,
+    Presence,
+    Stranger,
+    Target,
+    decode,
+)
 from outrider.model.keys import group_scope, shared_scope
 from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
@@ -68,6 +80,7 @@ class GroupOverview:
         snapshot: The rollout, and the instances that the policy defers; None without a group.
         problem: Why the rest can't be known: a document of the group can't be read. Empty when all can.
         crashes: What sidekicks of the group died of lately, by instance.
+        strangers: Living sidekicks that may not be the instances that they say they are.
     """
 
     app: str
@@ -81,6 +94,15 @@ class GroupOverview:
     snapshot: GroupSnapshot | None = None
     problem: str = ""
     crashes: Mapping[str, Crash] = field(default_factory=dict)
+    strangers: tuple[Stranger, ...] = ()
+
+    def strangers_of(self, instance: str) -> tuple[str, ...]:
+        """One line for each stranger that says that it is the instance."""
+        return tuple(
+            f"a sidekick on {one.machine or 'an unknown machine'} may not be {instance}: {one.why}"
+            for one in self.strangers
+            if one.instance == instance
+        )
 
     @property
     def rollout(self) -> str:
@@ -110,7 +132,7 @@ class GroupOverview:
     @property
     def instances(self) -> tuple[str, ...]:
         """Every instance that is alive or known, by name."""
-        return tuple(sorted({*self.alive, *self.rows, *self.crashes}))
+        return tuple(sorted({*self.alive, *self.rows, *self.crashes, *(one.instance for one in self.strangers)}))
 
 
 def read_overviews(context: StoreContext, app: str, group: str | None = None) -> tuple[GroupOverview, ...]:
@@ -126,8 +148,9 @@ def read_overviews(context: StoreContext, app: str, group: str | None = None) ->
     rows = context.children(Instance, keys.instances(app_id))
     alive = context.all_below(Presence, keys.presences(app_id))
     crashes = context.children(Crash, keys.crashes(app_id))
-    living, known, crashed = ({one.group for one in alive}, {row.group for row in rows}, {one.group for one in crashes})
-    names = sorted({*groups, *damaged} | living | known | crashed)
+    strangers = context.all_below(Stranger, keys.strangers(app_id))
+    known = {one.group for one in (*alive, *rows, *crashes, *strangers)}
+    names = sorted({*groups, *damaged} | known)
     if group is not None and group not in names:
         raise NotFound(f"app {app_id} has no group {group!r}; its groups: {', '.join(names) or 'none'}")
     if not names and context.cluster.get(keys.app(app_id)) is None:
@@ -142,7 +165,12 @@ def read_overviews(context: StoreContext, app: str, group: str | None = None) ->
         except Conflict as error:  # of this group alone
             found.append(_damaged(app_id, name, alive, rows, str(error)))
     return tuple(
-        replace(one, crashes={crash.instance: crash for crash in crashes if crash.group == one.name}) for one in found
+        replace(
+            one,
+            crashes={crash.instance: crash for crash in crashes if crash.group == one.name},
+            strangers=tuple(stranger for stranger in strangers if stranger.group == one.name),
+        )
+        for one in found
     )
 
 
@@ -242,6 +270,10 @@ def explain(context: StoreContext, app: str, instance: str) -> tuple[str, ...]:
         if instance in overview.instances:
             command = context.get_or_none(Command, context.keys.command(overview.app, instance))
             return explain_in(overview, instance, command, context.now())
+    gone = context.get(Gone, context.keys.gone(app_id_of(app), instance))
+    if gone is not None:
+        again = f"; it checked in {ago(gone.seen_again, context.now())} ago" if gone.seen_again is not None else ""
+        return (f"{gone.words}{again}",)
     raise NotFound(
         f"app {app_id_of(app)} has no instance {instance!r}; `outrider status {app_id_of(app)}` lists its instances"
     )
@@ -275,7 +307,10 @@ def _where(
         wanted = f", target {presence.wanted}" if presence.wanted and presence.wanted != presence.version else ""
         lines = [f"{name}: {presence.state} for {ago(presence.since, now)}, running {presence.version}{wanted}"]
         lines += [f"reason: {presence.why}"] if presence.why else []
-        return [*lines, *crashed]
+        lines += [f"notice: {presence.notice}"] if presence.notice else []
+        return [*lines, *overview.strangers_of(instance), *crashed]
+    if overview.strangers_of(instance):
+        return [f"{name}: no sidekick is known as this instance", *overview.strangers_of(instance), *crashed]
     if row is None:
         return [f"{name}: sidekick offline; it has never checked in", *crashed]
     seen = f"last check-in {ago(row.last_seen, now)} ago: running {row.version or 'no version'}, status {row.status}"

@@ -1,20 +1,30 @@
 """The fleet as the service knows it: instance rows, blocked releases, commands, and living sidekicks."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from outrider.core import versions
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.etcd.seam import Put
-from outrider.model.documents import App, Block, Command, Group, Instance, Presence, Target, Wakeup, encode
+from outrider.model.documents import (
+    DRAIN_S,
+    App,
+    Block,
+    Command,
+    Gone,
+    Group,
+    Instance,
+    Presence,
+    Target,
+    Verb,
+    Wakeup,
+    encode,
+)
 from outrider.service.store.changes import MAX_OPERATIONS, Auditing, Change, apply
 from outrider.service.store.context import StoreContext, absent_app, app_id_of
-from outrider.service.store.snapshot import read_snapshot
+from outrider.service.store.removal import read_traces, remove
 
 WAKEUP_TTL_S = 600.0
 """A sidekick that is offline for longer checks in by itself when it connects again."""
-
-Verb = Literal["pause", "resume", "rollback", "retry"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,40 +56,80 @@ class Fleet:
             raise NotFound(absent_instance(app_id, instance))
         return found
 
-    def forget(self, app: str, instance: str) -> Instance:
-        """Remove the row of an instance without a running sidekick, with its grant or its place in the queue.
+    def forget(self, app: str, instance: str, *, by: str = "", machine_off: bool = False) -> Instance:
+        """Remove everything of an instance without a running sidekick, and mark it as gone for good.
+
+        That is: its servers in the balancer, their write guards, turn, place in the queue, grant, deferral, command
+        and row. Whatever it writes later is refused, until ``admit``.
+
+        Args:
+            app: The app.
+            instance: The instance.
+            by: Who removes it, for people.
+            machine_off: The machine is surely off, so that a turn may be freed.
 
         Raises:
-            NotFound: there is no such app or row.
-            Conflict: its sidekick is running.
+            NotFound: there is no such app, or nothing is known of the instance.
+            Conflict: its sidekick is running; or it holds a turn, and ``machine_off`` is not set.
         """
         app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Instance:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
-            key = keys.instance(app_id, instance)
-            old = change.require(Instance, key, absent_instance(app_id, instance))
-            if any(presence.instance == instance for presence in self.presences(app_id)):
-                raise Conflict(f"the sidekick of instance {instance!r} is running; stop it first")
-            change.delete(key)
-            snapshot = read_snapshot(self.context, change, app_id, old.group, checking=instance)
-            if snapshot is not None:
-                snapshot.end(instance, "withdrawn")
-                snapshot.end_deferral(instance)
-                snapshot.write()
-            return old
+            traces = read_traces(self.context, change, app_id, instance)
+            if not traces.groups:
+                raise NotFound(absent_instance(app_id, instance))
+            gone = remove(self.context, change, app_id, instance, traces, by=by, machine_off=machine_off)
+            unseen = Instance(
+                app=app_id, id=instance, group=gone.group, version="", first_seen=gone.at, last_seen=gone.at
+            )
+            return traces.row or unseen
 
         return apply(self.context.cluster, attempt, self.auditing)
 
-    def command(self, app: str, instance: str, verb: Verb, by: str, *, version: str = "") -> Command:
+    def admit(self, app: str, instance: str) -> Gone:
+        """Let an instance come back that was removed for good.
+
+        Raises:
+            NotFound: there is no such app, or the instance is not marked as gone.
+        """
+        app_id, keys = app_id_of(app), self.context.keys
+
+        def attempt(change: Change) -> Gone:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            absent = f"app {app_id}: instance {instance!r} was not removed, so there is nothing to admit"
+            gone = change.require(Gone, keys.gone(app_id, instance), absent)
+            change.delete(keys.gone(app_id, instance))
+            return gone
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def command(
+        self,
+        app: str,
+        instance: str,
+        verb: Verb,
+        by: str,
+        *,
+        version: str = "",
+        for_s: float = DRAIN_S,
+        until_reboot: bool = False,
+    ) -> Command:
         """Store a command for an instance's sidekick; it replaces a command that the sidekick has not taken yet.
 
         Args:
+            app: The app.
+            instance: The instance.
+            verb: What to do.
+            by: Who says so.
             version: Where a rollback is to go; empty for the version before.
+            for_s: Of a drain: seconds after which a person must look.
+            until_reboot: Of a drain: it ends with the machine's next boot.
 
         Raises:
             ConfigError: a version with another verb, or one that is not semver.
             NotFound: there is no such app, or the instance has neither a row nor a living sidekick.
+            Conflict: a living sidekick is to be decommissioned, and there is none.
         """
         if version and verb != "rollback":
             raise ConfigError(f"version {version!r}: only a rollback names a version, not {verb}")
@@ -87,9 +137,17 @@ class Fleet:
             versions.parse(version)
         app_id, keys = self.context.require_app(app), self.context.keys
         known = self.context.get(Instance, keys.instance(app_id, instance)) is not None
-        if not known and not any(presence.instance == instance for presence in self.presences(app_id)):
+        lives = any(presence.instance == instance for presence in self.presences(app_id))
+        if not known and not lives:
             raise NotFound(absent_instance(app_id, instance))
-        command = Command(verb=verb, by=by, at=self.context.now(), version=version)
+        if verb == "decommission" and not lives:
+            raise Conflict(
+                f"no sidekick of instance {instance!r} is running that could decommission it; if its machine is gone"
+                f" for good, use `outrider instance delete {app_id} {instance}`"
+            )
+        command = Command(
+            verb=verb, by=by, at=self.context.now(), version=version, for_s=for_s, until_reboot=until_reboot
+        )
 
         def attempt(change: Change) -> Command:
             # Read for the audit entry alone: the last command of an operator wins.

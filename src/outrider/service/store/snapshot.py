@@ -7,6 +7,7 @@ serving instances changes every second. Every *grant* and every *result* writes 
 that alone keeps grants exact (P6) for any number of processes.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from outrider.core.architectures import ANY
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, decide, destination
 from outrider.core.rollout.rollout import Progress, Result
+from outrider.core.versions import NOTHING
 from outrider.etcd.seam import Entry
 from outrider.model.damage import read_or_none
 from outrider.model.documents import (
@@ -38,6 +40,8 @@ FRESH = timedelta(hours=1)
 """A deferred instance has checked in within about this time: a sidekick checks in at least every hour."""
 SEEN = timedelta(hours=24)
 """An older row does not prove that its instance serves."""
+STANDSTILLS = frozenset({"blocked", "paused", "rollout"})
+"""Rules that may keep a group where it is for a long time: a new machine gets what the group serves meanwhile."""
 CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
 
 
@@ -159,6 +163,12 @@ class GroupSnapshot:
             return decide(situation)
         self.change.fetch(*_keys_of(self.context, self.group.app, version))
         package = self.package(version)
+        verdict = self._decided(situation, version, package)
+        if isinstance(verdict, Defer) and verdict.by in STANDSTILLS and checking.running == NOTHING:
+            return self._for_a_new_machine(situation) or verdict
+        return verdict
+
+    def _decided(self, situation: Situation, version: str, package: Package | None) -> Verdict:
         verdict = decide(
             replace(
                 situation, blocked=self.block_reason(version), package_arch=ANY if package is None else package.arch
@@ -167,6 +177,36 @@ class GroupSnapshot:
         if isinstance(verdict, Grant) and package is None:
             return Defer(reason=f"{version} has no package", by="no-package", pending=True)
         return verdict
+
+    def _for_a_new_machine(self, situation: Situation) -> Grant | None:
+        """What the group serves with, for an instance that has nothing to serve while its target stands still."""
+        version = self.served_version
+        if version is None:
+            return None
+        self.change.fetch(*_keys_of(self.context, self.group.app, version))
+        package = self.package(version)
+        if package is None or self.block_reason(version) is not None:
+            return None
+        if ANY not in (package.arch, situation.arch) and package.arch != situation.arch:
+            return None
+        return Grant(version=version, standing=situation.standing == version)
+
+    @property
+    def served_version(self) -> str | None:
+        """The version that the group serves: of its last rollout that was finished, else what most instances run.
+
+        A version that is blocked, or that has no instance and no finished rollout, is not served.
+        """
+        progress = self.progress
+        if progress.finished is not None and progress.version is not None:
+            return progress.version
+        if progress.served is not None:
+            return progress.served
+        rows = self.context.children(Instance, self.context.keys.instances(self.group.app))
+        ours = (row for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN)
+        counts = Counter(row.version for row in ours if row.version not in ("", NOTHING))
+        usual = (version for version, _ in counts.most_common() if self.block_reason(version) is None)
+        return next(usual, None)
 
     def _standing(self, instance: str) -> str | None:
         mine = self.progress.opened_for(instance)
@@ -183,6 +223,8 @@ class GroupSnapshot:
     def grant(self, checking: CheckingInstance, version: str, lease: int) -> None:
         """Grant the update, under a lease that lives as long as the update may take."""
         keys, group = self.context.keys, self.group
+        if checking.running == NOTHING and version != self.wanted and self.progress.served is None:
+            self.progress = replace(self.progress, served=version)
         self.progress = rollout.granted(self.progress, checking.instance, version, group.policy, self.now)
         key = keys.grant(group.app, group.id, checking.instance)
         self.change.put(key, OpenGrant(version=version, at=self.now), lease=lease)

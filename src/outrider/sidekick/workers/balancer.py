@@ -64,23 +64,28 @@ class BalancerWork:
         match effect:
             case SwitchBalancer():
                 self._entry.ensure_static()
-                self._entry.switch(effect.url, fence=self._fence(effect.turn))
-                self._post(BalancerSwitched(at=now(), request=request))
+                written = self._entry.switch(
+                    effect.url, fence=self._fence(effect.turn), workload=effect.workload
+                )  # fmt: skip
+                self._post(BalancerSwitched(at=now(), request=request, url=effect.url, revision=written))
             case RestoreBalancer():
-                self._entry.restore(effect.url, fence=self._fence(effect.turn))
-                self._post(BalancerRestored(at=now(), request=request))
+                written = self._entry.restore(
+                    effect.url, fence=self._fence(effect.turn), workload=effect.workload
+                )  # fmt: skip
+                self._post(BalancerRestored(at=now(), request=request, url=effect.url, revision=written))
             case LeaveBalancer():
-                self._entry.leave(fence=self._fence(effect.turn))
-                self._post(BalancerLeft(at=now(), request=request))
+                written = self._entry.leave(fence=self._fence(effect.turn))
+                self._post(BalancerLeft(at=now(), request=request, revision=written))
             case JoinBalancer():
                 self._entry.ensure_static()
-                self._entry.join(effect.url, replacing=effect.replacing)
-                self._post(BalancerJoined(at=now(), request=request))
+                written = self._entry.join(effect.url, replacing=effect.replacing, workload=effect.workload)
+                self._post(BalancerJoined(at=now(), request=request, url=effect.url, revision=written))
             case ReturnBalancer():
+                written = 0
                 if effect.url is not None:
                     self._entry.ensure_static()
-                    self._entry.join(effect.url, replacing=effect.replacing)
-                self._post(BalancerJoined(at=now(), request=request))
+                    written = self._entry.join(effect.url, replacing=effect.replacing, workload=effect.workload)
+                self._post(BalancerJoined(at=now(), request=request, url=effect.url, revision=written))
             case DrainBalancer() | UndrainBalancer():
                 self._wait(effect, request)
             case _:

@@ -1,11 +1,12 @@
 """The lock's worker: turns through ``TurnLock``, under the lease that ``LeaseKeeper`` keeps."""
 
 import threading
+from collections.abc import Sequence
 from typing import assert_never
 
 from loguru import logger
 
-from outrider.core.errors import Conflict, Refused
+from outrider.core.errors import Conflict, DriverError, Refused
 from outrider.core.sidekick.effects import (
     AcquireLock,
     BlockLock,
@@ -13,15 +14,16 @@ from outrider.core.sidekick.effects import (
     ProveLock,
     ReclaimLock,
     ReleaseLock,
+    ResignLock,
     RetakeLock,
     SuspendLock,
 )
-from outrider.core.sidekick.events import LockAcquired, LockQueued, LockRefused, LockReleased
+from outrider.core.sidekick.events import IdentityRefused, LockAcquired, LockQueued, LockRefused, LockReleased
 from outrider.core.sidekick.memory import Release, Turn
 from outrider.etcd.lease import LeaseKeeper
-from outrider.etcd.seam import Cluster, Compare, CreatedAt, ModifiedAt, Op, Put
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, ModifiedAt, Op, Put
 from outrider.failpoints import failpoint
-from outrider.model.documents import Block, Proof, decode, encode
+from outrider.model.documents import Block, Gone, Proof, decode, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 from outrider.turns.lock import Denied, News, Queued, TurnGranted, TurnLock
@@ -41,7 +43,10 @@ class LockWork:
         group: str,
         instance: str,
         post: Post,
+        own_keys: Sequence[str] = (),
     ) -> None:
+        """``own_keys``: what else etcd has of this instance, to be removed when it resigns."""
+        self._group, self._own_keys = group, tuple(own_keys)
         self._cluster, self._keys, self._lock, self._keeper = cluster, keys, lock, keeper
         self._app, self._instance, self._post = app, instance, post
         self._target = keys.target(app, group)
@@ -87,6 +92,8 @@ class LockWork:
                     self._post(LockReleased(at=now(), request=request))
             case BlockLock():
                 self._block(effect, request)
+            case ResignLock():
+                self._resign(effect, request)
             case _:
                 assert_never(effect)
 
@@ -153,6 +160,8 @@ class LockWork:
                 self._post(
                     LockQueued(at=now(), request=request, rank=news.rank, ahead=news.ahead, holders=news.holders)
                 )
+            case Denied(why="gone"):
+                self._post(IdentityRefused(at=now(), cause=news.reason))
             case Denied():
                 self._post(LockRefused(at=now(), request=request, cause=news.reason))
             case _:
@@ -186,6 +195,21 @@ class LockWork:
         if proved_by:
             self._end(effect.turn, effect.update, ())
         self._post(LockReleased(at=now(), request=request, proved_by=proved_by))
+
+    def _resign(self, effect: ResignLock, request: int | None) -> None:
+        """Everything in one transaction with the end of the turn: without the turn nothing is removed."""
+        marker = Gone(
+            app=self._app,
+            group=self._group,
+            instance=self._instance,
+            how="decommissioned",
+            by=effect.by,
+            at=effect.at,
+        )
+        gone = Put(key=self._keys.gone(self._app, self._instance), value=encode(marker))
+        if not self._end(effect.turn, effect.update, (gone, *(Delete(key=key) for key in self._own_keys))):
+            raise DriverError("the turn of the drain has ended, and nothing was removed; taking it again")
+        self._post(LockReleased(at=now(), request=request))
 
     def _prove(self, committed: Release | None) -> None:
         if committed is None:
