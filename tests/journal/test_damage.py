@@ -158,5 +158,4 @@ def test_another_trouble_than_a_full_disk_costs_no_reserve(
         journal.append(record(1))
 
     assert (tmp_path / "reserve").exists()
-    assert module.RESERVE == "reserve"
     journal.close()

@@ -7,7 +7,9 @@ import pytest
 from outrider.core.chart.machine import Step
 from outrider.core.sidekick.memory import Strategy
 from outrider.turns.turns import free_turn, read_scope
-from tests.sim.fleet import KEYS, SCOPE, Fleet, Member
+from tests.sim.fleet import Fleet, Member
+from tests.sim.life import SCOPE
+from tests.sim.store import KEYS
 
 WayOut = Literal["wait", "retry", "release", "crash"]
 

@@ -172,7 +172,11 @@ def _ended(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock | do.Re
     if s.key and not s.slot:
         s = s._replace(key=0)
         ends |= KEY
-    return _blocked(world, s, effect) if isinstance(effect, do.BlockLock) else _proved(s, effect), ends
+    if isinstance(effect, do.BlockLock):
+        s = _blocked(world, s, effect)
+    elif isinstance(effect, do.ReleaseLock):
+        s = _proved(s, effect)
+    return s, ends
 
 
 def _excused(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock | do.ResignLock) -> Local:

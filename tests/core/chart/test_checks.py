@@ -77,7 +77,7 @@ def test_nothing_that_is_answered_is_asked_for_on_leaving() -> None:
     ("event", "effect", "state"),
     [
         ("release.verified", "release.verify", "verifying"),
-        ("workload.retired", "workload.retire", "swapping.retiring"),
+        ("workload.retired", "workload.retire", "idle.stopping"),
         ("report.queued", "report.result", "reporting"),
     ],
 )

@@ -149,8 +149,9 @@ def read_overviews(context: StoreContext, app: str, group: str | None = None) ->
     alive = context.all_below(Presence, keys.presences(app_id))
     crashes = context.children(Crash, keys.crashes(app_id))
     strangers = context.all_below(Stranger, keys.strangers(app_id))
-    known = {one.group for one in (*alive, *rows, *crashes, *strangers)}
-    names = sorted({*groups, *damaged} | known)
+    living = {one.group for one in alive} | {one.group for one in strangers}
+    known = {row.group for row in rows} | {one.group for one in crashes}
+    names = sorted({*groups, *damaged} | living | known)
     if group is not None and group not in names:
         raise NotFound(f"app {app_id} has no group {group!r}; its groups: {', '.join(names) or 'none'}")
     if not names and context.cluster.get(keys.app(app_id)) is None:
