@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from outrider.journal import journal as module
 from outrider.journal import reserve
 from outrider.journal.journal import Journal, JournalError, Record
 

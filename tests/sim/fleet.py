@@ -23,7 +23,7 @@ from outrider.core.sidekick.events import AnyEvent
 from outrider.core.sidekick.memory import Installed, Memory, Release, Strategy
 from outrider.etcd.seam import Delete, Put
 from outrider.journal.journal import Journal, Record
-from outrider.model.documents import Command, Slot, Target, decode, encode
+from outrider.model.documents import Brake, Command, OpenGrant, Slot, Target, Wakeup, decode, encode
 from outrider.sidekick.identity import KEPT_PREDECESSORS
 from tests.sim.agenda import Agenda
 from tests.sim.host import FIRST_PORT, Badness, Host, sha_of
@@ -38,6 +38,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST = "1.0.0"
 PORTS: Mapping[Strategy, int] = {"start-first": 5, "stop-first": 1}
 KEPT_REPORTS = 8
+_GRANTS = KEYS.grants(APP, GROUP)
 
 
 class _OnlyLast:
@@ -165,6 +166,7 @@ class Fleet:
         self.most_allowed = slots
         self.steps = 0
         self.images: set[str] = set()  # versions whose packages are container images
+        self.braked = False  # the rollout is paused
         self.asked = 0  # how often the update service was asked
         self._write_target()
         self._by_name = {name: Member(self, name) for name in (f"web-{number}" for number in range(instances))}
@@ -257,6 +259,38 @@ class Fleet:
         """Pause the group, or let it go on."""
         self._aim = msgspec.structs.replace(self._aim, paused=paused)
         self._write_target()
+
+    def brake(self, *, braked: bool) -> None:
+        """Let an operator pause the rollout, or resume it: what the service does, in one transaction."""
+        self.braked = braked
+        brake = Brake(verb="pause" if braked else "resume", at=self.now())
+        unbegun = [
+            key for key, entry in self.store.entries.items()
+            if key.startswith(_GRANTS) and decode(OpenGrant, key, entry.value).begun is None
+        ]  # fmt: skip
+        woken = [] if braked else [KEYS.wakeup(APP, member.name) for member in self.members]
+        self._hand.calls.clear()
+        self._hand.txn(
+            (),
+            (
+                Put(key=KEYS.brake(APP, GROUP), value=encode(brake)),
+                *(Delete(key=key) for key in unbegun),
+                *(Put(key=key, value=encode(Wakeup(why="resumed"))) for key in woken),
+            ),
+        )
+
+    def grant(self, name: str, version: str) -> None:
+        """The update service grants an update."""
+        brake = self.store.entries.get(KEYS.brake(APP, GROUP))
+        key, known = f"{_GRANTS}{name}", self.store.entries.get(f"{_GRANTS}{name}")
+        revision = 0 if brake is None else brake.mod_revision
+        if known is not None:
+            stands = decode(OpenGrant, key, known.value)
+            if (stands.version, stands.brake) == (version, revision):
+                return
+        grant = OpenGrant(version=version, at=self.now(), takes_turns=True, brake=revision)
+        self._hand.calls.clear()
+        self._hand.txn((), (Put(key=key, value=encode(grant)),))
 
     def command(self, member: Member, verb: Any, **facts: Any) -> None:
         """Say an operator's word to one sidekick."""

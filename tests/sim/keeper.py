@@ -139,6 +139,7 @@ class SimAnnouncements(Announcements):
         for prefix, tell, exact in (
             (self._target, self._tell_target, True),
             (self._blocks, self._tell_blocks, False),
+            (self._grant, self._tell_grant, True),
             (self._wakeup, self._tell_wakeup, True),
             (self._command, self._tell_command, True),
         ):

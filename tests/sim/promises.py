@@ -45,6 +45,7 @@ class Promises:
         self.reached: dict[str, set[str]] = {}
         self.taken: set[str] = set()
         """Instances whose entry a person took away, or overwrote, until a sidekick has written it."""
+        self._begun_updates: set[str] = set()
         self.narrowed = 0
         """Turns that there may be beyond the allowed ones, as they were taken when more were allowed."""
         self.freed: set[str] = set()
@@ -62,6 +63,7 @@ class Promises:
                     self._ended(self.slots.pop(number), blocked=blocked)
                 if new is not None:
                     self.slots[number] = decode(Slot, key, new.value)
+                    self._begun(self.slots[number])
             elif key.startswith(_QUEUE):
                 name = key.removeprefix(_QUEUE)
                 (self.queue.discard if new is None else self.queue.add)(name)
@@ -131,6 +133,14 @@ class Promises:
         leaves = before is not None and before in member.host.workloads and before != after and after != running
         if leaves and not (self._holds(name) and name in self.queue):
             self._fail(f"P2: {name}: entry {before} -> {after} without a held turn; what should run is at {running}")
+
+    def _begun(self, slot: Slot) -> None:
+        """P16: while the rollout is paused only what had its turn before, or is an operator's way back, takes one."""
+        memory = self._fleet.member(slot.instance).machine.memory
+        again = slot.update in self._begun_updates or (memory.manual and memory.update == slot.update)
+        self._begun_updates.add(slot.update)
+        if self._fleet.braked and not again:
+            self._fail(f"P16: {slot.instance} begins its update to {slot.release} while the rollout is paused")
 
     def _ended(self, slot: Slot, *, blocked: bool) -> None:
         memory = self._fleet.member(slot.instance).machine.memory

@@ -9,7 +9,7 @@ from outrider.balancers.drain import Drained, DrainVerdict, Interrupted, Unmoved
 from outrider.core.errors import DriverError, OutriderError, Unknown
 from outrider.core.images import DESCRIPTOR_NAME
 from outrider.core.omaha import NoUpdate, Offer, OfferedPackage
-from outrider.core.rollout.policy import Defer, Situation, decide
+from outrider.core.rollout.policy import Defer, Grant, Situation, decide
 from outrider.core.sidekick.effects import DrainBalancer, Effect, UndrainBalancer
 from outrider.sidekick.workers.worker import Noun, failure
 from tests.sim.host import Killed, sha_of
@@ -132,8 +132,9 @@ class SimUpstream:
         wanted, _ = fleet.target
         why = "bad" if wanted in fleet.blocked else None
         verdict = decide(Situation(running=version, wanted=wanted, paused=fleet.paused, blocked=why))
-        if isinstance(verdict, Defer):
-            return NoUpdate(reason=verdict.reason)
+        if fleet.braked or isinstance(verdict, Defer):
+            return NoUpdate(reason="the rollout is paused" if isinstance(verdict, Grant) else verdict.reason)
+        fleet.grant(self._life.member.name, verdict.version)
         name = DESCRIPTOR_NAME if verdict.version in fleet.images else "p"
         package = OfferedPackage(name=name, size_bytes=1, sha256=sha_of(verdict.version))
         return Offer(version=verdict.version, codebases=("http://x/",), packages=(package,))

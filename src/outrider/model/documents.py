@@ -137,9 +137,45 @@ class Rollout(Document, frozen=True, kw_only=True):
 
 
 class OpenGrant(Document, frozen=True, kw_only=True):
-    """``apps/{app}/groups/{group}/grants/{instance}``, under a lease as long as the update may take."""
+    """``apps/{app}/groups/{group}/grants/{instance}``, under a lease as long as the update may take.
+
+    The service writes and deletes it. The sidekick writes it once: the transaction that takes a turn for the update
+    compares it and sets ``begun``, so a grant ends either before the swap begins or not at all.
+
+    Attributes:
+        takes_turns: The instance is a sidekick that takes a turn against this grant. The grant of any other client
+            can't be taken back, because nothing tells when its update begins.
+        begun: When it took its turn; None before.
+        begin_before: From this time on no turn is taken for it; None: no limit.
+        brake: etcd revision of the group's brake when the grant was made; 0 when there was none.
+        running, arch, prefix, rollback_allowed, rollback_forbidden: As the instance described itself.
+    """
 
     version: str
+    at: datetime
+    takes_turns: bool = False
+    begun: datetime | None = None
+    begin_before: datetime | None = None
+    brake: int = 0
+    running: str = ""
+    arch: str = ""
+    prefix: str = ""
+    rollback_allowed: bool = False
+    rollback_forbidden: bool = False
+
+
+class Brake(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/brake``: its revision counts, its content is for people.
+
+    A grant names the revision under which it was made, and no turn is taken for it under another one.
+
+    Attributes:
+        verb: What was done: pause, halt, resume, undo, group-pause, group-unpause or policy.
+        by: The operator's name.
+    """
+
+    verb: str
+    by: str = ""
     at: datetime
 
 
@@ -159,6 +195,7 @@ class Deferral(Document, frozen=True, kw_only=True):
     arch: str = ""
     prefix: str = ""
     rollback_allowed: bool = False
+    rollback_forbidden: bool = False
     since: datetime
     asked_at: datetime
     woken_at: datetime | None = None
@@ -219,6 +256,8 @@ class Presence(Document, frozen=True, kw_only=True):
         notice: What a person must know of what happened to it, although it waits for nothing.
         cannot_take: The version that failed here last and isn't blocked; empty when there is none.
         cannot_why: What is in its way here, and what to do.
+        given_up: Version of its last update if that ended without a result (paused, rolled back by an operator,
+            called off, refused); the service ends the grant. Empty while it is busy.
     """
 
     instance: str
@@ -239,6 +278,7 @@ class Presence(Document, frozen=True, kw_only=True):
 
     cannot_take: str = ""
     cannot_why: str = ""
+    given_up: str = ""
 
 
 class Stranger(Document, frozen=True, kw_only=True):

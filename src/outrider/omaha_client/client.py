@@ -75,6 +75,8 @@ class Upstream:
         timeout_s: Longest time for one request, from connecting to the last byte.
         clock: Seconds that only move forward.
         verify: What proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
+        takes_turns: The client is a sidekick, which takes a turn against its grant.
+        allow_downgrade: It takes an older version (``rollback_allowed``), or never does; None says nothing of it.
 
     Raises:
         ConfigError: no address, or one that isn't ``http(s)://host``.
@@ -93,12 +95,21 @@ class Upstream:
         user_agent: str = f"outrider/{__version__}",
         clock: Callable[[], float] = monotonic,
         verify: bool | str = True,
+        takes_turns: bool = False,
+        allow_downgrade: bool | None = None,
     ) -> None:
         if not urls:
             raise ConfigError("service.urls: empty; name at least one address of the update service")
         self._urls = tuple(_endpoint(url) for url in urls)
         self._app = AppRequest(
-            app_id=app_id, track=group, machine_id=instance, alias=alias, boot_id=boot_id or str(uuid.uuid4())
+            app_id=app_id,
+            track=group,
+            machine_id=instance,
+            alias=alias,
+            boot_id=boot_id or str(uuid.uuid4()),
+            takes_turns=takes_turns,
+            rollback_allowed=allow_downgrade is True,
+            rollback_forbidden=allow_downgrade is False,
         )
         self._timeout_s, self._user_agent, self._clock, self._verify = timeout_s, user_agent, clock, verify
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from outrider.core.errors import DriverError
 from outrider.core.sidekick.events import (
     BlockChanged,
     Commanded,
+    GrantEnded,
     OperatorDecommissioned,
     OperatorDrained,
     OperatorPaused,
@@ -109,6 +110,7 @@ class Announcements:
         self._cluster, self._post = cluster, post
         self._target, self._blocks = keys.target(app, group), keys.blocks(app)
         self._wakeup, self._command = keys.wakeup(app, instance), keys.command(app, instance)
+        self._grant, self._had_grant = f"{keys.grants(app, group)}{instance}", False
         self._taken = self._told = 0
         self._closed = threading.Event()
         self._subjects: list[Subject] = []
@@ -119,6 +121,7 @@ class Announcements:
         for prefix, tell, exact in (
             (self._target, self._tell_target, True),
             (self._blocks, self._tell_blocks, False),
+            (self._grant, self._tell_grant, True),
             (self._wakeup, self._tell_wakeup, True),
             (self._command, self._tell_command, True),
         ):
@@ -156,6 +159,13 @@ class Announcements:
             block = self._read(Block, entry)
             versions[key.removeprefix(self._blocks)] = f"{block.instance}: {block.why}" if block else "no reason kept"
         self._post(BlockChanged(at=now(), versions=versions))
+
+    def _tell_grant(self, entries: dict[str, Entry], revision: int) -> None:
+        """Only its end is news. One that ends before it was seen is found by the transaction that takes the turn."""
+        has, had = self._grant in entries, self._had_grant
+        self._had_grant = has
+        if had and not has:
+            self._post(GrantEnded(at=now()))
 
     def _tell_wakeup(self, entries: dict[str, Entry], revision: int) -> None:
         entry = entries.get(self._wakeup)

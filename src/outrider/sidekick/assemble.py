@@ -202,6 +202,8 @@ class Assembly:
             instance=instance.id,
             alias=instance.alias,
             timeout_s=settings.service.timeout_s,
+            takes_turns=True,
+            allow_downgrade=instance.allow_downgrade,
         )
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
         payloads = PayloadStore(

@@ -282,6 +282,7 @@ class Sidekick:
             notice=memory.notice,
             cannot_take=memory.setback.version if memory.setback is not None else "",
             cannot_why=memory.setback.cause if memory.setback is not None else "",
+            given_up="" if memory.update else memory.given_up,
         )
 
 

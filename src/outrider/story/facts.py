@@ -15,6 +15,7 @@ from outrider.core.sidekick.events import (
     BalancerSwitched,
     BalancerUnmoved,
     BlockChanged,
+    GrantEnded,
     IdentityAccepted,
     IdentityRefused,
     LockAcquired,
@@ -74,7 +75,7 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
         before: The memory when it came.
     """
     match event:
-        case TargetChanged() | BlockChanged() | WakeupReceived():
+        case TargetChanged() | BlockChanged() | GrantEnded() | WakeupReceived():
             return _announced(event, before)
         case OperatorPaused():
             return "an operator paused the instance"
@@ -133,7 +134,7 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
             assert_never(event)
 
 
-def _announced(event: TargetChanged | BlockChanged | WakeupReceived, before: Memory) -> str:
+def _announced(event: TargetChanged | BlockChanged | GrantEnded | WakeupReceived, before: Memory) -> str:
     match event:
         case TargetChanged():
             if event.version is None:
@@ -144,6 +145,8 @@ def _announced(event: TargetChanged | BlockChanged | WakeupReceived, before: Mem
         case BlockChanged():
             fresh = [f"{version} ({why})" for version, why in event.versions.items() if version not in before.blocked]
             return f"blocked: {', '.join(fresh)}" if fresh else "list of blocked versions received"
+        case GrantEnded():
+            return "the update service took its permission back"
         case WakeupReceived():
             return "wake-up from the update service" + (f": {event.why}" if event.why else "")
         case _:

@@ -17,6 +17,7 @@ from outrider.core.sidekick.effects import RaiseAlarm
 from outrider.core.sidekick.events import (
     BlockChanged,
     Commanded,
+    GrantEnded,
     LockQueued,
     ReleaseFound,
     SidekickRestarted,
@@ -185,7 +186,9 @@ def _reason(known: Sequence[Known], begin: int, end: int) -> str:
         return fault.cause
     for position in range(end, begin, -1):
         event, record = known[position].event, known[position].record
-        news = isinstance(event, TargetChanged | BlockChanged | Commanded | WorkloadExited | SidekickRestarted)
+        news = isinstance(
+            event, TargetChanged | BlockChanged | GrantEnded | Commanded | WorkloadExited | SidekickRestarted
+        )
         if event is not None and news and record.source != record.target:
             return fact(event, "", known[position - 1].memory)
     return "the update was called off"

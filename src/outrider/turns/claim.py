@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, assert_never
 
+import msgspec
+
 from outrider.core.errors import OutriderError, Refused, Unknown
 from outrider.core.rollout.slots import Take, WaitBehind, WatchSlots, decide
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put, TxnResult
 from outrider.failpoints import failpoint
 from outrider.model.damage import read_or_none
-from outrider.model.documents import Contender, Waiter, encode
+from outrider.model.documents import Contender, OpenGrant, Waiter, encode
 from outrider.model.keys import Keys
 from outrider.turns.turns import Scope, StoredSlot, read_scope
 
-Why = Literal["blocked", "target-changed", "condition-changed", "lapsed", "left-over", "gone", "refused"]
+Why = Literal["blocked", "target-changed", "condition-changed", "recalled", "lapsed", "left-over", "gone", "refused"]
 
 
 class GoneForGood(Refused):
@@ -58,6 +60,7 @@ class Denied:
     Attributes:
         reason: For a person, names the key.
         why: ``blocked``, ``target-changed``, ``condition-changed``: a condition of the acquire no longer holds.
+            ``recalled``: the permission to update has ended.
             ``lapsed``: our key in the queue is gone (the lease ended, or another process of this instance took it).
             ``left-over``: this instance still has the turn of another update. ``gone``: it was removed for good.
             ``refused``: etcd refused the write.
@@ -71,6 +74,29 @@ News = TurnGranted | Queued | Denied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Permission:
+    """What a turn for an update needs besides a place: the update service's grant, made under the present brake.
+
+    Attributes:
+        grant: Key of the instance's own grant.
+        brake: Key of the group's brake.
+        version: What must be granted.
+    """
+
+    grant: str
+    brake: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Permitted:
+    """The permission holds: what the transaction that takes the turn compares, and what it writes into the grant."""
+
+    compares: tuple[Compare, ...] = ()
+    ops: tuple[Op, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRequest:
     """The request for a turn; see ``TurnLock.acquire``."""
 
@@ -79,6 +105,7 @@ class TurnRequest:
     release: str
     slots: int
     conditions: tuple[Compare, ...] = ()
+    permission: Permission | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +170,9 @@ class Claim:
         if slot is not None:
             return self._own_slot(slot, entry)
         if not self._waiter_revision:
+            permitted = self._permitted()
+            if isinstance(permitted, Denied):
+                return permitted if entry is None else self._leave(entry, permitted)
             self._enqueue(entry)
             return None
         if entry is None or entry.create_revision != self._waiter_revision:
@@ -263,6 +293,9 @@ class Claim:
         this transaction, which compares the key's mod revision, can't happen twice, not even when a first attempt
         that was given up is carried out late.
         """
+        permitted = self._permitted()
+        if isinstance(permitted, Denied):
+            return self._leave(entry, permitted)
         slot_key = self._keys.slot(self._scope, take.number)
         slot = self._contender.slot(release=self._request.release, since=self._clock(), update=self._request.update)
         with failpoint("turn.take"):
@@ -272,10 +305,12 @@ class Claim:
                     ModifiedAt(key=entry.key, revision=entry.mod_revision),
                     *(CreatedAt(key=self._keys.slot(self._scope, number), revision=0) for number in take.absent),
                     *self._request.conditions,
+                    *permitted.compares,
                 ),
                 (
                     Put(key=slot_key, value=encode(slot)),
                     Put(key=entry.key, value=entry.value, lease=self._request.lease),
+                    *permitted.ops,
                 ),
             )
         if done.succeeded:
@@ -294,6 +329,37 @@ class Claim:
             if denied is not None:
                 return self._leave(entry, denied)
         return None
+
+    def _permitted(self) -> _Permitted | Denied:
+        """Read the permission as it is now.
+
+        The grant is written in the transaction that takes the turn. So the service, which compares the grant when it
+        takes it back, and this instance can't both succeed.
+        """
+        permission = self._request.permission
+        if permission is None:
+            return _Permitted()
+        with failpoint("turn.read"):
+            entry, brake = self._cluster.get(permission.grant), self._cluster.get(permission.brake)
+        revision = 0 if brake is None else brake.mod_revision
+        now = self._clock()
+        grant = None if entry is None else read_or_none(OpenGrant, entry.key, entry.value)
+        if entry is None or grant is None:
+            return _recalled(f"{permission.grant} is gone: the update service took its permission back")
+        if grant.version != permission.version:
+            return _recalled(f"{permission.grant} is for {grant.version}, not for {permission.version}")
+        if grant.brake != revision:
+            return _recalled(f"{permission.brake} changed: the grant is from before a pause or a halt")
+        if grant.begin_before is not None and now >= grant.begin_before:
+            return _recalled(f"{permission.grant}: the update had to begin before {grant.begin_before:%H:%M:%S} UTC")
+        begun = Put(key=entry.key, value=encode(msgspec.structs.replace(grant, begun=now)), lease=entry.lease)
+        return _Permitted(
+            compares=(
+                ModifiedAt(key=entry.key, revision=entry.mod_revision),
+                ModifiedAt(key=permission.brake, revision=revision),
+            ),
+            ops=(begun,),
+        )
 
     def _difference(self, condition: Compare, found: Entry | None) -> Denied | None:
         match condition:
@@ -321,6 +387,10 @@ class Claim:
                 (Delete(key=entry.key),),
             )
         return denied if done.succeeded else None
+
+
+def _recalled(reason: str) -> Denied:
+    return Denied(reason=reason, why="recalled")
 
 
 def _why(keys: Keys, key: str) -> Why:

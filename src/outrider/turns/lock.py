@@ -16,11 +16,21 @@ from outrider.failpoints import failpoint
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Contender, Slot, encode
 from outrider.model.keys import Keys
-from outrider.turns.claim import Claim, Denied, News, Queued, TurnGranted, TurnRequest, abandon, refuse_gone
+from outrider.turns.claim import (
+    Claim,
+    Denied,
+    News,
+    Permission,
+    Queued,
+    TurnGranted,
+    TurnRequest,
+    abandon,
+    refuse_gone,
+)
 from outrider.turns.turns import UNREADABLE, read_scope
 from outrider.turns.wait import Wait
 
-__all__ = ["Denied", "News", "Queued", "Turn", "TurnGranted", "TurnLock", "fence"]
+__all__ = ["Denied", "News", "Permission", "Queued", "Turn", "TurnGranted", "TurnLock", "fence"]
 
 
 def fence(keys: Keys, member: str, turn: Turn) -> tuple[CreatedAt, CreatedAt]:
@@ -73,6 +83,7 @@ class TurnLock:
         release: str,
         slots: int,
         conditions: tuple[Compare, ...] = (),
+        permission: Permission | None = None,
         deliver: Callable[[News], None],
     ) -> None:
         """Queue for a turn and return at once; the news comes on the lock's own thread.
@@ -88,6 +99,8 @@ class TurnLock:
             release: Version we want to swap to, for people.
             slots: The scope's budget as the caller knows it.
             conditions: Must hold in the transaction that takes the turn; when one doesn't, the answer is ``Denied``.
+            permission: For an update that the service granted: the grant, read at each attempt, must hold; the
+                transaction that takes the turn compares it and marks it as begun. None for any other turn.
             deliver: Must not block, nor wait for another thread that calls this lock: put the news in a queue.
         """
         with self._changing:
@@ -99,7 +112,14 @@ class TurnLock:
                 self._cluster,
                 self._keys,
                 contender=self._contender,
-                request=TurnRequest(lease=lease, update=update, release=release, slots=slots, conditions=conditions),
+                request=TurnRequest(
+                    lease=lease,
+                    update=update,
+                    release=release,
+                    slots=slots,
+                    conditions=conditions,
+                    permission=permission,
+                ),
                 clock=self._clock,
                 superseded=superseded,
             )

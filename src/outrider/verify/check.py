@@ -99,6 +99,7 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
             _said("pause"),
             _said("rollback", badness="unhealthy"),
             _said("target"),
+            _said("brake"),
             _said("entry"),
             _said("twin"),
         ],

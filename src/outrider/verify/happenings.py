@@ -99,6 +99,21 @@ def _others(world: World, s: Local, found: list[Edge]) -> None:
         found.append(Edge(f"another instance commits {NEW}", True, s._replace(proved=True)))
 
 
+def _recalled(world: World, s: Local, found: list[Edge]) -> None:
+    memory = world.steps.brains[s.brain].memory
+    if not s.permitted and memory.candidate is not None and not memory.recalled:
+        found.extend(world.tell(s, answer(ev.GrantEnded, 0), "hears that its grant has ended", False))
+
+
+def _brake(world: World, s: Local, found: list[Edge]) -> None:
+    """The service ends all grants in the transaction that pauses the rollout; after the pause it gives new ones."""
+    if s.braked:
+        found.append(Edge("an operator resumes the rollout", True, s._replace(braked=False)))
+    elif s.words and "brake" in world.setting.says:
+        t = s._replace(braked=True, permitted=False, words=s.words - 1)
+        found.append(Edge("an operator pauses the rollout", True, t))
+
+
 def _operator(world: World, s: Local, found: list[Edge]) -> None:
     memory = world.steps.brains[s.brain].memory
 
@@ -235,19 +250,36 @@ PARTS: tuple[Part, ...] = (
     Part(workloads.performed, ("brain", "works", "alive", "deserted", "heard", "barred", "touched", "forgiven")),
     Part(entry.performed, ("brain", "writes", "late", "alive", "entry", "deserted", "key", "slot")),
     Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocked", "proved", "barred", "touched")),
-    Part(turns.requested, ("brain", "request", "key", "slot", "blocked", "barred", "forgiven")),
+    Part(turns.requested, ("brain", "request", "key", "slot", "blocked", "barred", "forgiven", "permitted", "braked")),
     Part(entry.taken_away, ("entry", "words")),
     Part(entry.watched, ("brain", "entry"), news=True),
     Part(entry.late, ("late", "alive", "entry", "deserted", "key", "slot")),
-    Part(turns.late, ("brain", "late", "key", "slot", "blocked", "proved", "barred", "touched", "forgiven")),
+    Part(
+        turns.late,
+        (
+            "brain",
+            "late",
+            "key",
+            "slot",
+            "blocked",
+            "proved",
+            "barred",
+            "touched",
+            "forgiven",
+            "permitted",
+            "braked",
+        ),
+    ),  # fmt: skip
     Part(turns.ended_by_operator, ("slot", "entry", "words")),
     Part(turns.lapses, ("brain", "key")),
     Part(turns.lost, ("brain", "key"), news=True),
-    Part(answers, ("brain", "asks", "alive", "blocked"), news=True),
+    Part(answers, ("brain", "asks", "alive", "blocked", "permitted", "braked"), news=True),
     Part(_deadlines, ("brain",), news=True, early=True),
     Part(_due, ("brain",), news=True),
     Part(_blocked, ("brain", "blocked"), news=True),
     Part(_others, ("blocked", "proved")),
+    Part(_recalled, ("brain", "permitted"), news=True),
+    Part(_brake, ("permitted", "braked", "words")),
     Part(_operator, ("brain", "words"), news=True),
     Part(_falls, ("brain", "works", "alive", "deserted", "heard", "key", "falls")),
     Part(_told_falls, ("brain", "alive", "deserted", "heard", "falls"), news=True),

@@ -337,6 +337,7 @@ def _normal(memory: Memory) -> Memory:
         drain=replace(memory.drain, since=EPOCH) if memory.drain is not None else None,
         progress=0.0,
         deferred_reason="",
+        given_up="",
         retry_after_s=0.0,
         poll_interval_s=0.0,
         command_revision=0,

@@ -95,13 +95,14 @@ def requested(world: World, s: Local, found: list[Edge]) -> None:
     elif s.key != 1:
         again = s._replace(key=1)
         found.append(Edge(f"{effect.name}: stands in line", False, again, ends=KEY if s.key else 0))
-        if s.key == 2 and not _is_marked(s, effect):
+        if s.key == 2 and not _is_marked(s, effect) and _is_permitted(world, s, effect):
             # a wait under a lease that was given up goes on until another replaces it, and its news come in vain
-            found.append(Edge(f"{effect.name}: has a turn under its old lease", True, took(s, effect)))
-    elif _is_marked(s, effect):
-        _refused(world, t._replace(key=0), effect, request, found, ends=KEY)
+            what, problem = f"{effect.name}: has a turn under its old lease", _brake_breach(s, effect)
+            found.append(Edge(what, True, took(s, effect), problem))
+    elif _is_marked(s, effect) or not _is_permitted(world, s, effect):
+        _refused(world, t._replace(key=0), effect, request, found, ends=KEY, recalled=True)
     else:
-        _granted(world, took(t, effect), effect, request, found)
+        _granted(world, took(t, effect), effect, request, found, problem=_brake_breach(s, effect))
 
 
 def took(s: Local, effect: do.AcquireLock | do.RetakeLock) -> Local:
@@ -136,8 +137,9 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
             else:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
         elif isinstance(effect, TAKES):
-            if s.key == 2 and not s.slot and not _is_marked(s, effect):
-                found.append(Edge(f"{effect.name} arrives late and takes a turn", True, took(t, effect)))
+            if s.key == 2 and not s.slot and not _is_marked(s, effect) and _is_permitted(world, s, effect):
+                what, problem = f"{effect.name} arrives late and takes a turn", _brake_breach(s, effect)
+                found.append(Edge(what, True, took(t, effect), problem))
             else:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
 
@@ -225,27 +227,46 @@ def _is_marked(s: Local, effect: Any) -> bool:
     return s.blocked and isinstance(effect, do.AcquireLock) and effect.version == NEW
 
 
+def _is_update(effect: Any) -> bool:
+    """Whether the turn is for an update: not to roll back, and not an operator's way back."""
+    return isinstance(effect, do.AcquireLock) and effect.version == NEW
+
+
+def _is_permitted(world: World, s: Local, effect: Any) -> bool:
+    """What etcd compares: an effect that names no target is compared with nothing."""
+    asked = isinstance(effect, do.AcquireLock) and effect.target_revision >= 0
+    return s.permitted or not asked or not world.setting.permits
+
+
+def _brake_breach(s: Local, effect: Any) -> str:
+    return f"P16: an update to {NEW} begins while the rollout is paused" if s.braked and _is_update(effect) else ""
+
+
 def _owns(s: Local, turn: Turn | None, update: str) -> bool:
     return (turn is not None and turn.slot_revision == 1) or s.slot == (1 if update == NOW else 2)
 
 
-def _granted(world: World, s: Local, effect: Any, request: int, found: list[Edge], *, ends: int = 0) -> None:
+def _granted(
+    world: World, s: Local, effect: Any, request: int, found: list[Edge], *, ends: int = 0, problem: str = ""
+) -> None:
     if not request:
-        found.append(Edge(f"{effect.name}: has a turn, nobody waits for it", False, s, ends=ends))
+        found.append(Edge(f"{effect.name}: has a turn, nobody waits for it", False, s, problem, ends=ends))
         return
     turn = TURN if effect.update == NOW else Turn(
         scope="turns/app/g", number=0, slot_revision=1, waiter_revision=1, update=effect.update
     )  # fmt: skip
     event = answer(ev.LockAcquired, request, turn=turn)
-    found.extend(world.tell(s, event, f"{effect.name}: has a turn, lock.acquired", False, ends=ends))
-    found.append(Edge(f"{effect.name}: has a turn, but the answer is lost", True, s, ends=ends))
+    what = f"{effect.name}: has a turn, lock.acquired"
+    found.extend(world.tell(s, event, what, False, problem, ends=ends))
+    found.append(Edge(f"{effect.name}: has a turn, but the answer is lost", True, s, problem, ends=ends))
 
 
 def _refused(
-    world: World, s: Local, effect: Any, request: int, found: list[Edge], *, fault: bool = False, ends: int = 0
-) -> None:
+    world: World, s: Local, effect: Any, request: int, found: list[Edge], *, fault: bool = False, ends: int = 0,
+    recalled: bool = False,
+) -> None:  # fmt: skip
     if request:
-        event = answer(ev.LockRefused, request, cause="")
+        event = answer(ev.LockRefused, request, cause="", recalled=recalled)
         found.extend(world.tell(s, event, f"{effect.name} is refused", fault, ends=ends))
     else:
         found.append(Edge(f"{effect.name} is refused", fault, s, ends=ends))

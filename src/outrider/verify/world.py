@@ -18,12 +18,14 @@ from outrider.verify.steps import NEW, Steps, Taken, aged, id_of
 
 Badness = Literal["none", "refused", "unhealthy", "dies", "unfit", "local"]
 
-Word = Literal["pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission"]
+Word = Literal["pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission", "brake"]
 """What an operator says: to pause an instance, to roll back its update, to go back after its end; to pause the group or
 move its target; to end a turn. Or a person takes the server's entry away, behind everybody's back; or starts another
-sidekick of the same instance. Or to drain the instance, or to remove it for good."""
+sidekick of the same instance. Or to drain the instance, or to remove it for good. Or to pause the rollout."""
 
-WORDS: tuple[Word, ...] = ("pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission")
+WORDS: tuple[Word, ...] = (
+    "pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission", "brake"
+)  # fmt: skip
 
 LOST = "lost"
 """The server's entry where a person took it away; the sidekick answers for every other one."""
@@ -58,6 +60,8 @@ class Local(NamedTuple):
         barred: It was so when our turn was granted, or we blocked it ourselves: it may not be tried again here.
         touched: The bad version was started here, and it wasn't given up for a reason that isn't its own.
         forgiven: An operator ended our turn and answers for what we do of that update; until we take one again.
+        permitted: The service's grant for the update under way stands, and was made under the present brake.
+        braked: The rollout is paused.
         words: What operators may say yet.
         falls: How often a workload may end by itself yet, or the whole machine.
     """
@@ -80,6 +84,8 @@ class Local(NamedTuple):
     barred: bool = False
     touched: bool = False
     forgiven: bool = False
+    permitted: bool = True
+    braked: bool = False
     words: int = 0
     falls: int = 0
 
@@ -122,6 +128,7 @@ class Setting:
             performed.
         fenced: etcd compares the fence. Without it the checker must find a breach.
         heeded: etcd compares, as it blocks a release, that nobody has committed it. The same.
+        permits: etcd compares the grant and the brake when a turn is taken for an update. As for ``fenced``.
     """
 
     badness: Badness = "none"
@@ -133,6 +140,7 @@ class Setting:
     waiting: int = 2
     fenced: bool = True
     heeded: bool = True
+    permits: bool = True
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from outrider.etcd.seam import Cluster, Compare, Entry, Listing, Op, TxnResult, 
 from outrider.model.documents import Contender
 from outrider.model.keys import Keys, group_scope
 from outrider.turns.claim import Denied, News, Queued, TurnGranted
-from outrider.turns.lock import Turn, TurnLock
+from outrider.turns.lock import Permission, Turn, TurnLock
 from outrider.turns.turns import free_turn, read_scope
 from tests.support.waiting import eventually
 
@@ -119,7 +119,13 @@ class Instance:
         self.news: list[News] = []
 
     def acquire(
-        self, update: str | None = None, *, slots: int = 1, conditions: tuple[Compare, ...] = (), release: str = "2.0.0"
+        self,
+        update: str | None = None,
+        *,
+        slots: int = 1,
+        conditions: tuple[Compare, ...] = (),
+        permission: Permission | None = None,
+        release: str = "2.0.0",
     ) -> None:
         self.lock.acquire(
             lease=self.lease,
@@ -127,6 +133,7 @@ class Instance:
             release=release,
             slots=slots,
             conditions=conditions,
+            permission=permission,
             deliver=self.news.append,
         )
 

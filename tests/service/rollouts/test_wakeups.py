@@ -13,7 +13,6 @@ from outrider.model.documents import Wakeup, decode
 from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.wakeups import BATCH, GONE, LAGGING, Look, look
 from outrider.service.store.group_lock import GroupLock
-from outrider.service.store.snapshot import PATIENCE
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.service import NOON
@@ -75,30 +74,6 @@ def test_a_roll_out_is_finished_when_the_last_one_has_come_to_it_or_is_long_gone
     assert (NOON + timedelta(hours=20) + LAGGING, None) == (one_lags[0].again_at, one_lags[1])
     assert NOON + timedelta(hours=25) == fleet.progress.finished
     assert (None, None) == (done.again_at, looks(fleet).again_at)
-
-
-def test_grants_of_a_release_that_is_blocked_end_with_what_their_sidekicks_are_at(fleet: Fleet) -> None:
-    """
-    1. three are granted 2.0.0: web-1 is swapping, web-2 and web-3 wait for their turn, and 2.0.0 is blocked
-    2. web-2 has left the line and is at rest: its grant ends; the others have theirs, and are looked at again soon
-    3. web-3 rests as well; web-1 rolls back and reports it. Nobody is said to be under way, and nothing was a failure
-    """
-    for instance, state in (("web-1", "swapping.soaking"), ("web-2", "idle.waiting"), ("web-3", "swapping.queueing")):
-        fleet.granted(instance)
-        be_alive(fleet.store, instance, NOON, state=state)
-    before = looks(fleet).again_at, fleet.under_way
-    block(fleet.store, "2.0.0", "it crashed", NOON)
-    soon, still = looks(fleet), fleet.under_way
-    be_alive(fleet.store, "web-3", NOON, state="idle.waiting")
-    looks(fleet)
-    rolling_back = fleet.under_way
-    fleet.fails("web-1")
-
-    assert (None, ["web-1", "web-2", "web-3"]) == before
-    assert (NOON + PATIENCE, True, ["web-1", "web-3"]) == (soon.again_at, soon.counts_serving, still)
-    assert ["web-1"] == rolling_back
-    assert (None, []) == (looks(fleet).again_at, fleet.under_way)
-    assert ["web-1"] == [one.instance for one in fleet.progress.failures]
 
 
 def test_nobody_is_called_while_there_is_no_place(busy: Fleet) -> None:

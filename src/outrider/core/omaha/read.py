@@ -143,6 +143,8 @@ def _read_app_request(element: etree._Element, what: str) -> AppRequest:
         update_check=check is not None,
         target_version_prefix=_text(check, "targetversionprefix"),
         rollback_allowed=_text(check, "rollback_allowed") == "true",
+        rollback_forbidden=_text(check, "rollback_allowed") == "false",
+        takes_turns=_text(check, "takes_turns") == "true",
         events=tuple(_read_event(event, what) for event in _children(element, "event", MAX_EVENTS, what)),
     )
 

@@ -77,6 +77,9 @@ class AppRequest:
         update_check: The instance asks for an update: it must be answered with an update check in any case.
         target_version_prefix: Dotted prefix (``1.2`` matches ``1.2.3``, not ``1.20.0``); empty for any version.
         rollback_allowed: The instance takes an older version than its own, too.
+        rollback_forbidden: It says that it never does (``rollback_allowed="false"``); others say nothing of it.
+        takes_turns: An outrider sidekick: it takes a turn against its grant in etcd. An attribute of ours, which other
+            servers ignore.
     """
 
     app_id: str
@@ -91,6 +94,8 @@ class AppRequest:
     update_check: bool = False
     target_version_prefix: str = ""
     rollback_allowed: bool = False
+    rollback_forbidden: bool = False
+    takes_turns: bool = False
     events: tuple[OmahaEvent, ...] = ()
 
     @property

@@ -84,8 +84,14 @@ def _add_app_request(root: etree._Element, app: AppRequest) -> None:
     if app.ping:
         _element(element, "ping", active="1")
     if app.update_check:
-        allowed = "true" if app.rollback_allowed else ""
-        _element(element, "updatecheck", targetversionprefix=app.target_version_prefix, rollback_allowed=allowed)
+        allowed = "true" if app.rollback_allowed else "false" if app.rollback_forbidden else ""
+        _element(
+            element,
+            "updatecheck",
+            targetversionprefix=app.target_version_prefix,
+            rollback_allowed=allowed,
+            takes_turns="true" if app.takes_turns else "",
+        )
     for event in app.events:
         _add_event(element, event)
 

@@ -56,6 +56,7 @@ class Situation:
         floors: Versions that an instance must run on its way to ``wanted``.
         prefix: The instance takes only versions that begin with it; empty for any.
         rollback_allowed: The instance takes an older version, too.
+        rollback_forbidden: The instance says that it never takes an older version.
         arch: Architecture of the instance's machine; empty when it did not report one.
         paused: The group is paused.
         blocked: Why the version that this instance would get is blocked; None when it isn't.
@@ -74,6 +75,7 @@ class Situation:
     floors: tuple[str, ...] = ()
     prefix: str = ""
     rollback_allowed: bool = False
+    rollback_forbidden: bool = False
     arch: str = ""
     paused: bool = False
     blocked: str | None = None

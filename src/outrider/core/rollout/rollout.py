@@ -16,8 +16,9 @@ KEPT_TIMES = 100
 TIMEOUT = "no result in time"
 
 State = Literal["running", "paused", "halted"]
-Result = Literal["succeeded", "failed", "withdrawn", "refused"]
-"""``refused``: the instance can't run it and has not tried; the grant counts as never made."""
+Result = Literal["succeeded", "failed", "withdrawn", "refused", "recalled"]
+"""``refused``: the instance can't run it and has not tried; the grant counts as never made. ``recalled``: the grant was
+taken back before the update began; it counts as never made, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def ended(
     if mine is None:
         return _late(progress, instance, result, error, policy, now)
     progress = replace(progress, opened=tuple(one for one in progress.opened if one is not mine))
-    if result == "refused":
+    if result in ("refused", "recalled"):
         return replace(progress, times=_without(progress.times, mine.at))
     if not progress.is_ours(mine) or mine.version == progress.served:
         return progress  # a new machine's way to what the group serves says nothing of this release
@@ -176,7 +177,7 @@ def next_time(progress: Progress, policy: Policy, taken: int, now: datetime) -> 
 
 def _late(progress: Progress, instance: str, result: Result, error: str, policy: Policy, now: datetime) -> Progress:
     silent = next((one for one in progress.failures if one.instance == instance and one.error == TIMEOUT), None)
-    if silent is None or result in ("withdrawn", "refused"):
+    if silent is None or result in ("withdrawn", "refused", "recalled"):
         return progress
     others = tuple(one for one in progress.failures if one is not silent)
     if result == "succeeded":

@@ -109,6 +109,19 @@ def next_opening(windows: Iterable[Window], zone: tzinfo, now: datetime) -> date
     return min(begins, default=None)
 
 
+def closing_time(windows: Iterable[Window], zone: tzinfo, now: datetime) -> datetime | None:
+    """When the windows that are open at ``now`` have closed, aware UTC; None without windows, or when none is open.
+
+    Windows that overlap or follow one another without a gap count as one.
+    """
+    every = sorted(opening for window in windows for opening in _openings(window, zone, now, days_ahead=8))
+    closes: datetime | None = None
+    for begin, end in every:
+        if begin <= (closes or now) and end > (closes or now):
+            closes = end
+    return closes
+
+
 def _openings(window: Window, zone: tzinfo, now: datetime, *, days_ahead: int) -> Iterable[tuple[datetime, datetime]]:
     """Begin and end in UTC of the openings that may matter: from yesterday's on, and ``days_ahead`` more days."""
     today = now.astimezone(zone).date()

@@ -66,7 +66,7 @@ def _former_urls(memory: Memory) -> tuple[str, ...]:
 @effect(do.AcquireLock)
 def acquire_lock(memory: Memory) -> Effect:
     version = _candidate(memory).release.version
-    follows_target = not memory.manual and memory.wanted == version and memory.target_revision > 0
+    follows_target = not memory.manual and memory.target_revision > 0  # also on the way, to a floor
     return do.AcquireLock(
         update=memory.update,
         version=version,

@@ -33,7 +33,12 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcquireLock(Effect):
-    """Queue for a turn. ``target_revision`` -1 leaves the target out of the taking transaction."""
+    """Queue for a turn.
+
+    Attributes:
+        target_revision: The target, the group's brake and the update service's grant must be unchanged when the turn
+            is taken. -1 leaves all three out: an operator's way back, or an update service of another make.
+    """
 
     name: ClassVar[str] = "lock.acquire"
     answered_by: ClassVar[Answers] = (said.LockAcquired, said.LockRefused)

@@ -75,6 +75,13 @@ class BlockChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GrantEnded(Event):
+    """The update service has taken its permission to update back, or the time for it is over."""
+
+    name: ClassVar[str] = "grant.ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WakeupReceived(Event):
     """The update service asks this instance to ask again now."""
 
@@ -293,10 +300,15 @@ class LockAcquired(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockRefused(Event):
-    """No turn: the release is blocked or no longer the target, or the turn to be reclaimed is another's."""
+    """No turn: the release is blocked or no longer the target, or the turn to be reclaimed is another's.
+
+    Attributes:
+        recalled: The update may no longer begin: the service took its permission back, or the release is blocked.
+    """
 
     name: ClassVar[str] = "lock.refused"
     cause: str
+    recalled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -451,9 +463,9 @@ class ReportQueued(Event):
 
 AnyEvent = (
     TimerExpired | SidekickRestarted | SidekickSettled | ReleaseCommitted | UpdateExposed | UpdateFailed
-    | UpdateJudged | UpdateEnded | TargetChanged | BlockChanged | WakeupReceived | OperatorPaused | OperatorResumed
-    | OperatorRolledBack | OperatorRetried | OperatorDrained | OperatorUndrained | OperatorDecommissioned
-    | LockLost | WorkloadExited | BalancerChanged | IdentityRefused
+    | UpdateJudged | UpdateEnded | TargetChanged | BlockChanged | GrantEnded | WakeupReceived | OperatorPaused
+    | OperatorResumed | OperatorRolledBack | OperatorRetried | OperatorDrained | OperatorUndrained
+    | OperatorDecommissioned | LockLost | WorkloadExited | BalancerChanged | IdentityRefused
     | IdentityAccepted | ReleaseFound | ReleaseMissing
     | ReleaseProgressed | ReleaseDownloaded | ReleaseVerified | ReleaseFailed | LockQueued | LockAcquired
     | LockRefused | LockReleased | LockFailed | WorkloadStarted | WorkloadAbsent | WorkloadFailed | WorkloadRetired

@@ -112,6 +112,12 @@ def is_undone(memory: Memory) -> bool:
 
 
 @guard
+def is_recalled(memory: Memory) -> bool:
+    """The update service has taken its permission for the update under way back."""
+    return memory.recalled
+
+
+@guard
 def is_called_off(memory: Memory) -> bool:
     """The group wants something else than the candidate now, or was paused."""
     if memory.manual or memory.candidate is None or memory.running is None:

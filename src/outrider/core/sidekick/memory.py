@@ -163,6 +163,8 @@ class Memory:
         blocked: Versions proved bad, and why.
         setback: What failed here last and isn't blocked; None once it runs, or another target counts.
         undone: A version that an operator rolled back from: not taken again until the target changes or a retry.
+        recalled: The update service has taken its permission for the update under way back.
+        given_up: Version of the last update, when it ended without a result.
         turn: The turn as last known; it stays known while the lease is lost, for it may be dirty and ours.
         down: The running workload ended, or isn't known to serve: since the sidekick restarted, or because it could
             not be started, proved or brought into the balancer.
@@ -216,6 +218,8 @@ class Memory:
     blocked: Mapping[str, str] = field(default_factory=dict)
     undone: str | None = None
     setback: Setback | None = None
+    recalled: bool = False
+    given_up: str = ""
     turn: Turn | None = None
     down: bool = False
     candidate_down: bool = False

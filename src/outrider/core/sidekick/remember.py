@@ -23,6 +23,7 @@ from outrider.core.sidekick.events import (
     BalancerUnmoved,
     BlockChanged,
     Commanded,
+    GrantEnded,
     IdentityAccepted,
     IdentityRefused,
     LockAcquired,
@@ -136,7 +137,9 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
     if isinstance(event, Commanded):
         memory = replace(memory, command_revision=max(memory.command_revision, event.revision))
     match event:
-        case TargetChanged() | BlockChanged() | OperatorPaused() | OperatorResumed() | OperatorRetried():
+        case (
+            TargetChanged() | BlockChanged() | GrantEnded() | OperatorPaused() | OperatorResumed() | OperatorRetried()
+        ):  # fmt: skip
             return _announced(memory, event)
         case OperatorRolledBack():
             return _rolled_back(memory, event)
@@ -196,7 +199,8 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
         case UpdateEnded():
             return replace(
                 memory, candidate=None, update="", manual=False, exposed=False, restarts=0, queue_position=None,
-                attempts=0, candidate_down=False, was_degraded=False, progress=0.0,
+                attempts=0, candidate_down=False, was_degraded=False, progress=0.0, recalled=False,
+                given_up=_given_up(memory),
             )  # fmt: skip
         case (
             SidekickSettled() | WakeupReceived() | ReleaseVerified() | WorkloadAbsent() | WorkloadRemoved()
@@ -232,8 +236,17 @@ def _entry(
     return replace(memory, entry=SeenEntry(url=url, revision=event.revision))
 
 
+def _given_up(memory: Memory) -> str:
+    """The version of an update that ends without a result, and whose permission nobody took back."""
+    without_result = memory.candidate is not None and memory.fault is None and not memory.manual
+    if memory.candidate is None or not without_result or memory.recalled:
+        return memory.given_up
+    return memory.candidate.release.version
+
+
 def _announced(
-    memory: Memory, event: TargetChanged | BlockChanged | OperatorPaused | OperatorResumed | OperatorRetried
+    memory: Memory,
+    event: TargetChanged | BlockChanged | GrantEnded | OperatorPaused | OperatorResumed | OperatorRetried,
 ) -> Memory:
     match event:
         case TargetChanged():
@@ -248,6 +261,11 @@ def _announced(
             news = version in event.versions and version not in memory.blocked
             trouble = world(f"blocked by {event.versions[version]}") if news else memory.trouble
             return replace(memory, blocked=event.versions, trouble=trouble)
+        case GrantEnded():
+            under_turn = memory.turn is not None
+            if memory.candidate is None or memory.manual or under_turn:
+                return memory
+            return replace(memory, recalled=True, trouble=world("the update service took its permission back"))
         case OperatorPaused():
             return replace(memory, paused=True)
         case OperatorResumed():
@@ -338,7 +356,7 @@ def _lock(
                 memory, queue_position=QueuePosition(rank=event.rank, ahead=event.ahead, holders=event.holders)
             )
         case LockRefused():
-            return replace(memory, trouble=world(f"no turn: {event.cause}"))
+            return replace(memory, trouble=world(f"no turn: {event.cause}"), recalled=memory.recalled or event.recalled)
         case LockReleased():
             memory = replace(memory, turn=None, queue_position=None)
             if memory.drain is not None and memory.drain.kind == "decommission" and memory.running is None:
@@ -415,7 +433,7 @@ def _release(
             name = workload_id(memory.instance, event.version, event.update)
             return replace(
                 memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
-                fault=None, attempts=0, restarts=0, progress=0.0, unfit=bool(problem),
+                fault=None, attempts=0, restarts=0, progress=0.0, recalled=False, given_up="", unfit=bool(problem),
                 trouble=fault_of("unfit", problem) if problem else None,
                 deferred_reason=problem or refusal(memory, event.version),
             )  # fmt: skip

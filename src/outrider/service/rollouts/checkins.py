@@ -226,11 +226,15 @@ class _Checkin:
             arch=row.arch,
             prefix=word(self.app.target_version_prefix),
             rollback_allowed=self.app.rollback_allowed,
+            rollback_forbidden=self.app.rollback_forbidden,
+            takes_turns=self.app.takes_turns,
         )
         opened = snapshot.progress.opened_for(checking.instance)
         if opened is not None and opened.version == checking.running:
             # A client that never reports finishes here: it checks in with the granted version.
             snapshot.end(checking.instance, "succeeded")
+        snapshot.end_void(checking.instance)
+        snapshot.recall()
         verdict = snapshot.judge(checking)
         match verdict:
             case Grant(version=version, standing=False):

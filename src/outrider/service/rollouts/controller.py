@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from loguru import logger
 
 from outrider.core.errors import DriverError, OutriderError
-from outrider.etcd.seam import KeyChanged, Resynced, Watch, WatchEvent
-from outrider.model.documents import Gone, Group
+from outrider.etcd.seam import Entry, KeyChanged, Resynced, Watch, WatchEvent
+from outrider.model.damage import read_or_none
+from outrider.model.documents import Gone, Group, Presence
 from outrider.service.rollouts.wakeups import look
 from outrider.service.store.changes import Unaudited, apply
 from outrider.service.store.context import StoreContext
@@ -193,9 +194,17 @@ class RolloutController:
             match event:
                 case Resynced():
                     self._all = True
-                case KeyChanged(key=key):
+                case KeyChanged(key=key, entry=entry):
+                    if entry is not None and key.startswith(self._context.keys.all_presences()):
+                        self._note_given_up(entry)
                     self._note_key(key)
             self._changed.notify_all()
+
+    def _note_given_up(self, entry: Entry) -> None:
+        """A sidekick that gave up its update may have a grant that ends now."""
+        presence = read_or_none(Presence, entry.key, entry.value)
+        if presence is not None and presence.given_up:
+            self._to_look.add((presence.app, presence.group))
 
     def _note_key(self, key: str) -> None:
         what, _, rest = key[len(self._context.keys.prefix) + 1 :].partition("/")

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from outrider.core.rollout.policy import Defer, Grant
+from outrider.model.damage import read_or_none
 from outrider.model.documents import Deferral, Presence, Wakeup
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext
@@ -58,9 +59,13 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
         if snapshot is None:
             return Look()
         snapshot.settle()
-        dues = _end_called_off(snapshot)
+        _end_given_up(snapshot)
+        dues = [snapshot.now] if snapshot.recall() else []
         outcome = _go_through(snapshot, leases) if snapshot.waiting else Look()
-        outcome = replace(outcome, counts_serving=outcome.counts_serving or bool(dues))
+        if snapshot.closes_at is not None:
+            # While grants are open that a closing window, or an instance that no longer serves, would end.
+            dues.append(snapshot.closes_at)
+            outcome = replace(outcome, counts_serving=outcome.counts_serving or bool(snapshot.group.policy.min_healthy))
         if snapshot.finish():
             dues.append(snapshot.now + LAGGING)
         if dues:
@@ -73,24 +78,25 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
     return group_lock.apply(context.cluster, f"{app}/{group}", attempt, ROLLOUT_CONTROLLER)
 
 
-def _end_called_off(snapshot: GroupSnapshot) -> list[datetime]:
-    """End the grants of blocked releases whose sidekicks are idle; returns the times of further looks.
+def _end_given_up(snapshot: GroupSnapshot) -> None:
+    """End the grants of updates that their sidekicks have given up without a result.
 
-    The sidekicks gave up while they waited for a turn. They report nothing and do not check in, so their grants would
-    hinder other instances, and mislead operators, until the update timeout.
+    Such a sidekick (paused, rolled back by an operator, unable to go on) may not check in for a long time. Its
+    presence counts when it was written after the grant: an older one is about an earlier grant.
     """
-    versions = {one.version for one in snapshot.progress.opened if one.instance in snapshot.living}
-    marked = {version for version in versions if snapshot.block_reason(version) is not None}
-    mine = [
-        one.instance for one in snapshot.progress.opened if one.version in marked and one.instance in snapshot.living
-    ]
-    if not mine:
-        return []
-    resting = {one.instance for one in _alive(snapshot) if one.state.partition(".")[0] == "idle"}
-    ended = [instance for instance in mine if instance in resting][:BATCH]
-    for instance in ended:
-        snapshot.end(instance, "withdrawn")
-    return [snapshot.now + PATIENCE] if len(ended) < len(mine) else []
+    if not snapshot.living:
+        return
+    keys, group, ended = snapshot.context.keys, snapshot.group, 0
+    for entry in snapshot.context.cluster.list(f"{keys.presences(group.app)}{group.id}/").entries:
+        presence = read_or_none(Presence, entry.key, entry.value)
+        if presence is None:
+            continue
+        grant = snapshot.grants.get(presence.instance)
+        if grant is None or not presence.given_up or entry.mod_revision < grant.mod_revision:
+            continue
+        if snapshot.living.get(presence.instance) == presence.given_up and ended < BATCH:
+            snapshot.take_back(presence.instance)
+            ended += 1
 
 
 def _alive(snapshot: GroupSnapshot) -> tuple[Presence, ...]:

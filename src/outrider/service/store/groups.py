@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from outrider.core.errors import ConfigError, Conflict, NotFound
-from outrider.model.documents import App, Channel, Group, Package, Presence, Target
+from outrider.model.documents import App, Brake, Channel, Group, Package, Presence, Target
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.channels import absent_channel
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text, some
@@ -122,6 +122,11 @@ class Groups:
                 change.touch(channel_key)
             change.put(key, new)
             aim(change, keys, new, followed, self._package(change, followed))
+            if new.paused != old.paused:
+                # The rollout controller takes the grants back; from now on no turn is taken for them.
+                brake = Brake(verb="group-pause" if new.paused else "group-unpause", at=self.context.now())
+                change.read(Brake, keys.brake(app_id, group))
+                change.put(keys.brake(app_id, group), brake)
             return new
 
         return apply(self.context.cluster, attempt, self.auditing)

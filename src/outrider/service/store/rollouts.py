@@ -82,6 +82,7 @@ class Rollouts:
             key = keys.group(app_id, group)
             new = msgspec.structs.replace(change.require(Group, key, absent_group(app_id, group)), policy=policy)
             change.put(key, new)
+            self._recall(change, new)
             return new
 
         saved = apply(self.context.cluster, attempt, self.auditing)
@@ -149,11 +150,22 @@ class Rollouts:
             snapshot.settle()
             snapshot.progress = rollout.told(snapshot.progress, state, why, by, snapshot.now)
             # Not `snapshot.write()`: the state of a rollout without any update is written as well.
+            snapshot.write_brake(_VERBS[state], by)
+            snapshot.recall()  # the rest of a large group follows at once; the brake holds them until then
             key = self.context.keys.rollout(snapshot.group.app, snapshot.group.id)
             change.put(key, Rollout(progress=snapshot.progress))
             return shown(snapshot)
 
         return apply(self.context.cluster, attempt, self.auditing)
+
+    def _recall(self, change: Change, group: Group) -> None:
+        """Take back the grants that the group's new policy would not give."""
+        snapshot = read_snapshot(self.context, change, group.app, group.id)
+        assert snapshot is not None, "the group was read in this change"
+        snapshot.group = group
+        if snapshot.recall():
+            snapshot.write_brake("policy")
+        snapshot.write()
 
     def _snapshot(self, change: Change, app: str, group: str) -> GroupSnapshot:
         app_id = self.context.require_app(app)

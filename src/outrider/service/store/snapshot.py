@@ -15,12 +15,15 @@ from datetime import datetime, timedelta
 from outrider.core.architectures import ANY
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, decide, destination
+from outrider.core.rollout.policy_settings import Policy
+from outrider.core.rollout.recall import Unbegun, begin_before, recalled
 from outrider.core.rollout.rollout import Progress, Result
 from outrider.core.versions import NOTHING
 from outrider.etcd.seam import Entry
 from outrider.model.damage import read_or_none
 from outrider.model.documents import (
     Block,
+    Brake,
     Channel,
     Deferral,
     Group,
@@ -43,6 +46,8 @@ SEEN = timedelta(hours=24)
 STANDSTILLS = frozenset({"blocked", "paused", "rollout"})
 """Rules that may keep a group where it is for a long time: a new machine gets what the group serves meanwhile."""
 CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
+BATCH = 40
+"""Grants that one transaction takes back: each costs one comparison and one write, and etcd takes 128."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,8 @@ class CheckingInstance:
     arch: str = ""
     prefix: str = ""
     rollback_allowed: bool = False
+    rollback_forbidden: bool = False
+    takes_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +81,7 @@ class DeferredInstance:
             arch=deferred.arch,
             prefix=deferred.prefix,
             rollback_allowed=deferred.rollback_allowed,
+            rollback_forbidden=deferred.rollback_forbidden,
         )
 
     def has_reservation(self, now: datetime) -> bool:
@@ -88,6 +96,8 @@ class GroupSnapshot:
     Attributes:
         progress: The rollout to the group's target; this transaction's changes are added to it.
         living: Version of each living grant; only the checking instance's when no other matters.
+        grants: The stored keys of these grants.
+        brake: Revision of the group's brake; -1 when this transaction writes it.
         waiting: Deferred instances, first come first.
         serving: Instances that report that they serve.
         has_begun: This rollout is stored.
@@ -102,6 +112,8 @@ class GroupSnapshot:
     progress: Progress
     now: datetime
     living: dict[str, str] = field(default_factory=dict)
+    grants: dict[str, Entry] = field(default_factory=dict)
+    brake: int = 0
     waiting: tuple[DeferredInstance, ...] = ()
     serving: frozenset[str] = frozenset()
     has_begun: bool = False
@@ -138,7 +150,26 @@ class GroupSnapshot:
 
     def judge(self, checking: CheckingInstance, *, reserved: tuple[str, ...] | None = None) -> Verdict:
         """Decide whether it may update now. ``reserved``: replaces the snapshot's own list of reservations."""
-        opened = {one.instance for one in self.progress.opened}
+        return self._judge(
+            checking,
+            progress=self.progress,
+            policy=self.group.policy,
+            standing=self._standing(checking.instance),
+            reserved=self.reserved(checking) if reserved is None else reserved,
+            living=frozenset(self.living),
+        )
+
+    def _judge(
+        self,
+        checking: CheckingInstance,
+        *,
+        progress: Progress,
+        policy: Policy,
+        standing: str | None,
+        reserved: tuple[str, ...],
+        living: frozenset[str],
+    ) -> Verdict:
+        opened = {one.instance for one in progress.opened}
         situation = Situation(
             instance=checking.instance,
             running=checking.running,
@@ -147,13 +178,14 @@ class GroupSnapshot:
             floors=tuple(floor.version for floor in self.channel.floors) if self.channel is not None else (),
             prefix=checking.prefix,
             rollback_allowed=checking.rollback_allowed,
+            rollback_forbidden=checking.rollback_forbidden,
             arch=checking.arch,
             paused=self.paused,
-            policy=self.group.policy,
-            progress=self.progress,
-            standing=self._standing(checking.instance),
-            living=frozenset(self.living),
-            reserved=self.reserved(checking) if reserved is None else reserved,
+            policy=policy,
+            progress=progress,
+            standing=standing,
+            living=living,
+            reserved=reserved,
             serving=len(self.serving - opened - {checking.instance}),
             now=self.now,
         )
@@ -227,7 +259,19 @@ class GroupSnapshot:
             self.progress = replace(self.progress, served=version)
         self.progress = rollout.granted(self.progress, checking.instance, version, group.policy, self.now)
         key = keys.grant(group.app, group.id, checking.instance)
-        self.change.put(key, OpenGrant(version=version, at=self.now), lease=lease)
+        grant = OpenGrant(
+            version=version,
+            at=self.now,
+            takes_turns=checking.takes_turns,
+            begin_before=begin_before(group.policy, self.now) if checking.takes_turns else None,
+            brake=self.brake,
+            running=checking.running,
+            arch=checking.arch,
+            prefix=checking.prefix,
+            rollback_allowed=checking.rollback_allowed,
+            rollback_forbidden=checking.rollback_forbidden,
+        )
+        self.change.put(key, grant, lease=lease)
         self.living[checking.instance] = version
         self.end_deferral(checking.instance)
 
@@ -236,6 +280,72 @@ class GroupSnapshot:
         self.progress = rollout.ended(self.progress, instance, result, self.group.policy, self.now, error=error)
         if self.living.pop(instance, None) is not None:
             self.change.delete(self.context.keys.grant(self.group.app, self.group.id, instance))
+
+    def recall(self) -> bool:
+        """Take back the grants that no longer hold and whose updates have not begun, ``BATCH`` at most.
+
+        Returns:
+            True: more of them are left.
+        """
+        unbegun = {instance: grant for instance, grant in self._open_grants() if grant.begun is None}
+        every = [
+            Unbegun(opened=one, brake=unbegun[one.instance].brake)
+            for one in self.progress.opened
+            if one.instance in unbegun and unbegun[one.instance].takes_turns
+        ]
+        if not every:
+            return False
+        living, policy = frozenset(self.living), replace(self.group.policy, max_per_interval=None)
+
+        def judge(one: Unbegun, progress: Progress) -> Verdict:
+            known = unbegun[one.opened.instance]
+            checking = CheckingInstance(
+                instance=one.opened.instance,
+                running=known.running,
+                arch=known.arch,
+                prefix=known.prefix,
+                rollback_allowed=known.rollback_allowed,
+                rollback_forbidden=known.rollback_forbidden,
+            )
+            return self._judge(checking, progress=progress, policy=policy, standing=None, reserved=(), living=living)
+
+        over = recalled(self.progress, every, brake=self.brake, policy=self.group.policy, judge=judge)
+        for instance in over[:BATCH]:
+            self.take_back(instance)
+        return len(over) > BATCH
+
+    def end_void(self, instance: str) -> None:
+        """End the grant of an instance that checks in, when no turn can be taken for it any more."""
+        mine = dict(self._open_grants()).get(instance)
+        if mine is None or not mine.takes_turns:
+            return
+        if mine.brake != self.brake or (mine.begin_before is not None and self.now >= mine.begin_before):
+            self.take_back(instance)
+
+    def take_back(self, instance: str) -> None:
+        """End a grant, unless its update begins at this very moment: then this transaction fails."""
+        self.change.guard(OpenGrant, self.grants[instance])
+        self.end(instance, "recalled")
+
+    def _open_grants(self) -> Iterable[tuple[str, OpenGrant]]:
+        for instance in self.living:
+            entry = self.grants.get(instance)
+            grant = None if entry is None else read_or_none(OpenGrant, entry.key, entry.value)
+            if grant is not None:
+                yield instance, grant
+
+    @property
+    def closes_at(self) -> datetime | None:
+        """When grants end that are open now and not begun, because the update window closes."""
+        ends = (grant.begin_before for _, grant in self._open_grants() if grant.takes_turns and grant.begun is None)
+        later = [end for end in ends if end is not None and end > self.now]
+        return min(later, default=None)
+
+    def write_brake(self, verb: str, by: str = "") -> None:
+        """Let no turn be taken for any grant that was made before."""
+        key = self.context.keys.brake(self.group.app, self.group.id)
+        self.change.put(key, Brake(verb=verb, by=by, at=self.now))
+        self.brake = -1
 
     def defer(self, checking: CheckingInstance) -> None:
         """Defer the instance: it keeps its place in the queue, or becomes the last one."""
@@ -246,6 +356,7 @@ class GroupSnapshot:
             arch=checking.arch,
             prefix=checking.prefix,
             rollback_allowed=checking.rollback_allowed,
+            rollback_forbidden=checking.rollback_forbidden,
             since=self.now if old is None else old.since,
             asked_at=self.now,
         )
@@ -281,7 +392,10 @@ class GroupSnapshot:
         return self.progress is not self._begun and self.progress != self._begun
 
     def write(self) -> None:
-        """Write the rollout if this transaction has changed it."""
+        """Write the rollout if this transaction has changed it, and the brake when the policy has halted it."""
+        was_halted = self._begun is not None and self._begun.state == "halted"
+        if self.progress.state == "halted" and not was_halted:
+            self.write_brake("halt")
         if self.has_changed:
             self.change.put(self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=self.progress))
 
@@ -293,6 +407,7 @@ def keys_of_check(context: StoreContext, app: str, group: str, instance: str) ->
         keys.group(app, group),
         keys.target(app, group),
         keys.rollout(app, group),
+        keys.brake(app, group),
         keys.grant(app, group, instance),
         keys.deferral(app, group, instance),
     )
@@ -314,7 +429,9 @@ def read_snapshot(
         None when there is no such group.
     """
     keys = context.keys
-    first = (keys.group(app, group_id), keys.target(app, group_id), keys.rollout(app, group_id))
+    first = (
+        keys.group(app, group_id), keys.target(app, group_id), keys.rollout(app, group_id), keys.brake(app, group_id)
+    )  # fmt: skip
     change.fetch(*(first if checking is None else keys_of_check(context, app, group_id, checking)))
     group = change.read(Group, keys.group(app, group_id))
     if group is None:
@@ -324,6 +441,8 @@ def read_snapshot(
     wanted = None if target is None else target.version
     stored = change.read(Rollout, keys.rollout(app, group_id))
     progress = rollout.following(None if stored is None else stored.progress, wanted, now)
+    change.read_or_none(Brake, keys.brake(app, group_id))  # only its revision counts
+    brake = change.entry(keys.brake(app, group_id))
     change.fetch(keys.channel(app, group.channel), *(() if wanted is None else _keys_of(context, app, wanted)))
     snapshot = GroupSnapshot(
         context=context,
@@ -333,6 +452,7 @@ def read_snapshot(
         channel=change.read(Channel, keys.channel(app, group.channel)),
         progress=progress,
         now=now,
+        brake=0 if brake is None else brake.mod_revision,
         has_begun=stored is not None and progress is stored.progress,
         _begun=progress,
     )
@@ -340,7 +460,9 @@ def read_snapshot(
         _read_all_instances(snapshot)
     else:
         mine = change.read_or_none(OpenGrant, keys.grant(app, group_id, checking))
-        snapshot.living = {} if mine is None else {checking: mine.version}
+        entry = change.entry(keys.grant(app, group_id, checking))
+        if mine is not None and entry is not None:
+            snapshot.living, snapshot.grants = {checking: mine.version}, {checking: entry}
     return snapshot
 
 
@@ -353,6 +475,8 @@ def _read_all_instances(snapshot: GroupSnapshot) -> None:
             grant = read_or_none(OpenGrant, entry.key, entry.value)
             # One that can't be read still counts as an update under way, to no known version (P6).
             snapshot.living[entry.key[len(grants) :]] = "" if grant is None else grant.version
+            if grant is not None:
+                snapshot.grants[entry.key[len(grants) :]] = entry
         elif entry.key.startswith(deferred):
             one = read_or_none(Deferral, entry.key, entry.value)
             if one is None:
@@ -388,5 +512,8 @@ def _keys_of(context: StoreContext, app: str, version: str) -> tuple[str, str]:
 
 def _is_same(old: Deferral, new: Deferral) -> bool:
     """The instance reports the same as before, and has no open wake-up."""
-    said = (old.running, old.arch, old.prefix, old.rollback_allowed)
-    return said == (new.running, new.arch, new.prefix, new.rollback_allowed) and not old.calls
+    return not old.calls and _words(old) == _words(new)
+
+
+def _words(one: Deferral) -> tuple[object, ...]:
+    return one.running, one.arch, one.prefix, one.rollback_allowed, one.rollback_forbidden

@@ -26,7 +26,7 @@ from outrider.failpoints import failpoint
 from outrider.model.documents import Block, Gone, Proof, decode, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
-from outrider.turns.lock import Denied, News, Queued, TurnGranted, TurnLock
+from outrider.turns.lock import Denied, News, Permission, Queued, TurnGranted, TurnLock
 
 
 class LockWork:
@@ -49,7 +49,8 @@ class LockWork:
         self._group, self._own_keys = group, tuple(own_keys)
         self._cluster, self._keys, self._lock, self._keeper = cluster, keys, lock, keeper
         self._app, self._instance, self._post = app, instance, post
-        self._target = keys.target(app, group)
+        self._target, self._brake = keys.target(app, group), keys.brake(app, group)
+        self._grant = f"{keys.grants(app, group)}{instance}"
         self._mutex = threading.Lock()
         self._pending: tuple[LockEffect, int | None] | None = None
         self._newest = 0
@@ -109,6 +110,7 @@ class LockWork:
                     release=effect.version,
                     slots=effect.slots,
                     conditions=self._conditions(effect),
+                    permission=self._permission(effect),
                     deliver=lambda news: self._tell(news, request),
                 )
             case ReclaimLock():
@@ -149,6 +151,12 @@ class LockWork:
             conditions.append(ModifiedAt(key=self._target, revision=effect.target_revision))
         return tuple(conditions)
 
+    def _permission(self, effect: AcquireLock) -> Permission | None:
+        """What an update to the group's target needs; an operator's way back, and one without a target, need none."""
+        if effect.target_revision < 0:
+            return None
+        return Permission(grant=self._grant, brake=self._brake, version=effect.version)
+
     def _known(self, turn: Turn | None, update: str) -> Turn | None:
         return turn if turn is not None else self._lock.find(update)
 
@@ -163,7 +171,8 @@ class LockWork:
             case Denied(why="gone"):
                 self._post(IdentityRefused(at=now(), cause=news.reason))
             case Denied():
-                self._post(LockRefused(at=now(), request=request, cause=news.reason))
+                ended = news.why in ("blocked", "recalled")
+                self._post(LockRefused(at=now(), request=request, cause=news.reason, recalled=ended))
             case _:
                 assert_never(news)
 

@@ -1,0 +1,80 @@
+"""Which grants no longer hold, although their updates have not begun.
+
+An instance has its grant while it downloads, verifies and waits for a turn. What stops a new grant meanwhile (a pause,
+a block, a new target, a window that closes, a stricter policy) also ends a grant whose update has not begun. Grants
+are looked at in the order in which they were made, and each is judged as if it and the later ones did not exist.
+So a limit that has become smaller leaves the oldest grants.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from outrider.core.rollout.policy import Grant, Verdict
+from outrider.core.rollout.policy_settings import Policy
+from outrider.core.rollout.rollout import Opened, Progress, next_time
+from outrider.core.rollout.windows import closing_time, zone_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unbegun:
+    """An open grant whose update has not begun, with the instance that has it.
+
+    Attributes:
+        opened: The grant in the rollout.
+        brake: Revision of the group's brake when it was made.
+    """
+
+    opened: Opened
+    brake: int
+
+
+Judge = Callable[[Unbegun, Progress], Verdict]
+"""The verdict for one instance that has no grant, in a rollout in which only earlier grants are open."""
+
+
+def recalled(
+    progress: Progress, unbegun: Iterable[Unbegun], *, brake: int, policy: Policy, judge: Judge
+) -> tuple[str, ...]:
+    """Return the instances whose grants no longer hold, oldest grant first.
+
+    Args:
+        progress: The group's rollout.
+        unbegun: All open grants whose updates have not begun.
+        brake: Present revision of the group's brake: a grant from before it is void.
+        policy: The group's policy.
+        judge: Applies the rules to one of them.
+    """
+    candidates = sorted(unbegun, key=lambda one: (one.opened.at, one.opened.instance))
+    ours = {one.opened.instance for one in candidates}
+    kept = tuple(one for one in progress.opened if one.instance not in ours)
+    times = _without(progress.times, [one.opened.at for one in candidates])
+    found = []
+    for one in candidates:
+        earlier = replace(progress, opened=kept, times=tuple(at for at in times if at <= one.opened.at))
+        if one.brake == brake and _still_granted(one, judge(one, earlier), earlier, policy):
+            kept, times = (*kept, one.opened), tuple(sorted((*times, one.opened.at)))
+        else:
+            found.append(one.opened.instance)
+    return tuple(found)
+
+
+def begin_before(policy: Policy, now: datetime) -> datetime:
+    """Until when an update granted at ``now`` may begin: the update window, and the time that an update may take."""
+    ends = now + timedelta(seconds=policy.update_timeout_s)
+    closes = closing_time(policy.windows, zone_of(policy.time_zone), now)
+    return ends if closes is None else min(ends, closes)
+
+
+def _still_granted(one: Unbegun, verdict: Verdict, earlier: Progress, policy: Policy) -> bool:
+    # The limit per interval is about the time of the grant, not about now: ``judge`` is not asked for it.
+    in_rate = next_time(earlier, policy, 0, one.opened.at) is None
+    return in_rate and isinstance(verdict, Grant) and verdict.version == one.opened.version
+
+
+def _without(times: tuple[datetime, ...], gone: Collection[datetime]) -> tuple[datetime, ...]:
+    left = list(times)
+    for at in gone:
+        if at in left:
+            left.remove(at)
+    return tuple(left)
