@@ -160,7 +160,7 @@ def test_the_environment_wins_over_files_and_flags_win_over_both(tmp_path: Path)
 @pytest.mark.parametrize(
     ("variable", "text", "key", "value"),
     [
-        ("OUTRIDER_INSTANCE_ALLOW_DOWNGRADE", "true", "instance.allow_downgrade", True),
+        ("OUTRIDER_INSTANCE_ALLOW_DOWNGRADE", "false", "instance.allow_downgrade", False),
         ("OUTRIDER_ETCD_ENDPOINTS", "a:1, b:2", "etcd.endpoints", ("a:1", "b:2")),
         ("OUTRIDER_PROCESS_COMMAND", '["sh", "-c", "a, b"]', "process.command", ("sh", "-c", "a, b")),
         ("OUTRIDER_WORKLOAD_ENV", '{"A": "1"}', "workload.env", {"A": "1"}),

@@ -252,8 +252,19 @@ class Fleet:
 
     def promote(self, version: str) -> None:
         """Point the group at ``version``."""
-        self._aim = msgspec.structs.replace(self._aim, version=version)
+        self._aim = msgspec.structs.replace(self._aim, version=version, go_back=False)
         self._write_target()
+
+    def undo(self, version: str) -> None:
+        """Take the group back to ``version``: what the service writes for `rollout undo`."""
+        self._aim = msgspec.structs.replace(self._aim, version=version, go_back=True)
+        self._write_target()
+        self.brake(braked=False)
+
+    @property
+    def goes_back(self) -> bool:
+        """The target says that instances go back to it."""
+        return self._aim.go_back
 
     def pause(self, *, paused: bool) -> None:
         """Pause the group, or let it go on."""

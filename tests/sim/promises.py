@@ -135,9 +135,10 @@ class Promises:
             self._fail(f"P2: {name}: entry {before} -> {after} without a held turn; what should run is at {running}")
 
     def _begun(self, slot: Slot) -> None:
-        """P16: while the rollout is paused only what had its turn before, or is an operator's way back, takes one."""
+        """P16: during a pause only what had its turn before, an operator's way back or a drain takes one."""
         memory = self._fleet.member(slot.instance).machine.memory
         again = slot.update in self._begun_updates or (memory.manual and memory.update == slot.update)
+        again = again or (memory.drain is not None and memory.drain.id == slot.update)
         self._begun_updates.add(slot.update)
         if self._fleet.braked and not again:
             self._fail(f"P16: {slot.instance} begins its update to {slot.release} while the rollout is paused")

@@ -1,4 +1,4 @@
-"""A rollout that is paused stands still (P16): nobody begins, and nobody stays in the queue."""
+"""A rollout that is paused stands still (P16), and one that is undone goes back under turns (P14)."""
 
 from functools import partial
 
@@ -88,3 +88,23 @@ def test_the_simulator_sees_a_sidekick_that_compares_neither_brake_nor_grant(mon
 
     with pytest.raises(Breach, match="P16"):
         fleet.run(partial(all_on, fleet, "2.0.0"))
+
+
+@pytest.mark.parametrize("seeds", [range(6), range(6, 12)], ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_a_group_that_is_taken_back_converges_from_any_moment_of_a_rollout(seeds: range) -> None:
+    for seed in seeds:
+        strategy: Strategy = "stop-first" if seed % 2 else "start-first"
+        fleet = Fleet(seed, strategy=strategy)
+        fleet.run(fleet.at_rest)
+        disturb(fleet, crashes=seed % 4, lapses=seed % 3)
+        at_s = fleet.now_s + fleet.random.uniform(0.5, 90.0)
+
+        fleet.promote("2.0.0")
+        fleet.run(lambda fleet=fleet, at_s=at_s: fleet.now_s > at_s)  # type: ignore[misc]
+        if seed % 3 == 0:
+            fleet.brake(braked=True)
+        fleet.undo("1.0.0")
+        fleet.run(partial(all_on, fleet, "1.0.0"))
+
+        assert fleet.most_slots <= 2, f"seed {seed}"
+        assert not fleet.blocked, f"seed {seed}"

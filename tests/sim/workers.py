@@ -131,7 +131,9 @@ class SimUpstream:
             raise Unknown("the update service's answer got lost")
         wanted, _ = fleet.target
         why = "bad" if wanted in fleet.blocked else None
-        verdict = decide(Situation(running=version, wanted=wanted, paused=fleet.paused, blocked=why))
+        verdict = decide(
+            Situation(running=version, wanted=wanted, paused=fleet.paused, blocked=why, go_back=fleet.goes_back)
+        )
         if fleet.braked or isinstance(verdict, Defer):
             return NoUpdate(reason="the rollout is paused" if isinstance(verdict, Grant) else verdict.reason)
         fleet.grant(self._life.member.name, verdict.version)

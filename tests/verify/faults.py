@@ -405,21 +405,6 @@ FAULTS = (
         story=("an operator pauses the rollout", "has a turn", "P16"),
     ),
     Fault(
-        name="rolling back needs the service's permission",
-        strategy="stop-first",
-        setting=replace(CALM, words=1, says=("brake",), badness="unhealthy"),
-        edits=(
-            (
-                "rollback.relocking",
-                '<send type="effect" event="lock.retake"/>',
-                '<send type="effect" event="lock.acquire"/>',
-            ),
-            ("rollback.relocking", 'event="lock.lost relock.expired"', 'event="lock.lost lock.refused relock.expired"'),
-        ),
-        promise=NO_WAY,
-        story=("an operator pauses the rollout", NO_WAY),
-    ),
-    Fault(
         name="an effect without what it needs",
         strategy="start-first",
         edits=(

@@ -136,7 +136,11 @@ class InstanceSettings:
     # which names there are is in the tables of drivers, which lie above this module: ``load.type_of`` adds them
     runtime: str = setting("process", "What runs the versions.")
     balancer: str = setting("traefik", "Which load balancer sends the traffic.")
-    allow_downgrade: bool = setting(False, "Whether a target older than what runs is taken.")
+    allow_downgrade: bool = setting(
+        True,
+        "Whether the update service may send this instance back to an older version. False is this machine's veto,"
+        " also against `rollout undo`.",
+    )
     alias: str = setting("", "A second name for people, shown by the update service.")
     reserve_bytes: int = setting(
         16 * 1024**2,

@@ -95,11 +95,43 @@ class Channel(Document, frozen=True, kw_only=True):
     created: datetime
 
 
+class Undo(msgspec.Struct, frozen=True, kw_only=True):
+    """A group that an operator took back to an earlier version, which is its target until it follows its channel again.
+
+    Attributes:
+        abandoned: The target before.
+        at_once: The way back does not wait for an update window.
+    """
+
+    version: str
+    abandoned: str
+    by: str = ""
+    why: str = ""
+    at: datetime
+    at_once: bool = False
+
+
+class GroupBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is blocked for one group only, because an operator undid it there."""
+
+    version: str
+    by: str = ""
+    why: str = ""
+    at: datetime
+
+    @property
+    def reason(self) -> str:
+        """For a person."""
+        return "undone in this group" + (f" by {self.by}" if self.by else "") + (f": {self.why}" if self.why else "")
+
+
 class Group(Document, frozen=True, kw_only=True):
     """``apps/{app}/groups/{group}``: instances that follow one channel under one policy.
 
     Attributes:
         slots: Instances of the group that may swap at the same time.
+        undo: Its target is an earlier version, not its channel's.
+        blocked: Versions that are blocked for this group only; newest last, bounded by the service.
     """
 
     app: str
@@ -109,7 +141,15 @@ class Group(Document, frozen=True, kw_only=True):
     paused: bool = False
     slots: int = 1
     policy: Policy = Policy()
+    undo: Undo | None = None
+    blocked: tuple[GroupBlock, ...] = ()
     created: datetime
+
+
+class Served(Document, frozen=True, kw_only=True):
+    """``apps/{app}/groups/{group}/served``: versions whose rollouts finished, newest last; bounded by the service."""
+
+    versions: tuple[str, ...] = ()
 
 
 class Target(Document, frozen=True, kw_only=True):
@@ -119,12 +159,14 @@ class Target(Document, frozen=True, kw_only=True):
         version: None while the channel points at nothing.
         sha256: Of the payload, 64 lower-case hex digits; empty without a version.
         slots: How many instances may swap at once.
+        go_back: Instances that run a newer version go back to this one, whatever the policy says of downgrades.
     """
 
     version: str | None
     sha256: str = ""
     paused: bool = False
     slots: int = 1
+    go_back: bool = False
 
 
 class Rollout(Document, frozen=True, kw_only=True):
@@ -172,11 +214,13 @@ class Brake(Document, frozen=True, kw_only=True):
     Attributes:
         verb: What was done: pause, halt, resume, undo, group-pause, group-unpause or policy.
         by: The operator's name.
+        after: The revision before, so that no two brakes are alike: each is written, and has a revision of its own.
     """
 
     verb: str
     by: str = ""
     at: datetime
+    after: int = 0
 
 
 class Deferral(Document, frozen=True, kw_only=True):
@@ -258,6 +302,7 @@ class Presence(Document, frozen=True, kw_only=True):
         cannot_why: What is in its way here, and what to do.
         given_up: Version of its last update if that ended without a result (paused, rolled back by an operator,
             called off, refused); the service ends the grant. Empty while it is busy.
+        previous: Version that its own rollback leads to; empty: none.
     """
 
     instance: str
@@ -279,6 +324,7 @@ class Presence(Document, frozen=True, kw_only=True):
     cannot_take: str = ""
     cannot_why: str = ""
     given_up: str = ""
+    previous: str = ""
 
 
 class Stranger(Document, frozen=True, kw_only=True):

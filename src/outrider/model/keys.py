@@ -122,6 +122,10 @@ class Keys:
     def grant(self, app: str, group: str, instance: str) -> str:
         return self.grants(app, group) + check_part("instance", instance)
 
+    def served(self, app: str, group: str) -> str:
+        """The versions whose rollouts finished in the group."""
+        return f"{self.group(app, group)}/served"
+
     def brake(self, app: str, group: str) -> str:
         """What a pause, a halt and their ends write; every turn for an update is taken against its revision."""
         return f"{self.group(app, group)}/brake"

@@ -283,6 +283,7 @@ class Sidekick:
             cannot_take=memory.setback.version if memory.setback is not None else "",
             cannot_why=memory.setback.cause if memory.setback is not None else "",
             given_up="" if memory.update else memory.given_up,
+            previous=memory.previous.release.version if memory.previous is not None else "",
         )
 
 

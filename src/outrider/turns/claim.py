@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, assert_never
 
-import msgspec
-
 from outrider.core.errors import OutriderError, Refused, Unknown
 from outrider.core.rollout.slots import Take, WaitBehind, WatchSlots, decide
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put, TxnResult
 from outrider.failpoints import failpoint
 from outrider.model.damage import read_or_none
-from outrider.model.documents import Contender, OpenGrant, Waiter, encode
+from outrider.model.documents import Contender, Waiter, encode
 from outrider.model.keys import Keys
+from outrider.turns.permission import Permission, Permitted, permitted
 from outrider.turns.turns import Scope, StoredSlot, read_scope
 
 Why = Literal["blocked", "target-changed", "condition-changed", "recalled", "lapsed", "left-over", "gone", "refused"]
@@ -71,29 +70,6 @@ class Denied:
 
 
 News = TurnGranted | Queued | Denied
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Permission:
-    """What a turn for an update needs besides a place: the update service's grant, made under the present brake.
-
-    Attributes:
-        grant: Key of the instance's own grant.
-        brake: Key of the group's brake.
-        version: What must be granted.
-    """
-
-    grant: str
-    brake: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Permitted:
-    """The permission holds: what the transaction that takes the turn compares, and what it writes into the grant."""
-
-    compares: tuple[Compare, ...] = ()
-    ops: tuple[Op, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,9 +146,9 @@ class Claim:
         if slot is not None:
             return self._own_slot(slot, entry)
         if not self._waiter_revision:
-            permitted = self._permitted()
-            if isinstance(permitted, Denied):
-                return permitted if entry is None else self._leave(entry, permitted)
+            allowed = self._permitted()
+            if isinstance(allowed, Denied):
+                return allowed if entry is None else self._leave(entry, allowed)
             self._enqueue(entry)
             return None
         if entry is None or entry.create_revision != self._waiter_revision:
@@ -293,9 +269,9 @@ class Claim:
         this transaction, which compares the key's mod revision, can't happen twice, not even when a first attempt
         that was given up is carried out late.
         """
-        permitted = self._permitted()
-        if isinstance(permitted, Denied):
-            return self._leave(entry, permitted)
+        allowed = self._permitted()
+        if isinstance(allowed, Denied):
+            return self._leave(entry, allowed)
         slot_key = self._keys.slot(self._scope, take.number)
         slot = self._contender.slot(release=self._request.release, since=self._clock(), update=self._request.update)
         with failpoint("turn.take"):
@@ -305,12 +281,12 @@ class Claim:
                     ModifiedAt(key=entry.key, revision=entry.mod_revision),
                     *(CreatedAt(key=self._keys.slot(self._scope, number), revision=0) for number in take.absent),
                     *self._request.conditions,
-                    *permitted.compares,
+                    *allowed.compares,
                 ),
                 (
                     Put(key=slot_key, value=encode(slot)),
                     Put(key=entry.key, value=entry.value, lease=self._request.lease),
-                    *permitted.ops,
+                    *allowed.ops,
                 ),
             )
         if done.succeeded:
@@ -330,36 +306,12 @@ class Claim:
                 return self._leave(entry, denied)
         return None
 
-    def _permitted(self) -> _Permitted | Denied:
-        """Read the permission as it is now.
-
-        The grant is written in the transaction that takes the turn. So the service, which compares the grant when it
-        takes it back, and this instance can't both succeed.
-        """
+    def _permitted(self) -> Permitted | Denied:
         permission = self._request.permission
         if permission is None:
-            return _Permitted()
-        with failpoint("turn.read"):
-            entry, brake = self._cluster.get(permission.grant), self._cluster.get(permission.brake)
-        revision = 0 if brake is None else brake.mod_revision
-        now = self._clock()
-        grant = None if entry is None else read_or_none(OpenGrant, entry.key, entry.value)
-        if entry is None or grant is None:
-            return _recalled(f"{permission.grant} is gone: the update service took its permission back")
-        if grant.version != permission.version:
-            return _recalled(f"{permission.grant} is for {grant.version}, not for {permission.version}")
-        if grant.brake != revision:
-            return _recalled(f"{permission.brake} changed: the grant is from before a pause or a halt")
-        if grant.begin_before is not None and now >= grant.begin_before:
-            return _recalled(f"{permission.grant}: the update had to begin before {grant.begin_before:%H:%M:%S} UTC")
-        begun = Put(key=entry.key, value=encode(msgspec.structs.replace(grant, begun=now)), lease=entry.lease)
-        return _Permitted(
-            compares=(
-                ModifiedAt(key=entry.key, revision=entry.mod_revision),
-                ModifiedAt(key=permission.brake, revision=revision),
-            ),
-            ops=(begun,),
-        )
+            return Permitted()
+        answer = permitted(self._cluster, permission, self._clock())
+        return answer if isinstance(answer, Permitted) else Denied(reason=answer, why="recalled")
 
     def _difference(self, condition: Compare, found: Entry | None) -> Denied | None:
         match condition:
@@ -387,10 +339,6 @@ class Claim:
                 (Delete(key=entry.key),),
             )
         return denied if done.succeeded else None
-
-
-def _recalled(reason: str) -> Denied:
-    return Denied(reason=reason, why="recalled")
 
 
 def _why(keys: Keys, key: str) -> Why:

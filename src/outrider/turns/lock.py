@@ -16,17 +16,8 @@ from outrider.failpoints import failpoint
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Contender, Slot, encode
 from outrider.model.keys import Keys
-from outrider.turns.claim import (
-    Claim,
-    Denied,
-    News,
-    Permission,
-    Queued,
-    TurnGranted,
-    TurnRequest,
-    abandon,
-    refuse_gone,
-)
+from outrider.turns.claim import Claim, Denied, News, Queued, TurnGranted, TurnRequest, abandon, refuse_gone
+from outrider.turns.permission import Permission
 from outrider.turns.turns import UNREADABLE, read_scope
 from outrider.turns.wait import Wait
 

@@ -3,7 +3,7 @@
 from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
-from outrider.verify.steps import NEW, NOW, SHA, answer, version_of
+from outrider.verify.steps import NEW, NOW, OLD, SHA, answer, version_of
 from outrider.verify.world import Edge, Local, World
 
 
@@ -58,6 +58,13 @@ def _checked(world: World, s: Local, version: str, request: int, found: list[Edg
             kind="image" if world.setting.badness == "unfit" else "archive",
         )  # fmt: skip
         found.extend(world.tell(s._replace(permitted=True), event, f"the service offers {NEW}", not due))
-    found.extend(world.tell(s, answer(ev.ReleaseMissing, request), "the service has nothing for it", due))
+    back = "undo" in world.setting.says and version == NEW and memory.wanted == OLD and not memory.group_paused
+    if back and not s.braked:
+        event = answer(
+            ev.ReleaseFound, request, version=OLD, urls=("http://x/p",), sha256=SHA[OLD], size_bytes=1, update=NOW
+        )
+        found.extend(world.tell(s._replace(permitted=True), event, f"the service sends it back to {OLD}", False))
+    missing = answer(ev.ReleaseMissing, request)
+    found.extend(world.tell(s, missing, "the service has nothing for it", due or back))
     event = answer(ev.ReleaseFailed, request, cause="", error_code=FailureCode.ERROR)
     found.extend(world.tell(s, event, "the service doesn't answer", True))

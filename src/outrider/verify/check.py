@@ -102,6 +102,7 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
             _said("brake"),
             _said("entry"),
             _said("twin"),
+            _said("undo"),
         ],
         sidekicks=3,
         most_slots=2,

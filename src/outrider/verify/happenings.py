@@ -146,6 +146,7 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
     else:
         say("target", target(memory.wanted, True), "an operator pauses the group")
     if memory.wanted == NEW:
+        say("undo", target(OLD, memory.group_paused), f"an operator takes the group back to {OLD}")
         say("target", target(OLD, memory.group_paused), f"the target is turned back to {OLD}")
     else:
         take_back(target(NEW, memory.group_paused), f"the target is turned to {NEW} again")
@@ -269,7 +270,7 @@ PARTS: tuple[Part, ...] = (
             "permitted",
             "braked",
         ),
-    ),  # fmt: skip
+    ),
     Part(turns.ended_by_operator, ("slot", "entry", "words")),
     Part(turns.lapses, ("brain", "key")),
     Part(turns.lost, ("brain", "key"), news=True),

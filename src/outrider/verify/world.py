@@ -18,13 +18,15 @@ from outrider.verify.steps import NEW, Steps, Taken, aged, id_of
 
 Badness = Literal["none", "refused", "unhealthy", "dies", "unfit", "local"]
 
-Word = Literal["pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission", "brake"]
+Word = Literal[
+    "pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission", "brake", "undo"
+]  # fmt: skip
 """What an operator says: to pause an instance, to roll back its update, to go back after its end; to pause the group or
 move its target; to end a turn. Or a person takes the server's entry away, behind everybody's back; or starts another
-sidekick of the same instance. Or to drain the instance, or to remove it for good. Or to pause the rollout."""
+sidekick of the same instance. Or to drain the instance, or to remove it for good. Or to pause or undo the rollout."""
 
 WORDS: tuple[Word, ...] = (
-    "pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission", "brake"
+    "pause", "rollback", "return", "target", "release", "entry", "twin", "drain", "decommission", "brake", "undo"
 )  # fmt: skip
 
 LOST = "lost"

@@ -242,7 +242,7 @@ def test_losing_the_lease_while_traffic_may_move_keeps_the_turn_and_goes_on_when
 
 def degraded() -> Sidekick:
     """The app ended, and can't be started again for now."""
-    sidekick = Sidekick().come_up()
+    sidekick = Sidekick(allow_downgrade=False).come_up()
     sidekick.tell(ev.WorkloadExited, workload_id="a-1", status="exit 1")
     sidekick.answer("workload.ensure", ev.WorkloadFailed, evidence="unknown", cause="no memory")
     assert "idle.degraded" == sidekick.machine.state

@@ -53,4 +53,4 @@ def test_whatever_is_offered_and_not_taken_has_a_reason() -> None:
     ],
 )
 def test_going_back_is_refused_with_what_allows_it(version: str, reason: str) -> None:
-    assert reason == refusal(RUNS_2, version)
+    assert reason == refusal(replace(RUNS_2, allow_downgrade=False), version)

@@ -14,14 +14,14 @@ from outrider.model.documents import OpenGrant, decode, encode
 from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.wakeups import Look, look
 from outrider.service.store.group_lock import GroupLock
-from outrider.service.store.snapshot import BATCH
+from outrider.service.store.recalls import BATCH
 from outrider.service.store.store import Store
 from tests.support.service import NOON
 from tests.support.service_examples import APP, be_alive, block, payload_of, put
 from tests.support.service_fleets import Fleet
 from tests.support.waiting import eventually
 
-Act = Callable[[Fleet], Any]
+Stop = Callable[[Fleet], Any]
 OPEN = (Window(opens="11:00", closes="13:00"),)
 
 
@@ -47,10 +47,10 @@ def begin(fleet: Fleet, instance: str) -> None:
 
 def promote(fleet: Fleet, version: str) -> None:
     fleet.store.packages.create(APP, version, payload=payload_of(version))
-    fleet.store.channels.save(APP, "stable", version=version)
+    fleet.store.channels.save(APP, "beta", version=version)
 
 
-STOPS: dict[str, Act] = {
+STOPS: dict[str, Stop] = {
     "rollout pause": lambda fleet: fleet.store.rollouts.pause(APP, "beta", by="ann"),
     "rollout halt": lambda fleet: fleet.store.rollouts.halt(APP, "beta", by="ann"),
     "group pause": lambda fleet: fleet.store.groups.update(APP, "beta", paused=True),
@@ -192,8 +192,7 @@ def test_a_superseded_grant_never_holds_back_the_next_release(fleet: Fleet) -> N
 
 
 def test_a_floor_that_the_new_target_still_needs_is_not_superseded(fleet: Fleet) -> None:
-    fleet.store.packages.create(APP, "1.5.0", payload=payload_of("1.5.0"))
-    fleet.store.floors.set(APP, "stable", "1.5.0")
+    fleet.store.floors.set(APP, "beta", "1.5.0")
     granted(fleet, "web-1", version="1.5.0")
 
     promote(fleet, "3.0.0")
@@ -204,7 +203,7 @@ def test_a_floor_that_the_new_target_still_needs_is_not_superseded(fleet: Fleet)
 
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_an_update_that_its_sidekick_gave_up_ends_at_once(fleet: Fleet, has_begun: bool) -> None:
-    """An instance that an operator paused does not check in, and its grant would hold back the others."""
+    """An instance that an operator paused does not check in, and its grant would delay the others."""
     fleet.set(max_in_progress=1)
     granted(fleet, "web-1")
     if has_begun:

@@ -170,6 +170,7 @@ def resume(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 def rollback(app: str, name: str, version: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
     """Roll an instance back to its previous version.
 
+    It goes to the version that `rollout undo` would go to, which takes the whole group back.
     A machine keeps the version that runs and the one before it. While a rollback can't start the first of these, --to
     takes the second.
     """

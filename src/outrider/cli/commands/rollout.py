@@ -123,6 +123,64 @@ def _steering(verb: str, done: str, *, with_why: bool) -> Callable[..., None]:
     return steering
 
 
+@rollout.command()
+@app_option
+@group_option
+@click.option("--to", metavar="VERSION", help="Version to go back to. Default: the one served before the target.")
+@click.option("--keep", is_flag=True, help="Don't block the abandoned version for this group.")
+@click.option("--now", is_flag=True, help="Don't wait for an update window. Recorded in the audit log.")
+@click.option("--why", default="", help="Reason. Shown by `status` and `release list`.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@service_options
+@json_option
+def undo(
+    app_id: str,
+    group_id: str,
+    to: str | None,
+    keep: bool,
+    now: bool,
+    why: str,
+    yes: bool,
+    service: ServiceClient,
+    as_json: bool,
+) -> None:
+    """Take a group back to the version that it served before, or to an earlier one.
+
+    The instances go back one after the other, under turns, probes and the policy.
+    The group's channel and other groups stay as they are; the group follows its channel again after the next
+    `channel update` or `rollout follow`.
+    The abandoned version is blocked for this group. A pause or a halt of the rollout ends; a pause of the group stays.
+    """
+    instances = len(service.get_all("apps", app_id, "instances", group=group_id))
+    if not yes:
+        where = f"to {to}" if to else "to the version that it served before"
+        click.confirm(f"Take group {group_id} of {app_id} ({instances} instances) back {where}?", abort=True, err=True)
+    body: Json = {"to": to, "keep": keep, "now": now, "why": why, "by": operator()}
+    after = service.post("apps", app_id, "groups", group_id, "rollout", "undo", body=body)
+    if as_json:
+        echo_json(after)
+        return
+    back = after["undo"]
+    left = f" from {back['abandoned']}" if back["abandoned"] else ""
+    click.echo(f"group {group_id} goes back to {back['version']}{left}: {instances} instances")
+    if after["paused"]:
+        click.echo("note: the group is paused, so nothing happens before `group unpause`", err=True)
+
+
+@rollout.command()
+@app_option
+@group_option
+@service_options
+@json_option
+def follow(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
+    """Let a group that `rollout undo` took back follow its channel again."""
+    after = service.post("apps", app_id, "groups", group_id, "rollout", "follow", body={})
+    if as_json:
+        echo_json(after)
+    else:
+        click.echo(f"group {group_id} follows channel {after['channel']}")
+
+
 _GO_ON = "Resume a paused or halted rollout. Its earlier failures no longer count."
 _STOP = "Start no further updates. Updates in progress are finished."
 for _name, _verb, _done, _help in (

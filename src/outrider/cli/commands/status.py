@@ -10,12 +10,14 @@ import msgspec
 from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json, echo_table
 from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
+from outrider.model.documents import Undo
 from outrider.model.keys import Keys
 from outrider.service.operations.readiness import unready
 from outrider.service.rollouts.explain import (
     GroupOverview,
     ago,
     count,
+    current_reason,
     describe_crash,
     describe_turn,
     explain,
@@ -121,7 +123,8 @@ def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[obj
     crashed = [describe_crash(crash, now)] if crash is not None else []
     if presence is not None:
         since = ago(presence.since, now)
-        reasons = "; ".join(filter(None, (presence.why, presence.notice, *crashed)))
+        why = current_reason(overview, name) or presence.why
+        reasons = "; ".join(filter(None, (why, presence.notice, *crashed)))
         return (overview.name, name, presence.state, presence.version, presence.wanted, since, reasons)
     row = overview.rows.get(name)
     if row is None:
@@ -139,6 +142,8 @@ def _summary(overview: GroupOverview) -> str:
     marks = [f"group {overview.name}: target: {version}"]
     if overview.target.paused:
         marks.append("paused")
+    if overview.group is not None and overview.group.undo is not None:
+        marks.append(_pin(overview.group.undo))
     if overview.block is not None:
         marks.append(f"{version} blocked by {overview.block.instance}: {overview.block.why}")
     for scope in overview.scopes:
@@ -153,11 +158,19 @@ def _summary(overview: GroupOverview) -> str:
     return "; ".join(marks)
 
 
+def _pin(undo: Undo) -> str:
+    """What `rollout undo` did, and what ends it."""
+    left = f" from {undo.abandoned}" if undo.abandoned else ""
+    by, why = (f" by {undo.by}" if undo.by else ""), (f" ({undo.why})" if undo.why else "")
+    return f"pinned to {undo.version}: taken back{left}{by}{why}, until `rollout follow` or the next `channel update`"
+
+
 def _as_json(overview: GroupOverview) -> dict[str, Any]:
     return {
         "app": overview.app,
         "group": overview.name,
         "target": msgspec.to_builtins(overview.target),
+        "pin": msgspec.to_builtins(None if overview.group is None else overview.group.undo),
         "blocks": msgspec.to_builtins(overview.block),
         "instances": [
             {

@@ -57,6 +57,7 @@ class Situation:
         prefix: The instance takes only versions that begin with it; empty for any.
         rollback_allowed: The instance takes an older version, too.
         rollback_forbidden: The instance says that it never takes an older version.
+        go_back: The target itself says that instances go back to it (``rollout undo``).
         arch: Architecture of the instance's machine; empty when it did not report one.
         paused: The group is paused.
         blocked: Why the version that this instance would get is blocked; None when it isn't.
@@ -76,6 +77,7 @@ class Situation:
     prefix: str = ""
     rollback_allowed: bool = False
     rollback_forbidden: bool = False
+    go_back: bool = False
     arch: str = ""
     paused: bool = False
     blocked: str | None = None
@@ -181,16 +183,17 @@ def _next_floor(situation: Situation, wanted: str) -> str:
 
 
 def _downwards(situation: Situation, wanted: str) -> str | Defer:
-    match situation.policy.downgrade:
-        case "always":
-            return _fitting(situation, wanted)
-        case "asked" if situation.rollback_allowed:
-            return _fitting(situation, wanted)
-        case "asked":
-            why = "; its check-in does not allow a rollback"
-        case _:
-            why = ""
-    return Defer(reason=f"running {situation.running} is newer than the channel's {wanted}{why}", by="version")
+    """The way back. It waits in line like any update, so that a changed policy or an undo wakes the instance."""
+    newer = f"running {situation.running} is newer than the {'target' if situation.go_back else 'channel'}'s {wanted}"
+    allowed = situation.go_back or situation.policy.downgrade == "always"
+    allowed = allowed or (situation.policy.downgrade == "asked" and situation.rollback_allowed)
+    if situation.rollback_forbidden and (allowed or situation.policy.downgrade == "asked"):
+        why = "; this machine forbids going back (instance.allow_downgrade = false)"
+    elif allowed:
+        return _fitting(situation, wanted)
+    else:
+        why = "; its check-in does not allow a rollback" if situation.policy.downgrade == "asked" else ""
+    return Defer(reason=f"{newer}{why}", by="version", pending=True)
 
 
 def _fitting(situation: Situation, goal: str) -> str | Defer:

@@ -118,7 +118,8 @@ def ended(
     progress = replace(progress, opened=tuple(one for one in progress.opened if one is not mine))
     if result in ("refused", "recalled"):
         return replace(progress, times=_without(progress.times, mine.at))
-    if not progress.is_ours(mine) or mine.version == progress.served:
+    for_a_new_machine = mine.version == progress.served != progress.version
+    if not progress.is_ours(mine) or for_a_new_machine:
         return progress  # a new machine's way to what the group serves says nothing of this release
     if result == "failed":
         return _braked(_with_failure(progress, _failure(mine, error, now)), policy, now)

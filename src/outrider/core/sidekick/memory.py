@@ -203,7 +203,7 @@ class Memory:
     scope: str
     strategy: Strategy
     at: datetime
-    allow_downgrade: bool = False
+    allow_downgrade: bool = True
     running: Installed | None = None
     candidate: Installed | None = None
     previous: Installed | None = None

@@ -139,6 +139,26 @@ class GroupChange(Given):
     paused: bool | None = None
 
 
+class UndoShown(Shown):
+    """A group that was taken back: its target until it follows its channel again."""
+
+    version: str
+    abandoned: str = Field(description="The target before; empty: the same version.")
+    by: str
+    why: str
+    at: datetime
+    at_once: bool = Field(description="It does not wait for an update window.")
+
+
+class GroupBlockShown(Shown):
+    """A version that is blocked for this group only, because it was undone there."""
+
+    version: str
+    by: str
+    why: str
+    at: datetime
+
+
 class GroupShown(Shown):
     """A group: its instances follow one channel under one policy."""
 
@@ -148,6 +168,8 @@ class GroupShown(Shown):
     channel: str
     paused: bool
     slots: int
+    undo: UndoShown | None = Field(None, description="Set while the group is pinned by `rollout undo`.")
+    blocked: list[GroupBlockShown] = Field([], description="Versions that only this group does not take.")
     created: datetime
     notes: list[str] = []
 

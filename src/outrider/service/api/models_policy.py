@@ -161,6 +161,18 @@ class Steering(Given):
     by: str = ""
 
 
+class NewUndo(Given):
+    """How to take a group back; all fields are optional."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "checkout fails", "by": "ann"}]})
+
+    to: str | None = Field(None, description="The version; default: the one that the group served before its target.")
+    keep: bool = Field(False, description="Do not block the abandoned version for this group.")
+    now: bool = Field(False, description="Do not wait for an update window.")
+    why: str = ""
+    by: str = ""
+
+
 class NewFloor(Given):
     """A new floor: a version that no update skips."""
 

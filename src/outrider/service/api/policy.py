@@ -4,11 +4,12 @@ from fastapi import APIRouter
 
 from outrider.core.rollout.policy_settings import Policy
 from outrider.model.documents import Channel
-from outrider.service.api.models import Items
+from outrider.service.api.models import GroupShown, Items
 from outrider.service.api.models_policy import (
     ExcludedShown,
     FloorShown,
     NewFloor,
+    NewUndo,
     PolicyGiven,
     PolicyShown,
     RolloutShown,
@@ -61,6 +62,21 @@ def halt_rollout(app: str, group: str, said: Steering, store: Bound, asked: Aske
 def resume_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> RolloutShown:
     """Continue a paused or halted rollout; earlier failures no longer count."""
     return _steered(store, store.rollouts.resume(app, group, by=asked.speaker(said.by)))
+
+
+@router.post("/apps/{app}/groups/{group}/rollout/undo", tags=["groups"])
+def undo_rollout(app: str, group: str, said: NewUndo, store: Bound, asked: Asked) -> GroupShown:
+    """Take a group back to an earlier version; its channel and other groups stay as they are."""
+    by = asked.speaker(said.by)
+    return GroupShown.model_validate(
+        store.rollouts.undo(app, group, to=said.to, keep=said.keep, at_once=said.now, why=said.why, by=by)
+    )
+
+
+@router.post("/apps/{app}/groups/{group}/rollout/follow", tags=["groups"])
+def follow_channel(app: str, group: str, store: Bound) -> GroupShown:
+    """Let a group that was taken back follow its channel again."""
+    return GroupShown.model_validate(store.rollouts.follow(app, group))
 
 
 @router.get("/apps/{app}/channels/{channel}/floors", tags=["channels"])

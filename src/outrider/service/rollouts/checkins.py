@@ -36,6 +36,7 @@ from outrider.service.rollouts.rows import MAX_WORD, RUNNING, STATUS, described,
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext, absent_app
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
+from outrider.service.store.recalls import end_void, recall
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, keys_of_check, read_snapshot
 
 CHECK_IN = Unaudited("check-in: the instance row has its own history")
@@ -233,8 +234,8 @@ class _Checkin:
         if opened is not None and opened.version == checking.running:
             # A client that never reports finishes here: it checks in with the granted version.
             snapshot.end(checking.instance, "succeeded")
-        snapshot.end_void(checking.instance)
-        snapshot.recall()
+        end_void(snapshot, checking.instance)
+        recall(snapshot)
         verdict = snapshot.judge(checking)
         match verdict:
             case Grant(version=version, standing=False):

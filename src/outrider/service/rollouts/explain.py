@@ -307,7 +307,8 @@ def _where(
     if presence is not None:
         wanted = f", target {presence.wanted}" if presence.wanted and presence.wanted != presence.version else ""
         lines = [f"{name}: {presence.state} for {ago(presence.since, now)}, running {presence.version}{wanted}"]
-        lines += [f"reason: {presence.why}"] if presence.why else []
+        # A deferred instance's own reason is that of its last check-in; the present one comes further down.
+        lines += [f"reason: {presence.why}"] if presence.why and not current_reason(overview, instance) else []
         lines += [f"notice: {presence.notice}"] if presence.notice else []
         return [*lines, *overview.strangers_of(instance), *crashed]
     if overview.strangers_of(instance):
@@ -416,6 +417,16 @@ def _service(
     if not isinstance(verdict, Defer) or verdict.pending:
         lines.append(overview.rollout)
     return lines
+
+
+def current_reason(overview: GroupOverview, instance: str) -> str:
+    """Why a deferred instance waits now; its sidekick knows only the answer to its last check-in. Else empty."""
+    snapshot, presence = overview.snapshot, overview.alive.get(instance)
+    waiting = [] if snapshot is None else [one for one in snapshot.waiting if one.instance == instance]
+    if snapshot is None or not waiting or presence is None or presence.state.partition(".")[0] != "idle":
+        return ""
+    verdict = snapshot.judge(replace(waiting[0].checking, running=presence.version))
+    return verdict.reason if isinstance(verdict, Defer) else f"{verdict.version} may be granted now"
 
 
 def ago(then: datetime, now: datetime) -> str:

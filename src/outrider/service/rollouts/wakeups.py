@@ -17,6 +17,7 @@ from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
 from outrider.service.store.instances import WAKEUP_TTL_S
+from outrider.service.store.recalls import closes_at, recall, take_back
 from outrider.service.store.snapshot import PATIENCE, DeferredInstance, GroupSnapshot, read_snapshot
 
 ROLLOUT_CONTROLLER = Unaudited("rollout controller: carries out the policy that an operator set")
@@ -60,11 +61,11 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
             return Look()
         snapshot.settle()
         _end_given_up(snapshot)
-        dues = [snapshot.now] if snapshot.recall() else []
+        dues = [snapshot.now] if recall(snapshot) else []
         outcome = _go_through(snapshot, leases) if snapshot.waiting else Look()
-        if snapshot.closes_at is not None:
+        if (closes := closes_at(snapshot)) is not None:
             # While grants are open that a closing window, or an instance that no longer serves, would end.
-            dues.append(snapshot.closes_at)
+            dues.append(closes)
             outcome = replace(outcome, counts_serving=outcome.counts_serving or bool(snapshot.group.policy.min_healthy))
         if snapshot.finish():
             dues.append(snapshot.now + LAGGING)
@@ -95,7 +96,7 @@ def _end_given_up(snapshot: GroupSnapshot) -> None:
         if grant is None or not presence.given_up or entry.mod_revision < grant.mod_revision:
             continue
         if snapshot.living.get(presence.instance) == presence.given_up and ended < BATCH:
-            snapshot.take_back(presence.instance)
+            take_back(snapshot, presence.instance)
             ended += 1
 
 

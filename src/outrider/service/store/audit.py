@@ -44,7 +44,7 @@ _NOUNS = {
 }
 _OF_NO_APP = frozenset({"users", "webhooks", "payloads"})
 _NOT_RECORDED = frozenset({"presence", "turns", "shared-turns", "wakeups", "activity", "audit", "products"})
-_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "brake", "grants", "deferrals"})
+_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "brake", "served", "grants", "deferrals"})
 
 
 class AuditEntry(Document, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from outrider.core.errors import Conflict, NotFound
 from outrider.model.documents import App, Block, Channel, Group, Package
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, some
+from outrider.service.store.moving import moving_notes
 from outrider.service.store.targets import aim_all
 
 
@@ -133,8 +134,9 @@ class Channels:
                 change.touch(keys.app(app_id))
             if old is None or old.version != new.version:
                 self._refer(change, new, package)
-            aim_all(change, keys, (new,), package)
-            return Saved(document=new, created=old is None, notes=self._notes(new, package))
+            notes = (*self._notes(new, package), *moving_notes(self.context, new, moves=version is not None))
+            aim_all(change, keys, (new,), package, ends_undo=version is not None)
+            return Saved(document=new, created=old is None, notes=notes)
 
         return apply(self.context.cluster, attempt, self.auditing)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from outrider.model.documents import Block, Group, Instance, Presence, Rollout, Target
 from outrider.service.store.context import StoreContext
+from outrider.service.store.moving import is_newer
 
 
 def effects(context: StoreContext, app_id: str, groups: Iterable[Group]) -> tuple[str, ...]:
@@ -36,6 +37,9 @@ def _effect(context: StoreContext, group: Group, versions: list[str]) -> str:
     others = sum(version != target.version for version in versions)
     if not others:
         return f"target {target.version}; {total}, all on it"
+    goes_back = target.go_back or group.policy.downgrade != "never"
+    if not goes_back and all(version == target.version or is_newer(version, target.version) for version in versions):
+        return f"target {target.version}; {others} of {total} on a newer version, which they keep"
     return f"target {target.version}; {others} of {total} on another version, {_next(context, group, target)}"
 
 

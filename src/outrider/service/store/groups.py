@@ -115,6 +115,7 @@ class Groups:
                 channel=old.channel if channel is None else channel,
                 paused=old.paused if paused is None else paused,
                 slots=old.slots if slots is None else _checked_slots(slots),
+                undo=old.undo if channel in (None, old.channel) else None,
             )
             channel_key = keys.channel(app_id, new.channel)
             followed = change.require(Channel, channel_key, absent_channel(app_id, new.channel))
@@ -124,9 +125,15 @@ class Groups:
             aim(change, keys, new, followed, self._package(change, followed))
             if new.paused != old.paused:
                 # The rollout controller takes the grants back; from now on no turn is taken for them.
-                brake = Brake(verb="group-pause" if new.paused else "group-unpause", at=self.context.now())
-                change.read(Brake, keys.brake(app_id, group))
-                change.put(keys.brake(app_id, group), brake)
+                brake_key = keys.brake(app_id, group)
+                change.read_or_none(Brake, brake_key)
+                before = change.entry(brake_key)
+                brake = Brake(
+                    verb="group-pause" if new.paused else "group-unpause",
+                    at=self.context.now(),
+                    after=0 if before is None else before.mod_revision,
+                )
+                change.put(brake_key, brake)
             return new
 
         return apply(self.context.cluster, attempt, self.auditing)

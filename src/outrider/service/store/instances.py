@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from outrider.core import versions
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.etcd.seam import Put
+from outrider.model.damage import readable
 from outrider.model.documents import (
     DRAIN_S,
     App,
@@ -12,6 +15,7 @@ from outrider.model.documents import (
     Command,
     Gone,
     Group,
+    GroupBlock,
     Instance,
     Presence,
     Target,
@@ -20,8 +24,10 @@ from outrider.model.documents import (
     encode,
 )
 from outrider.service.store.changes import MAX_OPERATIONS, Auditing, Change, apply
-from outrider.service.store.context import StoreContext, absent_app, app_id_of
+from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
 from outrider.service.store.removal import read_traces, remove
+from outrider.service.store.snapshot import read_snapshot
+from outrider.service.store.undo import previous_version
 
 WAKEUP_TTL_S = 600.0
 """A sidekick that is offline for longer checks in by itself when it connects again."""
@@ -121,15 +127,16 @@ class Fleet:
             app: The app.
             instance: The instance.
             verb: What to do.
-            by: Who says so.
-            version: Where a rollback is to go; empty for the version before.
+            by: The operator's name.
+            version: Where a rollback is to go; empty: where ``rollout undo`` would go.
             for_s: Of a drain: seconds after which a person must look.
             until_reboot: Of a drain: it ends with the machine's next boot.
 
         Raises:
             ConfigError: a version with another verb, or one that is not semver.
             NotFound: there is no such app, or the instance has neither a row nor a living sidekick.
-            Conflict: a living sidekick is to be decommissioned, and there is none.
+            Conflict: a living sidekick is to be decommissioned, and there is none; or a rollback would lead elsewhere
+                than where it must, and the message says where.
         """
         if version and verb != "rollback":
             raise ConfigError(f"version {version!r}: only a rollback names a version, not {verb}")
@@ -137,7 +144,8 @@ class Fleet:
             versions.parse(version)
         app_id, keys = self.context.require_app(app), self.context.keys
         known = self.context.get(Instance, keys.instance(app_id, instance)) is not None
-        lives = any(presence.instance == instance for presence in self.presences(app_id))
+        alive = next((one for one in self.presences(app_id) if one.instance == instance), None)
+        lives = alive is not None
         if not known and not lives:
             raise NotFound(absent_instance(app_id, instance))
         if verb == "decommission" and not lives:
@@ -145,6 +153,8 @@ class Fleet:
                 f"no sidekick of instance {instance!r} is running that could decommission it; if its machine is gone"
                 f" for good, use `outrider instance delete {app_id} {instance}`"
             )
+        if verb == "rollback" and alive is not None:
+            version = self._rollback_target(alive, version)
         command = Command(
             verb=verb, by=by, at=self.context.now(), version=version, for_s=for_s, until_reboot=until_reboot
         )
@@ -168,13 +178,15 @@ class Fleet:
         return tuple(presence for presence in found if group is None or presence.group == group)
 
     def blocks(self, app: str) -> tuple[Block, ...]:
-        """The blocked releases of an app, by version.
+        """The blocked releases of an app, by version; then those that one group only blocks, because it undid them.
 
         Raises:
             NotFound: there is no such app.
         """
         app_id = self.context.require_app(app)
-        return self.context.children(Block, self.context.keys.blocks(app_id))
+        groups = self.context.children(Group, self.context.keys.groups(app_id))
+        own = [block_of(group, one) for group in groups for one in group.blocked]
+        return (*self.context.children(Block, self.context.keys.blocks(app_id)), *own)
 
     def unblock(self, app: str, version: str) -> Block:
         """Unblock a release, and wake the living sidekicks that wait for it.
@@ -187,7 +199,9 @@ class Fleet:
         def attempt(change: Change) -> Block:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             key = keys.block(app_id, version)
-            old = change.read_or_none(Block, key)
+            old, own = change.read_or_none(Block, key), self._unblock_in_groups(change, app_id, version)
+            if own is not None and not change.exists(key):
+                return own
             if old is None:
                 if not change.exists(key):
                     raise NotFound(f"app {app_id}: release {version!r} is not blocked")
@@ -199,6 +213,41 @@ class Fleet:
         unblocked = apply(self.context.cluster, attempt, self.auditing)
         self._wake(app_id, version, why=f"{version} is no longer blocked")
         return unblocked
+
+    def _rollback_target(self, presence: Presence, version: str) -> str:
+        """Where the rollback of a living instance leads; ``version`` while it is at an update, which it then calls off.
+
+        Raises:
+            Conflict: elsewhere than asked, or than ``rollout undo`` would lead the group.
+        """
+        previous, at_rest = presence.previous, presence.state.partition(".")[0] in ("idle", "checking")
+        if not previous or not at_rest:
+            return version
+        if version and version != previous:
+            raise Conflict(
+                f"{presence.instance} ran {previous} before and can go back only to that; `outrider rollout undo"
+                f" --app-id={presence.app} --group-id={presence.group} --to={version}` takes the group to {version}"
+            )
+        snapshot = read_snapshot(self.context, Change(self.context.cluster), presence.app, presence.group)
+        expected = None if snapshot is None else previous_version(snapshot)
+        if not version and expected not in (None, previous):
+            raise Conflict(
+                f"{presence.instance} would go back to {previous}, and its group served {expected} before: use"
+                f" `rollout undo` for the group, or --to={previous} if you mean that version"
+            )
+        return previous
+
+    def _unblock_in_groups(self, change: Change, app_id: str, version: str) -> Block | None:
+        """Unblock a release in the groups that undid it; returns one of these blocks."""
+        prefix, found = self.context.keys.groups(app_id), None
+        for entry, group in readable(Group, direct(change.list(prefix).entries, prefix)):
+            mine = next((one for one in group.blocked if one.version == version), None)
+            if mine is not None:
+                change.guard(Group, entry)
+                left = tuple(one for one in group.blocked if one.version != version)
+                change.put(entry.key, msgspec.structs.replace(group, blocked=left))
+                found = found or block_of(group, mine)
+        return found
 
     def _wake(self, app_id: str, version: str, why: str) -> None:
         """Wake the sidekicks of all groups with the target ``version``; nothing else would wake them."""
@@ -219,6 +268,11 @@ class Fleet:
                 for instance in waiting[start : start + MAX_OPERATIONS]
             )
             self.context.cluster.txn((), tuple(puts))
+
+
+def block_of(group: Group, own: GroupBlock) -> Block:
+    """The block of one group, shown as one of the app."""
+    return Block(version=own.version, sha256="", instance=f"group {group.id}", why=own.reason, at=own.at)
 
 
 def absent_instance(app_id: str, instance: str) -> str:

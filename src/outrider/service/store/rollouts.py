@@ -16,7 +16,9 @@ from outrider.model.documents import App, Group, Instance, Presence, Rollout
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.groups import absent_group
+from outrider.service.store.recalls import recall
 from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
+from outrider.service.store.undo import follow, undo
 
 MAX_WHY = 500
 
@@ -137,6 +139,44 @@ class Rollouts:
         """
         return self._tell(app, group, "running", "", by)
 
+    def undo(
+        self,
+        app: str,
+        group: str,
+        *,
+        to: str | None = None,
+        keep: bool = False,
+        at_once: bool = False,
+        why: str = "",
+        by: str = "",
+    ) -> Group:
+        """Take the group back to an earlier version: by default to the one that it served before its target.
+
+        Its channel stays as it is, and so do other groups. The abandoned version is blocked for this group unless
+        ``keep``. It waits for an update window unless ``at_once``.
+
+        Raises:
+            NotFound: there is no such app or group.
+            ConfigError: ``to`` is not a version.
+            Conflict: there is nothing to go back to, or that version can't be installed.
+        """
+        why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
+
+        def attempt(change: Change) -> Group:
+            snapshot = self._snapshot(change, app, group)
+            return undo(snapshot, to=to, keep=keep, at_once=at_once, by=by, why=why)
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def follow(self, app: str, group: str) -> Group:
+        """End what ``undo`` did: the group follows its channel again.
+
+        Raises:
+            NotFound: there is no such app or group.
+            Conflict: it follows its channel.
+        """
+        return apply(self.context.cluster, lambda change: follow(self._snapshot(change, app, group)), self.auditing)
+
     def _tell(self, app: str, group: str, state: State, why: str, by: str) -> RolloutNow:
         why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
 
@@ -151,7 +191,7 @@ class Rollouts:
             snapshot.progress = rollout.told(snapshot.progress, state, why, by, snapshot.now)
             # Not `snapshot.write()`: the state of a rollout without any update is written as well.
             snapshot.write_brake(_VERBS[state], by)
-            snapshot.recall()  # the rest of a large group follows at once; the brake holds them until then
+            recall(snapshot)  # the rest of a large group follows at once; the brake holds them until then
             key = self.context.keys.rollout(snapshot.group.app, snapshot.group.id)
             change.put(key, Rollout(progress=snapshot.progress))
             return shown(snapshot)
@@ -163,7 +203,7 @@ class Rollouts:
         snapshot = read_snapshot(self.context, change, group.app, group.id)
         assert snapshot is not None, "the group was read in this change"
         snapshot.group = group
-        if snapshot.recall():
+        if recall(snapshot):
             snapshot.write_brake("policy")
         snapshot.write()
 

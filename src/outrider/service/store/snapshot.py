@@ -16,7 +16,7 @@ from outrider.core.architectures import ANY
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, decide, destination
 from outrider.core.rollout.policy_settings import Policy
-from outrider.core.rollout.recall import Unbegun, begin_before, recalled
+from outrider.core.rollout.recall import begin_before
 from outrider.core.rollout.rollout import Progress, Result
 from outrider.core.versions import NOTHING
 from outrider.etcd.seam import Entry
@@ -35,10 +35,12 @@ from outrider.model.documents import (
     Target,
 )
 from outrider.service.store.changes import Change
+from outrider.service.store.checking import PATIENCE as PATIENCE
+from outrider.service.store.checking import CheckingInstance as CheckingInstance
+from outrider.service.store.checking import DeferredInstance as DeferredInstance
 from outrider.service.store.context import StoreContext
+from outrider.service.store.served import note_served
 
-PATIENCE = timedelta(seconds=30)
-"""How long a place is kept for a woken instance: a living sidekick checks in within milliseconds."""
 FRESH = timedelta(hours=1)
 """A deferred instance has checked in within about this time: a sidekick checks in at least every hour."""
 SEEN = timedelta(hours=24)
@@ -46,47 +48,6 @@ SEEN = timedelta(hours=24)
 STANDSTILLS = frozenset({"blocked", "paused", "rollout"})
 """Rules that may keep a group where it is for a long time: a new machine gets what the group serves meanwhile."""
 CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
-BATCH = 40
-"""Grants that one transaction takes back: each costs one comparison and one write, and etcd takes 128."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckingInstance:
-    """An instance, as it describes itself at its check-in."""
-
-    instance: str
-    running: str
-    arch: str = ""
-    prefix: str = ""
-    rollback_allowed: bool = False
-    rollback_forbidden: bool = False
-    takes_turns: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeferredInstance:
-    """One deferred instance. ``entry``: its stored key."""
-
-    instance: str
-    deferred: Deferral
-    entry: Entry
-
-    @property
-    def checking(self) -> CheckingInstance:
-        """The instance, as it described itself at its last check-in."""
-        deferred = self.deferred
-        return CheckingInstance(
-            instance=self.instance,
-            running=deferred.running,
-            arch=deferred.arch,
-            prefix=deferred.prefix,
-            rollback_allowed=deferred.rollback_allowed,
-            rollback_forbidden=deferred.rollback_forbidden,
-        )
-
-    def has_reservation(self, now: datetime) -> bool:
-        """A place is kept for it, because it was woken a moment ago."""
-        return self.deferred.woken_at is not None and now - self.deferred.woken_at < PATIENCE
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,8 +91,19 @@ class GroupSnapshot:
         """No instance of the group starts an update."""
         return self.group.paused if self.target is None else self.target.paused
 
+    @property
+    def policy(self) -> Policy:
+        """The group's policy. On its way back the whole group goes, and at once if an operator said so."""
+        undo, policy = self.group.undo, self.group.policy
+        if undo is None:
+            return policy
+        return replace(policy, percent=100.0, windows=() if undo.at_once else policy.windows)
+
     def block_reason(self, version: str) -> str | None:
-        """The reason why a version is blocked; None when it is not."""
+        """The reason why a version is blocked, for all groups or for this one; None when it is not."""
+        own = next((one for one in self.group.blocked if one.version == version), None)
+        if own is not None:
+            return own.reason
         key = self.context.keys.block(self.group.app, version)
         block = self.change.read_or_none(Block, key)
         if block is None and self.change.exists(key):
@@ -150,16 +122,16 @@ class GroupSnapshot:
 
     def judge(self, checking: CheckingInstance, *, reserved: tuple[str, ...] | None = None) -> Verdict:
         """Decide whether it may update now. ``reserved``: replaces the snapshot's own list of reservations."""
-        return self._judge(
+        return self.judge_in(
             checking,
             progress=self.progress,
-            policy=self.group.policy,
+            policy=self.policy,
             standing=self._standing(checking.instance),
             reserved=self.reserved(checking) if reserved is None else reserved,
             living=frozenset(self.living),
         )
 
-    def _judge(
+    def judge_in(
         self,
         checking: CheckingInstance,
         *,
@@ -169,6 +141,7 @@ class GroupSnapshot:
         reserved: tuple[str, ...],
         living: frozenset[str],
     ) -> Verdict:
+        """As ``judge``, with another rollout, policy and other grants than those that are stored."""
         opened = {one.instance for one in progress.opened}
         situation = Situation(
             instance=checking.instance,
@@ -179,6 +152,7 @@ class GroupSnapshot:
             prefix=checking.prefix,
             rollback_allowed=checking.rollback_allowed,
             rollback_forbidden=checking.rollback_forbidden,
+            go_back=self.target is not None and self.target.go_back,
             arch=checking.arch,
             paused=self.paused,
             policy=policy,
@@ -263,7 +237,7 @@ class GroupSnapshot:
             version=version,
             at=self.now,
             takes_turns=checking.takes_turns,
-            begin_before=begin_before(group.policy, self.now) if checking.takes_turns else None,
+            begin_before=begin_before(self.policy, self.now) if checking.takes_turns else None,
             brake=self.brake,
             running=checking.running,
             arch=checking.arch,
@@ -281,70 +255,10 @@ class GroupSnapshot:
         if self.living.pop(instance, None) is not None:
             self.change.delete(self.context.keys.grant(self.group.app, self.group.id, instance))
 
-    def recall(self) -> bool:
-        """Take back the grants that no longer hold and whose updates have not begun, ``BATCH`` at most.
-
-        Returns:
-            True: more of them are left.
-        """
-        unbegun = {instance: grant for instance, grant in self._open_grants() if grant.begun is None}
-        every = [
-            Unbegun(opened=one, brake=unbegun[one.instance].brake)
-            for one in self.progress.opened
-            if one.instance in unbegun and unbegun[one.instance].takes_turns
-        ]
-        if not every:
-            return False
-        living, policy = frozenset(self.living), replace(self.group.policy, max_per_interval=None)
-
-        def judge(one: Unbegun, progress: Progress) -> Verdict:
-            known = unbegun[one.opened.instance]
-            checking = CheckingInstance(
-                instance=one.opened.instance,
-                running=known.running,
-                arch=known.arch,
-                prefix=known.prefix,
-                rollback_allowed=known.rollback_allowed,
-                rollback_forbidden=known.rollback_forbidden,
-            )
-            return self._judge(checking, progress=progress, policy=policy, standing=None, reserved=(), living=living)
-
-        over = recalled(self.progress, every, brake=self.brake, policy=self.group.policy, judge=judge)
-        for instance in over[:BATCH]:
-            self.take_back(instance)
-        return len(over) > BATCH
-
-    def end_void(self, instance: str) -> None:
-        """End the grant of an instance that checks in, when no turn can be taken for it any more."""
-        mine = dict(self._open_grants()).get(instance)
-        if mine is None or not mine.takes_turns:
-            return
-        if mine.brake != self.brake or (mine.begin_before is not None and self.now >= mine.begin_before):
-            self.take_back(instance)
-
-    def take_back(self, instance: str) -> None:
-        """End a grant, unless its update begins at this very moment: then this transaction fails."""
-        self.change.guard(OpenGrant, self.grants[instance])
-        self.end(instance, "recalled")
-
-    def _open_grants(self) -> Iterable[tuple[str, OpenGrant]]:
-        for instance in self.living:
-            entry = self.grants.get(instance)
-            grant = None if entry is None else read_or_none(OpenGrant, entry.key, entry.value)
-            if grant is not None:
-                yield instance, grant
-
-    @property
-    def closes_at(self) -> datetime | None:
-        """When grants end that are open now and not begun, because the update window closes."""
-        ends = (grant.begin_before for _, grant in self._open_grants() if grant.takes_turns and grant.begun is None)
-        later = [end for end in ends if end is not None and end > self.now]
-        return min(later, default=None)
-
     def write_brake(self, verb: str, by: str = "") -> None:
         """Let no turn be taken for any grant that was made before."""
         key = self.context.keys.brake(self.group.app, self.group.id)
-        self.change.put(key, Brake(verb=verb, by=by, at=self.now))
+        self.change.put(key, Brake(verb=verb, by=by, at=self.now, after=self.brake))
         self.brake = -1
 
     def defer(self, checking: CheckingInstance) -> None:
@@ -384,6 +298,7 @@ class GroupSnapshot:
         if versions != {progress.version}:
             return True
         self.progress = rollout.finished(progress, self.now)
+        note_served(self.change, self.context.keys, self.group, progress.version)
         return False
 
     @property

@@ -7,6 +7,8 @@ target that contradicts them.
 
 from collections.abc import Iterable
 
+import msgspec
+
 from outrider.core.errors import Conflict
 from outrider.model.damage import readable
 from outrider.model.documents import Channel, Group, Package, Target
@@ -26,15 +28,34 @@ def target_of(group: Group, channel: Channel, package: Package | None) -> Target
     return Target(version=package.version, sha256=package.sha256, paused=group.paused, slots=group.slots)
 
 
+def undo_target(group: Group, package: Package) -> Target:
+    """The target of a group that an operator took back: its channel says nothing about it."""
+    return Target(version=package.version, sha256=package.sha256, paused=group.paused, slots=group.slots, go_back=True)
+
+
 def aim(change: Change, keys: Keys, group: Group, channel: Channel, package: Package | None) -> None:
     """Write the target of one group, unless it is stored already."""
     key = keys.target(group.app, group.id)
     change.read_or_none(Target, key)
-    change.put(key, target_of(group, channel, package))
+    if group.undo is None:
+        change.put(key, target_of(group, channel, package))
+        return
+    back = change.read(Package, keys.package(group.app, group.undo.version))
+    if back is not None:
+        change.put(key, undo_target(group, back))
 
 
-def aim_all(change: Change, keys: Keys, channels: Iterable[Channel], package: Package | None) -> None:
+def aim_all(
+    change: Change, keys: Keys, channels: Iterable[Channel], package: Package | None, *, ends_undo: bool = False
+) -> None:
     """Write the target of every group on ``channels``, which all point at ``package``.
+
+    Args:
+        change: Reads and writes.
+        keys: Names the keys.
+        channels: Of one app.
+        package: Of their version; None while it has none.
+        ends_undo: Groups that an operator took back follow their channel again; otherwise they keep their target.
 
     Raises:
         Conflict: more groups than one transaction can hold.
@@ -57,6 +78,10 @@ def aim_all(change: Change, keys: Keys, channels: Iterable[Channel], package: Pa
         )
     for entry, group in on_them:
         change.guard(Group, entry)
+        if group.undo is not None:
+            if not ends_undo:
+                continue
+            change.put(entry.key, msgspec.structs.replace(group, undo=None))
         key = keys.target(app, group.id)
         if key in targets:
             change.guard_unread(targets[key])

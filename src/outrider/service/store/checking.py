@@ -1,0 +1,49 @@
+"""An instance as it describes itself: one that checks in, or one that is deferred."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from outrider.etcd.seam import Entry
+from outrider.model.documents import Deferral
+
+PATIENCE = timedelta(seconds=30)
+"""How long a place is kept for a woken instance: a living sidekick checks in within milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckingInstance:
+    """An instance, as it describes itself at its check-in."""
+
+    instance: str
+    running: str
+    arch: str = ""
+    prefix: str = ""
+    rollback_allowed: bool = False
+    rollback_forbidden: bool = False
+    takes_turns: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeferredInstance:
+    """One deferred instance. ``entry``: its stored key."""
+
+    instance: str
+    deferred: Deferral
+    entry: Entry
+
+    @property
+    def checking(self) -> CheckingInstance:
+        """The instance, as it described itself at its last check-in."""
+        deferred = self.deferred
+        return CheckingInstance(
+            instance=self.instance,
+            running=deferred.running,
+            arch=deferred.arch,
+            prefix=deferred.prefix,
+            rollback_allowed=deferred.rollback_allowed,
+            rollback_forbidden=deferred.rollback_forbidden,
+        )
+
+    def has_reservation(self, now: datetime) -> bool:
+        """A place is kept for it, because it was woken a moment ago."""
+        return self.deferred.woken_at is not None and now - self.deferred.woken_at < PATIENCE

@@ -1,0 +1,82 @@
+"""Ends grants whose updates have not begun and that no longer hold; ``core/rollout/recall.py`` says which."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from outrider.core.rollout.policy import Verdict
+from outrider.core.rollout.recall import Unbegun, recalled
+from outrider.core.rollout.rollout import Progress
+from outrider.model.damage import read_or_none
+from outrider.model.documents import OpenGrant
+from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot
+
+BATCH = 40
+"""Grants that one transaction takes back: each costs one comparison and one write, and etcd takes 128."""
+
+
+def recall(snapshot: GroupSnapshot) -> bool:
+    """Take back the grants that no longer hold and whose updates have not begun, ``BATCH`` at most.
+
+    Returns:
+        True: more of them are left.
+    """
+    unbegun = _unbegun(snapshot)
+    every = [
+        Unbegun(opened=one, brake=unbegun[one.instance].brake)
+        for one in snapshot.progress.opened
+        if one.instance in unbegun
+    ]
+    if not every:
+        return False
+    living, policy = frozenset(snapshot.living), replace(snapshot.policy, max_per_interval=None)
+
+    def judge(one: Unbegun, progress: Progress) -> Verdict:
+        known = unbegun[one.opened.instance]
+        checking = CheckingInstance(
+            instance=one.opened.instance,
+            running=known.running,
+            arch=known.arch,
+            prefix=known.prefix,
+            rollback_allowed=known.rollback_allowed,
+            rollback_forbidden=known.rollback_forbidden,
+        )
+        return snapshot.judge_in(checking, progress=progress, policy=policy, standing=None, reserved=(), living=living)
+
+    over = recalled(snapshot.progress, every, brake=snapshot.brake, policy=snapshot.policy, judge=judge)
+    for instance in over[:BATCH]:
+        take_back(snapshot, instance)
+    return len(over) > BATCH
+
+
+def end_void(snapshot: GroupSnapshot, instance: str) -> None:
+    """End the grant of an instance that checks in, when no turn can be taken for it any more."""
+    mine = dict(_open_grants(snapshot)).get(instance)
+    if mine is None or not mine.takes_turns:
+        return
+    if mine.brake != snapshot.brake or (mine.begin_before is not None and snapshot.now >= mine.begin_before):
+        take_back(snapshot, instance)
+
+
+def take_back(snapshot: GroupSnapshot, instance: str) -> None:
+    """End a grant, unless its update begins at this very moment: then this transaction fails."""
+    snapshot.change.guard(OpenGrant, snapshot.grants[instance])
+    snapshot.end(instance, "recalled")
+
+
+def closes_at(snapshot: GroupSnapshot) -> datetime | None:
+    """When the next of the grants ends whose updates have not begun: the update window closes then."""
+    ends = (grant.begin_before for grant in _unbegun(snapshot).values())
+    return min((end for end in ends if end is not None and end > snapshot.now), default=None)
+
+
+def _unbegun(snapshot: GroupSnapshot) -> dict[str, OpenGrant]:
+    return {instance: grant for instance, grant in _open_grants(snapshot) if grant.takes_turns and grant.begun is None}
+
+
+def _open_grants(snapshot: GroupSnapshot) -> Iterable[tuple[str, OpenGrant]]:
+    for instance in snapshot.living:
+        entry = snapshot.grants.get(instance)
+        grant = None if entry is None else read_or_none(OpenGrant, entry.key, entry.value)
+        if grant is not None:
+            yield instance, grant
