@@ -39,7 +39,7 @@ MODULES = tuple(
         "sidekick/assemble", "sidekick/crashes", "sidekick/workers/balancer", "sidekick/workers/lock",
         "sidekick/loop", "sidekick/presence",
         "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
-        "sidekick/workers/workload", "sidekick/entry_watch", "sidekick/identity",
+        "sidekick/workers/workload", "sidekick/entry_watch", "sidekick/epoch_watch", "sidekick/identity",
     )
 )  # fmt: skip
 TOUCHES = frozenset(

@@ -1,6 +1,6 @@
 """A lease kept in simulated time, by the rules of ``LeaseKeeper``, and watches without threads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 
@@ -134,8 +134,9 @@ class SimAnnouncements(Announcements):
         super().__init__(client, keys, app=app, group=group, instance=instance, post=post)
         self._at, self._random = at, random
 
-    def start(self, *, command_revision: int, default_slots: int) -> None:
+    def start(self, *, command_revision: int, default_slots: int, commands: Iterable[str] = ()) -> None:
         self._taken, self._default_slots = command_revision, default_slots
+        self._taken_ids.update(commands)
         for prefix, tell, exact in (
             (self._target, self._tell_target, True),
             (self._blocks, self._tell_blocks, False),

@@ -87,6 +87,13 @@ class LeaseKeeper:
         self._keeper.start()
         self._caller.start()
 
+    def forsake(self, why: str) -> None:
+        """Give the lease up: what hangs on it may not be there any more, though the lease is. A new one follows."""
+        with self._changed:
+            if self._lease is not None and not self._gone:
+                self._gone = why
+                self._changed.notify_all()
+
     def close(self, *, revoke: bool) -> None:
         """Stop; nothing is told any more. With ``revoke`` the lease and its keys end now, if etcd is reachable.
 

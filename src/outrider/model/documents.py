@@ -505,12 +505,14 @@ class Command(Document, frozen=True, kw_only=True):
     Attributes:
         version: Where a rollback is to go; empty for the version before.
         for_s: Of ``drain``: seconds after which a person must look.
+        id: Made by the service; empty when an older one wrote it.
         until_reboot: Of ``drain``: come back by itself after the machine's next boot.
     """
 
     verb: Verb
     for_s: float = DRAIN_S
     until_reboot: bool = False
+    id: str = ""
     by: str
     at: datetime
     version: str = ""

@@ -164,6 +164,10 @@ class Keys:
     def stranger(self, app: str, instance: str, process: str) -> str:
         return self.strangers_of(app, instance) + check_part("process", process)
 
+    def epoch(self) -> str:
+        """A token that the service renews: by it a restored etcd is noticed."""
+        return f"{self.prefix}/cluster/epoch"
+
     def gone(self, app: str, instance: str) -> str:
         """The marker of an instance that is gone for good: every join, enqueue, grant and presence compares it."""
         return f"{self.prefix}/gone/{check_app(app)}/{check_part('instance', instance)}"

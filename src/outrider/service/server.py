@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from outrider.core.errors import ConfigError
 from outrider.service.context import Context
 from outrider.service.rollouts.controller import rollout_controller
+from outrider.service.rollouts.epoch import epoch_renewal
 
 GRACE_S = 3
 """Time for open requests after SIGTERM; an Omaha answer takes milliseconds, and a download resumes elsewhere."""
@@ -96,7 +97,10 @@ def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], Non
         signal.signal(number, end)
     context: Context = application.state.context
     try:
-        with rollout_controller(context.stores.context, context.checkins.group_lock):
+        with (
+            rollout_controller(context.stores.context, context.checkins.group_lock),
+            epoch_renewal(context.stores.context),
+        ):
             _HttpServer(config, on_ready).run(sockets=[bound])
     finally:
         bound.close()

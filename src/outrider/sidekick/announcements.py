@@ -6,7 +6,8 @@ back-off. An announcement is handed to the loop as an event; what it means is th
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from loguru import logger
 
@@ -33,6 +34,15 @@ from outrider.model.documents import Block, Command, D, Target, Wakeup
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 
+AnyCommanded = (
+    OperatorDecommissioned
+    | OperatorDrained
+    | OperatorPaused
+    | OperatorResumed
+    | OperatorRetried
+    | OperatorRolledBack
+    | OperatorUndrained
+)
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
 KEPT_BLOCKS = 20
 """The newest blocks are told; all of them would be in every record of the journal, and they become more for years. An
@@ -114,10 +124,21 @@ class Announcements:
         self._taken = self._told = 0
         self._closed = threading.Event()
         self._subjects: list[Subject] = []
+        self._taken_ids: set[str] = set()
 
-    def start(self, *, command_revision: int, default_slots: int) -> None:
-        """Begin; commands up to ``command_revision`` were taken before the restart and are only removed."""
+    def look_again(self) -> None:
+        """etcd was restored: read everything anew, and let no revision of before count."""
+        self._taken = self._told = 0
+        for subject in self._subjects:
+            subject.begin_again()
+
+    def start(self, *, command_revision: int, default_slots: int, commands: Iterable[str] = ()) -> None:
+        """Begin; these ``commands``, and those without an id up to ``command_revision``, were taken before the restart.
+
+        They are only removed. A revision alone doesn't tell: a restored etcd counts from an earlier one.
+        """
         self._taken, self._default_slots = command_revision, default_slots
+        self._taken_ids.update(commands)
         for prefix, tell, exact in (
             (self._target, self._tell_target, True),
             (self._blocks, self._tell_blocks, False),
@@ -135,6 +156,8 @@ class Announcements:
     def consumed(self, event: Commanded) -> None:
         """The command is in the journal: remove it from etcd."""
         self._taken = max(self._taken, event.revision)
+        if event.command:
+            self._taken_ids.add(event.command)
         self._remove_soon(event.revision)
 
     def _tell_target(self, entries: dict[str, Entry], revision: int) -> None:
@@ -178,22 +201,27 @@ class Announcements:
         command = self._read(Command, entry) if entry is not None else None
         if entry is None or command is None:
             return
-        if entry.mod_revision <= self._taken:
+        known = command.id in self._taken_ids if command.id else entry.mod_revision <= self._taken
+        if known:
             self._remove_soon(entry.mod_revision)
             return
         if entry.mod_revision == self._told:  # listed once more after a broken stream, and not in the journal yet
             return
         self._told = entry.mod_revision
         logger.bind(verb=command.verb, by=command.by).info("command received")
+
+        def post(event: AnyCommanded) -> None:
+            self._post(replace(event, command=command.id))
+
         match command.verb:
             case "pause":
-                self._post(OperatorPaused(at=now(), revision=entry.mod_revision))
+                post(OperatorPaused(at=now(), revision=entry.mod_revision))
             case "resume":
-                self._post(OperatorResumed(at=now(), revision=entry.mod_revision))
+                post(OperatorResumed(at=now(), revision=entry.mod_revision))
             case "retry":
-                self._post(OperatorRetried(at=now(), revision=entry.mod_revision))
+                post(OperatorRetried(at=now(), revision=entry.mod_revision))
             case "drain":
-                self._post(
+                post(
                     OperatorDrained(
                         at=now(),
                         revision=entry.mod_revision,
@@ -203,15 +231,15 @@ class Announcements:
                     )
                 )
             case "undrain":
-                self._post(OperatorUndrained(at=now(), revision=entry.mod_revision))
+                post(OperatorUndrained(at=now(), revision=entry.mod_revision))
             case "decommission":
-                self._post(
+                post(
                     OperatorDecommissioned(
                         at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex, by=command.by
                     )
                 )
             case "rollback":
-                self._post(
+                post(
                     OperatorRolledBack(
                         at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex, version=command.version
                     )

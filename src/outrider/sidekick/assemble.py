@@ -32,6 +32,7 @@ from outrider.sidekick.adoption import adopted
 from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.crashes import tell_crash
 from outrider.sidekick.entry_watch import EntryWatch
+from outrider.sidekick.epoch_watch import EpochWatch
 from outrider.sidekick.identity import Identity, identity_of
 from outrider.sidekick.loop import Sidekick
 from outrider.sidekick.outbox import Outbox
@@ -224,6 +225,7 @@ class Assembly:
             BalancerContext(cluster=self._cluster, keys=keys, owner=owner, predecessors=identity.predecessors),
         )
         self._entry_watch = EntryWatch(self._cluster, balancer.entry, self._post)
+        self._epoch_watch = EpochWatch(self._cluster, keys, self._restored)
         self._lock_work = LockWork(
             self._cluster,
             keys,
@@ -278,8 +280,11 @@ class Assembly:
         try:
             self._keeper.start()
             self._announcements.start(
-                command_revision=self._sidekick.memory.command_revision, default_slots=self._settings.lock.slots
+                command_revision=self._sidekick.memory.command_revision,
+                commands=self._sidekick.memory.commands,
+                default_slots=self._settings.lock.slots,
             )
+            self._epoch_watch.start()
             self._entry_watch.start()
             self._presence.start()
             self._sidekick.run()
@@ -315,6 +320,7 @@ class Assembly:
     def _close(self) -> None:
         """A turn that is under way stays ours: its keys stay, dirty once the lease ends, and the journal knows."""
         self._announcements.close()
+        self._epoch_watch.close()
         self._entry_watch.close()
         for worker in self._workers.values():
             worker.close(STOP_WITHIN_S)
@@ -324,6 +330,13 @@ class Assembly:
         self._runtime.close()
         self._cluster.close()
         self._journal.close()
+
+    def _restored(self, why: str) -> None:
+        """etcd was set back: what was read is read anew, and what hung on the lease is written anew, under another."""
+        self._announcements.look_again()
+        self._entry_watch.look_again()
+        self._presence.look_again()
+        self._keeper.forsake(f"etcd was restored: {why}")
 
     def _post(self, event: AnyEvent) -> None:
         self._sidekick.post(event)

@@ -95,9 +95,11 @@ class Commanded(Event):
 
     Attributes:
         revision: etcd revision of the command, so that none is obeyed twice.
+        command: Its id, for the same; empty when an older service wrote it.
     """
 
     revision: int = 0
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,6 +179,7 @@ class Memory:
         retry_after_s: Least pause before the next try that the update service asked for.
         poll_interval_s: When the update service wants to be asked again; 0 leaves it to the settings.
         command_revision: etcd revision of the last operator's command that was taken.
+        commands: Ids of the last commands that were taken.
         deferred_reason: What the update service said when it deferred us.
         progress: Share of the payload on disk, 0 to 1.
         former_urls: Addresses that a workload of ours had before it was started again, since the balancer's entry was
@@ -233,6 +234,7 @@ class Memory:
     retry_after_s: float = 0.0
     poll_interval_s: float = 0.0
     command_revision: int = 0
+    commands: tuple[str, ...] = ()
     deferred_reason: str = ""
     queue_position: QueuePosition | None = None
     progress: float = 0.0

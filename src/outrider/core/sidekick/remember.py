@@ -72,6 +72,8 @@ from outrider.core.sidekick.words import given_up, not_kept, refusal, unfit
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
 EVENT_NAMES = frozenset(EVENT_TYPES)
 
+KEPT_COMMANDS = 16
+"""Ids of commands that were taken, to tell one that a restored etcd brings back from a new one."""
 FORMER_URLS = 8
 """Kept of an app that is started again and again: the first, which the entry was written with, and the last."""
 
@@ -135,7 +137,8 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
     """Return the memory with what ``event`` tells. Never raises."""
     memory = replace(memory, at=event.at)
     if isinstance(event, Commanded):
-        memory = replace(memory, command_revision=max(memory.command_revision, event.revision))
+        commands = (*memory.commands, event.command)[-KEPT_COMMANDS:] if event.command else memory.commands
+        memory = replace(memory, command_revision=max(memory.command_revision, event.revision), commands=commands)
     match event:
         case (
             TargetChanged() | BlockChanged() | GrantEnded() | OperatorPaused() | OperatorResumed() | OperatorRetried()

@@ -14,6 +14,7 @@ import binascii
 import dataclasses
 import hashlib
 import json
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from outrider.core.errors import ConfigError, Conflict, Unknown
 from outrider.etcd.seam import Compare, Delete, DeletePrefix, Entry, ModifiedAt, Op, Put
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Document, Package, Rollout, decode, encode
+from outrider.model.epoch import Epoch
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Audited
 from outrider.service.store.context import StoreContext
@@ -36,7 +38,7 @@ MAX_BATCH_KEYS = 100
 """Each key is compared and written; etcd takes 128 comparisons and 128 writes in one transaction."""
 MAX_BATCH_BYTES = 512 * 1024
 """etcd takes 1.5 MB in one request."""
-NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "wakeups", "restoring"})
+NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "wakeups", "restoring", "cluster"})
 _ORDER = {"users": 0, "audit": 1, "blocks": 2, "instances": 3}
 """Blocks and rows come before the apps, so a check-in finds them or no app. The targets come last."""
 _APPS, _TARGETS, _OTHERS = 5, 6, 4
@@ -187,6 +189,11 @@ def _write(context: StoreContext, backup: Backup, audited: Audited, ours: Compar
     summary = json.dumps({"schema": SCHEMA, "from_revision": backup.revision, "taken": backup.at}).encode()
     ending: tuple[Op, ...] = (
         Delete(key=restoring_key(context.keys)),
+        # a chain of its own: everybody who has seen another one looks over what it has read
+        Put(
+            key=context.keys.epoch(),
+            value=encode(Epoch(token=uuid.uuid4().hex, at=context.now())),
+        ),
         *audited.log.puts(audited.request, [Edit(key=f"{prefix}/database", before=None, after=summary)]),
     )
     new = {put.key for put in ending if isinstance(put, Put)}

@@ -1,5 +1,6 @@
 """The fleet as the service knows it: instance rows, blocked releases, commands, and living sidekicks."""
 
+import uuid
 from dataclasses import dataclass
 
 import msgspec
@@ -156,7 +157,13 @@ class Fleet:
         if verb == "rollback" and alive is not None:
             version = self._rollback_target(alive, version)
         command = Command(
-            verb=verb, by=by, at=self.context.now(), version=version, for_s=for_s, until_reboot=until_reboot
+            id=uuid.uuid4().hex,
+            verb=verb,
+            by=by,
+            at=self.context.now(),
+            version=version,
+            for_s=for_s,
+            until_reboot=until_reboot,
         )
 
         def attempt(change: Change) -> Command:
