@@ -20,7 +20,7 @@ from outrider.core.chart.model import Chart
 from outrider.core.errors import ConfigError
 from outrider.core.sidekick.effects import EFFECT_TYPES, NOUNS
 from outrider.core.sidekick.events import AnyEvent, Commanded, SidekickRestarted, TimerExpired
-from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.memory import Memory, with_settings
 from outrider.core.sidekick.words import why
 from outrider.journal.journal import Journal, JournalError, Record
 from outrider.model.documents import Presence
@@ -301,10 +301,10 @@ def _recall(record: Record, settings: Memory) -> Memory:
     """The memory of the journal, with what the settings decide.
 
     Raises:
-        ConfigError: the journal belongs to another instance, or the strategy was changed in mid-update.
+        ConfigError: the journal belongs to another instance, or strategy or group was changed in mid-update.
     """
     memory = msgspec.convert(record.memory, type=Memory)
-    for name in ("instance", "app", "group"):
+    for name in ("instance", "app"):
         before, after = getattr(memory, name), getattr(settings, name)
         if before != after:
             raise ConfigError(
@@ -315,15 +315,10 @@ def _recall(record: Record, settings: Memory) -> Memory:
         raise ConfigError(
             f"instance.strategy: an update is under way as {memory.strategy}; let it end before you change that"
         )
-    return replace(
-        memory,
-        scope=settings.scope,
-        strategy=settings.strategy,
-        allow_downgrade=settings.allow_downgrade,
-        runtime=settings.runtime,
-        kinds=settings.kinds,
-        process=settings.process,
-        home=settings.home,
-        predecessors=settings.predecessors,
-        at=now(),
-    )
+    busy = "an update is under way" if memory.update else "it still holds a turn" if memory.turn is not None else ""
+    if memory.group != settings.group and busy:
+        raise ConfigError(
+            f"instance.group: the instance was in {memory.group!r}, and {busy}; go back to that group, let it end, and"
+            f" then move to {settings.group!r}"
+        )
+    return replace(with_settings(memory, settings), at=now())

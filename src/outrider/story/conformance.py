@@ -25,7 +25,7 @@ from outrider.core.chart.model import Chart
 from outrider.core.errors import ChartError
 from outrider.core.sidekick.effects import EFFECT_TYPES
 from outrider.core.sidekick.events import SidekickRestarted
-from outrider.core.sidekick.memory import Memory
+from outrider.core.sidekick.memory import Memory, with_settings
 from outrider.core.sidekick.rules import make_rules
 from outrider.story.lines import Known, Line, StoryError, know, step_text
 
@@ -142,17 +142,7 @@ def _memory_before(before: Known, now: Known) -> Memory:
     settings = now.memory
     if before.memory.update and before.memory.strategy != settings.strategy:
         raise _Differs(f"the strategy became {settings.strategy} in mid-update; no sidekick starts with that")
-    return replace(
-        before.memory,
-        scope=settings.scope,
-        strategy=settings.strategy,
-        allow_downgrade=settings.allow_downgrade,
-        runtime=settings.runtime,
-        kinds=settings.kinds,
-        process=settings.process,
-        home=settings.home,
-        predecessors=settings.predecessors,
-    )
+    return with_settings(before.memory, settings)
 
 
 def _check_frame(now: Known) -> None:

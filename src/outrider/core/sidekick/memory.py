@@ -4,7 +4,7 @@ It goes into the journal whole, with every step; nothing else of the deciding pa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -250,3 +250,33 @@ class Memory:
     runtime: str = "process"
     kinds: tuple[PayloadKind, ...] = ("archive",)
     unfit: bool = False
+
+
+def with_settings(memory: Memory, settings: Memory) -> Memory:
+    """The memory of an earlier process with what the settings decide; ``settings`` is what they make of nothing.
+
+    In another group than before nothing is known of what that one wants.
+    """
+    if memory.group != settings.group:
+        memory = replace(
+            memory,
+            group=settings.group,
+            wanted=None,
+            target_revision=0,
+            group_paused=False,
+            slots=settings.slots,
+            undone=None,
+            unfit=False,
+            deferred_reason="",
+        )
+    return replace(
+        memory,
+        scope=settings.scope,
+        strategy=settings.strategy,
+        allow_downgrade=settings.allow_downgrade,
+        runtime=settings.runtime,
+        kinds=settings.kinds,
+        process=settings.process,
+        home=settings.home,
+        predecessors=settings.predecessors,
+    )
