@@ -56,6 +56,7 @@ DAMAGED = {
     "user": f"{P}/users/broken",
     "product": f"{P}/products/org.broken",
     "audit entry": f"{P}/audit/entries/{NOON:%Y-%m-%d}/broken",
+    "marker of removal": f"{P}/gone/{APP}/web-9",
     "crash": f"{P}/crashes/{APP}/web-9",
     "write guard": f"{P}/servers/web/broken",
 }
@@ -162,6 +163,21 @@ def test_a_block_that_can_not_be_read_still_blocks(
     store.fleet.unblock(APP, "2.0.0")
 
     assert b'status="ok"' in ask(application, "POST", "/v1/update/", check("web-1")).body
+
+
+@pytest.mark.parametrize("value", GARBAGE)
+def test_a_marker_of_removal_that_can_not_be_read_still_keeps_the_instance_out(
+    application: FastAPI, store: Store, client: FakeCluster, value: bytes
+) -> None:
+    put(client, store.context.keys.gone(APP, "web-9"), value)
+
+    assert b'status="noupdate"' in ask(application, "POST", "/v1/update/", check("web-9")).body
+    assert b'status="ok"' in ask(application, "POST", "/v1/update/", check("web-1")).body
+
+    put(client, store.context.keys.gone(APP, "web-9"), value)
+    assert "web-9" == store.fleet.admit(APP, "web-9").instance
+
+    assert b'status="ok"' in ask(application, "POST", "/v1/update/", check("web-9")).body
 
 
 def test_a_slot_that_can_not_be_read_is_taken_and_the_others_are_free(store: Store, client: FakeCluster) -> None:

@@ -558,6 +558,11 @@ class User(Document, frozen=True, kw_only=True):
     token_created: datetime
 
 
+def unreadable_gone(app: str, group: str, instance: str, at: datetime) -> Gone:
+    """Stands for a marker that can't be read: the instance is kept out all the same."""
+    return Gone(app=app, group=group, instance=instance, how="deleted", by="(a marker that can't be read)", at=at)
+
+
 class Wakeup(Document, frozen=True, kw_only=True):
     """``wakeups/{app}/{instance}``: ask the update service again now."""
 

@@ -289,7 +289,8 @@ def _stuck(cluster: Cluster, keys: Keys, seen: Scope) -> dict[int, str]:
         if slot.member not in seen.queue:
             key = keys.presence(slot.app, slot.group, slot.instance)
             if (entry := cluster.get(key)) is not None:
-                found[number] = f"{slot.instance}: {decode(Presence, key, entry.value).why}"
+                alive = read_or_none(Presence, key, entry.value)
+                found[number] = f"{slot.instance}: {alive.why if alive is not None else 'its presence is not readable'}"
     return found
 
 

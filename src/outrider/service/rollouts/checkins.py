@@ -30,7 +30,7 @@ from outrider.core.omaha import (
     is_local_refusal,
 )
 from outrider.core.rollout.policy import Defer, Grant, Verdict
-from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Product
+from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Product, unreadable_gone
 from outrider.model.keys import check_part
 from outrider.service.rollouts.rows import MAX_WORD, RUNNING, STATUS, described, with_event, with_verdict, word
 from outrider.service.store.changes import Change, Unaudited
@@ -164,7 +164,10 @@ class _Checkin:
         group = change.read(Group, keys.group(self.app_id, self.group_id))
         if group is None:
             return "no group"
-        gone = change.read_or_none(Gone, keys.gone(self.app_id, self.instance_id))
+        gone_key = keys.gone(self.app_id, self.instance_id)
+        gone = change.read_or_none(Gone, gone_key)
+        if gone is None and change.exists(gone_key):  # a marker that can't be read still keeps it out (P12)
+            gone = unreadable_gone(self.app_id, self.group_id, self.instance_id, now)
         if gone is not None:
             return self._refused(change, gone, now)
         old = change.read_or_none(Instance, key)  # a row that can't be read is written anew

@@ -23,6 +23,7 @@ from outrider.model.documents import (
     Verb,
     Wakeup,
     encode,
+    unreadable_gone,
 )
 from outrider.service.store.changes import MAX_OPERATIONS, Auditing, Change, apply
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
@@ -105,7 +106,11 @@ class Fleet:
         def attempt(change: Change) -> Gone:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             absent = f"app {app_id}: instance {instance!r} was not removed, so there is nothing to admit"
-            gone = change.require(Gone, keys.gone(app_id, instance), absent)
+            gone = change.read_or_none(Gone, keys.gone(app_id, instance))
+            if gone is None:
+                if not change.exists(keys.gone(app_id, instance)):
+                    raise NotFound(absent)
+                gone = unreadable_gone(app_id, "", instance, self.context.now())
             change.delete(keys.gone(app_id, instance))
             return gone
 
