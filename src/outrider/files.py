@@ -11,6 +11,7 @@ import os
 import stat
 from pathlib import Path
 
+FULL_BYTES = 64 * 1024
 SHARE = 16
 """What is reserved of a small disk is at most this part of all of it."""
 
@@ -158,6 +159,24 @@ def free_files(folder: Path) -> int | None:
     """How many files may still be made there; None where the file system doesn't count them."""
     found = os.statvfs(_existing(folder))
     return found.f_favail if found.f_files else None
+
+
+def is_full(folder: Path) -> bool:
+    """Whether hardly anything can be written to the disk of ``folder`` any more."""
+    return free_bytes(folder) < FULL_BYTES or free_files(folder) == 0
+
+
+def file_name(text: str) -> str:
+    """A name of the settings as the file system knows it, whatever this machine's locale is: names are UTF-8 there."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+def as_bytes(text: str) -> bytes:
+    """What a program is given for ``text``: in the locale's encoding, in UTF-8 where that has no such character."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
 
 
 def _existing(folder: Path) -> Path:

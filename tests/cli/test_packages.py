@@ -1,8 +1,12 @@
 """Packages and payloads by the verbs: files, images, folders, downloads."""
 
 import base64
+import bz2
+import gzip
 import hashlib
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -113,6 +117,79 @@ def test_a_metadata_signature_is_refused_rather_than_dropped(run: Run, payload: 
     result = run(f"package create --app-id=x --version=1.0.0 --file={payload} --meta={payload}", code=1)
 
     assert "--meta is not supported" in result.stderr
+
+
+# What is in it.
+
+
+def packed(path: Path, *names: str, mode: int = 0o644) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.mode = mode
+            archive.addfile(member, io.BytesIO())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"PK\x03\x04" + bytes(100),
+            "is a zip file, which is not supported; pack it as tar, tar.gz,",
+        ),
+        (bz2.compress(b"x"), "is compressed with bzip2, which is not supported"),
+        (gzip.compress(bytes(5000))[:-12], "damaged"),
+    ],
+)
+def test_a_payload_that_no_sidekick_could_run_is_refused_before_it_is_uploaded(
+    run: Run, service: Service, tmp_path: Path, content: bytes, said: str
+) -> None:
+    run(f"app create --app-id={APP}")
+    file = tmp_path / "app.bin"
+    file.write_bytes(content)
+
+    result = run(f"package create --app-id={APP} --version=1.0.0 --file={file}", code=1)
+
+    assert said in result.stderr
+    assert "no sidekick could run it (--as-is uploads it for other clients)" in result.stderr
+    run(f"package create --app-id={APP} --version=1.0.0 --file={file} --as-is")
+
+
+@pytest.mark.parametrize(
+    ("mode", "program", "said"),
+    [
+        (0o755, "server", ""),
+        (0o644, "server", "its program 'server' has no x bit"),
+        (0o755, "sever", "has no program 'sever'; it has server"),
+    ],
+)
+def test_a_payload_must_have_its_program(run: Run, tmp_path: Path, mode: int, program: str, said: str) -> None:
+    run(f"app create --app-id={APP}")
+    file = packed(tmp_path / "app.tar", "server", mode=mode)
+
+    result = run(
+        f"package create --app-id={APP} --version=1.0.0 --file={file} --program={program}", code=1 if said else 0
+    )
+
+    assert said in result.stderr
+
+
+def test_a_name_that_appears_twice_is_refused(run: Run, tmp_path: Path) -> None:
+    run(f"app create --app-id={APP}")
+    file = packed(tmp_path / "app.tar", "server", "server")
+
+    assert (
+        "'server' appears twice" in run(f"package create --app-id={APP} --version=1.0.0 --file={file}", code=1).stderr
+    )
+
+
+def test_what_is_no_archive_is_taken_with_a_note(run: Run, payload: Path) -> None:
+    run(f"app create --app-id={APP}")
+
+    result = run(f"package create --app-id={APP} --version=1.0.0 --file={payload}")
+
+    assert "note: web.tar is not a tar archive" in result.stderr
 
 
 # Uploads.

@@ -228,3 +228,27 @@ def test_no_free_port_is_this_machines_trouble(runtime_of: Callable[..., Process
             runtime_of("server", shared=shared).start(of(tmp_path, Trouble("", {"server": SCRIPT}, "", "unknown")))
 
     assert ("no-port", "machine") == (caught.value.evidence, judge(caught.value.evidence))
+
+
+@pytest.mark.parametrize("program", ["sérver", "日本語", "a b"])
+def test_a_program_is_found_by_the_bytes_of_its_name(
+    runtime_of: Callable[..., ProcessRuntime], tmp_path: Path, program: str
+) -> None:
+    runtime = runtime_of(program, shared=replace(SHARED, env={"NAME": "日本語"}))
+
+    runtime.start(of(tmp_path, Trouble(program, {program: SCRIPT}, "", "unknown"), "good"))
+
+    assert runtime.find("good") is not None
+    runtime.remove("good")
+
+
+def test_an_app_that_ends_on_a_full_disk_is_not_the_releases_fault(
+    runtime_of: Callable[..., ProcessRuntime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outrider.runtimes.process.runtime.is_full", lambda folder: True)
+    ends = Trouble("server", {"server": "#!/bin/sh\nexit 1\n"}, "", "unknown")
+
+    with pytest.raises(DriverError, match="is full: make room there") as caught:
+        runtime_of("server").start(of(tmp_path, ends))
+
+    assert ("disk-full", "machine") == (caught.value.evidence, judge(caught.value.evidence))

@@ -20,6 +20,7 @@ from outrider.etcd.address import endpoints_of
 from outrider.etcd.client import connect
 from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster, EtcdAddress
+from outrider.files import is_full
 from outrider.journal.journal import Journal
 from outrider.model.documents import Contender, Owner
 from outrider.model.keys import Keys
@@ -240,7 +241,11 @@ class Assembly:
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(
-                self._runtime, payloads, stop_grace_s=settings.workload.stop_grace_s, post=self._post
+                self._runtime,
+                payloads,
+                stop_grace_s=settings.workload.stop_grace_s,
+                post=self._post,
+                is_disk_full=lambda: is_full(instance.state_dir),
             ),
             "balancer": BalancerWork(
                 balancer.entry,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from outrider.core.blame import Evidence, seen_in
 from outrider.core.errors import DriverError, Refused
+from outrider.files import file_name
 
 START_FAULTS = (
     errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ELIBBAD, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EPERM
@@ -63,7 +64,7 @@ def command_line(
         DriverError: there is no such program; the setting may be wrong.
     """
     command = [re.sub(r"\{(port|host|version)\}", lambda found: placeholders[found[1]], word) for word in words]
-    program = command[0]
+    program = file_name(command[0])
     if (root / program).is_file():
         command[0] = str(root / program)
         return command

@@ -24,7 +24,7 @@ from outrider.core.blame import seen_in
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
-from outrider.files import clear_file, is_file, make_folder, open_file, read_file, write_file
+from outrider.files import as_bytes, clear_file, is_file, is_full, make_folder, open_file, read_file, write_file
 from outrider.journal.reserve import spend as spend_reserve
 from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.process import ProcessSettings
@@ -294,9 +294,9 @@ class ProcessRuntime:
             try:
                 with failpoint("workload.spawn"):
                     child = subprocess.Popen(
-                        command,
+                        [as_bytes(word) for word in command],
                         cwd=home / "root",
-                        env=environment,
+                        env={as_bytes(name): as_bytes(text) for name, text in environment.items()},
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=output,
@@ -334,6 +334,8 @@ class ProcessRuntime:
         text = f"{record.workload_id}: ends at once: {status}" + (f"; it said: {said}" if said else "")
         if missing := missing_program(status, said, home / "root", environment):
             return problem(f"{text}; {missing} is not on this machine: install it", "no-interpreter")
+        if is_full(home):
+            return problem(f"{text}; the disk of {home} is full: make room there", "disk-full")
         if taken := in_use(record.host, record.port):
             return problem(f"{text}{taken}", "no-port")
         return problem(text, "ended")

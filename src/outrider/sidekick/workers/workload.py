@@ -1,9 +1,11 @@
 """The workload's worker: starts, finds and ends versions through a ``Runtime``, and tells when one ends by itself."""
 
+from collections.abc import Callable
 from typing import assert_never
 
 from loguru import logger
 
+from outrider.core.blame import Evidence
 from outrider.core.errors import DriverError
 from outrider.core.sidekick.effects import (
     EnsureWorkload,
@@ -32,9 +34,18 @@ from outrider.sidekick.workers.worker import Post, now
 class WorkloadWork:
     """Performs ``workload.*``."""
 
-    def __init__(self, runtime: Runtime, payloads: PayloadStore, *, stop_grace_s: float, post: Post) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        payloads: PayloadStore,
+        *,
+        stop_grace_s: float,
+        post: Post,
+        is_disk_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``is_disk_full``: asked when a workload has ended, for that may be why."""
         self._runtime, self._payloads = runtime, payloads
-        self._grace_s, self._post = stop_grace_s, post
+        self._grace_s, self._post, self._is_disk_full = stop_grace_s, post, is_disk_full
         self._watches: dict[str, ExitWatch] = {}
 
     def interrupt(self, effect: WorkloadEffect) -> None:
@@ -134,4 +145,6 @@ class WorkloadWork:
             watch.close()
 
     def _exited(self, exited: Exited) -> None:
-        self._post(WorkloadExited(at=now(), workload_id=exited.workload_id, status=exited.status))
+        evidence: Evidence = "disk-full" if self._is_disk_full() else "ended"
+        status = f"{exited.status}; this machine's disk is full" if evidence == "disk-full" else exited.status
+        self._post(WorkloadExited(at=now(), workload_id=exited.workload_id, status=status, evidence=evidence))
