@@ -34,7 +34,7 @@ LEASE_S = 40.0
 """Longer than any lease in the simulator lives without its sidekick."""
 APPOINTMENTS = 16
 """The most that one resting sidekick has: its keeper's next call and look, its timers, the watches' deliveries."""
-WATCHES = 5
+WATCHES = 6
 
 
 @dataclass(slots=True)

@@ -107,7 +107,7 @@ def test_a_journal_that_begins_in_the_middle_is_replayed_from_there() -> None:
 
 def test_a_rotated_journal_is_read_with_the_file_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = recorded("good_update")
-    monkeypatch.setattr(outrider.journal.journal, "ROTATE_BYTES", 40_000)
+    monkeypatch.setattr(outrider.journal.journal, "ROTATE_BYTES", 60_000)
     journal = Journal(tmp_path)
     for record in records:
         journal.append(record)

@@ -123,15 +123,21 @@ def test_a_lease_that_ended_before_queueing_is_told(store: Cluster, start: Start
     assert a.denial().why == "lapsed"
 
 
-def test_a_slot_key_that_nobody_understands_lets_nobody_in(store: Cluster, keys: Keys, start: Start) -> None:
-    """It may be a turn, of a newer outrider."""
-    store.txn((), (Put(key=keys.slot(SCOPE, 3), value=b'{"schema": 9}'),))
-    a = start("a")
+def test_a_slot_key_that_nobody_understands_is_a_turn_that_is_taken(store: Cluster, keys: Keys, start: Start) -> None:
+    """It may be a turn, of a newer outrider: it counts against the budget, and the other slots are free."""
+    store.txn((), (Put(key=keys.slot(SCOPE, 0), value=b'{"schema": 9}'),))
+    a, b = start("a"), start("b")
 
-    a.acquire(slots=5)
+    a.acquire(slots=2)
+    turn = a.turn()
+    b.acquire(slots=2)
 
-    assert a.denial().why == "refused"
-    assert keys.slot(SCOPE, 3) in a.denial().reason
+    assert 1 == turn.number
+    b.wait_at(0)
+    assert all(isinstance(news, Queued) for news in b.news)
+    left = store.get(keys.slot(SCOPE, 0))
+    assert left is not None
+    assert b'{"schema": 9}' == left.value
 
 
 def test_who_withdraws_leaves_nothing_and_the_next_one_moves_up(store: Cluster, keys: Keys, start: Start) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from outrider.core.chart.machine import Perform
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import AcquireLock
 from tests.core.sidekick.test_sidekick import NOON, TURN, Sidekick
@@ -126,8 +127,8 @@ def test_the_way_to_a_floor_is_bound_to_the_target_too() -> None:
 
     step = sidekick.answer("release.verify", ev.ReleaseVerified)
 
-    (asked,) = [action.effect for action in step.actions if isinstance(getattr(action, "effect", None), AcquireLock)]
-    assert isinstance(asked, AcquireLock)
+    effects = [action.effect for action in step.actions if isinstance(action, Perform)]
+    (asked,) = [effect for effect in effects if isinstance(effect, AcquireLock)]
     assert ("2.0.0", 44) == (asked.version, asked.target_revision)
 
 
