@@ -102,7 +102,6 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
             _said("brake"),
             _said("entry"),
             _said("twin"),
-            _said("undo"),
         ],
         sidekicks=3,
         most_slots=2,
