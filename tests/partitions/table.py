@@ -64,7 +64,7 @@ RETURNS = _in("swapping.returning", runs="both", entry="new", turn="dirty")
 JOINS = _in("swapping.joining", runs="new", entry="none", turn="dirty")
 COMES_BACK = _in("rollback.rejoining", runs="old", entry="none", turn="dirty")
 BLOCKS = _in("rollback.blocking", runs="old", entry="old", turn="dirty")
-DOWN = _in("rollback.reverting", runs="nothing", entry="none", turn="held")
+DOWN = _in("rollback.reverting", runs="nothing", entry="none", turn="held or dirty")
 """Deliberately out, under its turn, and nothing can be started: the old version isn't proved to serve."""
 
 _TOO_FAR = ("rollback.relocking", "swapping.reclaiming")

@@ -48,13 +48,13 @@ def test_the_failure_threshold_is_a_brake_that_holds(fleet: Fleet) -> None:
     fleet.set(max_failures=2)
     for number in range(3):
         fleet.granted(f"web-{number}")
-    fleet.fails("web-0", 9)
+    fleet.fails("web-0", 44)
     after_one = fleet.granted("web-9")
     fleet.fails("web-1", 10)
     fleet.succeeds("web-2")
 
     assert "2.0.0" == after_one
-    named = "web-0: download failed (error code 9); web-1: wrong digest (error code 10)"
+    named = "web-0: rolled back (error code 44); web-1: wrong digest (error code 10)"
     assert f"is halted: 2 failed (max_failures 2): {named}" in fleet.why_deferred("web-3")
 
 
