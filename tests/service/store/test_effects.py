@@ -101,6 +101,14 @@ def test_the_effect_of_a_group_without_work(store: Store) -> None:
             ),
             "is the target of groups beta",
         ),
+        (
+            lambda store: put(
+                store.context.cluster,
+                store.context.keys.served(APP, "beta"),
+                b'{"schema":1,"versions":["1.0.0","1.5.0","2.0.0"]}',
+            ),
+            "`rollout undo` would take groups beta back to",
+        ),
     ],
 )
 def test_a_package_that_something_needs_is_not_deleted(

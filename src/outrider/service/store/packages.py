@@ -9,7 +9,7 @@ from outrider.core import versions
 from outrider.core.architectures import ANY, checked_architecture
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.model.damage import readable
-from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, Target
+from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, Served, Target
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import (
     MAX_NOTES,
@@ -21,6 +21,7 @@ from outrider.service.store.context import (
     direct,
     some,
 )
+from outrider.service.store.served import before as served_before
 from outrider.service.store.targets import aim_all
 
 MAX_SIZE_BYTES = 2**53
@@ -168,13 +169,20 @@ class Packages:
     def _refuse_needed(self, app_id: str, version: str) -> None:
         """Raise ``Conflict`` when a target or an instance needs the package of ``version``."""
         keys, context = self.context.keys, self.context
-        aimed = [
-            group.id
-            for group in context.children(Group, keys.groups(app_id))
-            if (target := context.get_or_none(Target, keys.target(app_id, group.id))) and target.version == version
-        ]
+        aimed, undone = [], []
+        for group in context.children(Group, keys.groups(app_id)):
+            target = context.get_or_none(Target, keys.target(app_id, group.id))
+            served = context.get_or_none(Served, keys.served(app_id, group.id)) or Served()
+            if target is not None and target.version is not None:
+                aimed += [group.id] if target.version == version else []
+                undone += [group.id] if served_before(served.versions, target.version) == version else []
         if aimed:
             raise Conflict(f"package {version} is the target of groups {some(aimed)}; move their channel first")
+        if undone:
+            raise Conflict(
+                f"package {version} is what `rollout undo` would take groups {some(undone)} back to; it can be deleted"
+                " after their next rollout has finished"
+            )
         rows = context.children(Instance, keys.instances(app_id))
         alive = context.all_below(Presence, keys.presences(app_id))
         running = {row.id for row in rows if row.version == version} | {
