@@ -100,8 +100,6 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
             _said("rollback", badness="unhealthy"),
             _said("target"),
             _said("brake"),
-            _said("entry"),
-            _said("twin"),
         ],
         sidekicks=3,
         most_slots=2,
