@@ -210,18 +210,18 @@ class Announcements:
         self._told = entry.mod_revision
         logger.bind(verb=command.verb, by=command.by).info("command received")
 
-        def post(event: AnyCommanded) -> None:
+        def tell(event: AnyCommanded) -> None:
             self._post(replace(event, command=command.id))
 
         match command.verb:
             case "pause":
-                post(OperatorPaused(at=now(), revision=entry.mod_revision))
+                tell(OperatorPaused(at=now(), revision=entry.mod_revision))
             case "resume":
-                post(OperatorResumed(at=now(), revision=entry.mod_revision))
+                tell(OperatorResumed(at=now(), revision=entry.mod_revision))
             case "retry":
-                post(OperatorRetried(at=now(), revision=entry.mod_revision))
+                tell(OperatorRetried(at=now(), revision=entry.mod_revision))
             case "drain":
-                post(
+                tell(
                     OperatorDrained(
                         at=now(),
                         revision=entry.mod_revision,
@@ -231,15 +231,15 @@ class Announcements:
                     )
                 )
             case "undrain":
-                post(OperatorUndrained(at=now(), revision=entry.mod_revision))
+                tell(OperatorUndrained(at=now(), revision=entry.mod_revision))
             case "decommission":
-                post(
+                tell(
                     OperatorDecommissioned(
                         at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex, by=command.by
                     )
                 )
             case "rollback":
-                post(
+                tell(
                     OperatorRolledBack(
                         at=now(), revision=entry.mod_revision, update=uuid.uuid4().hex, version=command.version
                     )

@@ -1,7 +1,7 @@
 """Lost answers, late writes, an etcd that is away, and second thoughts: no turn too many and none forgotten (P1)."""
 
 from collections.abc import Callable
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -208,15 +208,16 @@ def test_a_withdrawal_in_the_middle_of_the_take_is_not_answered_with_a_turn(
 
     lock = TurnLock(a.client, keys, contender("a"), clock=lambda: NOON, start=run)
     returned: list[Turn | None] = []
-    withdrawal = Thread(target=lambda: returned.append(lock.withdraw()))
+    withdrawal, begun = Thread(target=lambda: returned.append(lock.withdraw())), Event()
 
     def withdraw_meanwhile() -> None:
         withdrawal.start()
+        begun.set()
         eventually(lambda: waits[0].ended)
 
     at_the_third(a, withdraw_meanwhile)
     lock.acquire(lease=a.lease, update="u", release="2.0.0", slots=1, deliver=a.news.append)
-    eventually(lambda: withdrawal.ident)
+    eventually(begun.is_set)
     withdrawal.join(60)
 
     assert (returned, a.news) == ([None], [])

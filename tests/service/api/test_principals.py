@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from loguru import logger
 
 from outrider.core.omaha import AppRequest, OmahaRequest
-from outrider.model.documents import Instance, encode
+from outrider.model.documents import Instance, Served, encode
 from outrider.service.api.auth import API, READING, AuthMiddleware
 from outrider.service.rollouts.checkins import CHECK_IN, Caller, Checkins
 from outrider.service.store.audit import AuditEntry, AuditLog, Wanted
@@ -61,9 +61,12 @@ WRITES = (
     Write(operation=f"POST {OF_GROUP}/rollout/pause", noun="rollout", body={"why": "lunch"}),
     Write(operation=f"POST {OF_GROUP}/rollout/halt", noun="rollout", body={}),
     Write(operation=f"POST {OF_GROUP}/rollout/resume", noun="rollout", body={}),
+    Write(operation=f"POST {OF_GROUP}/rollout/undo", noun="rollout", body={"why": "it fails"}, names={"group": "back"}),
+    Write(operation=f"POST {OF_GROUP}/rollout/follow", noun="group", body={}, names={"group": "back"}),
     Write(operation=f"POST {OF_APP}/packages", noun="package", body={"version": "3.0.0", "image": "web:3.0.0"}),
     Write(operation=f"DELETE {OF_APP}/packages/{{version}}", noun="package", names={"version": "0.1.0"}),
     Write(operation=f"DELETE {OF_APP}/instances/{{instance}}", noun="instance", names={"instance": "gone"}),
+    Write(operation=f"POST {OF_APP}/instances/{{instance}}/admit", noun="removal", names={"instance": "gone"}),
     Write(operation=f"POST {OF_APP}/instances/{{instance}}/command", noun="command", body={"verb": "retry"}),
     Write(operation=f"DELETE {OF_APP}/blocks/{{version}}", noun="release", names={"version": "9.0.0"}),
     Write(operation="POST /api/v1/payloads", noun="payload", body="a file"),
@@ -106,6 +109,8 @@ def application(client: FakeCluster, tmp_path: Path, store: Store) -> FastAPI:
     store.floors.exclude(APP, "beta", "0.2.0")
     store.channels.create(APP, "unused")
     store.groups.create(APP, "unused", channel="beta")
+    store.groups.create(APP, "back", channel="beta")
+    put(client, store.context.keys.served(APP, "back"), encode(Served(versions=("0.1.0", "1.0.0"))))
     store.apps.create(app="unused")
     be_alive(store, "web-1", NOON)
     block(store, "9.0.0", "it crashed", NOON)
@@ -213,6 +218,7 @@ def test_what_may_write_unaudited_is_stated_here_one_by_one() -> None:
     assert {
         ("service/rollouts/checkins.py", "check-in"),
         ("service/rollouts/wakeups.py", "rollout controller"),
+        ("service/rollouts/controller.py", "the instance was decommissioned"),
         ("service/history/background.py", "webhook sender"),
         ("service/api/payloads.py", "download"),
     } == reasons

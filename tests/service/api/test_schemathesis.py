@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from outrider.etcd.seam import Cluster
-from outrider.model.documents import Instance, Role, encode
+from outrider.model.documents import Gone, Instance, Role, Served, encode
 from outrider.service.api.auth import API, OPEN, role_needed
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.payloads.folder import PayloadFolder
@@ -112,6 +112,10 @@ def known_names(operation: Any) -> dict[str, str]:
             names["app"] = "unused"
     if "/floors/" in path or "/excluded/" in path:
         names |= {"channel": "beta", "version": "0.2.0" if "/excluded/" in path else "1.0.5"}
+    if path.endswith("/admit"):
+        names["instance"] = "removed"
+    if path.endswith("/follow"):
+        names["group"] = "pinned"
     if "/webhooks/" in path:
         names["name"] = "pager"
     if "/blocks/" in path:
@@ -142,10 +146,16 @@ def filled(service: Service, cluster: Cluster) -> Service:
     for instance in ("web-1", "gone"):
         row = Instance(app=APP, id=instance, group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
         put(cluster, store.context.keys.instance(APP, instance), encode(row))
+    gone = Gone(app=APP, group="beta", instance="removed", how="deleted", at=NOON)
+    put(cluster, store.context.keys.gone(APP, "removed"), encode(gone))
     store.apps.create(app="unused")
     store.groups.create(APP, "unused", channel="beta")
     store.channels.create(APP, "unused")
     store.packages.create(APP, "1.0.5", payload_of("1.0.5"))
+    store.groups.create(APP, "pinned", channel="beta")
+    for group in ("beta", "pinned"):
+        put(cluster, store.context.keys.served(APP, group), encode(Served(versions=("1.0.5", "1.1.0"))))
+    store.rollouts.undo(APP, "pinned", why="it fails", by="ann")
     store.floors.set(APP, "beta", "1.0.5")
     store.floors.exclude(APP, "beta", "0.2.0")
     with PayloadFolder(folder=service.payload_dir).receive() as arriving:

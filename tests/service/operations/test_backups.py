@@ -61,7 +61,7 @@ def lived_in(store: Store) -> None:
 
 def kept(etcd: FakeEtcd) -> dict[str, bytes]:
     """What a backup has, and the audit log hasn't of the restore itself."""
-    moment = ("/presence/", "/turns/", "/shared-turns/", "/commands/", "/audit/", "/grants/")
+    moment = ("/presence/", "/turns/", "/shared-turns/", "/commands/", "/audit/", "/grants/", "/cluster/epoch")
     return {key: entry.value for key, entry in etcd.entries.items() if not any(part in key for part in moment)}
 
 
@@ -91,6 +91,7 @@ def test_what_is_restored_is_what_there_was(
     assert before == after
     assert 0 == replaced
     assert "2.0.0" == other.groups.target(APP, "beta").version
+    assert "/elsewhere/cluster/epoch" in other_etcd.entries, "every process notices that etcd was set back"
 
 
 def test_what_belongs_to_the_moment_is_not_in_it(lines: list[bytes]) -> None:

@@ -87,7 +87,7 @@ class AppShown(Shown):
 class NewChannel(Given):
     """A new channel."""
 
-    model_config = {"json_schema_extra": {"examples": [{"name": "stable", "version": "1.0.0"}]}}
+    model_config = {"json_schema_extra": {"examples": [{"name": "stable", "version": "1.1.0"}]}}
 
     name: str
     version: str | None = Field(None, description="The version that it points at.")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, assert_never
 
-from outrider.core.omaha import LOCAL_CODES, failure_text
+from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.rollout.rollout import Progress
 from outrider.model.activity import Activity, Severity
 from outrider.model.documents import App, Block, Channel, Command, Document, Group, Instance, Package, Rollout
@@ -165,7 +165,7 @@ def _row(shift: Shift, old: Instance | None, new: Instance, about: Mapping[str, 
     status = old.status if old is not None else "undefined"
     granted = old.granted_version if old is not None else None
     if new.status == "error" and (status != "error" or (old is not None and new.error_code != old.error_code)):
-        what = "refused" if new.error_code in LOCAL_CODES else "failed"
+        what = "refused" if new.error_code == FailureCode.UNSUPPORTED else "failed"
         text = f"{new.id}: update to {granted or 'a new version'} {what}: {failure_text(new.error_code or 0)}"
         yield _line(
             shift, "error", "instance-failed", text, **about, version=granted or "",

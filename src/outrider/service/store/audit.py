@@ -37,6 +37,7 @@ _NOUNS = {
     ("groups", 4): "group",
     ("instances", 3): "instance",
     ("blocks", 3): "release",
+    ("gone", 3): "removal",
     ("commands", 3): "command",
     ("users", 2): "user",
     ("webhooks", 2): "webhook",
