@@ -69,10 +69,10 @@ check: lint verify test ## what must hold before a commit: lint, types, imports,
 partitions: setup etcd docker ## cut containers from one thing after the other in every substate, half an hour (a part: only="etcd")
 	OUTRIDER_TEST_PARTITIONS=all $(bin)/python -m pytest tests/partitions $(if $(only),-k "$(only)")
 
-verify: setup ## run the statechart exhaustively against the promises, one to three minutes
+verify: setup ## run the statechart exhaustively against the promises, five minutes or more
 	$(bin)/outrider statechart verify
 
-verify-all: setup ## the same within larger bounds, half an hour
+verify-all: setup ## the same within larger bounds, an hour or more
 	$(bin)/outrider statechart verify --bounds large
 
 fuzz: setup etcd ## 10000 inputs for the Omaha endpoint, 100 requests per operation for the REST API, 15 minutes (inputs=50000)

@@ -95,7 +95,6 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
     "usual": _plan(
         [
             *_each(CALM),
-            _LATE,
             _said("pause"),
             _said("rollback", badness="unhealthy"),
             _said("target"),
@@ -103,6 +102,7 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
         ],
         sidekicks=3,
         most_slots=2,
+        stop_first=[_LATE],
     ),
     "large": _plan(
         [
@@ -121,7 +121,7 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
         stop_first=[_FALL, *(_said(word, badness=badness) for badness, word in _TOO_MUCH)],
     ),
 }
-"""Bounds by name: *small* takes seconds, *usual* about a minute (CI), *large* half an hour."""
+"""Bounds by name: *small* takes two minutes, *usual* five (CI), *large* an hour or more."""
 
 STATE_LIMIT = 5_000_000
 """More than that is no chart of this size, but one that counts something without end; it would fill the memory."""

@@ -94,7 +94,7 @@ def draw(
     type=click.Choice(["small", "usual", "large"]),
     default="usual",
     show_default=True,
-    help="How many faults to allow: small takes half a minute, usual one to two minutes, large half an hour.",
+    help="How many faults to allow: small takes about two minutes, usual five, large an hour or more.",
 )
 @click.option("--quick", "bounds", flag_value="small", help="The same as --bounds small.")
 @click.option("--jobs", type=click.IntRange(min=0), default=0, help="Number of processes. Default: one per processor.")
