@@ -225,7 +225,7 @@ def test_a_failing_program_is_an_error_at_the_service(
         (["--app-id=x", "--group-id=y", "--version=1.0", "true"], 1, "Error: version '1.0': not semver"),
         (["--app-id=x", "--group-id=y"], 2, "Missing argument"),
         (["--app-id=x", "true"], 2, "Missing option '--group-id'"),
-        (["--app-id=x", "--group-id=y", "--etcd=nonsense", "true"], 1, "--etcd 'nonsense'"),
+        (["--app-id=x", "--group-id=y", "--etcd=nonsense", "true"], 1, "'nonsense': no port; write HOST:PORT"),
     ],
 )
 def test_what_cannot_be_watched_is_one_clear_line(

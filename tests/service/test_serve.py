@@ -128,7 +128,7 @@ def test_an_upload_under_way_does_not_keep_it_from_ending(etcd_server: EtcdServe
         (("--listen", "192.0.2.1:0"), "listen 192.0.2.1:0"),
         (("--listen", "nonsense"), "write HOST:PORT"),
         (("--listen", "127.0.0.1:99999"), "write HOST:PORT"),
-        (("--etcd", "nonsense"), "--etcd 'nonsense'"),
+        (("--etcd", "nonsense"), "--etcd (OUTRIDER_ETCD) 'nonsense': no port"),
         (("--payload-dir", "/proc/nowhere"), "payload folder"),
     ],
 )
