@@ -4,6 +4,7 @@ Invariant at teardown of every test that talks to etcd: no thread of ours is lef
 """
 
 import os
+import signal
 import threading
 import uuid
 from collections.abc import Iterator
@@ -67,7 +68,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Each worker gives its programs ports of its own: two that look at the same time find the same port free."""
+    """Each worker gives its programs ports of its own: two that look at the same time find the same port free.
+
+    What runs in the background of a shell, or of a CI job, ignores Ctrl-C, and so would each program that a test
+    starts and ends with it: a signal that is ignored stays so across ``exec``, one with a handler doesn't.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     workers, mine = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     programs.PORTS = programs.PORTS[int(mine.removeprefix("gw")) :: workers]
 

@@ -40,10 +40,6 @@ def test_the_demo_ends_as_promised_and_leaves_nothing(tmp_path: Path) -> None:
     assert [] == processes_in(tmp_path)
 
 
-def heed_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_ctrl_c_ends_the_demo_with_everything_that_it_started(tmp_path: Path) -> None:
     """
     1. the demo has reached its first rollout: everything is running
@@ -56,8 +52,6 @@ def test_ctrl_c_ends_the_demo_with_everything_that_it_started(tmp_path: Path) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a shell that runs tests in the background has its children ignore Ctrl-C
-        preexec_fn=heed_ctrl_c,
     )
     assert demo.stdout is not None
     for line in demo.stdout:
