@@ -21,6 +21,7 @@ def test_every_evidence_is_judged(evidence: Evidence) -> None:
         "wrong-setting",
         "bad-name",
         "disk-full",
+        "read-only",
         "no-port",
         "no-interpreter",
         "network",
@@ -32,7 +33,7 @@ def test_trouble_of_a_machine_is_never_the_releases(evidence: Evidence) -> None:
     assert "machine" == judge(evidence)
 
 
-@pytest.mark.parametrize("evidence", ["disk-full", "no-port", "network", "no-resources"])
+@pytest.mark.parametrize("evidence", ["disk-full", "read-only", "no-port", "network", "no-resources"])
 def test_what_may_pass_is_tried_again(evidence: Evidence) -> None:
     assert not lasts(evidence)
 
@@ -47,7 +48,7 @@ def test_what_speaks_against_neither_is_nobodys_yet(evidence: Evidence) -> None:
     [
         (errno.ENOSPC, "disk-full"),
         (errno.EDQUOT, "disk-full"),
-        (errno.EROFS, "no-permission"),
+        (errno.EROFS, "read-only"),
         (errno.ELOOP, "not-a-file"),
         (errno.EMFILE, "no-resources"),
         (errno.EILSEQ, "bad-name"),

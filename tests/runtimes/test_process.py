@@ -304,9 +304,20 @@ def test_a_fixed_port_in_use_is_this_machines_trouble_and_may_pass(state_dir: Pa
 def test_a_host_that_is_not_here_is_named(state_dir: Path, tmp_path: Path) -> None:
     runtime = make_process_runtime(state_dir, replace(SHARED, host="192.0.2.1"))
 
-    with pytest.raises(DriverError, match=r"workload\.host '192\.0\.2\.1': can't listen there"):
+    with pytest.raises(DriverError, match=r"workload\.host '192\.0\.2\.1': can't listen there") as caught:
         runtime.start(spec(tmp_path))
 
+    assert "network" == caught.value.evidence, "its interface may come back"
+    runtime.close()
+
+
+def test_a_host_that_is_no_address_is_a_setting_to_correct(state_dir: Path, tmp_path: Path) -> None:
+    runtime = make_process_runtime(state_dir, replace(SHARED, host="1.2.3.4.5"))
+
+    with pytest.raises(DriverError, match=r"workload\.host '1\.2\.3\.4\.5': can't listen there") as caught:
+        runtime.start(spec(tmp_path))
+
+    assert caught.value.evidence in ("wrong-setting", "network"), "a resolver that is away can't say"
     runtime.close()
 
 

@@ -28,7 +28,7 @@ Evidence = Literal[
     "unfit", "noexec", "wrong-setting", "no-interpreter", "other-architecture", "no-permission", "bad-name",
     "not-a-file",
     # seen in this machine, and perhaps gone the next time
-    "disk-full", "no-port", "no-resources", "network",
+    "disk-full", "read-only", "no-port", "no-resources", "network",
     # seen in neither
     "no-answer", "unreachable", "lost-lease",
     # a person's word
@@ -45,6 +45,8 @@ not well. ``unproved``: it didn't prove healthy before its deadline.
 another one that isn't on this machine. ``other-architecture``: it was built for another processor.
 ``no-permission``: the system forbids it.
 ``bad-name``: the file system here can't store a name in it. ``not-a-file``: something else stands in its place.
+``read-only``: the kernel mounts a disk so after an error, until the next check or boot. ``network``: an address, a
+name or a way that is there at other times.
 """
 
 _JUDGED: Mapping[Evidence, Blame] = {
@@ -65,6 +67,7 @@ _JUDGED: Mapping[Evidence, Blame] = {
     "bad-name": "machine",
     "not-a-file": "machine",
     "disk-full": "machine",
+    "read-only": "machine",
     "no-port": "machine",
     "no-resources": "machine",
     "network": "machine",
@@ -74,14 +77,15 @@ _JUDGED: Mapping[Evidence, Blame] = {
     "undone": "operator",
 }
 
-PASSING: frozenset[Evidence] = frozenset({"disk-full", "no-port", "no-resources", "network"})
+PASSING: frozenset[Evidence] = frozenset({"disk-full", "read-only", "no-port", "no-resources", "network"})
 """Trouble of a machine that the next attempt may not meet."""
 
 
 _ERRNO: Mapping[int, Evidence] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "disk-full"),
     **dict.fromkeys((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE), "no-resources"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "no-permission"),
+    errno.EROFS: "read-only",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "no-permission"),
     **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST), "not-a-file"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.EILSEQ), "bad-name"),
 }

@@ -105,6 +105,9 @@ def _try(host: str, port: int) -> tuple[int, str]:
             return 0, f"port {port} is in use by {holder_of(host, port) or 'a process that can not be seen from here'}"
         if error.errno == errno.EACCES:
             return 0, f"port {port} may not be used by this user; ports below 1024 need CAP_NET_BIND_SERVICE"
+        # an address or a name that isn't there may be wrong, or its interface or resolver may be away for a while
+        away = error.errno in (errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH, socket.EAI_AGAIN)
         raise DriverError(
-            f"workload.host {host!r}: can't listen there: {error.strerror or error}", evidence="wrong-setting"
+            f"workload.host {host!r}: can't listen there: {error.strerror or error}",
+            evidence="network" if away else "wrong-setting",
         ) from error
