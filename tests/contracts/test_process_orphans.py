@@ -209,12 +209,16 @@ def test_orphans_that_ended_are_reaped_and_children_of_others_are_not(tmp_path: 
     if not child:
         os._exit(3)
     eventually(lambda: (look_at(child) or pytest.fail("reaped too early")).zombie)
+    first: set[tuple[int, int]] = set()
 
-    first = reap(set())
+    def noticed() -> bool:  # /proc may show it a moment before it can be waited for
+        first.update(reap(set()))
+        return child in {pid for pid, _ in first}
+
+    eventually(noticed)
     waits = look_at(child)
     second = reap(first)
 
-    assert child in {pid for pid, _ in first}
     assert waits is not None
     assert waits.zombie
     assert look_at(child) is None
