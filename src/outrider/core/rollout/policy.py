@@ -97,10 +97,12 @@ class Grant:
 
     Attributes:
         standing: The instance has this grant already; no new grant is made.
+        for_new_machine: It leads to what the group serves, because the target stands still.
     """
 
     version: str
     standing: bool = False
+    for_new_machine: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

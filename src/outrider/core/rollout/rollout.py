@@ -23,11 +23,12 @@ taken back before the update began; it counts as never made, too."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A grant without a result yet."""
+    """A grant without a result yet. ``for_new_machine``: it leads to what the group serves, not to the target."""
 
     instance: str
     version: str
     at: datetime
+    for_new_machine: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,6 @@ class Progress:
         failures: One per instance, oldest first.
         succeeded: Instances that came to ``version``.
         finished: When every known instance had come to it; None before. A later instance changes nothing.
-        served: The version of the last rollout before this one that was finished; None before the first.
     """
 
     version: str | None
@@ -69,7 +69,6 @@ class Progress:
     failures: tuple[Failure, ...] = ()
     succeeded: int = 0
     finished: datetime | None = None
-    served: str | None = None
 
     def opened_for(self, instance: str) -> Opened | None:
         """The instance's grant without a result."""
@@ -91,16 +90,17 @@ def following(progress: Progress | None, version: str | None, now: datetime) -> 
     fresh = Progress(version=version, started=now, since=now)
     if progress is None:
         return fresh
-    served = progress.version if progress.finished is not None else progress.served
-    return replace(fresh, times=progress.times, opened=progress.opened, served=served)
+    return replace(fresh, times=progress.times, opened=progress.opened)
 
 
-def granted(progress: Progress, instance: str, version: str, policy: Policy, now: datetime) -> Progress:
+def granted(
+    progress: Progress, instance: str, version: str, policy: Policy, now: datetime, *, for_new_machine: bool = False
+) -> Progress:
     """One more grant; it takes the place of an earlier one of the same instance."""
     others = tuple(one for one in progress.opened if one.instance != instance)
     return replace(
         progress,
-        opened=(*others, Opened(instance=instance, version=version, at=now)),
+        opened=(*others, Opened(instance=instance, version=version, at=now, for_new_machine=for_new_machine)),
         times=_kept((*progress.times, now), policy, now),
     )
 
@@ -118,8 +118,7 @@ def ended(
     progress = replace(progress, opened=tuple(one for one in progress.opened if one is not mine))
     if result in ("refused", "recalled"):
         return replace(progress, times=_without(progress.times, mine.at))
-    for_a_new_machine = mine.version == progress.served != progress.version
-    if not progress.is_ours(mine) or for_a_new_machine:
+    if not progress.is_ours(mine) or mine.for_new_machine:
         return progress  # a new machine's way to what the group serves says nothing of this release
     if result == "failed":
         return _braked(_with_failure(progress, _failure(mine, error, now)), policy, now)

@@ -241,9 +241,9 @@ class _Checkin:
         recall(snapshot)
         verdict = snapshot.judge(checking)
         match verdict:
-            case Grant(version=version, standing=False):
+            case Grant(version=version, standing=False) as verdict:
                 key = self.context.keys.grant(self.app_id, self.group_id, self.instance_id)
-                snapshot.grant(checking, version, leases.new(snapshot.group.policy.update_timeout_s, key))
+                snapshot.grant(checking, verdict, leases.new(snapshot.group.policy.update_timeout_s, key))
             case Defer(pending=pending):
                 # It checks in, so it does not update now: its place is free for others.
                 snapshot.end(checking.instance, "withdrawn")

@@ -39,7 +39,7 @@ from outrider.service.store.checking import PATIENCE as PATIENCE
 from outrider.service.store.checking import CheckingInstance as CheckingInstance
 from outrider.service.store.checking import DeferredInstance as DeferredInstance
 from outrider.service.store.context import StoreContext
-from outrider.service.store.served import note_served
+from outrider.service.store.served import note_served, read_served
 
 FRESH = timedelta(hours=1)
 """A deferred instance has checked in within about this time: a sidekick checks in at least every hour."""
@@ -195,7 +195,7 @@ class GroupSnapshot:
             return None
         if ANY not in (package.arch, situation.arch) and package.arch != situation.arch:
             return None
-        return Grant(version=version, standing=situation.standing == version)
+        return Grant(version=version, standing=situation.standing == version, for_new_machine=True)
 
     @property
     def served_version(self) -> str | None:
@@ -206,8 +206,11 @@ class GroupSnapshot:
         progress = self.progress
         if progress.finished is not None and progress.version is not None:
             return progress.version
-        if progress.served is not None:
-            return progress.served
+        known = read_served(self.change, self.context.keys, self.group.app, self.group.id)
+        self.change.fetch(*(key for version in known for key in _keys_of(self.context, self.group.app, version)))
+        last = next((version for version in reversed(known) if self.block_reason(version) is None), None)
+        if last is not None:
+            return last
         rows = self.context.children(Instance, self.context.keys.instances(self.group.app))
         ours = (row for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN)
         counts = Counter(row.version for row in ours if row.version not in ("", NOTHING))
@@ -226,12 +229,13 @@ class GroupSnapshot:
             counts = not self.paused and (self.wanted is None or self.block_reason(self.wanted) is None)
             self.progress = rollout.lapsed(self.progress, dead, self.group.policy, self.now, counts=counts)
 
-    def grant(self, checking: CheckingInstance, version: str, lease: int) -> None:
+    def grant(self, checking: CheckingInstance, verdict: Grant, lease: int) -> None:
         """Grant the update, under a lease that lives as long as the update may take."""
-        keys, group = self.context.keys, self.group
-        if checking.running == NOTHING and version != self.wanted and self.progress.served is None:
-            self.progress = replace(self.progress, served=version)
-        self.progress = rollout.granted(self.progress, checking.instance, version, group.policy, self.now)
+        keys, group, version = self.context.keys, self.group, verdict.version
+        self.progress = rollout.granted(
+            *(self.progress, checking.instance, version, group.policy, self.now),
+            for_new_machine=verdict.for_new_machine and version != self.wanted,
+        )
         key = keys.grant(group.app, group.id, checking.instance)
         grant = OpenGrant(
             version=version,
