@@ -241,7 +241,7 @@ class _Checkin:
         recall(snapshot)
         verdict = snapshot.judge(checking)
         match verdict:
-            case Grant(version=version, standing=False) as verdict:
+            case Grant(standing=False):
                 key = self.context.keys.grant(self.app_id, self.group_id, self.instance_id)
                 snapshot.grant(checking, verdict, leases.new(snapshot.group.policy.update_timeout_s, key))
             case Defer(pending=pending):
