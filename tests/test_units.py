@@ -10,11 +10,14 @@ import click
 import pytest
 
 from outrider.cli import main
+from outrider.config.sections import DrainSettings, InstanceSettings
+from outrider.sidekick.shutdown import MARGIN_S
 from tests.support.requirements import skip_or_fail
 
 UNITS = Path(__file__).parent.parent / "units"
 SIDEKICK = UNITS / "outrider-sidekick@.service"
 SERVE = UNITS / "outrider-serve.service"
+SHUTDOWN = UNITS / "outrider-shutdown@.service"
 INSTALLED = "/opt/outrider/bin/outrider"
 
 # fleet 1.0 ignores what it doesn't know without a word (its unit-files documentation lists these)
@@ -44,13 +47,13 @@ def only(unit: Unit, section: str, key: str) -> str:
     return value
 
 
-@pytest.fixture(params=[SIDEKICK, SERVE], ids=lambda path: path.name)
+@pytest.fixture(params=[SIDEKICK, SERVE, SHUTDOWN], ids=lambda path: path.name)
 def unit(request: pytest.FixtureRequest) -> Unit:
     return read_unit(request.param)
 
 
 def test_every_unit_file_is_looked_at_here() -> None:
-    assert set(UNITS.glob("*.service")) == {SIDEKICK, SERVE}
+    assert set(UNITS.glob("*.service")) == {SIDEKICK, SERVE, SHUTDOWN}
 
 
 def test_a_restart_of_the_sidekick_leaves_the_workload_running() -> None:
@@ -59,6 +62,16 @@ def test_a_restart_of_the_sidekick_leaves_the_workload_running() -> None:
     assert only(unit, "Service", "KillMode") == "process"
     assert only(unit, "Service", "OOMPolicy") == "continue"
     assert "PrivateTmp" not in dict(unit["Service"])
+
+
+def test_the_drain_at_shutdown_ends_before_the_sidekick_and_has_the_time_that_it_may_take() -> None:
+    unit = read_unit(SHUTDOWN)
+    instance, drain = InstanceSettings(app="a", group="b"), DrainSettings()
+
+    assert "outrider-sidekick@%i.service" in only(unit, "Unit", "After").split()
+    assert not {"PartOf", "BindsTo", "Requires", "ConsistsOf"} & {key for key, _ in unit["Unit"]}, "a plain restart"
+    longest_s = instance.shutdown_wait_s + drain.max_s + drain.confirm_timeout_s + MARGIN_S
+    assert int(only(unit, "Service", "TimeoutStopSec")) > longest_s
 
 
 def test_a_hanging_sidekick_is_restarted_for_ever() -> None:
@@ -72,7 +85,8 @@ def test_a_hanging_sidekick_is_restarted_for_ever() -> None:
 
 
 def test_what_is_started_is_a_command_with_options_that_outrider_has(unit: Unit) -> None:
-    program, *words = shlex.split(only(unit, "Service", "ExecStart"))
+    does = "ExecStop" if "ExecStop" in dict(unit["Service"]) else "ExecStart"
+    program, *words = shlex.split(only(unit, "Service", does))
     assert program == INSTALLED
 
     command: click.Command = main
@@ -97,7 +111,8 @@ def test_systemd_knows_every_key_and_value(tmp_path: Path) -> None:
         skip_or_fail("systemd-analyze is not installed")
     program = Path(sys.executable).with_name("outrider")
     copies = []
-    for path, name in ((SIDEKICK, "outrider-sidekick@a.service"), (SERVE, SERVE.name)):
+    for path in (SIDEKICK, SERVE, SHUTDOWN):
+        name = path.name.replace("@", "@a")
         copies.append(tmp_path / name)
         copies[-1].write_text(path.read_text().replace(INSTALLED, str(program)))
 

@@ -141,6 +141,15 @@ class InstanceSettings:
         "Whether the update service may send this instance back to an older version. False is this machine's veto,"
         " also against `rollout undo`.",
     )
+    drain_at_shutdown: bool = setting(
+        False,
+        "Take the instance out of the balancer when its machine shuts down; needs the unit outrider-shutdown@ as well.",
+    )
+    shutdown_wait_s: float = setting(
+        30.0,
+        "How long a machine that shuts down waits for a turn; then its instance leaves the balancer without one.",
+        least=0,
+    )
     alias: str = setting("", "A second name for people, shown by the update service.")
     reserve_bytes: int = setting(
         16 * 1024**2,

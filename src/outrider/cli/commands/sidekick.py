@@ -1,15 +1,21 @@
-"""``outrider sidekick run``."""
+"""``outrider sidekick run`` and ``shutdown``."""
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from loguru import logger
 
 from outrider.cli.main import Group
+
+if TYPE_CHECKING:
+    from outrider.balancers import Balancer
 
 
 @click.group(cls=Group)
@@ -45,6 +51,63 @@ def run(files: tuple[Path, ...], verbose: int) -> None:
     threading.excepthook = lambda failed: assembly.crash(failed.exc_value or RuntimeError(str(failed.exc_type)))
     on_signals((signal.SIGTERM, signal.SIGINT), assembly.stop)
     assembly.run()
+
+
+@sidekick.command()
+@click.option(
+    "--config",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file; repeatable, later files win. Default: the drop-ins in /usr/lib, /etc and /run/outrider.",
+)
+@click.option("--anyway", is_flag=True, help="Drain although the machine isn't shutting down.")
+def shutdown(files: tuple[Path, ...], anyway: bool) -> None:
+    """Drain this machine's instance because the machine shuts down; it comes back after the boot.
+
+    For the unit outrider-shutdown@, which runs it before the sidekick and the app are stopped. It does nothing unless
+    instance.drain_at_shutdown is true and systemd says that the system is stopping.
+    """
+    from outrider.balancers.drivers import BALANCERS, BalancerContext
+    from outrider.config.load import load_settings
+    from outrider.core.omaha import app_key
+    from outrider.etcd.client import connect
+    from outrider.model.documents import Owner, Presence
+    from outrider.model.keys import Keys
+    from outrider.sidekick.assemble import etcd_address
+    from outrider.sidekick.shutdown import ShutdownDrain
+    from outrider.sidekick.workers.worker import now
+
+    settings = load_settings(files, os.environ).settings
+    instance = settings.instance
+    if not instance.drain_at_shutdown:
+        click.echo("instance.drain_at_shutdown is false: nothing is drained")
+        return
+    if not anyway and not is_stopping():
+        click.echo("the machine isn't shutting down: nothing is drained (--anyway does it)")
+        return
+    with closing(connect(etcd_address(settings.etcd))) as cluster:
+
+        def balancer(presence: Presence) -> "Balancer":
+            owner = Owner(
+                app=app_key(instance.app), group=instance.group, instance=instance.id, process=presence.process
+            )
+            context = BalancerContext(cluster=cluster, keys=Keys(settings.etcd.prefix), owner=owner)
+            return BALANCERS.load(instance.balancer).make(settings, context)
+
+        left = ShutdownDrain(settings, cluster, balancer, now=now).run()
+    click.echo(f"instance {instance.id} gets no more requests: {left.how}")
+
+
+def is_stopping() -> bool:
+    """Whether systemd says that the machine is shutting down or rebooting."""
+    try:
+        said = subprocess.run(
+            ["systemctl", "is-system-running"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return said.stdout.strip() == "stopping"
 
 
 def on_signals(numbers: Iterable[signal.Signals], stop: Callable[[], None]) -> None:
