@@ -20,7 +20,8 @@ from outrider.journal.journal import Journal, Record
 from outrider.model.documents import Command, Owner, Presence, decode, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.assemble import contender
-from outrider.sidekick.shutdown import ShutdownDrain
+from outrider.sidekick.shutdown import ShutdownDrain, places_of
+from outrider.statechart import load_sidekick_chart
 from tests.contracts.test_balancers import OLD, URL_KEY, traefik
 from tests.contracts.test_entry import stored
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
@@ -103,6 +104,14 @@ class Machine:
             return Balancer(entry=self.entry(presence.process), observer=NoObserver())
 
         return ShutdownDrain(self.settings, self.cluster, make, now=lambda: NOON, clock=self.clock).run().how
+
+
+def test_it_knows_where_the_charts_drain_is() -> None:
+    places = places_of(load_sidekick_chart())
+
+    assert {"idle.retaking"} == set(places.queueing)
+    assert {"idle.drained"} == set(places.out)
+    assert {"idle.leaving", "idle.emptying"} <= places.on_the_way
 
 
 def test_its_sidekick_is_told_to_drain_until_the_next_boot(tmp_path: Path) -> None:

@@ -18,18 +18,20 @@ from loguru import logger
 from outrider.balancers import Balancer
 from outrider.balancers.drain import Drain, Drained
 from outrider.config.sections import Settings
+from outrider.core.chart.model import Chart, SendEffect, SendLater
 from outrider.core.errors import NotFound, Refused
 from outrider.core.omaha import app_key
+from outrider.core.sidekick.effects import RetakeLock
 from outrider.etcd.seam import Cluster, CreatedAt, Put
 from outrider.journal.journal import read
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Command, Presence, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.assemble import contender
+from outrider.statechart import load_sidekick_chart
 
-OUT = "idle.drained"
-QUEUEING = "idle.retaking"
-ON_THE_WAY = frozenset({"idle.leaving", "idle.emptying"})
+DRAINED_TIMER = "drained"
+"""Of the state in which a drained instance rests."""
 MARGIN_S = 5.0
 """More than the drain's own longest time, for the sidekick to say so."""
 
@@ -39,6 +41,32 @@ class Left:
     """The instance gets no more requests; ``how`` is for people."""
 
     how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where the chart's drain is: it waits for a turn, goes out under it, or is out with nothing left to do."""
+
+    queueing: frozenset[str]
+    on_the_way: frozenset[str]
+    out: frozenset[str]
+
+
+def places_of(chart: Chart) -> Places:
+    """Find them by what they do: the chart alone knows its states."""
+    out = frozenset(
+        state.id
+        for state in chart.leaves
+        if any(isinstance(one, SendLater) and one.timer == DRAINED_TIMER for one in state.onentry)
+    )
+    beside = {chart.states[each].parent for each in out}
+    takes = frozenset(
+        state.id
+        for state in chart.leaves
+        if state.safe and any(isinstance(one, SendEffect) and one.effect == RetakeLock.name for one in state.onentry)
+    )
+    on_the_way = frozenset(state.id for state in chart.leaves if state.parent in beside) - out
+    return Places(queueing=takes, on_the_way=on_the_way, out=out)
 
 
 class ShutdownDrain:
@@ -65,6 +93,7 @@ class ShutdownDrain:
         self._app, self._instance = app_key(instance.app), instance.id
         self._presence_key = self._keys.presence(self._app, instance.group, instance.id)
         self._changed = threading.Event()
+        self._places = places_of(load_sidekick_chart())
 
     def run(self) -> Left:
         """Drain it; return once it gets no more requests.
@@ -78,7 +107,7 @@ class ShutdownDrain:
         if presence is None:
             raise NotFound(f"no sidekick of instance {self._instance!r} is running: nothing is drained")
         self._require_ours(presence)
-        if presence.state == OUT:
+        if presence.state in self._places.out:
             return Left(how="it had been drained before")
         watch = self._cluster.watch(
             self._presence_key, self._cluster.list(self._presence_key).revision + 1, lambda _: self._changed.set(),
@@ -121,9 +150,9 @@ class ShutdownDrain:
             presence = self._presence()
             if presence is None:
                 raise NotFound(f"the sidekick of instance {self._instance!r} has ended: nothing more is drained")
-            if presence.state == OUT:
+            if presence.state in self._places.out:
                 return Left(how="drained under a turn")
-            if presence.state in ON_THE_WAY:
+            if presence.state in self._places.on_the_way:
                 out_by = out_by or now + drain.max_s + drain.confirm_timeout_s + MARGIN_S
             until = out_by or turn_by
             if now >= until:
@@ -133,7 +162,7 @@ class ShutdownDrain:
             self._changed.wait(until - now)
 
     def _leave_without_turn(self, presence: Presence, waited_s: float) -> Left:
-        if presence.state != QUEUEING:
+        if presence.state not in self._places.queueing:
             raise Refused(
                 f"no turn within {waited_s:g} s, and the instance is in {presence.state}: its entry stays as it is"
             )

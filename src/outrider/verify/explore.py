@@ -192,9 +192,12 @@ def is_home(world: World, s: Local) -> bool:
 
 
 def is_drained(world: World, s: Local) -> bool:
-    """It rests out of the balancer under its turn, as an operator wants it, with nothing under way."""
+    """It rests out of the balancer under its turn, as an operator wants it, with nothing under way.
+
+    Its lease may have ended in etcd: it hears of that by its own clock, whatever happens, and takes the turn again.
+    """
     chart, brain = world.steps.chart, world.steps.brains[s.brain]
-    if s.works or s.writes or s.locks or s.request or not (s.slot and s.key) or s.entry is not None:
+    if s.works or s.writes or s.locks or s.request or not s.slot or s.entry is not None:
         return False
     return brain.memory.drain is not None and brain.memory.is_out and chart.states[brain.leaf].resting
 

@@ -50,7 +50,7 @@ def _turn_id(memory: Memory) -> str:
         return memory.update
     if memory.drain is not None:
         return memory.drain.id
-    return memory.turn.update if memory.turn is not None else ""
+    return memory.turn.update if memory.turn is not None else memory.drain_turn
 
 
 def _workload(installed: Installed | None) -> str:

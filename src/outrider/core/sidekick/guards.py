@@ -80,8 +80,8 @@ def is_decommissioned(memory: Memory) -> bool:
 
 @guard
 def has_turn(memory: Memory) -> bool:
-    """A turn of its own is known."""
-    return memory.turn is not None
+    """It holds a turn, or may: an answer that was lost may have been a turn for a drain."""
+    return memory.turn is not None or bool(memory.drain_turn)
 
 
 @guard
@@ -159,7 +159,7 @@ def wants_check(memory: Memory) -> bool:
     return (
         not memory.paused
         and not memory.group_paused
-        and memory.turn is None
+        and not has_turn(memory)
         and memory.wanted is not None
         and memory.wanted != running_version(memory)
         and memory.wanted != memory.undone
@@ -174,7 +174,7 @@ def may_take(memory: Memory) -> bool:
     """What was offered moves us forward (or back, where that is allowed) and nothing known stands against it."""
     if (
         memory.candidate is None
-        or memory.turn is not None
+        or has_turn(memory)
         or memory.paused
         or (memory.group_paused and memory.running is not None)
     ):

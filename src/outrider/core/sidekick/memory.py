@@ -189,6 +189,7 @@ class Memory:
         entry: The server's entry as it was seen last; None: never yet, or there is none to be seen.
         notice: What a person must know of the entry, until the next commit: that it was put right, and why.
         drain: An operator wants it out of the balancer, now or after the update under way.
+        drain_turn: Id of a drain for which a turn may have been taken, known or not, that wasn't given back since.
         is_out: It was about to leave the balancer for a drain, and hasn't come back since.
         refused: Why this sidekick may not be its instance; empty: it may.
         process: Id of the sidekick's process.
@@ -242,6 +243,7 @@ class Memory:
     entry: SeenEntry | None = None
     notice: str = ""
     drain: Drain | None = None
+    drain_turn: str = ""
     is_out: bool = False
     refused: str = ""
     process: str = ""

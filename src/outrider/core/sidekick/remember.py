@@ -189,7 +189,7 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return _entry(memory, event)
         case IdentityRefused():
             over = memory.drain is not None and memory.drain.kind == "decommission" and memory.running is None
-            memory = replace(memory, drain=None, is_out=False) if over else memory
+            memory = replace(memory, drain=None, drain_turn="", is_out=False) if over else memory
             return replace(memory, refused=event.cause)
         case IdentityAccepted():
             return replace(memory, refused="")
@@ -301,7 +301,7 @@ def _drain(memory: Memory, event: OperatorDrained | OperatorUndrained | Operator
             drain = Drain(id=name, kind="decommission", since=event.at, by=event.by, home=memory.home)
         case _:
             assert_never(event)
-    return replace(memory, drain=drain)
+    return replace(memory, drain=drain, drain_turn=name)
 
 
 def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
@@ -361,10 +361,14 @@ def _lock(
         case LockRefused():
             return replace(memory, trouble=world(f"no turn: {event.cause}"), recalled=memory.recalled or event.recalled)
         case LockReleased():
-            memory = replace(memory, turn=None, queue_position=None)
+            # a drain that began under an update takes its turn only now
+            left = memory.drain.id if memory.drain is not None else ""
+            memory = replace(memory, turn=None, queue_position=None, drain_turn=left)
             if memory.drain is not None and memory.drain.kind == "decommission" and memory.running is None:
                 back = f"`outrider instance admit {memory.app} {memory.instance}` lets it back"
-                return replace(memory, drain=None, is_out=False, refused=f"it was decommissioned; {back}")
+                return replace(
+                    memory, drain=None, drain_turn="", is_out=False, refused=f"it was decommissioned; {back}"
+                )
             return _failed_alone(memory, event.proved_by) if event.proved_by else memory
         case LockFailed():
             return replace(memory, trouble=world(event.cause))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from outrider.core.images import PayloadKind
+from outrider.core.sidekick.guards import has_turn
 from outrider.core.sidekick.memory import Installed, Memory, Release
 from outrider.core.versions import NOTHING, is_newer
 
@@ -60,7 +61,7 @@ def refusal(memory: Memory, version: str) -> str:
     running = _name(memory.running)
     if memory.paused:
         return f"{version} waits: this instance is paused"
-    if memory.turn is not None:
+    if has_turn(memory):
         return f"{version} waits: this instance still holds the turn under which it was drained"
     if memory.group_paused and memory.running is not None:
         return f"{version} waits: the group is paused"

@@ -1,0 +1,69 @@
+"""A drain's turn is given back also when its answer was lost, whatever happens in between.
+
+The model checker found it: the sidekick was killed before the turn that it had never heard of was given back, and the
+turn stayed, for nobody.
+"""
+
+import pytest
+
+from outrider.core.chart.machine import Step
+from outrider.core.sidekick import events as ev
+from outrider.core.sidekick.effects import ReleaseLock
+from tests.core.sidekick.test_sidekick import TURN, Sidekick, effect, effects
+
+
+def killed(sidekick: Sidekick) -> Step:
+    """It is started again, finds its app, and is back in the balancer."""
+    sidekick.tell(ev.SidekickRestarted)
+    sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url="http://one")
+    sidekick.answer("probe.confirm", ev.ProbePassed, url="http://one")
+    return sidekick.answer("balancer.return", ev.BalancerJoined, url="http://one")
+
+
+@pytest.mark.parametrize("kind", [ev.OperatorDrained, ev.OperatorDecommissioned])
+def test_a_drain_may_hold_a_turn_from_when_it_was_wanted(kind: type[ev.OperatorDrained]) -> None:
+    sidekick = Sidekick().come_up()
+
+    sidekick.tell(kind, update="d1")
+
+    assert "d1" == sidekick.memory.drain_turn
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["a turn that was heard of", "a turn whose answer was lost"])
+def test_killed_before_its_turn_was_given_back(heard: bool) -> None:
+    sidekick = Sidekick().come_up()
+    sidekick.tell(ev.OperatorDrained, update="d1")
+    if heard:
+        sidekick.answer("lock.retake", ev.LockAcquired, turn=TURN)
+    sidekick.tell(ev.OperatorUndrained)
+
+    step = killed(sidekick)
+
+    assert "idle.releasing" == step.target
+    assert (TURN.update if heard else "d1") == effect(step, ReleaseLock).update
+    assert "idle.waiting" == sidekick.answer("lock.release", ev.LockReleased).target
+    assert "lock.release" not in effects(killed(sidekick)), "once is enough"
+
+
+def test_no_update_begins_while_such_a_turn_may_be_held() -> None:
+    sidekick = Sidekick().come_up()
+    sidekick.tell(ev.OperatorDrained, update="d1")
+    sidekick.tell(ev.OperatorUndrained)
+    assert "idle.releasing" == sidekick.machine.state
+
+    sidekick.promote()
+    assert "idle.releasing" == sidekick.machine.state
+    sidekick.answer("lock.release", ev.LockReleased)
+
+    assert "" == sidekick.memory.drain_turn
+    assert "checking" == sidekick.machine.state
+
+
+def test_a_drain_under_an_update_takes_its_turn_after_the_updates() -> None:
+    sidekick = Sidekick().retire()
+    sidekick.tell(ev.OperatorDrained, update="d1")
+
+    sidekick.answer("workload.retire", ev.WorkloadRetired)
+    sidekick.answer("lock.release", ev.LockReleased)
+
+    assert "d1" == sidekick.memory.drain_turn
