@@ -67,3 +67,22 @@ def test_a_drain_under_an_update_takes_its_turn_after_the_updates() -> None:
     sidekick.answer("lock.release", ev.LockReleased)
 
     assert "d1" == sidekick.memory.drain_turn
+
+
+@pytest.mark.parametrize("state", ["idle.retaking", "idle.leaving", "idle.emptying", "idle.stopping", "idle.resigning"])
+def test_what_leaves_for_good_is_not_called_back(state: str) -> None:
+    """Found by the model checker: it went on to ask for a release, and waited for a turn to leave forever."""
+    sidekick = Sidekick().come_up()
+    sidekick.tell(ev.OperatorDecommissioned, update="d1")
+    for effect_name, kind, facts in (
+        ("lock.retake", ev.LockAcquired, {"turn": TURN}),
+        ("balancer.leave", ev.BalancerLeft, {}),
+        ("balancer.drain", ev.BalancerDrained, {"how": "asked"}),
+        ("workload.retire", ev.WorkloadRetired, {}),
+    ):
+        if sidekick.machine.state == state:
+            break
+        sidekick.answer(effect_name, kind, **facts)
+    assert state == sidekick.machine.state
+
+    assert state == sidekick.tell(ev.OperatorUndrained).target
