@@ -40,6 +40,7 @@ MODULES = tuple(
         "sidekick/loop", "sidekick/presence",
         "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
         "sidekick/workers/workload", "sidekick/entry_watch", "sidekick/epoch_watch", "sidekick/identity",
+        "sidekick/session", "sidekick/host",
     )
 )  # fmt: skip
 TOUCHES = frozenset(
@@ -58,7 +59,8 @@ PURE = frozenset(
         "response.headers.get", "scope.queue.get",
         "seen.queue.get", "self._answers.get", "self._children.get", "self._cluster.get", "self._inbox.get",
         "self._marked.get", "self._origins.get", "self._queue.get",
-        "self._quiet_until.get", "self._sidekick.post", "self._statuses.get", "self._watched.get", "self.kinds.get",
+        "self._quiet_until.get", "self._sidekick.post", "self._statuses.get", "self._watched.get",
+        "self._told.get", "changed.get", "self._members.remove", "self.kinds.get",
         "self.targets.get", "server.get", "told.get",
     }
 )  # fmt: skip
@@ -95,6 +97,7 @@ UNDER: dict[tuple[str, str], str] = {
     ("runtimes/process/output", "_begin_anew"): "what an app printed: nothing depends on it",
     ("turns/turns", "free_turn"): "an operator's command",
     ("sidekick/crashes", "tell_crash"): "the last words of a process that ends, after its last step",
+    ("sidekick/host", "_wake"): "a pipe of its own, to its own main thread",
     ("etcd/lease", "close"): "ends the lease on an orderly stop; not doing it leaves it to its time",
     ("sidekick/workers/workload", "_remove"): "calls the runtime, which has the marks",
     ("sidekick/workers/workload", "_tidy"): "calls the runtime, which has the marks",

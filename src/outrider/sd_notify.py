@@ -4,9 +4,30 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 # systemd reads the socket in its main loop; a status line isn't worth waiting for longer.
 _SEND_TIMEOUT_S = 1.0
+
+
+class Notices(Protocol):
+    """Who hears how a sidekick does; see ``Notifier``."""
+
+    @property
+    def watchdog_interval_s(self) -> float | None:
+        """Seconds after which ``alive`` is to be called again."""
+
+    def ready(self, status: str = "") -> bool:
+        """Start-up is over."""
+
+    def status(self, status: str) -> bool:
+        """What it does now."""
+
+    def alive(self) -> bool:
+        """The sign of life."""
+
+    def stopping(self) -> bool:
+        """Shutting down has begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

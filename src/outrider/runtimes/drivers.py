@@ -16,10 +16,12 @@ class RuntimeContext:
     Attributes:
         environment: What this process was started with; apps may inherit from it.
         owns_process: This process does nothing but run one sidekick, so all its descendants belong to its workloads.
+        shares_process: It does nothing but run several: its descendants belong to the workloads of one of them.
     """
 
     environment: Mapping[str, str]
     owns_process: bool = False
+    shares_process: bool = False
 
 
 class RuntimeDriver(Driver, Protocol):

@@ -1,7 +1,7 @@
 """Puts a sidekick together from settings, runs it, and takes it apart again."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from loguru import logger
@@ -18,7 +18,6 @@ from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.rules import make_rules
 from outrider.etcd.address import endpoints_of
 from outrider.etcd.client import connect
-from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster, EtcdAddress
 from outrider.files import is_full
 from outrider.journal.journal import Journal
@@ -28,17 +27,17 @@ from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
 from outrider.runtimes import Runtime
 from outrider.runtimes.drivers import RUNTIMES, RuntimeContext
-from outrider.sd_notify import Notifier
+from outrider.sd_notify import Notices, Notifier
 from outrider.sidekick.adoption import adopted
 from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.crashes import tell_crash
 from outrider.sidekick.entry_watch import EntryWatch
-from outrider.sidekick.epoch_watch import EpochWatch
 from outrider.sidekick.identity import Identity, identity_of
 from outrider.sidekick.loop import Sidekick
 from outrider.sidekick.outbox import Outbox
 from outrider.sidekick.presence import PresenceWriter
 from outrider.sidekick.prober import Prober
+from outrider.sidekick.session import EtcdSession
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.probe import ProbeWork
@@ -172,14 +171,34 @@ def first_memory(settings: Settings, runtime: Runtime, identity: Identity) -> Me
     )
 
 
+def session_of(
+    settings: Settings, cluster: Cluster | None = None, *, on_bug: Callable[[BaseException], None] | None = None
+) -> EtcdSession:
+    """A session with the etcd of ``settings``; nothing is asked yet. ``on_bug`` hears of bugs in its threads."""
+    cluster = cluster or connect(etcd_address(settings.etcd), on_bug=on_bug)
+    return EtcdSession(cluster, Keys(settings.etcd.prefix), settings.lock.ttl_s)
+
+
 class Assembly:
     """A sidekick with all that it needs."""
 
-    def __init__(self, settings: Settings, *, cluster: Cluster | None = None, owns_process: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        cluster: Cluster | None = None,
+        session: EtcdSession | None = None,
+        notifier: Notices | None = None,
+        owns_process: bool = False,
+        shares_process: bool = False,
+    ) -> None:
         """Open the journal and the outbox, connect to nothing yet that could fail for being away.
 
         Args:
-            owns_process: This process does nothing else: see ``RuntimeContext``.
+            cluster: The connection to use; None: a new one, as the settings say.
+            session: One that other instances of this process use, too; it is neither started nor closed here.
+            notifier: Who hears of the state; None: systemd.
+            owns_process, shares_process: See ``RuntimeContext``.
 
         Raises:
             JournalError: the journal can't be opened, or another sidekick has it.
@@ -194,9 +213,11 @@ class Assembly:
         self._journal = Journal(instance.state_dir, reserve_bytes=instance.reserve_bytes)
         identity = identity_of(instance.state_dir, self._journal.last)
         keys = Keys(settings.etcd.prefix)
-        self._cluster = cluster or connect(etcd_address(settings.etcd), on_bug=self.crash)
+        self._shares_session = session is not None
+        self._session = session or session_of(settings, cluster, on_bug=self.crash)
+        self._cluster = self._session.cluster
         clock = SuspendAwareClock().start()
-        notifier = Notifier.from_environment(os.environ)
+        notifier = notifier or Notifier.from_environment(os.environ)
         upstream = Upstream(
             urls=settings.service.urls,
             app_id=instance.app,
@@ -212,13 +233,11 @@ class Assembly:
             instance.state_dir / "payloads", settings.download, reserve_bytes=instance.reserve_bytes
         )
         self._runtime = RUNTIMES.load(instance.runtime).make(
-            settings, RuntimeContext(environment=os.environ, owns_process=owns_process)
-        )
-        self._keeper = LeaseKeeper(
-            self._cluster, settings.lock.ttl_s, on_granted=self._lease_granted, on_lost=self._lease_lost
+            settings,
+            RuntimeContext(environment=os.environ, owns_process=owns_process, shares_process=shares_process),
         )
         self._presence = PresenceWriter(
-            self._cluster, keys, us, identity, lambda: self._keeper.lease, self._post
+            self._cluster, keys, us, identity, lambda: self._session.lease, self._post
         )  # fmt: skip
         owner = Owner(app=app, group=instance.group, instance=instance.id, process=identity.process)
         balancer = BALANCERS.load(instance.balancer).make(
@@ -226,12 +245,11 @@ class Assembly:
             BalancerContext(cluster=self._cluster, keys=keys, owner=owner, predecessors=identity.predecessors),
         )
         self._entry_watch = EntryWatch(self._cluster, balancer.entry, self._post)
-        self._epoch_watch = EpochWatch(self._cluster, keys, self._restored)
         self._lock_work = LockWork(
             self._cluster,
             keys,
             TurnLock(self._cluster, keys, us, clock=now),
-            self._keeper,
+            self._session,
             app=app,
             group=instance.group,
             instance=instance.id,
@@ -283,13 +301,14 @@ class Assembly:
     def run(self) -> None:
         """Work until ``stop``; then let go of everything, workloads excepted."""
         try:
-            self._keeper.start()
+            self._session.join(self)
+            if not self._shares_session:
+                self._session.start()
             self._announcements.start(
                 command_revision=self._sidekick.memory.command_revision,
                 commands=self._sidekick.memory.commands,
                 default_slots=self._settings.lock.slots,
             )
-            self._epoch_watch.start()
             self._entry_watch.start()
             self._presence.start()
             self._sidekick.run()
@@ -325,35 +344,43 @@ class Assembly:
     def _close(self) -> None:
         """A turn that is under way stays ours: its keys stay, dirty once the lease ends, and the journal knows."""
         self._announcements.close()
-        self._epoch_watch.close()
         self._entry_watch.close()
         for worker in self._workers.values():
             worker.close(STOP_WITHIN_S)
-        self._presence.close()
-        self._keeper.close(revoke=True)
+        if self._shares_session:
+            self._session.leave(self)
+            self._presence.close(remove=True)
+            self._lock_work.give_up_place()
+        else:
+            self._presence.close()
+            self._session.close()
         self._outbox.close(STOP_WITHIN_S)
         self._runtime.close()
-        self._cluster.close()
         self._journal.close()
 
-    def _restored(self, why: str) -> None:
-        """etcd was set back: what was read is read anew, and what hung on the lease is written anew, under another."""
-        self._announcements.look_again()
-        self._entry_watch.look_again()
-        self._presence.look_again()
-        self._keeper.forsake(f"etcd was restored: {why}")
+    def warn(self, text: str) -> None:
+        """Let the fleet see this beside the state, until another text comes; empty: nothing."""
+        self._presence.warn(text)
 
-    def _post(self, event: AnyEvent) -> None:
-        self._sidekick.post(event)
-
-    def _lease_granted(self, lease: int) -> None:
+    def lease_granted(self) -> None:
+        """As ``Member``."""
         self._presence.refresh()
         pending = self._lock_work.take_pending()
         if pending is not None:
             self._workers["lock"].submit(*pending)
 
-    def _lease_lost(self, lease: int, why: str) -> None:
+    def lease_lost(self, why: str) -> None:
+        """As ``Member``."""
         self._sidekick.post(LockLost(at=now(), why=why))
+
+    def store_restored(self) -> None:
+        """As ``Member``."""
+        self._announcements.look_again()
+        self._entry_watch.look_again()
+        self._presence.look_again()
+
+    def _post(self, event: AnyEvent) -> None:
+        self._sidekick.post(event)
 
 
 def _alarm(effect: SidekickEffect, request: int | None) -> None:

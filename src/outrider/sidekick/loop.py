@@ -20,11 +20,12 @@ from outrider.core.chart.model import Chart
 from outrider.core.errors import ConfigError
 from outrider.core.sidekick.effects import EFFECT_TYPES, NOUNS
 from outrider.core.sidekick.events import AnyEvent, Commanded, SidekickRestarted, TimerExpired
+from outrider.core.sidekick.guards import has_turn
 from outrider.core.sidekick.memory import Memory, with_settings
 from outrider.core.sidekick.words import why
 from outrider.journal.journal import Journal, JournalError, Record
 from outrider.model.documents import Presence
-from outrider.sd_notify import Notifier
+from outrider.sd_notify import Notices
 from outrider.sidekick.workers.worker import now
 
 JOURNAL_RETRY_S = 1.0
@@ -55,7 +56,7 @@ class Sidekick:
         nouns: Mapping[str, Submit],
         show: Callable[[Presence], None],
         consumed: Callable[[Commanded], None],
-        notifier: Notifier,
+        notifier: Notices,
         clock: Callable[[], float] = time.monotonic,
         hierarchy: Hierarchy | None = None,
     ) -> None:
@@ -315,7 +316,7 @@ def _recall(record: Record, settings: Memory) -> Memory:
         raise ConfigError(
             f"instance.strategy: an update is under way as {memory.strategy}; let it end before you change that"
         )
-    busy = "an update is under way" if memory.update else "it still holds a turn" if memory.turn is not None else ""
+    busy = "an update is under way" if memory.update else "it still holds a turn" if has_turn(memory) else ""
     if memory.group != settings.group and busy:
         raise ConfigError(
             f"instance.group: the instance was in {memory.group!r}, and {busy}; go back to that group, let it end, and"

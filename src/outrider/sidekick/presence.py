@@ -58,7 +58,7 @@ class PresenceWriter:
         self._written = 0
         self._refused: tuple[str, int] | None = None
         self._is_accepted = False
-        self._others = ""
+        self._others = self._warning = ""
         self._changed = threading.Condition()
         self._newest: Presence | None = None
         self._note = ""
@@ -88,6 +88,13 @@ class PresenceWriter:
         with self._changed:
             if text != self._note:
                 self._note, self._stale = text, self._newest is not None
+                self._changed.notify_all()
+
+    def warn(self, text: str) -> None:
+        """Show ``text`` as the notice, until another one comes; empty: nothing is shown."""
+        with self._changed:
+            if text != self._warning:
+                self._warning, self._stale = text, self._newest is not None
                 self._changed.notify_all()
 
     def refresh(self) -> None:
@@ -129,13 +136,24 @@ class PresenceWriter:
         if changed:
             self.refresh()
 
-    def close(self) -> None:
+    def close(self, *, remove: bool = False) -> None:
+        """End; with ``remove`` the keys go now, where the lease that they hang on lives on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._thread.join(10.0)
         for subject in self._subjects:
             subject.close()
+        if not remove:
+            return
+        try:
+            with failpoint("presence.write"):
+                self._cluster.txn(
+                    (ModifiedAt(key=self._key, revision=self._written),),
+                    (Delete(key=self._key), Delete(key=self._stranger)),
+                )
+        except DriverError as error:
+            logger.bind(error_kind=error.kind, cause=str(error), retry=False).warning("presence left to its lease")
 
     def _run(self) -> None:
         while True:
@@ -144,7 +162,7 @@ class PresenceWriter:
                 self._changed.wait_for(lambda: self._stale or self._closed, timeout=RETRY_S if self._refused else None)
                 if self._closed:
                     return
-                presence, self._stale, others = self._newest, False, self._others
+                presence, self._stale, others = self._newest, False, self._others or self._warning
                 if presence is not None and self._note:
                     presence = replace(presence, why=f"{presence.why}: {self._note}" if presence.why else self._note)
             lease = self._lease()

@@ -286,6 +286,20 @@ class TurnLock:
             update=update,
         )
 
+    def leave_queue(self, lease: int | None) -> None:
+        """Remove our key in the queue and our ticket, as the end of ``lease`` would; after ``close``.
+
+        A slot stays: it is dirty then, and the journal knows. Keys of another lease aren't ours to remove.
+
+        Raises:
+            Unknown: no answer; the keys end with the lease.
+        """
+        for key in (self._waiter_key, self._keys.ticket(self._scope, self._member)):
+            entry = self._cluster.get(key)
+            if entry is not None and entry.lease == lease:
+                with failpoint("turn.leave"):
+                    self._cluster.txn((ModifiedAt(key=key, revision=entry.mod_revision),), (Delete(key=key),))
+
     def close(self) -> None:
         """End the threads and leave all keys as they are: the lease, or the journal, decides about them."""
         with self._changing:

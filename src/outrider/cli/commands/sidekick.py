@@ -31,8 +31,15 @@ def sidekick() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="TOML file; repeatable, later files win. Default: the drop-ins in /usr/lib, /etc and /run/outrider.",
 )
+@click.option(
+    "--config-dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder with a file NAME.toml for each instance: run all of them in one process. --config files are read"
+    " before each of them. A changed file is applied at once, or on SIGHUP.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more; twice to log everything.")
-def run(files: tuple[Path, ...], verbose: int) -> None:
+def run(files: tuple[Path, ...], folder: Path | None, verbose: int) -> None:
     """Keep this machine's instance at the target version of its group.
 
     Ends on SIGTERM and SIGINT within seconds; the instance itself goes on running.
@@ -41,6 +48,9 @@ def run(files: tuple[Path, ...], verbose: int) -> None:
     from outrider.log import setup_logging
     from outrider.sidekick.assemble import Assembly
 
+    if folder is not None:
+        run_several(files, folder, verbose)
+        return
     loaded = load_settings(files, os.environ)
     settings = loaded.settings
     setup_logging(settings.log, verbosity=verbose)
@@ -51,6 +61,27 @@ def run(files: tuple[Path, ...], verbose: int) -> None:
     threading.excepthook = lambda failed: assembly.crash(failed.exc_value or RuntimeError(str(failed.exc_type)))
     on_signals((signal.SIGTERM, signal.SIGINT), assembly.stop)
     assembly.run()
+
+
+def run_several(common: tuple[Path, ...], path: Path, verbose: int) -> None:
+    """Run the instances of a folder until a signal ends it."""
+    from outrider.config.folder import Folder
+    from outrider.config.sections import LogSettings
+    from outrider.log import setup_logging
+    from outrider.sd_notify import Notifier
+    from outrider.sidekick.host import Host
+
+    folder = Folder(path, common, os.environ)
+    folder.read()
+    first = next(iter(folder.loaded.values()), None)
+    setup_logging(first.settings.log if first is not None else LogSettings(), verbosity=verbose)
+    host = Host(folder, Notifier.from_environment(os.environ))
+    threading.excepthook = lambda failed: host.crash(failed.exc_value or RuntimeError(str(failed.exc_type)))
+    # whichever thread the kernel gives a signal to, the main one wakes every two seconds at least, and runs the handler
+    signal.signal(signal.SIGHUP, lambda *_: host.reload())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: host.stop())
+    host.run()
 
 
 @sidekick.command()

@@ -59,5 +59,6 @@ def make(settings: Settings, context: RuntimeContext) -> Runtime:
         instance=settings.instance.id,
         environment=context.environment,
         owns_process=context.owns_process,
+        shares_process=context.shares_process,
         reserve_bytes=settings.instance.reserve_bytes,
     )

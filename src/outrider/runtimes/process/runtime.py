@@ -106,6 +106,7 @@ class ProcessRuntime:
         instance: str,
         environment: Mapping[str, str] | None = None,
         owns_process: bool = False,
+        shares_process: bool = False,
         reserve_bytes: int = 0,
     ) -> None:
         """Run workloads below ``state_dir``, which tells this instance's apart from those of its neighbours.
@@ -115,6 +116,8 @@ class ProcessRuntime:
                 notification variables are left out.
             owns_process: This process does nothing but run one sidekick. It becomes a child subreaper, and all its
                 descendants are taken for processes of its workloads.
+            shares_process: The same, but it runs several sidekicks: which workload a descendant belongs to is found
+                by its other marks alone.
             reserve_bytes: Of the disk, that stay free when something is unpacked ahead of its start.
         """
         self._settings, self._shared, self._instance = settings, shared, instance
@@ -128,12 +131,13 @@ class ProcessRuntime:
         self._outputs = Outputs(self._folder / "workloads", settings.output_max_bytes)
         inherited = os.environ if environment is None else environment
         self._inherited = {name: text for name, text in inherited.items() if not _NOT_PASSED_ON.fullmatch(name)}
-        if owns_process:
+        only_sidekicks = owns_process or shares_process
+        if only_sidekicks:
             become_subreaper()
-        cgroups = find_delegated() if owns_process else None
+        cgroups = find_delegated() if only_sidekicks else None
         strangers = descendants() if owns_process else frozenset()
         self._families = Families(folder=self._folder, cgroups=cgroups, owns_process=owns_process, strangers=strangers)
-        self._exits = Exits(reaps=owns_process)
+        self._exits = Exits(reaps=only_sidekicks)
         self._statuses: dict[str, str] = {}
         self._children: dict[str, tuple[int, int]] = {}
 

@@ -1,8 +1,8 @@
-"""The lock's worker: turns through ``TurnLock``, under the lease that ``LeaseKeeper`` keeps."""
+"""The lock's worker: turns through ``TurnLock``, under the lease that the session keeps."""
 
 import threading
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from loguru import logger
 
@@ -20,13 +20,20 @@ from outrider.core.sidekick.effects import (
 )
 from outrider.core.sidekick.events import IdentityRefused, LockAcquired, LockQueued, LockRefused, LockReleased
 from outrider.core.sidekick.memory import Release, Turn
-from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, ModifiedAt, Op, Put
 from outrider.failpoints import failpoint
 from outrider.model.documents import Block, Gone, Proof, decode, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 from outrider.turns.lock import Denied, News, Permission, Queued, TurnGranted, TurnLock
+
+
+class HasLease(Protocol):
+    """Who keeps the lease."""
+
+    @property
+    def lease(self) -> int | None:
+        """Its id while it can be trusted."""
 
 
 class LockWork:
@@ -37,7 +44,7 @@ class LockWork:
         cluster: Cluster,
         keys: Keys,
         lock: TurnLock,
-        keeper: LeaseKeeper,
+        keeper: HasLease,
         *,
         app: str,
         group: str,
@@ -100,6 +107,13 @@ class LockWork:
 
     def close(self) -> None:
         self._lock.close()
+
+    def give_up_place(self) -> None:
+        """Leave the queue, as if the lease had ended, after ``close``: a turn that is under way is dirty then."""
+        try:
+            self._lock.leave_queue(self._keeper.lease)
+        except DriverError as error:
+            logger.bind(error_kind=error.kind, cause=str(error), retry=False).warning("place left to its lease")
 
     def _take(self, effect: AcquireLock | RetakeLock | ReclaimLock, request: int | None, lease: int) -> None:
         match effect:
