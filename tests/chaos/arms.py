@@ -105,9 +105,11 @@ class Arm:
                 proxy.heal()
             case "full":
                 disk = self.fixture.disks[self.instance]
-                disk.fill()
-                go.touch()
-                wait(2.0)
-                disk.free()
+                try:
+                    disk.fill()
+                    go.touch()
+                    wait(2.0)
+                finally:
+                    disk.free()
             case _:
                 pass

@@ -16,6 +16,7 @@ from outrider.statechart import load_sidekick_chart
 from outrider.story import StoryError, lines_of, replay
 from tests.chaos.arms import Arm
 from tests.chaos.auditor import Rules, audit
+from tests.chaos.disk import FaultFailed
 from tests.chaos.fixture import CASE_LIMIT_S, ChaosFixture, History
 from tests.chaos.matrix import Case
 from tests.chaos.scenarios import CaseRun
@@ -77,7 +78,7 @@ class Runner:
         numbers = {one: self.fixture.records(one)[-1].number for one in self.fixture.instances}
         try:
             self._play()
-        except (AssertionError, CaseFailed) as error:
+        except (AssertionError, CaseFailed, FaultFailed) as error:
             self.outcome.problems.append(f"{type(error).__name__}: {error}")
         changes = history.end()
         rules = Rules(
