@@ -135,17 +135,20 @@ class FailpointHit:
 
     Attributes:
         effect: Name of the effect that asked for it; empty when none did.
+        instance: Whose it is, in a process that runs several; empty in one that runs one, and for what they share.
     """
 
     point: str
     effect: str
     when: When
+    instance: str = ""
 
 
 Observer = Callable[[FailpointHit], None]
 
 _observer: Observer | None = None
 _effect: contextvars.ContextVar[str] = contextvars.ContextVar("effect", default="")
+_instance: contextvars.ContextVar[str] = contextvars.ContextVar("instance", default="")
 
 
 def observe(observer: Observer | None) -> None:
@@ -181,12 +184,28 @@ def _tell(observer: Observer, point: str, when: When) -> None:
     effect = "" if point in UNASKED else _effect.get()
     if effect:
         assert point in FAILPOINTS_OF[effect], f"{effect} meets {point}, which its row doesn't say"
-    observer(FailpointHit(point=point, effect=effect, when=when))
+    observer(FailpointHit(point=point, effect=effect, when=when, instance=_instance.get()))
 
 
 def performing(effect: str) -> contextvars.Token[str]:
     """From here on ``effect`` asks for what this thread (or one started ``with_current_effect``) touches."""
     return _effect.set(effect)
+
+
+def acting_for(instance: str) -> None:
+    """From here on this thread, and those started ``for_same_instance``, work for ``instance``."""
+    _instance.set(instance)
+
+
+def for_same_instance(function: Callable[[], T]) -> Callable[[], T]:
+    """``function``, to be run by another thread for the instance that this one works for, under no effect yet."""
+    instance = _instance.get()
+
+    def run() -> T:
+        _instance.set(instance)
+        return function()
+
+    return run
 
 
 def with_current_effect(function: Callable[[], T]) -> Callable[[], T]:

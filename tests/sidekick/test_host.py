@@ -14,6 +14,7 @@ from outrider.config.folder import Folder
 from outrider.config.sections import Settings
 from outrider.core.errors import ConfigError, Unknown
 from outrider.core.images import PayloadKind
+from outrider.failpoints import FailpointHit, observe
 from outrider.model.documents import Presence, decode
 from outrider.model.keys import Keys
 from outrider.runtimes import Exited, RunnableRelease, Runtime, Workload, WorkloadSpec
@@ -276,6 +277,27 @@ def test_twenty_probes_that_hang_hold_up_nobody_else(machine: Machine, healthy: 
         host.reload()
         eventually(lambda: machine.made.count("good") == 2 and machine.serving() == {"good"})
         assert 1 == len(machine.leases())
+
+
+def test_each_failpoint_says_whose_it_is(machine: Machine, healthy: str) -> None:
+    """What the kill matrix arms: one instance of several, and what they share is nobody's."""
+    hits: list[FailpointHit] = []
+    observe(hits.append)
+    try:
+        machine.write("a", healthy)
+        machine.write("b", healthy)
+        with machine.running():
+            eventually(lambda: machine.serving() == {"a", "b"})
+    finally:
+        observe(None)
+
+    whose: dict[str, set[str]] = {}
+    for hit in hits:
+        whose.setdefault(hit.point, set()).add(hit.instance)
+    both = ("journal.write", "presence.write", "probe.ask", "omaha.check")
+    assert {point: {"a", "b"} for point in both} == {point: whose[point] for point in both}
+    assert {"", "a", "b"} == whose["announcement.read"], "of the epoch, and of each one's own"
+    assert {""} == whose["lease.grant"]
 
 
 def test_with_no_file_that_can_be_used_it_does_not_start(machine: Machine) -> None:

@@ -28,7 +28,7 @@ from outrider.core.sidekick.events import (
 )
 from outrider.etcd.seam import Cluster, Entry, KeyChanged, Listing, ModifiedAt, Resynced, Watch, WatchEvent
 from outrider.etcd.seam import Delete as DeleteKey
-from outrider.failpoints import failpoint
+from outrider.failpoints import failpoint, for_same_instance
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Block, Command, D, Target, Wakeup
 from outrider.model.keys import Keys
@@ -60,13 +60,14 @@ class Subject:
         self._entries: dict[str, Entry] = {}
         self._watch: Watch | None = None
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._begin, name="announcements", daemon=True)
+        self._thread = threading.Thread(target=for_same_instance(self._begin), name="announcements", daemon=True)
         self._thread.start()
 
     def begin_again(self) -> None:
         """Forget what is known and list it anew, from a thread of its own; for a store that isn't the same any more."""
         before = self._thread
-        self._thread = threading.Thread(target=self._begin_after, args=(before,), name="announcements", daemon=True)
+        begin = for_same_instance(lambda: self._begin_after(before))
+        self._thread = threading.Thread(target=begin, name="announcements", daemon=True)
         self._thread.start()
 
     def _begin_after(self, before: threading.Thread) -> None:
@@ -246,7 +247,8 @@ class Announcements:
                 )
 
     def _remove_soon(self, revision: int) -> None:
-        threading.Thread(target=self._remove_until_gone, args=(revision,), name="command", daemon=True).start()
+        remove = for_same_instance(lambda: self._remove_until_gone(revision))
+        threading.Thread(target=remove, name="command", daemon=True).start()
 
     def _remove_until_gone(self, revision: int) -> None:
         delay_s = RETRY_MIN_S

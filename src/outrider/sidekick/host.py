@@ -18,6 +18,7 @@ from loguru import logger
 from outrider.config.folder import Folder
 from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.errors import ConfigError, OutriderError
+from outrider.failpoints import acting_for
 from outrider.sd_notify import Notices, Notifier
 from outrider.sidekick.assemble import Assembly, session_of
 from outrider.sidekick.session import EtcdSession
@@ -102,6 +103,7 @@ class Instance:
 
     def _run(self) -> None:
         pause_s = AGAIN_MIN_S
+        acting_for(self.name)
         with logger.contextualize(instance=self.name):
             while not self._stopped.is_set():
                 try:

@@ -23,7 +23,7 @@ from loguru import logger
 
 from outrider.core.errors import ConfigError, DriverError, OutriderError, Refused, Throttled
 from outrider.core.omaha import Report, is_progress
-from outrider.failpoints import failpoint
+from outrider.failpoints import failpoint, for_same_instance
 from outrider.files import clear_file, is_file, make_folder, open_file, read_file, sync_folder
 from outrider.journal.reserve import spend as spend_reserve
 
@@ -91,7 +91,7 @@ class Outbox:
             self._open()
         except OSError as error:
             raise ConfigError(f"outbox {folder}: {error.strerror}; give it a folder that it can write to") from error
-        self._thread = threading.Thread(target=self._deliver, name="outbox", daemon=True)
+        self._thread = threading.Thread(target=for_same_instance(self._deliver), name="outbox", daemon=True)
         self._thread.start()
 
     def put(self, report: Report) -> None:

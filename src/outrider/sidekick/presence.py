@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from outrider.core.errors import Conflict, DriverError
 from outrider.core.sidekick.events import IdentityAccepted, IdentityRefused
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Put
-from outrider.failpoints import failpoint
+from outrider.failpoints import failpoint, for_same_instance
 from outrider.model.documents import Contender, Gone, Presence, Stranger, decode, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.announcements import Subject
@@ -64,7 +64,7 @@ class PresenceWriter:
         self._note = ""
         self._stale = False
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        self._thread = threading.Thread(target=for_same_instance(self._run), name="presence", daemon=True)
         self._thread.start()
 
     def start(self) -> None:

@@ -21,7 +21,7 @@ from outrider.core.sidekick.events import (
     ReleaseFailed,
     WorkloadFailed,
 )
-from outrider.failpoints import performing
+from outrider.failpoints import for_same_instance, performing
 from outrider.payloads.transfer import PayloadError
 
 Post = Callable[[AnyEvent], None]
@@ -96,7 +96,7 @@ class Worker(Generic[E]):
         """``crash`` is told of anything that isn't an ``OutriderError``: a bug, which ends the process."""
         self._noun, self._post, self._crash = noun, post, crash
         self._queue: queue.SimpleQueue[tuple[E, int | None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"worker-{name}", daemon=True)
+        self._thread = threading.Thread(target=for_same_instance(self._run), name=f"worker-{name}", daemon=True)
         self._thread.start()
 
     def submit(self, effect: E, request: int | None) -> None:
