@@ -89,7 +89,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
     "lock.prove": ("proof.write",),
     "lock.suspend": ("turn.read", "turn.leave"),
     "lock.block": ("proof.read", "turn.read", "turn.leave", "turn.release", "block.write"),
-    "lock.resign": ("turn.read", "turn.release"),
+    "lock.resign": ("turn.read", "turn.leave", "turn.release"),
     "workload.ensure": _RUN,
     "workload.tidy": _REMOVE,
     "workload.start": _RUN,

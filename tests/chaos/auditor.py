@@ -12,7 +12,7 @@ import msgspec
 
 from outrider.etcd.seam import KeyChanged
 
-TURNS, BLOCK = "/outrider/v1/turns/", "/outrider/v1/blocks/"
+TURNS, BLOCK, GONE = "/outrider/v1/turns/", "/outrider/v1/blocks/", "/outrider/v1/gone/"
 SERVERS = "/loadbalancer/servers/"
 
 
@@ -26,6 +26,8 @@ class Rules:
         instances: All of them; an entry's key names its instance.
         freed: The harness took a turn away, as an operator may: then the verdict comes without a turn to end.
         apps_die: The harness ended apps: whose address is dead may come back at another one without a turn.
+        leaves: Instances that an operator removes for good: out under a turn, and then until they are back. Whoever
+            takes that turn away as well answers for the time until the next one.
     """
 
     slots: int
@@ -33,6 +35,7 @@ class Rules:
     instances: tuple[str, ...]
     freed: bool = False
     apps_die: bool = False
+    leaves: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -40,6 +43,15 @@ class _World:
     """The keys as they are at one revision: key -> (value, create revision)."""
 
     keys: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    """Instances that were removed for good, until the balancer sends to them again."""
+
+    def look_for_the_gone(self, instances: Iterable[str]) -> None:
+        for instance in instances:
+            if any(key.startswith(GONE) and key.endswith(f"/{instance}") for key in self.keys):
+                self.gone.add(instance)
+            elif self.address(instance) is not None:
+                self.gone.discard(instance)
 
     def slot_of(self, instance: str) -> str | None:
         for key, (value, _) in self.keys.items():
@@ -78,6 +90,7 @@ def audit(before: Mapping[str, bytes], changes: Iterable[KeyChanged], rules: Rul
                 world.keys.pop(change.key, None)
             else:
                 world.keys[change.key] = (change.entry.value, change.entry.create_revision)
+        world.look_for_the_gone(rules.leaves)
         ended = {one for one in owners if world.slot_of(one) is None}
         blocks = [change.key for change in together if change.key.startswith(BLOCK) and change.entry is not None]
         lines = [*_turns(world, rules), *_entries(world, rules, was, held), *_blocks(blocks, ended, rules)]
@@ -98,8 +111,11 @@ def _entries(world: _World, rules: Rules, before: Mapping[str, str | None], held
             yield f"P2: {instance} was taken out of the balancer without a valid turn"
         if was is not None and now is not None and was != now and instance not in held and not rules.apps_die:
             yield f"P2: traffic of {instance} was moved from {was} to {now} without a valid turn"
-        if now is None and (rules.starts_first or world.slot_of(instance) is None):
-            yield f"P3: {instance} is out of the balancer{'' if rules.starts_first else ' without a turn'}"
+        if instance in world.gone or (rules.freed and instance in rules.leaves):
+            continue
+        starts_first = rules.starts_first and instance not in rules.leaves
+        if now is None and (starts_first or world.slot_of(instance) is None):
+            yield f"P3: {instance} is out of the balancer{'' if starts_first else ' without a turn'}"
 
 
 def _blocks(blocks: Sequence[str], ended: set[str], rules: Rules) -> Iterator[str]:

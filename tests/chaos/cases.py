@@ -87,6 +87,7 @@ class Runner:
             instances=self.fixture.instances,
             freed=any(arm.scenario.freed for arm in self.arms),
             apps_die=self.outcome.excused,
+            leaves=frozenset(arm.instance for arm in self.arms if arm.scenario.leaves),
         )
         if history.lost:
             self.outcome.problems.append("the audit's own watch lost changes")

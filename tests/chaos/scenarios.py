@@ -49,7 +49,7 @@ class Scenario:
         release: Once the fleet is at rest again with the armed sidekick in it.
         barrier: EFFECT/FAILPOINT before which ``at_barrier`` happens.
         repair: After the fault: what belongs to the scenario, not to the repair of the fault.
-        freed, apps_die: See ``auditor.Rules``.
+        freed, apps_die, leaves: See ``auditor.Rules``; the armed instance leaves.
         options: Of the armed sidekick, besides.
         settles: Whether the armed sidekick comes to rest before the release: not when its start is the case.
         goes_first: The other sidekicks stand still until the armed one has the turn: only one meets a bad release.
@@ -64,6 +64,7 @@ class Scenario:
     repair: Deed = nothing
     freed: bool = False
     apps_die: bool = False
+    leaves: bool = False
     options: tuple[str, ...] = ()
     settles: bool = True
     goes_first: bool = False
@@ -114,8 +115,15 @@ def _pause_and_resume(case_run: CaseRun) -> None:
 
 
 def _decommission(case_run: CaseRun) -> None:
-    """The armed instance leaves for good."""
-    case_run.fixture.say(case_run.armed, "decommission")
+    """The armed instance leaves for good, and can be seen to: until then the fleet looks as it shall in the end."""
+    fixture, armed = case_run.fixture, case_run.armed
+    fixture.say(armed, "decommission")
+
+    def leaves() -> bool:
+        presence = fixture.presences().get(armed)
+        return presence is None or presence.state != "idle.waiting"
+
+    eventually(leaves, within_s=60.0)
 
 
 def _admit(case_run: CaseRun) -> None:
@@ -237,7 +245,15 @@ SCENARIOS: Mapping[str, Scenario] = {
     "withdrawn": Scenario(release=_good, barrier="lock.acquire/turn.take", at_barrier=_pause, repair=_resume),
     "wrong": Scenario(release=_wrong, repair=_good),
     "commanded": Scenario(release=_pause_and_resume, repair=_resume),
-    "decommissioned": Scenario(release=_decommission, repair=_admit),
+    "decommissioned": Scenario(release=_decommission, repair=_admit, leaves=True),
+    "decommissioned-robbed": Scenario(
+        release=_decommission,
+        barrier="lock.resign/turn.release",
+        at_barrier=_rob,
+        repair=_admit,
+        freed=True,
+        leaves=True,
+    ),
     "lapsed": Scenario(release=_lapse, repair=_good),
     "rotating": Scenario(release=_good, options=("--rotate-bytes", "1000")),
 }

@@ -112,3 +112,30 @@ def test_what_a_scenario_does_itself_is_excused_there_and_only_there(rule: str, 
 
     assert [] == excused(story, **{rule: True})
     assert judged(story)
+
+
+GONE = "/outrider/v1/gone/app/a"
+LEAVES: Story = [*TAKE, (20, entry("a"), None), (30, GONE, "{}"), *GIVE, (100, GONE, None), (110, entry("a"), "x")]
+
+
+def test_who_leaves_for_good_is_out_under_its_turn_and_then_until_it_is_back() -> None:
+    assert [] == judged(LEAVES, leaves=frozenset({"a"}))
+    assert any("revision 20: P3: a is out of the balancer" in line for line in judged(LEAVES))
+
+
+@pytest.mark.parametrize(
+    ("story", "words"),
+    [
+        ([(20, entry("a"), None), (30, GONE, "{}"), (110, entry("a"), "x")], "revision 20: P2: a was taken out"),
+        (
+            [*TAKE, (20, entry("a"), None), *GIVE, (100, GONE, "{}"), (110, entry("a"), "x")],
+            "P3: a is out of the balancer",
+        ),
+        ([*LEAVES, (120, entry("a"), None), (130, entry("a"), "x")], "revision 120: P3: a is out of the balancer"),
+    ],
+    ids=["without a turn", "the turn is given back before it has gone", "out again after it is back"],
+)
+def test_nothing_else_is_excused_there(story: Story, words: str) -> None:
+    found = judged(story, leaves=frozenset({"a"}))
+
+    assert any(words in line for line in found), found
