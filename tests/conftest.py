@@ -73,6 +73,8 @@ def pytest_configure() -> None:
     What runs in the background of a shell, or of a CI job, ignores Ctrl-C, and so would each program that a test
     starts and ends with it: a signal that is ignored stays so across ``exec``, one with a handler doesn't.
     """
+    os.environ["XDG_CONFIG_HOME"] = str(ROOT / ".cache" / "no-config")  # no test reads or writes contexts of its user
+    os.environ.pop("OUTRIDER_CONTEXT", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     workers, mine = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.environ.get("PYTEST_XDIST_WORKER", "gw0")

@@ -38,7 +38,7 @@ def needed(command: click.Command) -> list[str]:
     arguments = [each for each in command.params if isinstance(each, click.Argument) and each.nargs == 1]
     options = [each for each in command.params if isinstance(each, click.Option) and each.required]
     # an argument that click could do without (a scope), and one that must be a program
-    words = ["x" for _ in arguments] or ["true"] * (command.name == "watch")
+    words = ["x" for _ in arguments] or ["true"] * (command.name == "watch") or ["x", "y"] * (command.name == "why")
     return [*(f"{each.opts[0]}={'1' if each.name in ('number', 'version') else 'x'}" for each in options), *words]
 
 

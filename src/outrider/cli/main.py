@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "app": "outrider.cli.commands.app:app",
     "channel": "outrider.cli.commands.channel:channel",
     "config": "outrider.cli.commands.config:config",
+    "context": "outrider.cli.commands.context:context",
     "database": "outrider.cli.commands.database:database",
     "demo": "outrider.cli.commands.demo:demo",
     "group": "outrider.cli.commands.group:group",

@@ -2,7 +2,7 @@
 
 The options of the update service may stand on each verb and before it.
 
-The option nearest to the verb wins, then the environment, then the default.
+The option nearest to the verb wins, then the environment, then the context (``outrider context``), then the default.
 """
 
 import functools
@@ -15,6 +15,8 @@ from typing import Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from outrider.cli import contexts
+from outrider.cli.addressing import wanted_context
 from outrider.core.errors import ConfigError, Unknown
 from outrider.etcd.address import endpoints_of, read_password
 from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress, Unreachable
@@ -69,7 +71,9 @@ def top_options(command: F) -> F:
     """Let the options of ``service_options`` be written before the verb as well: ``outrider --server=... app list``."""
     for option in reversed(_options(environment=False)):
         command = option(command)
-    return command
+    return click.option("--context", metavar="NAME", help="Context to use (OUTRIDER_CONTEXT); see `outrider context`.")(
+        command
+    )
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +95,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _chosen(context: click.Context, here: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of each option: the one nearest to the verb, else the verb's own default."""
+    """The value of each option: the one nearest to the verb, else the environment's, the context's, the default."""
     chosen = dict(here)
     for name in _NAMES:
         place: click.Context | None = context
@@ -100,7 +104,21 @@ def _chosen(context: click.Context, here: Mapping[str, Any]) -> dict[str, Any]:
                 chosen[name] = place.params[name]
                 break
             place = place.parent
+        if place is None and name in contexts.KEYS:
+            chosen[name] = _or_of_context(context, name, chosen[name])
+    if chosen["user"]:  # HTTP Basic was asked for: the context's token is another user's
+        chosen["token"] = here["token"]
     return chosen
+
+
+def _or_of_context(context: click.Context, name: str, value: Any) -> Any:
+    """What the chosen context says of an option that neither the command line nor the environment gives."""
+    if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None):
+        return value
+    found = contexts.value(name, wanted_context(context))
+    if found is None:
+        return value
+    return Path(found) if name.endswith("_file") else found
 
 
 def _log_everything() -> None:
@@ -136,6 +154,14 @@ def etcd_options(command: F, *, default: str = "127.0.0.1:2379") -> F:
         etcd_password_file: Path | None,
         **options: Any,
     ) -> Any:
+        context = click.get_current_context()
+        etcd = _or_of_context(context, "etcd", etcd)
+        etcd_ca_file = _or_of_context(context, "etcd_ca_file", etcd_ca_file)
+        etcd_cert_file = _or_of_context(context, "etcd_cert_file", etcd_cert_file)
+        etcd_key_file = _or_of_context(context, "etcd_key_file", etcd_key_file)
+        etcd_user = _or_of_context(context, "etcd_user", etcd_user)
+        etcd_password_file = _or_of_context(context, "etcd_password_file", etcd_password_file)
+        options["prefix"] = _or_of_context(context, "prefix", options["prefix"])
         if (etcd_cert_file is None) != (etcd_key_file is None):
             raise ConfigError("--etcd-cert-file and --etcd-key-file need each other: give both or none")
         if bool(etcd_user) != (etcd_password_file is not None):

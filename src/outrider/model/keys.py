@@ -216,8 +216,12 @@ class Keys:
         """The write guard of a server's entry; ``service`` is the balancer's name for the app's pool."""
         return f"{self.prefix}/servers/{check_part('service', service)}/{check_part('server id', server_id)}"
 
+    def all_blocks(self) -> str:
+        """Prefix of the blocked releases of every app."""
+        return f"{self.prefix}/blocks/"
+
     def blocks(self, app: str) -> str:
-        return f"{self.prefix}/blocks/{check_app(app)}/"
+        return f"{self.all_blocks()}{check_app(app)}/"
 
     def block(self, app: str, version: str) -> str:
         return self.blocks(app) + check_part("version", version)

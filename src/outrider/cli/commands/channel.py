@@ -2,6 +2,7 @@
 
 import click
 
+from outrider.cli import addressing
 from outrider.cli.commands.channel_versions import exclude, floor
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
@@ -9,7 +10,7 @@ from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 
 HEADER = ("Label", "Version", "Publish", "Upstream")
-app_option = click.option("--app-id", required=True, help="Application that the channel belongs to.")
+app_option = addressing.app_option("Application that the channel belongs to.")
 channel_option = click.option("--channel", "name", required=True, help="Name of the channel.")
 # As in the guide: --publish alone, --publish=true and --publish=false.
 publish_option = click.option(

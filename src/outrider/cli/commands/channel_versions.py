@@ -2,13 +2,14 @@
 
 import click
 
+from outrider.cli import addressing
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 
 FLOORS, EXCLUDED = "floors", "excluded"
-app_option = click.option("--app-id", required=True, help="Application that the channel belongs to.")
+app_option = addressing.app_option("Application that the channel belongs to.")
 channel_option = click.option("--channel", required=True, help="Name of the channel.")
 version_option = click.option("--version", required=True, help="The version.")
 

@@ -2,6 +2,7 @@
 
 import click
 
+from outrider.cli import addressing
 from outrider.cli.commands.policy import change, percent, policy, tell_outcome
 from outrider.cli.commands.rollup import events, versions
 from outrider.cli.main import Group
@@ -11,8 +12,8 @@ from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError
 
 HEADER = ("Label", "App", "Channel", "Id", "Updates Paused", "Slots")
-app_option = click.option("--app-id", required=True, help="Application that the group belongs to.")
-group_option = click.option("--group-id", required=True, help="ID of the group.")
+app_option = addressing.app_option("Application that the group belongs to.")
+group_option = addressing.group_option("ID of the group.")
 
 
 @click.group(cls=Group)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import click
 
+from outrider.cli.addressing import instance_address
 from outrider.cli.commands.fake import bench, fake
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, operator, service_options
@@ -91,8 +92,7 @@ def list_app_versions(
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @service_options
 @json_option
 def history(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
@@ -106,8 +106,7 @@ def history(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @click.option("--machine-off", "--yes", "machine_off", is_flag=True, help="Its machine is off: free its turn, too.")
 @service_options
 @json_option
@@ -131,8 +130,7 @@ def delete(app: str, name: str, machine_off: bool, service: ServiceClient, as_js
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @service_options
 def admit(app: str, name: str, service: ServiceClient) -> None:
     """Let an instance come back that was deleted or decommissioned."""
@@ -141,8 +139,7 @@ def admit(app: str, name: str, service: ServiceClient) -> None:
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @service_options
 @json_option
 def pause(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
@@ -151,8 +148,7 @@ def pause(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @service_options
 @json_option
 def resume(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
@@ -161,8 +157,7 @@ def resume(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @click.option("--to", "version", default="", metavar="VERSION", help="Version to go back to. Default: the one before.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @service_options
@@ -181,8 +176,7 @@ def rollback(app: str, name: str, version: str, yes: bool, service: ServiceClien
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @service_options
 @json_option
 def retry(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
@@ -191,8 +185,7 @@ def retry(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @click.option(
     "--for",
     "minutes",
@@ -214,8 +207,7 @@ def drain(app: str, name: str, minutes: float, reboot: bool, service: ServiceCli
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @service_options
 @json_option
 def undrain(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
@@ -224,8 +216,7 @@ def undrain(app: str, name: str, service: ServiceClient, as_json: bool) -> None:
 
 
 @instance.command()
-@click.argument("app")
-@click.argument("name", metavar="INSTANCE")
+@instance_address
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @service_options
 @json_option

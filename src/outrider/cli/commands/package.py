@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from outrider.cli import addressing
 from outrider.cli.commands.download import download
 from outrider.cli.commands.package_bulk import create_bulk
 from outrider.cli.commands.upload import upload_group
@@ -15,7 +16,7 @@ from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError, NotFound, OutriderError
 
 HEADER = ("Version", "URL", "Size")
-app_option = click.option("--app-id", required=True, help="Application that the package belongs to.")
+app_option = addressing.app_option("Application that the package belongs to.")
 version_option = click.option("--version", required=True, help="Version, for example 1.2.3.")
 
 

@@ -7,18 +7,20 @@ from typing import Any
 
 import click
 
+from outrider.cli import addressing
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError
+from outrider.core.rollout.windows import DAYS
 
 HEADER = ("Setting", "Value")
 _OUTCOME = ("notes", "warnings")
 """Keys of the answer that are not settings."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-app_option = click.option("--app-id", required=True, help="App that the group belongs to.")
-group_option = click.option("--group-id", required=True, help="ID of the group.")
+app_option = addressing.app_option("App that the group belongs to.")
+group_option = addressing.group_option("ID of the group.")
 
 
 def seconds(text: str) -> int:
@@ -66,7 +68,7 @@ def change(service: ServiceClient, app_id: str, group_id: str, changes: Json) ->
 
 
 def windows(texts: tuple[str, ...]) -> list[Json]:
-    """Read ``fri,sat 22:00-04:00``, ``22:00-04:00`` as every day, and ``none`` as no windows.
+    """Read ``fri,sat 22:00-04:00``, ``mon-fri 09:00-17:00``, ``22:00-04:00`` as every day, ``none`` as no windows.
 
     Raises:
         ConfigError: it is something else; the service checks the days and times themselves.
@@ -80,9 +82,20 @@ def _window(text: str) -> Json:
     days, _, times = text.strip().rpartition(" ")
     opens, dash, closes = times.partition("-")
     if not dash or not opens or not closes:
-        raise ConfigError(f"--window {text!r}: write DAYS OPENS-CLOSES such as 'fri,sat 22:00-04:00', or none")
-    named = [] if days.strip() in ("", "daily") else days.strip().split(",")
-    return {"days": named, "opens": opens, "closes": closes}
+        raise ConfigError(f"--window {text!r}: write DAYS OPENS-CLOSES such as 'mon-fri 09:00-17:00', or none")
+    words = [] if days.strip() in ("", "daily") else days.replace(" ", "").lower().split(",")
+    return {"days": [day for word in words for day in _days(word, text)], "opens": opens, "closes": closes}
+
+
+def _days(word: str, text: str) -> list[str]:
+    """``fri`` itself, and ``mon-fri`` as all days from the one to the other; ``sat-mon`` goes over the week's end."""
+    first, dash, last = word.partition("-")
+    if not dash:
+        return [word]
+    if first not in DAYS or last not in DAYS:
+        raise ConfigError(f"--window {text!r}: {word!r} are no days: write two of {', '.join(DAYS)}, such as mon-fri")
+    begin, end = DAYS.index(first), DAYS.index(last)
+    return list(DAYS[begin : end + 1] if begin <= end else (*DAYS[begin:], *DAYS[: end + 1]))
 
 
 def _number_or_none(name: str) -> Callable[[str], int | None]:

@@ -2,6 +2,7 @@
 
 import click
 
+from outrider.cli import addressing
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
@@ -9,7 +10,7 @@ from outrider.cli.rest_client import ServiceClient
 from outrider.core.errors import NotFound
 
 HEADER = ("Version", "Instance", "When", "Why")
-app_option = click.option("--app-id", required=True, help="App of the release.")
+app_option = addressing.app_option("App of the release.")
 
 
 @click.group(cls=Group)

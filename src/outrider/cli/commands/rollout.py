@@ -1,17 +1,24 @@
 """``outrider rollout``: the progress of a group's rollout, and commands to pause, halt and resume it."""
 
 import math
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from outrider.cli.commands.policy import app_option, change, group_option, show, tell_outcome
+from outrider.cli import addressing
+from outrider.cli.commands.policy import app_option, change, group_option, seconds, show, tell_outcome
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, operator, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
+from outrider.core.errors import NotFound, Unknown
 
+STOPPED, TIMED_OUT = 2, 4
+"""With which `rollout wait` leaves, besides 0 and 1."""
+ASK_MIN_S, ASK_MAX_S = 0.5, 5.0
 HEADER = ("Group", "Version", "State", "Done", "UnderWay", "Deferred", "Failed", "Why")
 
 
@@ -27,6 +34,7 @@ def rollout(
     """Show a group's rollout, or control it with one of the commands below."""
     if context.invoked_subcommand is not None:
         return
+    app_id, group_id = app_id or addressing.from_context("app"), group_id or addressing.from_context("group")
     if app_id is None or group_id is None:
         raise click.UsageError(f"Missing option '--{'app-id' if app_id is None else 'group-id'}'.")
     found = service.get("apps", app_id, "groups", group_id, "rollout")
@@ -36,8 +44,48 @@ def rollout(
         show(found)
 
 
+@rollout.command("show")
+@app_option
+@group_option
+@service_options
+@json_option
+def show_(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> None:
+    """Show how far a group's rollout is."""
+    found = service.get("apps", app_id, "groups", group_id, "rollout")
+    if as_json:
+        echo_json(found)
+    else:
+        show(found)
+
+
+@rollout.command()
+@app_option
+@group_option
+@click.option("--timeout", metavar="TIME", help="Give up after so long: 90s, 5m, 1h.")
+@service_options
+@json_option
+def wait(app_id: str, group_id: str, timeout: str | None, service: ServiceClient, as_json: bool) -> None:
+    """Wait until a group's rollout has finished; for scripts.
+
+    Leaves with 0 when it has finished, with 2 when it was halted, or its version is blocked, and with 4 after
+    --timeout.
+    """
+    sys.exit(follow_until_end(service, app_id, group_id, timeout, as_json=as_json, tell=False))
+
+
+@rollout.command("watch")
+@app_option
+@group_option
+@click.option("--timeout", metavar="TIME", help="Give up after so long: 90s, 5m, 1h.")
+@service_options
+@json_option
+def watch_(app_id: str, group_id: str, timeout: str | None, service: ServiceClient, as_json: bool) -> None:
+    """Print a line whenever a group's rollout gets on, until it has ended; leaves as `rollout wait` does."""
+    sys.exit(follow_until_end(service, app_id, group_id, timeout, as_json=as_json, tell=True))
+
+
 @rollout.command("list")
-@click.option("--app-id", required=True, help="Application whose groups are listed.")
+@addressing.app_option("Application whose groups are listed.")
 @service_options
 @json_option
 def list_(app_id: str, service: ServiceClient, as_json: bool) -> None:
@@ -48,6 +96,69 @@ def list_(app_id: str, service: ServiceClient, as_json: bool) -> None:
         echo_json(found)
     else:
         echo_table(HEADER, [_row(one) for one in found])
+
+
+def follow_until_end(
+    service: ServiceClient, app_id: str, group_id: str, timeout: str | None, *, as_json: bool, tell: bool
+) -> int:
+    """Ask for the rollout until it has ended; its status for the shell. A service that is away is asked again."""
+    deadline = time.monotonic() + seconds(timeout) if timeout else math.inf
+    told, pause_s = "", ASK_MIN_S
+    while True:
+        try:
+            found = service.get("apps", app_id, "groups", group_id, "rollout")
+            blocked = blocked_because(service, app_id, group_id, found["version"])
+        except Unknown as error:
+            text, ending = f"group {group_id}: {error}; asking again", None
+        else:
+            if found["version"] is None:
+                raise NotFound(f"group {group_id!r} of {app_id} has no release to wait for: `channel update` makes one")
+            text, ending = describe(found, blocked), status_of(found, blocked)
+        if ending is not None:
+            echo_json(found) if as_json else click.echo(text)
+            return ending
+        if text != told:
+            told, pause_s = text, ASK_MIN_S
+            if tell and not as_json:
+                click.echo(text)
+        if time.monotonic() + pause_s > deadline:
+            click.echo(f"Error: not finished after {timeout}: {text}", err=True)
+            return TIMED_OUT
+        time.sleep(pause_s)
+        pause_s = min(ASK_MAX_S, pause_s * 1.5)
+
+
+def blocked_because(service: ServiceClient, app_id: str, group_id: str, version: str | None) -> str:
+    """Why the version is blocked for the group; empty when it isn't."""
+    blocks = service.get_all("apps", app_id, "blocks")
+    own = f"group {group_id}"  # how a block of one group alone is shown
+    mine = (
+        one
+        for one in blocks
+        if one["version"] == version and (one["instance"] == own or not one["instance"].startswith("group "))
+    )
+    return next((f"{one['instance']}: {one['why']}" for one in mine), "")
+
+
+def describe(found: Json, blocked: str = "") -> str:
+    """A rollout in a line."""
+    state = "finished" if found["state"] == "running" and found["finished"] else found["state"]
+    state = "blocked" if blocked else state
+    counts = (
+        (len(found["opened"]), "under way"),
+        (len(found["waiting"]), "deferred"),
+        (len(found["failures"]), "failed"),
+    )
+    more = "".join(f", {number} {what}" for number, what in counts if number)
+    why = f": {blocked or found['why']}" if blocked or found["why"] else ""
+    return f"group {found['group']}: {found['version']} {state}, {found['succeeded']} updated{more}{why}"
+
+
+def status_of(found: Json, blocked: str = "") -> int | None:
+    """0: it has finished. 2: it won't by itself. None: it goes on, or a person has paused it, who will resume it."""
+    if found["state"] == "running" and found["finished"]:
+        return 0
+    return STOPPED if found["state"] == "halted" or blocked else None
 
 
 def _row(one: Json) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from outrider.cli import addressing
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
@@ -32,8 +33,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         end_option("Only what was before"),
         start_option("Only what was since then"),
-        click.option("--group-id", required=True, help="ID of the group."),
-        click.option("--app-id", required=True, help="Application that the group belongs to."),
+        addressing.group_option("ID of the group."),
+        addressing.app_option("Application that the group belongs to."),
     ):
         command = option(command)
     return command

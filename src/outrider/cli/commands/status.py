@@ -7,10 +7,12 @@ from typing import Any
 import click
 import msgspec
 
+from outrider.cli.addressing import from_context, instance_address, split
 from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json, echo_table
+from outrider.core.errors import NotFound
 from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
-from outrider.model.documents import Undo
+from outrider.model.documents import App, Presence, Undo
 from outrider.model.keys import Keys
 from outrider.service.operations.readiness import unready
 from outrider.service.rollouts.explain import (
@@ -27,24 +29,32 @@ from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
 
 HEADER = ("GROUP", "INSTANCE", "STATE", "VERSION", "WANTED", "SINCE", "WHY")
+ALL_HEADER = ("APP", "GROUP", "TARGET", "INSTANCES", "ROLLOUT")
 REFRESH_S = 5.0
 """Seconds. The table shows ages, so it is printed again after this time even if nothing changes."""
 
 
 @click.command()
-@click.argument("app")
+@click.argument("address", metavar="[APP[/GROUP]]", required=False)
 @click.option("--group", help="Only this group.")
 @click.option("--watch", is_flag=True, help="Print again whenever something changes, until Ctrl-C.")
 @etcd_options
 @json_option
-def status(app: str, group: str | None, watch: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
-    """Show the instances of APP: their state, what they wait for, and which of them hold a turn."""
+def status(address: str | None, group: str | None, watch: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+    """Show the instances of APP: their state, what they wait for, and which of them hold a turn.
+
+    Without APP: all apps with their groups, a line each.
+    """
+    app, group = _addressed(address, group)
     cluster = open_cluster(etcd)
     try:
         context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
 
         def show() -> None:
-            _print(context, app, group, as_json=as_json)
+            if app is None:
+                _print_all(context, as_json=as_json)
+            else:
+                _print(context, app, group, as_json=as_json)
             for problem in unready(context):
                 click.echo(f"warning: {problem}", err=True)
 
@@ -56,13 +66,24 @@ def status(app: str, group: str | None, watch: bool, etcd: EtcdAddress, prefix: 
         cluster.close()
 
 
+def _addressed(address: str | None, group: str | None) -> tuple[str | None, str | None]:
+    """App and group that were asked for, or that the context has; None: all."""
+    if address is None:
+        app = from_context("app")
+        return app, group or (from_context("group") if app is not None else None)
+    app, *rest = split(address, 2)
+    if rest and group and rest[0] != group:
+        raise click.UsageError(f"--group says {group!r}, and the address says {rest[0]!r}")
+    return app, rest[0] if rest else group
+
+
 @click.command()
-@click.argument("app")
-@click.argument("instance")
+@instance_address
 @etcd_options
 @json_option
-def why(app: str, instance: str, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+def why(app: str, name: str, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     """Explain the state of INSTANCE of APP and what it waits for."""
+    instance = name
     cluster = open_cluster(etcd)
     try:
         lines = explain(StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now), app, instance)
@@ -77,20 +98,29 @@ def why(app: str, instance: str, etcd: EtcdAddress, prefix: str, as_json: bool) 
         click.echo(f"  {line}")
 
 
-def _follow(cluster: Cluster, context: StoreContext, app: str, show: Callable[[], None]) -> None:
-    app_id = app_id_of(app)
+def _follow(cluster: Cluster, context: StoreContext, app: str | None, show: Callable[[], None]) -> None:
+    app_id = app_id_of(app) if app is not None else None
     changed = threading.Event()
 
     def note(event: WatchEvent) -> None:
         changed.set()
 
-    prefixes = (
-        context.keys.presences(app_id),
-        context.keys.groups(app_id),
-        context.keys.blocks(app_id),
-        context.keys.app_turns(app_id),
-        context.keys.all_shared_turns(),
+    keys = context.keys
+    prefixes: tuple[str, ...] = (
+        keys.all_presences(),
+        keys.apps(),
+        keys.all_blocks(),
+        keys.all_group_turns(),
+        keys.all_shared_turns(),
     )
+    if app_id is not None:
+        prefixes = (
+            keys.presences(app_id),
+            keys.groups(app_id),
+            keys.blocks(app_id),
+            keys.app_turns(app_id),
+            keys.all_shared_turns(),
+        )
     revision = cluster.list(prefixes[0]).revision
     watches = [cluster.watch(prefix, revision + 1, note) for prefix in prefixes]
     try:
@@ -115,6 +145,45 @@ def _print(context: StoreContext, app: str, group: str | None, *, as_json: bool)
     for overview in overviews:
         click.echo("")
         click.echo(_summary(overview))
+
+
+def _print_all(context: StoreContext, *, as_json: bool) -> None:
+    """All apps and groups, a line each; apps that no service knows, too, as long as their sidekicks live."""
+    keys = context.keys
+    names = {app.id: app.label for app in context.children(App, keys.apps())}
+    living = {one.app for one in context.all_below(Presence, keys.all_presences())}
+    found = [each for app in sorted({*names, *living}) for each in _overviews(context, app)]
+    if as_json:
+        echo_json([_as_json(overview) for overview in found])
+        return
+    echo_table(ALL_HEADER, [(names.get(one.app) or one.app, *_group_row(one)) for one in found])
+    if not found:
+        click.echo("no app has a group yet; `outrider app create` and `outrider group create` make them", err=True)
+
+
+def _overviews(context: StoreContext, app: str) -> tuple[GroupOverview, ...]:
+    try:
+        return read_overviews(context, app)
+    except NotFound:  # it went meanwhile
+        return ()
+
+
+def _group_row(overview: GroupOverview) -> tuple[object, ...]:
+    """A group in a line: ``web  2.4.0  3 of 3  running  ...``."""
+    if overview.problem:
+        return (overview.name, "", "", overview.problem)
+    target = overview.target.version or ""
+    alive = overview.alive.values()
+    on_target = sum(one.version == target and one.serving for one in alive)
+    instances = f"{sum(one.serving for one in alive)} of {len(overview.instances)} serve"
+    if target and on_target < len(overview.instances):
+        instances += f", {on_target} with {target}"
+    paused = "paused" if overview.target.paused else ""
+    blocked = f"blocked by {overview.block.instance}: {overview.block.why}" if overview.block is not None else ""
+    rollout = overview.rollout if overview.snapshot is not None and overview.snapshot.has_begun else ""
+    crashed = f"{count(len(overview.crashes), 'sidekick')} crashed" if overview.crashes else ""
+    news = "; ".join(filter(None, (paused, blocked, rollout, *overview.unable, crashed)))
+    return (overview.name, target, instances, news)
 
 
 def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[object, ...]:
