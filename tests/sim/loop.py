@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from outrider.core.chart.machine import Perform, StartTimer, Step
+from outrider.core.chart.machine import Hierarchy, Perform, StartTimer, Step
 from outrider.core.sidekick.events import AnyEvent
 from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.rules import make_rules
@@ -15,13 +15,12 @@ from outrider.journal.journal import Journal, Record
 from outrider.sd_notify import Notifier
 from outrider.sidekick.loop import SPREAD_TIMERS, Sidekick
 from outrider.statechart import load_sidekick_chart
-from tests.sim.swift import SwiftHierarchy
 
 if TYPE_CHECKING:
     from tests.sim.life import Life
 
 CHART = load_sidekick_chart()
-HIERARCHY = SwiftHierarchy(CHART)
+HIERARCHY = Hierarchy(CHART)
 RULES = make_rules({"probe": 20.0, "soak": 5.0, "drain": 20.0}, retry_min_s=2.0, retry_max_s=60.0)
 
 

@@ -94,6 +94,7 @@ class _Replayer:
 
     def __init__(self, chart: Chart, rules: Rules[Memory], hierarchy: Hierarchy) -> None:
         self._chart, self._rules, self._hierarchy = chart, rules, hierarchy
+        self._machine: Machine[Memory] | None = None
 
     def check_start(self, now: Known) -> None:
         # the memory before isn't kept; what the start adds to it is nothing but what it would add again
@@ -119,10 +120,14 @@ class _Replayer:
         self._compare(now, machine, step)
 
     def restore(self, known: Known, memory: Memory) -> Machine[Memory]:
+        """A machine that goes on from ``known``: always the same one, for making one checks the chart's names."""
+        if self._machine is None:
+            self._machine = Machine(self._chart, self._rules, memory, hierarchy=self._hierarchy)
         try:
-            return Machine.restore(self._chart, self._rules, memory, known.snapshot, hierarchy=self._hierarchy)
+            self._machine.resume(memory, known.snapshot)
         except ChartError as error:
             raise _Differs(error.problem) from error
+        return self._machine
 
     def _compare(self, now: Known, machine: Machine[Memory], step: Step) -> None:
         if now.record.source != step.source:

@@ -83,11 +83,11 @@ class Machine(Generic[M]):
         Raises:
             ValueError: ``rules`` lacks a name that the chart uses.
         """
-        _check_rules(chart, rules)
+        self._hierarchy = hierarchy or Hierarchy(chart)
+        _check_rules(chart, self._hierarchy.needed, rules)
         self._chart = chart
         self._rules = rules
         self._memory = memory
-        self._hierarchy = hierarchy or Hierarchy(chart)
         self._remembering = frozenset(history.parent for history in chart.histories.values())
         self._leaf = ""
         self._history: dict[str, str] = {}
@@ -295,15 +295,7 @@ class Machine(Generic[M]):
         return StartTimer(id=send.timer, generation=generation, event=send.event, delay_s=delay_s)
 
 
-def _check_rules(chart: Chart, rules: Rules[M]) -> None:
-    contents = [item for _, item in chart.contents()]
-    heard = {event for transition in chart.transitions for event in transition.events}
-    raised = {item.event for item in contents if isinstance(item, RaiseEvent)}
-    needed = {
-        "guards": {condition.guard for transition in chart.transitions for condition in transition.conditions},
-        "effects": {item.effect for item in contents if isinstance(item, SendEffect)},
-        "internal": raised | {event for event in heard if event.startswith(DONE)},
-    }
+def _check_rules(chart: Chart, needed: Mapping[str, frozenset[str]], rules: Rules[M]) -> None:
     tables: Mapping[str, Iterable[str]] = {
         "guards": rules.guards,
         "effects": rules.effects,
