@@ -155,10 +155,10 @@ def explore(world: World, *, limit: int, tick: Callable[[int], None] = lambda st
                 targets.append(number)
                 marks.append(mark | FAULT if fault or (answered and part.early) else mark)
         place += 1
+        if len(states) > limit:
+            raise ValueError(f"more than {limit} states")
         if not place & 0xFFF:
             tick(len(states))
-            if len(states) > limit:
-                raise ValueError(f"more than {limit} states")
     first.append(len(targets))
     found.breach = _stuck(found)
     return found

@@ -12,6 +12,7 @@ and what was the last one until then becomes one of the older ones, which nobody
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from outrider.core.chart.hierarchy import Hierarchy, Move
@@ -254,7 +255,7 @@ class Steps:
             ArmedTimer(id=one.id, generation=queue_position, event=one.event, delay_s=0.0, state=one.state)
             for queue_position, one in enumerate(sorted(snapshot.timers, key=lambda timer: timer.id), 1)
         )
-        key = (snapshot.state, outstanding, timers, *(_hashable(getattr(memory, name)) for name in _MEMORY))
+        key = (snapshot.state, outstanding, timers, frozenset(memory.blocked), _PLAIN(memory))
         number = self._brain_numbers.get(key)
         if number is None:
             number = self._brain_numbers[key] = len(self.brains)
@@ -281,11 +282,8 @@ _COUNTERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 """Guards that ask a counter; what it means when they say something else than with 0; how to make them."""
 
 _NAMING = ("running", "candidate", "previous", "leftover", "turn", "former_urls")
-_MEMORY = tuple(field.name for field in fields(Memory))
-
-
-def _hashable(value: object) -> object:
-    return frozenset(value) if isinstance(value, Mapping) else value
+_PLAIN = attrgetter(*(field.name for field in fields(Memory) if field.name != "blocked"))
+"""All of a memory that can be hashed."""
 
 
 def _plain(effect: Any) -> Any:
