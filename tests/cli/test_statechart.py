@@ -3,13 +3,22 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from outrider.cli.main import main
-from outrider.statechart import find_sidekick_chart
+from outrider.statechart import find_sidekick_chart, render_picture
+
+render_once = cache(render_picture)
+
+
+@pytest.fixture(autouse=True)
+def rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each picture of the overview is drawn by one process for all tests here: it takes half a second."""
+    monkeypatch.setattr("outrider.cli.commands.statechart.render_picture", render_once)
 
 
 def run(*arguments: str) -> Result:
