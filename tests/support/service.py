@@ -83,10 +83,25 @@ class RunningServer:
         return self
 
     def __exit__(self, *reason: object) -> None:
+        """Let it end: uvicorn sleeps 0.2 s meanwhile, and the next test needn't wait for that."""
         self._server.should_exit = True
+        _ending[:] = [server for server in (*_ending, self) if server._thread.is_alive()]
+
+    def wait_ended(self) -> None:
         self._thread.join(60)
         self.socket.close()
         assert not self._thread.is_alive(), "the service didn't end"
+
+
+_ending: list[RunningServer] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_server_ends() -> Iterator[None]:
+    """Fails the last test when a service that was left hasn't ended."""
+    yield
+    for server in _ending:
+        server.wait_ended()
 
 
 @pytest.fixture
