@@ -8,6 +8,7 @@ from outrider.core.chart.machine import Step
 from outrider.core.sidekick.events import AnyEvent
 from outrider.core.sidekick.memory import Strategy
 from tests.sim.fleet import Badness, Fleet, Member
+from tests.support.rings import mostly_long
 
 
 class Stopped(Fleet):
@@ -62,14 +63,17 @@ class Stopped(Fleet):
 @pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
 @pytest.mark.parametrize("acts", [False, True], ids=["before-acting", "after-acting"])
 @pytest.mark.parametrize("reboots", [False, True], ids=["sidekick", "machine"])
+@pytest.mark.parametrize("every", mostly_long((3, 1), short=lambda every: every == 3), ids=["each-third", "each"])
 def test_killed_after_any_step_it_ends_as_if_undisturbed(
-    reboots: bool, acts: bool, strategy: Strategy, badness: Badness
+    reboots: bool, acts: bool, strategy: Strategy, badness: Badness, every: int
 ) -> None:
+    """The short form ends each third step; of the 16 combinations of the rest, those beside each other take others."""
     whole = Stopped(10**9, acts=True, strategy=strategy, badness=badness)
     whole.finish(badness)
     assert whole.count >= 10, "the undisturbed update has at least ten steps"
 
-    for kill_at in range(1, whole.count + 1):
+    first = 1 + (reboots + 2 * acts + (strategy == "stop-first")) % every
+    for kill_at in range(first, whole.count + 1, every):
         fleet = Stopped(kill_at, acts=acts, strategy=strategy, badness=badness, reboots=reboots)
         fleet.finish(badness)
         assert fleet.killed_in, f"step {kill_at} was never reached"

@@ -73,7 +73,7 @@ def walk_random_charts(seeds: Iterable[int]) -> Counter[str]:
     return seen
 
 
-@pytest.mark.parametrize("seed", mostly_long(range(4), short=lambda seed: seed < 2))
+@pytest.mark.parametrize("seed", mostly_long(range(4), short=lambda seed: seed == 0))
 def test_the_sidekicks_chart_does_the_same_as_in_another_engine(seed: int) -> None:
     chart, source = load_sidekick_chart(), read_chart_file(find_sidekick_chart())
     timers = {timer.event for _, timer in chart.contents() if hasattr(timer, "timer") and hasattr(timer, "event")}
@@ -81,7 +81,7 @@ def test_the_sidekicks_chart_does_the_same_as_in_another_engine(seed: int) -> No
     raised = {item.event for _, item in chart.contents() if isinstance(item, RaiseEvent)}
     news = tuple(sorted(event for event in chart.events - timers - raised if not event.startswith("done.state.")))
 
-    seen = compare(chart, source, news, seed, walks=3, events=200)
+    seen = compare(chart, source, news, seed, walks=1, events=600)
 
     assert seen["moves"] > 100, seen
 

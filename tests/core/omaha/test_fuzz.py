@@ -51,8 +51,9 @@ NASTY = [
 
 
 # A busy machine is no finding: the test run's own time limit is enough.
-# the long form of tests/service/omaha/test_fuzz.py sends ten thousand inputs through the same readers
 patient = settings(deadline=None, max_examples=50)
+# the long form of tests/service/omaha/test_fuzz.py sends ten thousand inputs through the same readers
+few = settings(patient, max_examples=20)
 
 
 def refusal(parse: Callable[[bytes], object], body: bytes) -> str:
@@ -72,13 +73,13 @@ def check_reading(body: bytes) -> None:
         assert len(line) < 1000
 
 
-@patient
+@few
 @given(st.binary(max_size=2000))
 def test_garbage_is_refused_and_nothing_worse(body: bytes) -> None:
     check_reading(body)
 
 
-@patient
+@few
 @given(st.text(max_size=500), st.sampled_from(["utf-8", "utf-16", "utf-16-le", "latin-1"]))
 def test_garbage_in_any_encoding_is_refused_and_nothing_worse(text: str, encoding: str) -> None:
     declared = f'<?xml version="1.0" encoding="{encoding}"?><request protocol="3.0">{text}</request>'
@@ -98,7 +99,7 @@ def mutations(draw: st.DrawFn) -> bytes:
     return body
 
 
-@patient
+@few
 @given(mutations())
 def test_a_damaged_message_is_read_or_refused_and_nothing_worse(body: bytes) -> None:
     check_reading(body)
@@ -126,7 +127,7 @@ def trees(draw: st.DrawFn) -> bytes:
     return etree.tostring(root)
 
 
-@patient
+@few
 @given(trees())
 def test_the_right_words_in_wrong_places_are_read_or_refused_and_nothing_worse(body: bytes) -> None:
     check_reading(body)
@@ -225,7 +226,7 @@ def test_any_text_at_all_can_be_written(one: str, other: str) -> None:
     assert legal.sub("\ufffd", other) == sent.apps[0].alias
 
 
-@patient
+@few
 @given(st.sampled_from(SEEDS), st.integers(1, 400))
 def test_what_is_too_long_is_refused_unread(body: bytes, times: int) -> None:
     long = body + b" " * MAX_REQUEST_BYTES + b"<" * times

@@ -1,7 +1,7 @@
 """The Omaha endpoint gets what nobody should send: it answers, refuses in one line, and never fails.
 
 In process, over a real etcd. Each test begins with keys of its own, so that none depends on what another one sent.
-The short form sends 300 inputs. The long form sends ``OUTRIDER_TEST_FUZZ`` (``make fuzz``: 10000, others each time);
+The short form sends 120 inputs. The long form sends ``OUTRIDER_TEST_FUZZ`` (``make fuzz``: 10000, others each time);
 without it there are 1000, always the same.
 """
 
@@ -36,7 +36,7 @@ from tests.support.servers import EtcdServer
 from tests.support.service import NOON
 from tests.support.service_examples import APP, SHA256, block, make_app, open_store
 
-SHORT, INPUTS = 300, int(os.environ.get("OUTRIDER_TEST_FUZZ", "1000"))
+SHORT, INPUTS = 120, int(os.environ.get("OUTRIDER_TEST_FUZZ", "1000"))
 SECRET = "what no answer may hold"
 KINDS = ("mutated", "nonsense", "structured", "broken", "encoded", "entities")
 
