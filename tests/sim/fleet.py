@@ -25,6 +25,7 @@ from outrider.etcd.seam import Delete, Put
 from outrider.journal.journal import Journal, Record
 from outrider.model.documents import Brake, Command, OpenGrant, Slot, Target, Wakeup, decode, encode
 from outrider.sidekick.identity import KEPT_PREDECESSORS
+from outrider.turns.turns import free_turn, read_scope
 from tests.sim.agenda import Agenda
 from tests.sim.host import FIRST_PORT, Badness, Host, sha_of
 from tests.sim.life import APP, BALANCER, GROUP, SCOPE, SERVICE, Life
@@ -308,6 +309,14 @@ class Fleet:
         command = Command(verb=verb, by="test", at=self.now(), **facts)
         self._hand.calls.clear()
         self._hand.txn((), (Put(key=KEYS.command(APP, member.name), value=encode(command)),))
+
+    def end_turn(self, member: Member) -> None:
+        """Let an operator take the instance's turn away, as `lock release` does."""
+        scope = read_scope(self._hand, KEYS, SCOPE)
+        slot = scope.slot_of(member.name)
+        assert slot is not None, f"{member.name} has no turn"
+        self.promises.freed.add(member.name)
+        free_turn(self._hand, KEYS, SCOPE, scope, slot.number, who="ann", at=self.now())
 
     def unblock(self, version: str) -> None:
         """Let an operator take a version's mark away; whatever it has reached counts anew."""

@@ -155,3 +155,19 @@ def test_an_instance_that_is_decommissioned_leaves_nothing_but_the_marker(strate
     others = [fleet.members[0], fleet.members[2]]
     fleet.run(lambda: ["2.0.0", "nothing", "2.0.0"] == fleet.versions() and all(serves(one) for one in others))
     assert "idle.refused" == member.machine.state
+
+
+@pytest.mark.parametrize("state", ["idle.leaving", "idle.emptying", "idle.stopping", "idle.resigning"])
+def test_a_turn_that_an_operator_takes_away_from_one_that_leaves_for_good_is_taken_again(state: str) -> None:
+    """Found by the kill matrix: it asked to be removed without a turn again and again, and never was."""
+    fleet = Fleet(5, instances=3, slots=1)
+    fleet.run(fleet.at_rest)
+    member = fleet.members[1]
+    fleet.command(member, "decommission")
+    fleet.run(lambda: member.machine.state == state)
+
+    fleet.end_turn(member)
+
+    fleet.run(lambda: member.machine.state == "idle.refused")
+    assert {} == member.workloads
+    fleet.run(lambda: not fleet.slots)

@@ -6,7 +6,7 @@ import pytest
 
 from outrider.core.chart.machine import Step
 from outrider.core.sidekick.memory import Strategy
-from outrider.turns.turns import free_turn, read_scope
+from outrider.turns.turns import read_scope
 from tests.sim.fleet import Fleet, Member
 from tests.sim.life import SCOPE
 from tests.sim.store import KEYS
@@ -39,11 +39,7 @@ class Stuck(Fleet):
     def free(self) -> None:
         """An operator frees the turn."""
         assert self.stuck is not None
-        scope = read_scope(self._hand, KEYS, SCOPE)
-        slot = scope.slot_of(self.stuck.name)
-        assert slot is not None
-        self.promises.freed.add(self.stuck.name)
-        free_turn(self._hand, KEYS, SCOPE, scope, slot.number, who="ann", at=self.now())
+        self.end_turn(self.stuck)
 
     def is_back(self) -> bool:
         return self.at_rest() and set(self.versions()) == {"1.0.0"} and self.blocked == {"3.0.0"}

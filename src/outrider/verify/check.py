@@ -102,7 +102,7 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
         ],
         sidekicks=3,
         most_slots=2,
-        stop_first=[_LATE],
+        stop_first=[_LATE, _said("drain")],
     ),
     "large": _plan(
         [

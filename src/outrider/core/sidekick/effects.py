@@ -110,11 +110,12 @@ class SuspendLock(Effect):
 class ResignLock(Effect):
     """Remove what etcd has of this instance, and leave the marker that it is gone, with the end of the turn.
 
+    Refused when the turn has ended: an operator took it away, and without it nothing is removed.
     ``at`` and ``by``: when it was said that it goes, and by whom, for the marker.
     """
 
     name: ClassVar[str] = "lock.resign"
-    answered_by: ClassVar[Answers] = (said.LockReleased,)
+    answered_by: ClassVar[Answers] = (said.LockReleased, said.LockRefused)
     turn: Turn | None
     update: str
     at: datetime

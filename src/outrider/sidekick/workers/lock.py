@@ -231,7 +231,9 @@ class LockWork:
         )
         gone = Put(key=self._keys.gone(self._app, self._instance), value=encode(marker))
         if not self._end(effect.turn, effect.update, (gone, *(Delete(key=key) for key in self._own_keys))):
-            raise DriverError("the turn of the drain has ended, and nothing was removed; taking it again")
+            cause = "the turn of the drain has ended, and nothing was removed"
+            self._post(LockRefused(at=now(), request=request, cause=cause))
+            return
         self._post(LockReleased(at=now(), request=request))
 
     def _prove(self, committed: Release | None) -> None:
