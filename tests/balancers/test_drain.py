@@ -34,16 +34,34 @@ class Time(threading.Event):
 
 
 class Told:
-    """A balancer that answers by the clock. ``propagation_s`` is 2.5."""
+    """A balancer that answers by the clock. ``propagation_s`` is 2.5.
+
+    Attributes:
+        exact: As of an ``Observer``.
+        doubts: What it says while it can't tell.
+        counts: Requests that it has open, each time one after the other; without any it doesn't count.
+    """
 
     name = "told"
     propagation_s = 2.5
 
-    def __init__(self, answer: Callable[[], bool | None]) -> None:
-        self._answer = answer
+    def __init__(self, answer: Callable[[], bool | None], *, exact: bool = False, counts: tuple[int, ...] = ()) -> None:
+        self._answer, self.exact, self.counts, self.doubts = answer, exact, list(counts), ""
 
     def confirm(self, *, present: frozenset[str], absent: frozenset[str]) -> bool | None:
-        return self._answer()
+        answer = self._answer()
+        self.doubts = "agent lb-2 isn't running" if answer is None and self.exact else ""
+        return answer
+
+    def doubt(self) -> str:
+        return self.doubts
+
+    def open_requests(self, urls: frozenset[str]) -> int | None:
+        if self.exact:
+            self.confirm(present=frozenset(), absent=urls)
+        if not self.counts or self.doubts:
+            return None
+        return self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
 
 
 def drained(
@@ -54,10 +72,12 @@ def drained(
     inflight_url: str | None = None,
     absent: frozenset[str] = OLD,
     undoing: bool = False,
+    exact: bool = False,
+    counts: tuple[int, ...] = (),
 ) -> tuple[DrainVerdict, float]:
     """The verdict, and the second at which it fell, for a balancer that answers by the seconds that have passed."""
     time = time or Time()
-    drain = Drain(Told(lambda: answer(time())), settings or DrainSettings(), clock=time)
+    drain = Drain(Told(lambda: answer(time()), exact=exact, counts=counts), settings or DrainSettings(), clock=time)
     return drain.wait(NEW, absent, inflight_url=inflight_url, stop=time, undoing=undoing), time()
 
 
@@ -140,6 +160,66 @@ def test_a_yes_to_an_undoing_counts_once_what_is_undone_had_its_time_to_arrive()
     assert isinstance(verdict, Drained)
     assert "confirmed by told after 2.5 s" in verdict.how
     assert pytest.approx(2.5, abs=0.11) == at
+
+
+def test_a_yes_of_an_exact_observer_counts_at_once_also_for_an_undoing() -> None:
+    verdict, at = drained(lambda now: True, undoing=True, exact=True, settings=DrainSettings(wait_s=0))
+
+    assert isinstance(verdict, Drained)
+    assert 0.0 == at
+
+
+def test_no_time_replaces_the_word_of_an_exact_observer_and_the_deadline_names_who_is_missing() -> None:
+    verdict, at = drained(lambda now: None, exact=True)
+
+    assert isinstance(verdict, Expired)
+    assert "30 s passed before the change could have reached all; agent lb-2 isn't running" == verdict.why
+    assert pytest.approx(30.0, abs=0.11) == at
+
+
+def test_an_exact_observer_that_said_no_and_then_is_not_heard_is_waited_for_and_not_unmoved() -> None:
+    verdict, at = drained(lambda now: False if now < 1 else None, exact=True)
+
+    assert isinstance(verdict, Expired)
+    assert pytest.approx(30.0, abs=0.11) == at
+
+
+def test_an_exact_observer_that_says_no_is_unmoved() -> None:
+    verdict, at = drained(lambda now: False, exact=True)
+
+    assert isinstance(verdict, Unmoved)
+    assert pytest.approx(15.0, abs=0.11) == at
+
+
+def test_requests_that_the_balancer_counts_end_the_wait_at_the_second_zero_in_a_row() -> None:
+    verdict, at = drained(lambda now: True, exact=True, counts=(2, 0, 1, 0, 0))
+
+    assert isinstance(verdict, Drained)
+    assert "no request open" in verdict.how
+    assert pytest.approx(0.4, abs=0.01) == at
+
+
+def test_requests_that_the_balancer_counts_and_that_never_end_expire() -> None:
+    verdict, _ = drained(lambda now: True, exact=True, counts=(2,))
+
+    assert isinstance(verdict, Expired)
+    assert "30 s passed with 2 requests open" == verdict.why
+
+
+def test_an_agent_that_dies_while_its_requests_are_open_is_waited_for() -> None:
+    verdict, at = drained(lambda now: True if now < 1 else None, exact=True, counts=(2,))
+
+    assert isinstance(verdict, Expired)
+    assert "requests perhaps open; agent lb-2 isn't running" in verdict.why
+    assert pytest.approx(30.0, abs=0.11) == at
+
+
+def test_app_and_balancer_must_both_have_no_request_open() -> None:
+    with app("0", "0", "3", "0") as url:
+        verdict, at = drained(lambda now: True, counts=(1, 0, 0, 0), inflight_url=url)
+
+    assert isinstance(verdict, Drained)
+    assert pytest.approx(0.4, abs=0.01) == at
 
 
 def test_an_undoing_that_is_not_followed_is_unmoved_all_the_same() -> None:

@@ -71,10 +71,14 @@ class Observer(Protocol):
     Attributes:
         name: The product, as in the configuration.
         propagation_s: Longest time from an acknowledged etcd write to its effect, in seconds.
+        exact: Its word is about the last change that was written, not about some moment: a yes counts at once, also
+            when a change is undone. And who can't tell is known by name: no time replaces a word that is missing, so
+            draining waits for its deadline.
     """
 
     name: str
     propagation_s: float
+    exact: bool
 
     def confirm(self, *, present: frozenset[str], absent: frozenset[str]) -> bool | None:
         """Ask the balancer itself, every instance of it, once and with a time limit.
@@ -83,6 +87,12 @@ class Observer(Protocol):
             True when every balancer sends to all of ``present`` and to none of ``absent`` (addresses); False when
             one surely doesn't yet; None when it can't be told (no API configured, or no answer).
         """
+
+    def doubt(self) -> str:
+        """Who did not follow or did not answer at the last ``confirm``, for people; empty when nobody is known."""
+
+    def open_requests(self, urls: frozenset[str]) -> int | None:
+        """How many requests the balancers have open to these addresses; None when they don't count them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

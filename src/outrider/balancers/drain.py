@@ -68,8 +68,10 @@ class Drain:
         """Wait until the balancer sends to ``present`` and not to ``absent``, and ``absent`` has finished.
 
         ``Observer.confirm`` is asked every 100 ms. While it can't tell, time decides: ``propagation_s`` without a
-        "no". A "no" that lasts for ``confirm_timeout_s`` is the verdict ``Unmoved``. Then requests under way: polled
-        at ``inflight_url`` until 0 twice in a row, or ``wait_s``. With nothing in ``absent`` there are none.
+        "no". A "no" that lasts for ``confirm_timeout_s`` is the verdict ``Unmoved``. No time replaces the word of an
+        observer that is ``exact``: then ``max_s`` must pass. Then requests under way: what the app says at
+        ``inflight_url`` and what the balancer counts, until both are 0 twice in a row, or ``wait_s`` where neither
+        counts. With nothing in ``absent`` there are none.
 
         Args:
             present: Addresses that must serve now.
@@ -81,11 +83,11 @@ class Drain:
         """
         started = self._clock()
         end = started + self._settings.max_s
-        heed_from = started + (self._observer.propagation_s if undoing else 0.0)
+        heed_from = started + (self._observer.propagation_s if undoing and not self._observer.exact else 0.0)
         propagated = self._propagated(present, absent, started, heed_from, end, stop)
         if not isinstance(propagated, Drained) or not absent:
             return propagated
-        finished = self._finished(inflight_url, end, stop)
+        finished = self._finished(absent, inflight_url, end, stop)
         if isinstance(finished, Drained):
             return Drained(how=f"{propagated.how}; {finished.how}")
         return finished
@@ -110,41 +112,62 @@ class Drain:
                 return Drained(how=f"confirmed by {self._observer.name} after {now - started:.1f} s")
             if confirmed is False:
                 unsure_since, said_no = now, True
+            elif confirmed is None and self._observer.exact:
+                said_no = False  # it was about to follow, and isn't heard any more
             elif confirmed is None and now - unsure_since >= self._observer.propagation_s:
                 return Drained(how=f"not confirmed, waited {self._observer.propagation_s:g} s for it to reach all")
             if said_no and now >= give_up:
                 return Unmoved(
                     why=f"{self._observer.name} did not follow within {now - started:.1f} s: it doesn't send to"
-                    f" {_list(present)} or still sends to {_list(absent)}"
+                    f" {_list(present)} or still sends to {_list(absent)}{self._doubt()}"
                 )
             if now >= end:
-                return Expired(why=f"{self._settings.max_s:g} s passed before the change could have reached all")
+                return Expired(
+                    why=f"{self._settings.max_s:g} s passed before the change could have reached all{self._doubt()}"
+                )
             stop.wait(POLL_S)
         return Interrupted()
 
-    def _finished(self, inflight_url: str | None, end: float, stop: threading.Event) -> DrainVerdict:
+    def _doubt(self) -> str:
+        doubt = self._observer.doubt()
+        return f"; {doubt}" if doubt else ""
+
+    def _finished(
+        self, absent: frozenset[str], inflight_url: str | None, end: float, stop: threading.Event
+    ) -> DrainVerdict:
         started = self._clock()
         zeros = 0
-        open_requests: int | None = None
         while not stop.is_set():
-            if inflight_url is not None:
-                with failpoint("app.ask"):
-                    open_requests = _inflight(inflight_url, min(INFLIGHT_TIMEOUT_S, max(POLL_S, end - self._clock())))
-                zeros = zeros + 1 if open_requests == 0 else 0
+            counts = self._open(absent, inflight_url, end)
+            open_requests = max(counts) if counts else None
+            zeros = zeros + 1 if open_requests == 0 else 0
             now = self._clock()
             # twice: a request that the balancer had routed just before may have been on its way at the first look
             if zeros == 2:
                 return Drained(how=f"no request open after {now - started:.1f} s")
-            if open_requests is None and now - started >= self._settings.wait_s:
+            # whose word alone counts isn't replaced by time: it may have died with requests open
+            unheard = self._observer.exact and self._doubt()
+            if open_requests is None and not unheard and now - started >= self._settings.wait_s:
                 unasked = "" if inflight_url is None else f", as {inflight_url} doesn't answer a number"
                 return Drained(how=f"waited {self._settings.wait_s:g} s for open requests{unasked}")
             if now >= end:
                 return Expired(
                     why=f"{self._settings.max_s:g} s passed with "
                     + ("requests perhaps open" if open_requests is None else f"{open_requests} requests open")
+                    + self._doubt()
                 )
             stop.wait(POLL_S)
         return Interrupted()
+
+    def _open(self, absent: frozenset[str], inflight_url: str | None, end: float) -> list[int]:
+        """What the app and the balancer count, as far as they do: one request may be counted by both."""
+        told: list[int | None] = []
+        if inflight_url is not None:
+            with failpoint("app.ask"):
+                told.append(_inflight(inflight_url, min(INFLIGHT_TIMEOUT_S, max(POLL_S, end - self._clock()))))
+        with failpoint("balancer.ask"):
+            told.append(self._observer.open_requests(absent))
+        return [count for count in told if count is not None]
 
 
 def _inflight(url: str, timeout_s: float) -> int | None:

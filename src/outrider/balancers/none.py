@@ -63,7 +63,16 @@ class NoObserver:
         """Nothing to set."""
         self.name = "none"
         self.propagation_s = 0.0
+        self.exact = False
 
     def confirm(self, *, present: frozenset[str], absent: frozenset[str]) -> bool | None:
         """Always true: there is no balancer to reach."""
         return True
+
+    def doubt(self) -> str:
+        """Nothing."""
+        return ""
+
+    def open_requests(self, urls: frozenset[str]) -> int | None:
+        """None: nobody counts them."""
+        return None

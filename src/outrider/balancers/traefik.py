@@ -15,20 +15,18 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from outrider.balancers import Balancer, Server
 from outrider.balancers.drivers import BalancerContext
 from outrider.balancers.entry import EtcdEntry
+from outrider.balancers.keys import ID, ID_WORDS, checked_url
 from outrider.config.drivers import Problem
 from outrider.config.sections import HTTP_URL, Settings, setting
 from outrider.core.addresses import http_problem
 from outrider.core.errors import ConfigError
 
-ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,126}")
-ID_WORDS = "use 1 to 127 lower-case letters, digits or . _ - and begin with a letter or a digit"
 _ENTRYPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 
 API_TIMEOUT_S = 2.0
 """Time limit of one question to one Traefik. It answers from memory, in a few milliseconds."""
@@ -132,7 +130,7 @@ class TraefikKeys:
         """
         if server.service != self._service:
             raise ConfigError(f"server {server.id}: its service is {server.service!r}, ours is {self._service!r}")
-        return {self._url_key(server.id): _checked_url(server.url)}
+        return {self._url_key(server.id): checked_url(server.url)}
 
     def owned_prefix(self, server_id: str) -> str:
         """``{root}/http/services/{service}/loadbalancer/servers/{id}/``: by its slash ``web-1`` isn't ``web-10``'s."""
@@ -156,6 +154,7 @@ class TraefikObserver:
         """Nothing is contacted."""
         self.name = "traefik"
         self.propagation_s = settings.throttle_s + APPLY_S
+        self.exact = False
         self._questions = tuple(
             f"{api.rstrip('/')}/api/http/services/{quote(service)}@etcd" for api in settings.api_urls
         )
@@ -175,6 +174,14 @@ class TraefikObserver:
             elif not wanted <= listed or unwanted & listed:
                 return False
         return True if sure else None
+
+    def doubt(self) -> str:
+        """Nothing to add."""
+        return ""
+
+    def open_requests(self, urls: frozenset[str]) -> int | None:
+        """None: Traefik counts no requests of a server that it no longer lists."""
+        return None
 
 
 def _servers(question: str) -> frozenset[str] | None:
@@ -225,19 +232,3 @@ def _problems(settings: TraefikSettings, service: str) -> Iterator[Problem]:
 def _server_id_problem(server_id: str) -> Iterator[Problem]:
     if not ID.fullmatch(server_id):
         yield "balancer.server_id", f"{server_id!r}: {ID_WORDS}"
-
-
-def _checked_url(url: str) -> str:
-    """Return ``url`` if Traefik surely takes it: ``scheme://host:port`` and nothing else."""
-    problem = f"server address {url!r}: write http://HOST:PORT or https://HOST:PORT"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ConfigError(problem) from None
-    host = parts.netloc.rpartition(":")[0]
-    if parts.scheme not in ("http", "https") or not port or not _HOST.fullmatch(host):
-        raise ConfigError(problem)
-    if url != f"{parts.scheme}://{host}:{port}":
-        raise ConfigError(problem)
-    return url
