@@ -11,6 +11,7 @@ import pytest
 from outrider import failpoints as points
 from outrider.core.sidekick.effects import EFFECT_TYPES
 from outrider.failpoints import (
+    AGENT_FAILPOINTS,
     FAILPOINTS,
     FAILPOINTS_OF,
     UNASKED,
@@ -34,6 +35,7 @@ MODULES = tuple(
         "runtimes/process/prepared", "runtimes/process/signals", "runtimes/process/output", "sidekick/adoption",
         "runtimes/drivers", "balancers/drivers", "balancers/keys", "http",
         "balancers/drain", "balancers/entry", "balancers/traefik", "balancers/none",
+        "balancers/agent/observer", "balancers/vulcand", "balancers/templates",
         "turns/claim", "turns/permission", "etcd/lease", "turns/lock", "turns/turns", "turns/wait",
         "sidekick/announcements",
         "sidekick/assemble", "sidekick/crashes", "sidekick/workers/balancer", "sidekick/workers/lock",
@@ -54,7 +56,8 @@ TOUCHES = frozenset(
 PURE = frozenset(
     {
         # of dicts, queues, dataclasses; single keys of etcd are read to word an error
-        "_ARCHITECTURES.get", "balancer.get", "cluster.get", "entries.get", "environment.get", "found.get",
+        "_ARCHITECTURES.get", "applied.get", "balancer.get", "told.draining.get",
+        "cluster.get", "entries.get", "environment.get", "found.get",
         "headers.get", "os.environ.get", "paths.get", "self.modes.get", "msgspec.structs.replace", "replace",
         "response.headers.get", "scope.queue.get",
         "seen.queue.get", "self._answers.get", "self._children.get", "self._cluster.get", "self._inbox.get",
@@ -147,7 +150,19 @@ def test_every_module_that_a_sidekick_runs_is_looked_at() -> None:
         SOURCE / "sidekick/shutdown.py",  # another program, beside the sidekick: it runs once, and begins nothing anew
     }
 
-    assert there - harmless <= set(MODULES)
+    agents = set((SOURCE / "balancers/agent").glob("*.py"))  # another process's: the next test
+
+    assert there - harmless - agents <= set(MODULES)
+
+
+def test_every_touch_of_a_balancer_agent_has_a_mark() -> None:
+    source = (SOURCE / "balancers/agent/loop.py").read_text()
+    reads = {"cluster.get", "self._cluster.get"}
+
+    found = list(unmarked(source.replace("self._driver.perform(", "driver.kill("), "balancers/agent/loop"))
+
+    assert [] == [line for line in found if line.rpartition(": ")[2] not in reads]
+    assert ["balancers/agent/loop.py:1: : driver.kill"] == list(unmarked("driver.kill()", "balancers/agent/loop"))
 
 
 def test_every_effect_has_a_row_and_every_row_an_effect() -> None:
@@ -171,7 +186,8 @@ def test_every_failpoint_is_set_and_every_set_one_is_listed() -> None:
                 marks |= {one for one in constants if isinstance(one, str)}
     chosen = {"entry.remove", "entry.write"}  # by a variable, in balancers/entry.py
 
-    assert set(FAILPOINTS) == marks | chosen
+    assert set(FAILPOINTS) | set(AGENT_FAILPOINTS) == marks | chosen
+    assert not set(FAILPOINTS) & set(AGENT_FAILPOINTS)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ UNITS = Path(__file__).parent.parent / "units"
 SIDEKICK = UNITS / "outrider-sidekick@.service"
 SERVE = UNITS / "outrider-serve.service"
 SHUTDOWN = UNITS / "outrider-shutdown@.service"
+AGENT = UNITS / "outrider-balancer-agent@.service"
 INSTALLED = "/opt/outrider/bin/outrider"
 
 # fleet 1.0 ignores what it doesn't know without a word (its unit-files documentation lists these)
@@ -47,13 +48,13 @@ def only(unit: Unit, section: str, key: str) -> str:
     return value
 
 
-@pytest.fixture(params=[SIDEKICK, SERVE, SHUTDOWN], ids=lambda path: path.name)
+@pytest.fixture(params=[SIDEKICK, SERVE, SHUTDOWN, AGENT], ids=lambda path: path.name)
 def unit(request: pytest.FixtureRequest) -> Unit:
     return read_unit(request.param)
 
 
 def test_every_unit_file_is_looked_at_here() -> None:
-    assert set(UNITS.glob("*.service")) == {SIDEKICK, SERVE, SHUTDOWN}
+    assert set(UNITS.glob("*.service")) == {SIDEKICK, SERVE, SHUTDOWN, AGENT}
 
 
 def test_a_restart_of_the_sidekick_leaves_the_workload_running() -> None:
@@ -86,7 +87,7 @@ def test_a_hanging_sidekick_is_restarted_for_ever() -> None:
 
 def test_what_is_started_is_a_command_with_options_that_outrider_has(unit: Unit) -> None:
     does = "ExecStop" if "ExecStop" in dict(unit["Service"]) else "ExecStart"
-    program, *words = shlex.split(only(unit, "Service", does))
+    program, *words = shlex.split(only(unit, "Service", does).replace("agent %i", "agent nginx"))
     assert program == INSTALLED
 
     command: click.Command = main
@@ -111,7 +112,7 @@ def test_systemd_knows_every_key_and_value(tmp_path: Path) -> None:
         skip_or_fail("systemd-analyze is not installed")
     program = Path(sys.executable).with_name("outrider")
     copies = []
-    for path in (SIDEKICK, SERVE, SHUTDOWN):
+    for path in (SIDEKICK, SERVE, SHUTDOWN, AGENT):
         name = path.name.replace("@", "@a")
         copies.append(tmp_path / name)
         copies[-1].write_text(path.read_text().replace(INSTALLED, str(program)))

@@ -75,6 +75,15 @@ FAILPOINTS: Mapping[str, str] = {
 }
 """Failpoint -> what happens there."""
 
+AGENT_FAILPOINTS: Mapping[str, str] = {
+    "agent.claim": "the agent's name is taken, under its lease",
+    "agent.register": "the agent is registered with its service",
+    "agent.read": "the entries of a service are listed",
+    "agent.apply": "one command to the balancer",
+    "agent.tell": "what the balancer does is written, under the agent's lease",
+}
+"""The same for a balancer agent, which isn't a sidekick: no effect asks for them."""
+
 _RUN = ("workload.clear", "workload.unpack", "workload.record", "workload.spawn")
 _REMOVE = ("workload.signal", "workload.rename", "workload.erase")
 _WRITE = ("static.write", "entry.read", "entry.write")
@@ -180,8 +189,8 @@ class failpoint:  # noqa: N801 - used like a function
 
 
 def _tell(observer: Observer, point: str, when: When) -> None:
-    assert point in FAILPOINTS, f"{point} isn't in the list of failpoints"
-    effect = "" if point in UNASKED else _effect.get()
+    assert point in FAILPOINTS or point in AGENT_FAILPOINTS, f"{point} isn't in the list of failpoints"
+    effect = "" if point in UNASKED or point in AGENT_FAILPOINTS else _effect.get()
     if effect:
         assert point in FAILPOINTS_OF[effect], f"{effect} meets {point}, which its row doesn't say"
     observer(FailpointHit(point=point, effect=effect, when=when, instance=_instance.get()))

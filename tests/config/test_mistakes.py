@@ -29,7 +29,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
     [
         ("[lokc]\nttl_s = 3", "90-site.toml: lokc: unknown section; known: .* \\(did you mean lock\\?\\)"),
         ("lock = 3", r"90-site.toml: lock: is a section; write \[lock\] and its keys below"),
-        ("top = 3", "90-site.toml: top: unknown section; known: balancer, download, drain, etcd, .*"),
+        ("top = 3", "90-site.toml: top: unknown section; known: agent, balancer, download, drain, etcd, .*"),
         ("[lock]\nslots = \n", "90-site.toml:2: Invalid value"),
         ("[lock]\n\n[lock]", "90-site.toml:3: Cannot declare .*"),
         ("[lock", "90-site.toml: .*end of document.*"),
@@ -144,7 +144,10 @@ IMPOSSIBLE = [
     ),
     ("[traefik]\nentrypoints = ['we:b']", "90-site.toml: traefik.entrypoints: 'we:b': use letters, digits or . _ -"),
     ("[instance]\nruntime = 'jail'", "90-site.toml: instance.runtime: 'jail' is not one of process"),
-    ("[instance]\nbalancer = 'pound'", "90-site.toml: instance.balancer: 'pound' is not one of traefik, none"),
+    (
+        "[instance]\nbalancer = 'pound'",
+        "90-site.toml: instance.balancer: 'pound' is not one of traefik, agent, vulcand, keys, none",
+    ),
 ]  # fmt: skip
 
 

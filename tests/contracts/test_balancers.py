@@ -1,6 +1,7 @@
 """All balancers keep the same promises, with each driver's kit; and Traefik's confirms nothing that isn't so."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from outrider.balancers.drivers import BALANCERS, BalancerContext
 from outrider.balancers.entry import Fenced
 from outrider.balancers.keys import KeyLayout
 from outrider.balancers.none import NoObserver
+from outrider.balancers.templates import KeysSettings, TemplateKeys
 from outrider.balancers.traefik import TraefikKeys, TraefikObserver, TraefikSettings
-from outrider.core.errors import ConfigError
+from outrider.balancers.vulcand import VulcandKeys, VulcandSettings
+from outrider.core.errors import ConfigError, Refused
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Put
 from outrider.model.keys import Keys
 from tests.contracts.kits.balancers import BALANCER_KITS, BalancerKit
@@ -134,7 +137,7 @@ class TestEveryKeyLayout:
         for other in ("web-10", "web-1.a", "web"):
             keys = layout.server_keys(Server(service="hello", id=other, url=OLD))
 
-            assert not [key for key in keys if key.startswith(owned)]
+            assert not [key for key in keys if (key.startswith(owned) if owned.endswith("/") else key == owned)]
 
     def test_the_address_is_read_back_from_the_keys(self, layout: KeyLayout) -> None:
         keys = layout.server_keys(Server(service="hello", id="web-1", url=OLD))
@@ -142,11 +145,103 @@ class TestEveryKeyLayout:
         assert OLD == layout.url_of("web-1", keys)
         assert layout.url_of("web-1", {}) is None
 
+    def test_only_a_balancer_with_a_configuration_of_its_own_has_no_static_keys(self) -> None:
+        assert {"agent", "keys"} == {name for name, layout in LAYOUTS.items() if not layout.static_keys()}
+
     def test_static_keys_are_no_servers_keys(self, layout: KeyLayout) -> None:
         owned = layout.owned_prefix("web-1")
 
-        assert layout.static_keys()
         assert not [key for key in layout.static_keys() if key.startswith(owned)]
+
+
+class TestVulcandKeys:
+    KEY = "/vulcand/backends/hello/servers/web-1"
+
+    def test_the_backend_is_always_there_and_comes_before_the_frontend(self) -> None:
+        keys = VulcandKeys(VulcandSettings(route="Host(`h`)"), service="hello").static_keys()
+
+        assert ["/vulcand/backends/hello/backend", "/vulcand/frontends/hello/frontend"] == list(keys)
+        assert {"Type": "http", "BackendId": "hello", "Route": "Host(`h`)"} == json.loads(
+            keys["/vulcand/frontends/hello/frontend"]
+        )
+        assert ["/vulcand/backends/hello/backend"] == list(
+            VulcandKeys(VulcandSettings(), service="hello").static_keys()
+        )
+
+    def test_a_server_is_one_key_of_json(self) -> None:
+        keys = VulcandKeys(VulcandSettings(), service="hello")
+
+        assert {self.KEY: f'{{"URL":"{OLD}"}}'} == keys.server_keys(Server(service="hello", id="web-1", url=OLD))
+        for value in ("", "{", "[]", '{"Url":"x"}', "null"):
+            assert keys.url_of("web-1", {self.KEY: value}) is None
+
+    @pytest.mark.parametrize(("other", "refused"), [("hello2", True), ("hell", True), ("h-ello", False), ("hi", False)])
+    def test_a_backend_whose_name_would_be_mixed_up_is_refused(
+        self, cluster: Cluster, other: str, refused: bool
+    ) -> None:
+        cluster.txn((), (Put(key=f"/vulcand/backends/{other}/backend", value=b"{}"),))
+        context = BalancerContext(cluster=cluster, keys=Keys())
+        entry = BALANCERS.load("vulcand").make(settings_with("vulcand", VulcandSettings()), context).entry
+        if refused:
+            with pytest.raises(Refused, match=f"backend '{other}', and of two names"):
+                entry.ensure_static()
+        else:
+            entry.ensure_static()
+
+        assert refused is (cluster.get("/vulcand/backends/hello/backend") is None)
+
+    def test_a_neighbour_whose_name_goes_on_is_left_alone(self, cluster: Cluster) -> None:
+        context = BalancerContext(cluster=cluster, keys=Keys())
+        entry = BALANCERS.load("vulcand").make(settings_with("vulcand", VulcandSettings()), context).entry
+        cluster.txn((), (Put(key=self.KEY + "0", value=b"{}"),))
+        entry.join(OLD)
+        entry.leave(fence=take_turn(cluster))
+
+        assert cluster.get(self.KEY) is None
+        assert cluster.get(self.KEY + "0") is not None
+
+
+class TestTemplateKeys:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "{url}",
+            "{host}:{port}",
+            '{"host":"{host}","port":{port}}',
+            "server {server} {host}:{port} {service}",
+            "{url} {url}",
+        ],
+    )
+    @pytest.mark.parametrize("url", [OLD, "http://[::1]:80", "http://web-1.example:8443"])
+    def test_the_address_is_read_back_from_the_value(self, value: str, url: str) -> None:
+        keys = TemplateKeys(KeysSettings(entries={"/s/{service}/{server}": value}), service="hello")
+
+        assert url == keys.url_of("web-1", keys.server_keys(Server(service="hello", id="web-1", url=url)))
+        assert keys.url_of("web-1", {"/s/hello/web-1": "somebody else's"}) is None
+
+    def test_the_scheme_is_read_back_where_it_is_told(self) -> None:
+        keys = TemplateKeys(KeysSettings(entries={"/s/{server}": "{scheme} {host} {port}"}), service="hello")
+
+        made = keys.server_keys(Server(service="hello", id="web-1", url="https://a:1"))
+        assert {"/s/web-1": "https a 1"} == made
+        assert "https://a:1" == keys.url_of("web-1", made)
+
+    @pytest.mark.parametrize(
+        ("entries", "problem"),
+        [
+            ({}, "missing; for example"),
+            ({"/s/{service}": "{url}"}, "without {server} all servers would have the same key"),
+            ({"/s/{server}/{port}": "{url}"}, "a key may hold {service} and {server}"),
+            ({"/s/{server}/{what}": "{url}"}, "a key may hold {service} and {server}"),
+            ({"/s/{server}/": "{url}"}, "without a slash"),
+            ({"/s/{server}": "{host}"}, "no value tells the address"),
+            ({"/s/{server}/a": "{url}", "/t/{server}/b": "{url}"}, "must all begin alike"),
+            ({"/s/{server}": "{url}", "/t/{server}": "{url}"}, "must all begin alike"),
+        ],
+    )
+    def test_templates_that_can_not_work_are_refused(self, entries: dict[str, str], problem: str) -> None:
+        with pytest.raises(ConfigError, match=re.escape(problem)):
+            TemplateKeys(KeysSettings(entries=entries), service="hello")
 
 
 class TestTraefikKeys:

@@ -38,7 +38,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     server: EtcdServer = request.getfixturevalue("etcd_server")
     real = connect(server.address())
     yield real
-    real.txn((), (DeletePrefix(prefix="traefik/"), Delete(key=SLOT), Delete(key=GUARD)))
+    prefixes = ("traefik/", "/vulcand/", "/services/", f"{GUARD}/")
+    real.txn((), (*(DeletePrefix(prefix=prefix) for prefix in prefixes), Delete(key=SLOT), Delete(key=GUARD)))
     real.close()
 
 
@@ -86,7 +87,11 @@ def test_a_whole_life_can_be_repeated_step_by_step(cluster: Cluster, layout: Key
         assert entry.current() is None
 
     assert cluster.get(SLOT) is not None
-    assert dict(layout.static_keys()) == stored(cluster)
+    for key, value in layout.static_keys().items():
+        static = cluster.get(key)
+        assert static is not None
+        assert value == static.value.decode()
+    assert () == cluster.list(layout.owned_prefix("web-1")).entries
 
 
 class TestEntry:

@@ -67,14 +67,14 @@ def test_a_balancers_module_has_what_the_table_promises(name: str) -> None:
 
 def test_the_modules_are_drivers_by_their_types() -> None:
     """For mypy: a module whose ``make`` takes or gives something else doesn't fit."""
-    from outrider.balancers import none, traefik
+    from outrider.balancers import agent, none, templates, traefik, vulcand
     from outrider.runtimes import process
 
     runtime: RuntimeDriver = process
-    balancers: tuple[BalancerDriver, ...] = (traefik, none)
+    balancers: tuple[BalancerDriver, ...] = (traefik, agent, vulcand, templates, none)
 
     assert RUNTIMES.load("process") is runtime
-    assert balancers == (BALANCERS.load("traefik"), BALANCERS.load("none"))
+    assert balancers == tuple(BALANCERS.load(name) for name in ("traefik", "agent", "vulcand", "keys", "none"))
 
 
 EVERYWHERE = {"loguru", "msgspec"}

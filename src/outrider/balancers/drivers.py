@@ -38,5 +38,12 @@ class BalancerDriver(Driver, Protocol):
 
 
 BALANCERS: DriverTable[BalancerDriver] = DriverTable(
-    chosen_by="instance.balancer", modules={"traefik": "outrider.balancers.traefik", "none": "outrider.balancers.none"}
+    chosen_by="instance.balancer",
+    modules={
+        "traefik": "outrider.balancers.traefik",
+        "agent": "outrider.balancers.agent",
+        "vulcand": "outrider.balancers.vulcand",
+        "keys": "outrider.balancers.templates",
+        "none": "outrider.balancers.none",
+    },
 )

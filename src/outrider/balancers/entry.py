@@ -173,7 +173,8 @@ class EtcdEntry:
             Fenced: ``fence`` doesn't hold any more and the entry is there; nothing was changed.
             Unknown: the answer was lost, and the entry is (still) there, or an earlier change of it may still arrive.
         """
-        return self._write(self._read(), None, "", {}, (DeletePrefix(prefix=self._prefix),), fence)
+        all_of_it = DeletePrefix(prefix=self._prefix) if self._prefix.endswith("/") else Delete(key=self._prefix)
+        return self._write(self._read(), None, "", {}, (all_of_it,), fence)
 
     def join(self, url: str, *, replacing: Collection[str] = (), workload: str = "") -> int:
         """Put ``url`` in, without a fence: coming back never needs a turn.
@@ -214,6 +215,8 @@ class EtcdEntry:
     def _read(self) -> _Found:
         with failpoint("entry.read"):
             entries = self._cluster.list(self._prefix).entries
+        if not self._prefix.endswith("/"):  # the one key itself, and not those whose names go on
+            entries = tuple(entry for entry in entries if entry.key == self._prefix)
         guard = self._cluster.get(self._guard_key)
         return _Found(
             entries=entries,

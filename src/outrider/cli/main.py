@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "activity": "outrider.cli.commands.activity:activity",
     "admin-user": "outrider.cli.commands.admin_user:admin_user",
     "app": "outrider.cli.commands.app:app",
+    "balancer-agent": "outrider.cli.commands.balancer_agent:balancer_agent",
     "channel": "outrider.cli.commands.channel:channel",
     "config": "outrider.cli.commands.config:config",
     "context": "outrider.cli.commands.context:context",

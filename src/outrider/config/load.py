@@ -50,7 +50,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {table.chosen_by: tuple(table) for tabl
 _NOT_SETTINGS = re.compile(
     # The command line's own variables (click's auto_envvar_prefix) where a command is named like a section, and what
     # the process runtime tells the app that it starts.
-    r"OUTRIDER_(INSTANCE_DIR|INSTANCE_(ADMIT|BENCH|DECOMMISSION|DELETE|DRAIN|FAKE|HISTORY|LIST|PAUSE|RESUME|RETRY|ROLLBACK|SHOW|UNDRAIN)_.*|LOCK_(LIST|SHOW|RELEASE)_.*)"
+    r"OUTRIDER_(INSTANCE_DIR|BALANCER_AGENT_.*|INSTANCE_(ADMIT|BENCH|DECOMMISSION|DELETE|DRAIN|FAKE|HISTORY|LIST|PAUSE|RESUME|RETRY|ROLLBACK|SHOW|UNDRAIN)_.*|LOCK_(LIST|SHOW|RELEASE)_.*)"
 )
 
 

@@ -220,6 +220,33 @@ class Keys:
         """Prefix of the blocked releases of every app."""
         return f"{self.prefix}/blocks/"
 
+    def servers(self, service: str) -> str:
+        """Prefix of the write guards of a service's servers, and of the entries that balancer agents apply."""
+        return f"{self.all_servers()}{check_part('service', service)}/"
+
+    def server_entry(self, service: str, server_id: str) -> str:
+        """A server's entry for balancer agents: beside the write guard, and below its key."""
+        return f"{self.server(service, server_id)}/entry"
+
+    def all_agents(self) -> str:
+        """Prefix of the registered balancer agents of all services."""
+        return f"{self.prefix}/agents/"
+
+    def agents(self, service: str) -> str:
+        return f"{self.all_agents()}{check_part('service', service)}/"
+
+    def agent(self, service: str, agent: str) -> str:
+        """A balancer agent's registration, which stays until an operator removes it."""
+        return self.agents(service) + check_part("agent", agent)
+
+    def applied_by(self, service: str) -> str:
+        """Prefix of what the living agents of a service have applied."""
+        return f"{self.prefix}/applied/{check_part('service', service)}/"
+
+    def applied(self, service: str, agent: str) -> str:
+        """What an agent has applied, under its lease."""
+        return self.applied_by(service) + check_part("agent", agent)
+
     def blocks(self, app: str) -> str:
         return f"{self.all_blocks()}{check_app(app)}/"
 

@@ -1,11 +1,18 @@
 """The kits of the balancers."""
 
+import json
 from collections.abc import Mapping
 from typing import Protocol
 
+from outrider.balancers.agent import AgentKeys, AgentSettings
 from outrider.balancers.keys import KeyLayout
+from outrider.balancers.templates import KeysSettings, TemplateKeys
 from outrider.balancers.traefik import TraefikKeys, TraefikSettings
+from outrider.balancers.vulcand import VulcandKeys, VulcandSettings
 from outrider.etcd.seam import Cluster
+from outrider.model.balancer_agents import ServerEntry
+from outrider.model.documents import decode
+from outrider.model.keys import Keys
 from tests.contracts.kits.settings import INSTANCE, SERVICE
 
 
@@ -41,6 +48,54 @@ class TraefikKit:
         return found.value.decode() if found is not None else None
 
 
+class AgentKit:
+    """One key for each server, which agents apply; no agent is registered here."""
+
+    settings: object = AgentSettings()
+    unheard: bool | None = None
+
+    def layout(self) -> KeyLayout | None:
+        return AgentKeys(AgentSettings(), service=SERVICE, keys=Keys())
+
+    def listed(self, cluster: Cluster) -> str | None:
+        found = cluster.get(f"/outrider/v1/servers/{SERVICE}/{INSTANCE}/entry")
+        return decode(ServerEntry, found.key, found.value).url if found is not None else None
+
+
+class VulcandKit:
+    """One key for each server, with JSON in it."""
+
+    settings: object = VulcandSettings(route="Host(`hello.test`)")
+    unheard: bool | None = None
+
+    def layout(self) -> KeyLayout | None:
+        return VulcandKeys(VulcandSettings(route="Host(`hello.test`)"), service=SERVICE)
+
+    def listed(self, cluster: Cluster) -> str | None:
+        found = cluster.get(f"/vulcand/backends/{SERVICE}/servers/{INSTANCE}")
+        return str(json.loads(found.value)["URL"]) if found is not None else None
+
+
+class KeysKit:
+    """Two keys for each server, by templates."""
+
+    settings: object = KeysSettings(
+        entries={
+            "/services/{service}/{server}/address": "{host}:{port}",
+            "/services/{service}/{server}/json": '{"host":"{host}","port":{port},"id":"{server}"}',
+        }
+    )
+    unheard: bool | None = None
+
+    def layout(self) -> KeyLayout | None:
+        assert isinstance(self.settings, KeysSettings)
+        return TemplateKeys(self.settings, service=SERVICE)
+
+    def listed(self, cluster: Cluster) -> str | None:
+        found = cluster.get(f"/services/{SERVICE}/{INSTANCE}/address")
+        return f"http://{found.value.decode()}" if found is not None else None
+
+
 class NoneKit:
     """Nothing anywhere."""
 
@@ -55,4 +110,10 @@ class NoneKit:
         return None
 
 
-BALANCER_KITS: Mapping[str, BalancerKit] = {"traefik": TraefikKit(), "none": NoneKit()}
+BALANCER_KITS: Mapping[str, BalancerKit] = {
+    "traefik": TraefikKit(),
+    "agent": AgentKit(),
+    "vulcand": VulcandKit(),
+    "keys": KeysKit(),
+    "none": NoneKit(),
+}

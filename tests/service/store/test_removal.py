@@ -2,8 +2,11 @@
 
 import pytest
 
+from outrider.balancers.agent import AgentKeys, AgentSettings
 from outrider.balancers.entry import EtcdEntry, Gone
+from outrider.balancers.keys import KeyLayout
 from outrider.balancers.traefik import TraefikKeys, TraefikSettings
+from outrider.balancers.vulcand import VulcandKeys, VulcandSettings
 from outrider.core.errors import Conflict, NotFound
 from outrider.etcd.seam import CreatedAt, Put
 from outrider.model.documents import Contender, Owner, decode, encode
@@ -24,10 +27,10 @@ LAYOUT = TraefikKeys(TraefikSettings(), service="hello")
 class Instance:
     """What a sidekick of the instance would leave in etcd."""
 
-    def __init__(self, client: FakeCluster, name: str, shared_scope: str = "") -> None:
+    def __init__(self, client: FakeCluster, name: str, shared_scope: str = "", layout: KeyLayout = LAYOUT) -> None:
         self.client, self.name = client, name
         owner = Owner(app=APP, group="beta", instance=name, process="p1")
-        self.entry = EtcdEntry(client, LAYOUT, service="hello", server_id=name, owner=owner)
+        self.entry = EtcdEntry(client, layout, service="hello", server_id=name, owner=owner)
         contender = Contender(app=APP, group="beta", instance=name, shared_scope=shared_scope)
         self.news: list[News] = []
         self.waits: list[Wait] = []
@@ -59,15 +62,26 @@ def keys_with(client: FakeCluster, name: str) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("scope", ["", "eu"])
-def test_nothing_is_left_but_the_marker(fleet: Fleet, store: Store, client: FakeCluster, scope: str) -> None:
+@pytest.mark.parametrize(
+    ("scope", "layout"),
+    [
+        ("", LAYOUT),
+        ("eu", LAYOUT),
+        ("", AgentKeys(AgentSettings(), service="hello", keys=Keys())),
+        ("", VulcandKeys(VulcandSettings(), service="hello")),
+    ],
+    ids=["traefik", "shared-scope", "agent", "vulcand"],
+)
+def test_nothing_is_left_but_the_marker(
+    fleet: Fleet, store: Store, client: FakeCluster, scope: str, layout: KeyLayout
+) -> None:
     """Server, write guard, grant, turn, queue entry, command and row: lost in mid-swap, and scrapped."""
     fleet.granted("web-7")
-    lost = Instance(client, "web-7", scope)
+    lost = Instance(client, "web-7", scope, layout)
     lost.entry.join("http://10.0.0.7:80")
     lost.has_a_turn()
     store.fleet.command(APP, "web-7", "pause", "ann")
-    neighbour = Instance(client, "web-70")
+    neighbour = Instance(client, "web-70", layout=layout)
     neighbour.entry.join("http://10.0.0.70:80")
     lost.dies()
     assert 5 <= len(keys_with(client, "web-7"))

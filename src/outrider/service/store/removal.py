@@ -60,6 +60,8 @@ def read_traces(context: StoreContext, change: Change, app_id: str, instance: st
         prefix = _guard_of(guard).prefix
         if len(prefix) > 1 and prefix.endswith("/") and not f"{keys.prefix}/".startswith(prefix):
             entries += change.list(prefix).entries
+        elif len(prefix) > 1 and not prefix.endswith("/"):  # the entry is one key, and this is it
+            entries += (entry for entry in change.list(prefix).entries if entry.key == prefix)
     for entry in entries:
         change.guard_unread(entry)
     return Traces(

@@ -1,0 +1,84 @@
+"""Caddy's driver: the one change that it makes to a handler, from what Caddy 2.11 answered."""
+
+from typing import Any
+
+from outrider.balancers.agent.caddy import CaddyState, Upstream, handler_with, plan, report, upstreams_in
+from outrider.balancers.agent.driver import AgentServer
+
+OLD = AgentServer(id="web-1", url="http://127.0.0.1:8085")
+NEW = AgentServer(id="web-1", url="http://127.0.0.1:8086", weight=3)
+OLD_DIAL, NEW_DIAL = "127.0.0.1:8085", "127.0.0.1:8086"
+
+
+def handler(*upstreams: str, weights: list[int] | None = None, **more: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "@id": "hello",
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": one} for one in upstreams],
+    }
+    if weights is not None:
+        made["load_balancing"] = {"selection_policy": {"policy": "weighted_round_robin", "weights": weights}}
+    return {**made, **more}
+
+
+def state(told: dict[str, Any], **open_at: int) -> CaddyState:
+    counts = {OLD_DIAL: open_at.get("old", 0), NEW_DIAL: open_at.get("new", 0)}
+    return CaddyState(upstreams=upstreams_in(told, counts), etag='"/id/hello 1"', handler=told)
+
+
+def test_a_swap_is_one_change_in_which_the_old_one_gets_weight_0() -> None:
+    (patch,) = plan((NEW,), state(handler(OLD_DIAL, weights=[1]), old=2))
+
+    assert ((NEW_DIAL, 3), (OLD_DIAL, 0)) == patch.upstreams
+    assert '"/id/hello 1"' == patch.etag
+
+
+def test_the_old_one_keeps_its_place_while_it_has_requests_and_until_the_next_change() -> None:
+    """Every change is a reload, in which Caddy may drop a request: so what has drained is no reason for one."""
+    swapped = handler(NEW_DIAL, OLD_DIAL, weights=[3, 0])
+    third = AgentServer(id="web-1", url="http://127.0.0.1:8087")
+
+    assert () == plan((NEW,), state(swapped, old=1))
+    assert {OLD.url: 1} == report((NEW,), state(swapped, old=1)).draining
+    assert {NEW.url} == report((NEW,), state(swapped, old=1)).serving
+    assert () == plan((NEW,), state(swapped))
+    assert {OLD.url: 0} == report((NEW,), state(swapped)).draining
+    (patch,) = plan((third,), state(swapped))
+    assert (("127.0.0.1:8087", 1), (NEW_DIAL, 0)) == patch.upstreams
+
+
+def test_without_any_server_none_is_left_for_caddy_takes_an_only_one_whatever_its_weight() -> None:
+    (patch,) = plan((), state(handler(OLD_DIAL, weights=[1]), old=2))
+
+    assert () == patch.upstreams
+    assert () == plan((), state(handler()))
+
+
+def test_what_is_as_it_must_be_is_left_alone() -> None:
+    assert () == plan((NEW,), state(handler(NEW_DIAL, weights=[3])))
+    assert () == plan((OLD, NEW), state(handler(NEW_DIAL, OLD_DIAL, weights=[3, 1])))
+
+
+def test_another_policy_is_replaced_and_everything_else_of_the_handler_stays() -> None:
+    told = handler(OLD_DIAL, transport={"protocol": "http"})
+    told["upstreams"][0]["max_requests"] = 10
+    told["load_balancing"] = {"retries": 2, "selection_policy": {"policy": "random"}}
+    (patch,) = plan((OLD, NEW), state(told))
+
+    made = handler_with(patch.handler, patch.upstreams)
+
+    assert [{"dial": OLD_DIAL, "max_requests": 10}, {"dial": NEW_DIAL}] == made["upstreams"]
+    assert {"protocol": "http"} == made["transport"]
+    assert 2 == made["load_balancing"]["retries"]
+    assert {"policy": "weighted_round_robin", "weights": [1, 3]} == made["load_balancing"]["selection_policy"]
+
+
+def test_weights_that_do_not_fit_the_upstreams_mean_that_all_of_them_serve() -> None:
+    told = handler(OLD_DIAL, NEW_DIAL, weights=[0])
+
+    assert [-1, -1] == [one.weight for one in upstreams_in(told, {})]
+    assert {OLD.url, NEW.url} == report((), state(told)).serving
+
+
+def test_an_only_upstream_with_weight_0_serves_all_the_same() -> None:
+    assert (Upstream(dial=OLD_DIAL, weight=1),) == upstreams_in(handler(OLD_DIAL, weights=[0]), {})
