@@ -25,7 +25,7 @@ from tests.support.waiting import eventually
 
 pytest_plugins = ["tests.support.service"]
 
-UNDER_LOAD = (*FLEET, "tests/live/test_traefik.py")
+UNDER_LOAD = (*FLEET, "tests/live/test_traefik.py", "tests/live/test_balancer_agents.py")
 """Fleets whose every request counts: one after the other on one worker, beside all other tests."""
 
 

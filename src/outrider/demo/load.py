@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from outrider.core.errors import DriverError
-from outrider.demo.requester import Failed, Requester
+from outrider.demo.requester import Failed, Reply, Requester
 
 TIMEOUT_S = 10.0
 POST_EVERY = 5
@@ -91,18 +91,24 @@ class LoadGenerator:
         *,
         timeout_s: float = TIMEOUT_S,
         kept_failures: int = KEPT_FAILURES,
+        fresh_posts: bool = False,
+        posts: bool = True,
     ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             url: ``http://HOST:PORT/PATH``.
             host_header: What the balancer routes by.
+            fresh_posts: Each POST goes over a connection of its own: for a balancer that closes kept ones at a reload.
+            posts: Whether there are any.
             kept_failures: How many of the first failures ``LoadFigures.examples`` holds.
         """
         self._command = [
             *(sys.executable, "-m", "outrider.demo.load", url, "--host", host_header),
             *("--rate", str(rate_per_s), "--timeout", str(timeout_s), "--json"),
             *("--kept-failures", str(kept_failures)),
+            *(("--fresh-posts",) if fresh_posts else ()),
+            *(() if posts else ("--no-posts",)),
         ]
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[str] | None = None
@@ -184,8 +190,20 @@ class LoadGenerator:
 class _Run:
     """One run of the load, inside its process."""
 
-    def __init__(self, url: str, host_header: str, rate_per_s: float, timeout_s: float, kept_failures: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        host_header: str,
+        rate_per_s: float,
+        timeout_s: float,
+        kept_failures: int,
+        *,
+        fresh_posts: bool,
+        posts: bool,
+    ) -> None:
         parts = urlsplit(url)
+        self._posts = posts
+        self._fresh_posts, self._server = fresh_posts, (parts.hostname or "", parts.port or 80, timeout_s)
         self._path = parts.path or "/"
         self._headers = {"Host": host_header, "User-Agent": "outrider-demo-load"}
         self._requester = Requester(parts.hostname or "", parts.port or 80, timeout_s=timeout_s)
@@ -209,7 +227,7 @@ class _Run:
                 await asyncio.sleep(ahead)
                 continue
             self._latest_s = max(self._latest_s, -ahead)
-            task = asyncio.create_task(self._request("POST" if number % POST_EVERY == 0 else "GET"))
+            task = asyncio.create_task(self._request("POST" if self._posts and number % POST_EVERY == 0 else "GET"))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
             number += 1
@@ -239,11 +257,21 @@ class _Run:
             latest_ms=round(self._latest_s * 1000),
         )
 
+    async def _send(self, method: str, body: bytes) -> Reply:
+        if method != "POST" or not self._fresh_posts:
+            return await self._requester.request(method, self._path, self._headers, body)
+        host, port, timeout_s = self._server
+        requester = Requester(host, port, timeout_s=timeout_s)
+        try:
+            return await requester.request(method, self._path, self._headers, body)
+        finally:
+            requester.close()
+
     async def _request(self, method: str) -> None:
         started, started_at = time.monotonic(), time.time()
         try:
             body = b"knock knock\n" if method == "POST" else b""
-            reply = await self._requester.request(method, self._path, self._headers, body)
+            reply = await self._send(method, body)
             if not 200 <= reply.status < 300:
                 raise Failed(f"status {reply.status}", reply.body[:200].decode(errors="replace").strip())
         except Failed as failed:
@@ -275,7 +303,15 @@ def _percentile(counted: Counter[int], share: float) -> int:
 
 async def _main(options: argparse.Namespace) -> LoadFigures:
     host = options.host or urlsplit(options.url).netloc
-    run = _Run(options.url, host, options.rate, options.timeout, options.kept_failures)
+    run = _Run(
+        options.url,
+        host,
+        options.rate,
+        options.timeout,
+        options.kept_failures,
+        fresh_posts=options.fresh_posts,
+        posts=not options.no_posts,
+    )
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     if options.seconds is not None:
@@ -314,6 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seconds", type=float, help="how long (default: until the input is closed, Ctrl-D)")
     parser.add_argument("--kept-failures", type=int, default=KEPT_FAILURES, help="how many to keep (default: 20)")
+    parser.add_argument("--no-posts", action="store_true", help="GETs only")
+    parser.add_argument("--fresh-posts", action="store_true", help="each POST over a connection of its own")
     parser.add_argument("--json", action="store_true", help="print figures as a line of JSON, four times a second")
     options = parser.parse_args(arguments)
     if urlsplit(options.url).scheme != "http" or options.rate <= 0 or options.timeout <= 0:

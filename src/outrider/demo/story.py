@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from outrider.core.errors import DriverError
+from outrider.demo.balancers import CLOSES_IDLE, DROPS_POSTS
 from outrider.demo.example import build_package
 from outrider.demo.fleet import APP_ID, CHANNEL, GROUP, HOST, DemoFleet
 from outrider.demo.load import LoadFigures, LoadGenerator
@@ -14,6 +15,7 @@ from outrider.demo.turns import SeenTurn, TurnWatch
 from outrider.model.documents import Block, Presence, decode
 from outrider.model.keys import group_scope
 
+NAMES = {"traefik": "Traefik", "haproxy": "HAProxy", "nginx": "nginx", "caddy": "Caddy"}
 RATE_PER_S = 120.0
 LIMIT_S = 90.0
 LOOK_S = 0.2
@@ -74,7 +76,8 @@ class Demo:
             DriverError: a program didn't start, or a step wasn't reached in time.
         """
         fleet = self._fleet
-        self._say("starting etcd, Traefik and the update service")
+        agent = "" if fleet.balancer == "traefik" else ", its balancer agent"
+        self._say(f"starting etcd, {NAMES[fleet.balancer]}{agent} and the update service")
         fleet.start()
         turns = TurnWatch(fleet.cluster, fleet.keys, group_scope(APP_ID, GROUP))
         try:
@@ -90,8 +93,13 @@ class Demo:
                 fleet.start_sidekick(instance)
             self._until("all instances on 1.0.0", lambda: self._all_on("1.0.0"))
 
-            self._load = LoadGenerator(f"{fleet.traefik.web_url}/", HOST, RATE_PER_S).start()
-            self._say(f"sending {RATE_PER_S:.0f} requests a second through Traefik")
+            fresh_posts, posts = fleet.balancer in CLOSES_IDLE, fleet.balancer not in DROPS_POSTS
+            self._load = LoadGenerator(
+                f"{fleet.web_url}/", HOST, RATE_PER_S, fresh_posts=fresh_posts, posts=posts
+            ).start()
+            self._say(f"sending {RATE_PER_S:.0f} requests a second through {NAMES[fleet.balancer]}")
+            if not posts:
+                self._say("all of them GETs: in a reload it may drop a POST (docs/use/balancers.md)")
             self._say("2.0.0, a good release:")
             self._publish("2.0.0")
             self._until("all instances on 2.0.0", lambda: self._all_on("2.0.0"))

@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Keep everything running until Ctrl-C, and print commands to try.")
+@click.option(
+    "--balancer",
+    type=click.Choice(["traefik", "haproxy", "nginx", "caddy"]),
+    default="traefik",
+    show_default=True,
+    help="The balancer; HAProxy, nginx and Caddy get a balancer agent.",
+)
 @click.option("--instances", type=click.IntRange(1, 9), default=3, show_default=True, help="Number of instances.")
-def demo(keep: bool, instances: int) -> None:
-    """Roll a good and a bad release over real instances behind a real Traefik, under load.
+def demo(keep: bool, balancer: str, instances: int) -> None:
+    """Roll a good and a bad release over real instances behind a real balancer, under load.
 
     Needs no root and no Docker; everything listens on free ports of 127.0.0.1 and is gone afterwards. Leaves with 0
     only if no request failed, one instance swapped at a time, and the bad release was stopped at the first instance.
@@ -38,7 +45,7 @@ def demo(keep: bool, instances: int) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="outrider-demo-"))
-    fleet = DemoFleet(folder, [f"web-{letter}" for letter in "abcdefghi"[:instances]])
+    fleet = DemoFleet(folder, [f"web-{letter}" for letter in "abcdefghi"[:instances]], balancer=balancer)
     demonstration = Demo(fleet, LiveTable())
     failed = True
     try:
@@ -51,7 +58,8 @@ def demo(keep: bool, instances: int) -> None:
     except KeyboardInterrupt:
         click.echo("\ninterrupted", err=True)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not leave half of it running
+            signal.signal(number, signal.SIG_IGN)
         try:
             demonstration.end()
         finally:
@@ -64,17 +72,18 @@ def _linger(fleet: "DemoFleet") -> None:
     """Print commands to try, and wait for Ctrl-C."""
     from outrider.demo.fleet import APP_ID, HOST
 
+    page = f"Traefik's page   {fleet.traefik.api_url}/dashboard/\n" if fleet.balancer == "traefik" else ""
     click.echo(
         f"""
 update service   {fleet.service_url}
-Traefik's page   {fleet.traefik.api_url}/dashboard/
-the app          curl -H 'Host: {HOST}' {fleet.traefik.web_url}/
+{page}the app          curl -H 'Host: {HOST}' {fleet.web_url}/
 logs             {fleet.folder}
 
   export OUTRIDER_SERVER={fleet.service_url} OUTRIDER_ETCD={fleet.endpoint}
   outrider status {APP_ID}
   outrider why {APP_ID} {fleet.instances[0]}
   outrider lock show {APP_ID} production
+  outrider balancer-agent list
   outrider release list --app-id={APP_ID}
   outrider instance rollback {APP_ID} {fleet.instances[0]}
 
