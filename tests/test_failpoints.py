@@ -33,6 +33,8 @@ MODULES = tuple(
         "runtimes/process/command", "runtimes/process/exits", "runtimes/process/identity",
         "runtimes/process/cgroups", "runtimes/process/family", "runtimes/process/holders",
         "runtimes/process/prepared", "runtimes/process/signals", "runtimes/process/output", "sidekick/adoption",
+        "runtimes/command/runtime", "runtimes/command/programs", "runtimes/records", "runtimes/polling",
+        "runtimes/inherited",
         "runtimes/drivers", "balancers/drivers", "balancers/keys", "http",
         "balancers/drain", "balancers/entry", "balancers/traefik", "balancers/none",
         "balancers/agent/observer", "balancers/vulcand", "balancers/templates",
@@ -57,6 +59,7 @@ PURE = frozenset(
     {
         # of dicts, queues, dataclasses; single keys of etcd are read to word an error
         "_ARCHITECTURES.get", "applied.get", "balancer.get", "told.draining.get",
+        "_SAYS.get", "ends.get", "self._call.environment.get", "word.replace",
         "cluster.get", "entries.get", "environment.get", "found.get",
         "headers.get", "os.environ.get", "paths.get", "self.modes.get", "msgspec.structs.replace", "replace",
         "response.headers.get", "scope.queue.get",
@@ -98,6 +101,10 @@ UNDER: dict[tuple[str, str], str] = {
     ("runtimes/process/family", "forget"): "always under workload.erase",
     ("runtimes/process/runtime", "_keep_output"): "always under workload.rename",
     ("runtimes/process/output", "_begin_anew"): "what an app printed: nothing depends on it",
+    (
+        "runtimes/command/programs",
+        "_run",
+    ): "always under workload.prepare, unpack, spawn or signal; find changes nothing",
     ("turns/turns", "free_turn"): "an operator's command",
     ("sidekick/crashes", "tell_crash"): "the last words of a process that ends, after its last step",
     ("sidekick/host", "_wake"): "a pipe of its own, to its own main thread",

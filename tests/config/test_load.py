@@ -12,11 +12,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from outrider.balancers.drivers import BALANCERS
 from outrider.cli import main
 from outrider.cli.main import COMMANDS
 from outrider.config.load import SECTIONS, Loaded, _obey, all_fields, drop_ins, load_settings
 from outrider.config.sections import Rule, Secret, Settings, port_range, unit_of
 from outrider.core.errors import ConfigError
+from outrider.runtimes.drivers import RUNTIMES
 from outrider.sidekick.assemble import contender
 
 # By name: mypy knows the tools as modules of their own, pytest finds them in their folder.
@@ -242,9 +244,9 @@ def test_every_section_is_frozen_and_every_setting_has_help_and_a_type_that_can_
         assert isinstance(rule, Rule)
         assert rule.help.endswith("."), f"{section}.{name}"
         assert each.kw_only
-    assert set(SECTIONS) == {each.name for each in dataclasses.fields(Settings)} - {"drivers"} | {
-        "process", "traefik", "agent", "vulcand", "keys",
-    }  # fmt: skip
+    drivers = {name for name in RUNTIMES if RUNTIMES.load(name).SETTINGS is not None}
+    drivers |= {name for name in BALANCERS if BALANCERS.load(name).SETTINGS is not None}
+    assert set(SECTIONS) == {each.name for each in dataclasses.fields(Settings)} - {"drivers"} | drivers
     with pytest.raises(dataclasses.FrozenInstanceError):
         SECTIONS["lock"]().slots = 2
 

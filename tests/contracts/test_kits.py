@@ -68,13 +68,13 @@ def test_a_balancers_module_has_what_the_table_promises(name: str) -> None:
 def test_the_modules_are_drivers_by_their_types() -> None:
     """For mypy: a module whose ``make`` takes or gives something else doesn't fit."""
     from outrider.balancers import agent, none, templates, traefik, vulcand
-    from outrider.runtimes import process
+    from outrider.runtimes import command, process
 
-    runtime: RuntimeDriver = process
+    runtimes: tuple[RuntimeDriver, ...] = (process, command)
     balancers: tuple[BalancerDriver, ...] = (traefik, agent, vulcand, templates, none)
 
-    assert RUNTIMES.load("process") is runtime
-    assert balancers == tuple(BALANCERS.load(name) for name in ("traefik", "agent", "vulcand", "keys", "none"))
+    assert runtimes == tuple(map(RUNTIMES.load, RUNTIMES))
+    assert balancers == tuple(map(BALANCERS.load, BALANCERS))
 
 
 EVERYWHERE = {"loguru", "msgspec"}

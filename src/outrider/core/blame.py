@@ -28,7 +28,7 @@ Evidence = Literal[
     "unfit", "noexec", "wrong-setting", "no-interpreter", "other-architecture", "no-permission", "bad-name",
     "not-a-file",
     # seen in this machine, and perhaps gone the next time
-    "disk-full", "read-only", "no-port", "no-resources", "network",
+    "disk-full", "read-only", "no-port", "no-resources", "network", "not-now",
     # seen in neither
     "no-answer", "unreachable", "lost-lease",
     # a person's word
@@ -46,7 +46,7 @@ another one that isn't on this machine. ``other-architecture``: it was built for
 ``no-permission``: the system forbids it.
 ``bad-name``: the file system here can't store a name in it. ``not-a-file``: something else stands in its place.
 ``read-only``: the kernel mounts a disk so after an error, until the next check or boot. ``network``: an address, a
-name or a way that is there at other times.
+name or a way that is there at other times. ``not-now``: the operator's own program asks to be called later.
 """
 
 _JUDGED: Mapping[Evidence, Blame] = {
@@ -71,13 +71,14 @@ _JUDGED: Mapping[Evidence, Blame] = {
     "no-port": "machine",
     "no-resources": "machine",
     "network": "machine",
+    "not-now": "machine",
     "no-answer": "world",
     "unreachable": "world",
     "lost-lease": "world",
     "undone": "operator",
 }
 
-PASSING: frozenset[Evidence] = frozenset({"disk-full", "read-only", "no-port", "no-resources", "network"})
+PASSING: frozenset[Evidence] = frozenset({"disk-full", "read-only", "no-port", "no-resources", "network", "not-now"})
 """Trouble of a machine that the next attempt may not meet."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from outrider.core.blame import Evidence
 from outrider.core.images import PayloadKind
 
 TASK = "OUTRIDER_TASK"
@@ -65,10 +66,16 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """A workload ended. ``status`` is for people: ``exit 3``, ``signal 9``, ``gone``."""
+    """A workload ended.
+
+    Attributes:
+        status: For people: ``exit 3``, ``signal 9``, ``gone``.
+        evidence: What that says about why, for ``core.blame``.
+    """
 
     workload_id: str
     status: str
+    evidence: Evidence = "ended"
 
 
 class ExitWatch(Protocol):

@@ -32,5 +32,6 @@ class RuntimeDriver(Driver, Protocol):
 
 
 RUNTIMES: DriverTable[RuntimeDriver] = DriverTable(
-    chosen_by="instance.runtime", modules={"process": "outrider.runtimes.process"}
+    chosen_by="instance.runtime",
+    modules={"process": "outrider.runtimes.process", "command": "outrider.runtimes.command"},
 )

@@ -1,10 +1,15 @@
 """The kits of the runtimes."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from outrider.runtimes import RunnableRelease, Workload
+from tests.support.command_programs import command_settings
 from tests.support.workloads import SETTINGS, answer, payload, release
 
 
@@ -17,9 +22,11 @@ class RuntimeKit(Protocol):
         gone: How it words the end of what isn't there.
     """
 
-    settings: object
     stopped: str
     gone: str
+
+    @property
+    def settings(self) -> object: ...
 
     def good(self, folder: Path, version: str) -> RunnableRelease:
         """A release that runs: an app that answers its environment. The payload is made below ``folder``."""
@@ -52,4 +59,19 @@ class ProcessKit:
         return answer(workload)
 
 
-RUNTIME_KITS: Mapping[str, RuntimeKit] = {"process": ProcessKit()}
+class CommandKit(ProcessKit):
+    """The same app, which an operator's script unpacks, starts, finds and stops."""
+
+    stopped = gone = "gone"
+
+    @cached_property
+    def settings(self) -> object:  # type: ignore[override]
+        folder = Path(tempfile.mkdtemp(prefix="outrider-kit-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return command_settings(folder)
+
+    def bad(self, folder: Path) -> tuple[RunnableRelease, str]:
+        return super().bad(folder)[0], r"exit 65; it said: damaged: not a tar file"
+
+
+RUNTIME_KITS: Mapping[str, RuntimeKit] = {"process": ProcessKit(), "command": CommandKit()}

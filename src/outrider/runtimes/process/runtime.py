@@ -27,6 +27,7 @@ from outrider.failpoints import failpoint
 from outrider.files import as_bytes, clear_file, is_file, is_full, make_folder, open_file, read_file, write_file
 from outrider.journal.reserve import spend as spend_reserve
 from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes.inherited import passed_on
 from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.cgroups import find_delegated
 from outrider.runtimes.process.command import (
@@ -66,8 +67,6 @@ _AT_ONCE_S = 0.2
 _KILL_S = 10.0
 _KEPT_LOGS = 10
 _WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
-_NOT_PASSED_ON = re.compile(r"OUTRIDER_.*|NOTIFY_SOCKET|WATCHDOG_(USEC|PID)|LISTEN_(FDS|PID|FDNAMES)|GRPC_VERBOSITY")
-"""Ours and systemd's words to us: an app that sent READY=1 or read our etcd password would be a nasty surprise."""
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,8 +128,7 @@ class ProcessRuntime:
             reserve_bytes=reserve_bytes,
         )
         self._outputs = Outputs(self._folder / "workloads", settings.output_max_bytes)
-        inherited = os.environ if environment is None else environment
-        self._inherited = {name: text for name, text in inherited.items() if not _NOT_PASSED_ON.fullmatch(name)}
+        self._inherited = passed_on(os.environ if environment is None else environment)
         only_sidekicks = owns_process or shares_process
         if only_sidekicks:
             become_subreaper()

@@ -145,6 +145,6 @@ class WorkloadWork:
             watch.close()
 
     def _exited(self, exited: Exited) -> None:
-        evidence: Evidence = "disk-full" if self._is_disk_full() else "ended"
+        evidence: Evidence = "disk-full" if self._is_disk_full() else exited.evidence
         status = f"{exited.status}; this machine's disk is full" if evidence == "disk-full" else exited.status
         self._post(WorkloadExited(at=now(), workload_id=exited.workload_id, status=status, evidence=evidence))
