@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker clean
+.PHONY: help setup demo test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -46,7 +46,7 @@ demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 unde
 test: $(if $(tests),setup,$(stamp)) etcd ## the first ring: values, simulator, contracts, in-process service, two minutes (tests="tests/core -k queue")
 	$(pytest) -n $(workers) $(if $(tests),$(tests),-m "not (live or fleet or long or packages)" tests)
 
-test-live: setup etcd docker ## the second ring: real programs, started and killed, ten minutes
+test-live: setup etcd docker systemd ## the second ring: real programs, started and killed, ten minutes
 	$(pytest) -n $(workers) -m "live and not long" $(or $(tests),tests)
 
 test-fleet: setup etcd docker ## the third ring: samples of kill matrix and soak, and the demo, ten minutes
@@ -129,6 +129,10 @@ etcd: $(etcd) ## fetch the etcd that the tests kill and restart (into .cache)
 
 $(etcd): tools/fetch_etcd.sh
 	@tools/fetch_etcd.sh && touch $@
+
+# without it the tests that need a systemd are skipped with their reason; with CI=true that is a failure
+systemd: ## make the machine with systemd that tests run in a container (into .cache, once)
+	@tools/systemd_image.sh || [ "$$CI" != true ]
 
 # without Docker the tests that need it are skipped with their reason; with CI=true that is a failure
 docker: ## start a Docker daemon when none answers and this machine lets us

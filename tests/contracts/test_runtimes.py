@@ -18,7 +18,9 @@ __all__ = ["state_dir"]
 ID = "app-1.0.0-aa"
 
 
-@pytest.fixture(params=RUNTIME_KITS)
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.live] if kit.is_live else []) for name, kit in RUNTIME_KITS.items()]
+)
 def name(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
@@ -30,10 +32,12 @@ def kit(name: str) -> RuntimeKit:
 
 
 @pytest.fixture
-def runtime(name: str, kit: RuntimeKit, state_dir: Path) -> Iterator[Runtime]:
+def runtime(name: str, kit: RuntimeKit, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    kit.begin(monkeypatch, state_dir.parent)
     made = RUNTIMES.load(name).make(settings_with(name, kit.settings, state_dir), RuntimeContext(environment={}))
     yield made
     made.close()
+    kit.clean(state_dir)
 
 
 @pytest.fixture
@@ -205,7 +209,10 @@ def test_pruning_leaves_what_runs_and_what_is_needed(
     assert coming.payload.is_file()
 
 
-def test_closing_leaves_the_workload_running(name: str, kit: RuntimeKit, spec: WorkloadSpec, state_dir: Path) -> None:
+def test_closing_leaves_the_workload_running(
+    name: str, kit: RuntimeKit, spec: WorkloadSpec, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit.begin(monkeypatch, state_dir.parent)
     settings = settings_with(name, kit.settings, state_dir)
     first, second = (RUNTIMES.load(name).make(settings, RuntimeContext(environment={})) for _ in range(2))
     started = first.start(spec)
@@ -216,3 +223,4 @@ def test_closing_leaves_the_workload_running(name: str, kit: RuntimeKit, spec: W
     assert started == second.find(ID)
     second.stop(ID, 5)
     second.close()
+    kit.clean(state_dir)

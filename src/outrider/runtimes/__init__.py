@@ -70,12 +70,12 @@ class Exited:
 
     Attributes:
         status: For people: ``exit 3``, ``signal 9``, ``gone``.
-        evidence: What that says about why, for ``core.blame``.
+        evidence: What the runtime found out about it.
     """
 
     workload_id: str
     status: str
-    evidence: Evidence = "ended"
+    evidence: Evidence = field(default="ended", compare=False)
 
 
 class ExitWatch(Protocol):

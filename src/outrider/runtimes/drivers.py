@@ -33,5 +33,10 @@ class RuntimeDriver(Driver, Protocol):
 
 RUNTIMES: DriverTable[RuntimeDriver] = DriverTable(
     chosen_by="instance.runtime",
-    modules={"process": "outrider.runtimes.process", "command": "outrider.runtimes.command"},
+    modules={
+        "process": "outrider.runtimes.process",
+        "command": "outrider.runtimes.command",
+        "systemd": "outrider.runtimes.systemd",
+        "fleet": "outrider.runtimes.fleet",
+    },
 )

@@ -5,6 +5,7 @@ where the workload answers. It says what was started, never whether that runs: t
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import msgspec
 
 from outrider.core.blame import seen_in
 from outrider.core.errors import DriverError
+from outrider.core.images import is_descriptor
 from outrider.failpoints import failpoint
 from outrider.files import make_folder, read_file, write_file
 from outrider.journal.reserve import spend as spend_reserve
@@ -151,3 +153,13 @@ def workload_of(record: WorkloadRecord, handle: str) -> Workload:
         sha256=record.sha256,
         order=record.run,
     )
+
+
+def image_of(payload: Path) -> str:
+    """The image's reference when the payload is a descriptor; else empty."""
+    try:
+        with payload.open("rb") as file:
+            head = file.read(64 * 1024)
+        return str(json.loads(head)["image"]) if is_descriptor(head) else ""
+    except (OSError, ValueError):
+        return ""

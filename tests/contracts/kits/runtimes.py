@@ -2,14 +2,21 @@
 
 import atexit
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from outrider.runtimes import RunnableRelease, Workload
+from outrider.runtimes.fleet import FleetSettings
+from outrider.runtimes.systemd import SystemdSettings
 from tests.support.command_programs import command_settings
+from tests.support.fleet_stand_in import MACHINE, FleetStandIn
+from tests.support.systemd_machine import systemd_machine
 from tests.support.workloads import SETTINGS, answer, payload, release
 
 
@@ -20,13 +27,21 @@ class RuntimeKit(Protocol):
         settings: Of the driver's own section; None when it has none.
         stopped: How it words the end of a workload that was stopped and obeyed.
         gone: How it words the end of what isn't there.
+        is_live: It needs a program that the first ring does without.
     """
 
     stopped: str
     gone: str
+    is_live: bool
 
     @property
     def settings(self) -> object: ...
+
+    def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        """Start what the runtime needs, before it is made. Its files will be below ``folder``."""
+
+    def clean(self, state_dir: Path) -> None:
+        """Remove what a test has left, that isn't below ``state_dir``."""
 
     def good(self, folder: Path, version: str) -> RunnableRelease:
         """A release that runs: an app that answers its environment. The payload is made below ``folder``."""
@@ -44,6 +59,13 @@ class ProcessKit:
     settings: object = SETTINGS
     stopped = "signal 15"
     gone = "gone"
+    is_live = False
+
+    def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        pass
+
+    def clean(self, state_dir: Path) -> None:
+        pass  # the fixture state_dir ends processes
 
     def good(self, folder: Path, version: str) -> RunnableRelease:
         home = folder / f"good-{version}"
@@ -74,4 +96,51 @@ class CommandKit(ProcessKit):
         return super().bad(folder)[0], r"exit 65; it said: damaged: not a tar file"
 
 
-RUNTIME_KITS: Mapping[str, RuntimeKit] = {"process": ProcessKit(), "command": CommandKit()}
+class SystemdKit(ProcessKit):
+    """The same app in a unit of its own, on a machine that systemd runs."""
+
+    settings: object = SystemdSettings(
+        command=("/usr/bin/python3", "app.py", "--port={port}", "{host}", "v{version}"), poll_interval_s=0.1
+    )
+    stopped = gone = "gone"
+    is_live = True
+
+    def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        systemd_machine(folder).use(monkeypatch)
+
+    def clean(self, state_dir: Path) -> None:
+        systemd_machine(state_dir.parent).clean()
+
+
+class FleetKit(ProcessKit):
+    """The same app as a unit of a stand-in for fleet, which is at one address and made anew for each test."""
+
+    stopped = gone = "gone"
+
+    def __init__(self) -> None:
+        self._fleets: list[FleetStandIn] = []
+
+    @cached_property
+    def settings(self) -> object:  # type: ignore[override]
+        folder = Path(tempfile.mkdtemp(prefix="outrider-kit-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        template = folder / "example@.service"
+        template.write_text(f"[Service]\nExecStart={sys.executable} {{root}}/app.py\n[X-Fleet]\nMachineID={MACHINE}\n")
+        return FleetSettings(url=f"unix://{folder / 'fleet.sock'}", template=template, poll_interval_s=0.05)
+
+    def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        assert isinstance(self.settings, FleetSettings)
+        self._fleets.append(FleetStandIn(Path(self.settings.url.removeprefix("unix://")).parent))
+
+    def clean(self, state_dir: Path) -> None:
+        fleet = self._fleets.pop()
+        fleet.close()
+        fleet.socket.unlink()
+
+
+RUNTIME_KITS: Mapping[str, RuntimeKit] = {
+    "process": ProcessKit(),
+    "command": CommandKit(),
+    "systemd": SystemdKit(),
+    "fleet": FleetKit(),
+}

@@ -5,7 +5,6 @@ Programs may be called again with the same arguments after a crash, so each of t
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import msgspec
 
 from outrider.config.sections import InstanceSettings, WorkloadSettings
 from outrider.core.errors import DriverError, Refused
-from outrider.core.images import PayloadKind, is_descriptor
+from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
 from outrider.files import is_full, make_folder, read_file, write_file
 from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
@@ -27,7 +26,7 @@ from outrider.runtimes.process.identity import boot_id
 from outrider.runtimes.process.output import Outputs
 from outrider.runtimes.process.ports import in_use
 from outrider.runtimes.process.prepared import Prepared
-from outrider.runtimes.records import Records, WorkloadRecord, workload_of
+from outrider.runtimes.records import Records, WorkloadRecord, image_of, workload_of
 
 _GONE = "gone"
 _RUNS, _RUNS_NOT = 0, (1, 3)
@@ -253,7 +252,7 @@ class CommandRuntime:
             "OUTRIDER_VERSION": record.version,
             "OUTRIDER_PAYLOAD": record.payload,
             "OUTRIDER_PAYLOAD_SHA256": record.sha256,
-            "OUTRIDER_IMAGE": _image_of(payload) if payload is not None else "",
+            "OUTRIDER_IMAGE": image_of(payload) if payload is not None else "",
             "OUTRIDER_PREPARED_DIR": str(self._prepared / record.sha256) if record.sha256 else "",
             "OUTRIDER_WORKLOAD_DIR": str(self._records.home(record.workload_id)) if record.workload_id else "",
             "HOST": record.host,
@@ -287,16 +286,6 @@ def _told(done: Done) -> dict[str, str]:
         elif urlsplit(text).scheme == "http" and urlsplit(text).hostname:
             told["url"] = text.rstrip("/")
     return told
-
-
-def _image_of(payload: Path) -> str:
-    """The image's reference when the payload is a descriptor; else empty."""
-    try:
-        with payload.open("rb") as file:
-            head = file.read(4096)
-        return str(json.loads(head)["image"]) if is_descriptor(head) else ""
-    except (OSError, ValueError):
-        return ""
 
 
 def _content(path: Path) -> str:

@@ -1,0 +1,157 @@
+"""A machine that systemd runs: a container with init, D-Bus, journald and polkit, made once for each test process.
+
+The runtime under test runs in the tests' own process. It reaches that systemd over the machine's D-Bus socket, which is
+mounted here; ``journalctl`` is one that asks there. The temporary folder of this test run has the same path in both,
+and ports are shared. Never mount more: a system that starts tidies up, ``/tmp`` first.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import docker.errors
+import pytest
+
+from tests.support.containers import docker_client
+from tests.support.requirements import skip_or_fail
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+SCRIPT, TREE = ROOT / "tools/systemd_image.sh", ROOT / ".cache/systemd/tree.tar"
+_JOURNALCTL = """#!%s
+import sys
+import docker
+code, output = docker.from_env().containers.get("%s").exec_run(["journalctl", *sys.argv[1:]])
+sys.stdout.buffer.write(output)
+sys.exit(code)
+"""
+
+
+class SystemdMachine:
+    """The container. ``run`` types a command on it as root."""
+
+    def __init__(self, shared: Path) -> None:
+        """Build the image when it is missing, start the machine and wait until it is up.
+
+        Args:
+            shared: A folder of this test run alone, which the machine sees under the same path.
+        """
+        self._client = docker_client()
+        self.folder, self.shared = Path(tempfile.mkdtemp(prefix="outrider-systemd-")), shared
+        (self.folder / "dbus").mkdir()
+        (self.folder / "bin").mkdir()
+        atexit.register(self.remove)
+        self._container: Any = self._client.containers.run(
+            _image(self._client),
+            ["/sbin/init"],
+            detach=True,
+            name=self.folder.name,
+            network_mode="host",
+            cap_add=["SYS_ADMIN", "SYS_PTRACE"],
+            security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+            cgroupns="host",
+            tmpfs={"/run": "", "/run/lock": ""},
+            volumes={
+                "/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"},
+                str(self.folder / "dbus"): {"bind": "/run/dbus", "mode": "rw"},
+                str(shared): {"bind": str(shared), "mode": "rw"},
+            },
+            environment={"container": "docker"},
+        )
+        self.name: str = self._container.name
+        journalctl = self.folder / "bin/journalctl"
+        journalctl.write_text(_JOURNALCTL % (sys.executable, self.name))
+        journalctl.chmod(0o755)
+        eventually(self._is_up, every_s=0.2)
+
+    @property
+    def socket(self) -> Path:
+        """Its system bus."""
+        return self.folder / "dbus/system_bus_socket"
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process talk to its systemd and read its journal, for one test."""
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={self.socket}")
+        monkeypatch.setenv("PATH", f"{self.folder / 'bin'}:{os.environ['PATH']}")
+
+    def run(self, *words: str, check: bool = True, user: str = "root") -> str:
+        """What a command prints on the machine.
+
+        Raises:
+            AssertionError: it left with something else than 0, and that is checked.
+        """
+        code, output = self._container.exec_run(list(words), user=user)
+        text: str = output.decode(errors="replace")
+        assert code == 0 or not check, f"{' '.join(words)}: {code}: {text}"
+        return text
+
+    def write(self, path: str, text: str) -> None:
+        """A file on the machine."""
+        source = self.shared / "file"
+        source.write_text(text)
+        self.run("mkdir", "-p", str(Path(path).parent))
+        self.run("cp", str(source), path)
+
+    def clean(self) -> None:
+        """End and forget all units that a test has left."""
+        for pattern in ("outrider-app-*", "example*"):
+            if self.units(pattern):
+                self.run("systemctl", "stop", "--no-block", pattern, check=False)
+                self.run("systemctl", "kill", "--signal=KILL", pattern, check=False)
+                eventually(lambda pattern=pattern: not self.units(pattern))  # type: ignore[misc]
+            self.run("systemctl", "reset-failed", pattern, check=False)
+
+    def units(self, pattern: str) -> list[str]:
+        """Units that run, or are about to."""
+        said = self.run("systemctl", "list-units", "--plain", "--no-legend", "--full", pattern, check=False)
+        lines = (line.split() for line in said.splitlines() if line.strip())
+        return [words[0] for words in lines if words[2] in ("active", "activating", "deactivating", "reloading")]
+
+    def remove(self) -> None:
+        """End it, with all that it stored."""
+        with contextlib.suppress(docker.errors.DockerException, AttributeError):
+            self._container.remove(force=True)
+        self._client.close()
+        rmtree(self.folder, ignore_errors=True)
+
+    def _is_up(self) -> bool:
+        self._container.reload()
+        if self._container.status == "exited":
+            raise RuntimeError(f"systemd ended in its container: {self._container.logs(tail=20)!r}")
+        _, output = self._container.exec_run(["systemctl", "is-system-running"])
+        return output.strip() in (b"running", b"degraded") and self.socket.exists()
+
+
+_machine: list[SystemdMachine] = []
+
+
+def systemd_machine(folder: Path) -> SystemdMachine:
+    """The machine of this process, which sees ``folder``; where it can't be had the test is skipped, or fails in CI.
+
+    Args:
+        folder: The ``tmp_path`` of a test: all those of one run are beside each other.
+    """
+    if not _machine:
+        done = subprocess.run([str(SCRIPT)], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            skip_or_fail(done.stderr.strip() or "tools/systemd_image.sh failed")
+        _machine.append(SystemdMachine(folder.resolve().parent))
+    assert folder.resolve().parent == _machine[0].shared, "all tests of one process share their temporary folder"
+    return _machine[0]
+
+
+def _image(client: docker.DockerClient) -> str:
+    """The image of the tree, imported when it isn't there."""
+    facts = TREE.stat()
+    mark = hashlib.sha256(SCRIPT.read_bytes() + f"{facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
+    tag = f"outrider-test/systemd:{mark}"
+    if not client.images.list(name=tag):
+        client.api.import_image_from_file(str(TREE), repository="outrider-test/systemd", tag=mark)
+    return tag
