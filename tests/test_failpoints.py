@@ -32,6 +32,8 @@ MODULES = tuple(
         "omaha_client/client", "omaha_client/exchange", "runtimes/process/runtime", "payloads/archive",
         "runtimes/process/command", "runtimes/process/exits", "runtimes/process/identity",
         "runtimes/process/cgroups", "runtimes/process/family", "runtimes/process/holders",
+        "runtimes/docker/runtime", "runtimes/docker/images", "runtimes/docker/pull", "runtimes/docker/exits",
+        "runtimes/docker/container", "runtimes/docker/engine",
         "runtimes/process/prepared", "runtimes/process/signals", "runtimes/process/output", "sidekick/adoption",
         "runtimes/command/runtime", "runtimes/command/programs", "runtimes/records", "runtimes/polling",
         "runtimes/inherited", "runtimes/systemd/bus", "runtimes/systemd/names", "runtimes/systemd/properties",
@@ -54,12 +56,19 @@ TOUCHES = frozenset(
         "write", "fsync", "fdatasync", "replace", "rename", "unlink", "ftruncate", "truncate", "link", "rmtree",
         "write_text", "write_bytes", "mkdir", "symlink_to", "touch", "Popen", "killpg", "kill", "pidfd_send_signal",
         "txn", "grant", "revoke", "keep_alive", "get", "post", "request", "remove", "extract", "rmdir",
+        "create_container_from_config", "connect_container_to_network", "remove_container", "remove_image",
+        "load_image", "unpause", "tag",
     }
 )  # fmt: skip
 """Names of functions and methods that change what outlives a process, or ask another program."""
 PURE = frozenset(
     {
         # of dicts, queues, dataclasses; single keys of etcd are read to word an error
+        # Docker's answers, and its own words for errors
+        "(environment or {}).get", "(self._engine.inspect(found['Id']) or {}).get", "detail.get", "docker.info().get",
+        "health.get", "image.get", "labels.get", "line.get", "log[-1].get", "one['Labels'].get", "port.get",
+        "self._layers.get", "state.get", "str(error.explanation or error).strip().replace", "text.strip().replace",
+        "docker.inspect_image(image).get",
         "_ARCHITECTURES.get", "applied.get", "balancer.get", "told.draining.get",
         "_SAYS.get", "ends.get", "self._call.environment.get", "word.replace",
         "answer.header.fields.get", "body.get", "directives.get", "problem.get", "found.header.fields.get", "one.get",
@@ -97,6 +106,12 @@ UNDER: dict[tuple[str, str], str] = {
     ("payloads/archive", "_remove"): "always under workload.prepare or workload.unpack",
     ("payloads/archive", "_unpack"): "always under workload.prepare or workload.unpack",
     ("payloads/archive", "_write"): "always under workload.prepare or workload.unpack",
+    ("runtimes/docker/pull", "_pull"): "always under payload.fetch, workload.prepare or workload.unpack",
+    ("runtimes/docker/images", "ensure"): "always under workload.prepare or workload.unpack",
+    ("runtimes/docker/images", "_take_back"): "always under workload.prepare or workload.unpack",
+    ("runtimes/docker/images", "_load"): "always under workload.prepare or workload.unpack",
+    ("runtimes/docker/runtime", "_stop"): "always under workload.signal",
+    ("runtimes/docker/runtime", "_discard"): "under workload.clear or workload.erase, and after a start that failed",
     ("runtimes/process/prepared", "move"): "always under workload.unpack",
     ("runtimes/process/prepared", "_unpack"): "always under workload.prepare or workload.unpack",
     ("runtimes/process/signals", "send"): "always within _end of the runtime",

@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outrider.core.errors import ConfigError
-from outrider.core.images import ImageReference, describe_image, parse_image
+from outrider.core.images import (
+    MAX_DESCRIPTOR_BYTES,
+    MAX_PLATFORMS,
+    ImagePlatform,
+    ImageReference,
+    credentials_for,
+    describe_image,
+    is_descriptor,
+    kind_of,
+    parse_image,
+    read_descriptor,
+    registry_of,
+)
 
 D = "sha256:" + "0123456789abcdef" * 4
 
@@ -97,3 +109,75 @@ def test_the_bytes_of_a_descriptor_are_for_ever() -> None:
     assert b'{"digest":"%s","image":"nginx:1@%s"}\n' % (D.encode(), D.encode()) == describe_image(
         parse_image(f"nginx:1@{D}")
     )
+
+
+FULL = (
+    ImagePlatform(platform="linux/amd64", manifest=D, config="sha256:" + "ab" * 32, size_bytes=742),
+    ImagePlatform(platform="linux/arm/v7", manifest="sha256:" + "cd" * 32, config="sha256:" + "ef" * 32),
+)
+
+
+def test_a_descriptor_is_read_as_it_was_written() -> None:
+    content = describe_image(parse_image("registry:5000/a/b:1.0.0"), D, FULL)
+
+    read = read_descriptor(content)
+
+    assert is_descriptor(content)
+    assert ("registry:5000/a/b:1.0.0", D, FULL) == (str(read.reference), read.digest, read.platforms)
+    assert f"registry:5000/a/b@{D}" == read.pull_name
+    assert {D, *(one.config for one in FULL), FULL[1].manifest} == read.ids
+    assert "" == read_descriptor(describe_image(parse_image("a:1"))).digest
+    assert len(describe_image(parse_image("a:1"), D, FULL[:1] * MAX_PLATFORMS)) < MAX_DESCRIPTOR_BYTES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{}", b"[]", b'{"image":"a:1"}', b'{"image":"a","digest":null}', b'{"image":"a:1","digest":"latest"}',
+        b'{"image":"a:1","digest":null,"platforms":[{}]}', b'{"image":"a:1","digest":null,"platforms":3}',
+    ],
+)  # fmt: skip
+def test_what_is_no_descriptor_is_refused(content: bytes) -> None:
+    with pytest.raises(ConfigError):
+        read_descriptor(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "registry", "repository"),
+    [
+        ("busybox", "docker.io", "library/busybox"),
+        ("coreos/example", "docker.io", "coreos/example"),
+        ("docker.io/busybox", "docker.io", "library/busybox"),
+        ("index.docker.io/coreos/example", "docker.io", "coreos/example"),
+        ("localhost/a", "localhost", "a"),
+        ("registry:5000/a/b", "registry:5000", "a/b"),
+        ("quay.io/a/b", "quay.io", "a/b"),
+    ],
+)
+def test_the_registry_of_a_name_is_dockers_own_unless_it_says_another(
+    name: str, registry: str, repository: str
+) -> None:
+    assert (registry, repository) == registry_of(name)
+
+
+def test_credentials_are_found_as_docker_writes_them() -> None:
+    def found(auths: object, registry: str = "registry:5000", **more: object) -> object:
+        return credentials_for(registry, json.dumps({"auths": auths, **more}).encode())
+
+    pair = {"username": "u", "password": "p:w"}
+    auth = {"auth": "dTpwOnc="}
+    assert pair == found({"registry:5000": auth}) == found({"https://registry:5000": auth})
+    assert pair == found({"registry:5000": pair})
+    assert pair == found({"https://index.docker.io/v1/": auth}, "docker.io")
+    assert {"identitytoken": "t"} == found({"registry:5000": {"identitytoken": "t"}})
+    assert None is found({"other": auth}) is found({}) is credentials_for("a", b"{}")
+    wrong: object
+    for wrong in ({"registry:5000": {"auth": "%"}}, {"registry:5000": {"auth": "dQ=="}}, [], {"registry:5000": 3}):
+        with pytest.raises(ConfigError, match="not a file like Docker's"):
+            found(wrong)
+    with pytest.raises(ConfigError, match="in a helper program"):
+        found({}, credsStore="pass")
+
+
+def test_a_payload_is_known_by_the_name_of_its_file() -> None:
+    assert ["image", "image-tar", "archive"] == [kind_of(name) for name in ("x/image.json", "image.tar", "web.tar")]

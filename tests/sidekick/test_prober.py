@@ -202,7 +202,7 @@ def test_a_release_is_blamed_for_its_own_answers_alone(
     monkeypatch: pytest.MonkeyPatch, answers: list[str], blame: str
 ) -> None:
     left = list(answers)
-    monkeypatch.setattr("outrider.sidekick.prober.ask", lambda url, settings: left.pop(0))
+    monkeypatch.setattr("outrider.sidekick.prober.ask", lambda url, settings, health: left.pop(0))
 
     verdict = verdict_of("http://app", "watch")
 

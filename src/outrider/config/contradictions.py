@@ -21,6 +21,8 @@ _OWN_FIELDS = {
     "transfer-encoding": "is set by outrider itself",
 }
 """Header fields in lower case that probe.headers can't set -> why."""
+_REPORT_HEALTH = frozenset({"docker"})
+"""Runtimes that say whether a workload is well."""
 
 
 def contradictions(settings: Settings) -> Iterator[Problem]:
@@ -44,6 +46,12 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     yield from RUNTIMES.load(settings.instance.runtime).problems(settings)
     yield from BALANCERS.load(settings.instance.balancer).problems(settings)
     yield from _probe_problems(probe)
+    if probe.kind == "healthcheck" and settings.instance.runtime not in _REPORT_HEALTH:
+        yield (
+            "probe.kind",
+            f"healthcheck needs a runtime that reports it ({', '.join(sorted(_REPORT_HEALTH))}), and"
+            f" instance.runtime is {settings.instance.runtime}; choose http, tcp or command",
+        )
     if (probe.successes - 1) * probe.interval_s >= probe.deadline_s:
         yield (
             "probe.deadline_s",

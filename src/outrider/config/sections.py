@@ -273,8 +273,10 @@ class BalancerSettings:
 class ProbeSettings:
     """[probe]: how an instance shows that it is healthy."""
 
-    kind: Literal["http", "tcp", "command"] = setting(
-        "http", "What a probe is: an HTTP request, a TCP connection, or a command that exits with 0."
+    kind: Literal["http", "tcp", "command", "healthcheck"] = setting(
+        "http",
+        "What a probe is: an HTTP request, a TCP connection, a command that exits with 0, or what the runtime itself"
+        " has found (docker: the image's HEALTHCHECK).",
     )
     path: str = setting(
         "/health", "Path of the request.", pattern=r"/\S*", wanted="a path that begins with /", empty=False

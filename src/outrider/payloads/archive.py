@@ -23,7 +23,7 @@ from typing import IO, cast
 
 from outrider.core.blame import seen_in
 from outrider.core.errors import DriverError, Refused
-from outrider.core.images import is_descriptor
+from outrider.core.images import MAX_DESCRIPTOR_BYTES, is_descriptor
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -34,7 +34,6 @@ MAX_UNPACKED_BYTES = 16 * 1024**3
 MAX_MEMBERS = 200_000
 # Long names and pax headers are read into memory in one piece, before any of our checks.
 _MAX_HEADER_BYTES = 1024**2
-_MAX_DESCRIPTOR_BYTES = 4096  # a reference has at most 1000 characters
 _MAX_NAME_BYTES = 255  # NAME_MAX of every file system in use
 _BLOCK_BYTES = 4096  # what file systems give out at least, also for a link or a folder
 _SHOWN = 5
@@ -69,7 +68,7 @@ def unpack(
         _remove(partial)
         partial.mkdir(parents=True)
         with payload.open("rb") as source:
-            if is_descriptor(source.read(_MAX_DESCRIPTOR_BYTES)):
+            if is_descriptor(source.read(MAX_DESCRIPTOR_BYTES)):
                 raise DriverError(
                     f"{payload.name}: describes a container image, and this machine's runtime unpacks archives; serve"
                     " this group an archive",
@@ -109,7 +108,7 @@ def inspect(
         OSError: it can't be read.
     """
     with payload.open("rb") as source:
-        if is_descriptor(source.read(_MAX_DESCRIPTOR_BYTES)):
+        if is_descriptor(source.read(MAX_DESCRIPTOR_BYTES)):
             return False
         source.seek(0)
         plan = _Plan(max_bytes=max_bytes, max_members=max_members)

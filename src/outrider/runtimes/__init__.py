@@ -9,7 +9,7 @@ idempotent, ends within a deadline, and reports through ``DriverError``, ``Refus
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from outrider.core.blame import Evidence
 from outrider.core.images import PayloadKind
@@ -54,6 +54,7 @@ class Workload:
         handle: The runtime's own name for it (``pid 4711``, a container id, a unit), for people.
         sha256: Of the payload that it was started from; empty when that isn't known any more.
         order: Of two workloads, the one with the smaller number was started first.
+        kind: What its payload is.
     """
 
     workload_id: str
@@ -62,6 +63,7 @@ class Workload:
     handle: str
     sha256: str = field(default="", compare=False)
     order: int = field(default=0, compare=False)
+    kind: PayloadKind = field(default="archive", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,3 +144,37 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Let go of threads and connections. The workloads go on running."""
+
+
+@runtime_checkable
+class Fetcher(Protocol):
+    """A runtime whose payloads only name what to run: it fetches that itself, while the release is downloaded."""
+
+    def fetch(self, release: RunnableRelease, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Bring what the payload names onto this machine, outside any turn; nothing when it is here already.
+
+        Args:
+            release: Its payload is on disk and not proved yet.
+            on_progress: Called from another thread with the bytes that are here and those of all of it.
+
+        Raises:
+            PayloadError: it isn't to be had now, or ``download.deadline_s`` is over.
+        """
+
+    def cancel_fetch(self) -> None:
+        """End the fetch that is under way, if any; nothing is told after this returns. Any thread may call it."""
+
+
+@runtime_checkable
+class HealthReporter(Protocol):
+    """A runtime that knows whether its workloads are well."""
+
+    def health(self, url: str) -> str:
+        """What ails the workload that answers at ``url``; empty when it is well.
+
+        Raises:
+            DriverError: nobody can say.
+        """
+
+    def trouble(self) -> str:
+        """What ails the runtime itself, so that a workload's bad health is no verdict on it; empty when nothing."""

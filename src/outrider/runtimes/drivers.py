@@ -35,6 +35,7 @@ RUNTIMES: DriverTable[RuntimeDriver] = DriverTable(
     chosen_by="instance.runtime",
     modules={
         "process": "outrider.runtimes.process",
+        "docker": "outrider.runtimes.docker",
         "command": "outrider.runtimes.command",
         "systemd": "outrider.runtimes.systemd",
         "fleet": "outrider.runtimes.fleet",

@@ -29,6 +29,7 @@ def adopted(memory: Memory, found: Collection[Workload], payload: Callable[[str]
         urls=(),
         sha256=oldest.sha256 or "0" * 64,
         size_bytes=path.stat().st_size if path is not None else 0,
+        kind=oldest.kind,
     )
     logger.bind(workload=oldest.workload_id, version=oldest.version, handle=oldest.handle).warning(
         "no journal: the workload that runs is kept"

@@ -25,7 +25,7 @@ from outrider.model.documents import Contender, Owner
 from outrider.model.keys import Keys
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
-from outrider.runtimes import Runtime
+from outrider.runtimes import HealthReporter, Runtime
 from outrider.runtimes.drivers import RUNTIMES, RuntimeContext
 from outrider.sd_notify import Notices, Notifier
 from outrider.sidekick.adoption import adopted
@@ -236,6 +236,7 @@ class Assembly:
             settings,
             RuntimeContext(environment=os.environ, owns_process=owns_process, shares_process=shares_process),
         )
+        reporter = self._runtime if isinstance(self._runtime, HealthReporter) else None
         self._presence = PresenceWriter(
             self._cluster, keys, us, identity, lambda: self._session.lease, self._post
         )  # fmt: skip
@@ -274,7 +275,12 @@ class Assembly:
                 post=self._post,
             ),
             "release": ReleaseWork(upstream, payloads, self._runtime, self._post),
-            "probe": ProbeWork(Prober(settings.probe, clock=clock), self._post, note=self._presence.note),
+            "probe": ProbeWork(
+                Prober(settings.probe, clock=clock, health=reporter.health if reporter else None),
+                self._post,
+                note=self._presence.note,
+                trouble=reporter.trouble if reporter else lambda: "",
+            ),
         }
         self._workers = {name: Worker(name, noun, self._post, self.crash) for name, noun in nouns.items()}
         self._announcements = Announcements(

@@ -16,7 +16,7 @@ from typing import Literal
 from outrider.config.sections import ProbeSettings
 from outrider.core.blame import Evidence
 from outrider.failpoints import failpoint, with_current_effect
-from outrider.sidekick.probes import ask, hint, name_of, says_nothing_of_the_app
+from outrider.sidekick.probes import Health, ask, hint, name_of, says_nothing_of_the_app
 
 TELL_EVERY_S = 5.0
 """Seconds between two accounts of a probe that fails: each is a write to etcd."""
@@ -93,8 +93,9 @@ class Probe:
         deliver: Callable[[Verdict], None],
         clock: Callable[[], float],
         tell: Callable[[str], None],
+        health: Health | None,
     ) -> None:
-        self._tell, self._told = tell, ("", float("-inf"))
+        self._tell, self._told, self._health = tell, ("", float("-inf")), health
         self._url, self._kind, self._settings, self._deliver, self._clock = url, kind, settings, deliver, clock
         self._stopped = threading.Event()
         self._answers: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
@@ -173,7 +174,7 @@ class Probe:
 
     def _request(self, number: int) -> None:
         with failpoint("probe.ask"):
-            answer = ask(self._url, self._settings)
+            answer = ask(self._url, self._settings, self._health)
         self._answers.put((number, answer))
 
     def _end(self, verdict: Verdict) -> None:
@@ -186,9 +187,14 @@ class Probe:
 class Prober:
     """Starts probes with the settings of ``[probe]``."""
 
-    def __init__(self, settings: ProbeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock`` gives seconds that never go back; ``SuspendAwareClock`` leaves standstills out."""
-        self._settings, self._clock = settings, clock
+    def __init__(
+        self, settings: ProbeSettings, *, clock: Callable[[], float] = time.monotonic, health: Health | None = None
+    ) -> None:
+        """``clock`` gives seconds that never go back; ``SuspendAwareClock`` leaves standstills out.
+
+        ``health``: the runtime's own word, for ``probe.kind`` healthcheck.
+        """
+        self._settings, self._clock, self._health = settings, clock, health
 
     def start(
         self,
@@ -208,4 +214,4 @@ class Prober:
             tell: Called while it fails, with the bad answers so far in words, and with an empty text when an answer is
                 good again.
         """
-        return Probe(url, kind, self._settings, deliver, self._clock, tell)
+        return Probe(url, kind, self._settings, deliver, self._clock, tell, self._health)

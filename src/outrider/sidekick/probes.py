@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from outrider.config.sections import ProbeSettings
+from outrider.core.errors import DriverError
 from outrider.http import NoAnswer, OutOfTime, get
 from outrider.runtimes import TASK
 
@@ -42,13 +43,28 @@ _HINTS: tuple[tuple[str, str], ...] = (
 """Pattern of an answer -> the settings that may be to blame for it."""
 
 
-def ask(url: str, settings: ProbeSettings) -> str:
+Health = Callable[[str], str]
+"""What the runtime says of the workload at an address, as ``HealthReporter.health``."""
+
+
+def ask(url: str, settings: ProbeSettings, health: Health | None = None) -> str:
     """Probe the app at ``url`` once, in at most ``timeout_s``.
 
     Args:
         url: ``http://host:port`` without a slash at the end.
+        health: Asked when ``probe.kind`` is healthcheck.
     """
+    if settings.kind == "healthcheck":
+        return _ask_runtime(url, health)
     return _KINDS[settings.kind](url, settings)
+
+
+def _ask_runtime(url: str, health: Health | None) -> str:
+    assert health is not None, "the configuration takes healthcheck only with a runtime that reports it"
+    try:
+        return health(url)
+    except DriverError as error:
+        return f"{THIS_MACHINE}{error}"
 
 
 def name_of(settings: ProbeSettings) -> str:
@@ -58,6 +74,8 @@ def name_of(settings: ProbeSettings) -> str:
             return settings.path
         case "tcp":
             return "TCP connection"
+        case "healthcheck":
+            return "HEALTHCHECK"
         case _:
             return os.path.basename(settings.command[0])
 

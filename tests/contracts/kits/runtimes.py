@@ -4,6 +4,7 @@ import atexit
 import shutil
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Protocol
 import pytest
 
 from outrider.runtimes import RunnableRelease, Workload
+from outrider.runtimes.docker import DockerSettings
 from outrider.runtimes.fleet import FleetSettings
 from outrider.runtimes.systemd import SystemdSettings
+from tests.support import docker_images
 from tests.support.command_programs import command_settings
 from tests.support.fleet_stand_in import MACHINE, FleetStandIn
 from tests.support.systemd_machine import systemd_machine
+from tests.support.waiting import eventually
 from tests.support.workloads import SETTINGS, answer, payload, release
 
 
@@ -81,6 +85,40 @@ class ProcessKit:
         return answer(workload)
 
 
+class DockerKit:
+    """An image in a tar, with a shell that Docker runs."""
+
+    settings: object = DockerSettings()
+    stopped = "exit 0: somebody let Docker stop it"
+    gone = "gone"
+    is_live = True
+
+    def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        pass
+
+    def clean(self, state_dir: Path) -> None:
+        docker_images.clean(state_dir)
+
+    def good(self, folder: Path, version: str) -> RunnableRelease:
+        path = folder / f"good-{version}.payload"
+        return release(version, docker_images.save(docker_images.build(version), path))
+
+    def bad(self, folder: Path) -> tuple[RunnableRelease, str]:
+        path = folder / "bad.payload"
+        path.write_text("<html>not found</html>" * 100)
+        return release("1.0.0", path), r"bad\.payload: not a tar file as `docker save` writes it"
+
+    def answer(self, workload: Workload) -> Mapping[str, object]:
+        def ask() -> Mapping[str, object]:
+            with urllib.request.urlopen(f"{workload.url}/cgi-bin/env", timeout=60) as response:
+                lines = response.read().decode().splitlines()
+            return {name: text for name, _, text in (line.partition("=") for line in lines)}
+
+        told = eventually(lambda: docker_images.answered(ask))
+        assert told is not None
+        return told
+
+
 class CommandKit(ProcessKit):
     """The same app, which an operator's script unpacks, starts, finds and stops."""
 
@@ -143,4 +181,5 @@ RUNTIME_KITS: Mapping[str, RuntimeKit] = {
     "command": CommandKit(),
     "systemd": SystemdKit(),
     "fleet": FleetKit(),
+    "docker": DockerKit(),
 }

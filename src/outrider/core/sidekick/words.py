@@ -30,6 +30,7 @@ FACTS = frozenset(
 _KINDS: dict[PayloadKind, tuple[str, str]] = {
     "archive": ("an archive", "archives"),
     "image": ("a container image", "container images"),
+    "image-tar": ("a container image in a tar", "container images in a tar"),
 }
 
 

@@ -12,9 +12,19 @@ from outrider.sidekick.workers.worker import Post, now
 class ProbeWork:
     """Performs ``probe.*``."""
 
-    def __init__(self, prober: Prober, post: Post, *, note: Callable[[str], None] = lambda text: None) -> None:
-        """``note`` shows the bad answers so far while a probe runs; it gets an empty text when there are none."""
-        self._prober, self._post, self._note = prober, post, note
+    def __init__(
+        self,
+        prober: Prober,
+        post: Post,
+        *,
+        note: Callable[[str], None] = lambda text: None,
+        trouble: Callable[[], str] = lambda: "",
+    ) -> None:
+        """``note`` shows the bad answers so far while a probe runs; it gets an empty text when there are none.
+
+        ``trouble``: what ails the runtime itself: then bad health is no verdict on the release.
+        """
+        self._prober, self._post, self._note, self._trouble = prober, post, note, trouble
         self._probe: Probe | None = None
 
     def interrupt(self, effect: ProbeEffect) -> None:
@@ -42,7 +52,10 @@ class ProbeWork:
 
         def deliver(verdict: Verdict) -> None:
             if isinstance(verdict, Failed):
-                self._post(ProbeFailed(at=now(), request=request, cause=verdict.reason, evidence=verdict.evidence))
+                cause, evidence = verdict.reason, verdict.evidence
+                if trouble := self._trouble():
+                    cause, evidence = f"{cause}; {trouble}", "no-answer"
+                self._post(ProbeFailed(at=now(), request=request, cause=cause, evidence=evidence))
             else:
                 self._post(ProbePassed(at=now(), request=request, url=url))
 

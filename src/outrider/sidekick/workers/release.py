@@ -22,7 +22,7 @@ from outrider.core.sidekick.memory import Release
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
 from outrider.payloads.transfer import WriteFailed
-from outrider.runtimes import RunnableRelease, Runtime
+from outrider.runtimes import Fetcher, RunnableRelease, Runtime
 from outrider.sidekick.workers.worker import Post, now
 
 
@@ -42,6 +42,8 @@ class ReleaseWork:
             for abandoned in tuple(self._abandoned):
                 abandoned.set()
             self._payloads.cancel()
+            if isinstance(self._runtime, Fetcher):
+                self._runtime.cancel_fetch()
 
     def perform(self, effect: ReleaseEffect, request: int | None) -> None:
         match effect:
@@ -50,7 +52,7 @@ class ReleaseWork:
             case DownloadRelease():
                 try:
                     if not self._abandoned[0].is_set():
-                        self._path = self._download(effect.release, request)
+                        self._path = self._download(effect.release, request, self._abandoned[0])
                         self._post(ReleaseDownloaded(at=now(), request=request))
                 finally:
                     self._abandoned.popleft()
@@ -64,6 +66,8 @@ class ReleaseWork:
 
     def close(self) -> None:
         self._payloads.cancel()
+        if isinstance(self._runtime, Fetcher):
+            self._runtime.cancel_fetch()
 
     def _check(self, effect: CheckRelease, request: int | None) -> None:
         update = uuid.uuid4().hex
@@ -112,10 +116,22 @@ class ReleaseWork:
         except DriverError as error:
             raise WriteFailed(str(error), evidence=error.evidence) from error
 
-    def _download(self, release: Release, request: int | None) -> Path:
+    def _download(self, release: Release, request: int | None, abandoned: threading.Event) -> Path:
+        """The payload, and what it only names, on this machine."""
+
         def progress(done_bytes: int, size_bytes: int) -> None:
             self._post(ReleaseProgressed(at=now(), request=request, done_bytes=done_bytes, size_bytes=size_bytes))
 
-        return self._payloads.download(
-            release.version, release.urls, release.size_bytes, release.sha256, on_progress=progress
+        names_more = isinstance(self._runtime, Fetcher) and release.kind == "image"
+        path = self._payloads.download(
+            release.version,
+            release.urls,
+            release.size_bytes,
+            release.sha256,
+            on_progress=None if names_more else progress,
         )
+        if isinstance(self._runtime, Fetcher) and names_more and not abandoned.is_set():
+            self._runtime.fetch(
+                RunnableRelease(version=release.version, sha256=release.sha256, payload=path), on_progress=progress
+            )
+        return path
