@@ -14,6 +14,7 @@ from outrider.cli.payload_files import file_or_image
 from outrider.core.errors import ConfigError
 from outrider.service.store.packages import Payload
 from tests.support.file_server import Files
+from tests.support.image_tars import image_tar
 from tests.support.rest_stub import Asked, RestStub, Say
 from tests.support.service import Service
 from tests.support.service_examples import APP, SHA256
@@ -430,3 +431,61 @@ def test_an_info_file_of_coreupdate_is_understood_and_a_broken_one_is_named(
     assert SHA256 == service.store.packages.get(APP, "1.0.0").sha256
     assert ["broken_info.json", "partly_info.json"] == [line.split(": ")[1] for line in result.stderr.splitlines()]
     assert "Error: partly_info.json: version, url, size, sha256Sum missing" in result.stderr
+
+
+# Images: which one a tag names, and images in a tar.
+
+D = "sha256:" + "ab" * 32
+
+
+def test_an_image_whose_tag_nobody_resolves_is_stored_with_a_note_and_resolved_by_hand(run: Run) -> None:
+    run(f"app create --app-id={OTHER}")
+    made = run(f"package create --app-id={OTHER} --version=1.0.0 --file=coreos/example:1.0.0")
+    assert "coreos/example:1.0.0 has no digest yet (this service asks no registry)" in made.stderr
+
+    still = run(f"package resolve --app-id={OTHER} --version=1.0.0", code=1)
+    assert still.stderr.endswith("coreos/example:1.0.0 has no digest yet; the note above says why\n")
+    known = json.loads(run(f"package resolve --app-id={OTHER} --version=1.0.0 --digest={D} --json").stdout)
+    again = run(f"package resolve --app-id={OTHER} --version=1.0.0")
+
+    assert [D] == [one["digest"] for one in known]
+    assert "note" not in again.stderr
+    assert f"is {D}, and a package never changes" in (
+        run(f"package resolve --app-id={OTHER} --version=1.0.0 --digest=sha256:{'cd' * 32}", code=1).stderr
+    )
+
+
+def test_a_digest_is_for_an_image_alone(run: Run, payload: Path) -> None:
+    run(f"app create --app-id={OTHER}")
+    run(f"package create --app-id={OTHER} --version=1.0.0 --file=coreos/example:1.0.0 --digest={D}")
+    assert "--digest is for an image" in (
+        run(f"package create --app-id={OTHER} --version=2.0.0 --file={payload} --digest={D}", code=1).stderr
+    )
+
+
+def test_an_image_in_a_tar_is_served_under_the_name_by_which_sidekicks_know_it(run: Run, tmp_path: Path) -> None:
+    run(f"app create --app-id={OTHER}")
+    tar = image_tar(tmp_path / "web.tar")
+
+    (made,) = json.loads(run(f"package create --app-id={OTHER} --version=1.0.0 --file={tar} --json").stdout)
+    program = run(f"package create --app-id={OTHER} --version=2.0.0 --file={tar} --program=x", code=1)
+    two = run(f"package create --app-id={OTHER} --version=2.0.0 --file={image_tar(tar, images=2)}", code=1)
+
+    assert ("image.tar", "") == (made["name"], made["image"])
+    assert "leave --program out" in program.stderr
+    assert "holds 2 images; save one image alone; no sidekick could run it" in two.stderr
+
+
+def test_a_channel_follows_what_is_said(run: Run) -> None:
+    run(f"app create --app-id={OTHER}")
+    run(f"channel create --app-id={OTHER} --channel=beta")
+
+    told = run(f"channel update --app-id={OTHER} --channel=beta --follow=registry:5000/app:^2 --follow-moves")
+    wrong = run(f"channel update --app-id={OTHER} --channel=beta --follow=app", code=1)
+    ended = run(f"channel update --app-id={OTHER} --channel=beta --follow=")
+
+    assert "note: beta follows registry:5000/app:^2: its newest tag becomes a package, and the channel's version" in (
+        told.stderr
+    )
+    assert "follow 'app': write IMAGE:RANGE, for example registry:5000/app:^2" in wrong.stderr
+    assert "follows" not in ended.stderr

@@ -12,6 +12,8 @@ from tests.live.live_fixture import LiveFixture
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
 
+DIGEST = "sha256:" + "ab" * 32
+"""No registry is asked for it: sidekicks are offered what has a digest."""
 REASON = "2.0.0 is a container image; this machine's runtime (process) runs archives only: serve this group an archive"
 
 
@@ -45,7 +47,7 @@ def test_an_image_is_refused_by_the_machine_and_the_next_archive_rolls(fixture: 
     eventually(lambda: fixture.expect_all_on("1.0.0"), within_s=120, every_s=0.2)
     before = {instance: fixture.records(instance)[-1].number for instance in fixture.instances}
 
-    fixture.outrider("package", "create", f"--app-id={APP_ID}", "--version=2.0.0", "--file=coreos/example:2.0.0")
+    fixture.outrider("package", "create", f"--app-id={APP_ID}", "--version=2.0.0", f"--file=coreos/example@{DIGEST}")
     fixture.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", "--version=2.0.0")
     for instance in fixture.instances:
         eventually(lambda instance=instance: refused_by(fixture, instance), within_s=60, every_s=0.2)  # type: ignore[misc]

@@ -12,6 +12,7 @@ import click
 from outrider.cli.rest_client import CHUNK_BYTES, Json, ServiceClient
 from outrider.core.errors import ConfigError, DriverError, Refused
 from outrider.core.images import parse_image
+from outrider.payloads import image_tar
 from outrider.payloads.archive import inspect
 
 _ARCHIVE = (".tar", ".gz", ".tgz", ".xz", ".txz", ".bz2", ".zst", ".zip", ".img", ".raw", ".bin", ".deb", ".rpm")
@@ -67,6 +68,36 @@ def check_payload(path: Path, program: str | None, *, as_is: bool) -> None:
     if program is not None:
         raise ConfigError(f"--file {path} is not a tar archive, so it has no program {program!r}")
     click.echo(f"note: {path.name} is not a tar archive; the runtime 'process' can't run it", err=True)
+
+
+def is_image_tar(path: Path) -> bool:
+    """Tell whether a payload is a container image in a tar (`docker save`).
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    try:
+        return image_tar.is_image_tar(path)
+    except OSError as error:
+        raise ConfigError(f"--file {path}: {error.strerror}") from error
+
+
+def check_image_tar(path: Path, program: str | None) -> None:
+    """Look at an image in a tar before it is uploaded.
+
+    Raises:
+        ConfigError: no sidekick could run it; the line says why.
+    """
+    if program is not None:
+        raise ConfigError(
+            f"--file {path} is a container image, whose ENTRYPOINT names its program: leave --program out"
+        )
+    try:
+        image_tar.read_image_tar(path)
+    except Refused as problem:
+        raise ConfigError(
+            f"--file {problem}; no sidekick could run it (--as-is uploads it for other clients)"
+        ) from problem
 
 
 def measure(path: Path) -> Json:

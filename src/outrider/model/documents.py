@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from outrider.core.errors import Conflict
+from outrider.core.images import ImagePlatform, parse_image
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.rollout import Progress
 from outrider.model.keys import group_scope, shared_scope
@@ -53,6 +54,8 @@ class Package(Document, frozen=True, kw_only=True):
         sha1: Base64, 28 characters, for old Omaha clients; empty when unknown.
         sha256: 64 lower-case hex digits.
         image: Reference of a container image; the payload is its descriptor then. Empty for a file.
+        digest: Of the image's index or manifest. Empty for a file, and while the image's tag is not resolved.
+        platforms: What the registry has said of each platform's part; empty when it was not asked.
         arch: What it runs on: ``all``, or one architecture as ``core/architectures.py`` names it.
         required: On the wire; clients may leave out a package that isn't.
     """
@@ -66,9 +69,35 @@ class Package(Document, frozen=True, kw_only=True):
     sha256: str
     release_notes: str = ""
     image: str = ""
+    digest: str = ""
+    platforms: tuple[ImagePlatform, ...] = ()
     arch: str = "all"
     required: bool = True
     created: datetime
+
+    @property
+    def image_digest(self) -> str:
+        """The image's digest, also of a package that an older service has stored; empty when it isn't known."""
+        return self.digest or (parse_image(self.image).digest if self.image else "")
+
+    @property
+    def is_unresolved(self) -> bool:
+        """It is an image of which nobody knows yet which one."""
+        return bool(self.image) and not self.image_digest
+
+
+class Unresolved(Document, frozen=True, kw_only=True):
+    """``unresolved/{app}/{version}``: a package whose image has no digest yet; the service asks the registry again.
+
+    Attributes:
+        why: What the registry said last, or why it said nothing.
+    """
+
+    app: str
+    version: str
+    image: str
+    why: str
+    at: datetime
 
 
 class Floor(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +113,8 @@ class Channel(Document, frozen=True, kw_only=True):
     Attributes:
         floors: In the order of their versions; each has a package.
         excluded: Versions that the channel can't be pointed at.
+        follow: What it follows at a registry, as ``core.follow`` reads it; empty: nothing.
+        follow_moves: A followed tag also becomes its version.
     """
 
     app: str
@@ -92,6 +123,8 @@ class Channel(Document, frozen=True, kw_only=True):
     publish: bool = False
     floors: tuple[Floor, ...] = ()
     excluded: tuple[str, ...] = ()
+    follow: str = ""
+    follow_moves: bool = False
     created: datetime
 
 

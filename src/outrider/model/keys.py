@@ -89,6 +89,13 @@ class Keys:
     def package(self, app: str, version: str) -> str:
         return self.packages(app) + check_part("version", version)
 
+    def all_unresolved(self) -> str:
+        """Prefix of the packages of all apps whose image has no digest yet."""
+        return f"{self.prefix}/unresolved/"
+
+    def unresolved(self, app: str, version: str) -> str:
+        return f"{self.all_unresolved()}{check_app(app)}/{check_part('version', version)}"
+
     def proof(self, app: str, version: str) -> str:
         """The record of the first instance that has committed a release: what a block compares as absent."""
         return f"{self.app(app)}/releases/{check_part('version', version)}/proved"

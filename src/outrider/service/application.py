@@ -23,6 +23,7 @@ from outrider.service.operations import database as rest_database
 from outrider.service.operations import metrics
 from outrider.service.operations.readiness import Readiness
 from outrider.service.payloads.folder import PayloadFolder
+from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.rollouts.checkins import Checkins
 from outrider.service.store.audit import KEPT_DAYS
@@ -40,6 +41,7 @@ def create_application(
     open_to_all: bool = False,
     audit_days: int = KEPT_DAYS,
     omaha_secret: str | None = None,
+    registries: Registries | None = None,
     now: Clock = utc_now,
 ) -> FastAPI:
     """Build the application; it works as soon as etcd does, and answers 503 until then.
@@ -49,6 +51,7 @@ def create_application(
         open_to_all: Without users, other machines may do everything too.
         audit_days: Days for which entries of the audit log are kept.
         omaha_secret: Last part of the Omaha address.
+        registries: Where it asks which image a tag names; None: nowhere.
 
     Raises:
         ConfigError: ``omaha_secret`` is invalid.
@@ -74,6 +77,7 @@ def create_application(
         payloads=payloads,
         public_url=public_url.rstrip("/") if public_url else None,
         omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
+        registries=registries or NoRegistries(),
     )
     problems.install(application)
     openapi.install(application)

@@ -10,6 +10,7 @@ from starlette.types import Scope
 from outrider.core.errors import Unauthorized
 from outrider.service.admission import AdmissionControl
 from outrider.service.payloads.folder import PayloadFolder
+from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.rollouts.checkins import Checkins
 from outrider.service.store.request import RequestContext
 from outrider.service.store.store import Store, Stores
@@ -25,6 +26,7 @@ class Context:
     Attributes:
         public_url: The address for clients, without a slash at the end; None: each request's own Host.
         omaha_secret: Last part of the Omaha address; None: no secret.
+        registries: Where it asks which image a tag names.
     """
 
     stores: Stores
@@ -33,6 +35,7 @@ class Context:
     payloads: PayloadFolder
     public_url: str | None = None
     omaha_secret: str | None = None
+    registries: Registries = field(default_factory=NoRegistries)
     admission: AdmissionControl = field(default_factory=AdmissionControl)
 
 

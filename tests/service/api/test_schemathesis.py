@@ -112,6 +112,8 @@ def known_names(operation: Any) -> dict[str, str]:
             names["app"] = "unused"
     if "/floors/" in path or "/excluded/" in path:
         names |= {"channel": "beta", "version": "0.2.0" if "/excluded/" in path else "1.0.5"}
+    if path.endswith("/resolve"):
+        names["version"] = "7.0.0"
     if path.endswith("/admit"):
         names["instance"] = "removed"
     if path.endswith("/follow"):
@@ -163,6 +165,8 @@ def filled(service: Service, cluster: Cluster) -> Service:
         stored = arriving.finish()
     payload = Payload(size_bytes=stored.size_bytes, sha256=stored.sha256, name="web.tar")
     store.packages.create(APP, STORED, payload)
+    image = Payload(size_bytes=9, sha256="ab" * 32, name="image.json", image="coreos/example:7.0.0", unresolved="away")
+    store.packages.create(APP, "7.0.0", image)
     Webhooks(context=store.context, auditing=store.auditing).create("pager", "http://127.0.0.1:9/pager")
     return service
 

@@ -51,7 +51,7 @@ def test_a_tag_alone_is_noted_and_a_digest_is_not(service: Service) -> None:
     by_tag, by_digest = create(service, IMAGE).json(), create(service, PINNED, version="4.0.0").json()
 
     assert 1 == len(by_tag["notes"])
-    assert "pin the image by digest" in by_tag["notes"][0]
+    assert f"{IMAGE} has no digest yet (this service asks no registry)" in by_tag["notes"][0]
     assert [] == by_digest["notes"]
 
 

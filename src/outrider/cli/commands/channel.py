@@ -68,6 +68,16 @@ def create(
 @click.option("--version", help="Version to point at. Every group on the channel gets it as its target.")
 @publish_option
 @missing_option
+@click.option(
+    "--follow",
+    metavar="IMAGE:RANGE",
+    help="Make a package of the newest tag, such as registry:5000/app:^2; an empty text ends that.",
+)
+@click.option(
+    "--follow-moves/--no-follow-moves",
+    default=None,
+    help="Whether a followed tag also becomes the channel's version. Default: no.",
+)
 @service_options
 @json_option
 def update(
@@ -76,6 +86,8 @@ def update(
     version: str | None,
     publish: bool | None,
     allow_missing: bool,
+    follow: str | None,
+    follow_moves: bool | None,
     service: ServiceClient,
     as_json: bool,
 ) -> None:
@@ -83,9 +95,11 @@ def update(
 
     A channel that doesn't exist is created.
     """
-    if version is None and publish is None:
-        raise click.UsageError("nothing to change: give --version, --publish or both")
+    if all(given is None for given in (version, publish, follow, follow_moves)):
+        raise click.UsageError("nothing to change: give --version, --publish, --follow or --follow-moves")
     body: Json = {"version": version, "publish": publish} | _missing(allow_missing)
+    body |= {"follow": follow} if follow is not None else {}
+    body |= {"follow_moves": follow_moves} if follow_moves is not None else {}
     saved, created = service.put("apps", app_id, "channels", name, body=body)
     if created:
         click.echo(f"channel {name} didn't exist: created", err=True)
@@ -116,6 +130,11 @@ def show(channels: list[Json], as_json: bool) -> None:
     for one in channels:
         for note in one["notes"]:
             click.echo(f"note: {note}", err=True)
+        if one.get("follow"):
+            moves = "and the channel's version" if one["follow_moves"] else "and the channel stays where it is"
+            click.echo(
+                f"note: {one['name']} follows {one['follow']}: its newest tag becomes a package, {moves}", err=True
+            )
     if as_json:
         echo_json(channels)
     else:

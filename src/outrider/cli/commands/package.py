@@ -11,9 +11,18 @@ from outrider.cli.commands.upload import upload_group
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
-from outrider.cli.payload_files import check_payload, compare, file_or_image, measure, upload
+from outrider.cli.payload_files import (
+    check_image_tar,
+    check_payload,
+    compare,
+    file_or_image,
+    is_image_tar,
+    measure,
+    upload,
+)
 from outrider.cli.rest_client import Json, ServiceClient
-from outrider.core.errors import ConfigError, NotFound, OutriderError
+from outrider.core.errors import ConfigError, NotFound, OutriderError, Refused
+from outrider.core.images import TAR_NAME
 
 HEADER = ("Version", "URL", "Size")
 app_option = addressing.app_option("Application that the package belongs to.")
@@ -48,6 +57,7 @@ def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @click.option("--size", type=int, help="Size in bytes, with --url.")
 @click.option("--sha1", default="", help="SHA-1 for old Omaha clients, with --url.")
 @click.option("--sha256", help="SHA-256 as 64 hex digits or base64; with --file it is compared.")
+@click.option("--digest", help="Which image --file names: sha256:DIGEST. Default: what its registry says.")
 @click.option("--arch", help="Architecture, such as amd64 or aarch64. Default: all.")
 @click.option("--program", help="Program of process.command: with --file, it must be in the payload and executable.")
 @click.option(
@@ -70,6 +80,7 @@ def create(
     size: int | None,
     sha1: str,
     sha256: str | None,
+    digest: str | None,
     arch: str | None,
     program: str | None,
     as_is: bool,
@@ -98,6 +109,10 @@ def create(
         raise click.UsageError("give --file, or --url with --size and --sha256 (or with --file)")
     else:
         payload = {"url": url, "size_bytes": size, "sha256": sha256, "sha1": sha1}
+    if digest is not None:
+        if "image" not in payload:
+            raise ConfigError("--digest is for an image; leave it out, or write --file=NAME:TAG")
+        payload = {**payload, "digest": digest}
     body: Json = {"version": version, "release_notes": _read_notes(release_notes), **payload}
     body |= ({"arch": arch} if arch is not None else {}) | ({"required": False} if optional else {})
     try:
@@ -112,6 +127,24 @@ def create(
 
 
 create.add_command(create_bulk)
+
+
+@package.command()
+@app_option
+@version_option
+@click.option("--digest", help="Which image it is: sha256:DIGEST. Default: what its registry says now.")
+@service_options
+@json_option
+def resolve(app_id: str, version: str, digest: str | None, service: ServiceClient, as_json: bool) -> None:
+    """Find out which image a package's tag names; sidekicks are offered it from then on.
+
+    Exits 1 while it isn't known. The service tries it by itself, too.
+    """
+    body: Json = {} if digest is None else {"digest": digest}
+    resolved = service.post("apps", app_id, "packages", version, "resolve", body=body)
+    show([resolved], as_json)
+    if not resolved["digest"]:
+        raise Refused(f"{resolved['image']} has no digest yet; the note above says why")
 
 
 @package.command()
@@ -164,13 +197,18 @@ def _from_file(
                 f"--file {file}: read as an image reference; leave out --url, --size, --sha1 and --sha256"
             )
         return {"image": found}
-    check_payload(found, program, as_is=as_is)
+    is_image = not as_is and is_image_tar(found)
+    if is_image:
+        check_image_tar(found, program)
+    else:
+        check_payload(found, program, as_is=as_is)
     measured = measure(found)
     compare(found, measured, size, sha1, sha256)
     if url is not None:
         return {"url": url, **measured}
     _refuse_known(service, app_id, version)
-    return {"stored": upload(service, found, measured), "name": found.name}
+    # by that name sidekicks know what it is before they fetch it
+    return {"stored": upload(service, found, measured), "name": TAR_NAME if is_image else found.name}
 
 
 def _refuse_known(service: ServiceClient, app_id: str, version: str) -> None:

@@ -36,6 +36,17 @@ if TYPE_CHECKING:
 @click.option(
     "--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Days for which the audit log is kept."
 )
+@click.option(
+    "--registry-auth",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Credentials for image registries, a file like Docker's config.json.",
+)
+@click.option(
+    "--registry-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="PEM file of the authorities of registries' certificates.",
+)
+@click.option("--plain-registry", multiple=True, help="Registry that speaks plain http, HOST:PORT; repeat for several.")
 @click.option("-v", "--verbose", count=True, help="Log more; twice to log libraries too.")
 @etcd_options
 def serve(
@@ -45,6 +56,9 @@ def serve(
     insecure_listen: bool,
     omaha_secret: str | None,
     audit_days: int,
+    registry_auth: Path | None,
+    registry_ca: Path | None,
+    plain_registry: tuple[str, ...],
     verbose: int,
     etcd: EtcdAddress,
     prefix: str,
@@ -63,6 +77,9 @@ def serve(
     from outrider.log import setup_logging
     from outrider.service.history.background import background_tasks
     from outrider.service.payloads.folder import PayloadFolder
+    from outrider.service.payloads.follower import tag_follower
+    from outrider.service.payloads.registry import HttpRegistries
+    from outrider.service.payloads.resolver import image_resolver
 
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
     if public_url and (problem := http_problem(public_url)):
@@ -72,6 +89,7 @@ def serve(
     bound = server.bind(server.parse_listen(listen))
     address = server.address_of(bound)
     cluster = open_cluster(etcd)
+    registries = HttpRegistries(auth_file=registry_auth, ca_file=registry_ca, plain=frozenset(plain_registry))
     try:
         application = create_application(
             cluster,
@@ -81,6 +99,7 @@ def serve(
             open_to_all=insecure_listen,
             audit_days=audit_days,
             omaha_secret=omaha_secret,
+            registries=registries,
         )
 
         def ready() -> None:
@@ -89,7 +108,12 @@ def serve(
             users = application.state.context.known_users
             threading.Thread(target=_read_users, args=(users,), name="outrider-users", daemon=True).start()
 
-        with background_tasks(cluster, prefix.rstrip("/")):
+        stores = application.state.context.stores
+        with (
+            background_tasks(cluster, prefix.rstrip("/")),
+            image_resolver(stores, payloads, registries),
+            tag_follower(stores, payloads, registries),
+        ):
             server.serve(application, bound, ready)
     finally:
         cluster.close()

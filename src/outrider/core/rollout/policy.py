@@ -32,6 +32,7 @@ Rule = Literal[
     "pin",
     "prefix",
     "no-package",
+    "unresolved",
     "rollout",
     "architecture",
     "percent",

@@ -103,6 +103,10 @@ class ChannelChange(Given):
     version: str | None = None
     publish: bool | None = None
     allow_missing: bool = Field(False, description="Accept a version without a package, which is added later.")
+    follow: str | None = Field(
+        None, description="IMAGE:RANGE at a registry: the newest tag becomes a package. An empty text ends that."
+    )
+    follow_moves: bool | None = Field(None, description="A followed tag also becomes the channel's version.")
 
 
 class ChannelShown(Shown):
@@ -112,6 +116,8 @@ class ChannelShown(Shown):
     name: str
     version: str | None
     publish: bool
+    follow: str = Field(description="What it follows at a registry; empty: nothing.")
+    follow_moves: bool
     created: datetime
     notes: list[str] = Field([], description="Further notes for a person.")
 
@@ -204,9 +210,29 @@ class NewPackage(Given):
         description="Reference of a container image, with tag or digest; the payload is then its descriptor.",
         examples=["coreos/example:1.0.0"],
     )
+    digest: str | None = Field(
+        None, description="Of the image: sha256 and 64 hex digits. Default: what its registry says of the tag."
+    )
     release_notes: str = ""
     arch: str = Field("all", description="Architecture: all, amd64, aarch64...")
     required: bool = True
+
+
+class NewDigest(Given):
+    """Which image a package is."""
+
+    model_config = {"json_schema_extra": {"examples": [{"digest": "sha256:" + "ab" * 32}]}}
+
+    digest: str | None = Field(None, description="Default: what its registry says of the tag now.")
+
+
+class PlatformShown(Shown):
+    """One platform's part of an image."""
+
+    platform: str
+    manifest: str
+    config: str
+    size_bytes: int = Field(description="Of its layers as they are sent; 0: unknown.")
 
 
 class PackageShown(Shown):
@@ -222,6 +248,8 @@ class PackageShown(Shown):
     sha256: str
     release_notes: str
     image: str = Field(description="Reference of a container image; empty when the payload is a file.")
+    digest: str = Field(description="Of the image's index or manifest; empty for a file, and while it is not known.")
+    platforms: list[PlatformShown] = Field(description="What the registry has said of each platform of the image.")
     arch: str
     required: bool
     created: datetime

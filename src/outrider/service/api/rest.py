@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from outrider.core import versions
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, Conflict
 from outrider.model.documents import Instance, Package
 from outrider.service.api.models import (
     AppChange,
@@ -27,6 +27,7 @@ from outrider.service.api.models import (
     NewApp,
     NewChannel,
     NewCommand,
+    NewDigest,
     NewGroup,
     NewPackage,
     PackageShown,
@@ -37,6 +38,7 @@ from outrider.service.api.models import (
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.context import Asked, Bound, Context, base_url_of, context_of
 from outrider.service.payloads.images import image_notes, image_payload
+from outrider.service.payloads.resolver import resolve
 from outrider.service.problems import RESPONSES
 from outrider.service.rollouts.checkins import codebase_of
 from outrider.service.store.context import app_id_of
@@ -118,7 +120,13 @@ def get_channel(app: str, channel: str, store: Bound) -> ChannelShown:
 def save_channel(app: str, channel: str, change: ChannelChange, store: Bound, response: Response) -> ChannelShown:
     """Change the given fields of a channel, or add it when there is none (201). All its groups move at once."""
     saved = store.channels.save(
-        app, channel, version=change.version, publish=change.publish, allow_missing=change.allow_missing
+        app,
+        channel,
+        version=change.version,
+        publish=change.publish,
+        allow_missing=change.allow_missing,
+        follow=change.follow,
+        follow_moves=change.follow_moves,
     )
     response.status_code = 201 if saved.created else 200
     notes = [*saved.notes, *(_effects_on(store, app, {channel}) if change.version is not None else ())]
@@ -203,7 +211,7 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
     """Add a package: an address with size and SHA-256, an uploaded payload, or the reference of an image."""
     payload, notes = _payload(new, ours), new.release_notes
     made = store.packages.create(app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required)
-    shown = _package(made, request)
+    shown = _package(made, request, store)
     waiting = {channel.name for channel in store.channels.list(app) if channel.version == made.version}
     return shown.model_copy(update={"notes": [*shown.notes, *_effects_on(store, app, waiting)]})
 
@@ -211,13 +219,25 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
 @router.get("/apps/{app}/packages/{version}", tags=["packages"])
 def get_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
     """Show one package."""
-    return _package(store.packages.get(app, version), request)
+    return _package(store.packages.get(app, version), request, store)
 
 
 @router.delete("/apps/{app}/packages/{version}", tags=["packages"])
 def delete_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
     """Remove a package that nothing runs or needs."""
     return _package(store.packages.delete(app, version), request)
+
+
+@router.post("/apps/{app}/packages/{version}/resolve", tags=["packages"])
+def resolve_package(app: str, version: str, new: NewDigest, store: Bound, ours: Ours, request: Request) -> PackageShown:
+    """Give the image of a package its digest, which the registry says, or the request."""
+    package = store.packages.get(app, version)
+    if not package.image:
+        raise Conflict(f"package {version} is a file, not a container image; there is nothing to resolve")
+    known = package.image_digest
+    if not (known and new.digest in (None, known)):
+        package = resolve(store, ours.payloads, ours.registries, package, new.digest or "")
+    return _package(package, request, store)
 
 
 @router.get("/apps/{app}/instances", tags=["instances"])
@@ -339,7 +359,9 @@ def _payload(new: NewPackage, ours: Context) -> Payload:
     if new.image is not None:
         if new.size_bytes is not None or new.sha256 is not None or new.sha1 or new.name is not None:
             raise ConfigError("image: leave out size, digests and name; the service measures the image's descriptor")
-        return image_payload(ours.payloads, new.image)
+        return image_payload(ours.payloads, new.image, ours.registries, new.digest or "")
+    if new.digest is not None:
+        raise ConfigError("digest: is for an image; a file's is sha256")
     if new.stored is not None:
         if new.name is None:
             raise ConfigError("name: missing; give the file name of the stored payload")
@@ -351,8 +373,10 @@ def _payload(new: NewPackage, ours: Context) -> Payload:
     return Payload(url=new.url, size_bytes=new.size_bytes, sha256=new.sha256, sha1=new.sha1)
 
 
-def _package(package: Package, request: Request) -> PackageShown:
+def _package(package: Package, request: Request, store: Store | None = None) -> PackageShown:
+    """``store``: where the reason stands why an image has no digest; None: leave it out."""
+    unresolved = store.packages.unresolved(package.app, package.version) if store and package.is_unresolved else None
     where = codebase_of(package, package.app, base_url_of(request)) + package.name
     return PackageShown.model_validate(package).model_copy(
-        update={"download_url": where, "notes": image_notes(package)}
+        update={"download_url": where, "notes": image_notes(package, unresolved)}
     )

@@ -44,7 +44,9 @@ _NOUNS = {
     ("payloads", 2): "payload",
 }
 _OF_NO_APP = frozenset({"users", "webhooks", "payloads"})
-_NOT_RECORDED = frozenset({"presence", "turns", "shared-turns", "wakeups", "activity", "audit", "products"})
+_NOT_RECORDED = frozenset(
+    {"presence", "turns", "shared-turns", "wakeups", "activity", "audit", "products", "unresolved"}
+)
 _NOT_RECORDED_OF_A_GROUP = frozenset({"target", "brake", "served", "grants", "deferrals"})
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from outrider.core import versions
 from outrider.core.errors import Conflict, NotFound
+from outrider.core.follow import parse_follow
 from outrider.model.documents import App, Block, Channel, Group, Package
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, some
@@ -60,17 +61,35 @@ class Channels:
         version: str | None = None,
         publish: bool | None = None,
         allow_missing: bool = True,
+        follow: str | None = None,
+        follow_moves: bool | None = None,
     ) -> Saved[Channel]:
         """Point a channel at ``version`` (None keeps what it points at), or add it when there is none.
 
         With ``allow_missing`` (of the API's clients only those that ask for it) the package of the version may be added
         later. Until then the channel offers no update, and a note says so.
 
+        Args:
+            follow: Tags at a registry that become packages; empty ends that.
+            follow_moves: They also become the channel's version.
+
         Raises:
+            ConfigError: ``follow`` is no image with a range or a pattern.
             NotFound: there is no such app.
             Conflict: too many groups follow the channel, it excludes the version, or the version has no package.
         """
-        return self._save(app, name, version=version, publish=publish, must_be_new=False, allow_missing=allow_missing)
+        if follow:
+            parse_follow(follow)
+        return self._save(
+            app,
+            name,
+            version=version,
+            publish=publish,
+            must_be_new=False,
+            allow_missing=allow_missing,
+            follow=follow,
+            follow_moves=follow_moves,
+        )
 
     def delete(self, app: str, name: str) -> Channel:
         """Remove a channel that no group follows.
@@ -104,6 +123,8 @@ class Channels:
         publish: bool | None,
         must_be_new: bool,
         allow_missing: bool,
+        follow: str | None = None,
+        follow_moves: bool | None = None,
     ) -> Saved[Channel]:
         app_id, keys = app_id_of(app), self.context.keys
         if version is not None:
@@ -120,6 +141,8 @@ class Channels:
                 base,
                 version=base.version if version is None else version,
                 publish=base.publish if publish is None else publish,
+                follow=base.follow if follow is None else follow,
+                follow_moves=base.follow_moves if follow_moves is None else follow_moves,
             )
             if new.version is not None and new.version in new.excluded:
                 raise Conflict(f"channel {name!r} excludes {new.version}; include that version first")

@@ -5,12 +5,15 @@ import binascii
 import re
 from dataclasses import dataclass
 
+import msgspec
+
 from outrider.core import versions
 from outrider.core.architectures import ANY, checked_architecture
 from outrider.core.errors import ConfigError, Conflict, NotFound
+from outrider.core.images import ImagePlatform
 from outrider.model.damage import readable
-from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, Served, Target
-from outrider.service.store.changes import Auditing, Change, apply
+from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, Served, Target, Unresolved
+from outrider.service.store.changes import Auditing, Change, Unaudited, apply
 from outrider.service.store.context import (
     MAX_NOTES,
     StoreContext,
@@ -39,6 +42,8 @@ class Payload:
         sha1: Base64 or 40 hex digits; empty when unknown.
         sha256: 64 hex digits, or base64.
         image: Reference of the container image that the payload describes; empty for a file.
+        digest, platforms: Of the image, as the registry has said; empty while it hasn't.
+        unresolved: Why the image has no digest yet; empty when it has one.
     """
 
     size_bytes: int
@@ -47,6 +52,9 @@ class Payload:
     url: str | None = None
     name: str = ""
     image: str = ""
+    digest: str = ""
+    platforms: tuple[ImagePlatform, ...] = ()
+    unresolved: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +117,8 @@ class Packages:
             sha256=sha256_hex(payload.sha256),
             release_notes=checked_text("release notes", release_notes, MAX_NOTES),
             image=payload.image,
+            digest=payload.digest,
+            platforms=payload.platforms,
             arch=checked_architecture(arch),
             required=required,
             created=self.context.now(),
@@ -124,16 +134,89 @@ class Packages:
             # A channel that moves to this version right now touches the app as well, so one of the two loses.
             change.touch(keys.app(app_id))
             change.put(key, new)
-            prefix = keys.channels(app_id)
-            waiting = [
-                change.guard(Channel, entry)
-                for entry, channel in readable(Channel, direct(change.list(prefix).entries, prefix))
-                if channel.version == version
-            ]
-            aim_all(change, keys, waiting, new)
+            if new.is_unresolved:
+                self._note_unresolved(change, new, payload.unresolved)
+            self._aim(change, new)
             return new
 
         return apply(self.context.cluster, attempt, self.auditing)
+
+    def resolve(self, app: str, version: str, payload: Payload) -> Package:
+        """Give the image of a package its digest. The same transaction sets the targets of its groups.
+
+        Args:
+            payload: The image's descriptor with digest and platforms.
+
+        Raises:
+            NotFound: there is no such app or package.
+            Conflict: the package has another digest, or is no image.
+        """
+        app_id, keys = app_id_of(app), self.context.keys
+
+        def attempt(change: Change) -> Package:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            key = keys.package(app_id, version)
+            old = change.require(Package, key, absent_package(app_id, version))
+            if not old.image:
+                raise Conflict(f"package {version} is a file, not a container image; there is nothing to resolve")
+            if old.image_digest and old.image_digest != payload.digest:
+                raise Conflict(
+                    f"package {version} is {old.image_digest}, and a package never changes; {old.image} names"
+                    f" {payload.digest} now: make a new version of that"
+                )
+            if old.image_digest:
+                return old
+            new = msgspec.structs.replace(
+                old,
+                size_bytes=payload.size_bytes,
+                sha256=payload.sha256,
+                sha1=payload.sha1,
+                digest=payload.digest,
+                platforms=payload.platforms,
+            )
+            change.put(key, new)
+            if change.exists(keys.unresolved(app_id, version)):
+                change.delete(keys.unresolved(app_id, version))
+            self._aim(change, new)
+            return new
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def note_unresolved(self, package: Package, why: str) -> None:
+        """Note why the image of a package has no digest yet, if that is so and the reason is another one."""
+        keys = self.context.keys
+
+        def attempt(change: Change) -> None:
+            found = change.read_or_none(Package, keys.package(package.app, package.version))
+            before = change.read_or_none(Unresolved, keys.unresolved(package.app, package.version))
+            if found is not None and found.is_unresolved and (before is None or before.why != why):
+                self._note_unresolved(change, found, why)
+
+        apply(self.context.cluster, attempt, Unaudited("resolving an image: the package is as it was"))
+
+    def unresolved(self, app: str, version: str) -> Unresolved | None:
+        """What is noted of an image that has no digest yet."""
+        return self.context.get_or_none(Unresolved, self.context.keys.unresolved(app_id_of(app), version))
+
+    def all_unresolved(self) -> tuple[Unresolved, ...]:
+        """The images of all apps that have no digest yet."""
+        return self.context.all_below(Unresolved, self.context.keys.all_unresolved())
+
+    def _note_unresolved(self, change: Change, package: Package, why: str) -> None:
+        change.put(
+            self.context.keys.unresolved(package.app, package.version),
+            Unresolved(app=package.app, version=package.version, image=package.image, why=why, at=self.context.now()),
+        )
+
+    def _aim(self, change: Change, package: Package) -> None:
+        """Set the targets of the groups whose channel points at the package."""
+        prefix = self.context.keys.channels(package.app)
+        waiting = [
+            change.guard(Channel, entry)
+            for entry, channel in readable(Channel, direct(change.list(prefix).entries, prefix))
+            if channel.version == package.version
+        ]
+        aim_all(change, self.context.keys, waiting, package)
 
     def delete(self, app: str, version: str) -> Package:
         """Remove a package that nothing needs. A stored payload file stays.
@@ -161,6 +244,7 @@ class Packages:
                 )
             self._refuse_needed(app_id, version)
             change.delete(keys.package(app_id, version))
+            change.delete(keys.unresolved(app_id, version))
             change.delete(keys.proof(app_id, version))  # another package of this version has to prove itself
             return old
 

@@ -170,6 +170,13 @@ class GroupSnapshot:
         self.change.fetch(*_keys_of(self.context, self.group.app, version))
         package = self.package(version)
         verdict = self._decided(situation, version, package)
+        if isinstance(verdict, Grant) and checking.takes_turns and package is not None and package.is_unresolved:
+            # a foreign client reads the tag; a sidekick runs what is known by its digest alone
+            return Defer(
+                reason=f"{version}: nobody knows yet which image {package.image} is; `outrider package resolve`",
+                by="unresolved",
+                pending=True,
+            )
         if isinstance(verdict, Defer) and verdict.by in STANDSTILLS and checking.running == NOTHING:
             return self._for_a_new_machine(situation) or verdict
         return verdict
@@ -191,7 +198,7 @@ class GroupSnapshot:
             return None
         self.change.fetch(*_keys_of(self.context, self.group.app, version))
         package = self.package(version)
-        if package is None or self.block_reason(version) is not None:
+        if package is None or package.is_unresolved or self.block_reason(version) is not None:
             return None
         if ANY not in (package.arch, situation.arch) and package.arch != situation.arch:
             return None
