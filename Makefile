@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker systemd clean
+.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -41,6 +41,9 @@ $(programs): constraints.txt tools/setup.sh | $(stamp)
 
 demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 under load, and a bad 3.0.0 is stopped
 	$(bin)/outrider demo
+
+demo-docker: setup docker ## the same with containers, from a registry of its own (docker-registry, busybox-static)
+	$(bin)/outrider demo --runtime docker
 
 # Rings: a test's path decides (tests/support/rings.py), and the marker long. Each takes tests= for a part of it.
 test: $(if $(tests),setup,$(stamp)) etcd ## the first ring: values, simulator, contracts, in-process service, two minutes (tests="tests/core -k queue")

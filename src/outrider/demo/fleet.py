@@ -17,6 +17,7 @@ from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.config.sections import WorkloadSettings
 from outrider.core.errors import DriverError
 from outrider.demo.balancers import START, start_agent
+from outrider.demo.example import build_package
 from outrider.demo.programs import Etcd, Program, TraefikProgram, free_ports, start_etcd, start_traefik
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, EtcdAddress
@@ -49,7 +50,17 @@ QUICK: Mapping[str, Mapping[str, object]] = {
 
 
 class DemoFleet:
-    """The programs, in a folder of their own. ``stop`` ends what was started, in the opposite order."""
+    """The programs, in a folder of their own. ``stop`` ends what was started, in the opposite order.
+
+    Attributes:
+        path: Of the app's greeting.
+        rate_per_s: How many greetings a second it is asked for under load.
+        posts: Whether some of them are POSTs.
+    """
+
+    path = "/"
+    rate_per_s = 120.0
+    posts = True
 
     def __init__(
         self,
@@ -146,6 +157,10 @@ class DemoFleet:
         if check and done.returncode != 0:
             raise DriverError(f"outrider {' '.join(arguments)}: {done.stderr.strip() or done.returncode}")
         return done.stdout
+
+    def package(self, version: str, *, healthy: bool = True) -> str:
+        """Make what a release consists of, and name it as ``package create --file`` takes it."""
+        return str(build_package(self.folder, version, healthy_answers=None if healthy else 0))
 
     def state_dir(self, instance: str) -> Path:
         """Where the sidekick of ``instance`` keeps its journal, payloads and workloads."""

@@ -28,16 +28,25 @@ if TYPE_CHECKING:
     help="The balancer; HAProxy, nginx and Caddy get a balancer agent.",
 )
 @click.option("--instances", type=click.IntRange(1, 9), default=3, show_default=True, help="Number of instances.")
-def demo(keep: bool, balancer: str, instances: int) -> None:
+@click.option(
+    "--runtime",
+    type=click.Choice(["process", "docker"]),
+    default="process",
+    show_default=True,
+    help="What runs the versions. docker needs Docker, docker-registry and busybox-static.",
+)
+def demo(keep: bool, balancer: str, instances: int, runtime: str) -> None:
     """Roll a good and a bad release over real instances behind a real balancer, under load.
 
-    Needs no root and no Docker; everything listens on free ports of 127.0.0.1 and is gone afterwards. Leaves with 0
-    only if no request failed, one instance swapped at a time, and the bad release was stopped at the first instance.
+    Needs no root and, unless it is asked for, no Docker. Everything listens on free ports of 127.0.0.1 and is gone
+    afterwards. Leaves with 0 only if no request failed, one instance swapped at a time, and the bad release was stopped
+    at the first instance.
     """
     try:
         import outrider.service.application  # noqa: F401 - imported early, to report a missing extra at once
     except ModuleNotFoundError as error:
         raise ConfigError(f"the Python package {error.name} is missing; install outrider[demo]") from error
+    from outrider.demo.docker_fleet import DockerFleet
     from outrider.demo.fleet import DemoFleet
     from outrider.demo.story import Demo, summary
     from outrider.demo.table import LiveTable
@@ -45,7 +54,8 @@ def demo(keep: bool, balancer: str, instances: int) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="outrider-demo-"))
-    fleet = DemoFleet(folder, [f"web-{letter}" for letter in "abcdefghi"[:instances]], balancer=balancer)
+    kind = DockerFleet if runtime == "docker" else DemoFleet
+    fleet = kind(folder, [f"web-{letter}" for letter in "abcdefghi"[:instances]], balancer=balancer)
     demonstration = Demo(fleet, LiveTable())
     failed = True
     try:
@@ -76,7 +86,7 @@ def _linger(fleet: "DemoFleet") -> None:
     click.echo(
         f"""
 update service   {fleet.service_url}
-{page}the app          curl -H 'Host: {HOST}' {fleet.web_url}/
+{page}the app          curl -H 'Host: {HOST}' {fleet.web_url}{fleet.path}
 logs             {fleet.folder}
 
   export OUTRIDER_SERVER={fleet.service_url} OUTRIDER_ETCD={fleet.endpoint}
