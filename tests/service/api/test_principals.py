@@ -64,6 +64,12 @@ WRITES = (
     Write(operation=f"POST {OF_GROUP}/rollout/undo", noun="rollout", body={"why": "it fails"}, names={"group": "back"}),
     Write(operation=f"POST {OF_GROUP}/rollout/follow", noun="group", body={}, names={"group": "back"}),
     Write(operation=f"POST {OF_APP}/packages", noun="package", body={"version": "3.0.0", "image": "web:3.0.0"}),
+    Write(
+        operation=f"POST {OF_APP}/packages/{{version}}/resolve",
+        noun="package",
+        body={"digest": f"sha256:{'d' * 64}"},
+        names={"version": "3.0.0"},
+    ),
     Write(operation=f"DELETE {OF_APP}/packages/{{version}}", noun="package", names={"version": "0.1.0"}),
     Write(operation=f"DELETE {OF_APP}/instances/{{instance}}", noun="instance", names={"instance": "gone"}),
     Write(operation=f"POST {OF_APP}/instances/{{instance}}/admit", noun="removal", names={"instance": "gone"}),
@@ -221,4 +227,5 @@ def test_what_may_write_unaudited_is_stated_here_one_by_one() -> None:
         ("service/rollouts/controller.py", "the instance was decommissioned"),
         ("service/history/background.py", "webhook sender"),
         ("service/api/payloads.py", "download"),
+        ("service/store/packages.py", "resolving an image"),
     } == reasons
