@@ -10,6 +10,7 @@ import msgspec
 from outrider.cli.addressing import from_context, instance_address, split
 from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json, echo_table
+from outrider.cli.signals import stopped_by_signals
 from outrider.core.errors import NotFound
 from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
 from outrider.model.documents import App, Presence, Undo
@@ -121,16 +122,23 @@ def _follow(cluster: Cluster, context: StoreContext, app: str | None, show: Call
             keys.app_turns(app_id),
             keys.all_shared_turns(),
         )
+    stopped = threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        changed.set()
+
     revision = cluster.list(prefixes[0]).revision
     watches = [cluster.watch(prefix, revision + 1, note) for prefix in prefixes]
     try:
-        while True:
-            changed.clear()
-            click.clear()
-            show()
-            changed.wait(REFRESH_S)
-    except KeyboardInterrupt:
-        return
+        # not by KeyboardInterrupt: raised in the middle of a call to etcd it leaves a lock of gRPC held for good
+        with stopped_by_signals(stop):
+            while not stopped.is_set():
+                changed.clear()
+                click.clear()
+                show()
+                if not stopped.is_set():
+                    changed.wait(REFRESH_S)
     finally:
         for one in watches:
             one.close()
