@@ -72,7 +72,7 @@ def start_haproxy(folder: Path, service: str) -> Haproxy:
     config.write_text(
         f"""\
 global
-    stats socket {socket} mode 600 level admin expose-fd listeners
+    stats socket unix@{socket.name} mode 600 level admin expose-fd listeners
     server-state-file {state}
 
 defaults
@@ -90,7 +90,9 @@ backend {service}
     server-template slot 1-{SLOTS} 127.0.0.1:9 disabled
 """
     )
-    haproxy = Haproxy("haproxy", [program, "-W", "-f", config], folder, ready=lambda: socket.exists() and _answers(web))
+    # by its name alone: HAProxy makes it under a longer one, and a socket's path has room for 108 bytes
+    command: list[str | Path] = [program, "-W", "-C", folder, "-f", config]
+    haproxy = Haproxy("haproxy", command, folder, ready=lambda: socket.exists() and _answers(web))
     haproxy.web_url, haproxy.socket = f"http://127.0.0.1:{web}", socket
     haproxy.agent_options = ("haproxy", f"--socket={socket}", f"--state-file={state}", f"--backend={service}")
     return haproxy
