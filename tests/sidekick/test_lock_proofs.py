@@ -6,11 +6,11 @@ from typing import cast
 
 import pytest
 
-from outrider.core.sidekick.effects import BlockLock, ProveLock, ReleaseLock
+from outrider.core.sidekick.effects import BlockLock, ProveLock, ReleaseLock, ResignLock
 from outrider.core.sidekick.events import AnyEvent, LockReleased
 from outrider.core.sidekick.memory import Release, Turn
 from outrider.etcd.lease import LeaseKeeper
-from outrider.etcd.seam import Put
+from outrider.etcd.seam import Delete, Put
 from outrider.model.documents import Block, Contender, Proof, decode, encode
 from outrider.model.keys import Keys, group_scope
 from outrider.sidekick.workers.lock import LockWork
@@ -32,9 +32,10 @@ class Work:
         self.client, self.events = client, list[AnyEvent]()
         contender = Contender(app="app", group="g", instance=instance)
         lock = TurnLock(client, KEYS, contender, clock=lambda: NOON)
+        self.resigned: list[int] = []
         self.work = LockWork(
             client, KEYS, lock, cast(LeaseKeeper, None), app="app", group="g", instance=instance,
-            post=self.events.append,
+            post=self.events.append, resigned=lambda: self.resigned.append(len(self.events)),
         )  # fmt: skip
         lease = client.grant(60.0)
         waiter = contender.waiter(release="2.0.0", since=NOON)
@@ -141,3 +142,24 @@ def test_a_record_that_cannot_be_read_counts_all_the_same(client: FakeCluster) -
     client.txn((), (Put(key=PROOF, value=b"\xff"),))
 
     assert "another instance" == Work(client, "a").block().proved_by
+
+
+def test_one_that_removes_itself_looks_anew_whether_it_is_the_instance_after_it_has_answered() -> None:
+    holder = Work(FakeEtcd().client(), "a")
+
+    holder.work.perform(ResignLock(turn=holder.turn, update="u1", at=NOON, by="ann"), 1)
+
+    assert ["lock.released"] == [event.name for event in holder.events]
+    assert [1] == holder.resigned
+
+
+def test_without_its_turn_nothing_is_removed_and_that_is_refused() -> None:
+    client = FakeEtcd().client()
+    holder = Work(client, "a")
+    client.txn((), (Delete(key=KEYS.slot(SCOPE, 0)), Delete(key=KEYS.waiter(SCOPE, "a"))))
+
+    holder.work.perform(ResignLock(turn=holder.turn, update="u1", at=NOON, by="ann"), 1)
+
+    assert ["lock.refused"] == [event.name for event in holder.events]
+    assert [] == holder.resigned
+    assert client.get(KEYS.gone("app", "a")) is None

@@ -269,3 +269,13 @@ def test_what_is_noted_is_added_to_the_reason_until_another_note_comes() -> None
     finally:
         writer.close()
         client.close()
+
+
+def test_who_has_removed_itself_and_is_let_back_at_once_is_told_so(twins: Twins) -> None:
+    """Found by the kill matrix: the marker came and went between two writes of the presence, and it waited for good."""
+    writer, _ = twins.begin("p1")
+    eventually(lambda: twins.heard["p1"] == ["identity.accepted"])
+
+    writer.doubt()
+
+    eventually(lambda: twins.heard["p1"] == ["identity.accepted", "identity.accepted"])

@@ -256,6 +256,7 @@ class Assembly:
             instance=instance.id,
             post=self._post,
             own_keys=tuple(filter(None, (balancer.entry.guard, keys.presence(app, instance.group, instance.id)))),
+            resigned=self._presence.doubt,
         )
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,

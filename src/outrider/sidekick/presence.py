@@ -97,6 +97,16 @@ class PresenceWriter:
                 self._warning, self._stale = text, self._newest is not None
                 self._changed.notify_all()
 
+    def doubt(self) -> None:
+        """Say anew whether this process is the instance: it has just removed itself for good.
+
+        An operator may let it back before any write of ours has met the marker.
+        """
+        with self._changed:
+            self._is_accepted = False
+            self._stale = self._newest is not None
+            self._changed.notify_all()
+
     def refresh(self) -> None:
         """Write again: there is a new lease, and the key went with the old one; or it isn't as we wrote it."""
         with self._changed:

@@ -1,7 +1,7 @@
 """The lock's worker: turns through ``TurnLock``, under the lease that the session keeps."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
 from loguru import logger
@@ -51,9 +51,15 @@ class LockWork:
         instance: str,
         post: Post,
         own_keys: Sequence[str] = (),
+        resigned: Callable[[], None] = lambda: None,
     ) -> None:
-        """``own_keys``: what else etcd has of this instance, to be removed when it resigns."""
-        self._group, self._own_keys = group, tuple(own_keys)
+        """Prepare.
+
+        Args:
+            own_keys: What else etcd has of this instance, to be removed when it resigns.
+            resigned: Called once it has, after the answer.
+        """
+        self._group, self._own_keys, self._resigned = group, tuple(own_keys), resigned
         self._cluster, self._keys, self._lock, self._keeper = cluster, keys, lock, keeper
         self._app, self._instance, self._post = app, instance, post
         self._target, self._brake = keys.target(app, group), keys.brake(app, group)
@@ -235,6 +241,7 @@ class LockWork:
             self._post(LockRefused(at=now(), request=request, cause=cause))
             return
         self._post(LockReleased(at=now(), request=request))
+        self._resigned()
 
     def _prove(self, committed: Release | None) -> None:
         if committed is None:
