@@ -86,3 +86,21 @@ def test_what_leaves_for_good_is_not_called_back(state: str) -> None:
     assert state == sidekick.machine.state
 
     assert state == sidekick.tell(ev.OperatorUndrained).target
+
+
+def test_told_that_it_has_gone_before_the_answer_it_holds_no_turn_when_it_is_let_back() -> None:
+    """Found by the kill matrix: it took nothing any more, for it thought that it still held the drain's turn."""
+    sidekick = Sidekick().come_up()
+    sidekick.tell(ev.OperatorDecommissioned, update="d1")
+    sidekick.answer("lock.retake", ev.LockAcquired, turn=TURN)
+    sidekick.answer("balancer.leave", ev.BalancerLeft)
+    sidekick.answer("balancer.drain", ev.BalancerDrained, how="asked")
+    sidekick.answer("workload.retire", ev.WorkloadRetired)
+
+    assert "idle.refused" == sidekick.tell(ev.IdentityRefused, cause="it was decommissioned").target
+    assert (None, "", None) == (sidekick.memory.turn, sidekick.memory.drain_turn, sidekick.memory.drain)
+
+    sidekick.tell(ev.IdentityAccepted)
+    sidekick.answer("workload.ensure", ev.WorkloadAbsent)
+    found = {"urls": ("http://x/2",), "sha256": "2" * 64, "size_bytes": 9, "update": "u1"}
+    assert "downloading.fetching" == sidekick.answer("release.check", ev.ReleaseFound, version="2.0.0", **found).target

@@ -189,7 +189,8 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return _entry(memory, event)
         case IdentityRefused():
             over = memory.drain is not None and memory.drain.kind == "decommission" and memory.running is None
-            memory = replace(memory, drain=None, drain_turn="", is_out=False) if over else memory
+            # its keys went with its turn, in one transaction, whether or not the answer to that has come
+            memory = replace(memory, drain=None, drain_turn="", turn=None, is_out=False) if over else memory
             return replace(memory, refused=event.cause)
         case IdentityAccepted():
             return replace(memory, refused="")
