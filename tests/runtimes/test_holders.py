@@ -51,17 +51,23 @@ def test_the_command_of_another_process_is_shown() -> None:
     assert eventually(lambda: holder_of("127.0.0.1", port) == "")
 
 
-def test_a_range_names_the_first_and_counts_the_rest() -> None:
-    busy = [listener("127.0.0.1")]
-    first = busy[0].getsockname()[1]
-    for port in range(first + 1, first + 5):
-        other = socket.socket()
+def listeners_in_a_row(count: int) -> list[socket.socket]:
+    """Listeners of this process on adjacent ports: what another process holds may be given back at any time."""
+    while True:
+        row = [listener("127.0.0.1")]
         try:
-            other.bind(("127.0.0.1", port))
-            other.listen()
-        except OSError:  # another process has it: that is as good
-            pass
-        busy.append(other)
+            for port in range(row[0].getsockname()[1] + 1, row[0].getsockname()[1] + count):
+                row.append(socket.create_server(("127.0.0.1", port)))
+        except (OSError, OverflowError):  # somebody's, or the last port there is
+            for each in row:
+                each.close()
+        else:
+            return row
+
+
+def test_a_range_names_the_first_and_counts_the_rest() -> None:
+    busy = listeners_in_a_row(5)
+    first = busy[0].getsockname()[1]
 
     with pytest.raises(DriverError) as caught:
         free_port("127.0.0.1", f"{first}-{first + 4}")
