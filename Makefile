@@ -15,6 +15,7 @@ endif
 bin := $(venv)/bin
 stamp := $(venv)/stamp
 programs := $(venv)/programs
+checkers := $(venv)/checkers
 etcd := .cache/etcd/bin/etcd
 # a part of any ring: make test tests="tests/core -k queue"
 tests ?=
@@ -27,7 +28,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(stamp) $(programs) ## make .venv: pinned packages with checked hashes, and outrider in editable mode (python=/usr/bin/python3)
+setup: $(stamp) $(programs) $(checkers) ## make .venv: pinned packages with checked hashes, and outrider in editable mode (python=/usr/bin/python3)
 
 # by content, not by time: a checkout gives every file a new time, and nothing needs installing again for that
 $(stamp): pyproject.toml constraints.txt tools/setup.sh
@@ -35,9 +36,9 @@ $(stamp): pyproject.toml constraints.txt tools/setup.sh
 	  [ "$$(cat $^ | cksum)" = "$$(cat $@ 2>/dev/null)" ]; \
 	then touch $@; else $(if $(python),PYTHON=$(python)) tools/setup.sh $(venv); fi
 
-# the programs that the demo and the outer rings start; what runs none of them needs the stamp alone
-$(programs): constraints.txt tools/setup.sh | $(stamp)
-	@if [ "$$(cat $^ | cksum)" = "$$(cat $@ 2>/dev/null)" ]; then touch $@; else tools/setup.sh programs $(venv); fi
+# the programs that the demo and the outer rings start, and what lint runs; the first ring needs the stamp alone
+$(programs) $(checkers): constraints.txt tools/setup.sh | $(stamp)
+	@if [ "$$(cat $^ | cksum)" = "$$(cat $@ 2>/dev/null)" ]; then touch $@; else tools/setup.sh $(@F) $(venv); fi
 
 demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 under load, and a bad 3.0.0 is stopped
 	$(bin)/outrider demo
@@ -99,7 +100,7 @@ long: setup ## simulated fleets live through a thousand rollouts each with troub
 soak: setup etcd ## real rollouts under load with random faults, for ten minutes (minutes=10 seed=7)
 	$(bin)/python -m tests.soak --minutes $(or $(minutes),10) $(if $(seed),--seed $(seed)) --keep
 
-lint: $(stamp) ## style, types, import layers, and that pictures and generated pages are not stale
+lint: $(stamp) $(checkers) ## style, types, import layers, and that pictures and generated pages are not stale
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
@@ -108,7 +109,7 @@ lint: $(stamp) ## style, types, import layers, and that pictures and generated p
 	$(bin)/python tools/settings_doc.py --check
 	$(bin)/python tools/sentences.py
 
-format: $(stamp) ## put the code into the project's form
+format: $(stamp) $(checkers) ## put the code into the project's form
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 

