@@ -19,6 +19,10 @@ checkers := $(venv)/checkers
 etcd := .cache/etcd/bin/etcd
 # a part of any ring: make test tests="tests/core -k queue"
 tests ?=
+# one part of a ring: make test-long sample=1/4
+ifdef sample
+  export OUTRIDER_TEST_SAMPLE := $(sample)
+endif
 # tests side by side, more than there are processors because many of them wait; 0: one after the other
 workers ?= $(shell expr $$(nproc) + 2)
 pytest = $(bin)/python -m pytest --dist loadscope
@@ -56,10 +60,10 @@ test-live: setup etcd docker systemd ## the second ring: real programs, started 
 test-fleet: setup etcd docker ## the third ring: samples of kill matrix and soak, and the demo, ten minutes
 	$(pytest) -n 0 -m "fleet and not long" $(or $(tests),tests --ignore=tests/partitions)
 
-test-partitions: setup etcd docker ## a sample of the partitions: one cell for each thing and phase
+test-partitions: setup etcd docker ## one cell of the partitions for each thing and phase, minutes (a part: sample=1/5)
 	$(pytest) -n 0 -m "fleet and not long" tests/partitions
 
-test-long: setup etcd ## the long forms: seeded faults, long lives, schemathesis, fuzzing, grant races, ten minutes
+test-long: setup etcd ## the long forms: seeded faults, long lives, schemathesis, fuzzing, grant races, ten minutes (a part: sample=1/4)
 	$(pytest) -n $(workers) -m "long" $(or $(tests),tests)
 
 test-pythons: etcd ## the first ring and the demo, on Debian's Python and on the newest other

@@ -19,7 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from outrider.demo import programs
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster
-from tests.support.rings import FIRST_RING, FLEET, OUTER_TIMEOUT_S, ROOT, ring_of
+from tests.support.rings import FIRST_RING, FLEET, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
 from tests.support.servers import EtcdServer
 from tests.support.waiting import eventually
 
@@ -87,6 +87,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(OUTER_TIMEOUT_S))
     items.sort(key=lambda item: not item.nodeid.startswith(SLOW_FIRST))
+
+
+@pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # after -m has chosen
+def pytest_keep_sample(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a ring that takes too long as a whole, keep one part (``OUTRIDER_TEST_SAMPLE``): all parts together are it."""
+    if given := os.environ.get("OUTRIDER_TEST_SAMPLE"):
+        part, parts = sample_of(given)
+        config.hook.pytest_deselected(items=[item for at, item in enumerate(items) if at % parts != part])
+        items[:] = items[part::parts]
 
 
 def pytest_configure() -> None:

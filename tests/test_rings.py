@@ -1,12 +1,13 @@
 """Every test is in exactly one ring, and the Makefile runs every ring."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from tests.support.rings import FIRST_RING, FLEET, LIVE, OUTER_TIMEOUT_S, ROOT, ring_of
+from tests.support.rings import FIRST_RING, FLEET, LIVE, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -42,6 +43,34 @@ def test_no_test_chooses_its_ring_itself() -> None:
         for path in (ROOT / "tests").rglob("*.py")
         if path != ROOT / "tests" / "test_rings.py" and marks.search(path.read_text(encoding="utf-8"))
     ]
+
+
+def test_the_parts_of_a_ring_are_the_whole_ring() -> None:
+    """Collected as for ``make test-long sample=1/3``; no test is in two parts."""
+
+    def collected(sample: str) -> list[str]:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", "not live"]
+        done = subprocess.run(
+            [*command, "tests/test_rings.py"],
+            cwd=ROOT,
+            env=os.environ | {"OUTRIDER_TEST_SAMPLE": sample},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=True,
+        )
+        return [line for line in done.stdout.splitlines() if "::" in line]
+
+    parts = [collected(f"{part}/3") for part in (1, 2, 3)]
+
+    assert sorted([*parts[0], *parts[1], *parts[2]]) == sorted(collected(""))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("given", ["3", "0/3", "4/3", "a/b", "1/", "/2", "1/2/3"])
+def test_what_is_no_part_is_said(given: str) -> None:
+    with pytest.raises(pytest.UsageError, match=f"OUTRIDER_TEST_SAMPLE={given}: not a part like 2/5"):
+        sample_of(given)
 
 
 def test_markers_and_deadlines_follow_the_path() -> None:

@@ -61,3 +61,18 @@ def ring_of(path: str) -> str:
     if path.startswith(LIVE):
         return "live"
     return "packages" if path.startswith(PACKAGES) else ""
+
+
+def sample_of(given: str) -> tuple[int, int]:
+    """What ``OUTRIDER_TEST_SAMPLE`` says: "2/5" is the second of five parts of a ring.
+
+    Returns:
+        The part, from 0, and the number of parts.
+
+    Raises:
+        pytest.UsageError: it is written in another way.
+    """
+    part, _, parts = given.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise pytest.UsageError(f"OUTRIDER_TEST_SAMPLE={given}: not a part like 2/5 (sample=2/5)")
+    return int(part) - 1, int(parts)
