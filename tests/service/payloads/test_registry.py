@@ -127,7 +127,7 @@ def test_other_answers_are_told(stub: RegistryStub, status: int, said: str) -> N
 def test_a_registry_that_is_away_or_silent_is_told_in_time(stub: RegistryStub) -> None:
     stub.silent = threading.Event()
 
-    with pytest.raises(RegistryError, match=r"no answer: (nothing in 0\.3 s|connection closed)"):
+    with pytest.raises(RegistryError, match=r"no answer(: nothing in 0\.3 s| in 0\.3 s|: connection closed)"):
         resolve(stub, timeout_s=0.3)
     with pytest.raises(RegistryError, match="no answer: connection refused"):
         HttpRegistries().resolve(parse_image("127.0.0.1:1/a:1"))
