@@ -5,6 +5,7 @@ import json
 import pytest
 
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
+from outrider.core.rollout.calendar import Freeze
 from outrider.core.rollout.policy_settings import Policy, Rate
 from outrider.core.rollout.windows import Window
 from outrider.service.rollouts.checkins import Caller, Checkins
@@ -39,7 +40,9 @@ def test_every_setting_is_set_by_its_option_and_shown(run: Run, service: Service
     shown = run(
         f"group policy {WORDS} --disabled --max-per-interval=1/5m --max-in-progress=2 --percent=12.5 --canary=1 "
         "--window='fri,sat 22:00-04:00' --window=01:00-02:00 --time-zone=Europe/Berlin --update-timeout=30m "
-        "--max-failures=2 --ignore-timeouts --min-healthy=3 --pin=1.2 --downgrade=asked"
+        "--max-failures=2 --ignore-timeouts --min-healthy=3 --pin=1.2 --downgrade=asked "
+        "--deny-window='fri 12:00-24:00' --freeze='2026-12-20..2027-01-03 the holidays' --freeze=2026-11-27 "
+        "--approval --approve-after=4h"
     )
 
     assert policy_of(service) == Policy(
@@ -55,6 +58,13 @@ def test_every_setting_is_set_by_its_option_and_shown(run: Run, service: Service
         count_timeouts=False,
         min_healthy=3,
         pin="1.2",
+        deny_windows=(Window(days=("fri",), opens="12:00", closes="24:00"),),
+        freezes=(
+            Freeze(begins="2026-12-20", ends="2027-01-03", why="the holidays"),
+            Freeze(begins="2026-11-27", ends="2026-11-27"),
+        ),
+        approval=True,
+        approve_after_s=14_400,
         downgrade="asked",
     )
     assert ["pin", '"1.2"'] in lines(shown.stdout)
@@ -145,6 +155,44 @@ def test_a_roll_out_that_the_policy_halted_goes_on_when_a_person_says_so(run: Ru
         halted["state"], halted["why"], halted["by"],
     )  # fmt: skip
     assert ("running", []) == (resumed["state"], resumed["failures"])
+
+
+def test_a_release_is_approved_and_rejected_with_a_question_first(run: Run, service: Service) -> None:
+    run(f"group policy {WORDS} --approval")
+    checks(service, "web-1")
+    waiting = lines(run(f"rollout {WORDS}").stdout)
+    unsure = run(f"rollout approve {WORDS}", code=1, typing="n\n")
+    unjudged = service.store.rollouts.get(APP, "beta").approval
+    approved = run(f"rollout approve {WORDS} --why='seen on staging'", typing="y\n")
+    other = run(f"rollout reject {WORDS} --version=9.9.9", code=1)
+    rejected = run(f"rollout reject {WORDS} --version=2.0.0 --why='not yet'")
+
+    assert ["waits_for_approval", "true"] in waiting
+    assert "Approve 2.0.0 for group beta? 1 instances wait for it" in unsure.stderr
+    assert unjudged is not None
+    assert unjudged.verdict is None
+    assert approved.stdout == "2.0.0 is approved\n"
+    assert "the target of group 'beta' is 2.0.0 by now, not 9.9.9" in other.stderr
+    assert rejected.stdout == "2.0.0 is rejected\n"
+    assert "rejected: not yet" == service.store.rollouts.get(APP, "beta").why
+
+
+def test_an_emergency_has_a_reason_and_an_end(run: Run, service: Service) -> None:
+    run(f"group policy {WORDS} --deny-window=00:00-24:00")
+    reasonless = run(f"rollout override {WORDS}", code=2)
+    declared = run(f"rollout override {WORDS} --why='CVE-2026-1234' --for=30m")
+    override = service.store.rollouts.get(APP, "beta").override
+    checks(service, "web-1")
+    granted = service.store.fleet.instance(APP, "web-1").status
+    ended = run(f"rollout override {WORDS} --end")
+
+    assert "an emergency needs a reason" in reasonless.stderr
+    assert declared.stdout.startswith("group beta goes on until 2")
+    assert override is not None
+    assert ("CVE-2026-1234", 1800) == (override.why, (override.until - override.at).total_seconds())
+    assert "update-granted" == granted
+    assert ended.stdout == "group beta heeds its windows and freezes again\n"
+    assert service.store.rollouts.get(APP, "beta").override is None
 
 
 def test_floors_and_exclusions_are_set_listed_and_taken_back(run: Run, service: Service) -> None:

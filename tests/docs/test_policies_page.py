@@ -33,7 +33,7 @@ def test_every_setting_stands_on_the_page_with_an_option_that_exists() -> None:
 
 def test_the_numbers_that_are_defaults_are_those_of_the_code() -> None:
     shown = {row[0].strip("`"): row[2] for row in rows("The settings")}
-    words = {"True": "on", "None": "none", "()": "none", "": "none", "100.0": "100"}
+    words = {"True": "on", "False": "off", "None": "none", "()": "none", "": "none", "100.0": "100"}
 
     for name, default in shown.items():
         value = str(getattr(Policy(), name))

@@ -245,7 +245,7 @@ class Brake(Document, frozen=True, kw_only=True):
     A grant names the revision under which it was made, and no turn is taken for it under another one.
 
     Attributes:
-        verb: What was done: pause, halt, resume, undo, group-pause, group-unpause or policy.
+        verb: What was done: pause, halt, resume, undo, reject, override-end, group-pause, group-unpause or policy.
         by: The operator's name.
         after: The revision before, so that no two brakes are alike: each is written, and has a revision of its own.
     """
@@ -570,7 +570,7 @@ class Crash(Document, frozen=True, kw_only=True):
     at: datetime
 
 
-Role = Literal["viewer", "operator", "admin"]
+Role = Literal["viewer", "approver", "operator", "admin"]
 
 
 class User(Document, frozen=True, kw_only=True):

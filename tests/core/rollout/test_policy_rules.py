@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from outrider.core.errors import ConfigError
 from outrider.core.rollout import policy as policy_module
+from outrider.core.rollout.calendar import Freeze
 from outrider.core.rollout.percent import percentage_of
 from outrider.core.rollout.policy import Defer, Grant, Situation, decide, destination, per
 from outrider.core.rollout.policy_settings import Policy, Rate, begins_with, check_policy
-from outrider.core.rollout.rollout import Progress, ended, following, granted, told
+from outrider.core.rollout.rollout import Progress, asked, ended, following, granted, judged, told
 from outrider.core.rollout.windows import Window
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -371,6 +372,65 @@ def test_grants_never_exceed_the_policy(busy: int, count: int, happenings: list[
         assert len(progress.opened) <= busy
     for begin in times:
         assert sum(begin <= at < begin + timedelta(seconds=60) for at in times) <= count
+
+
+def test_a_release_waits_for_a_persons_word() -> None:
+    policy, progress = Policy(approval=True), following(None, "2.0.0", NOON)
+
+    unasked, waiting = held(asks(policy)), held(asks(policy, progress=asked(progress, NOON)))
+    approved = judged(progress, "approved", by="ann", why="", now=NOON)
+
+    assert ("approval", "2.0.0 waits for an approval (`outrider rollout approve`)") == (unasked.by, unasked.reason)
+    assert waiting == unasked
+    assert Grant(version="2.0.0") == decide(asks(policy, progress=approved))
+
+
+def test_a_rejected_release_waits_whether_or_not_the_policy_asks_for_a_word() -> None:
+    progress = judged(following(None, "2.0.0", NOON), "rejected", by="ann", why="not before the audit", now=NOON)
+
+    for policy in (Policy(), Policy(approval=True, approve_after_s=60)):
+        verdict = held(asks(policy, progress=progress, at=NOON + timedelta(days=1)))
+        assert (
+            "2.0.0 was rejected by ann: not before the audit; `outrider rollout approve` lets it go on"
+            == verdict.reason
+        )
+
+
+def test_a_release_that_nobody_judges_goes_on_by_itself_if_the_policy_says_so() -> None:
+    policy, progress = Policy(approval=True, approve_after_s=600), asked(following(None, "2.0.0", NOON), NOON)
+
+    early = held(asks(policy, progress=progress, at=NOON + timedelta(minutes=9)))
+
+    assert early.reason.endswith("; by itself at 12:10:00 UTC")
+    assert NOON + timedelta(minutes=10) == early.again_at
+    assert Grant(version="2.0.0") == decide(asks(policy, progress=progress, at=NOON + timedelta(minutes=10)))
+
+
+def test_the_last_word_counts_and_the_same_one_again_changes_nothing() -> None:
+    progress = judged(asked(following(None, "2.0.0", NOON), NOON), "approved", by="ann", why="", now=NOON)
+
+    again = judged(progress, "approved", by="kim", why="me, too", now=NOON)
+    rejected = judged(progress, "rejected", by="kim", why="", now=NOON)
+
+    assert again is progress
+    assert rejected.approval is not None
+    assert ("rejected", "kim", NOON) == (rejected.approval.verdict, rejected.approval.by, rejected.approval.asked)
+
+
+def test_a_freeze_and_a_deny_window_say_when_it_goes_on() -> None:
+    freeze = Freeze(begins="2026-11-20", ends="2026-11-24", why="elections")
+
+    frozen = held(asks(Policy(freezes=(freeze,))))
+    denied = held(asks(Policy(deny_windows=(Window(opens="11:00", closes="13:00"),))))
+
+    assert "frozen (2026-11-20 to 2026-11-24 (elections)); next may begin 2026-11-25 00:00:00 UTC" == frozen.reason
+    assert "in a deny window (daily 11:00-13:00); next may begin 13:00:00 UTC" == denied.reason
+    assert ("freezes", "deny-windows") == (frozen.by, denied.by)
+
+
+def test_an_approval_that_nobody_asks_for_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing waits for an approval"):
+        check_policy(Policy(approve_after_s=60))
 
 
 def test_every_rule_is_asked() -> None:

@@ -18,7 +18,7 @@ from tests.support.service import NOON, Service
 from tests.support.service_examples import APP, block, make_app
 from tests.support.waiting import eventually
 
-ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
+ROLES: tuple[Role, ...] = ("viewer", "approver", "operator", "admin")
 
 
 @pytest.fixture
@@ -97,6 +97,10 @@ def test_updatectls_user_and_key_are_a_name_and_its_token(service: Service, toke
     [
         ("GET", "/apps", None, "viewer"),
         ("GET", f"/apps/{APP}/instances", None, "viewer"),
+        ("POST", f"/apps/{APP}/groups/beta/rollout/approve", {}, "approver"),
+        ("POST", f"/apps/{APP}/groups/beta/rollout/reject", {"why": "not yet"}, "approver"),
+        ("POST", f"/apps/{APP}/groups/beta/rollout/pause", {}, "operator"),
+        ("POST", f"/apps/{APP}/groups/beta/rollout/override", {"why": "x"}, "operator"),
         ("POST", "/apps", {"id": "other"}, "operator"),
         ("PUT", f"/apps/{APP}", {"label": "x"}, "operator"),
         ("PUT", f"/apps/{APP}/channels/beta", {"version": "2.0.0"}, "operator"),
@@ -143,7 +147,9 @@ def test_users_are_made_shown_and_removed_over_the_api(service: Service, tokens:
 
     assert (201, 200, 200) == (made.status_code, rotated.status_code, gone.status_code)
     assert "no-store" == made.headers["cache-control"]
-    assert ["eve", "the-admin", "the-operator", "the-viewer"] == [one["name"] for one in shown.json()["items"]]
+    assert ["eve", "the-admin", "the-approver", "the-operator", "the-viewer"] == [
+        one["name"] for one in shown.json()["items"]
+    ]
     for secret in (made.json()["token"], rotated.json()["token"], "token_sha256"):
         assert secret not in shown.text + gone.text
 

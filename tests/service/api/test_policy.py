@@ -29,6 +29,10 @@ EVERYTHING = {
     "min_healthy": 3,
     "pin": "1.2",
     "downgrade": "asked",
+    "deny_windows": [{"days": ["fri"], "opens": "12:00", "closes": "24:00"}],
+    "freezes": [{"begins": "2026-12-20", "ends": "2027-01-03", "why": "holidays"}],
+    "approval": True,
+    "approve_after_s": 600,
 }
 
 
@@ -86,6 +90,8 @@ def test_what_cannot_work_is_warned_of_and_written_all_the_same(api: Service) ->
         ({"percent": 101}, 400, "percent 101"),
         ({"windows": [{"opens": "25:00"}]}, 400, "opens '25:00'"),
         ({"windows": [{"days": ["noday"]}]}, 422, "days"),
+        ({"freezes": [{"begins": "tomorrow", "ends": "2027-01-03"}]}, 400, "freeze 'tomorrow'"),
+        ({"approve_after_s": 60}, 400, "nothing waits for an approval"),
         ({"downgrade": "maybe"}, 422, "downgrade"),
         ({"max_in_progres": 1}, 422, "max_in_progres"),
         ({"max_per_interval": {"count": 1}}, 422, "interval_s"),

@@ -8,13 +8,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 
 from outrider.core.errors import ConfigError, Conflict
+from outrider.core.omaha import AppRequest, OmahaRequest
+from outrider.core.rollout.policy_settings import Policy
 from outrider.etcd.seam import Cluster
 from outrider.service.history.background import background_tasks
 from outrider.service.history.webhooks import Webhooks
+from outrider.service.rollouts.checkins import Caller, Checkins
 from outrider.service.store.store import Store, utc_now
 from tests.support.service_examples import APP, make_app, open_store
 from tests.support.waiting import eventually
@@ -92,6 +96,31 @@ def test_deliveries_are_signed_and_come_in_order(real: Store, hooks: Webhooks, r
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
     assert f"v1,{expected}" == headers["webhook-signature"]
     assert APP == json.loads(body)["data"]["app"]
+
+
+def test_a_release_that_waits_for_a_person_is_told_with_a_link(
+    real: Store, hooks: Webhooks, receiver: Receiver
+) -> None:
+    hooks.create("ops", receiver.url, least="warning")
+    make_app(real, version="1.0.0")
+    real.rollouts.set_policy(APP, "beta", Policy(approval=True))
+    check = AppRequest(app_id=APP, version="0.9.0", track="beta", machine_id="web-1", update_check=True)
+    with ExitStack() as stack:
+        cluster, prefix = real.context.cluster, real.context.keys.prefix
+        stack.enter_context(
+            background_tasks(cluster, prefix, retry_min_s=0.1, public_url="https://updates.example:8443")
+        )
+        eventually(lambda: cluster.get(f"{prefix}/activity-seen") is not None)
+        Checkins(context=real.context).answer(OmahaRequest(apps=(check,)), Caller(address="", base_url="http://x"))
+
+        eventually(lambda: "outrider.rollout-awaits-approval" in receiver.kinds())
+
+    (told,) = [json.loads(body)["data"] for _, body in receiver.took if b'"outrider.rollout-awaits-approval"' in body]
+    link = f"https://updates.example:8443/api/v1/apps/{quote(APP)}/groups/beta/rollout"
+    assert {"link": link} == told["facts"]
+    assert (
+        f"the rollout of 1.0.0 to group beta waits for an approval: outrider rollout approve {APP}/beta" == told["text"]
+    )
 
 
 def test_what_a_receiver_refuses_is_told_again_with_the_same_id(

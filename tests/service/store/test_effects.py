@@ -54,6 +54,14 @@ def row(store: Store, name: str, version: str, *ran: str, granted: str | None = 
         (lambda store: store.rollouts.pause(APP, "beta", why="", by="ann"), "held: the rollout is paused"),
         (lambda store: store.rollouts.halt(APP, "beta", why="", by="ann"), "held: the rollout is halted"),
         (
+            lambda store: store.rollouts.reject(APP, "beta", why="not yet", by="ann"),
+            "held: it was rejected by ann: not yet",
+        ),
+        (
+            lambda store: store.rollouts.set_policy(APP, "beta", Policy(approval=True)),
+            "held until `outrider rollout approve`",
+        ),
+        (
             lambda store: store.rollouts.set_policy(APP, "beta", Policy(enabled=False)),
             "held: updates are off in the group's policy",
         ),

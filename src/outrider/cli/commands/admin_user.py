@@ -19,7 +19,7 @@ def admin_user() -> None:
 @click.argument("username")
 @click.option(
     "--role",
-    type=click.Choice(("viewer", "operator", "admin")),
+    type=click.Choice(("viewer", "approver", "operator", "admin")),
     help="A viewer reads, an operator changes, an admin manages users. Default: the user's role so far, or admin.",
 )
 @service_options

@@ -78,22 +78,26 @@ def windows(texts: tuple[str, ...]) -> list[Json]:
     return [_window(text) for text in texts]
 
 
-def _window(text: str) -> Json:
+def _window(text: str, option: str = "--window") -> Json:
     days, _, times = text.strip().rpartition(" ")
     opens, dash, closes = times.partition("-")
     if not dash or not opens or not closes:
-        raise ConfigError(f"--window {text!r}: write DAYS OPENS-CLOSES such as 'mon-fri 09:00-17:00', or none")
+        raise ConfigError(f"{option} {text!r}: write DAYS OPENS-CLOSES such as 'mon-fri 09:00-17:00', or none")
     words = [] if days.strip() in ("", "daily") else days.replace(" ", "").lower().split(",")
-    return {"days": [day for word in words for day in _days(word, text)], "opens": opens, "closes": closes}
+    return {
+        "days": [day for word in words for day in _days(word, f"{option} {text!r}")],
+        "opens": opens,
+        "closes": closes,
+    }
 
 
-def _days(word: str, text: str) -> list[str]:
+def _days(word: str, given: str) -> list[str]:
     """``fri`` itself, and ``mon-fri`` as all days from the one to the other; ``sat-mon`` goes over the week's end."""
     first, dash, last = word.partition("-")
     if not dash:
         return [word]
     if first not in DAYS or last not in DAYS:
-        raise ConfigError(f"--window {text!r}: {word!r} are no days: write two of {', '.join(DAYS)}, such as mon-fri")
+        raise ConfigError(f"{given}: {word!r} are no days: write two of {', '.join(DAYS)}, such as mon-fri")
     begin, end = DAYS.index(first), DAYS.index(last)
     return list(DAYS[begin : end + 1] if begin <= end else (*DAYS[begin:], *DAYS[: end + 1]))
 
@@ -109,12 +113,44 @@ def _number_or_none(name: str) -> Callable[[str], int | None]:
     return read
 
 
+def deny_windows(texts: tuple[str, ...]) -> list[Json]:
+    """As ``windows``.
+
+    Raises:
+        ConfigError: as ``windows``.
+    """
+    return [] if texts == ("none",) else [_window(text, "--deny-window") for text in texts]
+
+
+def freezes(texts: tuple[str, ...]) -> list[Json]:
+    """Read ``2026-12-20..2027-01-03 holidays``, one day alone, or ``none`` as no freezes.
+
+    Raises:
+        ConfigError: there is no day at all; the service checks what the days are.
+    """
+    if texts == ("none",):
+        return []
+    found = []
+    for text in texts:
+        days, _, why = text.strip().partition(" ")
+        begins, dots, ends = days.partition("..")
+        if not begins or (dots and not ends):
+            raise ConfigError(
+                f"--freeze {text!r}: write FIRST..LAST and a reason such as '2026-12-20..2027-01-03 holidays'"
+            )
+        found.append({"begins": begins, "ends": ends or begins, "why": why.strip()})
+    return found
+
+
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_per_interval": per_interval,
     "max_in_progress": _number_or_none("max-in-progress"),
     "max_failures": _number_or_none("max-failures"),
     "update_timeout_s": seconds,
     "windows": windows,
+    "deny_windows": deny_windows,
+    "freezes": freezes,
+    "approve_after_s": lambda text: None if text == "none" else seconds(text),
     "pin": lambda text: "" if text == "none" else text,
 }
 """Options whose text is not the setting itself -> how it is read."""
@@ -144,7 +180,21 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     multiple=True,
     help="Time window in which updates start; repeatable; none for any time.",
 )
-@click.option("--time-zone", metavar="NAME", help="IANA time zone of the windows, such as Europe/Berlin.")
+@click.option(
+    "--deny-window",
+    "deny_windows",
+    metavar="'DAYS HH:MM-HH:MM'",
+    multiple=True,
+    help="Weekly time in which no update starts, also inside a window; repeatable; none for no such time.",
+)
+@click.option(
+    "--freeze",
+    "freezes",
+    metavar="'FIRST..LAST WHY'",
+    multiple=True,
+    help="Days in which no update starts, such as '2026-12-20..2027-01-03 holidays'; repeatable; none for no freeze.",
+)
+@click.option("--time-zone", metavar="NAME", help="IANA time zone of windows and freezes, such as Europe/Berlin.")
 @click.option(
     "--update-timeout",
     "update_timeout_s",
@@ -165,6 +215,15 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
 )
 @click.option(
     "--pin", metavar="VERSION", help="Offer only versions with this prefix, such as 1.2; none for any version."
+)
+@click.option(
+    "--approval/--no-approval", default=None, help="Whether a person must approve each release before it rolls out."
+)
+@click.option(
+    "--approve-after",
+    "approve_after_s",
+    metavar="TIME",
+    help="Time after which a release that nobody has judged counts as approved; none for never.",
 )
 @click.option(
     "--downgrade",

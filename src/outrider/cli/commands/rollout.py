@@ -161,6 +161,62 @@ def status_of(found: Json, blocked: str = "") -> int | None:
     return STOPPED if found["state"] == "halted" or blocked else None
 
 
+def _judging(verb: str, done: str) -> Callable[..., None]:
+    @app_option
+    @group_option
+    @click.option("--version", default="", help="What you have looked at; refused if the target is another version.")
+    @click.option("--why", default="", help="Reason. Shown by `status`, and kept in the audit log.")
+    @click.option("--yes", is_flag=True, help="Don't ask.")
+    @service_options
+    @json_option
+    def judge(
+        app_id: str, group_id: str, version: str, why: str, yes: bool, service: ServiceClient, as_json: bool
+    ) -> None:
+        place = ("apps", app_id, "groups", group_id, "rollout")
+        found = service.get(*place)
+        if not version and found["version"] is not None:
+            version = found["version"]
+            waiting = f"{len(found['waiting'])} instances wait for it"
+            if not yes:
+                click.confirm(f"{verb.capitalize()} {version} for group {group_id}? {waiting}", abort=True, err=True)
+        after = service.post(*place, verb, body={"version": version, "why": why, "by": operator()})
+        for note in after.get("notes", ()):
+            click.echo(f"note: {note}", err=True)
+        if as_json:
+            echo_json(after)
+        else:
+            click.echo(f"{after['version']} {done}")
+
+    return judge
+
+
+@rollout.command()
+@app_option
+@group_option
+@click.option("--why", default="", help="Reason; required. Kept in the audit log.")
+@click.option("--for", "for_", metavar="TIME", default="1h", show_default=True, help="How long: 90s, 30m, 2h.")
+@click.option("--end", is_flag=True, help="End it now.")
+@service_options
+@json_option
+def override(app_id: str, group_id: str, why: str, for_: str, end: bool, service: ServiceClient, as_json: bool) -> None:
+    """Let a rollout go on in an emergency, outside its update windows and in a freeze.
+
+    It ends by itself after --for, and with the next release. All other limits and a needed approval stay.
+    """
+    if not why.strip() and not end:
+        raise click.UsageError("Missing option '--why': an emergency needs a reason.")
+    body: Json = {"why": why, "for_s": 0 if end else seconds(for_), "by": operator()}
+    after = service.post("apps", app_id, "groups", group_id, "rollout", "override", body=body)
+    for note in after.get("notes", ()):
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        echo_json(after)
+    elif end:
+        click.echo(f"group {group_id} heeds its windows and freezes again")
+    else:
+        click.echo(f"group {group_id} goes on until {after['override']['until']}, whatever windows and freezes say")
+
+
 def _row(one: Json) -> tuple[object, ...]:
     state = "finished" if one["state"] == "running" and one["finished"] else one["state"]
     counts = (len(one[what]) for what in ("opened", "waiting", "failures"))
@@ -302,3 +358,8 @@ for _name, _verb, _done, _help in (
     ("halt", "halt", "rollout halted", "Stop a rollout that went wrong. Like pause, but shown as halted."),
 ):
     rollout.add_command(click.command(_name, help=_help)(_steering(_verb, _done, with_why=_verb != "resume")))
+for _name, _done, _help in (
+    ("approve", "is approved", "Approve a release that waits for a person."),
+    ("reject", "is rejected", "Reject a release: no further update to it starts, until it is approved after all."),
+):
+    rollout.add_command(click.command(_name, help=_help)(_judging(_name, _done)))

@@ -110,7 +110,7 @@ def serve(
 
         stores = application.state.context.stores
         with (
-            background_tasks(cluster, prefix.rstrip("/")),
+            background_tasks(cluster, prefix.rstrip("/"), public_url=(public_url or address).rstrip("/")),
             image_resolver(stores, payloads, registries),
             tag_follower(stores, payloads, registries),
         ):

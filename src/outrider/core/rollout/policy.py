@@ -13,10 +13,11 @@ from typing import Literal
 from outrider.core import versions
 from outrider.core.architectures import ANY
 from outrider.core.errors import ConfigError
+from outrider.core.rollout.calendar import closed
 from outrider.core.rollout.percent import percentage_of
 from outrider.core.rollout.policy_settings import Policy, Rate, begins_with
-from outrider.core.rollout.rollout import Opened, Progress, brake, next_time
-from outrider.core.rollout.windows import is_open, next_opening, zone_of
+from outrider.core.rollout.rollout import Opened, Progress, approval_due, brake, next_time
+from outrider.core.rollout.windows import zone_of
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 SHOWN = 3
@@ -34,8 +35,11 @@ Rule = Literal[
     "no-package",
     "unresolved",
     "rollout",
+    "approval",
     "architecture",
     "percent",
+    "freezes",
+    "deny-windows",
     "windows",
     "min-healthy",
     "canary",
@@ -238,15 +242,33 @@ def _outside_the_percentage(situation: Situation, goal: str) -> Defer | None:
     return Defer(reason=reason, by="percent", pending=True)
 
 
-def _outside_the_windows(situation: Situation, goal: str) -> Defer | None:
-    policy, now = situation.policy, situation.now
-    zone = zone_of(policy.time_zone)
-    if is_open(policy.windows, zone, now):
+def _not_approved(situation: Situation, goal: str) -> Defer | None:
+    # Of the target, not of a floor on the way to it. A rejection counts where nobody had to approve anything, too.
+    policy, progress, target = situation.policy, situation.progress, situation.wanted or goal
+    said = progress.approval if progress is not None else None
+    if said is not None and said.verdict == "rejected":
+        reason = f"{target} was {said.words}; `outrider rollout approve` lets it go on"
+        return Defer(reason=reason, by="approval", pending=True)
+    if not policy.approval or (said is not None and said.verdict is not None):
         return None
-    opens = next_opening(policy.windows, zone, now)
-    when = f"next opens {_clock(situation, opens)}" if opens is not None else "none opens within a week"
-    every = "; ".join(map(str, policy.windows))
-    return Defer(reason=f"outside the update windows ({every}); {when}", by="windows", pending=True, again_at=opens)
+    due = approval_due(progress, policy) if progress is not None else None
+    if due is not None and situation.now >= due:
+        return None
+    by_itself = f"; by itself at {_clock(situation, due)}" if due is not None else ""
+    reason = f"{target} waits for an approval (`outrider rollout approve`){by_itself}"
+    return Defer(reason=reason, by="approval", pending=True, again_at=due)
+
+
+def _at_a_closed_time(situation: Situation, goal: str) -> Defer | None:
+    found = closed(situation.policy.calendar, situation.now)
+    if found is None:
+        return None
+    begins = {"windows": "outside the update windows", "deny-windows": "in a deny window", "freezes": "frozen"}[
+        found.by
+    ]
+    verb = "opens" if found.by == "windows" else "may begin"
+    when = f"next {verb} {_clock(situation, found.opens)}" if found.opens is not None else f"none {verb} within a year"
+    return Defer(reason=f"{begins} ({found.why}); {when}", by=found.by, pending=True, again_at=found.opens)
 
 
 def _too_few_serve(situation: Situation, goal: str) -> Defer | None:
@@ -300,12 +322,12 @@ def _too_many_lately(situation: Situation, goal: str) -> Defer | None:
 
 _Check = Callable[[Situation, str], Defer | None]
 
-_BRAKES: tuple[_Check, ...] = (_rollout_stands, _other_architecture)
+_BRAKES: tuple[_Check, ...] = (_rollout_stands, _not_approved, _other_architecture)
 """These rules also defer an instance that has a grant."""
 
 _LIMITS: tuple[_Check, ...] = (
     _outside_the_percentage,
-    _outside_the_windows,
+    _at_a_closed_time,
     _too_few_serve,
     _canary_first,
     _too_many_under_way,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from outrider.core import versions
 from outrider.core.errors import ConfigError
+from outrider.core.rollout.calendar import MAX_FREEZES, Calendar, Freeze, check_freeze
 from outrider.core.rollout.windows import MAX_WINDOWS, Window, check_window, zone_of
 
 DAY_S = 86_400
@@ -39,12 +40,17 @@ class Policy:
         canary: Number of instances that update first. The others follow when these have succeeded; none follows when
             one of these fails.
         windows: Updates start only inside them; none means at any time.
-        time_zone: IANA name, for the windows and for the times in reasons.
+        deny_windows: Weekly times in which no update starts, also inside a window.
+        freezes: Times in the calendar in which no update starts.
+        time_zone: IANA name, for windows, freezes and the times in reasons.
         update_timeout_s: Longest time for one update, seconds; then its grant ends.
         max_failures: Number of failed instances that halts the rollout; None never halts it.
         count_timeouts: An update without a result in time counts as a failure.
         min_healthy: Number of other instances of the group that must serve while one updates.
         pin: Only versions that begin with it; empty for any.
+        approval: A person must approve each release before its first instance updates.
+        approve_after_s: A release that nobody has judged counts as approved so many seconds after the first instance
+            waited for it; None: never.
         downgrade: Whether an instance gets a version older than what it runs: never, when its check-in allows it
             (``rollback_allowed``), or always.
     """
@@ -55,13 +61,28 @@ class Policy:
     percent: float = 100.0
     canary: int = 0
     windows: tuple[Window, ...] = ()
+    deny_windows: tuple[Window, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
     time_zone: str = "UTC"
     update_timeout_s: int = DEFAULT_TIMEOUT_S
     max_failures: int | None = None
     count_timeouts: bool = True
     min_healthy: int = 0
     pin: str = ""
+    approval: bool = False
+    approve_after_s: int | None = None
     downgrade: Downgrade = "never"
+
+    @property
+    def calendar(self) -> Calendar:
+        """When updates may start.
+
+        Raises:
+            ConfigError: this machine doesn't know the time zone.
+        """
+        return Calendar(
+            windows=self.windows, denied=self.deny_windows, freezes=self.freezes, zone=zone_of(self.time_zone)
+        )
 
     @property
     def counts(self) -> bool:
@@ -91,8 +112,16 @@ def check_policy(policy: Policy) -> Policy:
     _within("min_healthy", policy.min_healthy, 0, MAX_COUNT)
     zone_of(policy.time_zone)
     _within("windows", len(policy.windows), 0, MAX_WINDOWS)
-    for window in policy.windows:
+    _within("deny_windows", len(policy.deny_windows), 0, MAX_WINDOWS)
+    _within("freezes", len(policy.freezes), 0, MAX_FREEZES)
+    for window in (*policy.windows, *policy.deny_windows):
         check_window(window)
+    for freeze in policy.freezes:
+        check_freeze(freeze)
+    if policy.approve_after_s is not None:
+        _within("approve_after_s", policy.approve_after_s, 1, 30 * DAY_S)
+        if not policy.approval:
+            raise ConfigError("approve_after_s: nothing waits for an approval; set approval, too")
     if policy.pin and not _is_prefix(policy.pin):
         raise ConfigError(f"pin {policy.pin!r}: write the beginning of a version, for example 1.2, or a whole version")
     return policy

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from outrider.core.rollout.calendar import next_stop
 from outrider.core.rollout.policy import Grant, Verdict
 from outrider.core.rollout.policy_settings import Policy
-from outrider.core.rollout.rollout import Opened, Progress, next_time
-from outrider.core.rollout.windows import closing_time, zone_of
+from outrider.core.rollout.rollout import Opened, Override, Progress, next_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +59,15 @@ def recalled(
     return tuple(found)
 
 
-def begin_before(policy: Policy, now: datetime) -> datetime:
-    """Until when an update granted at ``now`` may begin: the update window, and the time that an update may take."""
-    ends = now + timedelta(seconds=policy.update_timeout_s)
-    closes = closing_time(policy.windows, zone_of(policy.time_zone), now)
-    return ends if closes is None else min(ends, closes)
+def begin_before(policy: Policy, now: datetime, *, emergency: Override | None = None) -> datetime:
+    """Until when an update granted at ``now`` may begin.
+
+    That is as long as an update may take, and no longer than updates may start: until the window closes or a freeze
+    begins, or until the ``emergency`` is over that lets this policy have neither.
+    """
+    stops = (now + timedelta(seconds=policy.update_timeout_s), next_stop(policy.calendar, now))
+    over = None if emergency is None or emergency.until <= now else emergency.until
+    return min(at for at in (*stops, over) if at is not None)
 
 
 def _still_granted(one: Unbegun, verdict: Verdict, earlier: Progress, policy: Policy) -> bool:

@@ -42,6 +42,41 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A rollout that a person must approve, or that one has judged.
+
+    Attributes:
+        asked: When the first instance waited for it.
+        verdict: None while nobody has judged.
+        by: The person; empty: nobody did in time, and the policy approves by itself then.
+        why: The person's reason.
+        at: When it was judged.
+    """
+
+    asked: datetime
+    verdict: Literal["approved", "rejected"] | None = None
+    by: str = ""
+    why: str = ""
+    at: datetime | None = None
+
+    @property
+    def words(self) -> str:
+        """``rejected by ann: not before the audit``."""
+        by, why = f" by {self.by}" if self.by else "", f": {self.why}" if self.why else ""
+        return f"{self.verdict or 'not judged'}{by}{why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """An emergency: until then neither windows nor freezes stop this rollout."""
+
+    by: str
+    why: str
+    at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """One group's rollout.
 
@@ -56,6 +91,8 @@ class Progress:
         failures: One per instance, oldest first.
         succeeded: Instances that came to ``version``.
         finished: When every known instance had come to it; None before. A later instance changes nothing.
+        approval: A person's word on it; None while nobody was asked.
+        override: The emergency that an operator declared last; None: none.
     """
 
     version: str | None
@@ -69,6 +106,8 @@ class Progress:
     failures: tuple[Failure, ...] = ()
     succeeded: int = 0
     finished: datetime | None = None
+    approval: Approval | None = None
+    override: Override | None = None
 
     def opened_for(self, instance: str) -> Opened | None:
         """The instance's grant without a result."""
@@ -150,6 +189,35 @@ def told(progress: Progress, state: State, why: str, by: str, now: datetime) -> 
     """A person pauses, halts or resumes. A resume counts the failures from zero again."""
     failures = () if state == "running" else progress.failures
     return replace(progress, state=state, why=why, by=by, since=now, failures=failures)
+
+
+def asked(progress: Progress, now: datetime) -> Progress:
+    """An instance waits for the approval."""
+    return progress if progress.approval is not None else replace(progress, approval=Approval(asked=now))
+
+
+def judged(
+    progress: Progress, verdict: Literal["approved", "rejected"], *, by: str, why: str, now: datetime
+) -> Progress:
+    """A person approves or rejects it. The last word counts, but the same verdict again changes nothing."""
+    known = progress.approval
+    if known is not None and known.verdict == verdict:
+        return progress
+    since = now if known is None else known.asked
+    return replace(progress, approval=Approval(asked=since, verdict=verdict, by=by, why=why, at=now))
+
+
+def approval_due(progress: Progress, policy: Policy) -> datetime | None:
+    """When it counts as approved without anybody's word; None: never, or somebody has judged."""
+    known = progress.approval
+    if known is None or known.verdict is not None or policy.approve_after_s is None:
+        return None
+    return known.asked + timedelta(seconds=policy.approve_after_s)
+
+
+def overridden(progress: Progress, *, by: str, why: str, now: datetime, until: datetime) -> Progress:
+    """An operator declares an emergency; ``until`` at or before ``now`` ends it."""
+    return replace(progress, override=Override(by=by, why=why, at=now, until=until))
 
 
 def finished(progress: Progress, now: datetime) -> Progress:

@@ -131,12 +131,13 @@ def _openings(window: Window, zone: tzinfo, now: datetime, *, days_ahead: int) -
             continue
         closes = _minutes(window.closes)
         last_day = day if closes > _minutes(window.opens) else day + timedelta(days=1)
-        begin, end = _instant(day, _minutes(window.opens), zone, fold=0), _instant(last_day, closes, zone, fold=1)
+        begin, end = instant(day, _minutes(window.opens), zone, fold=0), instant(last_day, closes, zone, fold=1)
         if begin < end:  # an end that a gap has moved before the begin leaves nothing of the window
             yield begin, end
 
 
-def _instant(day: date, minutes: int, zone: tzinfo, *, fold: int) -> datetime:
+def instant(day: date, minutes: int, zone: tzinfo, *, fold: int) -> datetime:
+    """A minute of a day on the wall clock, aware UTC; of an hour that comes twice, ``fold`` 1 is the second pass."""
     if minutes == 24 * 60:
         day, minutes = day + timedelta(days=1), 0
     local = datetime.combine(day, time(minutes // 60, minutes % 60), tzinfo=zone)

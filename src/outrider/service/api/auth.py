@@ -33,6 +33,7 @@ API = "/api/"
 OPEN = frozenset({"/api/v1/openapi.json"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMINS_ALONE = re.compile(r"(?:[A-Z]+ /api/v1/(?:users|database)(?:/.*)?|DELETE /api/v1/apps/[^/]*)", re.DOTALL)
+_APPROVERS_TOO = re.compile(r"POST /api/v1/apps/[^/]*/groups/[^/]*/rollout/(?:approve|reject)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 MAX_DID = 1000
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
@@ -42,6 +43,8 @@ def role_needed(method: str, path: str) -> Role:
     """The lowest role that may make the request."""
     if _ADMINS_ALONE.fullmatch(f"{method} {path}"):
         return "admin"
+    if _APPROVERS_TOO.fullmatch(f"{method} {path}"):
+        return "approver"
     return "viewer" if method in READING else "operator"
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.types import JsonValue
 
+from outrider.core.rollout.calendar import Freeze
 from outrider.core.rollout.policy_settings import DEFAULT_TIMEOUT_S, Policy, Rate
 from outrider.core.rollout.windows import Day, Window
 from outrider.service.api.models import Given, Shown
@@ -34,6 +35,14 @@ class WindowModel(Given):
     )
 
 
+class FreezeModel(Given):
+    """A time in the calendar in which no update starts, on the wall clock of the policy's time zone."""
+
+    begins: str = Field(description="A day, or a minute: `2026-12-20T18:00`.", examples=["2026-12-20"])
+    ends: str = Field(description="A day, which is the last one, or a minute, which isn't.", examples=["2027-01-03"])
+    why: str = Field("", examples=["holidays"])
+
+
 class PolicyGiven(Given):
     """A group's policy; every field has a default, and the defaults defer no instance."""
 
@@ -51,6 +60,10 @@ class PolicyGiven(Given):
         0, description="The number of instances that go first; the others follow when these have succeeded."
     )
     windows: list[WindowModel] = Field([], description="Updates begin only inside these windows; empty: at any time.")
+    deny_windows: list[WindowModel] = Field(
+        [], description="Weekly times in which no update begins, also inside a window."
+    )
+    freezes: list[FreezeModel] = Field([], description="Times in the calendar in which no update begins.")
     time_zone: str = Field("UTC", description="IANA name.", examples=["Europe/Berlin"])
     update_timeout_s: int = Field(
         DEFAULT_TIMEOUT_S, description="Seconds after which an update without a result has failed."
@@ -59,19 +72,29 @@ class PolicyGiven(Given):
     count_timeouts: bool = Field(True, description="An update without a result in time counts as a failure.")
     min_healthy: int = Field(0, description="The number of other instances that must serve while one updates.")
     pin: str = Field("", description="Only versions with this beginning.", examples=["1.2"])
+    approval: bool = Field(False, description="A person must approve each release before its first instance updates.")
+    approve_after_s: int | None = Field(
+        None, description="Seconds after which a release that nobody has judged counts as approved."
+    )
     downgrade: Literal["never", "asked", "always"] = Field(
         "never", description="Whether an instance may go to an older version; `asked`: only when its request allows it."
     )
 
     def to_policy(self) -> Policy:
         """The policy for the store; it is not checked yet."""
-        settings = self.model_dump(exclude={"max_per_interval", "windows"})
+        settings = self.model_dump(exclude={"max_per_interval", "windows", "deny_windows", "freezes"})
         rate = self.max_per_interval
         return Policy(
             max_per_interval=None if rate is None else Rate(count=rate.count, interval_s=rate.interval_s),
-            windows=tuple(Window(days=tuple(one.days), opens=one.opens, closes=one.closes) for one in self.windows),
+            windows=_windows(self.windows),
+            deny_windows=_windows(self.deny_windows),
+            freezes=tuple(Freeze(begins=one.begins, ends=one.ends, why=one.why) for one in self.freezes),
             **settings,
         )
+
+
+def _windows(given: list[WindowModel]) -> tuple[Window, ...]:
+    return tuple(Window(days=tuple(one.days), opens=one.opens, closes=one.closes) for one in given)
 
 
 class RateShown(Shown):
@@ -89,6 +112,14 @@ class WindowShown(Shown):
     closes: str
 
 
+class FreezeShown(Shown):
+    """A time in the calendar in which no update starts."""
+
+    begins: str
+    ends: str
+    why: str
+
+
 class PolicyShown(Shown):
     """A group's policy, with warnings about parts that cannot work."""
 
@@ -98,12 +129,16 @@ class PolicyShown(Shown):
     percent: float
     canary: int
     windows: list[WindowShown]
+    deny_windows: list[WindowShown]
+    freezes: list[FreezeShown]
     time_zone: str
     update_timeout_s: int
     max_failures: int | None
     count_timeouts: bool
     min_healthy: int
     pin: str
+    approval: bool
+    approve_after_s: int | None
     downgrade: str
     warnings: list[str] = Field([], description="Parts that cannot work, one line each.")
     notes: list[str] = Field([], description="Further notes for a person.")
@@ -124,6 +159,25 @@ class FailureShown(Shown):
     version: str
     error: str
     at: datetime
+
+
+class ApprovalShown(Shown):
+    """What is known of a rollout's approval."""
+
+    asked: datetime = Field(description="When the first instance waited for it.")
+    verdict: Literal["approved", "rejected"] | None = Field(description="null: nobody has judged.")
+    by: str = Field(description="The person; empty: nobody rejected it in time.")
+    why: str
+    at: datetime | None
+
+
+class OverrideShown(Shown):
+    """An emergency: neither windows nor freezes stop the rollout until then."""
+
+    by: str
+    why: str
+    at: datetime
+    until: datetime
 
 
 class RolloutShown(Shown):
@@ -150,6 +204,9 @@ class RolloutShown(Shown):
     cannot_take: list[str] = Field(
         default=[], description="Instances whose machine cannot take `version`, each with its reason."
     )
+    waits_for_approval: bool = Field(False, description="A person must approve it, and nobody has judged yet.")
+    approval: ApprovalShown | None = None
+    override: OverrideShown | None = None
 
 
 class Steering(Given):
@@ -158,6 +215,28 @@ class Steering(Given):
     model_config = ConfigDict(json_schema_extra={"examples": [{"why": "a quiet hour for the database", "by": "ann"}]})
 
     why: str = ""
+    by: str = ""
+
+
+class Judgement(Given):
+    """A person's word on a rollout; all fields are optional."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "seen on staging", "by": "ann"}]})
+
+    version: str = Field("", description="What the person has looked at: refused when the target is another one.")
+    why: str = ""
+    by: str = ""
+
+
+class Emergency(Given):
+    """An emergency, with its reason: windows and freezes don't stop the rollout for a time."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"why": "CVE-2026-1234 is exploited", "for_s": 7200, "by": "ann"}]}
+    )
+
+    why: str = ""
+    for_s: float = Field(3600.0, description="Seconds; 0 ends it.", allow_inf_nan=False)
     by: str = ""
 
 

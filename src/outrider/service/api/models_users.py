@@ -7,7 +7,10 @@ from pydantic import Field
 from outrider.model.documents import Role
 from outrider.service.api.models import Given, Shown
 
-ROLE = "A viewer reads. An operator also changes rollouts. An admin also manages users and removes apps."
+ROLE = (
+    "A viewer reads. An approver also judges releases that wait for it. An operator also changes rollouts. "
+    "An admin also manages users and removes apps."
+)
 
 
 class WhoAmI(Shown):

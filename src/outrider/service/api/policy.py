@@ -6,8 +6,10 @@ from outrider.core.rollout.policy_settings import Policy
 from outrider.model.documents import Channel
 from outrider.service.api.models import GroupShown, Items
 from outrider.service.api.models_policy import (
+    Emergency,
     ExcludedShown,
     FloorShown,
+    Judgement,
     NewFloor,
     NewUndo,
     PolicyGiven,
@@ -62,6 +64,31 @@ def halt_rollout(app: str, group: str, said: Steering, store: Bound, asked: Aske
 def resume_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> RolloutShown:
     """Continue a paused or halted rollout; earlier failures no longer count."""
     return _steered(store, store.rollouts.resume(app, group, by=asked.speaker(said.by)))
+
+
+@router.post("/apps/{app}/groups/{group}/rollout/approve", tags=["groups"])
+def approve_rollout(app: str, group: str, said: Judgement, store: Bound, asked: Asked) -> RolloutShown:
+    """Approve a rollout; of two approvals the first one counts."""
+    by = asked.speaker(said.by)
+    now = store.rollouts.approve(app, group, version=said.version, why=said.why, by=by)
+    shown, approval = _steered(store, now), now.approval
+    if approval is not None and approval.by != by:
+        shown.notes.append(f"it was approved already{f' by {approval.by}' if approval.by else ''}")
+    return shown
+
+
+@router.post("/apps/{app}/groups/{group}/rollout/reject", tags=["groups"])
+def reject_rollout(app: str, group: str, said: Judgement, store: Bound, asked: Asked) -> RolloutShown:
+    """Reject a rollout: no further update starts, until a person approves it after all."""
+    by = asked.speaker(said.by)
+    return _steered(store, store.rollouts.reject(app, group, version=said.version, why=said.why, by=by))
+
+
+@router.post("/apps/{app}/groups/{group}/rollout/override", tags=["groups"])
+def override_calendar(app: str, group: str, said: Emergency, store: Bound, asked: Asked) -> RolloutShown:
+    """Let a rollout go on outside its windows and in a freeze for a time; the reason is audited."""
+    by = asked.speaker(said.by)
+    return _steered(store, store.rollouts.override(app, group, for_s=said.for_s, why=said.why, by=by))
 
 
 @router.post("/apps/{app}/groups/{group}/rollout/undo", tags=["groups"])

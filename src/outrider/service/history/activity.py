@@ -11,9 +11,12 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from outrider.core.omaha import FailureCode, failure_text
-from outrider.core.rollout.rollout import Progress
+from outrider.core.rollout.rollout import Approval, Progress
 from outrider.model.activity import Activity, Severity
 from outrider.model.documents import App, Block, Channel, Command, Document, Group, Instance, Package, Rollout
+
+AWAITS_APPROVAL = "rollout-awaits-approval"
+"""The kind of the event that asks a person for a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +134,34 @@ def _rollout(shift: Shift) -> Iterator[Activity]:
                 yield _line(shift, "info", "rollout-resumed", text, **about, by=new.by, at=new.since)
             case _:
                 assert_never(new.state)
+    yield from _judged(shift, None if old is None else old.approval, new.approval, about)
+    if new.override is not None and (old is None or old.override != new.override):
+        over = new.override
+        what = f"goes on until {over.until:%Y-%m-%d %H:%M} UTC whatever windows and freezes say"
+        text = f"the rollout of {new.version} to group {shift.name} {what}, by {over.by or 'somebody'}: {over.why}"
+        if over.until <= over.at:
+            text = f"the rollout of {new.version} to group {shift.name} heeds windows and freezes again"
+        yield _line(shift, "warning", "rollout-overridden", text, **about, by=over.by, at=over.at)
     if new.finished is not None and (old is None or old.finished is None):
         text = f"the rollout of {new.version} to group {shift.name} is finished: {new.succeeded} updated"
         yield _line(shift, "success", "rollout-finished", text, **about, at=new.finished)
+
+
+def _judged(shift: Shift, old: Approval | None, new: Approval | None, about: Mapping[str, Any]) -> Iterator[Activity]:
+    """A rollout waits for a person's word, or one has given it."""
+    if new is None or new == old:
+        return
+    of = f"the rollout of {about['version']} to group {shift.name}"
+    match new.verdict:
+        case None:
+            text = f"{of} waits for an approval: outrider rollout approve {shift.app}/{shift.name}"
+            yield _line(shift, "warning", AWAITS_APPROVAL, text, **about, at=new.asked)
+        case "approved":
+            yield _line(shift, "info", "rollout-approved", f"{of} was {new.words}", **about, by=new.by, at=new.at)
+        case "rejected":
+            yield _line(shift, "warning", "rollout-rejected", f"{of} was {new.words}", **about, by=new.by, at=new.at)
+        case _:
+            assert_never(new.verdict)
 
 
 def _halted(shift: Shift, progress: Progress, about: Mapping[str, Any]) -> Activity:

@@ -15,12 +15,17 @@ from outrider.service.store.store import utc_now
 
 @contextmanager
 def background_tasks(
-    cluster: Cluster, prefix: str, now: Clock = utc_now, *, retry_min_s: float = RETRY_MIN_S
+    cluster: Cluster,
+    prefix: str,
+    now: Clock = utc_now,
+    *,
+    retry_min_s: float = RETRY_MIN_S,
+    public_url: str | None = None,
 ) -> Iterator[None]:
-    """Run both while the block runs; any number of processes may."""
+    """Run both while the block runs; any number of processes may. ``public_url``: for links in events."""
     context = StoreContext(cluster=cluster, keys=Keys(prefix), now=now)
     webhooks = Webhooks(context=context, auditing=Unaudited("webhook sender: the receiver answered 410 Gone"))
-    activity_recorder = ActivityRecorder(cluster, context.keys, now, also=webhooks.deliveries)
+    activity_recorder = ActivityRecorder(cluster, context.keys, now, also=webhooks.deliveries, public_url=public_url)
     webhook_sender = WebhookSender(webhooks, retry_min_s=retry_min_s)
     activity_recorder.start()
     webhook_sender.start()

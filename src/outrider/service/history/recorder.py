@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
+import msgspec
 from loguru import logger
 
 from outrider.core.errors import DriverError, Refused
@@ -42,7 +44,7 @@ from outrider.model.documents import (
     encode,
 )
 from outrider.model.keys import Keys
-from outrider.service.history.activity import Shift, tell
+from outrider.service.history.activity import AWAITS_APPROVAL, Shift, tell
 from outrider.service.store.context import Clock
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0
@@ -69,9 +71,10 @@ class ActivityRecorder:
 
     def __init__(
         self, cluster: Cluster, keys: Keys, now: Clock, *, also: Also = lambda activity, name, lease: (),
-        kept_s: float = ACTIVITY_KEPT_S,
+        kept_s: float = ACTIVITY_KEPT_S, public_url: str | None = None,
     ) -> None:  # fmt: skip
-        """``kept_s``: seconds until an event expires."""
+        """``kept_s``: seconds until an event expires. ``public_url``: of this service, for the links in events."""
+        self._public_url = public_url
         self._cluster, self._keys, self._now, self._also, self._kept_s = cluster, keys, now, also, kept_s
         self._prefix = f"{keys.prefix}/"
         self._seen_key = f"{keys.prefix}/activity-seen"
@@ -148,11 +151,19 @@ class ActivityRecorder:
                 app=watched.app, name=watched.name, before=before, after=after, known=known, at=self._now()
             )  # fmt: skip
             for activity in tell(shift):
-                self._write(activity, revision)
+                self._write(self._with_link(activity), revision)
         if after is None:
             self._known.pop(key, None)
         else:
             self._known[key] = after
+
+    def _with_link(self, activity: Activity) -> Activity:
+        """What asks a person for something says where."""
+        if activity.kind != AWAITS_APPROVAL or self._public_url is None:
+            return activity
+        place = f"apps/{quote(activity.app)}/groups/{quote(activity.group)}/rollout"
+        link = f"{self._public_url}/api/v1/{place}"
+        return msgspec.structs.replace(activity, facts={**activity.facts, "link": link})
 
     def _write(self, activity: Activity, revision: int) -> None:
         if self._now() - activity.at > timedelta(seconds=self._kept_s):

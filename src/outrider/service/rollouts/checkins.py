@@ -29,6 +29,7 @@ from outrider.core.omaha import (
     failure_text,
     is_local_refusal,
 )
+from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Product, unreadable_gone
 from outrider.model.keys import check_part
@@ -244,7 +245,9 @@ class _Checkin:
             case Grant(standing=False):
                 key = self.context.keys.grant(self.app_id, self.group_id, self.instance_id)
                 snapshot.grant(checking, verdict, leases.new(snapshot.group.policy.update_timeout_s, key))
-            case Defer(pending=pending):
+            case Defer(pending=pending, by=by):
+                if by == "approval":
+                    snapshot.progress = rollout.asked(snapshot.progress, snapshot.now)
                 # It checks in, so it does not update now: its place is free for others.
                 snapshot.end(checking.instance, "withdrawn")
                 if pending:

@@ -55,4 +55,9 @@ def _next(context: StoreContext, group: Group, target: Target) -> str:
         return f"held: the rollout is {rollout.progress.state}"
     if not group.policy.enabled:
         return "held: updates are off in the group's policy"
+    said = None if rollout is None or rollout.progress.version != target.version else rollout.progress.approval
+    if said is not None and said.verdict == "rejected":
+        return f"held: it was {said.words}"
+    if group.policy.approval and group.undo is None and (said is None or said.verdict is None):
+        return "held until `outrider rollout approve`"
     return "updated from now on as the group's policy allows"

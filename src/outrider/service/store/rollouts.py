@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal
 
 import msgspec
 
 from outrider.config.sections import DrainSettings, SoakSettings
-from outrider.core.errors import Conflict, NotFound
+from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy_lint import Surroundings, lint
 from outrider.core.rollout.policy_settings import Policy, check_policy
-from outrider.core.rollout.rollout import Failure, Opened, Progress, State, brake
+from outrider.core.rollout.rollout import Approval, Failure, Opened, Override, Progress, State, brake
 from outrider.model.documents import App, Group, Instance, Presence, Rollout
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
@@ -21,6 +22,9 @@ from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
 from outrider.service.store.undo import follow, undo
 
 MAX_WHY = 500
+Verdict = Literal["approved", "rejected"]
+MAX_OVERRIDE_S = 7 * 24 * 3600.0
+"""The longest emergency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,9 @@ class RolloutNow:
         opened: Living grants without a result.
         waiting: Deferred instances, in their order.
         cannot_take: Instances whose machine cannot take ``version``, each with its reason; known from their sidekicks.
+        waits_for_approval: A person must approve it, and nobody has judged yet.
+        approval: What is known of that; None while nobody asked or judged.
+        override: The emergency under which it goes on, whatever windows and freezes say; None without.
     """
 
     app: str
@@ -52,6 +59,9 @@ class RolloutNow:
     failures: tuple[Failure, ...]
     waiting: tuple[str, ...]
     cannot_take: tuple[str, ...] = ()
+    waits_for_approval: bool = False
+    approval: Approval | None = None
+    override: Override | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +149,61 @@ class Rollouts:
         """
         return self._tell(app, group, "running", "", by)
 
+    def approve(self, app: str, group: str, *, version: str = "", why: str = "", by: str = "") -> RolloutNow:
+        """A person lets the rollout go on. Of two who say so at the same time, the first one counts.
+
+        Args:
+            app: The app.
+            group: The group.
+            version: What the person has looked at; empty: whatever the target is.
+            why: The reason.
+            by: The person's name.
+
+        Raises:
+            NotFound: there is no such app or group.
+            Conflict: the group has no target, or another one than ``version``.
+        """
+        return self._judge(app, group, "approved", version, why, by)
+
+    def reject(self, app: str, group: str, *, version: str = "", why: str = "", by: str = "") -> RolloutNow:
+        """A person stops the rollout: no further update to its target begins, until one approves it after all.
+
+        Args:
+            app: The app.
+            group: The group.
+            version: As in ``approve``.
+            why: The reason.
+            by: The person's name.
+
+        Raises:
+            NotFound, Conflict: as in ``approve``.
+        """
+        return self._judge(app, group, "rejected", version, why, by)
+
+    def override(self, app: str, group: str, *, for_s: float, why: str, by: str = "") -> RolloutNow:
+        """Declare an emergency: for ``for_s`` seconds neither windows nor freezes stop this rollout; 0 ends it.
+
+        Raises:
+            NotFound: there is no such app or group.
+            ConfigError: there is no reason, or the time is out of its range.
+            Conflict: the group has no target.
+        """
+        why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
+        if not why.strip() and for_s:
+            raise ConfigError("why: an emergency needs a reason")
+        if not 0 <= for_s <= MAX_OVERRIDE_S:
+            raise ConfigError(f"for_s {for_s:g}: must be 0 to {MAX_OVERRIDE_S:g} seconds")
+
+        def attempt(change: Change) -> RolloutNow:
+            snapshot = self._steered(change, app, group, "override")
+            until = snapshot.now + timedelta(seconds=for_s)
+            snapshot.progress = rollout.overridden(snapshot.progress, by=by, why=why, now=snapshot.now, until=until)
+            if not for_s:
+                snapshot.write_brake("override-end", by)
+            return self._stored(snapshot)
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
     def undo(
         self,
         app: str,
@@ -181,22 +246,47 @@ class Rollouts:
         why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
 
         def attempt(change: Change) -> RolloutNow:
-            snapshot = self._snapshot(change, app, group)
-            if snapshot.wanted is None:
-                raise Conflict(
-                    f"group {group!r} has no target, so there is no rollout to {_VERBS[state]}; "
-                    "point its channel at a version first"
-                )
-            snapshot.settle()
+            snapshot = self._steered(change, app, group, _VERBS[state])
             snapshot.progress = rollout.told(snapshot.progress, state, why, by, snapshot.now)
-            # Not `snapshot.write()`: the state of a rollout without any update is written as well.
             snapshot.write_brake(_VERBS[state], by)
-            recall(snapshot)  # the rest of a large group follows at once; the brake holds them until then
-            key = self.context.keys.rollout(snapshot.group.app, snapshot.group.id)
-            change.put(key, Rollout(progress=snapshot.progress))
-            return shown(snapshot)
+            return self._stored(snapshot)
 
         return apply(self.context.cluster, attempt, self.auditing)
+
+    def _judge(self, app: str, group: str, verdict: Verdict, version: str, why: str, by: str) -> RolloutNow:
+        why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
+        verb = "approve" if verdict == "approved" else "reject"
+
+        def attempt(change: Change) -> RolloutNow:
+            snapshot = self._steered(change, app, group, verb)
+            if version and version != snapshot.wanted:
+                raise Conflict(f"the target of group {group!r} is {snapshot.wanted} by now, not {version}; look again")
+            before = snapshot.progress
+            snapshot.progress = rollout.judged(before, verdict, by=by, why=why, now=snapshot.now)
+            if snapshot.progress is before:
+                return shown(snapshot)
+            if verdict == "rejected":
+                snapshot.write_brake(verb, by)
+            return self._stored(snapshot)
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def _steered(self, change: Change, app: str, group: str, verb: str) -> GroupSnapshot:
+        """A group that has a rollout to ``verb``."""
+        snapshot = self._snapshot(change, app, group)
+        if snapshot.wanted is None:
+            raise Conflict(
+                f"group {group!r} has no target, so there is no rollout to {verb}; point its channel at a version first"
+            )
+        snapshot.settle()
+        return snapshot
+
+    def _stored(self, snapshot: GroupSnapshot) -> RolloutNow:
+        """Not `snapshot.write()`: the state of a rollout without any update is written as well."""
+        recall(snapshot)  # the rest of a large group follows at once; the brake holds them until then
+        key = self.context.keys.rollout(snapshot.group.app, snapshot.group.id)
+        snapshot.change.put(key, Rollout(progress=snapshot.progress))
+        return shown(snapshot)
 
     def _recall(self, change: Change, group: Group) -> None:
         """Take back the grants that the group's new policy would not give."""
@@ -254,6 +344,9 @@ def shown(snapshot: GroupSnapshot) -> RolloutNow:
         opened=tuple(one for one in progress.opened if one.instance in snapshot.living),
         failures=progress.failures,
         waiting=tuple(one.instance for one in snapshot.waiting),
+        waits_for_approval=snapshot.waits_for_approval,
+        approval=progress.approval,
+        override=snapshot.emergency,
     )
 
 
@@ -276,6 +369,11 @@ def effective(snapshot: GroupSnapshot) -> tuple[State, str, str, datetime]:
     why = _braked(progress, snapshot.group.policy)
     if why is not None:
         return "halted", why, "", progress.since
+    said = progress.approval
+    if progress.state == "running" and said is not None and said.verdict == "rejected":
+        return "halted", f"rejected: {said.why}" if said.why else "rejected", said.by, said.at or progress.since
+    if progress.state == "running" and snapshot.waits_for_approval:
+        return "running", "waits for an approval", "", progress.since
     return progress.state, progress.why, progress.by, progress.since
 
 

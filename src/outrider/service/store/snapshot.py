@@ -17,7 +17,7 @@ from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, decide, destination
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.recall import begin_before
-from outrider.core.rollout.rollout import Progress, Result
+from outrider.core.rollout.rollout import Override, Progress, Result
 from outrider.core.versions import NOTHING
 from outrider.etcd.seam import Entry
 from outrider.model.damage import read_or_none
@@ -45,7 +45,7 @@ FRESH = timedelta(hours=1)
 """A deferred instance has checked in within about this time: a sidekick checks in at least every hour."""
 SEEN = timedelta(hours=24)
 """An older row does not prove that its instance serves."""
-STANDSTILLS = frozenset({"blocked", "paused", "rollout"})
+STANDSTILLS = frozenset({"blocked", "paused", "rollout", "approval"})
 """Rules that may keep a group where it is for a long time: a new machine gets what the group serves meanwhile."""
 CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
 
@@ -93,11 +93,28 @@ class GroupSnapshot:
 
     @property
     def policy(self) -> Policy:
-        """The group's policy. On its way back the whole group goes, and at once if an operator said so."""
+        """The group's policy. On its way back the whole group goes, unasked, and at once if an operator said so."""
         undo, policy = self.group.undo, self.group.policy
-        if undo is None:
-            return policy
-        return replace(policy, percent=100.0, windows=() if undo.at_once else policy.windows)
+        if undo is not None:
+            policy = replace(policy, percent=100.0, approval=False, approve_after_s=None)
+        if self.emergency is not None or (undo is not None and undo.at_once):
+            policy = replace(policy, windows=(), deny_windows=(), freezes=())
+        return policy
+
+    @property
+    def emergency(self) -> Override | None:
+        """What an operator declared, as long as it lasts."""
+        override = self.progress.override
+        return override if override is not None and self.now < override.until else None
+
+    @property
+    def waits_for_approval(self) -> bool:
+        """A person must approve the rollout, and nobody has judged yet."""
+        known, policy = self.progress.approval, self.policy
+        if not policy.approval or self.wanted is None or (known is not None and known.verdict is not None):
+            return False
+        due = rollout.approval_due(self.progress, policy)
+        return due is None or self.now < due
 
     def block_reason(self, version: str) -> str | None:
         """The reason why a version is blocked, for all groups or for this one; None when it is not."""
@@ -229,12 +246,18 @@ class GroupSnapshot:
         return mine.version if mine is not None and self.living.get(instance) == mine.version else None
 
     def settle(self, *instances: str) -> None:
-        """Close the expired grants: all of them in a whole snapshot, else those of ``instances``."""
+        """Close the expired grants: all of them in a whole snapshot, else those of ``instances``.
+
+        A release that nobody has judged in time is approved, if the policy says so.
+        """
         candidates = [one.instance for one in self.progress.opened] if self.is_whole else instances
         dead = {instance for instance in candidates if instance not in self.living}
         if dead:
             counts = not self.paused and (self.wanted is None or self.block_reason(self.wanted) is None)
             self.progress = rollout.lapsed(self.progress, dead, self.group.policy, self.now, counts=counts)
+        due = rollout.approval_due(self.progress, self.policy)
+        if due is not None and self.now >= due:
+            self.progress = rollout.judged(self.progress, "approved", by="", why="nobody rejected it in time", now=due)
 
     def grant(self, checking: CheckingInstance, verdict: Grant, lease: int) -> None:
         """Grant the update, under a lease that lives as long as the update may take."""
@@ -248,7 +271,9 @@ class GroupSnapshot:
             version=version,
             at=self.now,
             takes_turns=checking.takes_turns,
-            begin_before=begin_before(self.policy, self.now) if checking.takes_turns else None,
+            begin_before=begin_before(self.policy, self.now, emergency=self.emergency)
+            if checking.takes_turns
+            else None,
             brake=self.brake,
             running=checking.running,
             arch=checking.arch,

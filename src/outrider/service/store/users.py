@@ -23,7 +23,7 @@ from outrider.service.store.context import StoreContext
 
 TOKEN_PREFIX = "or_"  # noqa: S105 - every token begins with it, so people and secret scanners recognise one
 TOKEN_BYTES = 32
-ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
+ROLES: tuple[Role, ...] = ("viewer", "approver", "operator", "admin")
 """Each role includes the roles before it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
