@@ -132,3 +132,9 @@ def _port(port: str, shown: str) -> int:
     if not 1 <= int(port) <= 65535:
         raise ValueError(f"{shown}: ports are 1 to 65535")
     return int(port)
+
+
+def masked(address: str) -> str:
+    """An address without what is secret in it, where nearly everything may be: ``slack://...``."""
+    kind, found, _ = address.partition("://")
+    return f"{kind}://..." if found else "..."

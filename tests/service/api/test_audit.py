@@ -7,6 +7,7 @@ import pytest
 from outrider.core.errors import Conflict, Unknown
 from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
 from outrider.model.documents import Role
+from outrider.service.history.webhooks import Webhooks
 from outrider.service.rollouts.checkins import Caller, Checkins
 from outrider.service.store.audit import MAX_TEXT, AuditEntry, AuditLog, Wanted, noun_of
 from outrider.service.store.request import Principal, RequestContext
@@ -130,6 +131,17 @@ def test_a_token_leaves_no_trace(ann: Store, log: AuditLog, fake_etcd: FakeEtcd)
     assert b"bob" in logged
     for secret in (made.token, made.user.token_sha256, ann.users.get("bob").token_sha256):
         assert secret.encode() not in logged
+
+
+def test_the_address_of_a_notification_leaves_no_trace(ann: Store, log: AuditLog, fake_etcd: FakeEtcd) -> None:
+    hooks = Webhooks(context=ann.context, auditing=ann.auditing)
+    hooks.create("chat", "json://ann:letmein@chat.example/rooms/T0KEN", kind="notification")
+    hooks.delete("chat")
+
+    logged = b"".join(entry.value for key, entry in fake_etcd.entries.items() if "/audit/" in key)
+    assert 2 == logged.count(b"json://...")
+    for secret in (b"letmein", b"T0KEN"):
+        assert secret not in logged
 
 
 def test_a_long_text_is_cut(ann: Store, log: AuditLog) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -121,6 +122,52 @@ def test_a_release_that_waits_for_a_person_is_told_with_a_link(
     assert (
         f"the rollout of 1.0.0 to group beta waits for an approval: outrider rollout approve {APP}/beta" == told["text"]
     )
+
+
+def test_people_are_told_in_their_own_way_and_again_after_a_failure(
+    real: Store, hooks: Webhooks, receiver: Receiver
+) -> None:
+    """``json://`` is the one of apprise's addresses behind which a test can stand itself."""
+    made = hooks.create("chat", receiver.url.replace("http://", "json://"), least="warning", kind="notification")
+    make_app(real, version="1.0.0")
+    receiver.statuses = [503]
+    with ExitStack() as stack:
+        run(stack, real)
+        real.groups.update(APP, "beta", paused=True)
+
+        eventually(lambda: len(receiver.took) == 2 and hooks.pending("chat") == 0)
+
+    (_, refused), (headers, body) = receiver.took
+    told = json.loads(body)
+    assert refused == body
+    assert (f"outrider: {APP}/beta", "group beta is paused", "warning") == (
+        told["title"], told["message"], told["type"],
+    )  # fmt: skip
+    assert "webhook-signature" not in headers
+    assert "json://..." == made.shown_url
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("carrier-pigeon://home", r"carrier-pigeon://\.\.\.: no address that apprise knows"),
+        ("slack://", r"slack://\.\.\.: no address that apprise knows"),
+        ("syslog://", "reaches only the machine of the update service"),
+        ("", "no address that apprise knows"),
+    ],
+)
+def test_an_address_at_which_nobody_is_told_is_refused(hooks: Webhooks, url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        hooks.create("chat", url, kind="notification")
+
+    assert () == hooks.list()
+
+
+def test_a_service_without_the_library_says_what_to_install(hooks: Webhooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'outrider\[notify\]'"):
+        hooks.create("chat", "json://localhost", kind="notification")
 
 
 def test_what_a_receiver_refuses_is_told_again_with_the_same_id(

@@ -1,7 +1,7 @@
 """The REST API of activity events and webhooks."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
@@ -45,15 +45,19 @@ class NewWebhook(Given):
     url: str = Field(description="Address for the POST requests, http or https.")
     app: str = Field("", description="Only events of this app; empty: of all apps.")
     least: Severity = Field("info", description="Only events of at least this severity.")
+    kind: Literal["webhook", "notification"] = Field(
+        "webhook", description="`notification`: `url` is an address of the library apprise, in chat or by mail."
+    )
 
 
 class WebhookShown(Shown):
     """An address that receives activity events."""
 
     name: str
-    url: str
+    url: str = Field(description="Of a notification only its kind: the rest is secret.")
     app: str
     least: Severity
+    kind: Literal["webhook", "notification"]
     created: datetime
     pending: int = Field(0, description="Events that are not delivered yet.")
 
@@ -98,8 +102,8 @@ def list_webhooks(store: Bound) -> Items[WebhookShown]:
 def create_webhook(new: NewWebhook, store: Bound) -> WebhookMade:
     """Add a webhook; only this answer contains its secret."""
     app = app_id_of(new.app) if new.app else ""
-    made = _webhooks(store).create(new.name, new.url, app=app, least=new.least)
-    return WebhookMade.model_validate(made)
+    made = _webhooks(store).create(new.name, new.url, app=app, least=new.least, kind=new.kind)
+    return WebhookMade.model_validate(made).model_copy(update={"url": made.shown_url})
 
 
 @router.get("/webhooks/{name}", tags=["activity"])
@@ -112,7 +116,8 @@ def get_webhook(name: str, store: Bound) -> WebhookShown:
 @router.delete("/webhooks/{name}", tags=["activity"])
 def delete_webhook(name: str, store: Bound) -> WebhookShown:
     """Remove a webhook with its undelivered events."""
-    return WebhookShown.model_validate(_webhooks(store).delete(name))
+    deleted = _webhooks(store).delete(name)
+    return WebhookShown.model_validate(deleted).model_copy(update={"url": deleted.shown_url})
 
 
 def _webhooks(store: Store) -> Webhooks:
@@ -125,4 +130,5 @@ def _shown(entry: Entry, activity: Activity) -> ActivityShown:
 
 
 def _hook(hooks: Webhooks, hook: Webhook) -> WebhookShown:
-    return WebhookShown.model_validate(hook).model_copy(update={"pending": hooks.pending(hook.name)})
+    more = {"pending": hooks.pending(hook.name), "url": hook.shown_url}
+    return WebhookShown.model_validate(hook).model_copy(update=more)

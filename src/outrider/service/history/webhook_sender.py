@@ -16,6 +16,7 @@ from outrider import __version__
 from outrider.core.errors import DriverError, NotFound, OutriderError
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, Put, WatchEvent
 from outrider.model.damage import read_or_none
+from outrider.service.history.chat import notify
 from outrider.service.history.webhooks import Delivery, Webhook, Webhooks, body_of, signature
 
 TIMEOUT_S = (5.0, 15.0)
@@ -159,6 +160,8 @@ class WebhookSender:
         return LOOK_S
 
     def _post(self, hook: Webhook, entry: Entry, delivery: Delivery) -> int:
+        if hook.kind == "notification":
+            return 200 if notify(hook.url, delivery.activity) else 0
         body = body_of(delivery)
         identity = "msg_" + entry.key.rpartition("/")[2]
         timestamp = int(self._webhooks.context.now().timestamp())

@@ -11,14 +11,17 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
+from outrider.core.addresses import masked
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.etcd.seam import Op, Put
 from outrider.model.activity import SEVERITIES, Activity, Severity
 from outrider.model.documents import Document, encode
 from outrider.model.keys import Keys, check_part
+from outrider.service.history.chat import checked_recipient
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, checked_address
 
@@ -33,6 +36,7 @@ class Webhook(Document, frozen=True, kw_only=True):
         secret: ``whsec_`` and base64 of the signing key; shown once, when the webhook is created.
         app: Only events of this app; empty: of all apps.
         least: Only events of at least this severity.
+        kind: ``notification``: ``url`` is an address of the library apprise, in chat or by mail, and nothing is signed.
     """
 
     name: str
@@ -40,7 +44,13 @@ class Webhook(Document, frozen=True, kw_only=True):
     secret: str
     app: str = ""
     least: Severity = "info"
+    kind: Literal["webhook", "notification"] = "webhook"
     created: datetime
+
+    @property
+    def shown_url(self) -> str:
+        """What may be shown of its address: that of a notification has a token in it, or a password."""
+        return self.url if self.kind == "webhook" else masked(self.url)
 
 
 class Delivery(Document, frozen=True, kw_only=True):
@@ -79,21 +89,32 @@ class Webhooks:
             raise NotFound(_absent(name))
         return found
 
-    def create(self, name: str, url: str, *, app: str = "", least: Severity = "info") -> Webhook:
-        """Add a webhook with a random secret.
+    def create(
+        self,
+        name: str,
+        url: str,
+        *,
+        app: str = "",
+        least: Severity = "info",
+        kind: Literal["webhook", "notification"] = "webhook",
+    ) -> Webhook:
+        """Add a webhook with a random secret, or a notification.
 
         Raises:
-            ConfigError: the address is not http(s), or there are too many webhooks.
+            ConfigError: the address is not http(s), or none that apprise knows; or there are too many webhooks.
             Conflict: the name is taken.
         """
         key = webhook_key(self.context.keys, name)
-        expected = "write https://HOST/PATH, without a user name"
-        if checked_address(f"webhook {name}: url", url, expected).username is not None:
-            raise ConfigError(f"webhook {name}: url {url!r}: {expected}")
+        if kind == "notification":
+            checked_recipient(url)
+        else:
+            expected = "write https://HOST/PATH, without a user name"
+            if checked_address(f"webhook {name}: url", url, expected).username is not None:
+                raise ConfigError(f"webhook {name}: url {url!r}: {expected}")
         if least not in SEVERITIES:
             raise ConfigError(f"webhook {name}: severity {least!r}: write one of {', '.join(SEVERITIES)}")
         secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-        new = Webhook(name=name, url=url, secret=secret, app=app, least=least, created=self.context.now())
+        new = Webhook(name=name, url=url, secret=secret, app=app, least=least, kind=kind, created=self.context.now())
 
         def attempt(change: Change) -> Webhook:
             if change.read(Webhook, key) is not None:

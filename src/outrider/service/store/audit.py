@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from loguru import logger
 
+from outrider.core.addresses import masked
 from outrider.core.errors import OutriderError
 from outrider.etcd.seam import Delete, DeletePrefix, Entry, Put
 from outrider.model.damage import read_or_none
@@ -269,6 +270,8 @@ def _facts(value: bytes | None) -> Facts | None:
         facts = msgspec.json.decode(value, type=Facts)
     except msgspec.DecodeError:
         return {"unreadable": len(value)}
+    if facts.get("kind") == "notification":  # a webhook whose address holds a token or a password
+        facts |= {"url": masked(str(facts.get("url", "")))}
     return {name: _shortened(fact) for name, fact in facts.items() if name not in SECRET_FIELDS}
 
 
