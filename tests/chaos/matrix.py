@@ -48,6 +48,7 @@ SCENARIOS: Mapping[str, str] = {
     "lock.acquire/turn.leave": "moved",
     "lock.reclaim": "restarted",
     "lock.retake": "souring",
+    "lock.retake/admission.read": "decommissioned",
     "lock.retake/turn.reclaim": "souring-restarted",
     "lock.retake/turn.ticket": "robbed",
     "lock.retake/turn.enqueue": "robbed",

@@ -23,7 +23,7 @@ from outrider.core.sidekick.events import AnyEvent
 from outrider.core.sidekick.memory import Installed, Memory, Release, Strategy
 from outrider.etcd.seam import Delete, Put
 from outrider.journal.journal import Journal, Record
-from outrider.model.documents import Brake, Command, OpenGrant, Slot, Target, Wakeup, decode, encode
+from outrider.model.documents import Admission, Brake, Command, Gone, OpenGrant, Slot, Target, Wakeup, decode, encode
 from outrider.sidekick.identity import KEPT_PREDECESSORS
 from outrider.turns.turns import free_turn, read_scope
 from tests.sim.agenda import Agenda
@@ -317,6 +317,14 @@ class Fleet:
         assert slot is not None, f"{member.name} has no turn"
         self.promises.freed.add(member.name)
         free_turn(self._hand, KEYS, SCOPE, scope, slot.number, who="ann", at=self.now())
+
+    def admit(self, member: Member) -> None:
+        """Let an instance come back that had gone: what the service writes for `instance admit`."""
+        key = KEYS.gone(APP, member.name)
+        gone = decode(Gone, key, self.store.entries[key].value)
+        admission = Admission(app=APP, instance=member.name, removal=gone.removal, at=self.now())
+        self._hand.calls.clear()
+        self._hand.txn((), (Delete(key=key), Put(key=KEYS.admission(APP, member.name), value=encode(admission))))
 
     def unblock(self, version: str) -> None:
         """Let an operator take a version's mark away; whatever it has reached counts anew."""

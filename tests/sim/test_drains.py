@@ -171,3 +171,30 @@ def test_a_turn_that_an_operator_takes_away_from_one_that_leaves_for_good_is_tak
     fleet.run(lambda: member.machine.state == "idle.refused")
     assert {} == member.workloads
     fleet.run(lambda: not fleet.slots)
+
+
+@pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
+@pytest.mark.parametrize("how", ["crash", "reboot", "lapse"])
+def test_let_back_before_it_knows_that_it_had_gone_it_serves_again(strategy: Strategy, how: str) -> None:
+    """Found by the kill matrix: its journal said that it leaves, so it removed itself once more."""
+    fleet = Fleet(29, instances=3, slots=1, strategy=strategy)
+    fleet.run(fleet.at_rest)
+    member, marker = fleet.members[1], KEYS.gone(APP, "web-1")
+    fleet.command(member, "decommission")
+    fleet.run(lambda: member.machine.state == "idle.resigning")
+    fleet.faults.lost_answers = 1.0
+    fleet.run(lambda: marker in fleet.store.entries)
+    fleet.faults.lost_answers = 0.0
+    assert member.machine.memory.drain is not None, "it has heard of nothing yet"
+
+    if how == "lapse":
+        fleet.lose_lease(member)
+    else:
+        getattr(fleet, how)(member, 3.0)
+    fleet.admit(member)
+    fleet.run(lambda: member.up and serves(member) and not fleet.slots)
+
+    assert marker not in fleet.store.entries
+    assert member.machine.memory.drain is None
+    fleet.promote("2.0.0")
+    fleet.run(lambda: fleet.at_rest() and ["2.0.0"] * 3 == fleet.versions())

@@ -405,6 +405,13 @@ FAULTS = (
         story=("an operator pauses the rollout", "has a turn", "P16"),
     ),
     Fault(
+        name="removing itself behind an operator's back",
+        strategy="stop-first",
+        setting=replace(CALM, words=1, says=("decommission",), waiting=0, admits=False),
+        promise="P12: it removes itself once more although an operator has let it back",
+        story=("the answer is lost", "an operator lets it back after it has gone", "lock.resign is done", "P12"),
+    ),
+    Fault(
         name="an effect without what it needs",
         strategy="start-first",
         edits=(

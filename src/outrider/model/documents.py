@@ -385,6 +385,7 @@ class Gone(Document, frozen=True, kw_only=True):
     Attributes:
         how: ``deleted`` by an operator after its end, or ``decommissioned`` while it lived.
         by: Who removed it.
+        removal: Of a decommissioning: its id in the sidekick's journal, which is also that of its turn.
         seen_again: When it checked in after that.
     """
 
@@ -393,6 +394,7 @@ class Gone(Document, frozen=True, kw_only=True):
     instance: str
     how: Literal["deleted", "decommissioned"]
     by: str = ""
+    removal: str = ""
     at: datetime
     seen_again: datetime | None = None
 
@@ -404,6 +406,22 @@ class Gone(Document, frozen=True, kw_only=True):
             f"{self.instance} was {self.how}{by} on {self.at:%Y-%m-%d}; `outrider instance admit {self.app}"
             f" {self.instance}` lets it back"
         )
+
+
+class Admission(Document, frozen=True, kw_only=True):
+    """``admissions/{app}/{instance}``: an operator let the instance back after it had gone; its next removal ends it.
+
+    It is an operator's last word: a sidekick whose journal still holds an earlier one, to leave for good, comes back.
+
+    Attributes:
+        removal: Which one the marker named that it lifted (``Gone.removal``). Which word is the later one is seen by
+            the revisions; but after a restore etcd counts from an earlier one.
+    """
+
+    app: str
+    instance: str
+    removal: str = ""
+    at: datetime
 
 
 class Contender(Document, frozen=True, kw_only=True):

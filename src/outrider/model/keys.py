@@ -179,6 +179,10 @@ class Keys:
         """The marker of an instance that is gone for good: every join, enqueue, grant and presence compares it."""
         return f"{self.prefix}/gone/{check_app(app)}/{check_part('instance', instance)}"
 
+    def admission(self, app: str, instance: str) -> str:
+        """The last admission of an instance that had gone: a removal that was said before it is carried out no more."""
+        return f"{self.prefix}/admissions/{check_app(app)}/{check_part('instance', instance)}"
+
     def all_servers(self) -> str:
         """Prefix of the write guards of all servers, of every app."""
         return f"{self.prefix}/servers/"

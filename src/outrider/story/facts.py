@@ -17,6 +17,7 @@ from outrider.core.sidekick.events import (
     BlockChanged,
     GrantEnded,
     IdentityAccepted,
+    IdentityAdmitted,
     IdentityRefused,
     LockAcquired,
     LockFailed,
@@ -116,6 +117,8 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
             return f"identity refused: {event.cause}"
         case IdentityAccepted():
             return "identity accepted"
+        case IdentityAdmitted():
+            return "an operator let it back after it had gone"
         case BalancerDrained():
             return f"drained: {event.how}"
         case BalancerUnmoved() | BalancerRefused() | BalancerFailed():

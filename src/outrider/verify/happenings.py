@@ -132,13 +132,16 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
         take_back(answer(ev.OperatorResumed, 0), "an operator resumes it")
     else:
         say("pause", answer(ev.OperatorPaused, 0), "an operator pauses it")
-    if memory.refused:
-        take_back(answer(ev.IdentityAccepted, 0), "the other sidekick of its name ends")
-    else:
+    if memory.refused and s.gone != 1:
+        take_back(answer(ev.IdentityAccepted, 0), "nothing keeps it from being the instance any more")
+    elif not memory.refused:
         say("twin", answer(ev.IdentityRefused, 0, cause="twin"), "another sidekick is the instance, too")
     if memory.drain is None:
         say("drain", answer(ev.OperatorDrained, 0, update=DRAIN), "an operator drains it")
-        say("decommission", answer(ev.OperatorDecommissioned, 0, update=DRAIN), "an operator removes it for good")
+        leave = answer(ev.OperatorDecommissioned, 0, update=DRAIN)
+        if s.words and "decommission" in world.setting.says:
+            what = "an operator removes it for good"
+            found.extend(world.tell(s._replace(words=s.words - 1, gone=0), leave, what, True))
     else:
         take_back(answer(ev.OperatorUndrained, 0), "an operator lets it back")
     if memory.group_paused:
@@ -158,6 +161,15 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
         say("rollback", back, "an operator rolls it back")
     elif not memory.update and memory.previous is not None:
         say("return", back, f"an operator takes it back to {memory.previous.release.version}")
+
+
+def _gone(world: World, s: Local, found: list[Edge]) -> None:
+    """It hears from its presence that it has gone; and an operator may let it back before it does."""
+    if s.gone != 1:
+        return
+    if not world.steps.brains[s.brain].memory.refused:
+        found.extend(world.tell(s, answer(ev.IdentityRefused, 0, cause="gone"), "hears that it has gone", False))
+    found.append(Edge("an operator lets it back after it has gone", True, s._replace(gone=2)))
 
 
 def _falls(world: World, s: Local, found: list[Edge]) -> None:
@@ -250,8 +262,11 @@ def _crash_under_way(world: World, s: Local, found: list[Edge]) -> None:
 PARTS: tuple[Part, ...] = (
     Part(workloads.performed, ("brain", "works", "alive", "deserted", "heard", "barred", "touched", "forgiven")),
     Part(entry.performed, ("brain", "writes", "late", "alive", "entry", "deserted", "key", "slot")),
-    Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocked", "proved", "barred", "touched")),
-    Part(turns.requested, ("brain", "request", "key", "slot", "blocked", "barred", "forgiven", "permitted", "braked")),
+    Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocked", "proved", "barred", "touched", "gone")),
+    Part(
+        turns.requested,
+        ("brain", "request", "key", "slot", "blocked", "barred", "forgiven", "permitted", "braked", "gone"),
+    ),
     Part(entry.taken_away, ("entry", "words")),
     Part(entry.watched, ("brain", "entry"), news=True),
     Part(entry.late, ("late", "alive", "entry", "deserted", "key", "slot")),
@@ -269,6 +284,7 @@ PARTS: tuple[Part, ...] = (
             "forgiven",
             "permitted",
             "braked",
+            "gone",
         ),
     ),
     Part(turns.ended_by_operator, ("slot", "entry", "words")),
@@ -281,7 +297,8 @@ PARTS: tuple[Part, ...] = (
     Part(_others, ("blocked", "proved")),
     Part(_recalled, ("brain", "permitted"), news=True),
     Part(_brake, ("permitted", "braked", "words")),
-    Part(_operator, ("brain", "words"), news=True),
+    Part(_operator, ("brain", "words", "gone"), news=True),
+    Part(_gone, ("brain", "gone"), news=True),
     Part(_falls, ("brain", "works", "alive", "deserted", "heard", "key", "falls")),
     Part(_told_falls, ("brain", "alive", "deserted", "heard", "falls"), news=True),
     Part(_dies, ("brain", "alive", "deserted", "heard"), news=True),

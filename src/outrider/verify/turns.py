@@ -34,7 +34,7 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
         found.append(Edge(f"{effect.name} waits", False, s._replace(request=(number, request))))
         return
     t, ends = _ended(world, s._replace(request=None), effect)
-    problem = _wrongly_blocked(world, s, t)
+    problem = _wrongly_blocked(world, s, t) or _removed_again(s, t)
     failures = [("etcd doesn't answer, nothing is done", s)]
     if len(s.late) < world.setting.late_limit:
         failures.append(("etcd doesn't answer, it may still arrive", s._replace(late=(*s.late, number))))
@@ -44,8 +44,10 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
         return
     proved_by = "web-9" if isinstance(effect, do.BlockLock) and _is_unblockable(world, s, effect) else ""
     released = answer(ev.LockReleased, request, proved_by=proved_by)
+    if isinstance(effect, do.ResignLock) and t.gone != 1:
+        released = answer(ev.IdentityAdmitted, request) if s.gone == 2 else answer(ev.LockRefused, request, cause="")
     failed = answer(ev.LockFailed, request, cause="")
-    found.extend(world.tell(t, released, f"{effect.name} is done, lock.released", False, problem, ends=ends))
+    found.extend(world.tell(t, released, f"{effect.name} is done, {_name_of(released)}", False, problem, ends=ends))
     found.append(Edge(f"{effect.name} is done, but the answer is lost", True, t, problem, ends=ends))
     for words, after in failures:
         found.extend(world.tell(after, failed, f"{effect.name}: {words}", True))
@@ -80,6 +82,13 @@ def requested(world: World, s: Local, found: list[Edge]) -> None:
     effect: Any = world.steps.effects[number]
     t = s._replace(request=None)
     ours = s.slot and _owns(s, getattr(effect, "turn", None), effect.update)
+    if s.gone == 1 and not ours:
+        event = answer(ev.IdentityRefused, 0, cause="gone")
+        found.extend(world.tell(t, event, f"{effect.name}: it has gone", False))
+        return
+    if s.gone == 2 and world.setting.admits and getattr(effect, "removal_revision", None) is not None:
+        _let_back(world, s, effect, request, found)
+        return
     if not ours and (s.slot or isinstance(effect, do.ReclaimLock)):
         _refused(world, t, effect, request, found)
         return
@@ -105,6 +114,16 @@ def requested(world: World, s: Local, found: list[Edge]) -> None:
         _granted(world, took(t, effect), effect, request, found, problem=_brake_breach(s, effect))
 
 
+def _let_back(world: World, s: Local, effect: Any, request: int, found: list[Edge]) -> None:
+    """It was admitted after it was said that it leaves: what is left of its turn goes, and it doesn't leave."""
+    ends = (SLOT if s.slot else 0) | (KEY if s.key else 0)
+    t, what = s._replace(request=None, slot=0, key=0), f"{effect.name}: it was let back"
+    if request:
+        found.extend(world.tell(t, answer(ev.IdentityAdmitted, request), what, False, ends=ends))
+    else:
+        found.append(Edge(what, False, t, ends=ends))
+
+
 def took(s: Local, effect: do.AcquireLock | do.RetakeLock) -> Local:
     """A slot key is created. What is taken again to roll back doesn't try the release, whatever it began before."""
     slot = 1 if effect.update == NOW else 2
@@ -120,12 +139,19 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
         t = s._replace(late=s.late[:place] + s.late[place + 1 :])
         if isinstance(effect, ENDS):
             turn = effect.turn
-            valid = turn is not None and turn.slot_revision == 1 and (turn.waiter_revision == 1 or not s.key)
+            is_void = isinstance(effect, do.ResignLock) and s.gone == 2 and world.setting.admits
+            valid = (
+                not is_void
+                and turn is not None
+                and turn.slot_revision == 1
+                and (turn.waiter_revision == 1 or not s.key)
+            )
             refused = isinstance(effect, do.BlockLock) and _is_unblockable(world, s, effect)
-            if valid and s.slot and not refused:
+            if valid and s.slot and not refused and not is_void:
                 t = _excused(world, t, effect)._replace(slot=0, key=0)
                 t = _blocked(world, t, effect) if isinstance(effect, do.BlockLock) else t
-                problem = _wrongly_blocked(world, s, t)
+                t = t._replace(gone=1) if isinstance(effect, do.ResignLock) else t
+                problem = _wrongly_blocked(world, s, t) or _removed_again(s, t)
                 found.append(Edge(f"{effect.name} arrives late and is done", True, t, problem, ends=KEY | SLOT))
             else:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
@@ -137,7 +163,8 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
             else:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
         elif isinstance(effect, TAKES):
-            if s.key == 2 and not s.slot and not _is_marked(s, effect) and _is_permitted(world, s, effect):
+            free = s.key == 2 and not s.slot and s.gone != 1
+            if free and not _is_marked(s, effect) and _is_permitted(world, s, effect):
                 what, problem = f"{effect.name} arrives late and takes a turn", _brake_breach(s, effect)
                 found.append(Edge(what, True, took(t, effect), problem))
             else:
@@ -171,6 +198,8 @@ def _ended(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock | do.Re
     if s.slot and _owns(s, effect.turn, effect.update):
         s = _excused(world, s, effect)._replace(slot=0)
         ends |= SLOT
+        if isinstance(effect, do.ResignLock) and not (s.gone == 2 and world.setting.admits):
+            s = s._replace(gone=1)
     if s.key and not s.slot:
         s = s._replace(key=0)
         ends |= KEY
@@ -220,6 +249,17 @@ def _wrongly_blocked(world: World, before: Local, after: Local) -> str:
         if memory.fault is None or memory.fault.blame != "release":
             return f"P11: this machine's trouble blocks {NEW} for everybody"
     return ""
+
+
+def _removed_again(before: Local, after: Local) -> str:
+    """An operator's last word counts (P12); empty when it does."""
+    again = before.gone == 2 and after.gone == 1
+    return "P12: it removes itself once more although an operator has let it back" if again else ""
+
+
+def _name_of(event: tuple[object, Any]) -> str:
+    name: str = event[1]().name
+    return name
 
 
 def _is_marked(s: Local, effect: Any) -> bool:

@@ -64,6 +64,7 @@ class Local(NamedTuple):
         forgiven: An operator ended our turn and answers for what we do of that update; until we take one again.
         permitted: The service's grant for the update under way stands, and was made under the present brake.
         braked: The rollout is paused.
+        gone: 1: it was removed for good; 2: an operator has let it back since.
         words: What operators may say yet.
         falls: How often a workload may end by itself yet, or the whole machine.
     """
@@ -88,6 +89,7 @@ class Local(NamedTuple):
     forgiven: bool = False
     permitted: bool = True
     braked: bool = False
+    gone: int = 0
     words: int = 0
     falls: int = 0
 
@@ -131,6 +133,7 @@ class Setting:
         fenced: etcd compares the fence. Without it the checker must find a breach.
         heeded: etcd compares, as it blocks a release, that nobody has committed it. The same.
         permits: etcd compares the grant and the brake when a turn is taken for an update. As for ``fenced``.
+        admits: A sidekick that removes itself compares whether it was let back since. As for ``fenced``.
     """
 
     badness: Badness = "none"
@@ -143,6 +146,7 @@ class Setting:
     fenced: bool = True
     heeded: bool = True
     permits: bool = True
+    admits: bool = True
 
 
 @dataclass(slots=True)

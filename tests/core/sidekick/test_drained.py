@@ -8,7 +8,7 @@ import pytest
 
 from outrider.core.chart.machine import Step
 from outrider.core.sidekick import events as ev
-from outrider.core.sidekick.effects import ReleaseLock
+from outrider.core.sidekick.effects import ReleaseLock, ResignLock, RetakeLock
 from tests.core.sidekick.test_sidekick import TURN, Sidekick, effect, effects
 
 
@@ -104,3 +104,86 @@ def test_told_that_it_has_gone_before_the_answer_it_holds_no_turn_when_it_is_let
     sidekick.answer("workload.ensure", ev.WorkloadAbsent)
     found = {"urls": ("http://x/2",), "sha256": "2" * 64, "size_bytes": 9, "update": "u1"}
     assert "downloading.fetching" == sidekick.answer("release.check", ev.ReleaseFound, version="2.0.0", **found).target
+
+
+def leaving(until: str) -> Sidekick:
+    """One that is told to leave for good, on its way in the state ``until``."""
+    sidekick = Sidekick().come_up()
+    sidekick.tell(ev.OperatorDecommissioned, update="d1", revision=7)
+    for effect_name, kind, facts in (
+        ("lock.retake", ev.LockAcquired, {"turn": TURN}),
+        ("balancer.leave", ev.BalancerLeft, {}),
+        ("balancer.drain", ev.BalancerDrained, {"how": "asked"}),
+        ("workload.retire", ev.WorkloadRetired, {}),
+    ):
+        if sidekick.machine.state == until:
+            break
+        sidekick.answer(effect_name, kind, **facts)
+    assert until == sidekick.machine.state
+    return sidekick
+
+
+def test_killed_after_it_had_removed_itself_and_let_back_it_comes_back() -> None:
+    """Found by the kill matrix: its journal said that it leaves, so it removed itself once more."""
+    sidekick = leaving("idle.resigning")
+    step = sidekick.tell(ev.SidekickRestarted)
+    assert 7 == effect(step, RetakeLock).removal_revision
+
+    assert "idle.waking" == sidekick.answer("lock.retake", ev.IdentityAdmitted).target
+
+    assert (None, "", None, False) == (
+        sidekick.memory.turn, sidekick.memory.drain_turn, sidekick.memory.drain, sidekick.memory.is_out
+    )  # fmt: skip
+    assert "checking" == sidekick.answer("workload.ensure", ev.WorkloadAbsent).target
+
+
+def test_let_back_before_it_has_heard_that_it_had_gone() -> None:
+    sidekick = leaving("idle.resigning")
+
+    assert "idle.waking" == sidekick.answer("lock.resign", ev.IdentityAdmitted).target
+
+
+def test_let_back_before_it_left_the_balancer_it_goes_on_serving() -> None:
+    sidekick = leaving("idle.retaking")
+
+    assert "idle.waking" == sidekick.answer("lock.retake", ev.IdentityAdmitted).target
+    sidekick.answer("workload.ensure", ev.WorkloadStarted, workload_id="a-1", url="http://one")
+    sidekick.answer("probe.confirm", ev.ProbePassed, url="http://one")
+    step = sidekick.answer("balancer.return", ev.BalancerJoined, url="http://one")
+
+    assert "checking" == step.target, "without a turn to give back"
+
+
+@pytest.mark.parametrize("state", ["idle.emptying", "idle.stopping"])
+def test_what_is_stopped_in_part_is_stopped_to_the_end_and_comes_back_as_new(state: str) -> None:
+    """Deleted while its machine was down, and let back: how far it had come with its app, nobody knows."""
+    sidekick = leaving(state)
+    sidekick.tell(ev.SidekickRestarted)
+
+    assert "idle.stopping" == sidekick.answer("lock.retake", ev.IdentityAdmitted).target
+    step = sidekick.answer("workload.retire", ev.WorkloadRetired)
+    assert (None, 7) == (effect(step, ResignLock).turn, effect(step, ResignLock).removal_revision)
+    assert "idle.waking" == sidekick.answer("lock.resign", ev.IdentityAdmitted).target
+
+    assert (None, None) == (sidekick.memory.running, sidekick.memory.drain)
+
+
+def test_refused_while_it_stopped_its_app_it_goes_on_with_that_when_it_is_let_back() -> None:
+    """Woken up it would look for an app of which only a part is left."""
+    sidekick = leaving("idle.stopping")
+    sidekick.tell(ev.IdentityRefused, cause="it was deleted by ann")
+    assert "idle.refused" == sidekick.machine.state
+
+    assert "idle.retaking" == sidekick.tell(ev.IdentityAccepted).target
+
+
+def test_said_once_more_after_it_was_let_back_it_leaves() -> None:
+    sidekick = leaving("idle.resigning")
+
+    step = sidekick.tell(ev.OperatorDecommissioned, update="d2", revision=20, by="bob")
+
+    assert ("idle.retaking", 20, "d1") == (
+        step.target, effect(step, RetakeLock).removal_revision, effect(step, RetakeLock).update
+    )  # fmt: skip
+    assert sidekick.memory.drain is not None
+    assert "bob" == sidekick.memory.drain.by

@@ -9,7 +9,7 @@ from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.balancers.vulcand import VulcandKeys, VulcandSettings
 from outrider.core.errors import Conflict, NotFound
 from outrider.etcd.seam import CreatedAt, Put
-from outrider.model.documents import Contender, Owner, decode, encode
+from outrider.model.documents import Admission, Contender, Owner, decode, encode
 from outrider.model.documents import Gone as GoneMarker
 from outrider.model.keys import Keys
 from outrider.service.rollouts.explain import explain
@@ -193,3 +193,21 @@ def test_who_is_admitted_is_as_new(fleet: Fleet, store: Store, client: FakeClust
     assert "2.0.0" == fleet.granted("web-7")
     with pytest.raises(NotFound, match="nothing to admit"):
         store.fleet.admit(APP, "web-7")
+
+
+def test_an_admission_names_the_removal_that_it_lifts_and_goes_with_the_next_one(
+    fleet: Fleet, store: Store, client: FakeCluster
+) -> None:
+    key = Keys().admission(APP, "web-7")
+    fleet.granted("web-7")
+    marker = GoneMarker(app=APP, group="beta", instance="web-7", how="decommissioned", removal="d1", at=NOON)
+    client.txn((), (Put(key=Keys().gone(APP, "web-7"), value=encode(marker)),))
+
+    store.fleet.admit(APP, "web-7")
+    entry = client.get(key)
+
+    assert entry is not None
+    assert "d1" == decode(Admission, key, entry.value).removal
+    Instance(client, "web-7").entry.join("http://10.0.0.7:80")
+    store.fleet.forget(APP, "web-7")
+    assert client.get(key) is None

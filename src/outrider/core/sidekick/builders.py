@@ -82,9 +82,11 @@ def reclaim_lock(memory: Memory) -> Effect:
 
 @effect(do.RetakeLock)
 def retake_lock(memory: Memory) -> Effect:
+    leaves = memory.drain is not None and memory.drain.kind == "decommission" and not memory.update
     return do.RetakeLock(
-        turn=memory.turn, update=_turn_id(memory), version=_candidate_version(memory), slots=memory.slots
-    )
+        turn=memory.turn, update=_turn_id(memory), version=_candidate_version(memory), slots=memory.slots,
+        removal_revision=memory.drain.revision if leaves and memory.drain is not None else None,
+    )  # fmt: skip
 
 
 @effect(do.ReleaseLock)
@@ -110,6 +112,7 @@ def resign_lock(memory: Memory) -> Effect:
         update=_turn_id(memory),
         at=drain.since if drain is not None else memory.at,
         by=drain.by if drain is not None else "",
+        removal_revision=drain.revision if drain is not None else 0,
     )
 
 

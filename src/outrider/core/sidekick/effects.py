@@ -60,7 +60,12 @@ class ReclaimLock(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetakeLock(Effect):
-    """Have a valid turn again, to roll back: our own if it is still there, else queue for a new one."""
+    """Have a valid turn again, to roll back or to leave: our own if it is still there, else queue for a new one.
+
+    Attributes:
+        removal_revision: Of etcd, at which it was said that the instance leaves for good; None: it doesn't. When it was
+            admitted since, the answer is ``identity.admitted``.
+    """
 
     name: ClassVar[str] = "lock.retake"
     answered_by: ClassVar[Answers] = (said.LockAcquired,)
@@ -68,6 +73,7 @@ class RetakeLock(Effect):
     update: str
     version: str
     slots: int
+    removal_revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,16 +116,23 @@ class SuspendLock(Effect):
 class ResignLock(Effect):
     """Remove what etcd has of this instance, and leave the marker that it is gone, with the end of the turn.
 
-    Refused when the turn has ended: an operator took it away, and without it nothing is removed.
-    ``at`` and ``by``: when it was said that it goes, and by whom, for the marker.
+    Refused when the turn has ended: an operator took it away, and without it nothing is removed. Nor is it once the
+    instance was admitted: then it had gone before, and is to come back.
+
+    Attributes:
+        update: Also the id of the removal, for the marker.
+        at: When it was said that it goes; for the marker, as ``by``.
+        by: Who said it.
+        removal_revision: As in ``lock.retake``.
     """
 
     name: ClassVar[str] = "lock.resign"
-    answered_by: ClassVar[Answers] = (said.LockReleased, said.LockRefused)
+    answered_by: ClassVar[Answers] = (said.LockReleased, said.LockRefused, said.IdentityAdmitted)
     turn: Turn | None
     update: str
     at: datetime
     by: str
+    removal_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,6 +213,16 @@ class IdentityAccepted(Event):
     name: ClassVar[str] = "identity.accepted"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityAdmitted(Event):
+    """An operator let the instance back after it had gone, and that word is later than the one to leave for good.
+
+    The turn that the leaving had is given back.
+    """
+
+    name: ClassVar[str] = "identity.admitted"
+
+
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
@@ -468,7 +478,7 @@ AnyEvent = (
     | UpdateJudged | UpdateEnded | TargetChanged | BlockChanged | GrantEnded | WakeupReceived | OperatorPaused
     | OperatorResumed | OperatorRolledBack | OperatorRetried | OperatorDrained | OperatorUndrained
     | OperatorDecommissioned | LockLost | WorkloadExited | BalancerChanged | IdentityRefused
-    | IdentityAccepted | ReleaseFound | ReleaseMissing
+    | IdentityAccepted | IdentityAdmitted | ReleaseFound | ReleaseMissing
     | ReleaseProgressed | ReleaseDownloaded | ReleaseVerified | ReleaseFailed | LockQueued | LockAcquired
     | LockRefused | LockReleased | LockFailed | WorkloadStarted | WorkloadAbsent | WorkloadFailed | WorkloadRetired
     | WorkloadRemoved | ProbePassed | ProbeFailed | BalancerSwitched | BalancerLeft | BalancerJoined

@@ -134,6 +134,7 @@ class Drain:
         kind: ``decommission`` ends with the removal of the instance; ``reboot`` with the machine's next boot.
         since: When it was said.
         by: Who said it; kept for the marker of a decommissioned instance.
+        revision: Of etcd, at which it was said; an admission that is later counts for more.
         home: Where the sidekick ran then, as ``Memory.home``.
     """
 
@@ -143,6 +144,7 @@ class Drain:
     for_s: float = 0.0
     by: str = ""
     home: str = ""
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

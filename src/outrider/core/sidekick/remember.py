@@ -25,6 +25,7 @@ from outrider.core.sidekick.events import (
     Commanded,
     GrantEnded,
     IdentityAccepted,
+    IdentityAdmitted,
     IdentityRefused,
     LockAcquired,
     LockFailed,
@@ -194,6 +195,11 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return replace(memory, refused=event.cause)
         case IdentityAccepted():
             return replace(memory, refused="")
+        case IdentityAdmitted():
+            memory = replace(memory, turn=None, queue_position=None, drain_turn="")
+            # what is out may be stopped in part already: that is brought to its end, and what comes then is new
+            is_begun = memory.is_out and memory.running is not None
+            return memory if is_begun else replace(memory, drain=None, is_out=False)
         case UpdateExposed():
             return replace(memory, exposed=True)
         case UpdateFailed():
@@ -290,6 +296,9 @@ def _drain(memory: Memory, event: OperatorDrained | OperatorUndrained | Operator
     """Whoever leaves for good isn't called back; the turn of a drain under way stays the same."""
     known = memory.drain
     if known is not None and known.kind == "decommission":
+        if isinstance(event, OperatorDecommissioned):  # said again, perhaps after it was let back in between
+            drain = replace(known, since=event.at, by=event.by, revision=event.revision)
+            return replace(memory, drain=drain)
         return memory
     name = known.id if known is not None else getattr(event, "update", "")
     match event:
@@ -299,7 +308,9 @@ def _drain(memory: Memory, event: OperatorDrained | OperatorUndrained | Operator
         case OperatorUndrained():
             return replace(memory, drain=None)
         case OperatorDecommissioned():
-            drain = Drain(id=name, kind="decommission", since=event.at, by=event.by, home=memory.home)
+            drain = Drain(
+                id=name, kind="decommission", since=event.at, by=event.by, home=memory.home, revision=event.revision
+            )
         case _:
             assert_never(event)
     return replace(memory, drain=drain, drain_turn=name)

@@ -11,6 +11,7 @@ from outrider.etcd.seam import Put
 from outrider.model.damage import readable
 from outrider.model.documents import (
     DRAIN_S,
+    Admission,
     App,
     Block,
     Command,
@@ -98,6 +99,8 @@ class Fleet:
     def admit(self, app: str, instance: str) -> Gone:
         """Let an instance come back that was removed for good.
 
+        What was said before, to remove it, counts no more, even where a sidekick's journal still holds it.
+
         Raises:
             NotFound: there is no such app, or the instance is not marked as gone.
         """
@@ -112,6 +115,9 @@ class Fleet:
                     raise NotFound(absent)
                 gone = unreadable_gone(app_id, "", instance, self.context.now())
             change.delete(keys.gone(app_id, instance))
+            admission = Admission(app=app_id, instance=instance, removal=gone.removal, at=self.context.now())
+            change.exists(keys.admission(app_id, instance))
+            change.put(keys.admission(app_id, instance), admission)
             return gone
 
         return apply(self.context.cluster, attempt, self.auditing)

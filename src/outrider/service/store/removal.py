@@ -108,7 +108,12 @@ def remove(
         change.delete(entry.key)
     for contender, _ in traces.turns:
         change.delete(keys.ticket(contender.scope, contender.member))
-    for key in (keys.command(app_id, instance), keys.wakeup(app_id, instance), keys.crash(app_id, instance)):
+    for key in (
+        keys.command(app_id, instance),
+        keys.wakeup(app_id, instance),
+        keys.crash(app_id, instance),
+        keys.admission(app_id, instance),
+    ):
         if change.exists(key):
             change.delete(key)
     if change.exists(keys.instance(app_id, instance)):

@@ -18,11 +18,19 @@ from outrider.core.sidekick.effects import (
     RetakeLock,
     SuspendLock,
 )
-from outrider.core.sidekick.events import IdentityRefused, LockAcquired, LockQueued, LockRefused, LockReleased
+from outrider.core.sidekick.events import (
+    IdentityAdmitted,
+    IdentityRefused,
+    LockAcquired,
+    LockQueued,
+    LockRefused,
+    LockReleased,
+)
 from outrider.core.sidekick.memory import Release, Turn
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, ModifiedAt, Op, Put
 from outrider.failpoints import failpoint
-from outrider.model.documents import Block, Gone, Proof, decode, encode
+from outrider.model.damage import read_or_none
+from outrider.model.documents import Admission, Block, Gone, Proof, decode, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 from outrider.turns.lock import Denied, News, Permission, Queued, TurnGranted, TurnLock
@@ -64,6 +72,7 @@ class LockWork:
         self._app, self._instance, self._post = app, instance, post
         self._target, self._brake = keys.target(app, group), keys.brake(app, group)
         self._grant = f"{keys.grants(app, group)}{instance}"
+        self._admission = keys.admission(app, instance)
         self._mutex = threading.Lock()
         self._pending: tuple[LockEffect, int | None] | None = None
         self._newest = 0
@@ -145,6 +154,9 @@ class LockWork:
                 else:
                     self._post(LockAcquired(at=now(), request=request, turn=again))
             case RetakeLock():
+                if effect.removal_revision is not None and self._read_admission(effect) is None:
+                    self._let_back(effect, request)
+                    return
                 turn = self._known(effect.turn, effect.update)
                 if turn is not None:
                     try:
@@ -226,21 +238,52 @@ class LockWork:
         self._post(LockReleased(at=now(), request=request, proved_by=proved_by))
 
     def _resign(self, effect: ResignLock, request: int | None) -> None:
-        """Everything in one transaction with the end of the turn: without the turn nothing is removed."""
+        """Everything in one transaction with the end of the turn: without the turn nothing is removed.
+
+        It also compares what was read of the admission. So when an earlier attempt has removed the instance, and nobody
+        heard of that, a later one can't do so once more behind the back of the operator who let it back.
+        """
+        unadmitted = self._read_admission(effect)
+        if unadmitted is None:
+            self._let_back(effect, request)
+            return
         marker = Gone(
             app=self._app,
             group=self._group,
             instance=self._instance,
             how="decommissioned",
             by=effect.by,
+            removal=effect.update,
             at=effect.at,
         )
         gone = Put(key=self._keys.gone(self._app, self._instance), value=encode(marker))
-        if not self._end(effect.turn, effect.update, (gone, *(Delete(key=key) for key in self._own_keys))):
+        removed: tuple[Op, ...] = (gone, *(Delete(key=key) for key in (*self._own_keys, self._admission)))
+        if not self._end(effect.turn, effect.update, removed, (unadmitted,)):
+            if self._read_admission(effect) is None:
+                self._let_back(effect, request)
+                return
             cause = "the turn of the drain has ended, and nothing was removed"
             self._post(LockRefused(at=now(), request=request, cause=cause))
             return
         self._post(LockReleased(at=now(), request=request))
+        self._resigned()
+
+    def _read_admission(self, effect: RetakeLock | ResignLock) -> Compare | None:
+        """What holds as long as the instance isn't admitted after it was said to leave; None when it was."""
+        with failpoint("admission.read"):
+            entry = self._cluster.get(self._admission)
+        if entry is None:
+            return ModifiedAt(key=self._admission, revision=0)
+        admission = read_or_none(Admission, entry.key, entry.value)
+        has_lifted_it = admission is not None and admission.removal == effect.update
+        if has_lifted_it or entry.mod_revision > (effect.removal_revision or 0):
+            return None
+        return ModifiedAt(key=self._admission, revision=entry.mod_revision)
+
+    def _let_back(self, effect: RetakeLock | ResignLock, request: int | None) -> None:
+        """It is the instance again, and what was left of its turn goes."""
+        self._end(self._lock.withdraw() or effect.turn, effect.update, ())
+        self._post(IdentityAdmitted(at=now(), request=request))
         self._resigned()
 
     def _prove(self, committed: Release | None) -> None:
