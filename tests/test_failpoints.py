@@ -28,7 +28,7 @@ MODULES = tuple(
     SOURCE / f"{name}.py"
     for name in (
         "journal/journal", "sidekick/outbox", "payloads/store", "payloads/transfer",
-        "sidekick/prober", "sidekick/probes",
+        "sidekick/prober", "sidekick/probes", "etcd/subject", "etcd/epoch_watch",
         "omaha_client/client", "omaha_client/exchange", "runtimes/process/runtime", "payloads/archive",
         "runtimes/process/command", "runtimes/process/exits", "runtimes/process/identity",
         "runtimes/process/cgroups", "runtimes/process/family", "runtimes/process/holders",
@@ -47,7 +47,7 @@ MODULES = tuple(
         "sidekick/assemble", "sidekick/crashes", "sidekick/workers/balancer", "sidekick/workers/lock",
         "sidekick/loop", "sidekick/presence",
         "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
-        "sidekick/workers/workload", "sidekick/entry_watch", "sidekick/epoch_watch", "sidekick/identity",
+        "sidekick/workers/workload", "sidekick/entry_watch", "sidekick/identity",
         "sidekick/session", "sidekick/host",
     )
 )  # fmt: skip

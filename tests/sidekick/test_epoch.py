@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from outrider.core.sidekick.events import Commanded
+from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Put
 from outrider.model.documents import Command, encode
 from outrider.model.epoch import KEPT_TOKENS, Epoch, SeenEpochs
@@ -13,7 +14,6 @@ from outrider.model.keys import Keys
 from outrider.service.rollouts.epoch import renew
 from outrider.service.store.context import StoreContext
 from outrider.sidekick.announcements import Announcements
-from outrider.sidekick.epoch_watch import EpochWatch
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.waiting import eventually
 

@@ -18,7 +18,7 @@ import threading
 import traceback
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -76,6 +76,20 @@ class FakeEtcd:
     def client(self, name: str = "client", *, timeout_s: float = 3.0) -> "FakeCluster":
         """A connection of its own, to be cut off on its own. ``timeout_s`` is how long ``hold`` makes a call hang."""
         return FakeCluster(self, name, timeout_s)
+
+    def restore(self, entries: Mapping[str, Entry], revision: int | None = None) -> None:
+        """Be an older copy of this store, as after ``etcdctl snapshot restore``.
+
+        Nobody is told: the copy has overtaken everybody who watches, so no watch can notice it by itself.
+
+        Args:
+            entries: What is in it.
+            revision: What it has come to since; default: the present one.
+        """
+        with self.changed:
+            self.entries = dict(entries)
+            self.revision = max(self.revision, revision or 0)
+            self.leases.clear()
 
     def compact(self, revision: int | None = None) -> None:
         """Forget what happened before ``revision`` (default: the present one). Connected watches have it already."""
@@ -224,6 +238,14 @@ class FakeWatch:
             event = self._pending.popleft()
         self._deliver(event)
         return True
+
+    def look_again(self) -> None:
+        with self._store.changed:
+            listing = self._store.listing(self.covers)
+            self._pending.clear()
+            self._pending.append(Resynced(listing=listing))
+            self._from_revision, self._position = listing.revision + 1, self._store.end
+            self._store.changed.notify_all()
 
     def _run(self) -> None:
         while True:

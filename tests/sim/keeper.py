@@ -7,8 +7,9 @@ from random import Random
 from outrider.core.errors import DriverError, Refused
 from outrider.etcd.lease import FIRST_RETRY_S, LAST_RETRY_S
 from outrider.etcd.seam import Cluster, Entry
+from outrider.etcd.subject import RETRY_MAX_S, RETRY_MIN_S, Subject
 from outrider.model.keys import Keys
-from outrider.sidekick.announcements import RETRY_MAX_S, RETRY_MIN_S, Announcements, Subject
+from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.workers.worker import Post
 from tests.sim.agenda import Agenda
 from tests.sim.store import At, SimClient

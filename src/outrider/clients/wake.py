@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from outrider.core.errors import DriverError
+from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Cluster, KeyChanged, Watch, WatchEvent
 from outrider.model.keys import Keys
 
@@ -28,13 +29,16 @@ class Announced:
             (keys.blocks(app), False, self._removed),
         )
         self._watches: list[Watch] = []
+        self._epoch = EpochWatch(cluster, keys, self._look_again)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._begin, name="announced", daemon=True)
         self._thread.start()
+        self._epoch.start()
 
     def close(self) -> None:
         """Stop listening; the connection stays open."""
         self._closed.set()
+        self._epoch.close()
         self._thread.join(10.0)
         for watch in self._watches:
             watch.close()
@@ -56,6 +60,13 @@ class Announced:
                 self._closed.wait(delay_s)
                 delay_s = min(RETRY_MAX_S, delay_s * 2)
         return None
+
+    def _look_again(self, why: str) -> None:
+        """etcd was restored: ask, whatever was said last."""
+        self._thread.join()
+        for watch in self._watches:
+            watch.look_again()
+        self._wake()
 
     def _written(self, event: WatchEvent) -> None:
         """Removals say nothing: a wake-up whose lease ran out, a group that is gone."""

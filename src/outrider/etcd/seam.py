@@ -141,7 +141,10 @@ class KeyChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resynced:
-    """Changes were compacted away before they could be delivered: this is the whole prefix now. Compare, don't add."""
+    """Changes were compacted away before they could be delivered, or the store was restored.
+
+    This is the whole prefix now. Compare, don't add.
+    """
 
     listing: Listing
 
@@ -151,6 +154,12 @@ WatchEvent = KeyChanged | Resynced
 
 class Watch(Protocol):
     """A running watch."""
+
+    def look_again(self) -> None:
+        """List the prefix anew and deliver that as ``Resynced``; returns at once. For a store that was restored.
+
+        A watch notices an older copy by itself as long as the copy is behind it, and can't when it has overtaken it.
+        """
 
     def close(self) -> None:
         """Stop it; after this returns nothing more is delivered. Safe to call twice, and from a delivery."""

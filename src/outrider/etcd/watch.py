@@ -118,7 +118,7 @@ class EtcdWatch:
         self._mail: deque[WatchEvent] = deque()
         self._mail_changed = threading.Condition()
         self._stream: _Stream | None = None
-        self._closing = threading.Event()
+        self._closing, self._doubted = threading.Event(), threading.Event()
         self._settled = threading.Event()
         self._refused: Refused | None = None
         self._reader = threading.Thread(target=self._read_streams, name=f"outrider-watch {self._name}", daemon=True)
@@ -154,6 +154,14 @@ class EtcdWatch:
         if stream is not None:
             stream.hear()
 
+    def look_again(self) -> None:
+        """See ``Watch``."""
+        with self._mail_changed:
+            self._doubted.set()
+            stream = self._stream
+        if stream is not None:
+            stream.end()
+
     def stop(self) -> None:
         """Begin to close, without waiting."""
         with self._mail_changed:
@@ -178,6 +186,9 @@ class EtcdWatch:
         while not self._closing.is_set():
             try:
                 with self._nodes.connected() as connection:
+                    if self._doubted.is_set():
+                        self._doubted.clear()
+                        self._look_over()
                     self._follow(connection)
             except _Reopen as news:
                 logger.bind(watch=self._name, why=str(news), revision=self._complete).info("watch resynced")
@@ -216,7 +227,7 @@ class EtcdWatch:
             raise _Broken(str(error)) from error
         with self._mail_changed:
             self._stream = stream
-            if self._closing.is_set():
+            if self._closing.is_set() or self._doubted.is_set():
                 stream.call.cancel()
         try:
             for response in stream.call:
@@ -227,6 +238,8 @@ class EtcdWatch:
                 stream.busy = False
             raise _Broken("the server ended the stream")
         except grpc.RpcError as error:
+            if self._doubted.is_set():
+                raise _Reopen("the store was restored") from error
             raise self._reason(stream, error) from error
         finally:
             self._stream = None
@@ -303,6 +316,13 @@ class EtcdWatch:
         if "permission denied" in reason:
             raise Refused(f"etcd refused the watch on {self._name}: {reason}")
         raise _Broken(reason or "the server canceled the watch")
+
+    def _look_over(self) -> None:
+        try:
+            self._resync()
+        except DriverError:
+            self._doubted.set()
+            raise
 
     def _resync(self) -> None:
         listing = self._read()

@@ -6,7 +6,7 @@ back-off. An announcement is handed to the loop as an event; what it means is th
 
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from loguru import logger
@@ -26,8 +26,9 @@ from outrider.core.sidekick.events import (
     TargetChanged,
     WakeupReceived,
 )
-from outrider.etcd.seam import Cluster, Entry, KeyChanged, Listing, ModifiedAt, Resynced, Watch, WatchEvent
+from outrider.etcd.seam import Cluster, Entry, ModifiedAt
 from outrider.etcd.seam import Delete as DeleteKey
+from outrider.etcd.subject import RETRY_MAX_S, RETRY_MIN_S, Subject
 from outrider.failpoints import failpoint, for_same_instance
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Block, Command, D, Target, Wakeup
@@ -43,75 +44,9 @@ AnyCommanded = (
     | OperatorRolledBack
     | OperatorUndrained
 )
-RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
 KEPT_BLOCKS = 20
 """The newest blocks are told; all of them would be in every record of the journal, and they become more for years. An
 older one still holds: the update service offers no such release, and etcd grants no turn for it."""
-
-
-class Subject:
-    """Follows one key or prefix: a whole listing first, then every change."""
-
-    def __init__(
-        self, cluster: Cluster, prefix: str, tell: Callable[[dict[str, Entry], int], None], *, exact: bool
-    ) -> None:
-        """``tell`` gets all entries by key and the store's revision, once at first and after every change."""
-        self._cluster, self._prefix, self._tell, self._exact = cluster, prefix, tell, exact
-        self._entries: dict[str, Entry] = {}
-        self._watch: Watch | None = None
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=for_same_instance(self._begin), name="announcements", daemon=True)
-        self._thread.start()
-
-    def begin_again(self) -> None:
-        """Forget what is known and list it anew, from a thread of its own; for a store that isn't the same any more."""
-        before = self._thread
-        begin = for_same_instance(lambda: self._begin_after(before))
-        self._thread = threading.Thread(target=begin, name="announcements", daemon=True)
-        self._thread.start()
-
-    def _begin_after(self, before: threading.Thread) -> None:
-        before.join()
-        if self._watch is not None:
-            self._watch.close()
-        self._begin()
-
-    def close(self) -> None:
-        self._closed.set()
-        self._thread.join(10.0)
-        if self._watch is not None:
-            self._watch.close()
-
-    def _begin(self) -> None:
-        delay_s = RETRY_MIN_S
-        while not self._closed.is_set():
-            try:
-                with failpoint("announcement.read"):
-                    listing = self._cluster.list(self._prefix)
-            except DriverError as error:
-                logger.bind(error_kind=error.kind, cause=str(error), key=self._prefix).warning("etcd away")
-                self._closed.wait(delay_s)
-                delay_s = min(RETRY_MAX_S, delay_s * 2)
-                continue
-            self._replace(listing)
-            self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._deliver, exact=self._exact)
-            return
-
-    def _deliver(self, event: WatchEvent) -> None:
-        match event:
-            case KeyChanged():
-                if event.entry is None:
-                    self._entries.pop(event.key, None)
-                else:
-                    self._entries[event.key] = event.entry
-                self._tell(dict(self._entries), event.revision)
-            case Resynced():
-                self._replace(event.listing)
-
-    def _replace(self, listing: Listing) -> None:
-        wanted = (entry for entry in listing.entries if not self._exact or entry.key == self._prefix)
-        self._entries = {entry.key: entry for entry in wanted}
-        self._tell(dict(self._entries), listing.revision)
 
 
 class Announcements:

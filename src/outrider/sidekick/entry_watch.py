@@ -9,7 +9,7 @@ from outrider.balancers import Entry
 from outrider.core.sidekick.events import BalancerChanged
 from outrider.etcd.seam import Cluster
 from outrider.etcd.seam import Entry as StoredKey
-from outrider.sidekick.announcements import Subject
+from outrider.etcd.subject import Subject
 from outrider.sidekick.workers.worker import Post, now
 
 

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from outrider.core.errors import Conflict, DriverError
 from outrider.core.sidekick.events import IdentityAccepted, IdentityRefused
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Put
+from outrider.etcd.subject import Subject
 from outrider.failpoints import failpoint, for_same_instance
 from outrider.model.documents import Contender, Gone, Presence, Stranger, decode, encode
 from outrider.model.keys import Keys
-from outrider.sidekick.announcements import Subject
 from outrider.sidekick.identity import Identity
 from outrider.sidekick.workers.worker import Post, now
 

@@ -3,10 +3,10 @@
 import threading
 from typing import Protocol
 
+from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster
 from outrider.model.keys import Keys
-from outrider.sidekick.epoch_watch import EpochWatch
 
 
 class Member(Protocol):

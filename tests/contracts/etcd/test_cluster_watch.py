@@ -50,6 +50,30 @@ def test_a_change_carries_the_entry_as_it_was_written(store: Cluster, prefix: st
     started.close()
 
 
+def test_a_watch_that_is_to_look_again_lists_everything_and_goes_on_from_there(store: Cluster, prefix: str) -> None:
+    put(store, prefix + "a", b"1")
+    put(store, prefix + "b", b"1")
+    diary = Diary()
+    started = watch(store, prefix, diary)
+    put(store, prefix + "a", b"2")
+    eventually(lambda: len(diary.events) == 1)
+
+    started.look_again()
+    eventually(lambda: any(isinstance(event, Resynced) for event in diary.events))
+    put(store, prefix + "c", b"3")
+    store.txn((), (Delete(key=prefix + "a"),))
+
+    eventually(lambda: len(diary.events) >= 4)
+    (resynced,) = [event for event in diary.events if isinstance(event, Resynced)]
+    assert [(prefix + "a", b"2"), (prefix + "b", b"1")] == [(one.key, one.value) for one in resynced.listing.entries]
+    after = diary.events[diary.events.index(resynced) + 1 :]
+    assert [(prefix + "c", True), (prefix + "a", False)] == [
+        (event.key, event.entry is not None) for event in after if isinstance(event, KeyChanged)
+    ]
+    started.close()
+    started.look_again()
+
+
 def test_a_watch_from_an_old_revision_delivers_what_happened_since(store: Cluster, prefix: str) -> None:
     put(store, prefix + "a", b"before")
     second = put(store, prefix + "a", b"second")

@@ -16,6 +16,7 @@ import msgspec
 from loguru import logger
 
 from outrider.core.errors import DriverError, Refused
+from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import (
     Cluster,
     CreatedAt,
@@ -83,15 +84,18 @@ class ActivityRecorder:
         self._handled = self._marked = self._since_mark = 0
         self._closed = threading.Event()
         self._watch: Watch | None = None
+        self._epoch = EpochWatch(cluster, keys, self._look_again)
         self._thread = threading.Thread(target=self._begin, name="outrider-activity-recorder", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, also while etcd is away."""
         self._thread.start()
+        self._epoch.start()
 
     def close(self) -> None:
         """Stop; this recorder writes nothing after this returns."""
         self._closed.set()
+        self._epoch.close()
         self._thread.join(10.0)
         if self._watch is not None:
             self._watch.close()
@@ -108,13 +112,24 @@ class ActivityRecorder:
         seen = self._cluster.get(self._seen_key)
         listing = self._cluster.list(self._prefix)
         # the very first process: existing documents are no events
-        self._marked = int(seen.value) if seen is not None and seen.value.isdigit() else listing.revision
+        self._marked = listing.revision
+        if seen is not None and seen.value.isdigit():
+            self._marked = min(int(seen.value), seen.mod_revision)  # see _mark
         self._known.clear()
         for entry in listing.entries:
             self._take(entry.key, entry, entry.mod_revision, known=False, told=entry.mod_revision <= self._marked)
         self._handled = listing.revision
         self._mark()
         self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._deliver)
+
+    def _look_again(self, why: str) -> None:
+        """etcd was restored: what the restored documents say otherwise than those before is told.
+
+        While the first listing is still under way it is of the restored etcd, or an older one that the watch notices.
+        """
+        self._thread.join()
+        if self._watch is not None:
+            self._watch.look_again()
 
     def _deliver(self, event: WatchEvent) -> None:
         match event:
@@ -127,7 +142,9 @@ class ActivityRecorder:
                     self._insist(self._mark)
             case Resynced():
                 self._insist(lambda: self._replace(event.listing))
+                self._lease = None  # it may be one that the store doesn't know any more
                 self._handled = event.listing.revision
+                self._insist(self._mark)
 
     def _replace(self, listing: Listing) -> None:
         """Changes were compacted: compare with the known values; changes that were undone in between are lost."""
@@ -180,9 +197,14 @@ class ActivityRecorder:
         return self._lease[0]
 
     def _mark(self) -> None:
+        """Write how far the changes are recorded. A mark that lies ahead of its own revision is from before a restore.
+
+        Left alone it would hide the changes up to there from the process that starts next.
+        """
         stored = self._cluster.get(self._seen_key)
         at = int(stored.value) if stored is not None and stored.value.isdigit() else -1
-        if self._handled > at:
+        is_from_before = stored is not None and at > stored.mod_revision
+        if self._handled > at or is_from_before:
             guard = ModifiedAt(key=self._seen_key, revision=0 if stored is None else stored.mod_revision)
             self._cluster.txn((guard,), (Put(key=self._seen_key, value=str(self._handled).encode()),))
         self._since_mark = 0

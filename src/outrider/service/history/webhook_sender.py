@@ -14,6 +14,7 @@ from loguru import logger
 
 from outrider import __version__
 from outrider.core.errors import DriverError, NotFound, OutriderError
+from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, Put, WatchEvent
 from outrider.model.damage import read_or_none
 from outrider.service.history.chat import notify
@@ -60,15 +61,18 @@ class WebhookSender:
         self._failures: dict[str, int] = {}
         self._lease = 0
         self._lease_until = 0.0
-        self._woken, self._closed = threading.Event(), threading.Event()
+        self._woken, self._closed, self._restored = threading.Event(), threading.Event(), threading.Event()
+        self._epoch = EpochWatch(self._cluster, webhooks.context.keys, self._look_again)
         self._thread = threading.Thread(target=self._run, name="outrider-webhook-sender", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, also while etcd is away."""
         self._thread.start()
+        self._epoch.start()
 
     def close(self) -> None:
         """Stop after the current request; undelivered events stay for the next process."""
+        self._epoch.close()
         self._closed.set()
         self._woken.set()
         self._thread.join(sum(TIMEOUT_S) + 5.0)
@@ -79,6 +83,12 @@ class WebhookSender:
             self._woken.clear()
             wait_s = LOOK_S
             try:
+                if self._restored.is_set():
+                    self._restored.clear()
+                    self._lease = 0  # the restored etcd doesn't know it
+                    self._due.clear()
+                    if watch is not None:
+                        watch.look_again()
                 if watch is None:
                     revision = self._cluster.list(self._webhooks.outbox).revision
                     watch = self._cluster.watch(self._webhooks.outbox, revision + 1, self._wake)
@@ -93,6 +103,11 @@ class WebhookSender:
                 self._cluster.revoke(self._lease)
             except DriverError as error:
                 logger.bind(error_kind=error.kind, cause=str(error)).warning("webhook senders left to their lease")
+
+    def _look_again(self, why: str) -> None:
+        """etcd was restored: what waits in its outbox is looked at at once."""
+        self._restored.set()
+        self._woken.set()
 
     def _wake(self, event: WatchEvent) -> None:
         self._woken.set()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from loguru import logger
 
 from outrider.core.errors import Conflict, NotFound, OutriderError
+from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Watch, WatchEvent
 from outrider.model.documents import Package, Unresolved
 from outrider.service.payloads.folder import PayloadFolder
@@ -61,15 +62,18 @@ class Resolver:
         self._retry_min_s = retry_min_s
         self._due: dict[tuple[str, str], float] = {}
         self._failures: dict[tuple[str, str], int] = {}
-        self._woken, self._closed = threading.Event(), threading.Event()
+        self._woken, self._closed, self._restored = threading.Event(), threading.Event(), threading.Event()
+        self._epoch = EpochWatch(stores.context.cluster, stores.context.keys, self._look_again)
         self._thread = threading.Thread(target=self._run, name="outrider-image-resolver", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, also while etcd is away."""
         self._thread.start()
+        self._epoch.start()
 
     def close(self) -> None:
         """Stop after the question under way."""
+        self._epoch.close()
         self._closed.set()
         self._woken.set()
         self._thread.join(20.0)
@@ -81,6 +85,9 @@ class Resolver:
             self._woken.clear()
             wait_s = LOOK_S
             try:
+                if watch is not None and self._restored.is_set():
+                    self._restored.clear()
+                    watch.look_again()
                 if watch is None:
                     prefix = context.keys.all_unresolved()
                     watch = context.cluster.watch(prefix, context.cluster.list(prefix).revision + 1, self._wake)
@@ -91,6 +98,11 @@ class Resolver:
             self._woken.wait(wait_s)
         if watch is not None:
             watch.close()
+
+    def _look_again(self, why: str) -> None:
+        """etcd was restored: what has no digest there is looked at at once."""
+        self._restored.set()
+        self._woken.set()
 
     def _wake(self, event: WatchEvent) -> None:
         self._woken.set()

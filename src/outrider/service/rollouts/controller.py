@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from loguru import logger
 
 from outrider.core.errors import DriverError, OutriderError
+from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Entry, KeyChanged, Resynced, Watch, WatchEvent
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Gone, Group, Presence
@@ -46,20 +47,34 @@ class RolloutController:
         self._count_serving: set[_Group] = set()
         self._closed = False
         self._watches: list[Watch] = []
+        self._epoch = EpochWatch(context.cluster, context.keys, self._look_again)
         self._thread = threading.Thread(target=self._run, name="outrider-rollout-controller", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, even while etcd is away."""
         self._thread.start()
+        self._epoch.start()
 
     def close(self) -> None:
         """Stop; this controller wakes no instance after this returns."""
+        self._epoch.close()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._thread.join(10.0)
         for watch in self._watches:
             watch.close()
+
+    def _look_again(self, why: str) -> None:
+        """etcd was restored: every watch lists anew, and each group is looked at, whatever was known of it."""
+        with self._changed:
+            watches = tuple(self._watches)
+            self._all = True
+            self._count_serving.clear()
+            self._due.clear()
+            self._changed.notify_all()
+        for watch in watches:
+            watch.look_again()
 
     def _run(self) -> None:
         try:
@@ -157,7 +172,8 @@ class RolloutController:
             for watch in watches:
                 watch.close()
             raise
-        self._watches = watches
+        with self._changed:
+            self._watches = watches
 
     def _groups_of(self, app: str) -> set[_Group]:
         return {(app, group.id) for group in self._context.children(Group, self._context.keys.groups(app))}

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from loguru import logger
 
 from outrider.core.errors import ConfigError, Conflict, NotFound, OutriderError
-from outrider.etcd.seam import Cluster, Entry, Resynced, WatchEvent
+from outrider.etcd.epoch_watch import EpochWatch
+from outrider.etcd.seam import Cluster, Entry, Resynced, Watch, WatchEvent
 from outrider.model.damage import read_or_none, readable
 from outrider.model.documents import Role, User
 from outrider.model.keys import Keys
@@ -158,6 +159,8 @@ class KnownUsers:
         self._cluster, self._prefix = cluster, keys.users()
         self._loading = threading.Lock()
         self._users: Mapping[str, User | None] | None = None
+        self._watch: Watch | None = None
+        self._epoch = EpochWatch(cluster, keys, self._look_again)
 
     @property
     def loaded(self) -> bool:
@@ -189,10 +192,11 @@ class KnownUsers:
                     "no users yet: the API answers only this machine; make the first user with: outrider database init"
                 )
             try:
-                self._cluster.watch(self._prefix, listing.revision + 1, self._heard)
+                self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._heard)
             except OutriderError:
                 self._users = None
                 raise
+            self._epoch.start()
 
     def all(self) -> Mapping[str, User]:
         """The users that can be read, by name. ``load`` comes first."""
@@ -209,6 +213,12 @@ class KnownUsers:
             if hmac.compare_digest(user.token_sha256, digest):
                 found = user
         return found
+
+    def _look_again(self, why: str) -> None:
+        """etcd was restored: a user that was removed or made since is there, or isn't, as the restored etcd says."""
+        with self._loading:
+            if self._watch is not None:
+                self._watch.look_again()
 
     def _heard(self, event: WatchEvent) -> None:
         # A new mapping each time: readers on other threads see the old one or the new one, never a part of it.

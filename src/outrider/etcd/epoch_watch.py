@@ -1,4 +1,8 @@
-"""Notices that etcd was restored, so that everything that was read from it is looked over again."""
+"""Notices that etcd was restored, so that everything that was read from it is looked over again.
+
+A watch by itself notices an older copy as long as its revision is behind what was seen before; by the epoch one is
+noticed that has overtaken us meanwhile (``model/epoch.py``).
+"""
 
 from collections.abc import Callable
 
@@ -6,10 +10,10 @@ from loguru import logger
 
 from outrider.core.errors import Conflict
 from outrider.etcd.seam import Cluster, Entry
+from outrider.etcd.subject import Subject
 from outrider.model.documents import decode
 from outrider.model.epoch import Epoch, SeenEpochs
 from outrider.model.keys import Keys
-from outrider.sidekick.announcements import Subject
 
 
 class EpochWatch:
