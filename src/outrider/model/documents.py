@@ -336,6 +336,8 @@ class Presence(Document, frozen=True, kw_only=True):
         given_up: Version of its last update if that ended without a result (paused, rolled back by an operator,
             called off, refused); the service ends the grant. Empty while it is busy.
         previous: Version that its own rollback leads to; empty: none.
+        drain_since: When it was said that it leaves the balancer, until it is back; None: it wasn't.
+        drain_for_s: How long that may take before a person must look; 0: nobody said.
     """
 
     instance: str
@@ -358,6 +360,8 @@ class Presence(Document, frozen=True, kw_only=True):
     cannot_why: str = ""
     given_up: str = ""
     previous: str = ""
+    drain_since: datetime | None = None
+    drain_for_s: float = 0.0
 
 
 class Stranger(Document, frozen=True, kw_only=True):

@@ -99,6 +99,7 @@ def delays(settings: Settings) -> Mapping[str, float]:
         "download": settings.download.deadline_s + _SLACK_S,
         "verify": settings.download.verify_timeout_s,
         "queue": settings.lock.alarm_after_s,
+        "overdue": settings.lock.alarm_after_s,
         "wake": start_s,
         "ensure": start_s,
         "start": start_s + _UNPACK_S,

@@ -285,6 +285,8 @@ class Sidekick:
             cannot_why=memory.setback.cause if memory.setback is not None else "",
             given_up="" if memory.update else memory.given_up,
             previous=memory.previous.release.version if memory.previous is not None else "",
+            drain_since=memory.drain.since if memory.drain is not None else None,
+            drain_for_s=memory.drain.for_s if memory.drain is not None else 0.0,
         )
 
 

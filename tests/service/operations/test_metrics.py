@@ -1,5 +1,6 @@
 """``/metrics``: read as Prometheus reads it, over the real service."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import requests
@@ -49,6 +50,23 @@ def test_a_group_is_counted_by_version_and_by_what_it_waits_for(service: Service
     assert 1 == of(samples, "outrider_release_blocked", version="2.0.0")
     assert 1 == of(samples, "outrider_turns", state="free")
     assert 1 == samples[("outrider_etcd_up", ())]
+
+
+def test_drains_are_counted_and_those_that_take_longer_than_was_said(service: Service, cluster: Cluster) -> None:
+    store = service.store
+    make_app(store, version="2.0.0")
+    since = utc_now() - timedelta(minutes=31)
+    drains = (("web-1", since, 1800.0), ("web-2", since, 7200.0), ("web-3", since, 0.0), ("web-4", None, 0.0))
+    for name, drain_since, for_s in drains:
+        seen = Presence(
+            instance=name, app=APP, group="beta", state="idle.waiting", version="1.0.0", since=utc_now(),
+            drain_since=drain_since, drain_for_s=for_s,
+        )  # fmt: skip
+        cluster.txn((), (Put(key=store.context.keys.presence(APP, "beta", name), value=encode(seen)),))
+
+    samples = scrape(service.url)
+
+    assert (3, 1) == (of(samples, "outrider_draining"), of(samples, "outrider_drains_overdue"))
 
 
 def test_requests_are_measured_by_route_and_not_by_what_clients_type(service: Service) -> None:

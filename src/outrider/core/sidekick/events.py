@@ -23,7 +23,7 @@ from outrider.core.sidekick.raised import UpdateJudged as UpdateJudged
 TIMERS = frozenset(
     {
         "check.expired", "block.expired", "download.expired", "drain.expired", "ensure.expired", "fetch.due",
-        "drained.expired", "resign.expired",
+        "drained.expired", "overdue.expired", "resign.expired",
         "giveback.expired", "join.expired", "leave.expired", "poll.due", "probe.expired", "prove.expired",
         "queue.expired", "quit.expired", "reclaim.expired", "rejoin.expired", "release.expired", "relock.expired",
         "remove.expired", "replace.expired", "report.expired", "reprobe.expired", "restore.expired",

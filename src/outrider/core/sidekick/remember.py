@@ -115,6 +115,7 @@ _TIMER_TROUBLE: dict[str, Fault] = {
     "retire.expired": world("the version before does not stop"),
     "join.expired": world("the balancer's entry could not be written"),
     "rejoin.expired": world("the balancer's entry could not be written"),
+    "overdue.expired": world("it must leave the balancer, and has no turn for it yet"),
     "drained.expired": world("it has been drained for longer than was said"),
     "resign.expired": world("its keys in etcd could not be removed"),
     "ensure.expired": world("the runtime did not answer in time"),

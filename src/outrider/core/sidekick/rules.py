@@ -45,6 +45,10 @@ VOCABULARY = Vocabulary(
 )
 
 
+_SAME_MOMENT_S = 1.0
+"""A timer and the time of day may differ by so much: that is no second limit that has passed."""
+
+
 def make_rules(delays: Mapping[str, float], retry_min_s: float = 5.0, retry_max_s: float = 600.0) -> Rules[Memory]:
     """Put the tables together with an operator's settings.
 
@@ -58,8 +62,8 @@ def make_rules(delays: Mapping[str, float], retry_min_s: float = 5.0, retry_max_
         if timer == "retry":
             backoff_s = min(retry_max_s, retry_min_s * 2.0 ** max(0, min(memory.failures, 30) - 1))
             return max(backoff_s, memory.retry_after_s)
-        if timer == "drained" and memory.drain is not None and memory.drain.for_s:
-            return memory.drain.for_s
+        if timer in ("drained", "overdue") and memory.drain is not None:
+            return _until_late(memory, memory.drain.for_s or delays.get(timer, delay_s))
         if timer in ("poll", "poll-deferred") and memory.poll_interval_s:
             return memory.poll_interval_s
         if timer == "fetch":
@@ -74,3 +78,10 @@ def make_rules(delays: Mapping[str, float], retry_min_s: float = 5.0, retry_max_
         delays=delay,
         answered=ANSWERED,
     )
+
+
+def _until_late(memory: Memory, limit_s: float) -> float:
+    """Seconds until a drain has taken ``limit_s`` since it was said, or again as long, however often it began anew."""
+    assert memory.drain is not None, "the caller has looked"
+    left_s = limit_s - (memory.at - memory.drain.since).total_seconds() % limit_s
+    return left_s if left_s >= min(_SAME_MOMENT_S, limit_s / 2) else left_s + limit_s

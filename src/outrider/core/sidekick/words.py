@@ -1,10 +1,11 @@
 """What a person is told: the chart's own words with the memory's facts filled in (P7)."""
 
 from dataclasses import replace
+from datetime import datetime
 
 from outrider.core.images import PayloadKind
 from outrider.core.sidekick.guards import has_turn
-from outrider.core.sidekick.memory import Installed, Memory, Release
+from outrider.core.sidekick.memory import Drain, Installed, Memory, Release
 from outrider.core.versions import NOTHING, is_newer
 
 FACTS = frozenset(
@@ -22,6 +23,7 @@ FACTS = frozenset(
         "last_requests",
         "refused",
         "drained",
+        "late",
     }
 )
 """Names that ``o:why`` may use in braces; a test holds the chart to them."""
@@ -99,6 +101,7 @@ def why(memory: Memory, template: str) -> str:
             "queue": _queue(memory),
             "refused": memory.refused,
             "drained": _drained(memory),
+            "late": _late(memory.drain, memory.at),
             "progress": f"{memory.progress:.0%}",
             "beside": f" beside {_name(memory.running)}" if memory.running is not None else "",
             "before": f" before {_name(memory.running)} goes for good" if memory.running is not None else "",
@@ -122,10 +125,14 @@ def _drained(memory: Memory) -> str:
     until = "until the next boot, or `outrider instance undrain`" if drain.kind == "reboot" else (
         "until `outrider instance undrain`"
     )  # fmt: skip
-    late = ""
-    if drain.for_s and (memory.at - drain.since).total_seconds() > drain.for_s:
-        late = f"; it was to take {drain.for_s / 60:g} min"
-    return f"drained since {drain.since:%H:%M} UTC, {until}{late}"
+    return f"drained since {drain.since:%H:%M} UTC, {until}{_late(drain, memory.at)}"
+
+
+def _late(drain: Drain | None, at: datetime) -> str:
+    """What to add when a drain takes longer than was said."""
+    if drain is None or not drain.for_s or (at - drain.since).total_seconds() <= drain.for_s:
+        return ""
+    return f"; it was to take {drain.for_s / 60:g} min"
 
 
 def _stuck(memory: Memory) -> str:

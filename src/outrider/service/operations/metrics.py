@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import get_args
 
 from fastapi import APIRouter, Request, Response
@@ -22,7 +23,7 @@ from outrider.core.errors import ConfigError, Conflict, OutriderError
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.core.rollout.rollout import State
 from outrider.model.damage import DAMAGE
-from outrider.model.documents import App
+from outrider.model.documents import App, Presence
 from outrider.service.rollouts.explain import GroupOverview, read_overviews
 from outrider.service.store.context import StoreContext
 from outrider.service.store.rollouts import effective
@@ -102,7 +103,8 @@ class _FleetCollector(Collector):
         try:
             apps = self._context.children(App, self._context.keys.apps())
             took.add_metric((), self._clock() - began)
-            families = _families([overview for app in apps for overview in read_overviews(self._context, app.id)])
+            groups = [overview for app in apps for overview in read_overviews(self._context, app.id)]
+            families = _families(groups, self._context.now())
         except OutriderError:
             up.add_metric((), 0)
             return [version, up]
@@ -125,7 +127,12 @@ class _DamageCollector(Collector):
         yield family
 
 
-def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
+def _is_overdue(presence: Presence, now: datetime) -> bool:
+    since, for_s = presence.drain_since, presence.drain_for_s
+    return since is not None and for_s > 0 and (now - since).total_seconds() > for_s
+
+
+def _families(groups: list[GroupOverview], now: datetime) -> list[GaugeMetricFamily]:
     def family(name: str, what: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"outrider_{name}", what, labels=("app", "group", *labels))
 
@@ -137,6 +144,8 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
     blocked = family("release_blocked", "1 while the target version is blocked.", "version")
     turns = family("turns", "Turns to swap by state: free, held, dirty.", "state")
     waiting = family("turns_waiting", "Instances that wait for a turn.")
+    draining = family("draining", "Instances that are to be out of the balancer, on the way or there.")
+    overdue = family("drains_overdue", "Those of them that take longer than was said.")
     for overview in groups:
         of = (overview.app, overview.name)
         runs = {
@@ -158,9 +167,24 @@ def _families(groups: list[GroupOverview]) -> list[GaugeMetricFamily]:
         states = Tally(turn.state for scope in overview.scopes for turn in scope.of_the_group)
         for state in ("free", "held", "dirty"):
             turns.add_metric((*of, state), states[state])
+        drains = [each for each in overview.alive.values() if each.drain_since is not None]
+        draining.add_metric(of, len(drains))
+        overdue.add_metric(of, sum(_is_overdue(each, now) for each in drains))
         waiting.add_metric(of, sum(name in scope.members for scope in overview.scopes for name in scope.queue))
     snapshots = [overview.snapshot for overview in groups if overview.snapshot is not None]
-    return [by_version, by_status, alive, progress, paused, blocked, turns, waiting, *_rollouts(snapshots)]
+    return [
+        by_version,
+        by_status,
+        alive,
+        progress,
+        paused,
+        blocked,
+        turns,
+        waiting,
+        draining,
+        overdue,
+        *_rollouts(snapshots),
+    ]
 
 
 def _rollouts(snapshots: list[GroupSnapshot]) -> list[GaugeMetricFamily]:
