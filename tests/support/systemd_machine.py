@@ -12,8 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import rmtree
+from types import MappingProxyType
 from typing import Any
 
 import docker.errors
@@ -34,14 +36,23 @@ sys.exit(code)
 """
 
 
+BOOT_ID = "/etc/boot-id"
+_BOOT = f"""
+# the kernel's id of the boot is that of the machine below; as systemd-nspawn does, each start has one of its own
+cat /proc/sys/kernel/random/uuid >{BOOT_ID} && mount --bind {BOOT_ID} /proc/sys/kernel/random/boot_id
+exec /sbin/init
+"""
+
+
 class SystemdMachine:
     """The container. ``run`` types a command on it as root."""
 
-    def __init__(self, shared: Path) -> None:
+    def __init__(self, shared: Path, *, read_only: Mapping[Path, str] = MappingProxyType({})) -> None:
         """Build the image when it is missing, start the machine and wait until it is up.
 
         Args:
             shared: A folder of this test run alone, which the machine sees under the same path.
+            read_only: Further folders here -> where the machine sees them, and can't write to them.
         """
         self._client = docker_client()
         self.folder, self.shared = Path(tempfile.mkdtemp(prefix="outrider-systemd-")), shared
@@ -50,7 +61,7 @@ class SystemdMachine:
         atexit.register(self.remove)
         self._container: Any = self._client.containers.run(
             _image(self._client),
-            ["/sbin/init"],
+            ["/bin/sh", "-c", _BOOT],
             detach=True,
             name=self.folder.name,
             network_mode="host",
@@ -62,6 +73,7 @@ class SystemdMachine:
                 "/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"},
                 str(self.folder / "dbus"): {"bind": "/run/dbus", "mode": "rw"},
                 str(shared): {"bind": str(shared), "mode": "rw"},
+                **{str(path): {"bind": there, "mode": "ro"} for path, there in read_only.items()},
             },
             environment={"container": "docker"},
         )
@@ -114,6 +126,17 @@ class SystemdMachine:
         lines = (line.split() for line in said.splitlines() if line.strip())
         return [words[0] for words in lines if words[2] in ("active", "activating", "deactivating", "reloading")]
 
+    def reboot(self, within_s: float = 90.0) -> None:
+        """Shut it down in good order, as a person types it, and start it again once it is off."""
+        self.run("systemctl", "reboot", "--no-block", check=False)
+        eventually(self._is_off, within_s=within_s, every_s=0.2)
+        self._container.start()
+        eventually(self._is_up, within_s=60.0, every_s=0.2)
+
+    def _is_off(self) -> bool:
+        self._container.reload()
+        return bool(self._container.status == "exited")
+
     def remove(self) -> None:
         """End it, with all that it stored."""
         with contextlib.suppress(docker.errors.DockerException, AttributeError):
@@ -125,7 +148,10 @@ class SystemdMachine:
         self._container.reload()
         if self._container.status == "exited":
             raise RuntimeError(f"systemd ended in its container: {self._container.logs(tail=20)!r}")
-        _, output = self._container.exec_run(["systemctl", "is-system-running"])
+        try:
+            _, output = self._container.exec_run(["systemctl", "is-system-running"])
+        except docker.errors.APIError:  # it is about to start
+            return False
         return output.strip() in (b"running", b"degraded") and self.socket.exists()
 
 
@@ -139,12 +165,17 @@ def systemd_machine(folder: Path) -> SystemdMachine:
         folder: The ``tmp_path`` of a test: all those of one run are beside each other.
     """
     if not _machine:
-        done = subprocess.run([str(SCRIPT)], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            skip_or_fail(done.stderr.strip() or "tools/systemd_image.sh failed")
+        systemd_image()
         _machine.append(SystemdMachine(folder.resolve().parent))
     assert folder.resolve().parent == _machine[0].shared, "all tests of one process share their temporary folder"
     return _machine[0]
+
+
+def systemd_image() -> None:
+    """Make the tree of the image when it is missing; where it can't be made the test is skipped, or fails in CI."""
+    done = subprocess.run([str(SCRIPT)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        skip_or_fail(done.stderr.strip() or "tools/systemd_image.sh failed")
 
 
 def _image(client: docker.DockerClient) -> str:
