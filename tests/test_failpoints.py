@@ -39,6 +39,8 @@ MODULES = tuple(
         "runtimes/inherited", "runtimes/systemd/bus", "runtimes/systemd/names", "runtimes/systemd/properties",
         "runtimes/systemd/results", "runtimes/systemd/runtime", "runtimes/systemd/units",
         "runtimes/fleet/api", "runtimes/fleet/runtime", "runtimes/fleet/template",
+        "runtimes/adopted/__init__", "runtimes/adopted/runtime", "runtimes/adopted/container", "runtimes/adopted/unit",
+        "runtimes/adopted/pid_file", "runtimes/adopted/listening", "balancers/apisix", "balancers/shared",
         "runtimes/drivers", "balancers/drivers", "balancers/keys", "http",
         "balancers/drain", "balancers/entry", "balancers/traefik", "balancers/none",
         "balancers/agent/observer", "balancers/vulcand", "balancers/templates",
@@ -69,6 +71,13 @@ PURE = frozenset(
         "health.get", "image.get", "labels.get", "line.get", "log[-1].get", "one['Labels'].get", "port.get",
         "self._layers.get", "state.get", "str(error.explanation or error).strip().replace", "text.strip().replace",
         "docker.inspect_image(image).get",
+        # an adopted container, unit or process, and what is read of them
+        "found['Config'].get", "found['State'].get", "found['HostConfig'].get", "found['NetworkSettings'].get",
+        "found['HostConfig']['RestartPolicy'].get", "host.get", "published.get", "policy.get", "binding.get",
+        "(found or {}).get", "(found or {}).get('HostConfig', {}).get", "_published(found, settings).get",
+        "self._manager.properties(state).get", "self._manager.properties(state, 'Unit').get",
+        "self._record.policy.get", "children.get",
+        "before.get", "metadata.get", "node.get", "upstream.get",
         "_ARCHITECTURES.get", "applied.get", "balancer.get", "told.draining.get",
         "_SAYS.get", "ends.get", "self._call.environment.get", "word.replace",
         "answer.header.fields.get", "body.get", "directives.get", "problem.get", "found.header.fields.get", "one.get",
@@ -124,7 +133,10 @@ UNDER: dict[tuple[str, str], str] = {
         "runtimes/command/programs",
         "_run",
     ): "always under workload.prepare, unpack, spawn or signal; find changes nothing",
-    ("runtimes/systemd/runtime", "_stop"): "always under workload.signal, or workload.clear after a failed start",
+    ("runtimes/systemd/units", "stop_unit"): "always under workload.signal, or workload.clear after a failed start",
+    ("runtimes/adopted/runtime", "remove"): "calls the runtime, which has the marks, or stop and forget_record",
+    ("runtimes/adopted/container", "stop"): "always under workload.signal",
+    ("runtimes/adopted/pid_file", "look"): "for `outrider adopt` alone: signal 0 asks whether we may, and ends nothing",
     ("runtimes/systemd/units", "clear_link"): "always under workload.unpack or workload.erase",
     (
         "runtimes/fleet/api",
@@ -179,6 +191,8 @@ def test_every_module_that_a_sidekick_runs_is_looked_at() -> None:
     there = {path for folder in folders for path in (SOURCE / folder).rglob("*.py") if path.stem != "__init__"}
     harmless = {
         SOURCE / "runtimes/process/ports.py",  # binds a socket and lets it go
+        SOURCE / "sidekick/adopt.py",  # `outrider adopt`, before the first life of a sidekick
+        SOURCE / "balancers/takeover.py",  # the same
         SOURCE / "sidekick/shutdown.py",  # another program, beside the sidekick: it runs once, and begins nothing anew
     }
 

@@ -493,6 +493,9 @@ class Rootless:
     def owned_prefix(self, server_id: str) -> str:
         return ""
 
+    def pool(self) -> tuple[str, str]:
+        return "", ""
+
     def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
         return found.get(server_id)
 

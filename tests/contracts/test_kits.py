@@ -67,11 +67,11 @@ def test_a_balancers_module_has_what_the_table_promises(name: str) -> None:
 
 def test_the_modules_are_drivers_by_their_types() -> None:
     """For mypy: a module whose ``make`` takes or gives something else doesn't fit."""
-    from outrider.balancers import agent, none, templates, traefik, vulcand
+    from outrider.balancers import agent, apisix, none, templates, traefik, vulcand
     from outrider.runtimes import command, docker, fleet, process, systemd
 
     runtimes: tuple[RuntimeDriver, ...] = (process, docker, command, systemd, fleet)
-    balancers: tuple[BalancerDriver, ...] = (traefik, agent, vulcand, templates, none)
+    balancers: tuple[BalancerDriver, ...] = (traefik, agent, vulcand, apisix, templates, none)
 
     assert runtimes == tuple(map(RUNTIMES.load, RUNTIMES))
     assert balancers == tuple(map(BALANCERS.load, BALANCERS))

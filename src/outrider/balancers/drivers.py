@@ -43,6 +43,7 @@ BALANCERS: DriverTable[BalancerDriver] = DriverTable(
         "traefik": "outrider.balancers.traefik",
         "agent": "outrider.balancers.agent",
         "vulcand": "outrider.balancers.vulcand",
+        "apisix": "outrider.balancers.apisix",
         "keys": "outrider.balancers.templates",
         "none": "outrider.balancers.none",
     },

@@ -46,6 +46,10 @@ class Twin(DriverError):
     kind: ClassVar[str] = "twin"
 
 
+class Changed(DriverError):
+    """Somebody wrote the entry at the same moment; nothing was changed by us."""
+
+
 class Gone(Refused):
     """The instance was removed for good, and may put nothing in."""
 
@@ -59,7 +63,7 @@ class Occupied(Refused):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class Found:
     """What stood below the server's prefix, and the write guard's mod revision (0: none yet) and owner."""
 
     entries: tuple[StoredKey, ...]
@@ -116,7 +120,7 @@ class EtcdEntry:
             owner: Who writes; None: nobody known, and then every owner with a presence is another.
             predecessors: Processes of the same instance that surely have ended: what was theirs is the owner's.
         """
-        self._cluster, self._layout, self._keys = cluster, layout, keys
+        self._cluster, self.layout, self._keys = cluster, layout, keys
         self._owner, self._ours = owner, frozenset(predecessors)
         if owner is not None:
             self._ours |= {owner.process}
@@ -138,7 +142,7 @@ class EtcdEntry:
     def url_in(self, entries: Mapping[str, StoredKey]) -> str | None:
         """The address in what was read below ``watched``; None: the server isn't registered."""
         texts = {key: entry.value.decode(errors="replace") for key, entry in entries.items()}
-        return self._layout.url_of(self._server_id, texts)
+        return self.layout.url_of(self._server_id, texts)
 
     def current(self) -> str | None:
         """The address that is registered now, None when there is none."""
@@ -146,7 +150,7 @@ class EtcdEntry:
 
     def ensure_static(self) -> None:
         """Create the keys of route and pool that are absent; see the function ``ensure_static``."""
-        ensure_static(self._cluster, self._layout)
+        ensure_static(self._cluster, self.layout)
 
     def switch(self, url: str, *, fence: Fence, workload: str = "") -> int:
         """Make ``url`` the entry's address, whatever it was, in one fenced transaction.
@@ -162,8 +166,7 @@ class EtcdEntry:
                 still arrive.
             ConfigError: the balancer can't take such an address; nothing was changed.
         """
-        keys, found = self._keys_of(url), self._read()
-        return self._write(found, url, workload, keys, found.overwritten(keys), fence)
+        return self._write(url, workload, fence)
 
     def leave(self, *, fence: Fence) -> int:
         """Remove the entry with everything below its prefix, in one fenced transaction.
@@ -173,8 +176,7 @@ class EtcdEntry:
             Fenced: ``fence`` doesn't hold any more and the entry is there; nothing was changed.
             Unknown: the answer was lost, and the entry is (still) there, or an earlier change of it may still arrive.
         """
-        all_of_it = DeletePrefix(prefix=self._prefix) if self._prefix.endswith("/") else Delete(key=self._prefix)
-        return self._write(self._read(), None, "", {}, (all_of_it,), fence)
+        return self._write(None, "", fence)
 
     def join(self, url: str, *, replacing: Collection[str] = (), workload: str = "") -> int:
         """Put ``url`` in, without a fence: coming back never needs a turn.
@@ -192,9 +194,7 @@ class EtcdEntry:
                 still arrive.
             ConfigError: the balancer can't take such an address; nothing was changed.
         """
-        keys, found = self._keys_of(url), self._read()
-        own = frozenset({url, *replacing})
-        return self._write(found, url, workload, keys, found.overwritten(keys), (), own=own)
+        return self._write(url, workload, (), own=frozenset({url, *replacing}))
 
     def restore(self, url: str | None, *, fence: Fence, workload: str = "") -> int:
         """Undo a ``switch``: put the old address back, or remove the entry when there was none (``url`` None).
@@ -204,56 +204,55 @@ class EtcdEntry:
         """
         return self.leave(fence=fence) if url is None else self.switch(url, fence=fence, workload=workload)
 
-    def _keys_of(self, url: str) -> dict[str, bytes]:
+    def _wanted(self, found: Found, url: str | None) -> dict[str, bytes]:
+        """What shall stand below the prefix, where ``found`` does now."""
+        if url is None:
+            return {}
         server = Server(service=self._service, id=self._server_id, url=url)
-        keys = {key: value.encode() for key, value in self._layout.server_keys(server).items()}
+        keys = {key: value.encode() for key, value in self.layout.server_keys(server).items()}
         # leaving and restoring remove the prefix: a key outside of it would stay behind as an orphan
         assert keys, "a server without a key would be a removed one"
         assert all(key.startswith(self._prefix) for key in keys)
         return keys
 
-    def _read(self) -> _Found:
+    def _read(self) -> Found:
         with failpoint("entry.read"):
             entries = self._cluster.list(self._prefix).entries
         if not self._prefix.endswith("/"):  # the one key itself, and not those whose names go on
             entries = tuple(entry for entry in entries if entry.key == self._prefix)
         guard = self._cluster.get(self._guard_key)
-        return _Found(
+        return Found(
             entries=entries,
             url=self.url_in({entry.key: entry for entry in entries}),
             guard=guard.mod_revision if guard is not None else 0,
-            owner=_owner_in(guard),
+            owner=owner_in(guard),
         )
 
-    def _write(
-        self,
-        found: _Found,
-        url: str | None,
-        workload: str,
-        keys: Mapping[str, bytes],
-        ops: tuple[Op, ...],
-        fence: Fence,
-        *,
-        own: Collection[str] | None = None,
-    ) -> int:
-        """Make what was ``found`` into ``keys`` by ``ops``, and renew its guard; ``own`` as for ``_claim``."""
+    def _ops(self, found: Found, wanted: Mapping[str, bytes]) -> tuple[Op, ...]:
+        """What makes ``wanted`` of what was ``found``."""
+        if wanted:
+            return found.overwritten(wanted)
+        return (DeletePrefix(prefix=self._prefix) if self._prefix.endswith("/") else Delete(key=self._prefix),)
+
+    def _write(self, url: str | None, workload: str, fence: Fence, *, own: Collection[str] | None = None) -> int:
+        """Make ``url`` the entry's address, None for no entry, and renew its guard; ``own`` as for ``_claim``."""
+        found = self._read()
+        keys = self._wanted(found, url)
         gone = self._gone_key(url)
         if gone is not None:
             fence = (*fence, CreatedAt(key=gone, revision=0))
         owner = msgspec.structs.replace(self._owner, workload=workload) if self._owner is not None else None
-        guard = Put(
-            key=self._guard_key, value=encode(WriteGuard(url=url, owner=owner, prefix=self._prefix))
-        )  # fmt: skip
+        guard = Put(key=self._guard_key, value=encode(self._guarded(url, owner)))
         claim = self._claim(found, own)
         same = ModifiedAt(key=self._guard_key, revision=found.guard)
-        changes = () if found.is_exactly(keys) else ops
-        point = "entry.write" if keys else "entry.remove"
+        changes = () if found.is_exactly(keys) else self._ops(found, keys)
+        point = "entry.remove" if url is None else "entry.write"
         try:
             with failpoint(point):
                 result = self._cluster.txn((*fence, *claim, *found.unchanged(keys), same), (guard, *changes))
         except Unknown as lost:
             now = self._read()
-            if now.is_exactly(keys) and now.guard != found.guard:
+            if now.is_exactly(self._wanted(now, url)) and now.guard != found.guard:
                 self._claim(now, own)
                 return now.guard
             raise Unknown(
@@ -270,7 +269,7 @@ class EtcdEntry:
         claim = self._claim(now, own)
         # once broken, a fence stays broken: no late write of this turn can arrive any more
         broken = not _holds(fence, result.found)
-        if not now.is_exactly(keys):
+        if not now.is_exactly(self._wanted(now, url)):
             if broken:
                 raise Fenced(
                     f"server {self._server_id}: the turn has ended, so {self._prefix} was left as it is; take a new"
@@ -287,13 +286,16 @@ class EtcdEntry:
             return guarded.revision
         return now.guard
 
+    def _guarded(self, url: str | None, owner: Owner | None) -> WriteGuard:
+        return WriteGuard(url=url, owner=owner, prefix=self._prefix)
+
     def _gone_key(self, url: str | None) -> str | None:
         """What must be absent for whoever puts an address in; leaving is always right."""
         if self._owner is None or url is None:
             return None
         return self._keys.gone(self._owner.app, self._owner.instance)
 
-    def _claim(self, found: _Found, own: Collection[str] | None) -> Fence:
+    def _claim(self, found: Found, own: Collection[str] | None) -> Fence:
         """What else a write must compare, so that it takes the entry from nobody who lives.
 
         Args:
@@ -313,7 +315,7 @@ class EtcdEntry:
         presence_key = self._keys.presence(owner.app, owner.group, owner.instance)
         stranger_key = self._keys.stranger(owner.app, owner.instance, owner.process)
         presence = self._cluster.get(presence_key)
-        if self._cluster.get(stranger_key) is not None or _is_of(presence, owner.process):
+        if self._cluster.get(stranger_key) is not None or is_of(presence, owner.process):
             whose = f"server {self._server_id}: its entry belongs to {owner.app}/{owner.instance}"
             if same:
                 raise Twin(
@@ -327,18 +329,18 @@ class EtcdEntry:
             CreatedAt(key=stranger_key, revision=0),
         )
 
-    def _refuse_foreign(self, found: _Found, own: Collection[str] | None) -> None:
+    def _refuse_foreign(self, found: Found, own: Collection[str] | None) -> None:
         if own is not None and found.url is not None and found.url not in own:
             raise Occupied(
                 f"server {self._server_id}: {self._prefix} holds {found.url}, which isn't ours; does another instance"
                 " have the same server id? Give each its own, or remove the key"
             )
 
-    def _changed_meanwhile(self) -> DriverError:
-        return DriverError(f"server {self._server_id}: {self._prefix} was changed while we wrote it; try again")
+    def _changed_meanwhile(self) -> Changed:
+        return Changed(f"server {self._server_id}: {self._prefix} was changed while we wrote it; try again")
 
 
-def _owner_in(guard: StoredKey | None) -> Owner | None:
+def owner_in(guard: StoredKey | None) -> Owner | None:
     """Who wrote the entry last; None when nobody did, or nobody who said so."""
     if guard is None:
         return None
@@ -348,7 +350,7 @@ def _owner_in(guard: StoredKey | None) -> Owner | None:
         return None
 
 
-def _is_of(presence: StoredKey | None, process: str) -> bool:
+def is_of(presence: StoredKey | None, process: str) -> bool:
     """Whether a presence is that of a process; one that doesn't say whose it is may be."""
     if presence is None:
         return False

@@ -34,6 +34,13 @@ class KeyLayout(Protocol):
         Without a slash at its end it is the server's one key itself.
         """
 
+    def pool(self) -> tuple[str, str]:
+        """Where all servers of the service are, whoever wrote them: a prefix, and a pattern for what follows it.
+
+        The pattern's groups: ``id``, the server's, and ``rest``, what follows where ``owned_prefix`` ends, in any case.
+        An empty prefix: they can't be told from other keys.
+        """
+
     def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
         """The server's address in what was read below ``owned_prefix``; None when it isn't registered."""
 

@@ -115,6 +115,15 @@ class TemplateKeys:
             first = first[: first.index("{server}/") + len("{server}/")]
         return self._filled(first, server_id)
 
+    def pool(self) -> tuple[str, str]:
+        """As ``KeyLayout.pool``: what comes before ``{server}`` in the first template."""
+        before, _, after = next(iter(self._entries)).partition("{server}")
+        prefix = self._filled(before, "")
+        if not prefix.strip("/"):
+            return "", ""
+        rest = r"/(?P<rest>.+)" if after.startswith("/") else re.escape(self._filled(after, "")) + "(?P<rest>)"
+        return prefix, r"(?P<id>[^/]+?)" + rest
+
     def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
         """The address that the values tell; ``http`` where none of them says the scheme."""
         for key, reader in self._readers.items():

@@ -138,6 +138,10 @@ class TraefikKeys:
             raise ConfigError(f"server id {server_id!r}: {ID_WORDS}")
         return f"{self._root}/http/services/{self._service}/loadbalancer/servers/{server_id}/"
 
+    def pool(self) -> tuple[str, str]:
+        """As ``KeyLayout.pool``; Traefik compares names without case, and its own documents write ``loadBalancer``."""
+        return f"{self._root}/http/services/{self._service}/", r"(?i:loadbalancer/servers)/(?P<id>[^/]+)/(?P<rest>.+)"
+
     def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
         """The address in the ``url`` key, without a slash at its end."""
         url = found.get(self._url_key(server_id))

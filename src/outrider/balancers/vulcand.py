@@ -107,6 +107,10 @@ class VulcandKeys:
             raise ConfigError(f"server id {server_id!r}: {ID_WORDS}")
         return f"{self._root}/backends/{self._service}/servers/{server_id}"
 
+    def pool(self) -> tuple[str, str]:
+        """As ``KeyLayout.pool``."""
+        return f"{self._root}/backends/{self._service}/servers/", r"(?P<id>[^/]+)(?P<rest>)"
+
     def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
         """The address in the key's JSON."""
         try:

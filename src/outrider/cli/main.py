@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 COMMANDS: Mapping[str, str] = {
     "activity": "outrider.cli.commands.activity:activity",
     "admin-user": "outrider.cli.commands.admin_user:admin_user",
+    "adopt": "outrider.cli.commands.adopt:adopt",
     "app": "outrider.cli.commands.app:app",
     "balancer-agent": "outrider.cli.commands.balancer_agent:balancer_agent",
     "channel": "outrider.cli.commands.channel:channel",

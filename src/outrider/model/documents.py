@@ -520,11 +520,13 @@ class WriteGuard(Document, frozen=True, kw_only=True):
         url: What the entry was last made to be; None: it was removed.
         owner: None when a sidekick wrote it that knew of no owners yet.
         prefix: All of the balancer's keys of this server lie below it; empty when unknown.
+        shared: Key of a value in which this server is one of many; empty when it has keys of its own.
     """
 
     url: str | None
     owner: Owner | None = None
     prefix: str = ""
+    shared: str = ""
 
 
 class Block(Document, frozen=True, kw_only=True):

@@ -166,6 +166,18 @@ class Fetcher(Protocol):
 
 
 @runtime_checkable
+class Restarter(Protocol):
+    """A runtime with workloads that it can start again without a payload: those that were adopted."""
+
+    def restart(self, workload_id: str) -> Workload | None:
+        """Start it again if it is such a workload; None: it isn't.
+
+        Raises:
+            DriverError: it can't be started again.
+        """
+
+
+@runtime_checkable
 class HealthReporter(Protocol):
     """A runtime that knows whether its workloads are well."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from outrider.core.sidekick.memory import Installed, Memory, Release
+from outrider.core.sidekick.memory import NO_PAYLOAD, Installed, Memory, Release
 from outrider.runtimes import Workload
 
 
@@ -27,7 +27,7 @@ def adopted(memory: Memory, found: Collection[Workload], payload: Callable[[str]
     release = Release(
         version=oldest.version,
         urls=(),
-        sha256=oldest.sha256 or "0" * 64,
+        sha256=oldest.sha256 or NO_PAYLOAD,
         size_bytes=path.stat().st_size if path is not None else 0,
         kind=oldest.kind,
     )

@@ -26,6 +26,7 @@ from outrider.model.keys import Keys
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
 from outrider.runtimes import HealthReporter, Runtime
+from outrider.runtimes.adopted.runtime import with_adopted
 from outrider.runtimes.drivers import RUNTIMES, RuntimeContext
 from outrider.sd_notify import Notices, Notifier
 from outrider.sidekick.adoption import adopted
@@ -233,10 +234,11 @@ class Assembly:
         payloads = PayloadStore(
             instance.state_dir / "payloads", settings.download, reserve_bytes=instance.reserve_bytes
         )
-        self._runtime = RUNTIMES.load(instance.runtime).make(
+        runtime = RUNTIMES.load(instance.runtime).make(
             settings,
             RuntimeContext(environment=os.environ, owns_process=owns_process, shares_process=shares_process),
         )
+        self._runtime = with_adopted(runtime, settings, os.environ)
         reporter = self._runtime if isinstance(self._runtime, HealthReporter) else None
         self._presence = PresenceWriter(
             self._cluster, keys, us, identity, lambda: self._session.lease, self._post
@@ -276,7 +278,7 @@ class Assembly:
                 inflight_path=settings.drain.inflight_path,
                 post=self._post,
             ),
-            "release": ReleaseWork(upstream, payloads, self._runtime, self._post),
+            "release": ReleaseWork(upstream, payloads, runtime, self._post),
             "probe": ProbeWork(
                 Prober(settings.probe, clock=clock, health=reporter.health if reporter else None),
                 self._post,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from outrider.balancers.agent import AgentKeys, AgentSettings
+from outrider.balancers.apisix import ApisixSettings
 from outrider.balancers.keys import KeyLayout
 from outrider.balancers.templates import KeysSettings, TemplateKeys
 from outrider.balancers.traefik import TraefikKeys, TraefikSettings
@@ -21,14 +22,16 @@ class BalancerKit(Protocol):
 
     Attributes:
         settings: Of the driver's own section, with nobody at the addresses that would be asked; None when it has none.
+        keeps: It has an entry in etcd.
         unheard: What ``confirm`` says then: only a balancer that has nothing to follow may say yes.
     """
 
     settings: object
     unheard: bool | None
+    keeps: bool
 
     def layout(self) -> KeyLayout | None:
-        """Where its keys are; None when it keeps none in etcd."""
+        """Where its keys are; None when no server has keys of its own."""
 
     def listed(self, cluster: Cluster) -> str | None:
         """The address of the instance's entry in etcd; None when there is none."""
@@ -38,6 +41,7 @@ class TraefikKit:
     """One key for each server."""
 
     settings: object = TraefikSettings(rule="Host(`hello.test`)", api_urls=("http://127.0.0.1:1",))
+    keeps = True
     unheard: bool | None = None
 
     def layout(self) -> KeyLayout | None:
@@ -52,6 +56,7 @@ class AgentKit:
     """One key for each server, which agents apply; no agent is registered here."""
 
     settings: object = AgentSettings()
+    keeps = True
     unheard: bool | None = None
 
     def layout(self) -> KeyLayout | None:
@@ -66,6 +71,7 @@ class VulcandKit:
     """One key for each server, with JSON in it."""
 
     settings: object = VulcandSettings(route="Host(`hello.test`)")
+    keeps = True
     unheard: bool | None = None
 
     def layout(self) -> KeyLayout | None:
@@ -85,6 +91,7 @@ class KeysKit:
             "/services/{service}/{server}/json": '{"host":"{host}","port":{port},"id":"{server}"}',
         }
     )
+    keeps = True
     unheard: bool | None = None
 
     def layout(self) -> KeyLayout | None:
@@ -96,10 +103,30 @@ class KeysKit:
         return f"http://{found.value.decode()}" if found is not None else None
 
 
+class ApisixKit:
+    """One value for all servers; the others' stay as they are."""
+
+    settings: object = ApisixSettings()
+    unheard: bool | None = None
+    keeps = True
+
+    def layout(self) -> KeyLayout | None:
+        return None
+
+    def listed(self, cluster: Cluster) -> str | None:
+        found = cluster.get(f"/apisix/upstreams/{SERVICE}")
+        nodes = json.loads(found.value)["nodes"] if found is not None else []
+        urls = [
+            f"http://{one['host']}:{one['port']}" for one in nodes if one["metadata"]["outrider_server"] == INSTANCE
+        ]
+        return urls[0] if urls else None
+
+
 class NoneKit:
     """Nothing anywhere."""
 
     settings: object = None
+    keeps = False
     unheard: bool | None = True
 
     def layout(self) -> KeyLayout | None:
@@ -114,6 +141,7 @@ BALANCER_KITS: Mapping[str, BalancerKit] = {
     "traefik": TraefikKit(),
     "agent": AgentKit(),
     "vulcand": VulcandKit(),
+    "apisix": ApisixKit(),
     "keys": KeysKit(),
     "none": NoneKit(),
 }

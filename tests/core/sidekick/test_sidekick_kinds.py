@@ -10,7 +10,7 @@ from outrider.core.images import PayloadKind
 from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import CheckRelease, ReportResult
-from outrider.core.sidekick.memory import Fault, Installed, Memory, Release
+from outrider.core.sidekick.memory import NO_PAYLOAD, Fault, Installed, Memory, Release
 from outrider.core.sidekick.rules import make_rules
 from outrider.core.sidekick.words import why
 from outrider.sidekick.workers.report import reports
@@ -218,3 +218,15 @@ def test_a_memory_that_knows_no_kinds_is_one_of_archives() -> None:
 
     assert Sidekick().memory == memory
     assert Machine(CHART, make_rules({}), memory).memory.kinds == ("archive",)
+
+
+def test_no_rollback_goes_to_what_something_else_had_started() -> None:
+    """It was adopted: its payload was never here, and nobody can be asked for it."""
+    adopted = Installed(
+        release=Release(version="1.0.0", urls=(), sha256=NO_PAYLOAD, size_bytes=0, kind="archive"), workload_id="old"
+    )
+    sidekick = Sidekick(previous=adopted).come_up()
+
+    assert "idle.waiting" == sidekick.tell(ev.OperatorRolledBack, update="u2").target
+
+    assert "can't go back: no payload of 1.0.0 was ever here" in sidekick.memory.deferred_reason

@@ -3,8 +3,10 @@
 import pytest
 
 from outrider.balancers.agent import AgentKeys, AgentSettings
+from outrider.balancers.apisix import ApisixSettings, ApisixUpstream
 from outrider.balancers.entry import EtcdEntry, Gone
 from outrider.balancers.keys import KeyLayout
+from outrider.balancers.shared import SharedEntry
 from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.balancers.vulcand import VulcandKeys, VulcandSettings
 from outrider.core.errors import Conflict, NotFound
@@ -30,7 +32,8 @@ class Instance:
     def __init__(self, client: FakeCluster, name: str, shared_scope: str = "", layout: KeyLayout = LAYOUT) -> None:
         self.client, self.name = client, name
         owner = Owner(app=APP, group="beta", instance=name, process="p1")
-        self.entry = EtcdEntry(client, layout, service="hello", server_id=name, owner=owner)
+        kind = SharedEntry if isinstance(layout, ApisixUpstream) else EtcdEntry
+        self.entry = kind(client, layout, service="hello", server_id=name, owner=owner)
         contender = Contender(app=APP, group="beta", instance=name, shared_scope=shared_scope)
         self.news: list[News] = []
         self.waits: list[Wait] = []
@@ -69,8 +72,9 @@ def keys_with(client: FakeCluster, name: str) -> list[str]:
         ("eu", LAYOUT),
         ("", AgentKeys(AgentSettings(), service="hello", keys=Keys())),
         ("", VulcandKeys(VulcandSettings(), service="hello")),
+        ("", ApisixUpstream(ApisixSettings(), service="hello")),
     ],
-    ids=["traefik", "shared-scope", "agent", "vulcand"],
+    ids=["traefik", "shared-scope", "agent", "vulcand", "apisix"],
 )
 def test_nothing_is_left_but_the_marker(
     fleet: Fleet, store: Store, client: FakeCluster, scope: str, layout: KeyLayout
@@ -91,6 +95,7 @@ def test_nothing_is_left_but_the_marker(
     assert ("web-7", "2.0.0") == (removed.id, removed.granted_version)
     assert [] == [key for key in keys_with(client, "web-7") if "web-70" not in key and "rollout" not in key]
     assert "http://10.0.0.70:80" == neighbour.entry.current()
+    assert lost.entry.current() is None
     entry = client.get(Keys().gone(APP, "web-7"))
     assert entry is not None
     marker = decode(GoneMarker, entry.key, entry.value)

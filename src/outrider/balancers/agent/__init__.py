@@ -92,6 +92,10 @@ class AgentKeys:
         """``servers/{service}/{id}/``: by its slash ``web-1`` isn't ``web-10``'s."""
         return f"{self._keys.server(self._service, server_id)}/"
 
+    def pool(self) -> tuple[str, str]:
+        """As ``KeyLayout.pool``: of sidekicks alone, for the balancer's own configuration isn't in etcd."""
+        return self._keys.servers(self._service), r"(?P<id>[^/]+)/(?P<rest>.+)"
+
     def url_of(self, server_id: str, found: Mapping[str, str]) -> str | None:
         """The address in the entry; None when there is none, or one that can't be read."""
         key = self._keys.server_entry(self._service, server_id)

@@ -15,6 +15,10 @@ from outrider.core.omaha.events import FailureCode
 Strategy = Literal["start-first", "stop-first"]
 
 
+NO_PAYLOAD = "0" * 64
+"""In place of the SHA-256 of what runs and was never a payload here, or whose payload isn't known any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """A version with its payload, as the update service offered it.

@@ -68,7 +68,7 @@ from outrider.core.sidekick.events import (
 )
 from outrider.core.sidekick.guards import has_lost_entry
 from outrider.core.sidekick.memory import Drain, Fault, Installed, Memory, QueuePosition, Release, SeenEntry, Setback
-from outrider.core.sidekick.words import given_up, not_kept, refusal, unfit
+from outrider.core.sidekick.words import given_up, not_kept, refusal, unfit, unfit_again
 
 EVENT_TYPES = {kind.name: kind for kind in get_args(AnyEvent) if kind is not TimerExpired}
 EVENT_NAMES = frozenset(EVENT_TYPES)
@@ -331,7 +331,7 @@ def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
     release = memory.previous.release
     if event.version not in ("", release.version):
         return replace(memory, deferred_reason=not_kept(memory, event.version))
-    if problem := unfit(memory, release):  # the runtime was changed since it ran
+    if problem := unfit_again(memory, release):  # the runtime was changed since it ran
         return replace(memory, deferred_reason=f"can't go back: {problem}")
     candidate = Installed(release=release, workload_id=workload_id(memory.instance, release.version, event.update))
     return replace(
@@ -347,7 +347,7 @@ def _further_back(memory: Memory, event: OperatorRolledBack) -> Memory:
         return memory  # try again
     if before is None or previous is None or event.version != previous.release.version:
         return replace(memory, trouble=world(not_kept(memory, event.version)))
-    if problem := unfit(memory, previous.release):
+    if problem := unfit_again(memory, previous.release):
         return replace(memory, trouble=world(f"can't go back to {event.version}: {problem}"))
     name = workload_id(memory.instance, previous.release.version, event.update)
     memory = _moved(memory, before.url, "")

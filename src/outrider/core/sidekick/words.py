@@ -5,7 +5,7 @@ from datetime import datetime
 
 from outrider.core.images import PayloadKind
 from outrider.core.sidekick.guards import has_turn
-from outrider.core.sidekick.memory import Drain, Installed, Memory, Release
+from outrider.core.sidekick.memory import NO_PAYLOAD, Drain, Installed, Memory, Release
 from outrider.core.versions import NOTHING, is_newer
 
 FACTS = frozenset(
@@ -46,6 +46,16 @@ def unfit(memory: Memory, release: Release) -> str:
         f"{release.version} is {one}; this machine's runtime ({memory.runtime}) runs {known} only: serve this group"
         f" {' or '.join(_KINDS[kind][0] for kind in memory.kinds)}, or set instance.runtime to one that runs {many}"
     )
+
+
+def unfit_again(memory: Memory, release: Release) -> str:
+    """Why what ran before can't be run again; empty when it can."""
+    if release.sha256 == NO_PAYLOAD and not release.urls:
+        return (
+            f"no payload of {release.version} was ever here, for something else started it: let the channel name a"
+            " package of that version"
+        )
+    return unfit(memory, release)
 
 
 def given_up(memory: Memory, version: str) -> str:

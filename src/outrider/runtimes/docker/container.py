@@ -21,6 +21,7 @@ from outrider.runtimes import Workload, WorkloadSpec
 from outrider.runtimes.docker import LABEL, DockerSettings
 
 _HANDLE_LENGTH = 12
+_SHOWN = 200
 _SIGNALS = 128
 """A shell, and Docker, add the number of the signal that ended a program to this."""
 
@@ -174,6 +175,22 @@ def address_of(host: str) -> str:
         raise DriverError(
             f"workload.host {host!r}: can't be looked up: {error.strerror or error}", evidence="network"
         ) from error
+
+
+def health_in(state: Mapping[str, Any]) -> str:
+    """What its HEALTHCHECK found last, by Docker's account (``State``); empty when it is well.
+
+    Raises:
+        DriverError: it has none.
+    """
+    health = state.get("Health")
+    if health is None or health.get("Status") in (None, "", "none"):
+        raise DriverError("the image has no HEALTHCHECK: choose another probe.kind", evidence="wrong-setting")
+    if health["Status"] == "healthy":
+        return ""
+    log = health.get("Log") or [{}]
+    lines = str(log[-1].get("Output", "")).strip().splitlines()
+    return f"{health['Status']}{f': {lines[-1][:_SHOWN]}' if lines else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

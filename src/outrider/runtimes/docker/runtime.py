@@ -22,6 +22,7 @@ from outrider.runtimes.docker.container import (
     Home,
     create_arguments,
     ending_of,
+    health_in,
     labels_of,
     port_of,
     workload_of,
@@ -130,15 +131,7 @@ class DockerRuntime:
         state = None if found is None else (self._engine.inspect(found["Id"]) or {}).get("State")
         if state is None:
             return "no container answers there"
-        health = state.get("Health")
-        if health is None or health.get("Status") in (None, "", "none"):
-            raise DriverError("the image has no HEALTHCHECK: choose another probe.kind", evidence="wrong-setting")
-        if health["Status"] == "healthy":
-            return ""
-        log = health.get("Log") or [{}]
-        lines = str(log[-1].get("Output", "")).strip().splitlines()
-        said = f": {lines[-1][:_SHOWN]}" if lines else ""
-        return f"{health['Status']}{said}"
+        return health_in(state)
 
     def trouble(self) -> str:
         """As ``HealthReporter.trouble``: containers end with Docker, and that is no fault of theirs."""

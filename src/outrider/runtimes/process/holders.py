@@ -9,7 +9,7 @@ import os
 import pwd
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,17 @@ def holder_of(host: str, port: int, proc: Path = PROC) -> str:
         if _has_open(proc / str(pid), wanted):
             return f"pid {pid} ({_command(proc / str(pid))})"
     return f"a process of user {_user(listeners[0].uid)} that this user may not look at"
+
+
+def listening(pids: Iterable[int], proc: Path = PROC) -> frozenset[tuple[str, int]]:
+    """Where these processes listen: address and port; the address is empty where they listen on all of them."""
+    listeners = list(_listeners(proc))
+    return frozenset(
+        ("" if one.address.is_unspecified else str(one.address), one.port)
+        for pid in pids
+        for one in listeners
+        if _has_open(proc / str(pid), {f"socket:[{one.inode}]"})
+    )
 
 
 def _listeners(proc: Path) -> Iterator[_Listener]:

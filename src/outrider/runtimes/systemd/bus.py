@@ -104,6 +104,14 @@ class Manager:
         """Forget that it failed; a transient one is gone then."""
         self._unless_gone("ResetFailedUnit", "s", unit)
 
+    def enable(self, unit: str) -> None:
+        """Let it start at boot, as its file says."""
+        self._manager("EnableUnitFiles", "asbb", [unit], False, False)
+
+    def disable(self, unit: str) -> None:
+        """Let it not start at boot."""
+        self._manager("DisableUnitFiles", "asb", [unit], False)
+
     def state(self, unit: str) -> UnitState:
         """How the unit is now, also when there is none of that name."""
         (rows,) = self._manager("ListUnitsByNames", "as", [unit])

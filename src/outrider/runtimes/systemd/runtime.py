@@ -5,7 +5,6 @@ lines of its journal. Ends are seen by asking every second. A unit that systemd 
 """
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -25,12 +24,10 @@ from outrider.runtimes.records import Records, WorkloadRecord, image_of, workloa
 from outrider.runtimes.systemd import SystemdSettings
 from outrider.runtimes.systemd.bus import Manager, UnitState
 from outrider.runtimes.systemd.results import GONE, invocation_of, result_of, said
-from outrider.runtimes.systemd.units import units_for
+from outrider.runtimes.systemd.units import POLL_S, stop_unit, units_for
 
 _AT_ONCE_S = 0.2
 """As for the runtime process: a missing library or a wrong argument shows within that time."""
-_POLL_S = 0.05
-_KILL_S = 10.0
 _BACK_S = 5.0
 """How long a failed start is given to leave nothing behind."""
 
@@ -131,7 +128,7 @@ class SystemdRuntime:
         record = self._record(workload_id)
         if record is not None:
             with failpoint("workload.signal"):
-                self._stop(record.unit, grace_s)
+                stop_unit(self._manager, record.unit, grace_s)
 
     def remove(self, workload_id: str) -> None:
         """As ``Runtime.remove``; its output stays in the journal."""
@@ -199,7 +196,7 @@ class SystemdRuntime:
                     f" ({state.active}, {state.sub}){_quoted(lines)}",
                     evidence="no-answer",
                 )
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
 
     def _failed(self, record: WorkloadRecord, state: UnitState) -> DriverError:
         """Why a start failed, with what the unit's journal says last, and whose fault that is."""
@@ -227,24 +224,8 @@ class SystemdRuntime:
     def _give_up(self, record: WorkloadRecord) -> None:
         """Leave nothing of a failed start behind. What can't be ended now is ended when it is removed."""
         with contextlib.suppress(DriverError), failpoint("workload.clear"):
-            self._stop(record.unit, min(_BACK_S, self._shared.stop_grace_s))
+            stop_unit(self._manager, record.unit, min(_BACK_S, self._shared.stop_grace_s))
             self._manager.reset_failed(record.unit)
-
-    def _stop(self, unit: str, grace_s: float) -> None:
-        state = self._manager.state(unit)
-        if not state.runs:
-            return
-        self._manager.stop(unit)
-        for is_last, wait_s in ((False, grace_s), (True, _KILL_S)):
-            deadline = time.monotonic() + wait_s
-            while (state := self._manager.state(unit)).runs and time.monotonic() < deadline:
-                time.sleep(_POLL_S)
-            if not state.runs:
-                return
-            if not is_last:
-                # the unit's own time limit may be longer
-                self._manager.kill(unit, signal.SIGKILL)
-        raise DriverError(f"{unit}: still {state.active} ({state.sub}) {_KILL_S:g} s after SIGKILL")
 
     def _ended(self, workload_id: str) -> Exited | None:
         record = self._record(workload_id)

@@ -5,7 +5,9 @@ gets it mounted, read-only, because systemd may do that and the app's user may n
 """
 
 import os
+import signal
 import stat
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from outrider.files import clear_file, make_folder, write_file
 from outrider.runtimes.process.command import check_program, command_line
 from outrider.runtimes.records import WorkloadRecord
 from outrider.runtimes.systemd import SystemdSettings
-from outrider.runtimes.systemd.bus import Manager, Property
+from outrider.runtimes.systemd.bus import Manager, Property, UnitState
 from outrider.runtimes.systemd.names import own_unit_of, pattern_of, unit_of, user_of
 from outrider.runtimes.systemd.properties import MS_REC, SANDBOX, properties_of
 
 MOUNT = Path("/run/outrider-app")
 """Where an app finds its payload when outrider makes its unit; each app sees its own there."""
+POLL_S = 0.05
+_KILL_S = 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What systemd gives to services."""
 
@@ -181,6 +185,42 @@ class OwnUnits:
 
     def _of(self, record: WorkloadRecord) -> Path:
         return self._folder / record.unit.removesuffix(".service")
+
+
+def stop_unit(manager: Manager, unit: str, grace_s: float) -> None:
+    """End all that is in the unit's cgroup: as systemd does, and after ``grace_s`` with SIGKILL.
+
+    Raises:
+        DriverError: it still runs.
+    """
+    state = manager.state(unit)
+    if not state.runs:
+        return
+    manager.stop(unit)
+    for is_last, wait_s in ((False, grace_s), (True, _KILL_S)):
+        deadline = time.monotonic() + wait_s
+        while (state := manager.state(unit)).runs and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if not state.runs:
+            return
+        if not is_last:
+            # the unit's own time limit may be longer
+            manager.kill(unit, signal.SIGKILL)
+    raise DriverError(f"{unit}: still {state.active} ({state.sub}) {_KILL_S:g} s after SIGKILL")
+
+
+def wait_started(manager: Manager, unit: str, timeout_s: float) -> UnitState:
+    """How the unit is once its start is over.
+
+    Raises:
+        DriverError: it still starts after ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (state := manager.state(unit)).job or state.active == "activating":
+        if time.monotonic() > deadline:
+            raise DriverError(f"{unit} has not started within {timeout_s:g} s ({state.active}, {state.sub})")
+        time.sleep(POLL_S)
+    return state
 
 
 def units_for(

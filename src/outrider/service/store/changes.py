@@ -158,6 +158,10 @@ class Change:
         if lease or known is None or known.value != value:
             self._writes[key] = Put(key=key, value=value, lease=lease)
 
+    def put_value(self, key: str, value: bytes) -> None:
+        """Write what is no document of ours: another program's, which was read and is guarded."""
+        self._writes[key] = Put(key=key, value=value)
+
     def touch(self, key: str) -> None:
         """Write a document unchanged, as it was read: see the module's theory."""
         entry = self._entries[key]

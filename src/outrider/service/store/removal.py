@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from outrider.core.errors import Conflict
+from outrider.balancers.apisix import without_server
+from outrider.core.errors import Conflict, Refused
 from outrider.etcd.seam import Entry
 from outrider.model.documents import Contender, Gone, Instance, Presence, Slot, WriteGuard, decode
 from outrider.service.store.changes import Change
@@ -22,6 +23,7 @@ class Traces:
         places: Its keys in queues.
         guards: The write guards of its servers.
         entries: What balancers find of these servers.
+        parts: Values in which they are one of many servers, without them.
     """
 
     row: Instance | None
@@ -29,6 +31,7 @@ class Traces:
     places: tuple[Entry, ...]
     guards: tuple[Entry, ...]
     entries: tuple[Entry, ...]
+    parts: tuple[tuple[str, bytes], ...] = ()
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -64,12 +67,14 @@ def read_traces(context: StoreContext, change: Change, app_id: str, instance: st
             entries += (entry for entry in change.list(prefix).entries if entry.key == prefix)
     for entry in entries:
         change.guard_unread(entry)
+    parts = tuple(part for guard in guards if (part := _part(change, guard)) is not None)
     return Traces(
         row=change.read_or_none(Instance, keys.instance(app_id, instance)),
         turns=tuple(turns),
         places=tuple(places),
         guards=guards,
         entries=tuple(entries),
+        parts=parts,
     )
 
 
@@ -106,6 +111,8 @@ def remove(
             snapshot.write()
     for entry in (*traces.entries, *traces.guards, *traces.places, *(slot.entry for _, slot in traces.turns)):
         change.delete(entry.key)
+    for key, value in traces.parts:
+        change.put_value(key, value)
     for contender, _ in traces.turns:
         change.delete(keys.ticket(contender.scope, contender.member))
     for key in (
@@ -158,6 +165,20 @@ def _guards_of(entries: Iterable[Entry], app_id: str, instance: str) -> Iterator
         owner = _guard_of(entry).owner
         if owner is not None and (owner.app, owner.instance) == (app_id, instance):
             yield entry
+
+
+def _part(change: Change, guard: Entry) -> tuple[str, bytes] | None:
+    """The key of the value that a server shares with others, and the value without it; None when nothing is left."""
+    key = _guard_of(guard).shared
+    if not key or not change.exists(key):
+        return None
+    found = change.entry(key)
+    assert found is not None
+    try:
+        value = without_server(key, found.value, guard.key.rpartition("/")[2])
+    except Refused:  # nobody can say what is in it, and it is the operator's
+        return None
+    return None if value == found.value else (key, value)
 
 
 def _guard_of(entry: Entry) -> WriteGuard:

@@ -27,7 +27,7 @@ from outrider.core.sidekick.events import (
 )
 from outrider.core.sidekick.memory import Installed
 from outrider.payloads.store import PayloadStore
-from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Runtime, Workload, WorkloadSpec
+from outrider.runtimes import Exited, ExitWatch, Restarter, RunnableRelease, Runtime, Workload, WorkloadSpec
 from outrider.sidekick.workers.worker import Post, now
 
 
@@ -102,6 +102,8 @@ class WorkloadWork:
 
     def _start(self, installed: Installed) -> Workload:
         workload = self._runtime.find(installed.workload_id)
+        if workload is None and isinstance(self._runtime, Restarter):
+            workload = self._runtime.restart(installed.workload_id)
         if workload is None:
             release = installed.release
             if release.kind not in self._runtime.kinds:  # the runtime was changed since it was taken
