@@ -10,23 +10,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from outrider.core.sidekick.memory import Strategy
 from tests.chaos.also import ALSO, run_also
 from tests.chaos.cases import Outcome, Runner, arms_for
+from tests.chaos.containers import ContainerChaosFixture
 from tests.chaos.fixture import INSTANCES, ChaosFixture
-from tests.chaos.matrix import Case, cases, in_company, sample, strategy_of
+from tests.chaos.matrix import Case, Runtime, cases, container_cases, in_company, sample, strategy_of
 from tests.chaos.report import write_report
 from tests.live.killed_fixture import CHECKOUT
 
 KEPT = CHECKOUT / ".cache" / "chaos"
+FIXTURES: Mapping[Runtime, type[ChaosFixture]] = {"process": ChaosFixture, "docker": ContainerChaosFixture}
 STRATEGIES: tuple[Strategy, ...] = ("start-first", "stop-first")
 
 
 def run(chosen: Iterable[Case], strategy: Strategy, seed: int, *, until: float = float("inf")) -> Iterator[Outcome]:
-    """Run cases of one strategy one after the other on one fixture, until it is ``until`` by the monotonic clock.
+    """Run cases of one strategy and runtime, one after the other on one fixture, until it is ``until`` (monotonic).
 
     After a case that failed the fixture is made anew; what it left is kept in ``.cache/chaos``.
     """
@@ -38,7 +40,8 @@ def run(chosen: Iterable[Case], strategy: Strategy, seed: int, *, until: float =
             if time.monotonic() > until:
                 return
             if fixture is None:
-                fixture = ChaosFixture(folder / f"{time.monotonic_ns()}", strategy)
+                kind = FIXTURES[together[0].row.runtime]
+                fixture = kind(folder / f"{time.monotonic_ns()}", strategy)
                 fixture.bring_up()
             arms = arms_for(fixture, together, seed, folder / "signals" / str(next(numbers)))
             outcomes = Runner(fixture, arms, seed).run()
@@ -92,9 +95,14 @@ def main() -> None:
     part, parts = (int(word) for word in chosen.part.split("/"))
     until = time.monotonic() + (chosen.limit_s if chosen.all or chosen.only else chosen.seconds)
     bad = 0
-    for strategy in STRATEGIES if chosen.strategy is None else (chosen.strategy,):
-        if chosen.all or chosen.only:
-            picked = [case for case in cases() if strategy_of(case.row) == strategy and wanted(case, chosen.only)]
+    strategies = STRATEGIES if chosen.strategy is None else (chosen.strategy,)
+    whole: dict[Runtime, tuple[Case, ...]] = {"process": cases(), "docker": container_cases()}
+    sampled = not (chosen.all or chosen.only)
+    runtimes: tuple[Runtime, ...] = ("process",) if sampled else ("process", "docker")
+    for runtime, strategy in itertools.product(runtimes, strategies):
+        if not sampled:
+            known = whole[runtime]
+            picked = [case for case in known if strategy_of(case.row) == strategy and wanted(case, chosen.only)]
             picked = picked[part - 1 :: parts]
             if chosen.all:
                 picked = [case for case in picked if case.name not in done(chosen.seed)]

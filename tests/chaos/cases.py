@@ -223,6 +223,8 @@ class Runner:
             running = self.fixture.running(instance)
             if len(running) != 1:
                 problems.append(f"{instance} runs {running or 'nothing'}")
+            if left := self.fixture.leftovers(instance):
+                problems.append(f"{instance} has left {left}")
             records = [one for one in self.fixture.records(instance) if one.number >= numbers[instance]]
             try:
                 replay(lines_of(records), CHART)

@@ -13,7 +13,7 @@ from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.cli.rest_client import ServiceClient
 from outrider.core.sidekick.memory import Strategy
 from outrider.demo.example import build_package
-from outrider.demo.fleet import APP_ID, CHANNEL, GROUP, HOST, SERVICE
+from outrider.demo.fleet import APP_ID, CHANNEL, GROUP, HOST, SERVICE, end_workloads
 from outrider.demo.load import LoadGenerator
 from outrider.demo.programs import Program, start_traefik
 from outrider.etcd.client import connect
@@ -46,9 +46,11 @@ FAKETIME = tuple(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 class ChaosFixture(LiveFixture):
     """The fixture of one fleet. ``bring_up`` takes about ten seconds; each case afterwards a few."""
 
+    haste = HASTE
+
     def __init__(self, folder: Path, strategy: Strategy, *, instances: Sequence[str] = INSTANCES) -> None:
         super().__init__(
-            folder, instances, settings=HASTE, strategy=strategy, environment={"PYTHONPATH": str(CHECKOUT)}
+            folder, instances, settings=self.haste, strategy=strategy, environment={"PYTHONPATH": str(CHECKOUT)}
         )
         self.strategy: Strategy = strategy
         self.serial = 0
@@ -72,7 +74,7 @@ class ChaosFixture(LiveFixture):
         eventually(lambda: self.all_on("1.0.0"), within_s=CASE_LIMIT_S, every_s=0.1)
         for _ in range(2):  # from here on every rollout has payloads to prune
             eventually(partial(self.all_on, self.release("good")), within_s=CASE_LIMIT_S, every_s=0.1)
-        self.load = LoadGenerator(f"{self.traefik.web_url}/", HOST, RATE_PER_S).start()
+        self.load = LoadGenerator(f"{self.traefik.web_url}{self.path}", HOST, RATE_PER_S, posts=self.posts).start()
 
     def make_proxies(self) -> dict[str, Proxy]:
         """What stands between each sidekick and etcd."""
@@ -116,6 +118,14 @@ class ChaosFixture(LiveFixture):
         body = {"version": version, "stored": stored["sha256"], "name": package.name}
         self.client.post("apps", APP_ID, "packages", body=body)
         package.unlink()
+
+    def end_apps(self, instance: str) -> None:
+        """End the workloads of an instance behind its sidekick's back."""
+        end_workloads(self.state_dir(instance))
+
+    def leftovers(self, instance: str) -> list[str]:
+        """What is left of workloads that don't run."""
+        return []
 
     def point_at(self, version: str) -> None:
         self.client.put("apps", APP_ID, "channels", CHANNEL, body={"version": version})

@@ -12,21 +12,28 @@ from outrider.core.sidekick.memory import Strategy
 from outrider.failpoints import FAILPOINTS, FAILPOINTS_OF, UNASKED, When
 
 Fault = Literal["kill", "stop", "cut", "full", "clock"]
+Runtime = Literal["process", "docker"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 WHENS: tuple[When, ...] = ("before", "after")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One failpoint as one effect meets it; ``effect`` is empty where none asks for it."""
+    """One failpoint as one effect meets it with one runtime; ``effect`` is empty where none asks for it."""
 
     effect: str
     point: str
+    runtime: Runtime = "process"
 
     @property
     def name(self) -> str:
         """``balancer.switch/entry.write``; ``/journal.sync`` where no effect asks."""
         return f"{self.effect}/{self.point}"
+
+    @property
+    def label(self) -> str:
+        """The same, with the runtime when it isn't ``process``."""
+        return self.name if self.runtime == "process" else f"{self.name}@{self.runtime}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,7 @@ class Case:
     @property
     def name(self) -> str:
         """What ``--only`` takes."""
-        return f"{self.row.name}:{self.when}:{self.fault}"
+        return f"{self.row.label}:{self.when}:{self.fault}"
 
 
 SCENARIOS: Mapping[str, str] = {
@@ -122,6 +129,21 @@ STOP_FIRST = frozenset({"good-2", "unhealthy-2", "bare-2", "stuck-2"})
 """Scenarios that need a fleet with the strategy stop-first."""
 
 
+CONTAINER_POINTS: Mapping[str, tuple[str, ...]] = {
+    "release.download": ("payload.fetch",),
+    "release.verify": ("workload.prepare",),
+    "workload.ensure": ("workload.clear", "workload.unpack", "workload.record", "workload.spawn"),
+    "workload.start": ("workload.clear", "workload.unpack", "workload.record", "workload.spawn"),
+    "workload.replace": ("workload.signal", "workload.clear", "workload.unpack", "workload.record", "workload.spawn"),
+    "workload.revert": ("workload.signal", "workload.clear", "workload.unpack", "workload.record", "workload.spawn"),
+    "workload.retire": ("workload.signal", "workload.erase"),
+    "workload.remove": ("workload.signal", "workload.erase"),
+}
+"""What of the rows is Docker's doing: ``workload.record`` is the creation of the container, ``spawn`` its start."""
+CONTAINER_FAULTS: tuple[Fault, ...] = ("kill", "stop")
+"""The others befall the sidekick's own files, clock and etcd, which are the same with any runtime."""
+
+
 TOGETHER = frozenset({"good", "good-2", "started", "restarted", "rotating", "adopted"})
 """Scenarios that end in a good release and nothing else: as many of their cases as there are instances meet in one."""
 
@@ -152,6 +174,25 @@ def strategy_of(row: Row) -> Strategy:
 def cases() -> tuple[Case, ...]:
     """All rows x before and after x all faults."""
     return tuple(Case(row=row, when=when, fault=fault) for row in rows() for when in WHENS for fault in FAULTS)
+
+
+def container_rows() -> tuple[Row, ...]:
+    """The rows that are run with containers too."""
+    return tuple(
+        Row(effect=effect, point=point, runtime="docker")
+        for effect, points in CONTAINER_POINTS.items()
+        for point in points
+    )
+
+
+def container_cases() -> tuple[Case, ...]:
+    """All of them x before and after x what may befall a sidekick in the middle of Docker's work."""
+    return tuple(
+        Case(row=row, when=when, fault=fault)
+        for row in container_rows()
+        for when in WHENS
+        for fault in CONTAINER_FAULTS
+    )
 
 
 def sample(seed: int, strategy: Strategy) -> Iterator[Case]:

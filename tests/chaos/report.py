@@ -1,33 +1,58 @@
 """Writes the results of the kill matrix into ``docs/develop/chaos.md``, between its markers."""
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.also import ALSO
-from tests.chaos.matrix import FAULTS, UNREACHED, WHENS, rows, strategy_of
+from tests.chaos.matrix import (
+    CONTAINER_FAULTS,
+    FAULTS,
+    UNREACHED,
+    WHENS,
+    cases,
+    container_cases,
+    container_rows,
+    rows,
+    strategy_of,
+)
 from tests.live.killed_fixture import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "develop" / "chaos.md"
 BEGIN, END = "<!-- made by tests/chaos: begin -->", "<!-- made by tests/chaos: end -->"
+CONTAINERS = "<!-- made by tests/chaos, containers: begin -->", "<!-- made by tests/chaos, containers: end -->"
 MARKS = {True: "held", False: "**broken**"}
 
 
 def write_report(folder: Path) -> None:
     """Replace what stands between the markers by the newest result of every case."""
-    text = PAGE.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    PAGE.write_text(f"{head}{BEGIN}\n{table(folder)}{END}{tail}")
+    _replace(BEGIN, END, table(folder))
+    write_containers(folder)
+
+
+def write_containers(folder: Path) -> None:
+    """The part with containers alone, which may be run by itself."""
+    _replace(*CONTAINERS, "\n".join(_containers(newest_of(folder))) + "\n")
+
+
+def _replace(begin: str, end: str, made: str) -> None:
+    head, _, rest = PAGE.read_text().partition(begin)
+    _, _, tail = rest.partition(end)
+    PAGE.write_text(f"{head}{begin}\n{made}{end}{tail}")
+
+
+def newest_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The last result of each case, by its name."""
+    path = folder / "results.jsonl"
+    results = (json.loads(line) for line in path.read_text().splitlines()) if path.exists() else ()
+    return {result["case"]: result for result in results}
 
 
 def table(folder: Path) -> str:
     """Summary and table in Markdown."""
-    path = folder / "results.jsonl"
-    newest = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        result = json.loads(line)
-        newest[result["case"]] = result
-    known = {f"{row.name}:{when}:{fault}" for row in rows() for when in WHENS for fault in FAULTS}
+    newest = newest_of(folder)
+    known = {case.name for case in cases()}
     results = {name: result for name, result in newest.items() if name in known}
     broken = [name for name, result in results.items() if result["problems"]]
     requests = sum(result["requests"] for result in results.values())
@@ -56,3 +81,25 @@ def table(folder: Path) -> str:
     lines += ["", "No scenario reaches these rows; other effects reach their failpoints:", ""]
     lines += [f"- `{name}`: {why}" for name, why in UNREACHED.items()]
     return "\n".join(lines) + "\n"
+
+
+def _containers(newest: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The rows that are run with containers too."""
+    known = {case.name for case in container_cases()}
+    found = {name: result for name, result in newest.items() if name in known}
+    broken = sum(bool(result["problems"]) for result in found.values())
+    seeds = ", ".join(map(str, sorted({result["seed"] for result in found.values()}))) or "none"
+    yield (
+        f"{len(container_rows())} rows x before and after x {len(CONTAINER_FAULTS)} faults = {len(known)} cases;"
+        f" {len(found)} were run (seed {seeds}), {len(found) - broken} held, {broken} broken."
+    )
+    yield ""
+    yield f"| effect | failpoint | fleet | {' | '.join(CONTAINER_FAULTS)} |"
+    yield f"|---|---|---|{'---|' * len(CONTAINER_FAULTS)}"
+    for row in container_rows():
+        cells = []
+        for fault in CONTAINER_FAULTS:
+            each = [found.get(f"{row.label}:{when}:{fault}") for when in WHENS]
+            marks = ["not run" if one is None else MARKS[not one["problems"]] for one in each]
+            cells.append(marks[0] if len(set(marks)) == 1 else " / ".join(marks))
+        yield f"| {row.effect} | {row.point} | {strategy_of(row)} | {' | '.join(cells)} |"

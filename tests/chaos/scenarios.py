@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from outrider.demo.fleet import APP_ID, GROUP, SERVICE, end_workloads, workloads
+from outrider.demo.fleet import APP_ID, GROUP, SERVICE, workloads
 from outrider.etcd.seam import Delete
 from outrider.model.keys import group_scope
 from outrider.runtimes import RunnableRelease, WorkloadSpec
@@ -135,7 +135,7 @@ def _admit(case_run: CaseRun) -> None:
 
 
 def _end_apps(case_run: CaseRun) -> None:
-    end_workloads(case_run.fixture.state_dir(case_run.armed))
+    case_run.fixture.end_apps(case_run.armed)
 
 
 def _leave_a_stray(case_run: CaseRun) -> None:

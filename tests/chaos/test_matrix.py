@@ -1,14 +1,21 @@
 """The matrix is whole: made from the list of failpoints and the chart, every row with a way to it."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from outrider.failpoints import FAILPOINTS_OF
+from outrider.runtimes import docker
 from tests.chaos import matrix
 from tests.chaos.matrix import (
+    CONTAINER_FAULTS,
     FAULTS,
     UNREACHED,
     Row,
     cases,
+    container_cases,
+    container_rows,
     rows,
     sample,
     scenario_of,
@@ -55,3 +62,19 @@ def test_any_beginning_of_a_sample_has_each_fault(strategy: str) -> None:
     assert set(FAULTS) == {case.fault for case in chosen[: len(FAULTS)]}
     assert {case.name for case in cases() if strategy_of(case.row) == strategy} == {case.name for case in chosen}
     assert chosen != list(sample(4, strategy))  # type: ignore[arg-type]
+
+
+def test_the_rows_with_containers_are_rows_and_their_cases_have_names_of_their_own() -> None:
+    known = {row.name for row in rows()}
+
+    assert {row.name for row in container_rows()} <= known
+    assert not {case.name for case in container_cases()} & {case.name for case in cases()}
+    assert len(container_rows()) * 2 * len(CONTAINER_FAULTS) == len({case.name for case in container_cases()})
+
+
+def test_what_docker_does_of_a_start_and_an_end_is_in_a_row_with_containers() -> None:
+    """Every failpoint that the runtime sets, but for the prune, which kills nothing that runs."""
+    folder = Path(docker.__file__).parent
+    marks = set(re.findall(r'failpoint\("([a-z.]+)"\)', "".join(path.read_text() for path in folder.glob("*.py"))))
+
+    assert marks - {"workload.prune"} == {row.point for row in container_rows()}

@@ -12,11 +12,13 @@ from tests.chaos.__main__ import keep_results, run
 from tests.chaos.also import ALSO, run_also
 from tests.chaos.cases import Outcome
 from tests.chaos.fixture import FAKETIME
-from tests.chaos.matrix import FAULTS, sample
+from tests.chaos.matrix import FAULTS, container_cases, sample
+from tests.support.containers import docker_client
 from tests.support.requirements import skip_or_fail
 
 SEED = int(os.environ.get("OUTRIDER_TEST_CHAOS_SEED", "1"))
 SECONDS = 45.0
+AFTER_A_KILL = ("after", "kill")
 LEAST = len(FAULTS)
 """Cases, whatever the machine's speed: one with each fault."""
 
@@ -45,6 +47,19 @@ def test_a_sample_of_the_kill_matrix_holds(strategy: Strategy) -> None:
     assert [] == [described(one) for one in outcomes if one.problems]
     assert LEAST <= len(outcomes)
     assert sum(one.requests for one in outcomes) > 30 * len(outcomes), "the load was under way"
+
+
+def test_a_sample_with_containers_holds() -> None:
+    """Killed between the creation of a container and its start, after its start, and after its stop."""
+    docker_client().close()
+    rows = ("workload.start/workload.record", "workload.start/workload.spawn", "workload.retire/workload.signal")
+    chosen = [case for case in container_cases() if case.row.name in rows and (case.when, case.fault) == AFTER_A_KILL]
+
+    outcomes = list(run(chosen, "start-first", SEED))
+
+    assert len(rows) == len(outcomes)
+    assert [] == [described(one) for one in outcomes if one.problems]
+    assert sum(one.requests for one in outcomes) > 30
 
 
 @pytest.mark.parametrize("name", ALSO if os.environ.get("OUTRIDER_TEST_CHAOS") == "all" else ["leader-killed"])

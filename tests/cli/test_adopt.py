@@ -1,6 +1,7 @@
 """``outrider adopt`` as it is typed: what it shows, what it asks, and what it says when it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from outrider.cli import main
+from outrider.core.errors import ConfigError
 from outrider.demo.programs import free_ports
-from outrider.runtimes.adopted import read_record
+from outrider.runtimes.adopted import adopter, read_record
 from tests.support.waiting import eventually
 
 SERVER = """
@@ -119,3 +121,12 @@ def test_stop_first_is_refused_for_what_can_not_be_started_again(app: App) -> No
     assert 1 == result.exit_code
     assert "set instance.strategy to start-first" in result.stderr
     assert not app.state.exists()
+
+
+@pytest.mark.parametrize(("kind", "extra"), [("container", "docker"), ("unit", "systemd")])
+def test_a_missing_library_is_told_with_what_to_type(monkeypatch: pytest.MonkeyPatch, kind: str, extra: str) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(ConfigError, match=re.escape(f"pip install 'outrider[{extra}]'")):
+        adopter(kind)
+    adopter("pid-file")

@@ -14,6 +14,7 @@ Rules:
 """
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ KINDS: Mapping[str, str] = {
     "pid-file": "outrider.runtimes.adopted.pid_file",
 }
 """What can be adopted, and the module that knows how: with ``look`` and ``foreign``."""
+NEEDS: Mapping[str, tuple[str, str]] = {"container": ("docker", "docker"), "unit": ("jeepney", "systemd")}
+"""Kind -> the library that it needs, and the extra that brings it."""
 NAME = "adopted.json"
 
 
@@ -138,7 +141,14 @@ class Adopter(Protocol):
 
 
 def adopter(kind: str) -> Adopter:
-    """The module for a kind of workload."""
+    """The module for a kind of workload.
+
+    Raises:
+        ConfigError: a library that it needs is not installed.
+    """
+    library, extra = NEEDS.get(kind, ("", ""))
+    if library and importlib.util.find_spec(library) is None:
+        raise ConfigError(f"to adopt a {kind} needs a Python package that is missing: pip install 'outrider[{extra}]'")
     return cast(Adopter, importlib.import_module(KINDS[kind]))
 
 
