@@ -129,6 +129,16 @@ class TestEveryLayout:
             pool(cluster, layout).take_over(OLD, workload="w-1")
 
 
+def test_an_entry_of_ours_that_can_not_be_read_is_refused_and_left(fake: FakeCluster) -> None:  # noqa: F811
+    register(fake, traefik(), "handmade")
+    fake.txn((), (Put(key=f"{SERVERS.lower()}/web-1/weight", value=b"1"),))
+
+    with pytest.raises(Occupied, match="holds no address that can be read, and"):
+        pool(fake).take_over(OLD, workload="w-1")
+
+    assert fake.get(f"{SERVERS.lower()}/handmade/url") is not None
+
+
 class TestTraefik:
     """Its documents write keys in another case than we do, and number the servers."""
 

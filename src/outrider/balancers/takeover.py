@@ -71,7 +71,7 @@ class Pool:
         own_keys = tuple(each for each in self._cluster.list(mine).entries if mine.endswith("/") or each.key == mine)
         texts = {each.key: each.value.decode(errors="replace") for each in own_keys}
         own_url = self._layout.url_of(self._server_id, texts)
-        own = PoolServer(id=self._server_id, keys=own_keys, url=own_url) if own_url is not None else None
+        own = PoolServer(id=self._server_id, keys=own_keys, url=own_url) if own_keys else None
         if not prefix:
             return TakeOver(own=own, others=(), searched=False)
         others = [
@@ -120,8 +120,8 @@ class Pool:
         """
         if found.own is not None and not _same(found.own.url, url):
             raise Occupied(
-                f"server {self._server_id}: its entry holds {found.own.url}, and {url} is adopted; set"
-                " balancer.server_id to a name of its own, or remove the key"
+                f"server {self._server_id}: its entry holds {found.own.url or 'no address that can be read'}, and {url}"
+                " is adopted; set balancer.server_id to a name of its own, or remove the key"
             )
         marked = isinstance(self._entry, SharedEntry) and next(
             (one.id for one in found.others if one.id != one.url), ""
