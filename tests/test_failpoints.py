@@ -76,7 +76,7 @@ PURE = frozenset(
         "found['HostConfig']['RestartPolicy'].get", "host.get", "published.get", "policy.get", "binding.get",
         "(found or {}).get", "(found or {}).get('HostConfig', {}).get", "_published(found, settings).get",
         "self._manager.properties(state).get", "self._manager.properties(state, 'Unit').get",
-        "self._record.policy.get", "children.get",
+        "self._record.policy.get", "children.get", "NEEDS.get",
         "before.get", "metadata.get", "node.get", "upstream.get",
         "_ARCHITECTURES.get", "applied.get", "balancer.get", "told.draining.get",
         "_SAYS.get", "ends.get", "self._call.environment.get", "word.replace",
