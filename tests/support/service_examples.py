@@ -51,19 +51,26 @@ def block(store: Store, version: str, why: str, at: datetime) -> None:
 
 
 def be_alive(
-    store: Store, instance: str, at: datetime, *, group: str = "beta", serving: bool = True, **facts: str
+    store: Store,
+    instance: str,
+    at: datetime,
+    *,
+    app: str = APP,
+    group: str = "beta",
+    serving: bool = True,
+    **facts: str,
 ) -> None:
     """Write a sidekick's presence."""
     words = {"state": "idle", "version": "1.0.0"} | facts
     document = Presence(
         instance=instance,
-        app=APP,
+        app=app,
         group=group,
         since=at,
         serving=serving,
         **words,  # type: ignore[arg-type]
     )
-    put(store.context.cluster, store.context.keys.presence(APP, group, instance), encode(document))
+    put(store.context.cluster, store.context.keys.presence(app, group, instance), encode(document))
 
 
 def hold_turn(

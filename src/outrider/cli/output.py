@@ -24,6 +24,24 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on stderr, unless ``--yes`` was given; whoever doesn't say yes leaves with 1.
+
+    Without anybody to ask (a pipe, a CI job) it leaves with the option to write.
+    """
+    if yes:
+        return
+    try:
+        answer = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():  # Ctrl-C or Ctrl-D
+            raise
+        click.echo("", err=True)
+        fail("nobody answered; nothing was changed; --yes says yes beforehand")
+    if not answer:
+        raise click.Abort
+
+
 def print_error(error: OutriderError, subject: str = "") -> None:
     """Print what went wrong as one line for a person, with ``subject`` before it when the line doesn't name it.
 

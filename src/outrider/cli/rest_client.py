@@ -105,6 +105,24 @@ class ServiceClient:
         answer = self._send("GET", path)
         return _read(answer, self.server), answer.headers.get("ETag")
 
+    def change(
+        self, method: str, *path: str, body: Json | None = None, if_match: str | None = None, absent: bool = False
+    ) -> tuple[Json, str | None]:
+        """Add, change or remove one thing under a condition; returns the answer and the tag that the thing has now.
+
+        Args:
+            method: ``POST``, ``PUT``, ``PATCH`` or ``DELETE``.
+            if_match: Only if it has this tag; None: whatever it is.
+            absent: Only if there is none yet.
+
+        Raises:
+            Conflict: the condition doesn't hold: another user was faster.
+        """
+        headers = {"If-Match": if_match} if if_match else {}
+        headers |= {"If-None-Match": "*"} if absent else {}
+        answer = self._send(method, path, headers=headers, **({} if body is None else {"json": body}))
+        return _read(answer, self.server), answer.headers.get("ETag")
+
     def post(self, *path: str, body: Json) -> Json:
         """Add something."""
         return self._call("POST", path, json=body)[1]

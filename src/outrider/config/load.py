@@ -137,6 +137,30 @@ def type_of(section: str, key: str) -> Any:
     return Literal[choices] if choices else get_type_hints(SECTIONS[section])[key]
 
 
+def check_setting(key: str, value: object, source: str) -> None:
+    """Check one setting, ``process.command``, that was written as TOML.
+
+    Raises:
+        ConfigError: there is no such setting, or it can't be that value; ``source`` stands before the line.
+    """
+    _checked(MOVED.get(key, key), value, source, text=False)
+
+
+def check_together(values: Mapping[str, object], source: str) -> tuple[str, ...]:
+    """Check settings that some instance will have, ``process.command`` -> value, against each other.
+
+    Returns:
+        What works and should be changed all the same.
+
+    Raises:
+        ConfigError: they contradict each other, or one that is needed is missing; ``source: key: problem``.
+    """
+    someone: dict[str, object] = {"instance.id": "some", "instance.app": "some", "instance.group": "some"}
+    given = {key: _given(key, value, source, source, text=False) for key, value in (someone | dict(values)).items()}
+    warnings = tuple(_moved_home(given))
+    return _assemble(given, FOLDERS, warnings).warnings
+
+
 def _read_file(path: Path) -> dict[str, _Given]:
     try:
         content = tomllib.loads(path.read_bytes().decode())

@@ -80,6 +80,7 @@ WRITES = (
     Write(operation=f"DELETE {OF_APP}/blocks/{{version}}", noun="release", names={"version": "9.0.0"}),
     Write(operation="POST /api/v1/payloads", noun="payload", body="a file"),
     Write(operation="POST /api/v1/webhooks", noun="webhook", body={"name": "ops", "url": "https://example.org/x"}),
+    Write(operation="PUT /api/v1/webhooks/{name}", noun="webhook", body={"least": "warning"}, names={"name": "ops"}),
     Write(operation="DELETE /api/v1/webhooks/{name}", noun="webhook", names={"name": "ops"}),
     # The users come last: from the first one on, a request needs a token.
     Write(operation="POST /api/v1/users", noun="user", body={"name": "ann", "role": "admin"}),

@@ -48,6 +48,18 @@ class NewWebhook(Given):
     kind: Literal["webhook", "notification"] = Field(
         "webhook", description="`notification`: `url` is an address of the library apprise, in chat or by mail."
     )
+    secret: str = Field("", description="`whsec_` and 24 to 64 bytes in base64; empty: a random one.")
+
+
+class WebhookChange(Given):
+    """New values of a webhook; null keeps a value."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"least": "warning"}]})
+
+    url: str | None = None
+    app: str | None = Field(None, description="Only events of this app; an empty text: of all apps.")
+    least: Severity | None = None
+    secret: str | None = Field(None, description="A new secret; null keeps the one that it has.")
 
 
 class WebhookShown(Shown):
@@ -59,6 +71,7 @@ class WebhookShown(Shown):
     least: Severity
     kind: Literal["webhook", "notification"]
     created: datetime
+    fingerprint: str = Field("", description="Of its secret, to compare two; it does not tell the secret.")
     pending: int = Field(0, description="Events that are not delivered yet.")
 
 
@@ -102,7 +115,7 @@ def list_webhooks(store: Bound) -> Items[WebhookShown]:
 def create_webhook(new: NewWebhook, store: Bound) -> WebhookMade:
     """Add a webhook; only this answer contains its secret."""
     app = app_id_of(new.app) if new.app else ""
-    made = _webhooks(store).create(new.name, new.url, app=app, least=new.least, kind=new.kind)
+    made = _webhooks(store).create(new.name, new.url, app=app, least=new.least, kind=new.kind, secret=new.secret)
     return WebhookMade.model_validate(made).model_copy(update={"url": made.shown_url})
 
 
@@ -111,6 +124,14 @@ def get_webhook(name: str, store: Bound) -> WebhookShown:
     """Show one webhook."""
     hooks = _webhooks(store)
     return _hook(hooks, hooks.get(name))
+
+
+@router.put("/webhooks/{name}", tags=["activity"])
+def change_webhook(name: str, change: WebhookChange, store: Bound) -> WebhookShown:
+    """Change the given fields of a webhook; its secret stays, unless there is a new one."""
+    app = app_id_of(change.app) if change.app else change.app
+    hooks = _webhooks(store)
+    return _hook(hooks, hooks.update(name, url=change.url, app=app, least=change.least, secret=change.secret))
 
 
 @router.delete("/webhooks/{name}", tags=["activity"])

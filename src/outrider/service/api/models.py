@@ -122,18 +122,6 @@ class ChannelShown(Shown):
     notes: list[str] = Field([], description="Further notes for a person.")
 
 
-class NewGroup(Given):
-    """A new group."""
-
-    model_config = {"json_schema_extra": {"examples": [{"id": "web", "channel": "beta", "slots": 2}]}}
-
-    id: str
-    channel: str = Field(description="The channel to follow; a missing channel is created and points at nothing.")
-    label: str = ""
-    slots: int = Field(1, description="Instances that may swap at the same time.")
-    paused: bool = False
-
-
 class GroupChange(Given):
     """New values of a group; null keeps a value."""
 
@@ -253,6 +241,7 @@ class PackageShown(Shown):
     arch: str
     required: bool
     created: datetime
+    needed: str = Field("", description="Why it cannot be deleted now; told where one package is asked for.")
     notes: list[str] = Field([], description="Further notes for a person.")
 
 

@@ -97,6 +97,19 @@ def _windows(given: list[WindowModel]) -> tuple[Window, ...]:
     return tuple(Window(days=tuple(one.days), opens=one.opens, closes=one.closes) for one in given)
 
 
+class NewGroup(Given):
+    """A new group."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "web", "channel": "beta", "slots": 2}]})
+
+    id: str
+    channel: str = Field(description="The channel to follow; a missing channel is created and points at nothing.")
+    label: str = ""
+    slots: int = Field(1, description="Instances that may swap at the same time.")
+    paused: bool = False
+    policy: PolicyGiven | None = Field(None, description="From the group's first moment; null: it defers no instance.")
+
+
 class RateShown(Shown):
     """The largest number of updates that begin in an interval."""
 

@@ -28,13 +28,13 @@ from outrider.service.api.models import (
     NewChannel,
     NewCommand,
     NewDigest,
-    NewGroup,
     NewPackage,
     PackageShown,
     PresenceShown,
     TargetShown,
     UtcTime,
 )
+from outrider.service.api.models_policy import NewGroup
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.context import Asked, Bound, Context, base_url_of, context_of
 from outrider.service.payloads.images import image_notes, image_payload
@@ -149,7 +149,15 @@ def list_groups(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: Aft
 @router.post("/apps/{app}/groups", status_code=201, tags=["groups"])
 def create_group(app: str, new: NewGroup, store: Bound) -> GroupShown:
     """Add a group."""
-    saved = store.groups.create(app, new.id, channel=new.channel, label=new.label, slots=new.slots, paused=new.paused)
+    saved = store.groups.create(
+        app,
+        new.id,
+        channel=new.channel,
+        label=new.label,
+        slots=new.slots,
+        paused=new.paused,
+        policy=None if new.policy is None else new.policy.to_policy(),
+    )
     return GroupShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
 
 
@@ -217,9 +225,11 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
 
 
 @router.get("/apps/{app}/packages/{version}", tags=["packages"])
-def get_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
-    """Show one package."""
-    return _package(store.packages.get(app, version), request, store)
+def get_package(app: str, version: str, store: Bound, request: Request, asked: Asked) -> PackageShown:
+    """Show one package, and what needs it."""
+    asked.seen.shows_more = True  # what needs it are other documents
+    shown = _package(store.packages.get(app, version), request, store)
+    return shown.model_copy(update={"needed": store.packages.needed(app, version)})
 
 
 @router.delete("/apps/{app}/packages/{version}", tags=["packages"])

@@ -52,6 +52,11 @@ class Webhook(Document, frozen=True, kw_only=True):
         """What may be shown of its address: that of a notification has a token in it, or a password."""
         return self.url if self.kind == "webhook" else masked(self.url)
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits by which two secrets can be compared; they tell nothing of a secret of 24 bytes."""
+        return fingerprint_of(self.secret)
+
 
 class Delivery(Document, frozen=True, kw_only=True):
     """``webhook-outbox/{name}/{id}``: one event that one webhook has not received yet."""
@@ -97,30 +102,57 @@ class Webhooks:
         app: str = "",
         least: Severity = "info",
         kind: Literal["webhook", "notification"] = "webhook",
+        secret: str = "",
     ) -> Webhook:
-        """Add a webhook with a random secret, or a notification.
+        """Add a webhook, or a notification.
+
+        Args:
+            secret: What signs its deliveries; empty: a random one.
 
         Raises:
-            ConfigError: the address is not http(s), or none that apprise knows; or there are too many webhooks.
+            ConfigError: the address is not http(s), or none that apprise knows; the secret is none; or there are too
+                many webhooks.
             Conflict: the name is taken.
         """
         key = webhook_key(self.context.keys, name)
-        if kind == "notification":
-            checked_recipient(url)
-        else:
-            expected = "write https://HOST/PATH, without a user name"
-            if checked_address(f"webhook {name}: url", url, expected).username is not None:
-                raise ConfigError(f"webhook {name}: url {url!r}: {expected}")
-        if least not in SEVERITIES:
-            raise ConfigError(f"webhook {name}: severity {least!r}: write one of {', '.join(SEVERITIES)}")
-        secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-        new = Webhook(name=name, url=url, secret=secret, app=app, least=least, kind=kind, created=self.context.now())
+        secret = checked_secret(name, secret) or SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+        created = self.context.now()
+        new = _checked(Webhook(name=name, url=url, secret=secret, app=app, least=least, kind=kind, created=created))
 
         def attempt(change: Change) -> Webhook:
             if change.read(Webhook, key) is not None:
                 raise Conflict(f"webhook {name!r} exists already; delete it first")
             if len(self.list()) >= MAX_WEBHOOKS:
                 raise ConfigError(f"{MAX_WEBHOOKS} webhooks exist already, which is the limit; delete one first")
+            change.put(key, new)
+            return new
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def update(
+        self,
+        name: str,
+        *,
+        url: str | None = None,
+        app: str | None = None,
+        least: Severity | None = None,
+        secret: str | None = None,
+    ) -> Webhook:
+        """Change every value that is not None; what is not delivered yet goes to the new address.
+
+        Raises:
+            ConfigError: the address is not http(s), or the secret is none.
+            NotFound: there is no webhook with that name.
+        """
+        key = webhook_key(self.context.keys, name)
+        changes = {"url": url, "app": app, "least": least, "secret": secret and checked_secret(name, secret)}
+
+        def attempt(change: Change) -> Webhook:
+            old = change.read(Webhook, key)
+            if old is None:
+                raise NotFound(_absent(name))
+            given = {field: value for field, value in changes.items() if value is not None}
+            new = _checked(msgspec.structs.replace(old, **given))
             change.put(key, new)
             return new
 
@@ -169,6 +201,39 @@ class Webhooks:
 def webhook_key(keys: Keys, name: str) -> str:
     """The key of the webhook ``name``."""
     return f"{keys.prefix}/webhooks/{check_part('webhook', name)}"
+
+
+def checked_secret(name: str, secret: str) -> str:
+    """Return a secret that can sign; empty stays empty.
+
+    Raises:
+        ConfigError: it isn't ``whsec_`` and 24 to 64 bytes in base64, as the specification has it.
+    """
+    if not secret:
+        return ""
+    try:
+        length = len(base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True))
+    except ValueError:
+        length = 0
+    if not secret.startswith(SECRET_PREFIX) or not 24 <= length <= 64:
+        raise ConfigError(f"webhook {name}: secret: write {SECRET_PREFIX} and 24 to 64 bytes in base64")
+    return secret
+
+
+def fingerprint_of(secret: str) -> str:
+    """The first 16 hex digits of the SHA-256 of the text ``outrider webhook`` and the secret."""
+    return hashlib.sha256(f"outrider webhook {secret}".encode()).hexdigest()[:16]
+
+
+def _checked(hook: Webhook) -> Webhook:
+    expected = "write https://HOST/PATH, without a user name"
+    if hook.kind == "notification":
+        checked_recipient(hook.url)
+    elif checked_address(f"webhook {hook.name}: url", hook.url, expected).username is not None:
+        raise ConfigError(f"webhook {hook.name}: url {hook.url!r}: {expected}")
+    if hook.least not in SEVERITIES:
+        raise ConfigError(f"webhook {hook.name}: severity {hook.least!r}: write one of {', '.join(SEVERITIES)}")
+    return hook
 
 
 def wants(hook: Webhook, activity: Activity) -> bool:

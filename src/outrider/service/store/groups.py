@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from outrider.core.errors import ConfigError, Conflict, NotFound
+from outrider.core.rollout.policy_settings import Policy, check_policy
 from outrider.model.documents import App, Brake, Channel, Group, Package, Presence, Target
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.channels import absent_channel
@@ -54,17 +55,30 @@ class Groups:
         return target or Target(version=None, paused=found.paused, slots=found.slots)
 
     def create(
-        self, app: str, group: str, *, channel: str, label: str = "", slots: int = 1, paused: bool = False
+        self,
+        app: str,
+        group: str,
+        *,
+        channel: str,
+        label: str = "",
+        slots: int = 1,
+        paused: bool = False,
+        policy: Policy | None = None,
     ) -> Saved[Group]:
         """Add a group that follows ``channel``. A missing channel is added too; it points at nothing.
 
         CoreOS' guide creates the group before its channel.
 
+        Args:
+            policy: From its first moment; None: one that defers nobody.
+
         Raises:
+            ConfigError: the policy can't be carried out.
             NotFound: there is no such app.
             Conflict: the id is taken.
         """
         app_id, keys = app_id_of(app), self.context.keys
+        chosen = check_policy(policy or Policy())
 
         def attempt(change: Change) -> Saved[Group]:
             change.require(App, keys.app(app_id), absent_app(app))
@@ -78,6 +92,7 @@ class Groups:
                 channel=channel,
                 paused=paused,
                 slots=_checked_slots(slots),
+                policy=chosen,
                 created=self.context.now(),
             )
             change.touch(keys.app(app_id))

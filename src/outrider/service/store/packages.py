@@ -233,15 +233,6 @@ class Packages:
         def attempt(change: Change) -> Package:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             old = change.require(Package, keys.package(app_id, version), absent_package(app_id, version))
-            channels = self.context.children(Channel, keys.channels(app_id))
-            users = [channel.name for channel in channels if channel.version == version]
-            if users:
-                raise Conflict(f"package {version} is in use by channels {some(users)}; move them first")
-            on_the_way = [c.name for c in channels if any(floor.version == version for floor in c.floors)]
-            if on_the_way:
-                raise Conflict(
-                    f"package {version} is in use: floor of channels {some(on_the_way)}; remove those floors first"
-                )
             self._refuse_needed(app_id, version)
             change.delete(keys.package(app_id, version))
             change.delete(keys.unresolved(app_id, version))
@@ -250,9 +241,26 @@ class Packages:
 
         return apply(self.context.cluster, attempt, self.auditing)
 
+    def needed(self, app: str, version: str) -> str:
+        """Why the package of ``version`` can't be deleted now; empty when it can."""
+        try:
+            self._refuse_needed(app_id_of(app), version)
+        except Conflict as reason:
+            return str(reason)
+        return ""
+
     def _refuse_needed(self, app_id: str, version: str) -> None:
-        """Raise ``Conflict`` when a target or an instance needs the package of ``version``."""
+        """Raise ``Conflict`` when a channel, a target or an instance needs the package of ``version``."""
         keys, context = self.context.keys, self.context
+        channels = context.children(Channel, keys.channels(app_id))
+        users = [channel.name for channel in channels if channel.version == version]
+        if users:
+            raise Conflict(f"package {version} is in use by channels {some(users)}; move them first")
+        on_the_way = [c.name for c in channels if any(floor.version == version for floor in c.floors)]
+        if on_the_way:
+            raise Conflict(
+                f"package {version} is in use: floor of channels {some(on_the_way)}; remove those floors first"
+            )
         aimed, undone = [], []
         for group in context.children(Group, keys.groups(app_id)):
             target = context.get_or_none(Target, keys.target(app_id, group.id))

@@ -1,0 +1,146 @@
+"""A group's policy in a file: the settings of the REST API, with short texts where a person writes them."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import msgspec
+
+from outrider.cli.commands.policy import per_interval, seconds, windows
+from outrider.cli.declared.reader import Reader, line_of, plain
+from outrider.cli.declared.tree import Items, Node, Scalar, Table
+from outrider.cli.rest_client import Json
+from outrider.core.errors import ConfigError
+from outrider.core.rollout.policy_settings import Policy, check_policy
+
+SETTINGS = tuple(each.name for each in fields(Policy))
+DEFAULT: Json = msgspec.json.decode(msgspec.json.encode(Policy()))
+"""As the REST API shows a policy that defers nobody."""
+
+
+def read_policy(reader: Reader, what: str, node: Node) -> Json:
+    """All settings of a policy: those that the file names, and the defaults of the others."""
+    table = reader.table(node, what, SETTINGS)
+    found = dict(DEFAULT)
+    for name in table.entries:
+        if name in DEFAULT:
+            value = reader.checked(line_of(table, name), _value, what, name, table)
+            found[name] = DEFAULT[name] if value is _WRONG else value
+    _check(reader, what, table, found)
+    return found
+
+
+_WRONG = object()
+
+
+def _value(what: str, name: str, table: Table) -> Any:
+    """As the API takes it.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    node = table.entries[name]
+    given = node.value if isinstance(node, Scalar) and isinstance(node.value, str) else plain(node)
+    if name == "windows":
+        if not isinstance(node, Items):
+            raise ConfigError(f"{what}.windows: must be a list such as ['mon-fri 09:00-17:00']")
+        return [each for item in node.items for each in _window(what, item)]
+    if isinstance(given, str):
+        word = given.strip()
+        if name == "max_per_interval":
+            return _reworded(what, name, lambda: per_interval(word))
+        if name == "update_timeout_s":
+            return _reworded(what, name, lambda: seconds(word))
+        if name in ("max_in_progress", "max_failures") and word == "none":
+            return None
+        if name in ("pin", "time_zone", "downgrade"):
+            return given
+        if isinstance(node, Scalar) and node.loose:
+            given = plain(node)
+    default = DEFAULT[name]
+    wanted: Any = type(default) if default is not None else int
+    if wanted is int and isinstance(given, bool):
+        raise ConfigError(f"{what}.{name}: must be a whole number")
+    if wanted is float and isinstance(given, int) and not isinstance(given, bool):
+        return float(given)
+    if name == "max_per_interval":
+        if not isinstance(given, dict) or set(given) != {"count", "interval_s"}:
+            raise ConfigError(
+                f"{what}.{name}: write COUNT/DURATION such as '1/5m', or a table with count and interval_s"
+            )
+        return given
+    if not isinstance(given, wanted):
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise ConfigError(f"{what}.{name}: must be {words[wanted]}")
+    return given
+
+
+def _window(what: str, item: Node) -> list[Json]:
+    given = plain(item)
+    if isinstance(item, Scalar) and isinstance(item.value, str):
+        text = item.value
+        found: list[Json] = _reworded(what, "windows", lambda: windows((text,)))
+        return found
+    if not isinstance(given, dict):
+        raise ConfigError(f"{what}.windows: write DAYS OPENS-CLOSES such as 'mon-fri 09:00-17:00'")
+    return [
+        {"days": given.get("days", []), "opens": given.get("opens", "00:00"), "closes": given.get("closes", "24:00")}
+    ]
+
+
+def _reworded(what: str, name: str, read: Any) -> Any:
+    """What the command line's own reading of it says, without the name of its option."""
+    try:
+        return read()
+    except ConfigError as error:
+        text = str(error).removeprefix("--window ").removeprefix("--max-per-interval ")
+        raise ConfigError(f"{what}.{name}: {text}") from error
+
+
+def _check(reader: Reader, what: str, table: Table, found: Json) -> None:
+    """Whether it can be carried out; a problem is blamed on the setting that the message names."""
+    try:
+        policy = msgspec.convert(found, Policy)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$.")
+        name = place.partition("`")[0].partition("[")[0].partition(".")[0]
+        reader.refuse(line_of(table, name), f"{what}.{name}: {message.replace('`', '').lower()}")
+        return
+    for name in (*table.entries, ""):
+        if name not in DEFAULT and name:
+            continue
+        # one setting at a time, so that the line is that of the one that is wrong
+        alone = replace(Policy(), **{name: getattr(policy, name)}) if name else policy
+        try:
+            check_policy(alone)
+        except ConfigError as error:
+            reader.refuse(line_of(table, name), f"{what}: {error}")
+            return
+
+
+def shown(settings: Mapping[str, Any]) -> Json:
+    """A policy as a file has it: what isn't the default, in short texts."""
+    return {
+        name: text_of(name, value) for name, value in settings.items() if name in DEFAULT and value != DEFAULT[name]
+    }
+
+
+def text_of(name: str, value: Any) -> Any:
+    """A setting as a person writes it."""
+    if value is None:
+        return "none"
+    if name == "max_per_interval":
+        return f"{value['count']}/{duration(value['interval_s'])}"
+    if name == "update_timeout_s":
+        return duration(value)
+    if name == "windows":
+        return [f"{','.join(one['days'])} {one['opens']}-{one['closes']}".strip() for one in value]
+    return value
+
+
+def duration(whole_s: int) -> str:
+    """``5m`` for 300; the largest unit that fits."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if whole_s and whole_s % length == 0:
+            return f"{whole_s // length}{unit}"
+    return f"{whole_s}s"

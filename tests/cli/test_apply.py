@@ -1,0 +1,368 @@
+"""`outrider apply`, `diff` and `export` against the running service, as an operator types them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from outrider.cli.rest_client import ServiceClient
+from outrider.core.errors import NotFound
+from outrider.etcd.seam import Cluster
+from outrider.service.history.webhooks import Webhooks
+from tests.support.service import NOON, RunningServer, Service
+from tests.support.service_examples import be_alive
+from tests.support.typing_verbs import Run, typist
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "use" / "examples"
+SHA256 = "ab" * 32
+SMALL = f"""\
+[apps.shop]
+label = "Shop"
+
+[apps.shop.packages."1.0.0"]
+url = "http://files.example/shop-1.0.0.tar"
+size_bytes = 6
+sha256 = "{SHA256}"
+
+[apps.shop.channels.stable]
+version = "1.0.0"
+
+[apps.shop.groups.web]
+channel = "stable"
+slots = 2
+policy = {{ canary = 1, windows = ["mon-fri 09:00-17:00"] }}
+"""
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def run(service: Service) -> Run:
+    return typist(service)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(text: str, name: str = "shop.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return written
+
+
+@pytest.mark.parametrize("name", ["web-servers.toml", "worker.yaml", "database.toml"])
+def test_an_example_is_applied_and_a_second_time_changes_nothing(run: Run, service: Service, name: str) -> None:
+    first = run(f"apply {EXAMPLES / name} --yes").stdout
+    second = run(f"apply {EXAMPLES / name} --yes").stdout
+
+    assert re.search(r"^applied \d+ changes$", first, re.MULTILINE)
+    assert f"nothing to change: the service has what {name} says\n" == second
+    assert f"no changes: the service has what {name} says\n" == run(f"diff {EXAMPLES / name} --exit-code").stdout
+
+
+def test_the_examples_say_what_they_say(run: Run, service: Service) -> None:
+    for name in ("web-servers.toml", "worker.yaml", "database.toml"):
+        run(f"apply {EXAMPLES / name} --yes")
+
+    store = service.store
+    assert {"ledger", "mailer", "shop"} == {app.id for app in store.apps.list()}
+    policy = store.rollouts.policy("shop", "web")
+    assert (1, 1, 2, "Europe/Berlin") == (policy.canary, policy.max_failures, policy.min_healthy, policy.time_zone)
+    (window,) = policy.windows
+    assert (("mon", "tue", "wed", "thu", "fri"), "09:00", "17:00") == (window.days, window.opens, window.closes)
+    assert (2, 900) == (
+        store.rollouts.policy("mailer", "workers").max_in_progress,
+        store.rollouts.policy("mailer", "workers").update_timeout_s,
+    )
+    assert "16.1.0" == store.groups.target("ledger", "primary").version
+    assert ("16.0.0",) == store.channels.get("ledger", "stable").excluded
+    (hook,) = Webhooks(context=store.context, auditing=store.auditing).list()
+    assert ("mailer-alarms", "mailer", "warning") == (hook.name, hook.app, hook.least)
+
+
+@pytest.mark.parametrize("form", ["toml", "yaml"])
+def test_what_is_exported_and_applied_to_an_empty_service_is_exported_again(
+    run: Run, service: Service, cluster: Cluster, write: Write, form: str
+) -> None:
+    run(f"apply {EXAMPLES / 'worker.yaml'} --yes")
+    run(f"apply {write(SMALL)} --yes")
+    run("channel floor set --app-id=shop --channel=stable --version=1.0.0 --reason='a migration: \"once\"'")
+    run("group pause shop/web")
+    text = run(f"export --format={form}").stdout
+
+    with RunningServer(cluster, service.payload_dir, f"{service.prefix}-empty") as other:
+        path = write(text, f"all.{form}")
+        run(f"apply {path} --yes --server={other.url}")
+
+        assert text == run(f"export --format={form} --server={other.url}").stdout
+        assert "nothing to change" in run(f"apply {path} --yes --prune --server={other.url}").stdout
+    assert "***" in text
+    assert "whsec_" not in text
+
+
+def test_the_changes_are_shown_first_with_the_instances_that_they_concern(
+    run: Run, service: Service, write: Write
+) -> None:
+    run(f"apply {write(SMALL)} --yes")
+    be_alive(service.store, "web-1", NOON, app="shop", group="web")
+    be_alive(service.store, "web-2", NOON, app="shop", group="web")
+    changed = SMALL.replace("1.0.0", "1.1.0").replace("canary = 1", "canary = 2").replace("slots = 2", "slots = 1")
+
+    shown = run(f"apply {write(changed)}", typing="n\n", code=1)
+
+    assert [
+        "+ package shop 1.1.0",
+        "    url: http://files.example/shop-1.1.0.tar, 6 bytes",
+        "~ group shop/web  (2 instances)",
+        "    slots: 2 -> 1",
+        "    policy.canary: 1 -> 2",
+        "~ channel shop/stable  (2 instances in web)",
+        "    version: 1.0.0 -> 1.1.0",
+    ] == shown.stdout.splitlines()
+    assert "Make 3 changes at " in shown.stderr
+    assert "1.0.0" == service.store.channels.get("shop", "stable").version
+    assert shown.stdout == run(f"apply {write(changed)} --diff").stdout == run(f"diff {write(changed)}").stdout
+    assert 2 == run(f"diff {write(changed)} --exit-code", code=2).exit_code
+    facts = json.loads(run(f"diff {write(changed)} --json").stdout)
+    assert ["+", "~", "~"] == [one["change"] for one in facts]
+
+
+def test_without_anybody_to_answer_nothing_is_changed_and_the_option_is_named(
+    run: Run, service: Service, write: Write
+) -> None:
+    asked = run(f"apply {write(SMALL)}", typing="", code=1)
+
+    assert "--yes says yes beforehand" in asked.stderr
+    assert () == service.store.apps.list()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('label = "Shop"', 'lable = "Shop"', "shop.toml:2: apps.shop.lable: unknown; known: label"),
+        ("slots = 2", "slots = 0", "shop.toml:14: apps.shop.groups.web.slots: 0: write 1 to 1000"),
+        ("slots = 2", 'slots = "2"', "shop.toml:14: apps.shop.groups.web.slots: must be a whole number"),
+        ("canary = 1", "canary = -1", "shop.toml:15: apps.shop.groups.web.policy: canary"),
+        ("mon-fri 09:00", "mon-fry 09:00", "shop.toml:15: apps.shop.groups.web.policy.windows: 'mon-fry 09:00-17:00'"),
+        (
+            'channel = "stable"',
+            'channel = "stabel"',
+            "shop.toml:12: apps.shop.groups.web.channel 'stabel': no such channel",
+        ),
+        ('version = "1.0.0"', 'version = "1.0.1"', "shop.toml:9: apps.shop.channels.stable: 1.0.1 has no package"),
+        ('version = "1.0.0"', 'version = "1.0"', "shop.toml:10: version '1.0': not semver"),
+        ("size_bytes = 6\n", "\n", 'shop.toml:4: apps.shop.packages."1.0.0": a url needs size_bytes'),
+        ("size_bytes = 6", 'digest = "x"', 'shop.toml:6: apps.shop.packages."1.0.0".digest: has no meaning with url'),
+        (
+            "[apps.shop.groups.web]",
+            "[apps.shop.groups.web.environment]\nA = 1\n[apps.shop.groups.web]",
+            "shop.toml:12: apps.shop.groups.web.environment: unknown",
+        ),
+        ("slots = 2", "slots = ", "shop.toml:14: Invalid value"),
+        (
+            "slots = 2",
+            'sidekick.process.comand = ["x"]',
+            "shop.toml:14: apps.shop.groups.web.sidekick: process.comand: unknown",
+        ),
+    ],
+)
+def test_a_mistake_is_a_line_with_its_place_and_nothing_is_written(
+    run: Run, service: Service, write: Write, old: str, new: str, said: str
+) -> None:
+    assert old in SMALL
+
+    refused = run(f"apply {write(SMALL.replace(old, new, 1))} --yes", code=1)
+
+    assert f"Error: {said}" in refused.stderr
+    assert () == service.store.apps.list()
+
+
+def test_all_mistakes_are_listed_in_the_order_of_their_lines(run: Run, write: Write) -> None:
+    wrong = SMALL.replace("slots = 2", "slots = 0").replace("label", "lable")
+
+    refused = run(f"diff {write(wrong)}", code=1).stderr.splitlines()
+
+    assert ["Error: shop.toml:2:", "Error: shop.toml:14:"] == [" ".join(line.split(" ")[:2]) for line in refused]
+
+
+def test_a_package_that_is_there_with_another_payload_is_refused(run: Run, write: Write) -> None:
+    run(f"apply {write(SMALL)} --yes")
+
+    for old, new, said in (
+        (SHA256, "cd" * 32, f"has sha256 {SHA256} at the service"),
+        ("shop-1.0.0.tar", "web.tar", "is at http://files.example/shop-1.0.0.tar at the service"),
+        ("size_bytes = 6", "size_bytes = 7", "has another size"),
+        ("size_bytes = 6", 'size_bytes = 6\narch = "amd64"', "arch is 'all' at the service"),
+    ):
+        refused = run(f"apply {write(SMALL.replace(old, new))} --yes", code=1)
+        assert "Error: shop.toml:4: " in refused.stderr
+        assert said in refused.stderr
+        assert "a package never changes, so write a new version" in refused.stderr
+
+
+def test_a_file_is_uploaded_and_compared(run: Run, service: Service, write: Write, tmp_path: Path) -> None:
+    package = SMALL.partition("[apps.shop.channels")[0].partition("url =")[0]
+    run(f"apply {write(SMALL)} --yes")
+    (tmp_path / "web.bin").write_bytes(b"first\n")
+    declared = f'{package.replace("1.0.0", "1.1.0")}file = "web.bin"\n'
+
+    run(f"apply {write(declared)} --yes")
+    again = run(f"apply {write(declared)} --yes").stdout
+    (tmp_path / "web.bin").write_bytes(b"other\n")
+    changed = run(f"apply {write(declared)} --yes", code=1).stderr
+    (tmp_path / "web.bin").unlink()
+    gone = run(f"apply {write(declared)} --yes", code=1).stderr
+
+    assert 6 == service.store.packages.get("shop", "1.1.0").size_bytes
+    assert "nothing to change" in again
+    assert "a package never changes" in changed
+    assert 'shop.toml:5: apps.shop.packages."1.1.0".file web.bin: no such file' in gone
+
+
+def test_another_operator_who_is_faster_is_not_overwritten_and_it_says_what_was_applied(
+    run: Run, service: Service, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    1. the plan is made: a new package, another number of slots, another version of the channel
+    2. before the slots are written, somebody else changes the group
+    """
+    run(f"apply {write(SMALL)} --yes")
+    changed = write(SMALL.replace("1.0.0", "1.1.0").replace("slots = 2", "slots = 1"))
+    real = ServiceClient.change
+
+    def overtaken(self: ServiceClient, method: str, *path: str, **options: object) -> object:
+        if method == "PATCH":
+            service.store.groups.update("shop", "web", label="Somebody else's")
+        return real(self, method, *path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ServiceClient, "change", overtaken)
+    stopped = run(f"apply {changed} --yes", code=1)
+    monkeypatch.setattr(ServiceClient, "change", real)
+
+    assert "done: + package shop 1.1.0" in stopped.stdout
+    assert [
+        "applied: 1 change, listed above as done",
+        "not applied, or in part: ~ group shop/web",
+        "not applied: ~ channel shop/stable",
+    ] == stopped.stderr.splitlines()[1:4]
+    assert stopped.stderr.startswith("Error: group shop/web: ")
+    assert (2, "1.0.0") == (
+        service.store.groups.get("shop", "web").slots,
+        service.store.channels.get("shop", "stable").version,
+    )
+    assert "applied 2 changes" in run(f"apply {changed} --yes").stdout
+    assert (1, "Somebody else's") == (
+        service.store.groups.get("shop", "web").slots,
+        service.store.groups.get("shop", "web").label,
+    )
+
+
+def test_what_the_file_does_not_say_stays(run: Run, service: Service, write: Write) -> None:
+    run(f"apply {write(SMALL)} --yes")
+    run("group pause shop/web")
+    run("group create --app-id=shop --group-id=other --channel=stable")
+
+    assert "nothing to change" in run(f"apply {write(SMALL)} --yes").stdout
+    assert service.store.groups.get("shop", "web").paused
+    run(f"apply {write('[apps.shop]' + chr(10))} --yes")
+    assert 1 == service.store.rollouts.policy("shop", "web").canary
+
+
+def test_a_policy_that_is_named_is_the_whole_policy(run: Run, service: Service, write: Write) -> None:
+    run(f"apply {write(SMALL)} --yes")
+
+    run(f"apply {write(SMALL.replace('canary = 1, ', ''))} --yes")
+
+    policy = service.store.rollouts.policy("shop", "web")
+    assert (0, 1) == (policy.canary, len(policy.windows))
+
+
+def test_prune_removes_what_is_not_named_within_the_apps_that_are(run: Run, service: Service, write: Write) -> None:
+    run(f"apply {write(SMALL)} --yes")
+    run("app create --app-id=another")
+    run("group create --app-id=shop --group-id=old --channel=beta")
+    run(f"package create --app-id=shop --version=0.9.0 --url=http://x/a.tar --size=1 --sha256={SHA256}")
+    run("webhook create ops --url=https://example.org/x")
+    run("webhook create ours --url=https://example.org/x --app-id=shop")
+
+    shown = run(f"diff {write(SMALL)} --prune").stdout.splitlines()
+    run(f"apply {write(SMALL)} --prune --yes")
+
+    assert [
+        "- group shop/old  (0 instances)",
+        "- channel shop/beta",
+        "- package shop 0.9.0",
+        "- webhook ours",
+    ] == shown
+    assert ["web"] == [group.id for group in service.store.groups.list("shop")]
+    assert ["1.0.0"] == [package.version for package in service.store.packages.list("shop")]
+    assert {"another", "shop"} == {app.id for app in service.store.apps.list()}
+    assert ["ops"] == [one["name"] for one in json.loads(run("webhook list --json").stdout)]
+    assert "nothing to change" in run(f"apply {write(SMALL)} --prune --yes").stdout
+
+
+def test_prune_keeps_what_is_needed_and_stops_at_a_group_that_lives(run: Run, service: Service, write: Write) -> None:
+    run(f"apply {write(SMALL)} --yes")
+    moved = SMALL.replace("1.0.0", "2.0.0")
+
+    kept = run(f"apply {write(moved)} --prune --yes")
+
+    assert "note: package shop 1.0.0 stays: package 1.0.0 is in use by channels stable" in kept.stderr
+    assert "- package shop 1.0.0" in run(f"apply {write(moved)} --prune --yes").stdout
+    run("group create --app-id=shop --group-id=old --channel=stable")
+    be_alive(service.store, "old-1", NOON, app="shop", group="old")
+    stopped = run(f"apply {write(moved)} --prune --yes", code=1).stderr
+    assert "shop.toml:1: --prune would remove group old of shop, whose sidekicks run: old-1" in stopped
+
+
+def test_a_secret_is_kept_unless_there_is_another(run: Run, service: Service, write: Write, tmp_path: Path) -> None:
+    hooks = Webhooks(context=service.store.context, auditing=service.store.auditing)
+    ours = "whsec_" + "A" * 43 + "="
+    declared = '[apps.shop]\n[webhooks.ops]\nurl = "https://example.org/x"\n'
+
+    made = run(f"apply {write(declared)} --yes").stdout
+    (secret,) = re.findall(r"^note: webhook ops: secret: (whsec_\S+)$", made, re.MULTILINE)
+    assert secret == hooks.get("ops").secret
+    for kept in (f'{declared}secret = "***"\n', f'{declared}secret = "{secret}"\n'):
+        assert "nothing to change" in run(f"apply {write(kept)} --yes").stdout
+    run(f"apply {write(declared.replace('/x', '/y'))} --yes")
+    assert ("https://example.org/y", secret) == (hooks.get("ops").url, hooks.get("ops").secret)
+
+    (tmp_path / "ops.secret").write_text(f"{ours}\n")
+    other = write(declared.replace("/x", "/y") + 'secret_file = "ops.secret"\n')
+    shown = run(f"diff {other}").stdout
+    run(f"apply {other} --yes")
+
+    assert ["~ webhook ops", "    secret: another one"] == shown.splitlines()
+    assert ours == hooks.get("ops").secret
+    assert "nothing to change" in run(f"apply {other} --yes").stdout
+    bad = write(f'{declared}secret = "hush"\n')
+    assert "shop.toml:4: webhooks.ops.secret: must be whsec_" in run(f"diff {bad}", code=1).stderr
+
+
+def test_export_of_one_app_has_its_webhooks_alone(run: Run, write: Write) -> None:
+    run(f"apply {write(SMALL)} --yes")
+    run("webhook create ops --url=https://example.org/x")
+    run("webhook create ours --url=https://example.org/x --app-id=shop")
+
+    text = run("export shop").stdout
+
+    assert "[webhooks.ours]" in text
+    assert "[webhooks.ops]" not in text
+    assert "no app 'nothing'" in run("export nothing", code=1).stderr
+
+
+def test_a_group_that_undo_took_back_stays_there(run: Run, service: Service, write: Write) -> None:
+    run(f"apply {write(SMALL)} --yes")
+    run(f"package create --app-id=shop --version=2.0.0 --url=http://x/a.tar --size=1 --sha256={SHA256}")
+    run("channel update --app-id=shop --channel=stable --version=2.0.0")
+    run("rollout undo shop/web --to=1.0.0 --yes")
+
+    said = run(f"diff {write(SMALL)}")
+
+    assert "note: group shop/web was taken back to 1.0.0 by `rollout undo`; it stays there" in said.stderr
+    with pytest.raises(NotFound):
+        service.store.apps.get("nothing")
