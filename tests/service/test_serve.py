@@ -241,3 +241,20 @@ def test_status_watch_prints_again_when_something_changes_and_ends_well(
         watching.wait()
         reader.join()
         watching.stdout.close()
+
+
+def test_an_etcd_for_development_does_not_take_anothers_address(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = subprocess.run(
+            [sys.executable, "-m", "outrider", "serve", "--dev", f"--etcd=127.0.0.1:{port}", "--listen=127.0.0.1:0"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    assert 1 == refused.returncode
+    assert f"--etcd 127.0.0.1:{port}: Address already in use; --dev runs an etcd of its own there" in refused.stderr
+    assert not (tmp_path / "outrider-dev").exists()

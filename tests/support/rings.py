@@ -29,6 +29,7 @@ LIVE = (
     "tests/docs/test_api_page.py",
     "tests/docs/test_first_steps.py",
     "tests/docs/test_guide.py",
+    "tests/docs/test_quickstart.py",
     "tests/service/rollouts/test_grant_races.py",
     "tests/service/test_serve.py",
 )

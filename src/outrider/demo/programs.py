@@ -134,15 +134,19 @@ class TraefikProgram(Program):
     api_url: str
 
 
-def start_etcd(folder: Path) -> Etcd:
-    """Start a fresh single etcd with its data in ``folder``; ``wait_ready`` says when it serves.
+def start_etcd(folder: Path, endpoint: Endpoint | None = None) -> Etcd:
+    """Start a single etcd with its data in ``folder``; ``wait_ready`` says when it serves.
+
+    Args:
+        endpoint: Where it listens; None: at a free port of 127.0.0.1.
 
     Raises:
         ProgramMissing: there is no etcd on this machine.
     """
     program = find_etcd()
     client, peer = free_ports(2)
-    client_url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    endpoint = endpoint or Endpoint(host="127.0.0.1", port=client)
+    client_url, peer_url = f"http://{endpoint.host}:{endpoint.port}", f"http://127.0.0.1:{peer}"
     command: list[str | Path] = [
         *(program, "--name", "demo", "--data-dir", folder / "etcd"),
         *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
@@ -151,7 +155,7 @@ def start_etcd(folder: Path) -> Etcd:
         *("--initial-cluster", f"demo={peer_url}", "--log-level", "warn", "--unsafe-no-fsync"),
     ]
     etcd = Etcd("etcd", command, folder, ready=lambda: _is_json(f"{client_url}/health", {"health": "true"}))
-    etcd.endpoint = Endpoint(host="127.0.0.1", port=client)
+    etcd.endpoint = endpoint
     return etcd
 
 

@@ -1,12 +1,15 @@
 """``outrider serve``: the update service."""
 
 import contextlib
+import socket
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from outrider.cli.options import etcd_options, open_cluster
 from outrider.core.addresses import MAX_SHOWN, http_problem
@@ -47,9 +50,20 @@ if TYPE_CHECKING:
     help="PEM file of the authorities of registries' certificates.",
 )
 @click.option("--plain-registry", multiple=True, help="Registry that speaks plain http, HOST:PORT; repeat for several.")
+@click.option("--dev", is_flag=True, help="For trying things out: also run an etcd, at the address of --etcd.")
+@click.option(
+    "--dev-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("outrider-dev"),
+    show_default=True,
+    help="Folder of that etcd, and with --dev of the payloads; remove it to begin anew.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more; twice to log libraries too.")
 @etcd_options
+@click.pass_context
 def serve(
+    click_context: click.Context,
+    *,
     listen: str,
     payload_dir: Path,
     public_url: str | None,
@@ -59,6 +73,8 @@ def serve(
     registry_auth: Path | None,
     registry_ca: Path | None,
     plain_registry: tuple[str, ...],
+    dev: bool,
+    dev_dir: Path,
     verbose: int,
     etcd: EtcdAddress,
     prefix: str,
@@ -84,6 +100,10 @@ def serve(
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
     if public_url and (problem := http_problem(public_url)):
         raise ConfigError(f"--public-url {public_url[:MAX_SHOWN]!r}: {problem}")
+    if dev:
+        click_context.with_resource(_development_etcd(etcd, dev_dir.absolute()))
+        if click_context.get_parameter_source("payload_dir") is ParameterSource.DEFAULT:
+            payload_dir = dev_dir / "payloads"
     payloads = PayloadFolder(folder=payload_dir)
     payloads.prepare()
     bound = server.bind(server.parse_listen(listen))
@@ -117,6 +137,36 @@ def serve(
             server.serve(application, bound, ready)
     finally:
         cluster.close()
+
+
+@contextlib.contextmanager
+def _development_etcd(etcd: EtcdAddress, folder: Path) -> Iterator[None]:
+    """A single etcd of one's own, as long as the service runs; its data stays in the folder.
+
+    Raises:
+        ConfigError: it can't listen where ``--etcd`` says, or something else does.
+    """
+    from outrider.demo.programs import start_etcd
+
+    if len(etcd.endpoints) != 1 or etcd.tls or etcd.user:
+        raise ConfigError("--dev runs one etcd, without TLS and users: give --etcd one HOST:PORT of this machine")
+    (endpoint,) = etcd.endpoints
+    where = f"--etcd {endpoint.host}:{endpoint.port}"
+    try:
+        with socket.create_server((endpoint.host, endpoint.port)):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: {error.strerror}; --dev runs an etcd of its own there: leave --dev out to use the one that is"
+            " there, or give another port"
+        ) from error
+    program = start_etcd(folder, endpoint)
+    try:
+        program.wait_ready()
+        click.echo(f"etcd for development at {endpoint.host}:{endpoint.port}, data in {folder}")
+        yield
+    finally:
+        program.stop()
 
 
 def _read_users(users: "KnownUsers") -> None:

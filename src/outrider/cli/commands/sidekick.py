@@ -38,16 +38,55 @@ def sidekick() -> None:
     help="Folder with a file NAME.toml for each instance: run all of them in one process. --config files are read"
     " before each of them. A changed file is applied at once, or on SIGHUP.",
 )
+@click.option(
+    "--file",
+    "declaration",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The file of `outrider apply`: run instances of APP/GROUP with the settings in its `sidekick` table.",
+)
+@click.option(
+    "--instances",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="With --file: how many run on this machine, called GROUP-1, GROUP-2 and so on.",
+)
+@click.option(
+    "--dir",
+    "work_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("outrider-sidekicks"),
+    show_default=True,
+    help="With --file: folder for their settings, journals and workloads.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more; twice to log everything.")
-def run(files: tuple[Path, ...], folder: Path | None, verbose: int) -> None:
+@click.argument("address", metavar="[APP/GROUP]", required=False)
+def run(
+    files: tuple[Path, ...],
+    folder: Path | None,
+    declaration: Path | None,
+    instances: int,
+    work_dir: Path,
+    verbose: int,
+    address: str | None,
+) -> None:
     """Keep this machine's instance at the target version of its group.
 
-    Ends on SIGTERM and SIGINT within seconds; the instance itself goes on running.
+    Ends on SIGTERM and SIGINT within seconds; the instance itself goes on running. With --file, several instances of
+    one group run in one process, as with --config-dir.
     """
     from outrider.config.load import load_settings
     from outrider.log import setup_logging
     from outrider.sidekick.assemble import Assembly
 
+    if declaration is not None:
+        if folder is not None:
+            raise click.UsageError("--file and --config-dir exclude each other: give one of them")
+        from outrider.cli.declared.sidekicks import write_settings
+
+        folder = write_settings(declaration, address, instances, work_dir.absolute())
+    elif address is not None:
+        raise click.UsageError("APP/GROUP needs --file; a settings file says it in [instance]")
     if folder is not None:
         run_several(files, folder, verbose)
         return

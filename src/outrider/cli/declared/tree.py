@@ -103,10 +103,10 @@ def _read_toml(path: Path, text: str) -> Table:
             continue
         if pending.lstrip().startswith("["):
             above = _header(statement, lists)
-            _mark(root, above, begins)
+            _mark(root, above, begins, whole=False)
         else:
             for words in _paths(statement):
-                _mark(root, (*above, *words), begins)
+                _mark(root, (*above, *words), begins, whole=True)
         pending = ""
     return root
 
@@ -136,18 +136,26 @@ def _paths(statement: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return found
 
 
-def _mark(root: Table, place: tuple[str | int, ...], line: int) -> None:
-    """Write down the line of what lies at ``place``; tables on the way that have none yet begin there, too."""
+def _mark(root: Table, place: tuple[str | int, ...], line: int, *, whole: bool) -> None:
+    """Write down the line of what lies at ``place``; tables on the way that have none yet begin there, too.
+
+    Args:
+        whole: All that is in it stands there, as in an inline table.
+    """
     node: Node = root
-    for word in place:
+    for number, word in enumerate(place, start=1):
         if isinstance(node, Table) and isinstance(word, str) and word in node.entries:
             if word not in node.lines:
                 node.lines[word] = line
-                _set_line(node.entries[word], line)
+                if whole:
+                    _set_line(node.entries[word], line)
+                else:
+                    node.entries[word].line = line
             node = node.entries[word]
         elif isinstance(node, Items) and isinstance(word, int) and word < len(node.items):
             node = node.items[word]
-            node.line = line
+            if number == len(place):
+                node.line = line
         else:
             return
 
