@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams bench bench-etcd bench-omaha pin etcd docker systemd clean
+.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha pin etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -121,6 +121,9 @@ diagrams: $(stamp) ## redraw the pictures and generated pages from statechart an
 	$(bin)/python tools/diagrams.py
 	$(bin)/python tools/settings_doc.py
 	$(bin)/python tools/sentences.py --write
+
+man: $(stamp) ## write the manual pages to build/man/man1
+	$(bin)/outrider man --dir build/man/man1
 
 bench: bench-etcd bench-omaha ## run all benchmarks
 

@@ -87,8 +87,9 @@ def test_the_examples_say_what_they_say(run: Run, service: Service) -> None:
 def test_what_is_exported_and_applied_to_an_empty_service_is_exported_again(
     run: Run, service: Service, cluster: Cluster, write: Write, form: str
 ) -> None:
-    run(f"apply {EXAMPLES / 'worker.yaml'} --yes")
-    run(f"apply {write(SMALL)} --yes")
+    hook = '[webhooks.ours]\nurl = "https://example.org/x"\napp = "shop"\nleast = "warning"\n'
+    stored = '[apps.shop.packages."2.0.0".files]\n"index.html" = "hello"\n'
+    run(f"apply {write(SMALL + stored + hook)} --yes")
     run("channel floor set --app-id=shop --channel=stable --version=1.0.0 --reason='a migration: \"once\"'")
     run("group pause shop/web")
     text = run(f"export --format={form}").stdout

@@ -63,8 +63,8 @@ def test_a_bar_shows_on_a_terminal_while_a_payload_travels(service: Service, tmp
 
     for code, stdout, seen in (sent, fetched):
         assert code == 0, seen
-        assert re.search(r"\[#+\]\s+100%", seen)
-        assert "#" not in stdout
+        assert re.search(r"━+\S*\s+\S*100%", seen)
+        assert "━" not in stdout
 
 
 def test_no_bar_shows_elsewhere(service: Service, tmp_path: Path) -> None:

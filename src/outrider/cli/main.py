@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "apply": "outrider.cli.commands.apply:apply",
     "balancer-agent": "outrider.cli.commands.balancer_agent:balancer_agent",
     "channel": "outrider.cli.commands.channel:channel",
+    "completion": "outrider.cli.commands.completion:completion",
     "config": "outrider.cli.commands.config:config",
     "context": "outrider.cli.commands.context:context",
     "database": "outrider.cli.commands.database:database",
@@ -32,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "help": "outrider.cli.commands.help:help_command",
     "instance": "outrider.cli.commands.instance:instance",
     "lock": "outrider.cli.commands.lock:lock",
+    "man": "outrider.cli.commands.man:man",
     "package": "outrider.cli.commands.package:package",
     "release": "outrider.cli.commands.release:release",
     "rollout": "outrider.cli.commands.rollout:rollout",
@@ -48,8 +50,38 @@ COMMANDS: Mapping[str, str] = {
 """Module and attribute of each command, imported on use, so that ``outrider --help`` is fast."""
 
 
+SERVICES = ("outrider serve", "outrider sidekick run", "outrider sidekick shutdown", "outrider balancer-agent")
+"""Commands that units start: their options come from files of variables, so the help names each variable."""
+
+
+def name_variables(context: click.Context, name: str, command: click.Command) -> None:
+    """Let the help of a command name the variables of the environment that its options come from.
+
+    Those that are called like their option are named one by one where a unit sets them, and by their rule elsewhere.
+    """
+    path = f"{context.command_path} {name}"
+    options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    for option in options:
+        option.show_envvar = bool(option.envvar) or path.startswith(SERVICES)
+    ruled = [one for one in options if not one.show_envvar and one.name not in (None, "help")]
+    if isinstance(command, click.Group) or not ruled or context.auto_envvar_prefix is None:
+        return
+    prefix = f"{context.auto_envvar_prefix}_{name}".upper().replace("-", "_")
+    first = ruled[0]
+    command.epilog = (
+        f"Each option may also come from the environment: {max(first.opts, key=len)} as"
+        f" {prefix}_{str(first.name).upper()}, and so on."
+    )
+
+
 class Group(click.Group):
     """Prints an ``OutriderError`` as one line and exits with 1; any other exception is a bug with its traceback."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            name_variables(ctx, cmd_name, command)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -85,6 +117,7 @@ class LazyGroup(Group):
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        name_variables(ctx, cmd_name, command)
         return command
 
 

@@ -111,6 +111,17 @@ def _chosen(context: click.Context, here: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+def is_named(name: str) -> bool:
+    """Whether an option of the running command is given: on the line, in the environment, in the context."""
+    context = click.get_current_context()
+    place: click.Context | None = context
+    while place is not None:
+        if place.get_parameter_source(name) not in (ParameterSource.DEFAULT, None):
+            return True
+        place = place.parent
+    return contexts.value(name, wanted_context(context)) is not None
+
+
 def _or_of_context(context: click.Context, name: str, value: Any) -> Any:
     """What the chosen context says of an option that neither the command line nor the environment gives."""
     if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None):

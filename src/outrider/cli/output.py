@@ -1,6 +1,7 @@
 """What commands print: tables and JSON on stdout, one line on stderr when they fail."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import IO, NoReturn
@@ -10,6 +11,9 @@ from loguru import logger
 
 from outrider.core.errors import OutriderError
 
+_BAD = re.compile(r"\b(blocked|crashed|dirty|error|failed|halted|refused|left behind)\b")
+_HELD = re.compile(r"\b(cannot|deferred|offline|paused|unknown)\b")
+
 
 def echo_json(value: object, file: IO[str] | None = None) -> None:
     """Print ``value`` as indented JSON."""
@@ -17,11 +21,42 @@ def echo_json(value: object, file: IO[str] | None = None) -> None:
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows below a header, columns aligned by two blanks as updatectl does with tabs."""
-    lines = [tuple(header), *(tuple("" if cell is None else str(cell) for cell in row) for row in rows)]
+    """Print rows below a header.
+
+    On a terminal: by ``rich`` where it is installed, with long cells wrapped and trouble in colour. Elsewhere: columns
+    aligned by two blanks, as updatectl does with tabs.
+    """
+    cells = [tuple("" if cell is None else str(cell) for cell in row) for row in rows]
+    if sys.stdout.isatty() and _echo_rich_table(header, cells):
+        return
+    lines = [tuple(header), *cells]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _echo_rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether it is printed: the library is an extra."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ModuleNotFoundError:
+        return False
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    Console(highlight=False, soft_wrap=False).print(table)
+    return True
+
+
+def _style(cell: str) -> str:
+    """Colour of a cell: what a person must look at."""
+    if _BAD.search(cell):
+        return "red"
+    return "yellow" if _HELD.search(cell) else ""
 
 
 def confirm(question: str, *, yes: bool) -> None:

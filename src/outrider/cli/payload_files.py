@@ -164,5 +164,16 @@ def progress(label: str, total_bytes: int) -> Iterator[Callable[[int], object]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    except ModuleNotFoundError:
+        pass
+    else:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        with Progress(*columns, DownloadColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as shown:
+            task = shown.add_task(label, total=total_bytes)
+            yield lambda size_bytes: shown.advance(task, size_bytes)
+        return
     with click.progressbar(length=total_bytes, label=label, file=sys.stderr) as bar:
         yield bar.update

@@ -21,6 +21,7 @@ from outrider.service.context import Context, request_context_of
 from outrider.service.omaha import endpoint as omaha_endpoint
 from outrider.service.operations import database as rest_database
 from outrider.service.operations import metrics
+from outrider.service.operations import status as rest_status
 from outrider.service.operations.readiness import Readiness
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.registry import NoRegistries, Registries
@@ -88,6 +89,7 @@ def create_application(
     application.include_router(rest_users.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_audit.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_activity.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_status.router, dependencies=[Depends(request_context_of)])
     application.include_router(metrics.router)
     application.include_router(rest_database.router, dependencies=[Depends(request_context_of)])
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)

@@ -13,7 +13,7 @@ import click
 
 from outrider.cli.main import Group
 from outrider.cli.options import etcd_options, json_option, open_cluster
-from outrider.cli.output import echo_json, echo_table
+from outrider.cli.output import confirm, echo_json, echo_table
 from outrider.config.sections import host_name
 from outrider.core.addresses import MAX_SHOWN, http_problem
 from outrider.core.errors import ConfigError, Conflict, NotFound
@@ -281,12 +281,7 @@ def remove(service: str, agent: str, yes: bool, etcd: EtcdAddress, prefix: str) 
             )
         if cluster.get(applied_key) is not None:
             raise Conflict(f"balancer agent {agent!r} of service {service!r} is running; stop it first")
-        if not yes:
-            click.confirm(
-                f"Is the balancer of agent {agent} out of service? Sidekicks would no longer wait for it.",
-                abort=True,
-                err=True,
-            )
+        confirm(f"Is the balancer of agent {agent} out of service? Sidekicks would no longer wait for it.", yes=yes)
         done = cluster.txn(
             (ModifiedAt(key=key, revision=found.mod_revision), CreatedAt(key=applied_key, revision=0)),
             (Delete(key=key),),

@@ -12,7 +12,7 @@ import click
 from outrider.cli.commands.lock import operator
 from outrider.cli.main import Group
 from outrider.cli.options import etcd_options, json_option, open_cluster
-from outrider.cli.output import echo_json
+from outrider.cli.output import confirm, echo_json
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.etcd.seam import EtcdAddress
 
@@ -121,9 +121,8 @@ def restore_command(
         raise ConfigError(
             f"{len(lacking)} payloads are missing in {payload_dir}: copy them there, or add --without-payloads"
         )
-    if not yes:
-        what = "Replace the existing data" if replace else "Restore"
-        click.confirm(f"{what} below {prefix}?", abort=True, err=True)
+    what = "Replace the existing data" if replace else "Restore"
+    confirm(f"{what} below {prefix}?", yes=yes)
     cluster = open_cluster(etcd)
     try:
         stores = open_stores(cluster, prefix.rstrip("/"))

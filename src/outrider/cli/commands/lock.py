@@ -12,7 +12,7 @@ import click
 
 from outrider.cli.main import Group
 from outrider.cli.options import etcd_options, json_option, open_cluster
-from outrider.cli.output import echo_json, echo_table
+from outrider.cli.output import confirm, echo_json, echo_table
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.etcd.seam import Cluster, EtcdAddress
@@ -195,8 +195,7 @@ def release(named: Named, number: int, yes: bool, etcd: EtcdAddress, prefix: str
                 f"the sidekick is alive and swapping; it will lose its turn, and {slot.member} may stay out of service",
                 err=True,
             )
-        if not yes:
-            click.confirm("End this turn and let the next instance swap?", abort=True, err=True)
+        confirm("End this turn and let the next instance swap?", yes=yes)
         free_turn(cluster, keys, named.scope, seen, number, who=operator(), at=datetime.now(UTC))
     finally:
         cluster.close()

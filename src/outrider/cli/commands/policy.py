@@ -272,8 +272,39 @@ def tell_outcome(saved: Json) -> None:
 
 
 def show(settings: Json) -> None:
-    """Print one row per setting, its value as ``--set`` takes it."""
-    echo_table(HEADER, [(name, json.dumps(value)) for name, value in settings.items() if name not in _OUTCOME])
+    """Print one row per setting, its value as the options take it."""
+    echo_table(HEADER, [(name, word_of(name, value)) for name, value in settings.items() if name not in _OUTCOME])
+
+
+def word_of(name: str, value: Any) -> str:
+    """A setting as a person writes it: ``1/5m``, ``mon,tue 09:00-17:00``, ``none``."""
+    shown = text_of(name, value)
+    if isinstance(shown, bool):
+        return "yes" if shown else "no"
+    if isinstance(shown, list):
+        return "; ".join(str(one) for one in shown) or "none"
+    return "none" if shown in (None, "") else str(shown)
+
+
+def text_of(name: str, value: Any) -> Any:
+    """A setting with short texts instead of tables; a list stays a list."""
+    if value is None:
+        return "none"
+    if name == "max_per_interval":
+        return f"{value['count']}/{duration(value['interval_s'])}"
+    if name == "update_timeout_s":
+        return duration(value)
+    if name == "windows":
+        return [f"{','.join(one['days'])} {one['opens']}-{one['closes']}".strip() for one in value]
+    return value
+
+
+def duration(whole_s: int) -> str:
+    """``5m`` for 300: the largest unit that fits."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if whole_s and whole_s % length == 0:
+            return f"{whole_s // length}{unit}"
+    return f"{whole_s}s"
 
 
 def _as_it_is(given: Any) -> Any:

@@ -5,7 +5,7 @@ import click
 from outrider.cli import addressing
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
-from outrider.cli.output import echo_json, echo_table
+from outrider.cli.output import confirm, echo_json, echo_table
 from outrider.cli.rest_client import ServiceClient
 from outrider.core.errors import NotFound
 
@@ -42,12 +42,7 @@ def unblock(app_id: str, version: str, yes: bool, service: ServiceClient, as_jso
     blocked = [one for one in service.get_all("apps", app_id, "blocks") if one["version"] == version]
     if not blocked:
         raise NotFound(f"app {app_id}: release {version!r} isn't blocked")
-    if not yes:
-        click.confirm(
-            f"{version} was blocked by {blocked[0]['instance']} ({blocked[0]['why']}). Unblock it?",
-            abort=True,
-            err=True,
-        )
+    confirm(f"{version} was blocked by {blocked[0]['instance']} ({blocked[0]['why']}). Unblock it?", yes=yes)
     unblocked = service.delete("apps", app_id, "blocks", version)
     for note in unblocked.get("notes", ()):
         click.echo(f"note: {note}", err=True)

@@ -9,16 +9,17 @@ from typing import Any
 import click
 
 from outrider.cli import addressing
-from outrider.cli.commands.policy import app_option, change, group_option, seconds, show, tell_outcome
+from outrider.cli.commands.policy import app_option, change, group_option, seconds, tell_outcome
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, operator, service_options
-from outrider.cli.output import echo_json, echo_table
+from outrider.cli.output import confirm, echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import NotFound, Unknown
 
 STOPPED, TIMED_OUT = 2, 4
 """With which `rollout wait` leaves, besides 0 and 1."""
 ASK_MIN_S, ASK_MAX_S = 0.5, 5.0
+FACTS = ("Setting", "Value")
 HEADER = ("Group", "Version", "State", "Done", "UnderWay", "Deferred", "Failed", "Why")
 
 
@@ -96,6 +97,18 @@ def list_(app_id: str, service: ServiceClient, as_json: bool) -> None:
         echo_json(found)
     else:
         echo_table(HEADER, [_row(one) for one in found])
+
+
+def show(found: Json) -> None:
+    """Print a rollout, a row for each fact; lists in words."""
+    lists = {
+        "opened": [f"{one['instance']}: {one['version']} since {one['at']}" for one in found.get("opened", ())],
+        "failures": [f"{one['instance']}: {one['version']}: {one['error']}" for one in found.get("failures", ())],
+        "waiting": found.get("waiting", []),
+        "cannot_take": found.get("cannot_take", []),
+    }
+    rows = [(name, "; ".join(lists[name]) if name in lists else value) for name, value in found.items()]
+    echo_table(FACTS, [(name, value) for name, value in rows if name != "notes"])
 
 
 def follow_until_end(
@@ -319,9 +332,8 @@ def undo(
     The abandoned version is blocked for this group. A pause or a halt of the rollout ends; a pause of the group stays.
     """
     instances = len(service.get_all("apps", app_id, "instances", group=group_id))
-    if not yes:
-        where = f"to {to}" if to else "to the version that it served before"
-        click.confirm(f"Take group {group_id} of {app_id} ({instances} instances) back {where}?", abort=True, err=True)
+    where = f"to {to}" if to else "to the version that it served before"
+    confirm(f"Take group {group_id} of {app_id} ({instances} instances) back {where}?", yes=yes)
     body: Json = {"to": to, "keep": keep, "now": now, "why": why, "by": operator()}
     after = service.post("apps", app_id, "groups", group_id, "rollout", "undo", body=body)
     if as_json:

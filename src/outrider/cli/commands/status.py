@@ -1,31 +1,23 @@
-"""``outrider status`` and ``outrider why``: the state of a fleet, read directly from etcd."""
+"""``outrider status`` and ``outrider why``: the state of a fleet, from etcd, or from the update service without it."""
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import click
-import msgspec
 
 from outrider.cli.addressing import from_context, instance_address, split
-from outrider.cli.options import etcd_options, json_option, open_cluster
+from outrider.cli.options import etcd_options, is_named, json_option, open_cluster, service_options
 from outrider.cli.output import echo_json, echo_table
+from outrider.cli.rest_client import Json, ServiceClient
 from outrider.cli.signals import stopped_by_signals
-from outrider.core.errors import NotFound
-from outrider.etcd.seam import Cluster, EtcdAddress, WatchEvent
-from outrider.model.documents import App, Presence, Undo
+from outrider.core.errors import DriverError, Unknown
+from outrider.etcd.seam import Cluster, EtcdAddress, Unreachable, WatchEvent
 from outrider.model.keys import Keys
 from outrider.service.operations.readiness import unready
-from outrider.service.rollouts.explain import (
-    GroupOverview,
-    ago,
-    count,
-    current_reason,
-    describe_crash,
-    describe_turn,
-    explain,
-    read_overviews,
-)
+from outrider.service.rollouts.explain import explain
+from outrider.service.rollouts.status import read_status
 from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
 
@@ -35,36 +27,68 @@ REFRESH_S = 5.0
 """Seconds. The table shows ages, so it is printed again after this time even if nothing changes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What is shown of a group: its cells in both tables, its line, its facts."""
+
+    line: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    summary: str
+    facts: Any
+
+
+class Source(Protocol):
+    """Where the state of the fleet is read."""
+
+    def status(self, app: str | None, group: str | None) -> tuple[list[Found], list[str]]:
+        """The groups, and warnings about the service."""
+        ...
+
+    def why(self, app: str, instance: str) -> Sequence[str]:
+        """Why the instance is as it is, a line each."""
+        ...
+
+    def follow(self, app: str | None, show: Callable[[], None]) -> None:
+        """Call ``show`` whenever something has changed, until a signal ends it."""
+        ...
+
+
 @click.command()
 @click.argument("address", metavar="[APP[/GROUP]]", required=False)
 @click.option("--group", help="Only this group.")
 @click.option("--watch", is_flag=True, help="Print again whenever something changes, until Ctrl-C.")
+@service_options
 @etcd_options
 @json_option
-def status(address: str | None, group: str | None, watch: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+def status(
+    address: str | None,
+    group: str | None,
+    watch: bool,
+    service: ServiceClient,
+    etcd: EtcdAddress,
+    prefix: str,
+    as_json: bool,
+) -> None:
     """Show the instances of APP: their state, what they wait for, and which of them hold a turn.
 
-    Without APP: all apps with their groups, a line each.
+    Without APP: all apps with their groups, a line each. It is read from etcd; where no etcd is named, or none answers,
+    from the update service.
     """
     app, group = _addressed(address, group)
-    cluster = open_cluster(etcd)
-    try:
-        context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
 
+    def tell(source: Source) -> None:
         def show() -> None:
-            if app is None:
-                _print_all(context, as_json=as_json)
-            else:
-                _print(context, app, group, as_json=as_json)
-            for problem in unready(context):
+            found, warnings = source.status(app, group)
+            _print(app, found, as_json=as_json)
+            for problem in warnings:
                 click.echo(f"warning: {problem}", err=True)
 
         if watch:
-            _follow(cluster, context, app, show)
+            source.follow(app, show)
         else:
             show()
-    finally:
-        cluster.close()
+
+    _ask(etcd, prefix, service, tell)
 
 
 def _addressed(address: str | None, group: str | None) -> tuple[str | None, str | None]:
@@ -80,197 +104,152 @@ def _addressed(address: str | None, group: str | None) -> tuple[str | None, str 
 
 @click.command()
 @instance_address
+@service_options
 @etcd_options
 @json_option
-def why(app: str, name: str, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
-    """Explain the state of INSTANCE of APP and what it waits for."""
-    instance = name
+def why(app: str, name: str, service: ServiceClient, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+    """Explain the state of INSTANCE of APP and what it waits for.
+
+    It is read from etcd; where no etcd is named, or none answers, from the update service.
+    """
+
+    def tell(source: Source) -> None:
+        lines = source.why(app, name)
+        if as_json:
+            echo_json({"instance": name, "reasons": lines})
+            return
+        head, *rest = lines
+        click.echo(head)
+        for line in rest:
+            click.echo(f"  {line}")
+
+    _ask(etcd, prefix, service, tell)
+
+
+def _ask(etcd: EtcdAddress, prefix: str, service: ServiceClient, tell: Callable[[Source], None]) -> None:
+    """Ask etcd. Ask the service when no etcd is named and a service is, or when no node of etcd answers.
+
+    Raises:
+        Unknown: neither answers; the line names both.
+    """
+    if not is_named("etcd") and is_named("server"):
+        tell(_Service(service))
+        return
     cluster = open_cluster(etcd)
     try:
-        lines = explain(StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now), app, instance)
+        tell(_Etcd(cluster, prefix))
+        return
+    except Unreachable as error:
+        away = error
     finally:
         cluster.close()
-    if as_json:
-        echo_json({"instance": instance, "reasons": lines})
-        return
-    head, *rest = lines
-    click.echo(head)
-    for line in rest:
-        click.echo(f"  {line}")
+    # said before the table, because what follows is as old as the service's answer
+    click.echo(f"note: {away}; asked the update service {service.server} instead", err=True)
+    try:
+        tell(_Service(service))
+    except DriverError as error:
+        raise Unknown(f"{away}; and {error}; check --etcd (OUTRIDER_ETCD) and --server") from error
 
 
-def _follow(cluster: Cluster, context: StoreContext, app: str | None, show: Callable[[], None]) -> None:
-    app_id = app_id_of(app) if app is not None else None
-    changed = threading.Event()
+class _Etcd:
+    def __init__(self, cluster: Cluster, prefix: str) -> None:
+        self._cluster = cluster
+        self._context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
 
-    def note(event: WatchEvent) -> None:
-        changed.set()
+    def status(self, app: str | None, group: str | None) -> tuple[list[Found], list[str]]:
+        groups = read_status(self._context, app, group)
+        found = [Found(line=one.line, rows=one.rows, summary=one.summary, facts=one.facts) for one in groups]
+        return found, list(unready(self._context))
 
-    keys = context.keys
-    prefixes: tuple[str, ...] = (
-        keys.all_presences(),
-        keys.apps(),
-        keys.all_blocks(),
-        keys.all_group_turns(),
-        keys.all_shared_turns(),
-    )
-    if app_id is not None:
-        prefixes = (
-            keys.presences(app_id),
-            keys.groups(app_id),
-            keys.blocks(app_id),
-            keys.app_turns(app_id),
+    def why(self, app: str, instance: str) -> Sequence[str]:
+        return explain(self._context, app, instance)
+
+    def follow(self, app: str | None, show: Callable[[], None]) -> None:
+        app_id = app_id_of(app) if app is not None else None
+        changed = threading.Event()
+
+        def note(event: WatchEvent) -> None:
+            changed.set()
+
+        keys = self._context.keys
+        prefixes: tuple[str, ...] = (
+            keys.all_presences(),
+            keys.apps(),
+            keys.all_blocks(),
+            keys.all_group_turns(),
             keys.all_shared_turns(),
         )
+        if app_id is not None:
+            prefixes = (
+                keys.presences(app_id),
+                keys.groups(app_id),
+                keys.blocks(app_id),
+                keys.app_turns(app_id),
+                keys.all_shared_turns(),
+            )
+        revision = self._cluster.list(prefixes[0]).revision
+        watches = [self._cluster.watch(prefix, revision + 1, note) for prefix in prefixes]
+        try:
+            _until_stopped(changed, show)
+        finally:
+            for one in watches:
+                one.close()
+
+
+class _Service:
+    def __init__(self, service: ServiceClient) -> None:
+        self._service = service
+
+    def status(self, app: str | None, group: str | None) -> tuple[list[Found], list[str]]:
+        answer: Json = self._service.get("status", app=app, group=group)
+        found = [
+            Found(line=one["line"], rows=one["rows"], summary=one["summary"], facts=one["facts"])
+            for one in answer["groups"]
+        ]
+        return found, answer["warnings"]
+
+    def why(self, app: str, instance: str) -> Sequence[str]:
+        reasons: list[str] = self._service.get("apps", app, "instances", instance, "why")["reasons"]
+        return reasons
+
+    def follow(self, app: str | None, show: Callable[[], None]) -> None:
+        def show_or_say() -> None:
+            try:
+                show()
+            except DriverError as error:  # it is asked again
+                click.echo(f"note: {error}", err=True)
+
+        _until_stopped(threading.Event(), show_or_say)
+
+
+def _until_stopped(changed: threading.Event, show: Callable[[], None]) -> None:
+    """Clear the screen and show, at a change and every ``REFRESH_S``."""
     stopped = threading.Event()
 
     def stop() -> None:
         stopped.set()
         changed.set()
 
-    revision = cluster.list(prefixes[0]).revision
-    watches = [cluster.watch(prefix, revision + 1, note) for prefix in prefixes]
-    try:
-        # not by KeyboardInterrupt: raised in the middle of a call to etcd it leaves a lock of gRPC held for good
-        with stopped_by_signals(stop):
-            while not stopped.is_set():
-                changed.clear()
-                click.clear()
-                show()
-                if not stopped.is_set():
-                    changed.wait(REFRESH_S)
-    finally:
-        for one in watches:
-            one.close()
+    # not by KeyboardInterrupt: raised in the middle of a call to etcd it leaves a lock of gRPC held for good
+    with stopped_by_signals(stop):
+        while not stopped.is_set():
+            changed.clear()
+            click.clear()
+            show()
+            if not stopped.is_set():
+                changed.wait(REFRESH_S)
 
 
-def _print(context: StoreContext, app: str, group: str | None, *, as_json: bool) -> None:
-    overviews = read_overviews(context, app, group)
+def _print(app: str | None, found: Sequence[Found], *, as_json: bool) -> None:
     if as_json:
-        echo_json([_as_json(overview) for overview in overviews])
+        echo_json([one.facts for one in found])
         return
-    echo_table(HEADER, [_row(context, overview, name) for overview in overviews for name in overview.instances])
-    for overview in overviews:
+    if app is None:
+        echo_table(ALL_HEADER, [one.line for one in found])
+        if not found:
+            click.echo("no app has a group yet; `outrider apply` makes them from a file", err=True)
+        return
+    echo_table(HEADER, [row for one in found for row in one.rows])
+    for one in found:
         click.echo("")
-        click.echo(_summary(overview))
-
-
-def _print_all(context: StoreContext, *, as_json: bool) -> None:
-    """All apps and groups, a line each; apps that no service knows, too, as long as their sidekicks live."""
-    keys = context.keys
-    names = {app.id: app.label for app in context.children(App, keys.apps())}
-    living = {one.app for one in context.all_below(Presence, keys.all_presences())}
-    found = [each for app in sorted({*names, *living}) for each in _overviews(context, app)]
-    if as_json:
-        echo_json([_as_json(overview) for overview in found])
-        return
-    echo_table(ALL_HEADER, [(names.get(one.app) or one.app, *_group_row(one)) for one in found])
-    if not found:
-        click.echo("no app has a group yet; `outrider app create` and `outrider group create` make them", err=True)
-
-
-def _overviews(context: StoreContext, app: str) -> tuple[GroupOverview, ...]:
-    try:
-        return read_overviews(context, app)
-    except NotFound:  # it went meanwhile
-        return ()
-
-
-def _group_row(overview: GroupOverview) -> tuple[object, ...]:
-    """A group in a line: ``web  2.4.0  3 of 3  running  ...``."""
-    if overview.problem:
-        return (overview.name, "", "", overview.problem)
-    target = overview.target.version or ""
-    alive = overview.alive.values()
-    on_target = sum(one.version == target and one.serving for one in alive)
-    instances = f"{sum(one.serving for one in alive)} of {len(overview.instances)} serve"
-    if target and on_target < len(overview.instances):
-        instances += f", {on_target} with {target}"
-    paused = "paused" if overview.target.paused else ""
-    blocked = f"blocked by {overview.block.instance}: {overview.block.why}" if overview.block is not None else ""
-    rollout = overview.rollout if overview.snapshot is not None and overview.snapshot.has_begun else ""
-    crashed = f"{count(len(overview.crashes), 'sidekick')} crashed" if overview.crashes else ""
-    news = "; ".join(filter(None, (paused, blocked, rollout, *overview.unable, crashed)))
-    return (overview.name, target, instances, news)
-
-
-def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[object, ...]:
-    presence, now = overview.alive.get(name), context.now()
-    crash = overview.crashes.get(name)
-    crashed = [describe_crash(crash, now)] if crash is not None else []
-    if presence is not None:
-        since = ago(presence.since, now)
-        why = current_reason(overview, name) or presence.why
-        reasons = "; ".join(filter(None, (why, presence.notice, *crashed)))
-        return (overview.name, name, presence.state, presence.version, presence.wanted, since, reasons)
-    row = overview.rows.get(name)
-    if row is None:
-        strange = overview.strangers_of(name)
-        what = strange or ("sidekick offline",)
-        return (overview.name, name, "(refused)" if strange else "(unknown)", "", "", "", "; ".join([*what, *crashed]))
-    away = "; ".join([f"sidekick offline; last check-in {ago(row.last_seen, now)} ago", *crashed])
-    return (overview.name, name, f"({row.status})", row.version, row.granted_version, "", away)
-
-
-def _summary(overview: GroupOverview) -> str:
-    if overview.problem:
-        return f"group {overview.name}: {overview.problem}"
-    version = overview.target.version or "none"
-    marks = [f"group {overview.name}: target: {version}"]
-    if overview.target.paused:
-        marks.append("paused")
-    if overview.group is not None and overview.group.undo is not None:
-        marks.append(_pin(overview.group.undo))
-    if overview.block is not None:
-        marks.append(f"{version} blocked by {overview.block.instance}: {overview.block.why}")
-    for scope in overview.scopes:
-        taken = [describe_turn(scope, turn) for turn in scope.turns if turn.state != "free"]
-        marks += taken or [f"all {count(scope.slots, 'turn')}{scope.where} free"]
-        if scope.queue:
-            marks.append(f"waiting for a turn: {', '.join(scope.queue)}")
-    if overview.snapshot is not None and overview.snapshot.has_begun:
-        marks.insert(1, overview.rollout)
-    else:  # without a rollout of our service, the sidekicks tell it alone
-        marks[1:1] = overview.unable
-    return "; ".join(marks)
-
-
-def _pin(undo: Undo) -> str:
-    """What `rollout undo` did, and what ends it."""
-    left = f" from {undo.abandoned}" if undo.abandoned else ""
-    by, why = (f" by {undo.by}" if undo.by else ""), (f" ({undo.why})" if undo.why else "")
-    return f"pinned to {undo.version}: taken back{left}{by}{why}, until `rollout follow` or the next `channel update`"
-
-
-def _as_json(overview: GroupOverview) -> dict[str, Any]:
-    return {
-        "app": overview.app,
-        "group": overview.name,
-        "target": msgspec.to_builtins(overview.target),
-        "pin": msgspec.to_builtins(None if overview.group is None else overview.group.undo),
-        "blocks": msgspec.to_builtins(overview.block),
-        "instances": [
-            {
-                "instance": name,
-                "alive": msgspec.to_builtins(overview.alive.get(name)),
-                "row": msgspec.to_builtins(overview.rows.get(name)),
-                "strangers": [msgspec.to_builtins(one) for one in overview.strangers if one.instance == name],
-                "crash": msgspec.to_builtins(overview.crashes.get(name)),
-            }
-            for name in overview.instances
-        ],
-        "scopes": [
-            {
-                "scope": scope.shared or None,
-                "slots": scope.slots,
-                "turns": [
-                    {"number": turn.number, "state": turn.state, "instance": turn.instance} for turn in scope.turns
-                ],
-                "queue": list(scope.queue),
-            }
-            for scope in overview.scopes
-        ],
-        "rollout": overview.rollout,
-        "problem": overview.problem or None,
-        "deferred": [] if overview.snapshot is None else [one.instance for one in overview.snapshot.waiting],
-    }
+        click.echo(one.summary)

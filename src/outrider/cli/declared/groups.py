@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from outrider.cli.declared.policies import DEFAULT, shown, text_of
+from outrider.cli.commands.policy import text_of
+from outrider.cli.declared.policies import DEFAULT, shown
 from outrider.cli.declared.state import AppState, GroupState
 from outrider.cli.declared.steps import Session, Step, count
 from outrider.cli.rest_client import Json

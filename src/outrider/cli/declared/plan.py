@@ -145,7 +145,7 @@ def _removals(service: ServiceClient, wanted: State, live: State, plan: Plan) ->
                     )
                 )
             affects = count(len(instances), "instance")
-            steps.append(_removal(f"group {app.id}/{name}", ("apps", app.id, "groups", name), affects))
+            steps.append(removal(f"group {app.id}/{name}", ("apps", app.id, "groups", name), affects))
         followed = {
             (app.groups[name].channel if name in app.groups else None) or group.channel: name
             for name, group in known.groups.items()
@@ -155,20 +155,22 @@ def _removals(service: ServiceClient, wanted: State, live: State, plan: Plan) ->
             if name in followed:
                 plan.notes.append(f"channel {app.id}/{name} stays: group {followed[name]} follows it")
                 continue
-            steps.append(_removal(f"channel {app.id}/{name}", ("apps", app.id, "channels", name)))
+            steps.append(removal(f"channel {app.id}/{name}", ("apps", app.id, "channels", name)))
         for version in sorted(set(known.packages) - set(app.packages)):
             needed = service.get("apps", app.id, "packages", version).get("needed", "")
             if needed:
                 plan.notes.append(f"package {app.id} {version} stays: {needed}")
                 continue
-            steps.append(_removal(f"package {app.id} {version}", ("apps", app.id, "packages", version)))
+            steps.append(removal(f"package {app.id} {version}", ("apps", app.id, "packages", version)))
     for name, hook in sorted(live.webhooks.items()):
         if hook.app in wanted.apps and name not in wanted.webhooks:
-            steps.append(_removal(f"webhook {name}", ("webhooks", name)))
+            steps.append(removal(f"webhook {name}", ("webhooks", name)))
     return steps
 
 
-def _removal(what: str, path: tuple[str, ...], affects: str = "") -> Step:
+def removal(what: str, path: tuple[str, ...], affects: str = "") -> Step:
+    """The step that deletes what is at ``path``."""
+
     def remove(session: Session) -> tuple[str, ...]:
         session.write("DELETE", *path)
         return ()

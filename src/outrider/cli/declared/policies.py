@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from outrider.cli.commands.policy import per_interval, seconds, windows
+from outrider.cli.commands.policy import per_interval, seconds, text_of, windows
 from outrider.cli.declared.reader import Reader, line_of, plain
 from outrider.cli.declared.tree import Items, Node, Scalar, Table
 from outrider.cli.rest_client import Json
@@ -123,24 +123,3 @@ def shown(settings: Mapping[str, Any]) -> Json:
     return {
         name: text_of(name, value) for name, value in settings.items() if name in DEFAULT and value != DEFAULT[name]
     }
-
-
-def text_of(name: str, value: Any) -> Any:
-    """A setting as a person writes it."""
-    if value is None:
-        return "none"
-    if name == "max_per_interval":
-        return f"{value['count']}/{duration(value['interval_s'])}"
-    if name == "update_timeout_s":
-        return duration(value)
-    if name == "windows":
-        return [f"{','.join(one['days'])} {one['opens']}-{one['closes']}".strip() for one in value]
-    return value
-
-
-def duration(whole_s: int) -> str:
-    """``5m`` for 300; the largest unit that fits."""
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if whole_s and whole_s % length == 0:
-            return f"{whole_s // length}{unit}"
-    return f"{whole_s}s"

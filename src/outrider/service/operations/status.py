@@ -1,0 +1,60 @@
+"""The REST API of ``outrider status`` and ``outrider why``, for whoever can't reach etcd."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.types import JsonValue
+
+from outrider.service.context import Bound
+from outrider.service.operations.readiness import unready
+from outrider.service.problems import RESPONSES
+from outrider.service.rollouts.explain import explain
+from outrider.service.rollouts.status import read_status
+
+router = APIRouter(prefix="/api/v1", responses=RESPONSES)
+
+
+class GroupStatusShown(BaseModel):
+    """A group as `outrider status` shows it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    app: str
+    group: str
+    label: str
+    line: list[str] = Field(description="App, group, target, instances, rollout.")
+    rows: list[list[str]] = Field(description="For each instance: group, instance, state, version, wanted, since, why.")
+    summary: str
+    facts: dict[str, JsonValue] = Field(description="The same for programs, as `outrider status --json` prints it.")
+
+
+class StatusShown(BaseModel):
+    """The state of the fleet."""
+
+    groups: list[GroupStatusShown]
+    warnings: list[str] = Field(description="Why the fleet cannot be served as it is stored.")
+
+
+class WhyShown(BaseModel):
+    """Why an instance is as it is."""
+
+    instance: str
+    reasons: list[str]
+
+
+@router.get("/status", tags=["instances"])
+def get_status(
+    store: Bound,
+    app: Annotated[str | None, Query(description="Only this app; default: all.")] = None,
+    group: Annotated[str | None, Query(description="Only this group of the app.")] = None,
+) -> StatusShown:
+    """Show groups and instances as `outrider status` does, living sidekicks and turns included."""
+    groups = [GroupStatusShown.model_validate(one) for one in read_status(store.context, app, group)]
+    return StatusShown(groups=groups, warnings=list(unready(store.context)))
+
+
+@router.get("/apps/{app}/instances/{instance}/why", tags=["instances"])
+def get_why(app: str, instance: str, store: Bound) -> WhyShown:
+    """Explain the state of an instance, the most important first."""
+    return WhyShown(instance=instance, reasons=list(explain(store.context, app, instance)))
