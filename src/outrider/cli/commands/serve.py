@@ -153,8 +153,10 @@ def _development_etcd(etcd: EtcdAddress, folder: Path) -> Iterator[None]:
     (endpoint,) = etcd.endpoints
     where = f"--etcd {endpoint.host}:{endpoint.port}"
     try:
-        with socket.create_server((endpoint.host, endpoint.port)):
-            pass
+        with socket.socket() as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.bind((endpoint.host, endpoint.port))
+            attempt.listen()
     except OSError as error:
         raise ConfigError(
             f"{where}: {error.strerror}; --dev runs an etcd of its own there: leave --dev out to use the one that is"
