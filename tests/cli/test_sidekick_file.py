@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from outrider.cli import main
+from outrider.cli.declared.reading import read_declaration
 from outrider.cli.declared.sidekicks import write_settings
 from outrider.config.folder import Folder
 from outrider.core.errors import ConfigError, NotFound
@@ -51,6 +52,32 @@ def test_a_setting_of_every_form_arrives(tmp_path: Path) -> None:
         settings.workload.stop_grace_s,
     )
     assert {"MODE": 'a "b"'} == dict(settings.workload.env)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ('etcd = { user = "shop", password_file = "/nowhere/password", ca_file = "/nowhere/ca.pem" }', ""),
+        ('probe = { kind = "healthcheck" }', r"shop\.toml:5: .*sidekick: probe\.kind: healthcheck needs a runtime"),
+        ('instance = { id = "web-7" }', r"shop\.toml:5: .*sidekick\.instance\.id: each sidekick has its own"),
+        ("probe = { interval_s = 0 }", r"shop\.toml:5: .*sidekick: probe\.interval_s: "),
+    ],
+)
+def test_settings_are_checked_together_but_for_files_of_other_machines(
+    settings: str, said: str, tmp_path: Path
+) -> None:
+    declared = tmp_path / "shop.toml"
+    instance = "" if settings.startswith("instance") else 'instance = { balancer = "none" }'
+    declared.write_text(
+        '[apps.shop.channels.c]\n[apps.shop.groups.web]\nchannel = "c"\n[apps.shop.groups.web.sidekick]\n'
+        f'{settings}\n{instance}\nprocess = {{ command = ["./run"] }}\n'
+    )
+
+    if not said:
+        assert {"web"} == set(read_declaration(declared).apps["shop"].groups)
+        return
+    with pytest.raises(ConfigError, match=said):
+        read_declaration(declared)
 
 
 def test_what_is_no_longer_wanted_goes_and_the_rest_stays_as_it_is(tmp_path: Path) -> None:

@@ -293,7 +293,13 @@ def _sidekick(reader: Reader, what: str, table: Table) -> dict[str, dict[str, ob
             reader.checked(line, check_setting, f"{section}.{key}", taken, place)
             found.setdefault(section, {})[key] = taken
     if len(reader.problems) == before:
-        values = {f"{section}.{key}": value for section, keys_of in found.items() for key, value in keys_of.items()}
+        # files are on the machines of the sidekicks, and need not be here
+        values = {
+            f"{section}.{key}": value
+            for section, keys_of in found.items()
+            for key, value in keys_of.items()
+            if section != "etcd" and not key.endswith("_file")
+        }
         try:
             check_together(values, place)
         except ConfigError as error:
