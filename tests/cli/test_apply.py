@@ -280,6 +280,25 @@ def test_a_policy_that_is_named_is_the_whole_policy(run: Run, service: Service, 
     assert (0, 1) == (policy.canary, len(policy.windows))
 
 
+def test_a_calendar_and_an_approval_are_written_in_words_and_come_back(
+    run: Run, service: Service, write: Write
+) -> None:
+    words = (
+        'deny_windows = ["fri 16:00-24:00"], freezes = ["2026-12-20..2027-01-03 holidays"], approval = true,'
+        ' approve_after_s = "2h"'
+    )
+    run(f"apply {write(SMALL.replace('canary = 1', words))} --yes")
+
+    policy = service.store.rollouts.policy("shop", "web")
+    assert (True, 7200) == (policy.approval, policy.approve_after_s)
+    assert "2026-12-20" == policy.freezes[0].begins
+    text = run("export shop").stdout
+    assert 'freezes = ["2026-12-20..2027-01-03 holidays"]' in text
+    assert "nothing to change" in run(f"apply {write(text)} --yes").stdout
+    alone = run(f"diff {write(SMALL.replace('canary = 1', 'approve_after_s = 60'))}", code=1).stderr
+    assert "shop.toml:15: apps.shop.groups.web.policy: approve_after_s: nothing waits for an approval" in alone
+
+
 def test_prune_removes_what_is_not_named_within_the_apps_that_are(run: Run, service: Service, write: Write) -> None:
     run(f"apply {write(SMALL)} --yes")
     run("app create --app-id=another")

@@ -292,9 +292,11 @@ def text_of(name: str, value: Any) -> Any:
         return "none"
     if name == "max_per_interval":
         return f"{value['count']}/{duration(value['interval_s'])}"
-    if name == "update_timeout_s":
+    if name in ("update_timeout_s", "approve_after_s"):
         return duration(value)
-    if name == "windows":
+    if name == "freezes":
+        return [f"{one['begins']}..{one['ends']} {one['why']}".strip() for one in value]
+    if name in ("windows", "deny_windows"):
         return [f"{','.join(one['days'])} {one['opens']}-{one['closes']}".strip() for one in value]
     return value
 

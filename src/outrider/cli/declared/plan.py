@@ -157,7 +157,7 @@ def _removals(service: ServiceClient, wanted: State, live: State, plan: Plan) ->
                 continue
             steps.append(removal(f"channel {app.id}/{name}", ("apps", app.id, "channels", name)))
         for version in sorted(set(known.packages) - set(app.packages)):
-            needed = service.get("apps", app.id, "packages", version).get("needed", "")
+            needed = service.get("apps", app.id, "packages", version, "needed")["needed"]
             if needed:
                 plan.notes.append(f"package {app.id} {version} stays: {needed}")
                 continue

@@ -1,12 +1,13 @@
 """A group's policy in a file: the settings of the REST API, with short texts where a person writes them."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
 
-from outrider.cli.commands.policy import per_interval, seconds, text_of, windows
+from outrider.cli.commands.policy import deny_windows, freezes, per_interval, seconds, text_of, windows
 from outrider.cli.declared.reader import Reader, line_of, plain
 from outrider.cli.declared.tree import Items, Node, Scalar, Table
 from outrider.cli.rest_client import Json
@@ -31,6 +32,13 @@ def read_policy(reader: Reader, what: str, node: Node) -> Json:
 
 
 _WRONG = object()
+_WINDOW: Json = {"days": [], "opens": "00:00", "closes": "24:00"}
+_LISTS: Mapping[str, tuple[Callable[[tuple[str, ...]], list[Json]], str, Json]] = {
+    "windows": (windows, "mon-fri 09:00-17:00", _WINDOW),
+    "deny_windows": (deny_windows, "fri 16:00-24:00", _WINDOW),
+    "freezes": (freezes, "2026-12-20..2027-01-03 holidays", {"begins": "", "ends": "", "why": ""}),
+}
+"""Settings that are lists: how a text is read, an example, and what a table has by default."""
 
 
 def _value(what: str, name: str, table: Table) -> Any:
@@ -41,18 +49,20 @@ def _value(what: str, name: str, table: Table) -> Any:
     """
     node = table.entries[name]
     given = node.value if isinstance(node, Scalar) and isinstance(node.value, str) else plain(node)
-    if name == "windows":
+    if name in _LISTS:
         if not isinstance(node, Items):
-            raise ConfigError(f"{what}.windows: must be a list such as ['mon-fri 09:00-17:00']")
-        return [each for item in node.items for each in _window(what, item)]
+            raise ConfigError(f"{what}.{name}: must be a list such as ['{_LISTS[name][1]}']")
+        return [each for item in node.items for each in _listed(what, name, item)]
     if isinstance(given, str):
         word = given.strip()
         if name == "max_per_interval":
             return _reworded(what, name, lambda: per_interval(word))
         if name == "update_timeout_s":
             return _reworded(what, name, lambda: seconds(word))
-        if name in ("max_in_progress", "max_failures") and word == "none":
+        if name in ("max_in_progress", "max_failures", "approve_after_s") and word == "none":
             return None
+        if name == "approve_after_s":
+            return _reworded(what, name, lambda: seconds(word))
         if name in ("pin", "time_zone", "downgrade"):
             return given
         if isinstance(node, Scalar) and node.loose:
@@ -75,17 +85,17 @@ def _value(what: str, name: str, table: Table) -> Any:
     return given
 
 
-def _window(what: str, item: Node) -> list[Json]:
+def _listed(what: str, name: str, item: Node) -> list[Json]:
+    """A window or a freeze, as a text or as the table that the API has."""
+    read, example, defaults = _LISTS[name]
     given = plain(item)
     if isinstance(item, Scalar) and isinstance(item.value, str):
         text = item.value
-        found: list[Json] = _reworded(what, "windows", lambda: windows((text,)))
+        found: list[Json] = _reworded(what, name, lambda: read((text,)))
         return found
-    if not isinstance(given, dict):
-        raise ConfigError(f"{what}.windows: write DAYS OPENS-CLOSES such as 'mon-fri 09:00-17:00'")
-    return [
-        {"days": given.get("days", []), "opens": given.get("opens", "00:00"), "closes": given.get("closes", "24:00")}
-    ]
+    if not isinstance(given, dict) or not set(given) <= set(defaults):
+        raise ConfigError(f"{what}.{name}: write texts such as '{example}'")
+    return [dict(defaults) | given]
 
 
 def _reworded(what: str, name: str, read: Any) -> Any:
@@ -93,7 +103,7 @@ def _reworded(what: str, name: str, read: Any) -> Any:
     try:
         return read()
     except ConfigError as error:
-        text = str(error).removeprefix("--window ").removeprefix("--max-per-interval ")
+        text = re.sub(r"^--(window|deny-window|freeze|max-per-interval) ", "", str(error))
         raise ConfigError(f"{what}.{name}: {text}") from error
 
 
@@ -106,16 +116,21 @@ def _check(reader: Reader, what: str, table: Table, found: Json) -> None:
         name = place.partition("`")[0].partition("[")[0].partition(".")[0]
         reader.refuse(line_of(table, name), f"{what}.{name}: {message.replace('`', '').lower()}")
         return
-    for name in (*table.entries, ""):
-        if name not in DEFAULT and name:
-            continue
-        # one setting at a time, so that the line is that of the one that is wrong
-        alone = replace(Policy(), **{name: getattr(policy, name)}) if name else policy
+    try:
+        check_policy(policy)
+    except ConfigError as error:
+        reader.refuse(line_of(table, _blamed(policy, table, str(error))), f"{what}: {error}")
+
+
+def _blamed(policy: Policy, table: Table, problem: str) -> str:
+    """The setting that makes this problem alone; else the one that the line begins with."""
+    for name in (one for one in table.entries if one in DEFAULT):
         try:
-            check_policy(alone)
+            check_policy(replace(Policy(), **{name: getattr(policy, name)}))
         except ConfigError as error:
-            reader.refuse(line_of(table, name), f"{what}: {error}")
-            return
+            if str(error) == problem:
+                return name
+    return problem.partition(":")[0]
 
 
 def shown(settings: Mapping[str, Any]) -> Json:

@@ -241,8 +241,13 @@ class PackageShown(Shown):
     arch: str
     required: bool
     created: datetime
-    needed: str = Field("", description="Why it cannot be deleted now; told where one package is asked for.")
     notes: list[str] = Field([], description="Further notes for a person.")
+
+
+class NeededShown(Shown):
+    """What needs a package."""
+
+    needed: str = Field(description="Why it cannot be deleted now; empty when it can.")
 
 
 class PayloadShown(Shown):

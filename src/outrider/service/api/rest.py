@@ -24,6 +24,7 @@ from outrider.service.api.models import (
     GroupShown,
     InstanceShown,
     Items,
+    NeededShown,
     NewApp,
     NewChannel,
     NewCommand,
@@ -225,11 +226,16 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
 
 
 @router.get("/apps/{app}/packages/{version}", tags=["packages"])
-def get_package(app: str, version: str, store: Bound, request: Request, asked: Asked) -> PackageShown:
-    """Show one package, and what needs it."""
-    asked.seen.shows_more = True  # what needs it are other documents
-    shown = _package(store.packages.get(app, version), request, store)
-    return shown.model_copy(update={"needed": store.packages.needed(app, version)})
+def get_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
+    """Show one package."""
+    return _package(store.packages.get(app, version), request, store)
+
+
+@router.get("/apps/{app}/packages/{version}/needed", tags=["packages"])
+def get_needed(app: str, version: str, store: Bound) -> NeededShown:
+    """Show what needs a package, so that it cannot be deleted now."""
+    store.packages.get(app, version)
+    return NeededShown(needed=store.packages.needed(app, version))
 
 
 @router.delete("/apps/{app}/packages/{version}", tags=["packages"])

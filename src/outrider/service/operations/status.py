@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.types import JsonValue
 
 from outrider.service.context import Bound
 from outrider.service.operations.readiness import unready
@@ -26,7 +25,7 @@ class GroupStatusShown(BaseModel):
     line: list[str] = Field(description="App, group, target, instances, rollout.")
     rows: list[list[str]] = Field(description="For each instance: group, instance, state, version, wanted, since, why.")
     summary: str
-    facts: dict[str, JsonValue] = Field(description="The same for programs, as `outrider status --json` prints it.")
+    facts: dict[str, object] = Field(description="The same for programs, as `outrider status --json` prints it.")
 
 
 class StatusShown(BaseModel):
