@@ -10,9 +10,10 @@ import pytest
 from outrider.cli.rest_client import ServiceClient
 from outrider.core.errors import NotFound
 from outrider.etcd.seam import Cluster
-from outrider.service.history.webhooks import Webhooks
+from outrider.model.documents import encode
+from outrider.service.history.webhooks import Webhook, Webhooks, webhook_key
 from tests.support.service import NOON, RunningServer, Service
-from tests.support.service_examples import be_alive
+from tests.support.service_examples import be_alive, put
 from tests.support.typing_verbs import Run, typist
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "use" / "examples"
@@ -362,13 +363,20 @@ def test_a_secret_is_kept_unless_there_is_another(run: Run, service: Service, wr
     assert "shop.toml:4: webhooks.ops.secret: must be whsec_" in run(f"diff {bad}", code=1).stderr
 
 
-def test_export_of_one_app_has_its_webhooks_alone(run: Run, write: Write) -> None:
+def test_export_of_one_app_has_its_webhooks_alone(run: Run, service: Service, write: Write) -> None:
     run(f"apply {write(SMALL)} --yes")
     run("webhook create ops --url=https://example.org/x")
     run("webhook create ours --url=https://example.org/x --app-id=shop")
 
-    text = run("export shop").stdout
+    hooks = Webhooks(context=service.store.context, auditing=service.store.auditing)
+    chat = Webhook(name="chat", url="slack://a/b/c", secret="", app="shop", kind="notification", created=NOON)
+    put(service.store.context.cluster, webhook_key(service.store.context.keys, "chat"), encode(chat))
 
+    text = run("export shop").stdout
+    run(f"apply {write(SMALL)} --prune --yes")
+
+    assert ["chat", "ops"] == [hook.name for hook in hooks.list()], "a file can't have a notification, nor remove it"
+    assert "slack" not in text
     assert "[webhooks.ours]" in text
     assert "[webhooks.ops]" not in text
     assert "no app 'nothing'" in run("export nothing", code=1).stderr

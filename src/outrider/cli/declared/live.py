@@ -116,6 +116,8 @@ def _by_group(found: Iterable[tuple[str, str]]) -> Mapping[str, frozenset[str]]:
 def _webhooks(service: ServiceClient) -> dict[str, WebhookState]:
     found = {}
     for each in service.get_all("webhooks"):
+        if each.get("kind", "webhook") != "webhook":  # its address is shown to nobody, so no file can have it
+            continue
         one, etag = service.get_with_etag("webhooks", each["name"])
         found[one["name"]] = WebhookState(
             name=one["name"],
