@@ -50,7 +50,7 @@ MODULES = tuple(
         "sidekick/loop", "sidekick/presence",
         "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
         "sidekick/workers/workload", "sidekick/entry_watch", "sidekick/identity",
-        "sidekick/session", "sidekick/host",
+        "sidekick/session", "sidekick/host", "sidekick/environments",
     )
 )  # fmt: skip
 TOUCHES = frozenset(
@@ -81,7 +81,7 @@ PURE = frozenset(
         "_ARCHITECTURES.get", "applied.get", "balancer.get", "told.draining.get",
         "_SAYS.get", "ends.get", "self._call.environment.get", "word.replace",
         "answer.header.fields.get", "body.get", "directives.get", "problem.get", "found.header.fields.get", "one.get",
-        "service.get", "unit.get", "values.get",
+        "service.get", "unit.get", "values.get", "self._machine.get",
         "cluster.get", "entries.get", "environment.get", "found.get",
         "headers.get", "os.environ.get", "paths.get", "self.modes.get", "msgspec.structs.replace", "replace",
         "response.headers.get", "scope.queue.get",

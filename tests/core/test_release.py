@@ -38,7 +38,9 @@ def test_a_key_stays_short_enough_for_etcd_and_unique_whatever_the_group_is_call
     assert Keys().block("app", one).endswith(one)
 
 
-@pytest.mark.parametrize("release", [PLAIN, SEVENTH, RESTARTED, ReleaseId(version="1.0.0-rc.1+build.5")])
+@pytest.mark.parametrize(
+    "release", [PLAIN, SEVENTH, RESTARTED, ReleaseId(version="1.0.0-rc.1+build.5"), ReleaseId(version="")]
+)
 def test_a_release_comes_back_from_the_wire_as_it_was_sent(release: ReleaseId) -> None:
     assert release == release_of(release.as_word())
 
@@ -51,5 +53,5 @@ def test_a_release_comes_back_from_the_wire_as_it_was_sent(release: ReleaseId) -
      PLAIN.as_word() + ";more=1", PLAIN.as_word() + "\n"],
 )  # fmt: skip
 def test_anything_else_on_the_wire_is_no_release(word: str) -> None:
-    with pytest.raises(ConfigError, match="release .*environment=NUMBER"):
+    with pytest.raises(ConfigError, match=r"release .*environment=NUMBER"):
         release_of(word)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from outrider.core.errors import DriverError
-from outrider.runtimes import Exited, WorkloadSpec
+from outrider.runtimes import Exited, Given, WorkloadSpec
 from outrider.runtimes.process.identity import is_running, look_at, open_process
 from outrider.runtimes.process.ports import free_port
 from outrider.runtimes.process.runtime import ProcessRuntime
@@ -45,6 +45,18 @@ def test_the_app_gets_its_place_in_environment_and_arguments(process_runtime: Pr
     assert port == told["PORT"]
     assert "web1" == told["OUTRIDER_INSTANCE"]
     assert str(tmp_path / "state/workloads/app-1.0.0-aa/root") == told["CWD"]
+
+
+def test_the_app_gets_what_its_releases_environment_gives_it(state_dir: Path, tmp_path: Path) -> None:
+    """Over the machine's settings, below what the runtime sets itself; arguments behind those of the command."""
+    runtime = make_process_runtime(state_dir, replace(SHARED, env={"COLOUR": "blue", "SIZE": "9"}))
+    given = Given(variables={"COLOUR": "red", "KEY": "ü"}, arguments=("--more", "a b"))
+
+    told = answer(runtime.start(replace(spec(tmp_path), given=given)))
+
+    assert ("red", "9", "ü") == (told["COLOUR"], told["SIZE"], told["KEY"])
+    port = told["PORT"]
+    assert [f"--port={port}", "127.0.0.1", "v1.0.0", "--more", "a b"] == told["ARGS"]
 
 
 def test_the_app_inherits_the_environment_without_what_is_meant_for_the_sidekick(

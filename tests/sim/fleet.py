@@ -19,6 +19,7 @@ from loguru import logger
 
 from outrider.balancers import Server
 from outrider.core.chart.machine import Machine, Snapshot, Step
+from outrider.core.release import ReleaseId
 from outrider.core.sidekick.events import AnyEvent
 from outrider.core.sidekick.memory import Installed, Memory, Release, Strategy
 from outrider.etcd.seam import Delete, Put
@@ -229,6 +230,22 @@ class Fleet:
         """Version and revision of what the group shall run."""
         entry = self.store.entries[KEYS.target(APP, GROUP)]
         return decode(Target, entry.key, entry.value).version or "", entry.mod_revision
+
+    @property
+    def release(self) -> ReleaseId:
+        """The whole of it."""
+        entry = self.store.entries[KEYS.target(APP, GROUP)]
+        release = decode(Target, entry.key, entry.value).release
+        assert release is not None, "the group always has a target"
+        return release
+
+    def give_environment(self, number: int, generation: int = 0) -> None:
+        """Let the group's releases run with this environment, or restart them: the version stays."""
+        digest = f"{number:064x}" if number else ""
+        self._aim = msgspec.structs.replace(
+            self._aim, environment=number, environment_digest=digest, generation=generation
+        )
+        self._write_target()
 
     @property
     def paused(self) -> bool:

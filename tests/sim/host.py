@@ -11,8 +11,9 @@ from typing import Literal
 from outrider.core.blame import Evidence
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
+from outrider.core.sidekick.memory import Installed, Release
 from outrider.payloads.transfer import Progress, TransferFailed
-from outrider.runtimes import Exited, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes import Exited, Given, RunnableRelease, Workload, WorkloadSpec
 from outrider.sidekick.prober import Failed, Kind, Passed, Verdict
 from tests.sim.agenda import Agenda
 from tests.sim.store import At, FaultProfile
@@ -30,6 +31,29 @@ KEPT_PAYLOADS = 3
 
 class Killed(BaseException):
     """The process ends in the middle of what it does."""
+
+
+RELEASE = "RELEASE"
+"""Variable that the simulated environments give: the label of the release."""
+
+
+class SimEnvironments:
+    """What releases are started with: nothing but their own names; never away, never gone."""
+
+    def fetch(self, release: Release) -> None:
+        """It is here."""
+
+    def check(self, release: Release) -> None:
+        """It is whole."""
+
+    def prune(self, needed: Collection[Release]) -> None:
+        """It takes no room."""
+
+    def note_start(self, installed: Installed, given: Given) -> None:
+        """It refers to nothing."""
+
+    def given(self, release: Release) -> Given:
+        return Given() if release.id.is_plain else Given(variables={RELEASE: release.label})
 
 
 def sha_of(version: str) -> str:
@@ -196,7 +220,8 @@ class SimRuntime:
         found = self.find(spec.workload_id)
         if found is not None:
             return found
-        host, version = self._host, spec.release.version
+        # what a release is started with tells it from others of its version
+        host, version = self._host, spec.given.variables.get(RELEASE, spec.release.version)
         if host.faults.runtime and host.random.random() < host.faults.runtime:
             self._spend(1.0)
             raise DriverError("no memory")

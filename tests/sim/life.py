@@ -25,6 +25,7 @@ from outrider.model.keys import group_scope
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
 from outrider.sidekick.entry_watch import EntryWatch
+from outrider.sidekick.environments import Environments
 from outrider.sidekick.prober import Prober
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
@@ -35,7 +36,7 @@ from outrider.sidekick.workers.worker import Noun
 from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.turns.lock import TurnLock
 from outrider.turns.wait import Wait
-from tests.sim.host import SimPayloads, SimProber, SimRuntime
+from tests.sim.host import SimEnvironments, SimPayloads, SimProber, SimRuntime
 from tests.sim.keeper import SimAnnouncements, SimKeeper, SimSubject
 from tests.sim.loop import SimLoop
 from tests.sim.store import KEYS, SimClient
@@ -90,6 +91,7 @@ class Life:
             own_keys=(KEYS.server(SERVICE, member.name),),
         )
         payloads = cast(PayloadStore, SimPayloads(member.host, self.spend, self._cut_download))
+        environments = cast(Environments, SimEnvironments())
         owner = Owner(app=APP, group=GROUP, instance=member.name, process=memory.process)
         entry = EtcdEntry(
             self.client,
@@ -103,11 +105,13 @@ class Life:
         self._watched_entry = entry.watched
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
-            "workload": WorkloadWork(self.runtime, payloads, stop_grace_s=STOP_GRACE_S, post=self.post),
+            "workload": WorkloadWork(
+                self.runtime, payloads, stop_grace_s=STOP_GRACE_S, post=self.post, environments=environments
+            ),
             "balancer": BalancerWork(
                 entry, cast(Drain, SimDrain(self)), KEYS, member=member.name, inflight_path="", post=self.post
             ),
-            "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.runtime, self.post),
+            "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.runtime, self.post, environments),
             "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at, self.unsuspended_s)), self.post),
         }
         self.workers: dict[str, SimWorker] = {name: SimWorker(self, noun) for name, noun in nouns.items()}

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from outrider.model.documents import Slot, decode
+from outrider.model.documents import Block, Slot, decode
 from outrider.model.keys import group_scope
 from tests.sim.store import KEYS, Changes
 
@@ -68,17 +68,19 @@ class Promises:
                 name = key.removeprefix(_QUEUE)
                 (self.queue.discard if new is None else self.queue.add)(name)
             elif key.startswith(_BLOCKS):
-                version = key.removeprefix(_BLOCKS)
+                stored = new if new is not None else old
+                assert stored is not None, "a change is from something or to something"
+                version = decode(Block, key, stored.value).label
                 if old is None and new is not None:
-                    self._may_be_blocked(version)
+                    self._may_be_blocked(version, key.removeprefix(_BLOCKS))
                 (self.blocked.discard if new is None else self.blocked.add)(version)
             elif key.startswith(_PROOFS) and new is not None:
                 self.proved.add(key.removeprefix(_PROOFS).partition("/")[0])
         self.check()
 
-    def _may_be_blocked(self, version: str) -> None:
+    def _may_be_blocked(self, version: str, key: str) -> None:
         """P11: what an instance has committed, and what only machines can't run, is blocked by no sidekick."""
-        if version in self.proved:
+        if key in self.proved:
             self._fail(f"P11: {version} is blocked although an instance has committed it")
         if any(version in member.host.cannot for member in self._fleet.members):
             self._fail(f"P11: {version} is blocked for the trouble of one machine")

@@ -9,6 +9,7 @@ from outrider.balancers.drain import Drained, DrainVerdict, Interrupted, Unmoved
 from outrider.core.errors import DriverError, OutriderError, Unknown
 from outrider.core.images import DESCRIPTOR_NAME
 from outrider.core.omaha import NoUpdate, Offer, OfferedPackage
+from outrider.core.release import ReleaseId
 from outrider.core.rollout.policy import Defer, Grant, Situation, decide
 from outrider.core.sidekick.effects import DrainBalancer, Effect, UndrainBalancer
 from outrider.sidekick.workers.worker import Noun, failure
@@ -121,7 +122,9 @@ class SimUpstream:
     def __init__(self, life: "Life") -> None:
         self._life = life
 
-    def check(self, *, version: str, previous_version: str, update: str) -> Offer | NoUpdate:
+    def check(
+        self, *, version: str, previous_version: str, update: str, release: ReleaseId | None = None
+    ) -> Offer | NoUpdate:
         fleet, client = self._life.fleet, self._life.client
         fleet.asked += 1
         if fleet.faults.service_down or client.cut:
@@ -129,14 +132,22 @@ class SimUpstream:
             raise DriverError("the update service doesn't answer")
         if fleet.faults.lost_answers and fleet.random.random() < fleet.faults.lost_answers:
             raise Unknown("the update service's answer got lost")
-        wanted, _ = fleet.target
-        why = "bad" if wanted in fleet.blocked else None
+        goal, runs = fleet.release, release or ReleaseId(version=version)
+        why = "bad" if goal.label in fleet.blocked else None
         verdict = decide(
-            Situation(running=version, wanted=wanted, paused=fleet.paused, blocked=why, go_back=fleet.goes_back)
+            Situation(
+                running=version,
+                runs=runs.label,
+                wanted=goal.version,
+                labels={goal.version: goal.label},
+                paused=fleet.paused,
+                blocked=why,
+                go_back=fleet.goes_back,
+            )
         )
         if fleet.braked or isinstance(verdict, Defer):
             return NoUpdate(reason="the rollout is paused" if isinstance(verdict, Grant) else verdict.reason)
         fleet.grant(self._life.member.name, verdict.version)
-        name = DESCRIPTOR_NAME if verdict.version in fleet.images else "p"
-        package = OfferedPackage(name=name, size_bytes=1, sha256=sha_of(verdict.version))
-        return Offer(version=verdict.version, codebases=("http://x/",), packages=(package,))
+        name = DESCRIPTOR_NAME if goal.version in fleet.images else "p"
+        package = OfferedPackage(name=name, size_bytes=1, sha256=sha_of(goal.version))
+        return Offer(version=goal.version, codebases=("http://x/",), packages=(package,), release=goal)

@@ -17,7 +17,7 @@ MAX_NUMBER = 10**9
 _MAX_KEY = 128
 """Characters of a part of a key."""
 _WIRE = re.compile(
-    r"(?P<version>[0-9A-Za-z.+-]{1,128})"
+    r"(?P<version>[^;\n]{0,200})"
     r";environment=(?P<environment>[0-9]{1,9});environment-digest=(?P<environment_digest>[0-9a-f]{64}|)"
     r";generation=(?P<generation>[0-9]{1,9});digest=(?P<sha256>[0-9a-f]{64}|)"
 )

@@ -11,6 +11,7 @@ import msgspec
 
 from outrider.core.errors import Conflict
 from outrider.core.images import ImagePlatform, parse_image
+from outrider.core.release import ReleaseId
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.rollout import Progress
 from outrider.model.keys import group_scope, shared_scope
@@ -132,7 +133,8 @@ class Undo(msgspec.Struct, frozen=True, kw_only=True):
     """A group that an operator took back to an earlier version, which is its target until it follows its channel again.
 
     Attributes:
-        abandoned: The target before.
+        version, environment, environment_digest: Of the release that it went back to.
+        abandoned: Label of the target before.
         at_once: The way back does not wait for an update window.
     """
 
@@ -142,10 +144,23 @@ class Undo(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     at: datetime
     at_once: bool = False
+    environment: int = 0
+    environment_digest: str = ""
+
+
+class Restarted(msgspec.Struct, frozen=True, kw_only=True):
+    """The last rolling restart of a group: it counts as long as the group wants this version and environment."""
+
+    generation: int
+    version: str
+    environment: int = 0
+    by: str = ""
+    why: str = ""
+    at: datetime
 
 
 class GroupBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """A version that is blocked for one group only, because an operator undid it there."""
+    """A release that is blocked for one group only, because an operator undid it there. ``version``: its label."""
 
     version: str
     by: str = ""
@@ -164,7 +179,11 @@ class Group(Document, frozen=True, kw_only=True):
     Attributes:
         slots: Instances of the group that may swap at the same time.
         undo: Its target is an earlier version, not its channel's.
-        blocked: Versions that are blocked for this group only; newest last, bounded by the service.
+        blocked: Releases that are blocked for this group only; newest last, bounded by the service.
+        environment, environment_digest: Of the environment that its releases run with; 0 and empty: none.
+        environments, generations: The last number of each that was given; none is ever given twice.
+        back_to, back_at_once: Label of the release that an operator took it back to without leaving its channel, and
+            whether that waits for no update window.
     """
 
     app: str
@@ -176,23 +195,52 @@ class Group(Document, frozen=True, kw_only=True):
     policy: Policy = Policy()
     undo: Undo | None = None
     blocked: tuple[GroupBlock, ...] = ()
+    environment: int = 0
+    environment_digest: str = ""
+    environments: int = 0
+    restarted: Restarted | None = None
+    generations: int = 0
+    back_to: str = ""
+    back_at_once: bool = False
     created: datetime
+
+    def release_of(self, version: str, sha256: str = "") -> ReleaseId:
+        """The release of ``version`` that the group wants now."""
+        undo, restarted = self.undo, self.restarted
+        if undo is not None and undo.version == version:
+            number, digest = undo.environment, undo.environment_digest
+        else:
+            number, digest = self.environment, self.environment_digest
+        counts = restarted is not None and (restarted.version, restarted.environment) == (version, number)
+        return ReleaseId(
+            version=version,
+            sha256=sha256,
+            environment=number,
+            environment_digest=digest,
+            generation=restarted.generation if restarted is not None and counts else 0,
+        )
 
 
 class Served(Document, frozen=True, kw_only=True):
-    """``apps/{app}/groups/{group}/served``: versions whose rollouts finished, newest last; bounded by the service."""
+    """``apps/{app}/groups/{group}/served``: releases whose rollouts finished, newest last; bounded by the service.
+
+    Attributes:
+        versions: Theirs; all that an older service knows of them.
+    """
 
     versions: tuple[str, ...] = ()
+    releases: tuple[ReleaseId, ...] = ()
 
 
 class Target(Document, frozen=True, kw_only=True):
-    """``apps/{app}/groups/{group}/target``: the version that the group's instances must run.
+    """``apps/{app}/groups/{group}/target``: the release that the group's instances must run.
 
     Attributes:
         version: None while the channel points at nothing.
         sha256: Of the payload, 64 lower-case hex digits; empty without a version.
         slots: How many instances may swap at once.
         go_back: Instances that run a newer version go back to this one, whatever the policy says of downgrades.
+        environment, environment_digest, generation: Of the release (``core.release``).
     """
 
     version: str | None
@@ -200,6 +248,28 @@ class Target(Document, frozen=True, kw_only=True):
     paused: bool = False
     slots: int = 1
     go_back: bool = False
+    environment: int = 0
+    environment_digest: str = ""
+    generation: int = 0
+
+    @property
+    def release(self) -> ReleaseId | None:
+        """Which release it is; None without a version."""
+        if self.version is None:
+            return None
+        return ReleaseId(
+            version=self.version,
+            sha256=self.sha256,
+            environment=self.environment,
+            environment_digest=self.environment_digest,
+            generation=self.generation,
+        )
+
+    @property
+    def label(self) -> str | None:
+        """The release for people, and for what is compared; None without a version."""
+        release = self.release
+        return None if release is None else release.label
 
 
 class Rollout(Document, frozen=True, kw_only=True):
@@ -218,12 +288,13 @@ class OpenGrant(Document, frozen=True, kw_only=True):
     compares it and sets ``begun``, so a grant ends either before the swap begins or not at all.
 
     Attributes:
+        version: Label of the release.
         takes_turns: The instance is a sidekick that takes a turn against this grant. The grant of any other client
             can't be taken back, because nothing tells when its update begins.
         begun: When it took its turn; None before.
         begin_before: From this time on no turn is taken for it; None: no limit.
         brake: etcd revision of the group's brake when the grant was made; 0 when there was none.
-        running, arch, prefix, rollback_allowed, rollback_forbidden: As the instance described itself.
+        running, runs, arch, prefix, rollback_allowed, rollback_forbidden: As the instance described itself.
     """
 
     version: str
@@ -233,6 +304,7 @@ class OpenGrant(Document, frozen=True, kw_only=True):
     begin_before: datetime | None = None
     brake: int = 0
     running: str = ""
+    runs: str = ""
     arch: str = ""
     prefix: str = ""
     rollback_allowed: bool = False
@@ -263,12 +335,14 @@ class Deferral(Document, frozen=True, kw_only=True):
     What the instance said of itself stands here as well, so that it can be judged without being asked.
 
     Attributes:
+        runs: Label of the release that it runs; empty: it names a version only.
         asked_at: When it asked last; written anew now and then.
         woken_at: When it was called and hasn't asked since; a place is kept for it for a while.
         calls: How often it was called since it asked last.
     """
 
     running: str
+    runs: str = ""
     arch: str = ""
     prefix: str = ""
     rollback_allowed: bool = False
@@ -280,13 +354,18 @@ class Deferral(Document, frozen=True, kw_only=True):
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an instance's history: an Omaha event as it was reported."""
+    """One line of an instance's history: an Omaha event as it was reported.
+
+    Attributes:
+        release: Label of what it ran, where the version doesn't say all.
+    """
 
     at: datetime
     version: str
     event: str
     error_code: int = 0
     request_id: str = ""
+    release: str = ""
 
 
 class Instance(Document, frozen=True, kw_only=True):
@@ -295,6 +374,8 @@ class Instance(Document, frozen=True, kw_only=True):
     Attributes:
         status: CoreUpdate's word: undefined, update-granted, error, complete, installed, downloaded, downloading,
             on-hold.
+        release: Label of the release that it runs; empty for one that names a version only.
+        granted_release: Label of the release that was granted, when it says more than ``granted_version``.
         granted_at: When ``granted_version`` was granted.
         arch: As the client named it, in our words; empty when it didn't.
         why: Why its last question was answered with nothing, when there is more to say than that it is up to date.
@@ -317,6 +398,22 @@ class Instance(Document, frozen=True, kw_only=True):
     first_seen: datetime
     last_seen: datetime
     history: tuple[Happening, ...] = ()
+    release: str = ""
+    granted_release: str = ""
+
+    @property
+    def runs(self) -> str:
+        """What it runs, as exactly as it says."""
+        return self.release or self.version
+
+    @property
+    def granted(self) -> str | None:
+        """Label of the release that was granted; None without one."""
+        return self.granted_release or self.granted_version
+
+    def is_at(self, release: ReleaseId) -> bool:
+        """It runs ``release``, as far as it says: one that names a version only is there at an equal version."""
+        return self.release == release.label if self.release else self.version == release.version
 
 
 class Presence(Document, frozen=True, kw_only=True):
@@ -338,6 +435,9 @@ class Presence(Document, frozen=True, kw_only=True):
         previous: Version that its own rollback leads to; empty: none.
         drain_since: When it was said that it leaves the balancer, until it is back; None: it wasn't.
         drain_for_s: How long that may take before a person must look; 0: nobody said.
+        previous_release: Label of that release.
+        release, wanted_release: Labels of what runs and of its group's target; empty: a sidekick too old to say so.
+        environment: Number of the environment that it runs with.
     """
 
     instance: str
@@ -362,6 +462,26 @@ class Presence(Document, frozen=True, kw_only=True):
     previous: str = ""
     drain_since: datetime | None = None
     drain_for_s: float = 0.0
+    previous_release: str = ""
+    release: str = ""
+    wanted_release: str = ""
+    environment: int = 0
+
+    @property
+    def wants(self) -> str | None:
+        """Its group's target, as exactly as it says."""
+        return self.wanted_release or self.wanted
+
+    @property
+    def runs(self) -> str:
+        """What it runs, as exactly as it says."""
+        return self.release or self.version
+
+    def is_at(self, release: ReleaseId | None) -> bool:
+        """As ``Instance.is_at``; False without a release."""
+        if release is None:
+            return False
+        return self.release == release.label if self.release else self.version == release.version
 
 
 class Stranger(Document, frozen=True, kw_only=True):
@@ -530,13 +650,42 @@ class WriteGuard(Document, frozen=True, kw_only=True):
 
 
 class Block(Document, frozen=True, kw_only=True):
-    """``blocks/{app}/{version}``: a release proved bad, until an operator unblocks it."""
+    """``blocks/{app}/{release}``: a release proved bad, until an operator unblocks it.
+
+    Attributes:
+        group: Whose release it is; empty for one without environment and generation, which is every group's.
+    """
 
     version: str
     sha256: str
     instance: str
     why: str
     at: datetime
+    group: str = ""
+    environment: int = 0
+    environment_digest: str = ""
+    generation: int = 0
+
+    @property
+    def release(self) -> ReleaseId:
+        """Which release it is."""
+        return ReleaseId(
+            version=self.version,
+            sha256=self.sha256,
+            environment=self.environment,
+            environment_digest=self.environment_digest,
+            generation=self.generation,
+        )
+
+    @property
+    def label(self) -> str:
+        """The release for people."""
+        return self.release.label
+
+    @property
+    def key(self) -> str:
+        """The release as a part of the key."""
+        return self.release.key(self.group)
 
 
 DRAIN_S = 1800.0
@@ -545,7 +694,7 @@ Verb = Literal["pause", "resume", "rollback", "retry", "drain", "undrain", "deco
 
 
 class Proof(Document, frozen=True, kw_only=True):
-    """``apps/{app}/releases/{version}/proved``: an instance has committed the release. The first one stays.
+    """``apps/{app}/releases/{release}/proved``: an instance has committed the release. The first one stays.
 
     Nothing that another instance meets blocks the release from then on; it counts as that instance's failure.
     """

@@ -96,9 +96,9 @@ class Keys:
     def unresolved(self, app: str, version: str) -> str:
         return f"{self.all_unresolved()}{check_app(app)}/{check_part('version', version)}"
 
-    def proof(self, app: str, version: str) -> str:
+    def proof(self, app: str, release: str) -> str:
         """The record of the first instance that has committed a release: what a block compares as absent."""
-        return f"{self.app(app)}/releases/{check_part('version', version)}/proved"
+        return f"{self.app(app)}/releases/{check_part('release', release)}/proved"
 
     def proofs(self, app: str) -> str:
         """Prefix of what is recorded of an app's releases."""
@@ -132,6 +132,18 @@ class Keys:
     def served(self, app: str, group: str) -> str:
         """The versions whose rollouts finished in the group."""
         return f"{self.group(app, group)}/served"
+
+    def environments(self, app: str, group: str) -> str:
+        """Prefix of the environments of a group; beside the group, for what is below it is read at every check-in."""
+        return f"{self.app_environments(app)}{check_part('group', group)}/"
+
+    def app_environments(self, app: str) -> str:
+        """Prefix of the environments of all groups of an app."""
+        return f"{self.prefix}/environments/{check_app(app)}/"
+
+    def environment(self, app: str, group: str, number: int) -> str:
+        """One of them; the numbers sort as text."""
+        return f"{self.environments(app, group)}{number:010}"
 
     def brake(self, app: str, group: str) -> str:
         """What a pause, a halt and their ends write; every turn for an update is taken against its revision."""
@@ -261,8 +273,9 @@ class Keys:
     def blocks(self, app: str) -> str:
         return f"{self.all_blocks()}{check_app(app)}/"
 
-    def block(self, app: str, version: str) -> str:
-        return self.blocks(app) + check_part("version", version)
+    def block(self, app: str, release: str) -> str:
+        """``release``: the text for keys of one (``ReleaseId.key``)."""
+        return self.blocks(app) + check_part("release", release)
 
     def command(self, app: str, instance: str) -> str:
         return f"{self.prefix}/commands/{check_app(app)}/{check_part('instance', instance)}"

@@ -32,6 +32,7 @@ from outrider.core.omaha import (
     render_request,
     running,
 )
+from outrider.core.release import ReleaseId
 from outrider.failpoints import failpoint
 from outrider.http import read_body
 from outrider.omaha_client.exchange import exchange
@@ -116,7 +117,15 @@ class Upstream:
         self._preferred = 0
         self._quiet_until: dict[str, float] = {}
 
-    def check(self, *, version: str, previous_version: str, update: str, on_demand: bool = False) -> Offer | NoUpdate:
+    def check(
+        self,
+        *,
+        version: str,
+        previous_version: str,
+        update: str,
+        on_demand: bool = False,
+        release: ReleaseId | None = None,
+    ) -> Offer | NoUpdate:
         """Ask whether there is an update for this instance: one request with ping, update check and event 3:2.
 
         Args:
@@ -124,6 +133,7 @@ class Upstream:
             previous_version: What ran before, on the first check after an update; else empty.
             update: ``sessionid``, the same for this check and the reports that follow from it.
             on_demand: A person asked.
+            release: Which release runs; None: the client knows versions only.
 
         Returns:
             An offer whose version is semver, or ``NoUpdate`` with the service's reason; a hold-back that Nebraska
@@ -139,9 +149,10 @@ class Upstream:
         app = replace(
             self._app,
             version=version,
+            release=release,
             ping=True,
             update_check=True,
-            events=(running(previous_version=previous_version),),
+            events=(replace(running(previous_version=previous_version), release=release),),
         )
         source = "ondemandupdate" if on_demand else "scheduler"
         with failpoint("omaha.check"):
@@ -156,7 +167,7 @@ class Upstream:
             Refused: the service will never take this report.
             Throttled, Unknown, OmahaError, DriverError: as in ``check``; try again later.
         """
-        app = replace(self._app, version=report.version, events=(report.event,))
+        app = replace(self._app, version=report.version, release=report.release, events=(report.event,))
         self._ask(self._request(app, "scheduler", report.update, report.request_id), _read_acknowledgement)
 
     def _request(self, app: AppRequest, source: str, update: str, request_id: str) -> OmahaRequest:

@@ -6,7 +6,7 @@ idempotent, ends within a deadline, and reports through ``DriverError``, ``Refus
 ``tests/contracts/test_runtimes.py`` holds all of them to the same promises.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -34,6 +34,19 @@ class RunnableRelease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a release's environment adds to what the settings say of the app. Its values may be secrets.
+
+    Attributes:
+        variables: Over ``[workload] env``, below what the runtime sets itself.
+        arguments: Behind those of the app's command.
+    """
+
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
     """What to start.
 
@@ -43,6 +56,7 @@ class WorkloadSpec:
 
     workload_id: str
     release: RunnableRelease
+    given: Given = field(default_factory=Given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

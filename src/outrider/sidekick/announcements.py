@@ -53,7 +53,7 @@ class Announcements:
     """Follows everything that this instance must hear of."""
 
     def __init__(self, cluster: Cluster, keys: Keys, *, app: str, group: str, instance: str, post: Post) -> None:
-        self._cluster, self._post = cluster, post
+        self._cluster, self._post, self._group = cluster, post, group
         self._target, self._blocks = keys.target(app, group), keys.blocks(app)
         self._wakeup, self._command = keys.wakeup(app, instance), keys.command(app, instance)
         self._grant, self._had_grant = f"{keys.grants(app, group)}{instance}", False
@@ -105,6 +105,7 @@ class Announcements:
             event = TargetChanged(
                 at=now(),
                 version=target.version,
+                release=(target.label or "") if target.label != target.version else "",
                 paused=target.paused,
                 slots=target.slots,
                 revision=entry.mod_revision,
@@ -112,12 +113,15 @@ class Announcements:
         self._post(event)
 
     def _tell_blocks(self, entries: dict[str, Entry], revision: int) -> None:
-        versions = {}
+        releases = {}
         newest = sorted(entries.items(), key=lambda item: item[1].mod_revision)[-KEPT_BLOCKS:]
         for key, entry in newest:
             block = self._read(Block, entry)
-            versions[key.removeprefix(self._blocks)] = f"{block.instance}: {block.why}" if block else "no reason kept"
-        self._post(BlockChanged(at=now(), versions=versions))
+            if block is None:
+                releases[key.removeprefix(self._blocks)] = "no reason kept"
+            elif block.group in ("", self._group):  # the environments of other groups are none of ours
+                releases[block.release.label] = f"{block.instance}: {block.why}"
+        self._post(BlockChanged(at=now(), versions=releases))
 
     def _tell_grant(self, entries: dict[str, Entry], revision: int) -> None:
         """Only its end is news. One that ends before it was seen is found by the transaction that takes the turn."""

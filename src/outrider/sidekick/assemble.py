@@ -33,6 +33,7 @@ from outrider.sidekick.adoption import adopted
 from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.crashes import tell_crash
 from outrider.sidekick.entry_watch import EntryWatch
+from outrider.sidekick.environments import Environments, ReferenceWatch
 from outrider.sidekick.identity import Identity, identity_of
 from outrider.sidekick.loop import Sidekick
 from outrider.sidekick.outbox import Outbox
@@ -239,6 +240,7 @@ class Assembly:
             RuntimeContext(environment=os.environ, owns_process=owns_process, shares_process=shares_process),
         )
         self._runtime = with_adopted(runtime, settings, os.environ)
+        environments = Environments(self._cluster, keys, app=app, group=instance.group, state_dir=instance.state_dir)
         reporter = self._runtime if isinstance(self._runtime, HealthReporter) else None
         self._presence = PresenceWriter(
             self._cluster, keys, us, identity, lambda: self._session.lease, self._post
@@ -269,6 +271,7 @@ class Assembly:
                 stop_grace_s=settings.workload.stop_grace_s,
                 post=self._post,
                 is_disk_full=lambda: is_full(instance.state_dir),
+                environments=environments,
             ),
             "balancer": BalancerWork(
                 balancer.entry,
@@ -278,7 +281,7 @@ class Assembly:
                 inflight_path=settings.drain.inflight_path,
                 post=self._post,
             ),
-            "release": ReleaseWork(upstream, payloads, runtime, self._post),
+            "release": ReleaseWork(upstream, payloads, self._runtime, self._post, environments),
             "probe": ProbeWork(
                 Prober(settings.probe, clock=clock, health=reporter.health if reporter else None),
                 self._post,
@@ -307,6 +310,7 @@ class Assembly:
             clock=clock,
         )
         self._settings, self._notifier, self._keys = settings, notifier, keys
+        self._references = ReferenceWatch(environments, lambda: self._sidekick.memory.running, self._presence.hint)
 
     def run(self) -> None:
         """Work until ``stop``; then let go of everything, workloads excepted."""
@@ -320,6 +324,7 @@ class Assembly:
                 default_slots=self._settings.lock.slots,
             )
             self._entry_watch.start()
+            self._references.start()
             self._presence.start()
             self._sidekick.run()
         except Exception as error:
@@ -355,6 +360,7 @@ class Assembly:
         """A turn that is under way stays ours: its keys stay, dirty once the lease ends, and the journal knows."""
         self._announcements.close()
         self._entry_watch.close()
+        self._references.close()
         for worker in self._workers.values():
             worker.close(STOP_WITHIN_S)
         if self._shares_session:

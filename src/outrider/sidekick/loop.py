@@ -20,7 +20,7 @@ from outrider.core.chart.model import Chart
 from outrider.core.errors import ConfigError
 from outrider.core.sidekick.effects import EFFECT_TYPES, NOUNS
 from outrider.core.sidekick.events import AnyEvent, Commanded, SidekickRestarted, TimerExpired
-from outrider.core.sidekick.guards import has_turn
+from outrider.core.sidekick.guards import has_turn, running_label
 from outrider.core.sidekick.memory import Memory, with_settings
 from outrider.core.sidekick.words import why
 from outrider.journal.journal import Journal, JournalError, Record
@@ -274,7 +274,7 @@ class Sidekick:
             group=memory.group,
             state=self._machine.state,
             version=memory.running.release.version if memory.running is not None else "0.0.0",
-            wanted=memory.wanted,
+            wanted=memory.wanted_version or memory.wanted,
             why=self._why(),
             url=memory.running.url if memory.running is not None else None,
             since=self._since,
@@ -287,6 +287,10 @@ class Sidekick:
             previous=memory.previous.release.version if memory.previous is not None else "",
             drain_since=memory.drain.since if memory.drain is not None else None,
             drain_for_s=memory.drain.for_s if memory.drain is not None else 0.0,
+            previous_release=memory.previous.release.label if memory.previous is not None else "",
+            release=running_label(memory),
+            wanted_release=memory.wanted or "",
+            environment=memory.running.release.environment if memory.running is not None else 0,
         )
 
 

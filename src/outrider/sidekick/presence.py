@@ -58,7 +58,7 @@ class PresenceWriter:
         self._written = 0
         self._refused: tuple[str, int] | None = None
         self._is_accepted = False
-        self._others = self._warning = ""
+        self._others = self._warning = self._hint = ""
         self._changed = threading.Condition()
         self._newest: Presence | None = None
         self._note = ""
@@ -95,6 +95,13 @@ class PresenceWriter:
         with self._changed:
             if text != self._warning:
                 self._warning, self._stale = text, self._newest is not None
+                self._changed.notify_all()
+
+    def hint(self, text: str) -> None:
+        """Add ``text`` to the notice, until another one comes; empty: nothing is added."""
+        with self._changed:
+            if text != self._hint:
+                self._hint, self._stale = text, self._newest is not None
                 self._changed.notify_all()
 
     def doubt(self) -> None:
@@ -173,13 +180,15 @@ class PresenceWriter:
                 if self._closed:
                     return
                 presence, self._stale, others = self._newest, False, self._others or self._warning
+                hint = self._hint
                 if presence is not None and self._note:
                     presence = replace(presence, why=f"{presence.why}: {self._note}" if presence.why else self._note)
             lease = self._lease()
             if presence is None or lease is None:
                 continue  # refresh() comes with the next lease
             try:
-                self._write(replace(presence, notice=others or presence.notice), lease)
+                notice = "; ".join(filter(None, (others or presence.notice, hint)))
+                self._write(replace(presence, notice=notice), lease)
             except DriverError as error:
                 logger.bind(error_kind=error.kind, cause=str(error)).debug("presence not written")
                 with self._changed:

@@ -65,7 +65,7 @@ KILOBYTE, MEGABYTE = 1_000, 1_000_000
 
 def version_of(installed: Installed | None) -> str:
     """The version, or ``nothing``."""
-    return installed.release.version if installed is not None else "nothing"
+    return installed.release.label if installed is not None else "nothing"
 
 
 def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:

@@ -157,7 +157,7 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
         say("rollback", answer(ev.OperatorRetried, 0), "an operator lets it try again")
     take_back(answer(ev.WakeupReceived, 0, why=""), "the service wakes it")
     back = answer(ev.OperatorRolledBack, 0, update=NOW)
-    if memory.candidate is not None and memory.undone != memory.candidate.release.version:
+    if memory.candidate is not None and memory.undone != memory.candidate.release.label:
         say("rollback", back, "an operator rolls it back")
     elif not memory.update and memory.previous is not None:
         say("return", back, f"an operator takes it back to {memory.previous.release.version}")

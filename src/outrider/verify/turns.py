@@ -219,7 +219,7 @@ def _excused(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock | do.
     if not isinstance(effect, do.ReleaseLock) or memory.fault is None or memory.fault.blame == "release":
         return s
     candidate = memory.candidate
-    undone = candidate is not None and candidate.release.version == memory.undone
+    undone = candidate is not None and candidate.release.label == memory.undone
     return s if memory.fault.cause == LOST_LEASE and not undone else s._replace(touched=False)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from outrider.core.errors import ConfigError, Conflict
+from outrider.core.release import ReleaseId
 from outrider.core.rollout.windows import Window
 from outrider.service.rollouts.explain import current_reason, read_overviews
 from outrider.service.rollouts.wakeups import look
@@ -162,7 +163,9 @@ def test_a_way_back_that_has_finished_is_what_the_group_serves(fleet: Fleet) -> 
     ],
 )
 def test_the_version_before(known: tuple[str, ...], target: str, expected: str | None) -> None:
-    assert expected == before(known, target)
+    found = before(tuple(ReleaseId(version=one) for one in known), ReleaseId(version=target))
+
+    assert expected == (None if found is None else found.version)
 
 
 @pytest.mark.parametrize(

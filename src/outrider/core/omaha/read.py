@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from outrider.core.errors import OmahaError
+from outrider.core.errors import ConfigError, OmahaError
 from outrider.core.omaha.types import (
     MAX_APPS,
     MAX_EVENTS,
@@ -29,6 +29,7 @@ from outrider.core.omaha.types import (
     OmahaResponse,
     UpdateCheck,
 )
+from outrider.core.release import ReleaseId, release_of
 
 MAX_URLS = 20
 MAX_PACKAGES = 1000
@@ -133,6 +134,7 @@ def _read_app_request(element: etree._Element, what: str) -> AppRequest:
     return AppRequest(
         app_id=app_id,
         version=_text(element, "version"),
+        release=_release(element, what),
         track=_text(element, "track"),
         machine_id=_text(element, "machineid"),
         boot_id=_text(element, "bootid"),
@@ -156,6 +158,7 @@ def _read_event(element: etree._Element, what: str) -> OmahaEvent:
         error_code=_number(element, "errorcode", what),
         previous_version=_text(element, "previousversion"),
         next_version=_text(element, "nextversion"),
+        release=_release(element, what),
     )
 
 
@@ -198,7 +201,26 @@ def _read_offer(check: etree._Element, where: str) -> Offer:
     if not elements:
         raise OmahaError(f"{where}: no <package> in the manifest")
     first, *others = (_read_package(element, where) for element in elements)
-    return Offer(version=version, codebases=codebases, packages=(_with_action_digest(first, manifest, where), *others))
+    release = _release(manifest, where)
+    if release is not None and release.version != version:
+        raise OmahaError(f"{where}: its release is one of {_quoted(release.version)}")
+    return Offer(
+        version=version,
+        codebases=codebases,
+        packages=(_with_action_digest(first, manifest, where), *others),
+        release=release,
+    )
+
+
+def _release(element: etree._Element, what: str) -> ReleaseId | None:
+    """Our attribute; None where there is none. One that can't be read is refused: a guess could be another release."""
+    word = _text(element, "release")
+    if not word:
+        return None
+    try:
+        return release_of(word)
+    except ConfigError as error:
+        raise OmahaError(f"{what}: line {element.sourceline}: {error}") from None
 
 
 def _read_package(element: etree._Element, where: str) -> OfferedPackage:

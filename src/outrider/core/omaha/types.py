@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from outrider.core.images import PayloadKind, kind_of
+from outrider.core.release import ReleaseId
 
 PROTOCOL = "3.0"
 MAX_REQUEST_BYTES = 64 * 1024
@@ -32,6 +33,7 @@ class OmahaEvent:
         type: ``eventtype``: 13 downloading, 14 downloaded, 800 installed but held back, 3 update; see ``events.py``.
         result: ``eventresult``: 0 error, 1 success, 2 success and running.
         error_code: Only with result 0; update_engine's numbers, so that other servers show a name.
+        release: Which release the event is about; None from a client that names versions only. An attribute of ours.
     """
 
     type: int
@@ -39,11 +41,17 @@ class OmahaEvent:
     error_code: int = 0
     previous_version: str = ""
     next_version: str = ""
+    release: ReleaseId | None = None
 
     @property
     def code(self) -> str:
         """``type:result``, for example ``13:1``."""
         return f"{self.type}:{self.result}"
+
+    @property
+    def next_release(self) -> str:
+        """What the update leads to, as exactly as the client says: a label or a version; empty when it doesn't say."""
+        return self.release.label if self.release is not None and self.next_version else self.next_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +62,7 @@ class Report:
         update: Id of the update in the journal, ``sessionid`` on the wire.
         request_id: Unique per report and kept by its repeats, so that the service can treat them as one.
         at: When it happened, aware.
-        version: What the app ran at that time.
+        version: What the app ran at that time; ``release``: which release exactly.
     """
 
     update: str
@@ -62,6 +70,7 @@ class Report:
     at: datetime
     version: str
     event: OmahaEvent
+    release: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +89,12 @@ class AppRequest:
         rollback_forbidden: It says that it never does (``rollback_allowed="false"``); others say nothing of it.
         takes_turns: An outrider sidekick: it takes a turn against its grant in etcd. An attribute of ours, which other
             servers ignore.
+        release: Which release it runs; None from a client that names versions only. An attribute of ours, too.
     """
 
     app_id: str
     version: str = ""
+    release: ReleaseId | None = None
     track: str = ""
     machine_id: str = ""
     boot_id: str = ""
@@ -158,11 +169,13 @@ class Offer:
     Attributes:
         codebases: Where the packages lie, at least one; the others are fallbacks in order.
         packages: At least one; the first is the payload.
+        release: Which release it is; None from a server that names versions only. An attribute of ours.
     """
 
     version: str
     codebases: tuple[str, ...]
     packages: tuple[OfferedPackage, ...]
+    release: ReleaseId | None = None
 
     @property
     def package(self) -> OfferedPackage:

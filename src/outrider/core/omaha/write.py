@@ -17,6 +17,7 @@ from outrider.core.omaha.types import (
     OmahaResponse,
     UpdateCheck,
 )
+from outrider.core.release import ReleaseId
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -80,6 +81,7 @@ def _add_app_request(root: etree._Element, app: AppRequest) -> None:
         machinealias=app.alias,
         oem=app.oem,
         board=app.board,
+        release=_word(app.release),
     )
     if app.ping:
         _element(element, "ping", active="1")
@@ -105,6 +107,7 @@ def _add_event(app: etree._Element, event: OmahaEvent) -> None:
         errorcode=str(event.error_code) if event.error_code else "",
         previousversion=event.previous_version,
         nextversion=event.next_version,
+        release=_word(event.release),
     )
 
 
@@ -136,7 +139,7 @@ def _add_offer(check: etree._Element, offer: Offer) -> None:
     for codebase in offer.codebases:
         # With its slash: update_engine would add it, a client that merely concatenates would not.
         _element(urls, "url", codebase=codebase.rstrip("/") + "/")
-    manifest = _element(check, "manifest", version=offer.version)
+    manifest = _element(check, "manifest", version=offer.version, release=_word(offer.release))
     packages = _element(manifest, "packages")
     for package in offer.packages:
         if package.size_bytes < 1:
@@ -158,6 +161,10 @@ def _add_offer(check: etree._Element, offer: Offer) -> None:
         # update_engine would otherwise wait ever longer between attempts, on its own; holding back is our business.
         DisablePayloadBackoff="true",
     )
+
+
+def _word(release: ReleaseId | None) -> str:
+    return "" if release is None else release.as_word()
 
 
 def _element(

@@ -5,7 +5,7 @@ The order of the rules is their rank, so that the reason shown is the one to act
 (windows, limits).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -56,7 +56,10 @@ class Situation:
     Attributes:
         instance: Name of the instance that checks in.
         running: Version the instance reports; any text.
+        runs: Label of the release that the instance reports (``core.release``); empty: it names a version only, and is
+            up to date at an equal version.
         wanted: Version that is the group's target; None while its channel points at nothing that can be installed.
+        labels: Version -> label of the release of it that the group wants; a version that isn't in it is its own.
         channel: Name of the group's channel, for the reasons.
         floors: Versions that an instance must run on its way to ``wanted``.
         prefix: The instance takes only versions that begin with it; empty for any.
@@ -67,7 +70,7 @@ class Situation:
         paused: The group is paused.
         blocked: Why the version that this instance would get is blocked; None when it isn't.
         package_arch: What that version's package is for.
-        standing: The version of the instance's own open grant; None without one.
+        standing: The label of the instance's own open grant; None without one.
         progress: The group's rollout to ``wanted``; None before its first grant.
         living: Instances with an open grant.
         reserved: Other instances that were woken a moment ago; a place is kept for each.
@@ -76,6 +79,8 @@ class Situation:
 
     running: str
     wanted: str | None
+    runs: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     instance: str = ""
     channel: str = ""
     floors: tuple[str, ...] = ()
@@ -95,19 +100,31 @@ class Situation:
     serving: int = 0
     now: datetime = LONG_AGO
 
+    def label(self, version: str) -> str:
+        """What the group's release of ``version`` is called."""
+        return self.labels.get(version, version)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """The instance may update to ``version`` now.
 
     Attributes:
+        version: Label of the release.
+        package: The release's version, when its label says more.
         standing: The instance has this grant already; no new grant is made.
         for_new_machine: It leads to what the group serves, because the target stands still.
     """
 
     version: str
+    package: str = ""
     standing: bool = False
     for_new_machine: bool = False
+
+    @property
+    def package_version(self) -> str:
+        """Version of the package that it leads to."""
+        return self.package or self.version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,30 +160,35 @@ def decide(situation: Situation) -> Verdict:
         return Defer(reason="updates are off for the group", by="off", pending=True)
     if situation.blocked is not None:
         why = f": {situation.blocked}" if situation.blocked else ""
-        return Defer(reason=f"{goal if pending else situation.wanted} is blocked{why}", by="blocked", pending=pending)
+        blocked = situation.label(goal if isinstance(goal, str) else situation.wanted)
+        return Defer(reason=f"{blocked} is blocked{why}", by="blocked", pending=pending)
     if isinstance(goal, Defer):
         return goal
     for rule in _BRAKES:
         if (defer := rule(situation, goal)) is not None:
             return defer
-    if situation.standing == goal:
-        return Grant(version=goal, standing=True)
+    label = situation.label(goal)
+    package = "" if label == goal else goal
+    if situation.standing == label:
+        return Grant(version=label, package=package, standing=True)
     for rule in _LIMITS:
         if (defer := rule(situation, goal)) is not None:
             return defer
-    return Grant(version=goal)
+    return Grant(version=label, package=package)
 
 
 def destination(situation: Situation) -> str | Defer:
     """The version that the instance would get if nothing deferred it: the next floor, or the group's target.
 
-    Compares versions only, and looks at neither blocks nor limits.
+    Compares releases only, and looks at neither blocks nor limits.
     """
     running, wanted = situation.running, situation.wanted
     if wanted is None:
         return Defer(reason=f"channel {situation.channel!r} offers nothing yet", by="no-release")
     if running == wanted:
-        return Defer(reason="up to date", by="current")
+        if situation.runs in ("", situation.label(wanted)):
+            return Defer(reason="up to date", by="current")
+        return _fitting(situation, wanted)  # the same version with another environment, or a restart
     try:
         if versions.is_newer(running, wanted):
             return _downwards(situation, wanted)
@@ -234,7 +256,7 @@ def _other_architecture(situation: Situation, goal: str) -> Defer | None:
 
 def _outside_the_percentage(situation: Situation, goal: str) -> Defer | None:
     # By the target, not by a floor on the way: an instance that passed a floor may go on.
-    target = situation.wanted or goal
+    target = situation.label(situation.wanted or goal)
     percent, number = situation.policy.percent, percentage_of(situation.instance, target)
     if number < percent:
         return None

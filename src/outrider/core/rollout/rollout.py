@@ -23,7 +23,10 @@ taken back before the update began; it counts as never made, too."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A grant without a result yet. ``for_new_machine``: it leads to what the group serves, not to the target."""
+    """A grant without a result yet, to the release with the label ``version``.
+
+    ``for_new_machine``: it leads to what the group serves, not to the target.
+    """
 
     instance: str
     version: str
@@ -81,7 +84,8 @@ class Progress:
     """One group's rollout.
 
     Attributes:
-        version: The version that is rolled out; None while nothing is offered.
+        version: Label of the release that is rolled out (``core.release``); None while nothing is offered.
+        package: Its version, when the label says more: all that clients know of it that name versions only.
         state: ``paused`` by a person; ``halted`` by a person or by the policy. Neither ends by itself.
         why: The reason of a pause or a halt, for people.
         by: The person who paused or halted it; empty for the policy.
@@ -108,6 +112,7 @@ class Progress:
     finished: datetime | None = None
     approval: Approval | None = None
     override: Override | None = None
+    package: str = ""
 
     def opened_for(self, instance: str) -> Opened | None:
         """The instance's grant without a result."""
@@ -117,16 +122,20 @@ class Progress:
         """The grant belongs to this rollout, not to one before."""
         return opened.at >= self.started
 
+    def leads_to(self, version: str) -> bool:
+        """``version``, a label or what a client that names versions only was granted, is what is rolled out."""
+        return version == self.version or (bool(self.package) and version == self.package)
+
     def in_canary(self, policy: Policy) -> bool:
         """The first ones aren't proved yet."""
         return self.succeeded < policy.canary
 
 
-def following(progress: Progress | None, version: str | None, now: datetime) -> Progress:
-    """The rollout to ``version``: the one that is there, or a new one."""
+def following(progress: Progress | None, version: str | None, now: datetime, *, package: str = "") -> Progress:
+    """The rollout to the release with the label ``version``: the one that is there, or a new one."""
     if progress is not None and progress.version == version:
         return progress
-    fresh = Progress(version=version, started=now, since=now)
+    fresh = Progress(version=version, package=package, started=now, since=now)
     if progress is None:
         return fresh
     return replace(fresh, times=progress.times, opened=progress.opened)
@@ -161,7 +170,7 @@ def ended(
         return progress  # a new machine's way to what the group serves says nothing of this release
     if result == "failed":
         return _braked(_with_failure(progress, _failure(mine, error, now)), policy, now)
-    if result == "succeeded" and mine.version == progress.version:
+    if result == "succeeded" and progress.leads_to(mine.version):
         failures = tuple(one for one in progress.failures if one.instance != instance)
         return replace(progress, failures=failures, succeeded=progress.succeeded + 1)
     return progress
@@ -249,7 +258,7 @@ def _late(progress: Progress, instance: str, result: Result, error: str, policy:
         return progress
     others = tuple(one for one in progress.failures if one is not silent)
     if result == "succeeded":
-        return replace(progress, failures=others, succeeded=progress.succeeded + (silent.version == progress.version))
+        return replace(progress, failures=others, succeeded=progress.succeeded + progress.leads_to(silent.version))
     return _braked(_with_failure(progress, replace(silent, error=error, at=now)), policy, now)
 
 

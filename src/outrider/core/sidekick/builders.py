@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from outrider.core.release import ReleaseId
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick.effects import Effect
-from outrider.core.sidekick.guards import running_version, starts_first
+from outrider.core.sidekick.guards import running_label, running_version, starts_first
 from outrider.core.sidekick.memory import Installed, Memory, Release
 
 EFFECTS: dict[str, Callable[[Memory], Effect]] = {}
@@ -27,6 +28,19 @@ def _candidate(memory: Memory) -> Installed:
 
 def _candidate_version(memory: Memory) -> str:
     return memory.candidate.release.version if memory.candidate is not None else running_version(memory)
+
+
+def _next_release(memory: Memory) -> ReleaseId | None:
+    """What the update under way leads to, or has led to; None where its version says all."""
+    return _release_of(memory.candidate or memory.running)
+
+
+def _running_release(memory: Memory) -> ReleaseId | None:
+    return _release_of(memory.running)
+
+
+def _release_of(installed: Installed | None) -> ReleaseId | None:
+    return None if installed is None or installed.release.id.is_plain else installed.release.id
 
 
 def _committed(memory: Memory) -> Release | None:
@@ -65,11 +79,12 @@ def _former_urls(memory: Memory) -> tuple[str, ...]:
 
 @effect(do.AcquireLock)
 def acquire_lock(memory: Memory) -> Effect:
-    version = _candidate(memory).release.version
+    release = _candidate(memory).release
     follows_target = not memory.manual and memory.target_revision > 0  # also on the way, to a floor
     return do.AcquireLock(
         update=memory.update,
-        version=version,
+        version=release.label,
+        key="" if release.id.is_plain else release.id.key(memory.group),
         slots=memory.slots,
         target_revision=memory.target_revision if follows_target else -1,
     )
@@ -84,9 +99,12 @@ def reclaim_lock(memory: Memory) -> Effect:
 def retake_lock(memory: Memory) -> Effect:
     leaves = memory.drain is not None and memory.drain.kind == "decommission" and not memory.update
     return do.RetakeLock(
-        turn=memory.turn, update=_turn_id(memory), version=_candidate_version(memory), slots=memory.slots,
+        turn=memory.turn,
+        update=_turn_id(memory),
+        version=memory.candidate.release.label if memory.candidate is not None else running_label(memory),
+        slots=memory.slots,
         removal_revision=memory.drain.revision if leaves and memory.drain is not None else None,
-    )  # fmt: skip
+    )
 
 
 @effect(do.ReleaseLock)
@@ -124,6 +142,7 @@ def block_lock(memory: Memory) -> Effect:
         update=memory.update,
         version=release.version,
         sha256=release.sha256,
+        release=None if release.id.is_plain else release.id,
         cause=memory.fault.cause if memory.fault is not None else "",
     )
 
@@ -240,7 +259,7 @@ def undrain_balancer(memory: Memory) -> Effect:
 @effect(do.CheckRelease)
 def check_release(memory: Memory) -> Effect:
     previous = memory.previous.release.version if memory.previous is not None else ""
-    return do.CheckRelease(version=running_version(memory), previous_version=previous)
+    return do.CheckRelease(version=running_version(memory), previous_version=previous, release=_running_release(memory))
 
 
 @effect(do.DownloadRelease)
@@ -262,21 +281,33 @@ def abandon_release(memory: Memory) -> Effect:
 @effect(do.ReportDownloading)
 def report_downloading(memory: Memory) -> Effect:
     return do.ReportDownloading(
-        update=memory.update, version=running_version(memory), next_version=_candidate_version(memory)
+        update=memory.update,
+        version=running_version(memory),
+        next_version=_candidate_version(memory),
+        running=_running_release(memory),
+        release=_next_release(memory),
     )
 
 
 @effect(do.ReportDownloaded)
 def report_downloaded(memory: Memory) -> Effect:
     return do.ReportDownloaded(
-        update=memory.update, version=running_version(memory), next_version=_candidate_version(memory)
+        update=memory.update,
+        version=running_version(memory),
+        next_version=_candidate_version(memory),
+        running=_running_release(memory),
+        release=_next_release(memory),
     )
 
 
 @effect(do.ReportQueueing)
 def report_queueing(memory: Memory) -> Effect:
     return do.ReportQueueing(
-        update=memory.update, version=running_version(memory), next_version=_candidate_version(memory)
+        update=memory.update,
+        version=running_version(memory),
+        next_version=_candidate_version(memory),
+        running=_running_release(memory),
+        release=_next_release(memory),
     )
 
 
@@ -288,6 +319,8 @@ def report_result(memory: Memory) -> Effect:
         version=running_version(memory),
         previous_version=memory.previous.release.version if memory.fault is None and memory.previous else "",
         next_version=_candidate_version(memory),
+        running=_running_release(memory),
+        release=_next_release(memory),
         fault=memory.fault,
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, get_args
 
+from outrider.core.release import ReleaseId
 from outrider.core.sidekick import events as said
 from outrider.core.sidekick.memory import Fault, Installed, Release, Turn
 
@@ -36,6 +37,8 @@ class AcquireLock(Effect):
     """Queue for a turn.
 
     Attributes:
+        version: Label of the release.
+        key: The release as a part of a key; empty: the label is it.
         target_revision: The target, the group's brake and the update service's grant must be unchanged when the turn
             is taken. -1 leaves all three out: an operator's way back, or an update service of another make.
     """
@@ -46,6 +49,7 @@ class AcquireLock(Effect):
     version: str
     slots: int
     target_revision: int
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +153,7 @@ class BlockLock(Effect):
     version: str
     sha256: str
     cause: str
+    release: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,12 +342,13 @@ class UndrainBalancer(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckRelease(Effect):
-    """Ask the update service."""
+    """Ask the update service. ``release``: what runs; None where the version says all."""
 
     name: ClassVar[str] = "release.check"
     answered_by: ClassVar[Answers] = (said.ReleaseFound, said.ReleaseMissing)
     version: str
     previous_version: str
+    release: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,6 +383,8 @@ class ReportDownloading(Effect):
     update: str
     version: str
     next_version: str
+    running: ReleaseId | None = None
+    release: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,6 +394,8 @@ class ReportDownloaded(Effect):
     update: str
     version: str
     next_version: str
+    running: ReleaseId | None = None
+    release: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,11 +407,13 @@ class ReportQueueing(Effect):
     update: str
     version: str
     next_version: str
+    running: ReleaseId | None = None
+    release: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportResult(Effect):
-    """How the update ended; ``fault`` None means well."""
+    """How the update ended; ``fault`` None means well. ``release``: what it led, or was to lead to."""
 
     name: ClassVar[str] = "report.result"
     answered_by: ClassVar[Answers] = (said.ReportQueued,)
@@ -410,6 +422,8 @@ class ReportResult(Effect):
     previous_version: str
     next_version: str
     fault: Fault | None
+    running: ReleaseId | None = None
+    release: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,10 +57,15 @@ class SidekickRestarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetChanged(Event):
-    """The group's target is this now. ``version`` None: the target is gone, or its channel points at nothing."""
+    """The group's target is this now. ``version`` None: the target is gone, or its channel points at nothing.
+
+    Attributes:
+        release: Label of the release, when it says more than the version.
+    """
 
     name: ClassVar[str] = "target.changed"
     version: str | None
+    release: str = ""
     paused: bool
     slots: int
     revision: int
@@ -68,7 +73,7 @@ class TargetChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockChanged(Event):
-    """These versions of the app are proved bad now: version -> why."""
+    """These releases of the app are proved bad now: label -> why."""
 
     name: ClassVar[str] = "block.changed"
     versions: Mapping[str, str]
@@ -228,7 +233,12 @@ class IdentityAdmitted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseFound(Event):
-    """The update service grants this release. ``update`` is a fresh id, made by the client."""
+    """The update service grants this release. ``update`` is a fresh id, made by the client.
+
+    Attributes:
+        environment, environment_digest: As ``memory.Release``.
+        release_generation: The release's; ``generation`` is what the machine knows timers by.
+    """
 
     name: ClassVar[str] = "release.found"
     version: str
@@ -237,6 +247,9 @@ class ReleaseFound(Event):
     size_bytes: int
     update: str
     kind: PayloadKind = "archive"
+    environment: int = 0
+    environment_digest: str = ""
+    release_generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

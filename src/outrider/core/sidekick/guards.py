@@ -102,13 +102,13 @@ def is_candidate_down(memory: Memory) -> bool:
 
 @guard
 def is_candidate_blocked(memory: Memory) -> bool:
-    return memory.candidate is not None and memory.candidate.release.version in memory.blocked
+    return memory.candidate is not None and memory.candidate.release.label in memory.blocked
 
 
 @guard
 def is_undone(memory: Memory) -> bool:
     """An operator wants no more of the update under way."""
-    return memory.candidate is not None and memory.candidate.release.version == memory.undone
+    return memory.candidate is not None and memory.candidate.release.label == memory.undone
 
 
 @guard
@@ -122,7 +122,7 @@ def is_called_off(memory: Memory) -> bool:
     """The group wants something else than the candidate now, or was paused."""
     if memory.manual or memory.candidate is None or memory.running is None:
         return False  # who serves nothing yet takes what the group serves, also while its target stands still
-    return memory.group_paused or (memory.wanted is not None and memory.wanted != memory.candidate.release.version)
+    return memory.group_paused or (memory.wanted is not None and memory.wanted != memory.candidate.release.label)
 
 
 @guard
@@ -161,7 +161,7 @@ def wants_check(memory: Memory) -> bool:
         and not memory.group_paused
         and not has_turn(memory)
         and memory.wanted is not None
-        and memory.wanted != running_version(memory)
+        and memory.wanted != running_label(memory)
         and memory.wanted != memory.undone
         and memory.wanted not in memory.blocked
         and not memory.unfit
@@ -179,10 +179,10 @@ def may_take(memory: Memory) -> bool:
         or (memory.group_paused and memory.running is not None)
     ):
         return False
-    version = memory.candidate.release.version
-    if version in memory.blocked or version == memory.undone or version == running_version(memory):
+    release = memory.candidate.release
+    if release.label in (*memory.blocked, memory.undone, running_label(memory)):
         return False
-    return memory.running is None or memory.allow_downgrade or is_newer(version, running_version(memory))
+    return memory.allow_downgrade or leads_forward(memory, release.version)
 
 
 @guard
@@ -191,11 +191,21 @@ def can_run(memory: Memory) -> bool:
     return not memory.unfit
 
 
-def has_given_up(memory: Memory, version: str) -> bool:
+def leads_forward(memory: Memory, version: str) -> bool:
+    """It isn't older than what runs. The same version with another environment, or after a restart, isn't."""
+    return memory.running is None or version == running_version(memory) or is_newer(version, running_version(memory))
+
+
+def has_given_up(memory: Memory, release: str) -> bool:
     """It failed here, isn't blocked, and is not tried again unasked."""
-    return memory.setback is not None and memory.setback.final and memory.setback.version == version
+    return memory.setback is not None and memory.setback.final and memory.setback.version == release
 
 
 def running_version(memory: Memory) -> str:
     """What runs, ``0.0.0`` before the first install."""
     return memory.running.release.version if memory.running is not None else NOTHING
+
+
+def running_label(memory: Memory) -> str:
+    """Label of the release that runs, ``0.0.0`` before the first install."""
+    return memory.running.release.label if memory.running is not None else NOTHING

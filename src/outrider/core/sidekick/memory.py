@@ -11,6 +11,7 @@ from typing import Literal
 from outrider.core.blame import Blame
 from outrider.core.images import PayloadKind
 from outrider.core.omaha.events import FailureCode
+from outrider.core.release import ReleaseId
 
 Strategy = Literal["start-first", "stop-first"]
 
@@ -27,6 +28,8 @@ class Release:
         urls: Full addresses of the payload; the later ones are fallbacks.
         sha256: Of the payload, 64 lower-case hex digits.
         kind: An archive to unpack, or the descriptor of a container image.
+        environment, environment_digest: What it is started with; 0 and empty: nothing but this machine's settings.
+        generation: Of the rolling restart that made it; 0: none did.
     """
 
     version: str
@@ -34,6 +37,25 @@ class Release:
     sha256: str
     size_bytes: int
     kind: PayloadKind = "archive"
+    environment: int = 0
+    environment_digest: str = ""
+    generation: int = 0
+
+    @property
+    def id(self) -> ReleaseId:
+        """Which release it is."""
+        return ReleaseId(
+            version=self.version,
+            sha256=self.sha256,
+            environment=self.environment,
+            environment_digest=self.environment_digest,
+            generation=self.generation,
+        )
+
+    @property
+    def label(self) -> str:
+        """For people, and for what is compared: the version, and what it is started with."""
+        return self.id.label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +113,7 @@ class Setback:
 
     Attributes:
         cause: In words, for a person.
+        version: Label of the release.
         final: It is not tried again unasked: only for another target, or when an operator wants it. Trouble of the
             machine itself is tried again after a restart, too, for the settings may have changed.
     """
@@ -164,13 +187,15 @@ class Memory:
         leftover: What was replaced and must still be stopped; set by the commit.
         update: Id of the update under way.
         manual: The update under way is an operator's rollback, not the target's.
-        wanted: The version the group's target names; None without a target (foreign Omaha servers).
+        wanted: Label of the release that the group's target names; None without a target (foreign Omaha servers).
+        wanted_version: Its version, when the label says more.
         target_revision: etcd revision of that target, 0 when there is none.
-        blocked: Versions proved bad, and why.
+        blocked: Labels of the releases proved bad, and why.
         setback: What failed here last and isn't blocked; None once it runs, or another target counts.
-        undone: A version that an operator rolled back from: not taken again until the target changes or a retry.
+        undone: Label of a release that an operator rolled back from: not taken again until the target changes or a
+            retry.
         recalled: The update service has taken its permission for the update under way back.
-        given_up: Version of the last update, when it ended without a result.
+        given_up: Label of the release of the last update, when it ended without a result.
         turn: The turn as last known; it stays known while the lease is lost, for it may be dirty and ours.
         down: The running workload ended, or isn't known to serve: since the sidekick restarted, or because it could
             not be started, proved or brought into the balancer.
@@ -219,6 +244,7 @@ class Memory:
     update: str = ""
     manual: bool = False
     wanted: str | None = None
+    wanted_version: str = ""
     target_revision: int = 0
     slots: int = 1
     group_paused: bool = False

@@ -248,11 +248,11 @@ def _entry(
 
 
 def _given_up(memory: Memory) -> str:
-    """The version of an update that ends without a result, and whose permission nobody took back."""
+    """The release of an update that ends without a result, and whose permission nobody took back."""
     without_result = memory.candidate is not None and memory.fault is None and not memory.manual
     if memory.candidate is None or not without_result or memory.recalled:
         return memory.given_up
-    return memory.candidate.release.version
+    return memory.candidate.release.label
 
 
 def _announced(
@@ -261,14 +261,16 @@ def _announced(
 ) -> Memory:
     match event:
         case TargetChanged():
-            same = event.version == memory.wanted
+            wanted = event.release or event.version
+            same = wanted == memory.wanted
             return replace(
-                memory, wanted=event.version, group_paused=event.paused, slots=event.slots,
+                memory, wanted=wanted, wanted_version=(event.version or "") if event.release else "",
+                group_paused=event.paused, slots=event.slots,
                 target_revision=event.revision, undone=memory.undone if same else None,
                 unfit=memory.unfit and same, setback=memory.setback if same else None,
             )  # fmt: skip
         case BlockChanged():
-            version = memory.candidate.release.version if memory.candidate is not None else ""
+            version = memory.candidate.release.label if memory.candidate is not None else ""
             news = version in event.versions and version not in memory.blocked
             trouble = world(f"blocked by {event.versions[version]}") if news else memory.trouble
             return replace(memory, blocked=event.versions, trouble=trouble)
@@ -324,28 +326,29 @@ def _rolled_back(memory: Memory, event: OperatorRolledBack) -> Memory:
         return (
             _further_back(memory, event)
             if further
-            else replace(memory, undone=memory.candidate.release.version, trouble=trouble)
+            else replace(memory, undone=memory.candidate.release.label, trouble=trouble)
         )
     if memory.update or memory.refused or memory.drain or memory.previous is None or memory.running is None:
         return memory  # past the commit, not to be touched, or nothing to go back to
     release = memory.previous.release
-    if event.version not in ("", release.version):
+    if event.version not in ("", release.version, release.label):
         return replace(memory, deferred_reason=not_kept(memory, event.version))
     if problem := unfit_again(memory, release):  # the runtime was changed since it ran
         return replace(memory, deferred_reason=f"can't go back: {problem}")
     candidate = Installed(release=release, workload_id=workload_id(memory.instance, release.version, event.update))
     return replace(
         memory, candidate=candidate, update=event.update, manual=True, fault=None, trouble=None,
-        undone=memory.running.release.version,
+        undone=memory.running.release.label,
     )  # fmt: skip
 
 
 def _further_back(memory: Memory, event: OperatorRolledBack) -> Memory:
     """A rollback can't bring back what ran before: take what ran before that, if it is the version that was named."""
     before, previous = memory.running, memory.previous
-    if before is not None and event.version == before.release.version:
+    names_previous = previous is not None and event.version == previous.release.label
+    if before is not None and not names_previous and event.version in (before.release.version, before.release.label):
         return memory  # try again
-    if before is None or previous is None or event.version != previous.release.version:
+    if before is None or previous is None or not (names_previous or event.version == previous.release.version):
         return replace(memory, trouble=world(not_kept(memory, event.version)))
     if problem := unfit_again(memory, previous.release):
         return replace(memory, trouble=world(f"can't go back to {event.version}: {problem}"))
@@ -448,14 +451,17 @@ def _release(
                 sha256=event.sha256,
                 size_bytes=event.size_bytes,
                 kind=event.kind,
+                environment=event.environment,
+                environment_digest=event.environment_digest,
+                generation=event.release_generation,
             )
-            problem = unfit(memory, release) or given_up(memory, event.version)
+            problem = unfit(memory, release) or given_up(memory, release.label)
             name = workload_id(memory.instance, event.version, event.update)
             return replace(
                 memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
                 fault=None, attempts=0, restarts=0, progress=0.0, recalled=False, given_up="", unfit=bool(problem),
                 trouble=fault_of("unfit", problem) if problem else None,
-                deferred_reason=problem or refusal(memory, event.version),
+                deferred_reason=problem or refusal(memory, release.label, release.version),
             )  # fmt: skip
         case ReleaseMissing():
             return replace(
@@ -482,16 +488,16 @@ def _failed(memory: Memory) -> Memory:
     fault = memory.trouble or _DEFAULT_FAULT
     blocked, failures, setback = memory.blocked, memory.failures, memory.setback
     if fault.blame == "release" and memory.candidate is not None:
-        blocked = {**blocked, memory.candidate.release.version: f"{memory.instance}: {fault.cause}"}
+        blocked = {**blocked, memory.candidate.release.label: f"{memory.instance}: {fault.cause}"}
     elif memory.unfit and memory.candidate is not None:
-        version = memory.candidate.release.version
+        version = memory.candidate.release.label
         if not given_up(memory, version):
             setback = Setback(version=version, blame="machine", cause=fault.cause, final=False)
     elif fault.blame == "machine" and memory.candidate is not None:
         # seen under a turn it isn't tried again unasked; before one, looking again costs nobody anything
         final = fault.lasts and memory.turn is not None
         failures += not final
-        setback = Setback(version=memory.candidate.release.version, blame="machine", cause=fault.cause, final=final)
+        setback = Setback(version=memory.candidate.release.label, blame="machine", cause=fault.cause, final=final)
     elif fault.blame == "world":
         failures += 1
     return replace(memory, fault=fault, blocked=blocked, failures=failures, setback=setback)
@@ -501,7 +507,7 @@ def _failed_alone(memory: Memory, proved_by: str) -> Memory:
     """Another instance has committed the release, so it isn't blocked; here it isn't tried again unasked."""
     if memory.candidate is None or memory.fault is None:
         return memory
-    version = memory.candidate.release.version
+    version = memory.candidate.release.label
     return replace(
         memory,
         blocked={known: why for known, why in memory.blocked.items() if known != version},

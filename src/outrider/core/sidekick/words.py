@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from outrider.core.images import PayloadKind
-from outrider.core.sidekick.guards import has_turn
+from outrider.core.sidekick.guards import has_turn, leads_forward
 from outrider.core.sidekick.memory import NO_PAYLOAD, Drain, Installed, Memory, Release
-from outrider.core.versions import NOTHING, is_newer
+from outrider.core.versions import NOTHING
 
 FACTS = frozenset(
     {
@@ -59,7 +59,10 @@ def unfit_again(memory: Memory, release: Release) -> str:
 
 
 def given_up(memory: Memory, version: str) -> str:
-    """Why ``version`` isn't tried again here unasked, although it isn't blocked; empty when it may be tried."""
+    """Why a release isn't tried again here unasked, although it isn't blocked; empty when it may be.
+
+    ``version``: its label.
+    """
     setback = memory.setback
     if setback is None or setback.version != version or not setback.final:
         return ""
@@ -69,32 +72,37 @@ def given_up(memory: Memory, version: str) -> str:
     return f"{version} failed here: {setback.cause}; {again}"
 
 
-def refusal(memory: Memory, version: str) -> str:
-    """Why ``version``, which the update service offers, isn't taken; empty when it may be."""
+def refusal(memory: Memory, label: str, version: str = "") -> str:
+    """Why a release, which the update service offers, isn't taken; empty when it may be.
+
+    Args:
+        label: Of the release.
+        version: Its version; empty: the label is it.
+    """
     running = _name(memory.running)
     if memory.paused:
-        return f"{version} waits: this instance is paused"
+        return f"{label} waits: this instance is paused"
     if has_turn(memory):
-        return f"{version} waits: this instance still holds the turn under which it was drained"
+        return f"{label} waits: this instance still holds the turn under which it was drained"
     if memory.group_paused and memory.running is not None:
-        return f"{version} waits: the group is paused"
-    if version in memory.blocked:
-        return f"{version} is blocked: {memory.blocked[version]}"
-    if version == memory.undone:
-        return f"an operator rolled {version} back here; a new target or 'retry' takes it up again"
-    if problem := given_up(memory, version):
+        return f"{label} waits: the group is paused"
+    if label in memory.blocked:
+        return f"{label} is blocked: {memory.blocked[label]}"
+    if label == memory.undone:
+        return f"an operator rolled {label} back here; a new target or 'retry' takes it up again"
+    if problem := given_up(memory, label):
         return problem
-    if version == (running if memory.running is not None else NOTHING):
-        return f"{version} was offered, and runs already"
-    if memory.running is not None and not memory.allow_downgrade and not is_newer(version, running):
-        return f"{version} refused: older than {running}; this machine forbids going back (instance.allow_downgrade)"
+    if label == (running if memory.running is not None else NOTHING):
+        return f"{label} was offered, and runs already"
+    if not memory.allow_downgrade and not leads_forward(memory, version or label):
+        return f"{label} refused: older than {running}; this machine forbids going back (instance.allow_downgrade)"
     return ""
 
 
 def not_kept(memory: Memory, version: str) -> str:
     """Why an operator's rollback to ``version`` isn't possible."""
     kept = (memory.running if memory.candidate is not None else None, memory.previous)
-    known = " and ".join(dict.fromkeys(one.release.version for one in kept if one is not None))
+    known = " and ".join(dict.fromkeys(one.release.label for one in kept if one is not None))
     return f"can't go back to {version}: this machine has kept {known or 'no older version'}"
 
 
@@ -125,7 +133,7 @@ def why(memory: Memory, template: str) -> str:
 
 
 def _name(installed: Installed | None) -> str:
-    return installed.release.version if installed is not None else "nothing"
+    return installed.release.label if installed is not None else "nothing"
 
 
 def _drained(memory: Memory) -> str:
@@ -159,7 +167,9 @@ def _idle(memory: Memory) -> str:
     if wanted is None:
         return memory.deferred_reason if memory.unfit else ""
     known = memory.group_paused or wanted in memory.blocked or wanted == memory.undone or given_up(memory, wanted)
-    return refusal(replace(memory, paused=False), wanted) if known else memory.deferred_reason
+    if not known:
+        return memory.deferred_reason
+    return refusal(replace(memory, paused=False), wanted, memory.wanted_version or wanted)
 
 
 def _queue(memory: Memory) -> str:

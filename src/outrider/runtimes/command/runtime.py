@@ -17,7 +17,7 @@ from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
 from outrider.files import is_full, make_folder, read_file, write_file
-from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.command import CommandSettings
 from outrider.runtimes.command.programs import Call, Done, end_left, run
 from outrider.runtimes.inherited import passed_on
@@ -89,7 +89,8 @@ class CommandRuntime:
         self._records.keep(record)
         old = max(others, key=lambda each: each.order, default=None)
         with failpoint("workload.spawn"):
-            done = self._run("start", record, self._shared.start_timeout_s, old=old.version if old is not None else "")
+            before = old.version if old is not None else ""
+            done = self._run("start", record, self._shared.start_timeout_s, old=before, given=spec.given)
         if done.code != 0:
             raise self._problem(record, done.told("start", self._settings.start[0]), done, others)
         if told := _told(done):
@@ -215,18 +216,19 @@ class CommandRuntime:
         *,
         home: Path | None = None,
         old: str = "",
+        given: Given | None = None,
         **more: str,
     ) -> Done:
         words: tuple[str, ...] = getattr(self._settings, action)
-        home = home or self._records.home(record.workload_id)
+        home, given = home or self._records.home(record.workload_id), given or Given()
         quiet = action == "find"
         known = {"version": record.version, "host": record.host, "port": str(record.port)}
         known |= {"workload": record.workload_id, "payload": record.payload}
         return run(
             Call(
                 action=action,
-                words=[_filled(word, known) for word in words],
-                environment={**self._environment(record, old), "OUTRIDER_ACTION": action, **more},
+                words=[*(_filled(word, known) for word in words), *given.arguments],
+                environment={**self._environment(record, old, given), "OUTRIDER_ACTION": action, **more},
                 home=home,
                 output=home / ("find.log" if quiet else "output.log"),
                 limit_s=limit_s,
@@ -234,7 +236,7 @@ class CommandRuntime:
             )
         )
 
-    def _environment(self, record: WorkloadRecord, old: str) -> dict[str, str]:
+    def _environment(self, record: WorkloadRecord, old: str, given: Given) -> dict[str, str]:
         payload = Path(record.payload) if record.payload else None
         size = payload.stat().st_size if payload is not None and payload.is_file() else 0
         known = {
@@ -258,7 +260,8 @@ class CommandRuntime:
             "HOST": record.host,
             "PORT": str(record.port) if record.port else "",
         }
-        return {**self._inherited, **self._shared.env, **{name: text for name, text in known.items() if text}}
+        said = {name: text for name, text in known.items() if text}
+        return {**self._inherited, **self._shared.env, **given.variables, **said}
 
     def _make_folder(self, folder: Path) -> None:
         try:

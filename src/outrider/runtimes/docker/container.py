@@ -9,7 +9,7 @@ import ipaddress
 import re
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,12 +96,14 @@ def create_arguments(
     version: str,
     environment: Mapping[str, str],
     labels: Mapping[str, str],
+    more: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What Docker is asked to create: the body of ``POST /containers/create``, and the name.
 
     Args:
         port: Where it shall answer on this machine.
         environment: Besides ``[workload] env``, PORT and HOST.
+        more: Arguments behind those of ``docker.command``; in place of the image's own where that says nothing.
 
     Source: Docker Engine API v1.41, ``ContainerCreate``.
     """
@@ -148,8 +150,8 @@ def create_arguments(
         published = f"{inside}/tcp"
         body["ExposedPorts"] = {published: {}}
         host_config["PortBindings"] = {published: [{"HostIp": address_of(shared.host), "HostPort": str(port)}]}
-    if docker.command:
-        body["Cmd"] = [_filled(word, known) for word in docker.command]
+    if docker.command or more:
+        body["Cmd"] = [*(_filled(word, known) for word in docker.command), *more]
     if docker.entrypoint:
         body["Entrypoint"] = [_filled(word, known) for word in docker.entrypoint]
     if docker.user:

@@ -191,12 +191,14 @@ class DockerRuntime:
             port=port,
             version=spec.release.version,
             environment={
+                **spec.given.variables,
                 "OUTRIDER_WORKLOAD": spec.workload_id,
                 "OUTRIDER_VERSION": spec.release.version,
                 "OUTRIDER_PAYLOAD_SHA256": spec.release.sha256,
                 "OUTRIDER_INSTANCE": self._home.instance,
             },
             labels=labels,
+            more=spec.given.arguments,
         )
         try:
             with failpoint("workload.record"), self._engine.client() as docker:

@@ -15,7 +15,7 @@ from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
 from outrider.files import is_full, make_folder
-from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.fleet import FleetSettings
 from outrider.runtimes.fleet.api import Fleet, FleetState
 from outrider.runtimes.fleet.template import default_name, filled, name_of, read_template
@@ -24,7 +24,7 @@ from outrider.runtimes.process.ports import in_use
 from outrider.runtimes.process.prepared import Prepared
 from outrider.runtimes.records import Records, WorkloadRecord, image_of, workload_of
 from outrider.runtimes.systemd.results import said
-from outrider.runtimes.systemd.units import environment_of, open_to_all
+from outrider.runtimes.systemd.units import environment_of, no_arguments, open_to_all
 
 _STALE_S = 15.0
 """fleet's agents say how their units are every 5 s, and etcd keeps that for a while."""
@@ -87,7 +87,9 @@ class FleetRuntime:
                 unit=unit,
                 note=image,
             )
-            options = self._options(record, home)
+            if spec.given.arguments:
+                raise no_arguments(record, "the unit's template has a command of its own")
+            options = self._options(record, home, spec.given)
             self._records.keep(record)
             with failpoint("workload.spawn"):
                 self._fleet.launch(unit, options)
@@ -152,7 +154,7 @@ class FleetRuntime:
         if owner is not None and owner.workload_id != workload_id:
             self._records.forget(owner.workload_id)
 
-    def _options(self, record: WorkloadRecord, home: Path) -> list[dict[str, str]]:
+    def _options(self, record: WorkloadRecord, home: Path, given: Given) -> list[dict[str, str]]:
         """The unit of one version.
 
         Raises:
@@ -171,7 +173,7 @@ class FleetRuntime:
             "sha256": record.sha256,
             "stop_grace_s": f"{self._shared.stop_grace_s:g}",
         }
-        options = filled(template, values, environment_of(record, self._shared, self._instance))
+        options = filled(template, values, environment_of(record, self._shared, self._instance, given))
         names = {each.name for each in template}
         if self._settings.machine_of:
             options.append({"section": "X-Fleet", "name": "MachineOf", "value": self._settings.machine_of})

@@ -26,7 +26,7 @@ from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
 from outrider.files import as_bytes, clear_file, is_file, is_full, make_folder, open_file, read_file, write_file
 from outrider.journal.reserve import spend as spend_reserve
-from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.inherited import passed_on
 from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.cgroups import find_delegated
@@ -172,7 +172,7 @@ class ProcessRuntime:
                 sha256=spec.release.sha256,
             )
             self._write(record)
-            return self._launch(record)
+            return self._launch(record, spec.given)
         except Refused:
             with failpoint("workload.clear"):
                 (home / "record.json").unlink(missing_ok=True)
@@ -276,12 +276,12 @@ class ProcessRuntime:
         running = {int(each.url.rpartition(":")[2]) for each in self.running()}
         return port_again(self._shared.host, self._shared.ports, before=before, known=known, running=running)
 
-    def _launch(self, record: ProcessRecord) -> Workload:
+    def _launch(self, record: ProcessRecord, given: Given) -> Workload:
         home = self._home(record.workload_id)
-        environment = self._environment(record)
+        environment = self._environment(record, given)
         placeholders = {"port": str(record.port), "host": record.host, "version": record.version}
         try:
-            command = self._command(home / "root", environment, placeholders)
+            command = [*self._command(home / "root", environment, placeholders), *given.arguments]
         except DriverError as error:
             raise type(error)(f"{record.workload_id}: {error}", evidence=error.evidence) from None
         ended = threading.Event()
@@ -342,10 +342,11 @@ class ProcessRuntime:
             return problem(f"{text}{taken}", "no-port")
         return problem(text, "ended")
 
-    def _environment(self, record: ProcessRecord) -> dict[str, str]:
+    def _environment(self, record: ProcessRecord, given: Given) -> dict[str, str]:
         return {
             **self._inherited,
             **self._shared.env,
+            **given.variables,
             **self._marks(record.workload_id),
             "PORT": str(record.port),
             "HOST": record.host,

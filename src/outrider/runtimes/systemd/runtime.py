@@ -95,10 +95,10 @@ class SystemdRuntime:
                 unit=unit,
                 note=image,
             )
-            self._units.make_ready(record, home)
+            self._units.make_ready(record, home, spec.given)
             self._records.keep(record)
             with failpoint("workload.spawn"):
-                self._units.start(self._manager, record, home)
+                self._units.start(self._manager, record, home, spec.given)
             return self._started(record)
         except Refused:
             self._records.forget(name)

@@ -16,6 +16,7 @@ from outrider.core.errors import DriverError
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
 from outrider.files import clear_file, make_folder, write_file
+from outrider.runtimes import Given
 from outrider.runtimes.process.command import check_program, command_line
 from outrider.runtimes.records import WorkloadRecord
 from outrider.runtimes.systemd import SystemdSettings
@@ -58,7 +59,7 @@ class TransientUnits:
         """
         self._command(root, {"port": "0", "host": self._shared.host, "version": version})
 
-    def make_ready(self, record: WorkloadRecord, home: Path) -> None:
+    def make_ready(self, record: WorkloadRecord, home: Path, given: Given) -> None:
         """Let the app's user read the payload.
 
         Raises:
@@ -67,13 +68,13 @@ class TransientUnits:
         with failpoint("workload.unpack"):
             open_to_all(home / "root")
 
-    def start(self, manager: Manager, record: WorkloadRecord, home: Path) -> None:
+    def start(self, manager: Manager, record: WorkloadRecord, home: Path, given: Given) -> None:
         """Begin to start it.
 
         Raises:
             DriverError, Refused: as ``look`` and as the manager's calls.
         """
-        manager.start_transient(record.unit, self._properties(record, home / "root"))
+        manager.start_transient(record.unit, self._properties(record, home / "root", given))
 
     def clear(self, record: WorkloadRecord) -> None:
         """Nothing is left but the workload's folder."""
@@ -85,14 +86,15 @@ class TransientUnits:
         check_program(Path(command[0]), root, environment)
         return command
 
-    def _properties(self, record: WorkloadRecord, root: Path) -> list[Property]:
+    def _properties(self, record: WorkloadRecord, root: Path, given: Given) -> list[Property]:
         own, shared = self._settings, self._shared
         command = self._command(root, {"port": str(record.port), "host": record.host, "version": record.version})
         if Path(command[0]).is_relative_to(root):
             command[0] = str(MOUNT / Path(command[0]).relative_to(root))
+        command += given.arguments
         directives = dict(properties_of({**(SANDBOX if own.sandbox else {}), **own.properties}))
         binds = [(str(root), str(MOUNT), False, MS_REC), *directives.get("BindReadOnlyPaths", ("", []))[1]]
-        environment = environment_of(record, shared, self._instance)
+        environment = environment_of(record, shared, self._instance, given)
         limits = {
             "MemoryMax": own.memory_max_bytes,
             "TasksMax": own.tasks_max,
@@ -142,7 +144,7 @@ class OwnUnits:
     def look(self, root: Path, version: str) -> None:
         """What its program is, the unit says."""
 
-    def make_ready(self, record: WorkloadRecord, home: Path) -> None:
+    def make_ready(self, record: WorkloadRecord, home: Path, given: Given) -> None:
         """Write what the unit reads.
 
         Raises:
@@ -158,11 +160,13 @@ class OwnUnits:
                 clear_link(folder / name)
                 if target.exists():
                     (folder / name).symlink_to(target)
-            lines = environment_of(record, self._shared, self._instance).items()
+            lines = environment_of(record, self._shared, self._instance, given).items()
             write_file(folder / "env", "".join(f"{name}={_quoted(text)}\n" for name, text in lines).encode())
 
-    def start(self, manager: Manager, record: WorkloadRecord, home: Path) -> None:
+    def start(self, manager: Manager, record: WorkloadRecord, home: Path, given: Given) -> None:
         """As ``TransientUnits.start``; there must be such a unit."""
+        if given.arguments:
+            raise no_arguments(record, "the unit that systemd.unit names has a command of its own")
         state = manager.state(record.unit)
         if state.load != "loaded":
             raise DriverError(
@@ -230,10 +234,21 @@ def units_for(
     return OwnUnits(settings, shared, instance) if settings.unit else TransientUnits(settings, shared, instance)
 
 
-def environment_of(record: WorkloadRecord, shared: WorkloadSettings, instance: InstanceSettings) -> dict[str, str]:
+def no_arguments(record: WorkloadRecord, why: str) -> DriverError:
+    """The error for arguments that no one can add to the app's command here."""
+    return DriverError(
+        f"{record.workload_id}: its release's environment has arguments, and {why}; take variables instead",
+        evidence="wrong-setting",
+    )
+
+
+def environment_of(
+    record: WorkloadRecord, shared: WorkloadSettings, instance: InstanceSettings, given: Given
+) -> dict[str, str]:
     """What the app is told. The sidekick's own environment stays with the sidekick."""
     return {
         **shared.env,
+        **given.variables,
         "PORT": str(record.port),
         "HOST": record.host,
         "OUTRIDER_VERSION": record.version,

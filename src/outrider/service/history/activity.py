@@ -98,6 +98,15 @@ def _group(shift: Shift) -> Iterator[Activity]:
                 text = f"group {new.id} may swap {new.slots} instances at once instead of {old.slots}"
                 yield _line(shift, "info", "group-slots", text, group=new.id)
 
+            if new.environments != old.environments:
+                text = f"group {new.id} has a new environment: number {new.environment}"
+                yield _line(shift, "info", "group-environment", text, group=new.id)
+            if new.restarted is not None and new.generations != old.generations:
+                told = new.restarted
+                text = f"group {new.id} is restarted, generation {told.generation}"
+                text += (f", by {told.by}" if told.by else "") + (f": {told.why}" if told.why else "")
+                yield _line(shift, "info", "group-restarted", text, group=new.id, by=told.by)
+
             was = asdict(old.policy)
             policy = [f"{name} {json.dumps(now)}" for name, now in asdict(new.policy).items() if now != was[name]]
             if policy:
@@ -191,7 +200,7 @@ def _instance(shift: Shift) -> Iterator[Activity]:
 
 def _row(shift: Shift, old: Instance | None, new: Instance, about: Mapping[str, Any]) -> Iterator[Activity]:
     status = old.status if old is not None else "undefined"
-    granted = old.granted_version if old is not None else None
+    granted = old.granted if old is not None else None
     if new.status == "error" and (status != "error" or (old is not None and new.error_code != old.error_code)):
         what = "refused" if new.error_code == FailureCode.UNSUPPORTED else "failed"
         text = f"{new.id}: update to {granted or 'a new version'} {what}: {failure_text(new.error_code or 0)}"
@@ -199,21 +208,22 @@ def _row(shift: Shift, old: Instance | None, new: Instance, about: Mapping[str, 
             shift, "error", "instance-failed", text, **about, version=granted or "",
             facts={"error_code": str(new.error_code)},
         )  # fmt: skip
-    elif new.granted_version is not None and new.granted_version != granted:
-        text = f"{new.id}: update to {new.granted_version} granted"
+    elif new.granted_version is not None and new.granted != granted:
+        text = f"{new.id}: update to {new.granted} granted"
         yield _line(shift, "info", "update-granted", text, **about, version=new.granted_version)
-    if old is not None and new.version != old.version and old.version:
-        text = f"{new.id} runs {new.version} instead of {old.version}"
+    is_news = old is not None and (new.version != old.version or (old.release and new.release != old.release))
+    if old is not None and is_news and old.version:
+        text = f"{new.id} runs {new.runs} instead of {old.runs}"
         yield _line(shift, "success", "instance-updated", text, **about, version=new.version)
 
 
 def _block(shift: Shift) -> Iterator[Activity]:
     match shift.before, shift.after:
         case None, Block() as new:
-            text = f"release {new.version} is blocked by {new.instance}: {new.why}"
+            text = f"release {new.release.label} is blocked by {new.instance}: {new.why}"
             yield _line(shift, "error", "release-blocked", text, instance=new.instance, version=new.version, at=new.at)
         case Block() as old, None:
-            text = f"release {old.version} is no longer blocked"
+            text = f"release {old.release.label} is no longer blocked"
             yield _line(shift, "warning", "release-unblocked", text, version=old.version)
 
 

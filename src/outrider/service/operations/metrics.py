@@ -152,6 +152,7 @@ def _families(groups: list[GroupOverview], now: datetime) -> list[GaugeMetricFam
             name: overview.alive[name].version if name in overview.alive else overview.rows[name].version
             for name in overview.instances
         }
+        known = [overview.alive.get(name) or overview.rows[name] for name in runs]
         for version, count in sorted(Tally(runs.values()).items()):
             by_version.add_metric((*of, version), count)
         statuses = Tally(row.status for row in overview.rows.values())
@@ -160,7 +161,8 @@ def _families(groups: list[GroupOverview], now: datetime) -> list[GaugeMetricFam
         alive.add_metric(of, len(overview.alive))
         wanted = overview.target.version
         if wanted is not None and runs:
-            progress.add_metric(of, sum(version == wanted for version in runs.values()) / len(runs))
+            at = sum(one.is_at(overview.target.release) for one in known if overview.target.release is not None)
+            progress.add_metric(of, at / len(runs))
         paused.add_metric(of, overview.target.paused)
         if wanted is not None:
             blocked.add_metric((*of, wanted), overview.block is not None)

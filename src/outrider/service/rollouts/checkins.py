@@ -29,6 +29,7 @@ from outrider.core.omaha import (
     failure_text,
     is_local_refusal,
 )
+from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Product, unreadable_gone
@@ -175,7 +176,7 @@ class _Checkin:
         row = old or Instance(
             app=self.app_id, id=self.instance_id, group=self.group_id, version="", first_seen=now, last_seen=now
         )
-        ran_before = row.version
+        ran_before = row.release or row.version
         if row.group != self.group_id:
             self._leave(change, row.group, leases)
         row = described(row, app, arch=self._arch, group=self.group_id, address=self.caller.address)
@@ -190,7 +191,7 @@ class _Checkin:
                 result.apply(snapshot, self.instance_id)
             if app.update_check:
                 row, verdict = self._judged(snapshot, row, leases)
-                check = _answered(verdict, snapshot, self.caller)
+                check = _answered(verdict, snapshot, self.caller, speaks_of_releases=self.app.release is not None)
             _write(snapshot, leases)
         if old is None or row != old or now - old.last_seen >= QUIET:
             change.put(key, msgspec.structs.replace(row, last_seen=now))
@@ -217,17 +218,20 @@ class _Checkin:
                 event=event.code,
                 error_code=event.error_code,
                 request_id=word(self.request.request_id),
+                release="" if self.app.release is None or self.app.release.is_plain else self.app.release.label,
             )
             status = row.status
             row = with_event(row, event, line, ran_before)
             if row.status in ("complete", "error") and (row.status != status or row.status == STATUS.get(event.code)):
-                results.append(_Result(event=event, version=line.version, failed=row.status == "error"))
+                runs = row.release or line.version
+                results.append(_Result(event=event, runs=runs, failed=row.status == "error"))
         return row, results
 
     def _judged(self, snapshot: GroupSnapshot, row: Instance, leases: Leases) -> tuple[Instance, Verdict]:
         checking = CheckingInstance(
             instance=self.instance_id,
             running=self.app.version,
+            runs="" if self.app.release is None else _as_known(self.app.release, snapshot),
             arch=row.arch,
             prefix=word(self.app.target_version_prefix),
             rollback_allowed=self.app.rollback_allowed,
@@ -235,7 +239,7 @@ class _Checkin:
             takes_turns=self.app.takes_turns,
         )
         opened = snapshot.progress.opened_for(checking.instance)
-        if opened is not None and opened.version == checking.running:
+        if opened is not None and opened.version == (checking.runs or checking.running):
             # A client that never reports finishes here: it checks in with the granted version.
             snapshot.end(checking.instance, "succeeded")
         end_void(snapshot, checking.instance)
@@ -267,25 +271,39 @@ class _Checkin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Result:
-    """An event that ends an update. ``version``: the version that the instance reports."""
+    """An event that ends an update. ``runs``: what the instance reports that it runs."""
 
     event: OmahaEvent
-    version: str
+    runs: str
     failed: bool
 
     def apply(self, snapshot: GroupSnapshot, instance: str) -> None:
         """Record the result in the rollout, unless the event belongs to another update than the granted one."""
-        opened, meant = snapshot.progress.opened_for(instance), self.event.next_version
+        opened, meant = snapshot.progress.opened_for(instance), self.event.next_release
         if opened is not None and meant and meant != opened.version:
             return
         if is_local_refusal(self.event):
             snapshot.end(instance, "refused")
         elif self.failed:
             snapshot.end(instance, "failed", error=failure_text(self.event.error_code))
-        elif opened is not None and self.event.code == RUNNING and self.version != opened.version:
+        elif opened is not None and self.event.code == RUNNING and self.runs != opened.version:
             snapshot.end(instance, "withdrawn")
         else:
             snapshot.end(instance, "succeeded")
+
+
+def _as_known(release: ReleaseId, snapshot: GroupSnapshot) -> str:
+    """The label of what an instance runs, told apart from the group's when their environments share only a number.
+
+    That is so after the group was made anew, or etcd was restored.
+    """
+    target = None if snapshot.target is None else snapshot.target.release
+    is_another = (
+        target is not None
+        and release.environment == target.environment
+        and release.environment_digest != target.environment_digest
+    )
+    return f"{release.label} of another group" if is_another else release.label
 
 
 def _write(snapshot: GroupSnapshot, leases: Leases) -> None:
@@ -294,13 +312,15 @@ def _write(snapshot: GroupSnapshot, leases: Leases) -> None:
     snapshot.write()
 
 
-def _answered(verdict: Verdict, snapshot: GroupSnapshot, caller: Caller) -> UpdateCheck:
+def _answered(verdict: Verdict, snapshot: GroupSnapshot, caller: Caller, *, speaks_of_releases: bool) -> UpdateCheck:
     if isinstance(verdict, Defer):
         return NoUpdate(reason=verdict.reason)
-    package = snapshot.package(verdict.version)
+    package = snapshot.package(verdict.package_version)
     assert package is not None, "a grant comes with its package"
+    release = snapshot.granted_release(verdict) if speaks_of_releases else None
     return Offer(
         version=package.version,
+        release=release,
         codebases=(codebase_of(package, package.app, caller.base_url),),
         packages=(
             OfferedPackage(

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.omaha import FailureCode, failure_text
+from outrider.core.release import ReleaseId
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.model.damage import read_or_none, readable
@@ -124,10 +125,10 @@ class GroupOverview:
     @property
     def unable(self) -> tuple[str, ...]:
         """``1 machine cannot take 3.0.0: web-2: /var is mounted noexec``; empty when all can."""
-        names = unable([self.alive[name] for name in sorted(self.alive)], self.target.version)
+        names = unable([self.alive[name] for name in sorted(self.alive)], self.target.label)
         if not names:
             return ()
-        return (f"{count(len(names), 'machine')} cannot take {self.target.version}: {'; '.join(names)}",)
+        return (f"{count(len(names), 'machine')} cannot take {self.target.label}: {'; '.join(names)}",)
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -216,7 +217,7 @@ def _read(
         name=name,
         group=group,
         target=target,
-        block=None if target.version is None else _block(context, app_id, target.version),
+        block=None if target.release is None else _block(context, app_id, name, target.release),
         alive=ours,
         rows={row.id: row for row in rows if row.group == name},
         scopes=tuple(scopes),
@@ -224,14 +225,14 @@ def _read(
     )
 
 
-def _block(context: StoreContext, app_id: str, version: str) -> Block | None:
-    """The block of a version. One that can't be read still blocks (P5)."""
-    key = context.keys.block(app_id, version)
+def _block(context: StoreContext, app_id: str, group: str, release: ReleaseId) -> Block | None:
+    """The block of a release. One that can't be read still blocks (P5)."""
+    key = context.keys.block(app_id, release.key(group))
     entry = context.cluster.get(key)
     if entry is None:
         return None
     unreadable = Block(
-        version=version, sha256="", instance="(unknown)", why="the document can't be read", at=context.now()
+        version=release.version, sha256="", instance="(unknown)", why="the document can't be read", at=context.now()
     )
     return read_or_none(Block, key, entry.value) or unreadable
 
@@ -305,8 +306,8 @@ def _where(
     crash = overview.crashes.get(instance)
     crashed = [f"{describe_crash(crash, now)}; its log has the traceback"] if crash is not None else []
     if presence is not None:
-        wanted = f", target {presence.wanted}" if presence.wanted and presence.wanted != presence.version else ""
-        lines = [f"{name}: {presence.state} for {ago(presence.since, now)}, running {presence.version}{wanted}"]
+        wanted = f", target {presence.wants}" if presence.wants and presence.wants != presence.runs else ""
+        lines = [f"{name}: {presence.state} for {ago(presence.since, now)}, running {presence.runs}{wanted}"]
         # A deferred instance's own reason is that of its last check-in; the present one comes further down.
         lines += [f"reason: {presence.why}"] if presence.why and not current_reason(overview, instance) else []
         lines += [f"notice: {presence.notice}"] if presence.notice else []
@@ -315,7 +316,7 @@ def _where(
         return [f"{name}: no sidekick is known as this instance", *overview.strangers_of(instance), *crashed]
     if row is None:
         return [f"{name}: sidekick offline; it has never checked in", *crashed]
-    seen = f"last check-in {ago(row.last_seen, now)} ago: running {row.version or 'no version'}, status {row.status}"
+    seen = f"last check-in {ago(row.last_seen, now)} ago: running {row.runs or 'no version'}, status {row.status}"
     return [f"{name}: sidekick offline; {seen}", *crashed]
 
 
@@ -395,7 +396,8 @@ def _service(
     ahead = [one.instance for one in snapshot.waiting]
     waiting = next((one for one in snapshot.waiting if one.instance == instance), None)
     known = waiting.checking if waiting is not None else CheckingInstance(instance=instance, running=running)
-    checking = replace(known, running=running, arch=known.arch or (row.arch if row else ""))
+    runs = presence.release if presence else row.release if row else ""
+    checking = replace(known, running=running, runs=runs, arch=known.arch or (row.arch if row else ""))
     try:
         verdict = snapshot.judge(checking)
     except (Conflict, ConfigError) as error:
@@ -425,7 +427,7 @@ def current_reason(overview: GroupOverview, instance: str) -> str:
     waiting = [] if snapshot is None else [one for one in snapshot.waiting if one.instance == instance]
     if snapshot is None or not waiting or presence is None or presence.state.partition(".")[0] != "idle":
         return ""
-    verdict = snapshot.judge(replace(waiting[0].checking, running=presence.version))
+    verdict = snapshot.judge(replace(waiting[0].checking, running=presence.version, runs=presence.release))
     return verdict.reason if isinstance(verdict, Defer) else f"{verdict.version} may be granted now"
 
 

@@ -37,6 +37,7 @@ def described(row: Instance, app: AppRequest, *, arch: str, group: str, address:
         row,
         group=group,
         version=word(app.version) or row.version,
+        release=app.release.label if app.release is not None else "" if app.version else row.release,
         alias=word(app.alias) or row.alias,
         oem=word(app.oem) or row.oem,
         arch=arch or row.arch,
@@ -48,19 +49,19 @@ def with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: st
     """The row after an event; ``line`` is the event as the history keeps it. A repeat changes nothing.
 
     Args:
-        ran_before: The version in the row before this check-in.
+        ran_before: What it ran by the row before this check-in.
     """
     if event.code in NOISE or _is_repeat(row.history, line):
         return row
     row = msgspec.structs.replace(row, history=(*row.history, line)[-MAX_HISTORY:])
     status = STATUS.get(event.code)
-    if status is None or (event.code == RUNNING and not _arrived(row, line.version, ran_before)):
+    if status is None or (event.code == RUNNING and not _arrived(row, row.release or line.version, ran_before)):
         return row
-    if row.granted_version is not None and event.next_version not in ("", row.granted_version):
+    if row.granted_version is not None and not _is_of(row, event):
         # A late event of an earlier update: it is recorded, but does not change the status.
         return row
     over = status in ("complete", "error")
-    refused = row.granted_version or event.next_version or "the update"
+    refused = row.granted or event.next_release or "the update"
     return msgspec.structs.replace(
         row,
         why=f"its machine cannot take {refused}: {failure_text(event.error_code)}; `outrider why` has the reason"
@@ -68,14 +69,22 @@ def with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: st
         else row.why,
         status=status,
         granted_version=None if over else row.granted_version,
+        granted_release="" if over else row.granted_release,
         granted_at=None if over else row.granted_at,
         error_code=event.error_code if status == "error" else 0,
     )
 
 
-def _arrived(row: Instance, version: str, ran_before: str) -> bool:
-    """Every check-in reports 3:2 for the running version: it ends an update only for another version than before."""
-    return row.status in ("undefined", "complete") or version == row.granted_version or version != ran_before
+def _is_of(row: Instance, event: OmahaEvent) -> bool:
+    """The event is of the granted update, as far as it says."""
+    granted = row.granted_version if event.release is None else row.granted
+    return event.next_release in ("", granted)
+
+
+def _arrived(row: Instance, runs: str, ran_before: str) -> bool:
+    """Every check-in reports 3:2 for the running release: it ends an update only for another one than before."""
+    granted = row.granted if row.release else row.granted_version
+    return row.status in ("undefined", "complete") or runs == granted or runs != ran_before
 
 
 def _is_repeat(history: tuple[Happening, ...], line: Happening) -> bool:
@@ -88,8 +97,8 @@ def _is_repeat(history: tuple[Happening, ...], line: Happening) -> bool:
     return any(known.request_id == line.request_id and _facts(known) == _facts(line) for known in history)
 
 
-def _facts(line: Happening) -> tuple[str, str, int]:
-    return line.event, line.version, line.error_code
+def _facts(line: Happening) -> tuple[str, str, str, int]:
+    return line.event, line.version, line.release, line.error_code
 
 
 def with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
@@ -97,19 +106,25 @@ def with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
     replace = msgspec.structs.replace
     row = replace(row, why=_worth_showing(verdict))
     match verdict:
-        case Grant(version=version, standing=True) if row.status in AT_IT and row.granted_version == version:
+        case Grant(version=version, standing=True) if row.status in AT_IT and row.granted == version:
             return row
-        case Grant(version=version, standing=standing):
+        case Grant(version=version, package=package, standing=standing):
             at = row.granted_at if standing and row.granted_at is not None else now
-            return replace(row, status="update-granted", granted_version=version, granted_at=at)
+            return replace(
+                row,
+                status="update-granted",
+                granted_version=verdict.package_version,
+                granted_release=version if package else "",
+                granted_at=at,
+            )
         case Defer(pending=True):
             # An error stays visible: it is the most frequent reason for a deferral.
             status = row.status if row.status == "error" else "on-hold"
-            return replace(row, status=status, granted_version=None, granted_at=None)
+            return replace(row, status=status, granted_version=None, granted_release="", granted_at=None)
         case Defer():
             # A client that never reports 3:2 finishes here: it checks in with the granted version.
             if row.status in UNDER_WAY:
-                return replace(row, status="complete", granted_version=None, granted_at=None)
+                return replace(row, status="complete", granted_version=None, granted_release="", granted_at=None)
             return row
         case _:
             assert_never(verdict)

@@ -87,9 +87,9 @@ def _group_row(overview: GroupOverview) -> tuple[object, ...]:
     """A group in a line: ``web  2.4.0  3 of 3  running  ...``."""
     if overview.problem:
         return (overview.name, "", "", overview.problem)
-    target = overview.target.version or ""
+    target = overview.target.label or ""
     alive = overview.alive.values()
-    on_target = sum(one.version == target and one.serving for one in alive)
+    on_target = sum(one.is_at(overview.target.release) and one.serving for one in alive)
     instances = f"{sum(one.serving for one in alive)} of {len(overview.instances)} serve"
     if target and on_target < len(overview.instances):
         instances += f", {on_target} with {target}"
@@ -109,20 +109,20 @@ def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[obj
         since = ago(presence.since, now)
         why = current_reason(overview, name) or presence.why
         reasons = "; ".join(filter(None, (why, presence.notice, *crashed)))
-        return (overview.name, name, presence.state, presence.version, presence.wanted, since, reasons)
+        return (overview.name, name, presence.state, presence.runs, presence.wants, since, reasons)
     row = overview.rows.get(name)
     if row is None:
         strange = overview.strangers_of(name)
         what = strange or ("sidekick offline",)
         return (overview.name, name, "(refused)" if strange else "(unknown)", "", "", "", "; ".join([*what, *crashed]))
     away = "; ".join([f"sidekick offline; last check-in {ago(row.last_seen, now)} ago", *crashed])
-    return (overview.name, name, f"({row.status})", row.version, row.granted_version, "", away)
+    return (overview.name, name, f"({row.status})", row.runs, row.granted, "", away)
 
 
 def _summary(overview: GroupOverview) -> str:
     if overview.problem:
         return f"group {overview.name}: {overview.problem}"
-    version = overview.target.version or "none"
+    version = overview.target.label or "none"
     marks = [f"group {overview.name}: target: {version}"]
     if overview.target.paused:
         marks.append("paused")

@@ -121,6 +121,7 @@ class Apps:
             change.delete_below(keys.instances(app_id))
             change.delete_below(keys.blocks(app_id))
             change.delete_below(keys.proofs(app_id))
+            change.delete_below(keys.app_environments(app_id))
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)

@@ -27,7 +27,7 @@ from outrider.service.store.request import Edit, RequestContext
 KEPT_DAYS = 90
 MAX_TEXT = 2000
 """Characters of one field in the log; release notes may be longer, and the package has them."""
-SECRET_FIELDS = frozenset({"token_sha256"})
+SECRET_FIELDS = frozenset({"token_sha256", "secrets", "salt"})
 
 Facts = dict[str, object]
 
@@ -231,6 +231,8 @@ def noun_of(below: str) -> tuple[str, str, str] | None:
         return None
     app = "" if parts[0] in _OF_NO_APP or len(parts) < 2 else parts[1]
     collection = parts[2] if parts[0] == "apps" and len(parts) > 2 else parts[0]
+    if parts[0] == "environments" and len(parts) == 4:
+        return "environment", parts[2], app
     noun = _NOUNS.get((collection, len(parts)))
     if noun is not None:
         return noun, parts[-1], app

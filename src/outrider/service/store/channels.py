@@ -177,9 +177,18 @@ class Channels:
         notes = []
         if package is None:
             notes.append(f"{channel.version} has no package yet; the update starts when `package create` adds it")
-        block = self.context.get_or_none(Block, self.context.keys.block(channel.app, channel.version))
-        if block is not None:
-            notes.append(f"{channel.version} is blocked ({block.why}); the update starts after `release unblock`")
+        keys = self.context.keys
+        groups = self.context.children(Group, keys.groups(channel.app))
+        releases = {channel.version: channel.version}  # key -> label
+        releases |= {
+            (one := group.release_of(channel.version)).key(group.id): one.label
+            for group in groups
+            if group.channel == channel.name
+        }
+        for key, label in sorted(releases.items()):
+            block = self.context.get_or_none(Block, keys.block(channel.app, key))
+            if block is not None:
+                notes.append(f"{label} is blocked ({block.why}); the update starts after `release unblock`")
         return tuple(notes)
 
 

@@ -12,10 +12,16 @@ PATIENCE = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckingInstance:
-    """An instance, as it describes itself at its check-in."""
+    """An instance, as it describes itself at its check-in.
+
+    Attributes:
+        running: Version that it runs.
+        runs: Label of the release that it runs; empty: it names a version only.
+    """
 
     instance: str
     running: str
+    runs: str = ""
     arch: str = ""
     prefix: str = ""
     rollback_allowed: bool = False
@@ -38,6 +44,7 @@ class DeferredInstance:
         return CheckingInstance(
             instance=self.instance,
             running=deferred.running,
+            runs=deferred.runs,
             arch=deferred.arch,
             prefix=deferred.prefix,
             rollback_allowed=deferred.rollback_allowed,

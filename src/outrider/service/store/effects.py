@@ -1,7 +1,8 @@
 """What a change means for the instances of a group, in a line for the person who made it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from outrider.core.release import ReleaseId
 from outrider.model.documents import Block, Group, Instance, Presence, Rollout, Target
 from outrider.service.store.context import StoreContext
 from outrider.service.store.moving import is_newer
@@ -17,41 +18,45 @@ def effects(context: StoreContext, app_id: str, groups: Iterable[Group]) -> tupl
     if not chosen:
         return ()
     keys = context.keys
-    running = {(row.group, row.id): row.version for row in context.children(Instance, keys.instances(app_id))}
-    alive = context.all_below(Presence, keys.presences(app_id))
-    running |= {(one.group, one.instance): one.version for one in alive}
+    running: dict[tuple[str, str], Instance | Presence] = {
+        (row.group, row.id): row for row in context.children(Instance, keys.instances(app_id))
+    }
+    running |= {(one.group, one.instance): one for one in context.all_below(Presence, keys.presences(app_id))}
     lines = []
     for group in chosen:
-        versions = [version for (name, _), version in running.items() if name == group.id]
-        lines.append(f"group {group.id}: {_effect(context, group, versions)}")
+        ours = [one for (name, _), one in running.items() if name == group.id]
+        lines.append(f"group {group.id}: {_effect(context, group, ours)}")
     return tuple(lines)
 
 
-def _effect(context: StoreContext, group: Group, versions: list[str]) -> str:
+def _effect(context: StoreContext, group: Group, ours: Sequence[Instance | Presence]) -> str:
     target = context.get_or_none(Target, context.keys.target(group.app, group.id))
-    total = f"{len(versions)} instance" + ("" if len(versions) == 1 else "s")
-    if target is None or target.version is None:
-        return f"no target; {total} keep what they run" if versions else "no target; no instances yet"
-    if not versions:
-        return f"target {target.version}; no instances yet"
-    others = sum(version != target.version for version in versions)
+    release = None if target is None else target.release
+    total = f"{len(ours)} instance" + ("" if len(ours) == 1 else "s")
+    if target is None or release is None:
+        return f"no target; {total} keep what they run" if ours else "no target; no instances yet"
+    if not ours:
+        return f"target {release.label}; no instances yet"
+    others = sum(not one.is_at(release) for one in ours)
     if not others:
-        return f"target {target.version}; {total}, all on it"
+        return f"target {release.label}; {total}, all on it"
     goes_back = target.go_back or group.policy.downgrade != "never"
-    if not goes_back and all(version == target.version or is_newer(version, target.version) for version in versions):
-        return f"target {target.version}; {others} of {total} on a newer version, which they keep"
-    return f"target {target.version}; {others} of {total} on another version, {_next(context, group, target)}"
+    if not goes_back and all(one.is_at(release) or is_newer(one.version, release.version) for one in ours):
+        return f"target {release.label}; {others} of {total} on a newer version, which they keep"
+    what = "version" if release.is_plain else "release"
+    return f"target {release.label}; {others} of {total} on another {what}, {_next(context, group, release, target)}"
 
 
-def _next(context: StoreContext, group: Group, target: Target) -> str:
+def _next(context: StoreContext, group: Group, release: ReleaseId, target: Target) -> str:
     keys = context.keys
-    if target.version is not None and context.cluster.get(keys.block(group.app, target.version)) is not None:
-        block = context.get_or_none(Block, keys.block(group.app, target.version))
-        return f"held: {target.version} is blocked" + (f" ({block.why})" if block is not None else "")
+    key = keys.block(group.app, release.key(group.id))
+    if context.cluster.get(key) is not None:
+        block = context.get_or_none(Block, key)
+        return f"held: {release.label} is blocked" + (f" ({block.why})" if block is not None else "")
     if target.paused:
         return "held: the group is paused"
     rollout = context.get_or_none(Rollout, keys.rollout(group.app, group.id))
-    if rollout is not None and rollout.progress.version == target.version and rollout.progress.state != "running":
+    if rollout is not None and rollout.progress.version == release.label and rollout.progress.state != "running":
         return f"held: the rollout is {rollout.progress.state}"
     if not group.policy.enabled:
         return "held: updates are off in the group's policy"

@@ -171,6 +171,7 @@ class Groups:
                 raise Conflict(f"group {group!r} is in use: its sidekicks {some(living)} are running; stop them first")
             change.delete(keys.group(app_id, group))
             change.delete_below(f"{keys.group(app_id, group)}/")
+            change.delete_below(keys.environments(app_id, group))
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)

@@ -30,7 +30,7 @@ from outrider.service.store.changes import MAX_OPERATIONS, Auditing, Change, app
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
 from outrider.service.store.removal import read_traces, remove
 from outrider.service.store.snapshot import read_snapshot
-from outrider.service.store.undo import previous_version
+from outrider.service.store.undo import previous_release
 
 WAKEUP_TTL_S = 600.0
 """A sidekick that is offline for longer checks in by itself when it connects again."""
@@ -206,8 +206,12 @@ class Fleet:
         own = [block_of(group, one) for group in groups for one in group.blocked]
         return (*self.context.children(Block, self.context.keys.blocks(app_id)), *own)
 
-    def unblock(self, app: str, version: str) -> Block:
+    def unblock(self, app: str, release: str) -> Block:
         """Unblock a release, and wake the living sidekicks that wait for it.
+
+        Args:
+            app: The app.
+            release: Its name in keys (``ReleaseId.key``), or its label where one group alone blocks it.
 
         Raises:
             NotFound: there is no such app, or the release is not blocked.
@@ -216,20 +220,23 @@ class Fleet:
 
         def attempt(change: Change) -> Block:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
-            key = keys.block(app_id, version)
-            old, own = change.read_or_none(Block, key), self._unblock_in_groups(change, app_id, version)
+            own = self._unblock_in_groups(change, app_id, release)
+            if own is not None and " " in release:  # a label, which is no part of a key
+                return own
+            key = keys.block(app_id, release)
+            old = change.read_or_none(Block, key)
             if own is not None and not change.exists(key):
                 return own
             if old is None:
                 if not change.exists(key):
-                    raise NotFound(f"app {app_id}: release {version!r} is not blocked")
+                    raise NotFound(f"app {app_id}: release {release!r} is not blocked")
                 why = "the document could not be read"
-                old = Block(version=version, sha256="", instance="(unknown)", why=why, at=self.context.now())
+                old = Block(version=release, sha256="", instance="(unknown)", why=why, at=self.context.now())
             change.delete(key)
             return old
 
         unblocked = apply(self.context.cluster, attempt, self.auditing)
-        self._wake(app_id, version, why=f"{version} is no longer blocked")
+        self._wake(app_id, unblocked.label, why=f"{unblocked.label} is no longer blocked")
         return unblocked
 
     def _rollback_target(self, presence: Presence, version: str) -> str:
@@ -238,16 +245,20 @@ class Fleet:
         Raises:
             Conflict: elsewhere than asked, or than ``rollout undo`` would lead the group.
         """
-        previous, at_rest = presence.previous, presence.state.partition(".")[0] in ("idle", "checking")
+        previous, at_rest = (
+            presence.previous_release or presence.previous,
+            presence.state.partition(".")[0] in ("idle", "checking"),
+        )
         if not previous or not at_rest:
             return version
-        if version and version != previous:
+        if version and version not in (previous, presence.previous):
             raise Conflict(
                 f"{presence.instance} ran {previous} before and can go back only to that; `outrider rollout undo"
                 f" --app-id={presence.app} --group-id={presence.group} --to={version}` takes the group to {version}"
             )
         snapshot = read_snapshot(self.context, Change(self.context.cluster), presence.app, presence.group)
-        expected = None if snapshot is None else previous_version(snapshot)
+        back = None if snapshot is None else previous_release(snapshot)
+        expected = None if back is None else back.label
         if not version and expected not in (None, previous):
             raise Conflict(
                 f"{presence.instance} would go back to {previous}, and its group served {expected} before: use"
@@ -267,13 +278,13 @@ class Fleet:
                 found = found or block_of(group, mine)
         return found
 
-    def _wake(self, app_id: str, version: str, why: str) -> None:
-        """Wake the sidekicks of all groups with the target ``version``; nothing else would wake them."""
+    def _wake(self, app_id: str, label: str, why: str) -> None:
+        """Wake the sidekicks of all groups with the target ``label``; nothing else would wake them."""
         keys = self.context.keys
         wanting = {
             group.id
             for group in self.context.children(Group, keys.groups(app_id))
-            if (target := self.context.get_or_none(Target, keys.target(app_id, group.id))) and target.version == version
+            if (target := self.context.get_or_none(Target, keys.target(app_id, group.id))) and target.label == label
         }
         waiting = [presence.instance for presence in self.presences(app_id) if presence.group in wanting]
         if not waiting:

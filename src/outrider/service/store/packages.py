@@ -25,6 +25,7 @@ from outrider.service.store.context import (
     some,
 )
 from outrider.service.store.served import before as served_before
+from outrider.service.store.served import releases_in
 from outrider.service.store.targets import aim_all
 
 MAX_SIZE_BYTES = 2**53
@@ -264,10 +265,11 @@ class Packages:
         aimed, undone = [], []
         for group in context.children(Group, keys.groups(app_id)):
             target = context.get_or_none(Target, keys.target(app_id, group.id))
-            served = context.get_or_none(Served, keys.served(app_id, group.id)) or Served()
+            served = releases_in(context.get_or_none(Served, keys.served(app_id, group.id)))
             if target is not None and target.version is not None:
                 aimed += [group.id] if target.version == version else []
-                undone += [group.id] if served_before(served.versions, target.version) == version else []
+                back = None if target.release is None else served_before(served, target.release)
+                undone += [group.id] if back is not None and back.version == version else []
         if aimed:
             raise Conflict(f"package {version} is the target of groups {some(aimed)}; move their channel first")
         if undone:
@@ -290,10 +292,10 @@ class Packages:
         }
         if under_way:
             raise Conflict(f"package {version} is being installed on {some(under_way)}; wait until they are done")
-        back = {row.id for row in rows if before(row) == version}
-        if back:
+        kept = {row.id for row in rows if before(row) == version}
+        if kept:
             raise Conflict(
-                f"package {version} is what {some(back)} would go back to; it can be deleted after their next update"
+                f"package {version} is what {some(kept)} would go back to; it can be deleted after their next update"
             )
 
 

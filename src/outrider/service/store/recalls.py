@@ -36,6 +36,7 @@ def recall(snapshot: GroupSnapshot) -> bool:
         checking = CheckingInstance(
             instance=one.opened.instance,
             running=known.running,
+            runs=known.runs,
             arch=known.arch,
             prefix=known.prefix,
             rollback_allowed=known.rollback_allowed,

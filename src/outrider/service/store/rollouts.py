@@ -19,7 +19,7 @@ from outrider.service.store.context import Saved, StoreContext, absent_app, app_
 from outrider.service.store.groups import absent_group
 from outrider.service.store.recalls import recall
 from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
-from outrider.service.store.undo import follow, undo
+from outrider.service.store.undo import follow, restart, undo
 
 MAX_WHY = 500
 Verdict = Literal["approved", "rejected"]
@@ -233,6 +233,18 @@ class Rollouts:
 
         return apply(self.context.cluster, attempt, self.auditing)
 
+    def restart(self, app: str, group: str, *, why: str = "", by: str = "") -> Group:
+        """Start every instance of a group anew, under turns, probes and policy: a release with a new generation.
+
+        Raises:
+            NotFound: there is no such app or group.
+            Conflict: the group has no target, or its target is blocked.
+        """
+        why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
+        return apply(
+            self.context.cluster, lambda change: restart(self._snapshot(change, app, group), by, why), self.auditing
+        )
+
     def follow(self, app: str, group: str) -> Group:
         """End what ``undo`` did: the group follows its channel again.
 
@@ -358,7 +370,7 @@ def unable(alive: Iterable[Presence], version: str | None) -> tuple[str, ...]:
 def effective(snapshot: GroupSnapshot) -> tuple[State, str, str, datetime]:
     """State, reason, operator and time, including a halt that is not written into the rollout."""
     progress = snapshot.progress
-    block_reason = None if snapshot.wanted is None else snapshot.block_reason(snapshot.wanted)
+    block_reason = snapshot.standstill
     if block_reason is not None:
         return (
             "halted",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from outrider.core.architectures import ANY
+from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, decide, destination
 from outrider.core.rollout.policy_settings import Policy
@@ -56,7 +57,7 @@ class GroupSnapshot:
 
     Attributes:
         progress: The rollout to the group's target; this transaction's changes are added to it.
-        living: Version of each living grant; only the checking instance's when no other matters.
+        living: Label of the release of each living grant; only the checking instance's when no other matters.
         grants: The stored keys of these grants.
         brake: Revision of the group's brake; -1 when this transaction writes it.
         waiting: Deferred instances, first come first.
@@ -83,7 +84,27 @@ class GroupSnapshot:
 
     @property
     def wanted(self) -> str | None:
-        """The target version of the group; None: no release yet."""
+        """Label of the release that is the group's target; None: no release yet."""
+        return None if self.target is None else self.target.label
+
+    def release_of(self, version: str) -> ReleaseId:
+        """The release of ``version`` that the group wants: its target, or a floor on the way there."""
+        target = None if self.target is None else self.target.release
+        if target is not None and target.version == version:
+            return target
+        package = self.package(version)
+        sha256 = "" if package is None else package.sha256
+        if target is None:
+            return self.group.release_of(version, sha256)
+        return ReleaseId(
+            version=version,
+            sha256=sha256,
+            environment=target.environment,
+            environment_digest=target.environment_digest,
+        )
+
+    @property
+    def _wanted_version(self) -> str | None:
         return None if self.target is None else self.target.version
 
     @property
@@ -94,10 +115,12 @@ class GroupSnapshot:
     @property
     def policy(self) -> Policy:
         """The group's policy. On its way back the whole group goes, unasked, and at once if an operator said so."""
-        undo, policy = self.group.undo, self.group.policy
-        if undo is not None:
+        undo, group, policy = self.group.undo, self.group, self.group.policy
+        to_environment = undo is None and bool(group.back_to) and group.back_to == self.wanted
+        if undo is not None or to_environment:
             policy = replace(policy, percent=100.0, approval=False, approve_after_s=None)
-        if self.emergency is not None or (undo is not None and undo.at_once):
+        at_once = undo.at_once if undo is not None else to_environment and group.back_at_once
+        if self.emergency is not None or at_once:
             policy = replace(policy, windows=(), deny_windows=(), freezes=())
         return policy
 
@@ -116,12 +139,18 @@ class GroupSnapshot:
         due = rollout.approval_due(self.progress, policy)
         return due is None or self.now < due
 
-    def block_reason(self, version: str) -> str | None:
-        """The reason why a version is blocked, for all groups or for this one; None when it is not."""
-        own = next((one for one in self.group.blocked if one.version == version), None)
+    @property
+    def standstill(self) -> str | None:
+        """The reason why the target is blocked; None when it is not, or when there is none."""
+        release = None if self.target is None else self.target.release
+        return None if release is None else self.block_reason(release)
+
+    def block_reason(self, release: ReleaseId) -> str | None:
+        """The reason why a release is blocked, for all groups or for this one; None when it is not."""
+        own = next((one for one in self.group.blocked if one.version == release.label), None)
         if own is not None:
             return own.reason
-        key = self.context.keys.block(self.group.app, version)
+        key = self.context.keys.block(self.group.app, release.key(self.group.id))
         block = self.change.read_or_none(Block, key)
         if block is None and self.change.exists(key):
             return "the document that blocks it can't be read"  # a block that can't be read still blocks (P5)
@@ -160,12 +189,16 @@ class GroupSnapshot:
     ) -> Verdict:
         """As ``judge``, with another rollout, policy and other grants than those that are stored."""
         opened = {one.instance for one in progress.opened}
+        floors = tuple(floor.version for floor in self.channel.floors) if self.channel is not None else ()
+        wanted = self._wanted_version
         situation = Situation(
             instance=checking.instance,
             running=checking.running,
-            wanted=self.wanted,
+            runs=checking.runs,
+            wanted=wanted,
+            labels=self._labels(wanted, floors) if checking.runs else {},
             channel=self.group.channel,
-            floors=tuple(floor.version for floor in self.channel.floors) if self.channel is not None else (),
+            floors=floors,
             prefix=checking.prefix,
             rollback_allowed=checking.rollback_allowed,
             rollback_forbidden=checking.rollback_forbidden,
@@ -184,7 +217,7 @@ class GroupSnapshot:
         version = goal if isinstance(goal, str) else situation.wanted
         if version is None:
             return decide(situation)
-        self.change.fetch(*_keys_of(self.context, self.group.app, version))
+        self.change.fetch(*_keys_of(self.context, self.group, self.release_of(version)))
         package = self.package(version)
         verdict = self._decided(situation, version, package)
         if isinstance(verdict, Grant) and checking.takes_turns and package is not None and package.is_unresolved:
@@ -201,7 +234,9 @@ class GroupSnapshot:
     def _decided(self, situation: Situation, version: str, package: Package | None) -> Verdict:
         verdict = decide(
             replace(
-                situation, blocked=self.block_reason(version), package_arch=ANY if package is None else package.arch
+                situation,
+                blocked=self.block_reason(self.release_of(version)),
+                package_arch=ANY if package is None else package.arch,
             )
         )
         if isinstance(verdict, Grant) and package is None:
@@ -210,36 +245,55 @@ class GroupSnapshot:
 
     def _for_a_new_machine(self, situation: Situation) -> Grant | None:
         """What the group serves with, for an instance that has nothing to serve while its target stands still."""
-        version = self.served_version
-        if version is None:
+        release = self.served_release
+        if release is None:
             return None
-        self.change.fetch(*_keys_of(self.context, self.group.app, version))
-        package = self.package(version)
-        if package is None or package.is_unresolved or self.block_reason(version) is not None:
+        self.change.fetch(*_keys_of(self.context, self.group, release))
+        package = self.package(release.version)
+        if package is None or package.is_unresolved or self.block_reason(release) is not None:
             return None
         if ANY not in (package.arch, situation.arch) and package.arch != situation.arch:
             return None
-        return Grant(version=version, standing=situation.standing == version, for_new_machine=True)
+        label = release.label if situation.runs else release.version
+        return Grant(
+            version=label,
+            package="" if label == release.version else release.version,
+            standing=situation.standing == label,
+            for_new_machine=True,
+        )
+
+    def granted_release(self, verdict: Grant) -> ReleaseId:
+        """Which release a grant to an instance that speaks of releases leads to."""
+        release = self.release_of(verdict.package_version)
+        if verdict.for_new_machine:
+            release = self.served_release or release
+        package = self.package(release.version)
+        return replace(release, sha256="" if package is None else package.sha256)
+
+    def _labels(self, wanted: str | None, floors: tuple[str, ...]) -> dict[str, str]:
+        """What the releases that it may get are called, where that is not their version."""
+        known = (self.release_of(version) for version in (wanted, *floors) if version is not None)
+        return {release.version: release.label for release in known if not release.is_plain}
 
     @property
-    def served_version(self) -> str | None:
-        """The version that the group serves: of its last rollout that was finished, else what most instances run.
+    def served_release(self) -> ReleaseId | None:
+        """The release that the group serves: of its last rollout that was finished, else what most instances run.
 
-        A version that is blocked, or that has no instance and no finished rollout, is not served.
+        A release that is blocked, or that has no instance and no finished rollout, is not served.
         """
-        progress = self.progress
-        if progress.finished is not None and progress.version is not None:
-            return progress.version
+        progress, target = self.progress, None if self.target is None else self.target.release
+        if progress.finished is not None and target is not None and progress.version == target.label:
+            return target
         known = read_served(self.change, self.context.keys, self.group.app, self.group.id)
-        self.change.fetch(*(key for version in known for key in _keys_of(self.context, self.group.app, version)))
-        last = next((version for version in reversed(known) if self.block_reason(version) is None), None)
+        self.change.fetch(*(key for one in known for key in _keys_of(self.context, self.group, one)))
+        last = next((one for one in reversed(known) if self.block_reason(one) is None), None)
         if last is not None:
             return last
         rows = self.context.children(Instance, self.context.keys.instances(self.group.app))
         ours = (row for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN)
         counts = Counter(row.version for row in ours if row.version not in ("", NOTHING))
-        usual = (version for version, _ in counts.most_common() if self.block_reason(version) is None)
-        return next(usual, None)
+        usual = (self.release_of(version) for version, _ in counts.most_common())
+        return next((one for one in usual if self.block_reason(one) is None), None)
 
     def _standing(self, instance: str) -> str | None:
         mine = self.progress.opened_for(instance)
@@ -253,7 +307,7 @@ class GroupSnapshot:
         candidates = [one.instance for one in self.progress.opened] if self.is_whole else instances
         dead = {instance for instance in candidates if instance not in self.living}
         if dead:
-            counts = not self.paused and (self.wanted is None or self.block_reason(self.wanted) is None)
+            counts = not self.paused and self.standstill is None
             self.progress = rollout.lapsed(self.progress, dead, self.group.policy, self.now, counts=counts)
         due = rollout.approval_due(self.progress, self.policy)
         if due is not None and self.now >= due:
@@ -264,7 +318,7 @@ class GroupSnapshot:
         keys, group, version = self.context.keys, self.group, verdict.version
         self.progress = rollout.granted(
             *(self.progress, checking.instance, version, group.policy, self.now),
-            for_new_machine=verdict.for_new_machine and version != self.wanted,
+            for_new_machine=verdict.for_new_machine and not self.progress.leads_to(version),
         )
         key = keys.grant(group.app, group.id, checking.instance)
         grant = OpenGrant(
@@ -276,6 +330,7 @@ class GroupSnapshot:
             else None,
             brake=self.brake,
             running=checking.running,
+            runs=checking.runs,
             arch=checking.arch,
             prefix=checking.prefix,
             rollback_allowed=checking.rollback_allowed,
@@ -303,6 +358,7 @@ class GroupSnapshot:
         old = self.change.read_or_none(Deferral, key)
         new = Deferral(
             running=checking.running,
+            runs=checking.runs,
             arch=checking.arch,
             prefix=checking.prefix,
             rollback_allowed=checking.rollback_allowed,
@@ -330,11 +386,12 @@ class GroupSnapshot:
         if not done or progress.opened or self.waiting or progress.version is None or not self.is_whole:
             return False
         rows = self.context.children(Instance, self.context.keys.instances(self.group.app))
-        versions = {row.version for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN}
-        if versions != {progress.version}:
+        known = [row for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN]
+        target = None if self.target is None else self.target.release
+        if not known or target is None or not all(row.is_at(target) for row in known):
             return True
         self.progress = rollout.finished(progress, self.now)
-        note_served(self.change, self.context.keys, self.group, progress.version)
+        note_served(self.change, self.context.keys, self.group, target)
         return False
 
     @property
@@ -389,12 +446,12 @@ def read_snapshot(
         return None
     now = context.now()
     target = change.read(Target, keys.target(app, group_id))
-    wanted = None if target is None else target.version
+    wanted = None if target is None else target.release
     stored = change.read(Rollout, keys.rollout(app, group_id))
-    progress = rollout.following(None if stored is None else stored.progress, wanted, now)
+    progress = following(None if stored is None else stored.progress, wanted, now)
     change.read_or_none(Brake, keys.brake(app, group_id))  # only its revision counts
     brake = change.entry(keys.brake(app, group_id))
-    change.fetch(keys.channel(app, group.channel), *(() if wanted is None else _keys_of(context, app, wanted)))
+    change.fetch(keys.channel(app, group.channel), *(() if wanted is None else _keys_of(context, group, wanted)))
     snapshot = GroupSnapshot(
         context=context,
         change=change,
@@ -457,8 +514,19 @@ def _seen_lately(rows: Iterable[Instance], group: str, now: datetime) -> Iterabl
     return (row for row in rows if row.group == group and row.status in CAN_SERVE and now - row.last_seen < SEEN)
 
 
-def _keys_of(context: StoreContext, app: str, version: str) -> tuple[str, str]:
-    return context.keys.block(app, version), context.keys.package(app, version)
+def following(progress: Progress | None, release: ReleaseId | None, now: datetime) -> Progress:
+    """The rollout to ``release``: the one that is there, or a new one."""
+    if release is None:
+        return rollout.following(progress, None, now)
+    package = "" if release.is_plain else release.version
+    return rollout.following(progress, release.label, now, package=package)
+
+
+def _keys_of(context: StoreContext, group: Group, release: ReleaseId) -> tuple[str, str]:
+    return (
+        context.keys.block(group.app, release.key(group.id)),
+        context.keys.package(group.app, release.version),
+    )
 
 
 def _is_same(old: Deferral, new: Deferral) -> bool:
@@ -467,4 +535,4 @@ def _is_same(old: Deferral, new: Deferral) -> bool:
 
 
 def _words(one: Deferral) -> tuple[object, ...]:
-    return one.running, one.arch, one.prefix, one.rollback_allowed, one.rollback_forbidden
+    return one.running, one.runs, one.arch, one.prefix, one.rollback_allowed, one.rollback_forbidden

@@ -10,6 +10,7 @@ from outrider.service.store.audit import KEPT_DAYS, AuditLog
 from outrider.service.store.changes import Audited, Auditing, Unaudited
 from outrider.service.store.channels import Channels
 from outrider.service.store.context import Clock, StoreContext
+from outrider.service.store.environments import Environments
 from outrider.service.store.floors import Floors
 from outrider.service.store.groups import Groups
 from outrider.service.store.instances import Fleet
@@ -46,6 +47,10 @@ class Store:
     @property
     def groups(self) -> Groups:
         return Groups(context=self.context, auditing=self.auditing)
+
+    @property
+    def environments(self) -> Environments:
+        return Environments(context=self.context, auditing=self.auditing)
 
     @property
     def rollouts(self) -> Rollouts:

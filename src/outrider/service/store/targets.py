@@ -1,8 +1,8 @@
-"""The target key of a group: the version for its instances, always written with its sources.
+"""The target key of a group: the release for its instances, always written with its sources.
 
-A target follows from three documents: the group (paused, slots), its channel (the version) and the package of that
-version (the digest). Every change of one of them writes the targets in the same transaction, so no reader ever sees a
-target that contradicts them.
+A target follows from three documents: the group (paused, slots, environment, generation), its channel (the version) and
+the package of that version (the digest). Every change of one of them writes the targets in the same transaction, so no
+reader ever sees a target that contradicts them.
 """
 
 from collections.abc import Iterable
@@ -25,12 +25,26 @@ def target_of(group: Group, channel: Channel, package: Package | None) -> Target
     if package is None:
         return Target(version=None, paused=group.paused, slots=group.slots)
     assert package.version == channel.version, f"package {package.version} is not the version of channel {channel.name}"
-    return Target(version=package.version, sha256=package.sha256, paused=group.paused, slots=group.slots)
+    return _target(group, package)
 
 
 def undo_target(group: Group, package: Package) -> Target:
     """The target of a group that an operator took back: its channel says nothing about it."""
-    return Target(version=package.version, sha256=package.sha256, paused=group.paused, slots=group.slots, go_back=True)
+    return _target(group, package, go_back=True)
+
+
+def _target(group: Group, package: Package, *, go_back: bool = False) -> Target:
+    release = group.release_of(package.version)
+    return Target(
+        version=package.version,
+        sha256=package.sha256,
+        paused=group.paused,
+        slots=group.slots,
+        go_back=go_back,
+        environment=release.environment,
+        environment_digest=release.environment_digest,
+        generation=release.generation,
+    )
 
 
 def aim(change: Change, keys: Keys, group: Group, channel: Channel, package: Package | None) -> None:
@@ -81,7 +95,8 @@ def aim_all(
         if group.undo is not None:
             if not ends_undo:
                 continue
-            change.put(entry.key, msgspec.structs.replace(group, undo=None))
+            group = msgspec.structs.replace(group, undo=None)
+            change.put(entry.key, group)
         key = keys.target(app, group.id)
         if key in targets:
             change.guard_unread(targets[key])

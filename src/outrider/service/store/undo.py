@@ -1,15 +1,22 @@
-"""`rollout undo` and `rollout follow`: a group goes back to an earlier version, and follows its channel again."""
+"""`rollout undo` and `rollout follow`: a group goes back to an earlier release, and follows its channel again.
+
+An earlier environment of the channel's version is what the group runs with from then on, also with the next version;
+the group goes on following its channel. Only a group that went back to another version leaves its channel.
+"""
+
+from datetime import datetime
 
 import msgspec
 
 from outrider.core import versions
 from outrider.core.errors import Conflict
+from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy_settings import begins_with
-from outrider.model.documents import Channel, Group, GroupBlock, Package, Rollout, Undo
+from outrider.model.documents import Channel, Group, GroupBlock, Package, Restarted, Rollout, Undo
 from outrider.service.store.served import before, read_served
-from outrider.service.store.snapshot import GroupSnapshot
-from outrider.service.store.targets import aim, undo_target
+from outrider.service.store.snapshot import GroupSnapshot, following
+from outrider.service.store.targets import aim, target_of, undo_target
 
 MAX_GROUP_BLOCKS = 100
 """Versions that one group blocks for itself."""
@@ -20,7 +27,8 @@ def undo(snapshot: GroupSnapshot, *, to: str | None, keep: bool, at_once: bool, 
 
     Args:
         snapshot: The group; its transaction makes the change.
-        to: The version; None: the one that the group served before its target.
+        to: The version, with the environment that the group served it with; None: the release that the group served
+            before its target.
         keep: Do not block the target that is abandoned.
         at_once: It does not wait for an update window.
         by: The operator's name.
@@ -31,27 +39,51 @@ def undo(snapshot: GroupSnapshot, *, to: str | None, keep: bool, at_once: bool, 
         Conflict: there is nothing to go back to, or that version can't be installed; the message says what to do.
     """
     change, keys, group, now = snapshot.change, snapshot.context.keys, snapshot.group, snapshot.now
-    target = snapshot.target
-    if target is None or target.version is None:
+    target = None if snapshot.target is None else snapshot.target.release
+    if snapshot.target is None or target is None:
         raise Conflict(f"group {group.id!r} has no target, so there is no rollout to undo")
-    version = _destination(snapshot, target.version, to)
-    if version == target.version and target.go_back:
-        raise Conflict(f"group {group.id!r} goes back to {version} already")
-    package = _usable(snapshot, version)
-    abandoned = target.version if target.version != version else ""
+    back = _destination(snapshot, target, to)
+    if back.label == target.label and snapshot.target.go_back:
+        raise Conflict(f"group {group.id!r} goes back to {back.label} already")
+    package = _usable(snapshot, back)
+    _require_environment(snapshot, back)
+    abandoned = target.label if target.label != back.label else ""
     new = msgspec.structs.replace(
-        group,
-        undo=Undo(version=version, abandoned=abandoned, by=by, why=why, at=now, at_once=at_once),
+        _with_release(group, back, now),
         blocked=group.blocked
         if keep or not abandoned
         else _with_block(group, GroupBlock(version=abandoned, by=by, why=why, at=now)),
     )
+    channel = snapshot.channel
+    if abandoned and group.undo is None and channel is not None and channel.version == back.version:
+        new = msgspec.structs.replace(
+            new,
+            environment=back.environment,
+            environment_digest=back.environment_digest,
+            undo=None,
+            back_to=back.label,
+            back_at_once=at_once,
+        )
+        aimed = target_of(new, channel, package)
+    else:
+        pinned = Undo(
+            version=back.version,
+            abandoned=abandoned,
+            by=by,
+            why=why,
+            at=now,
+            at_once=at_once,
+            environment=back.environment,
+            environment_digest=back.environment_digest,
+        )
+        new = msgspec.structs.replace(new, undo=pinned)
+        aimed = undo_target(new, package)
     change.put(keys.group(group.app, group.id), new)
-    change.put(keys.target(group.app, group.id), undo_target(new, package))
-    change.touch(keys.package(group.app, version))  # a change that deletes the package must see this
+    change.put(keys.target(group.app, group.id), aimed)
+    change.touch(keys.package(group.app, back.version))  # a change that deletes the package must see this
     snapshot.write_brake("undo", by)
     # The way back is a rollout of its own: it begins without the pause, the halt and the failures of the last one.
-    progress = rollout.following(snapshot.progress, version, now)
+    progress = following(snapshot.progress, aimed.release, now)
     if progress is snapshot.progress:
         progress = rollout.told(progress, "running", "", by, now)
     change.put(keys.rollout(group.app, group.id), Rollout(progress=progress))
@@ -76,45 +108,95 @@ def follow(snapshot: GroupSnapshot) -> Group:
     return new
 
 
-def previous_version(snapshot: GroupSnapshot) -> str | None:
+def _with_release(group: Group, back: ReleaseId, now: datetime) -> Group:
+    """The group, so that ``release_of`` the version that it goes back to is ``back``."""
+    restarted = None
+    if back.generation:
+        restarted = Restarted(generation=back.generation, version=back.version, environment=back.environment, at=now)
+    return msgspec.structs.replace(group, restarted=restarted)
+
+
+def restart(snapshot: GroupSnapshot, by: str, why: str) -> Group:
+    """Give the group's target a new generation.
+
+    Raises:
+        Conflict: there is no target, or it is blocked.
+    """
+    change, keys, group, now = snapshot.change, snapshot.context.keys, snapshot.group, snapshot.now
+    target = None if snapshot.target is None else snapshot.target.release
+    if snapshot.target is None or target is None:
+        raise Conflict(f"group {group.id!r} has no target, so there is nothing to restart")
+    if (blocked := snapshot.standstill) is not None:
+        raise Conflict(
+            f"{target.label} is blocked ({blocked}), and a restart would start it again; `rollout undo` or `release"
+            " unblock` first"
+        )
+    generation = group.generations + 1
+    restarted = Restarted(
+        generation=generation, version=target.version, environment=target.environment, by=by, why=why, at=now
+    )
+    new = msgspec.structs.replace(group, restarted=restarted, generations=generation)
+    change.put(keys.group(group.app, group.id), new)
+    change.put(keys.target(group.app, group.id), msgspec.structs.replace(snapshot.target, generation=generation))
+    return new
+
+
+def previous_release(snapshot: GroupSnapshot) -> ReleaseId | None:
     """Where an undo without ``--to`` would go; None when that is not known."""
-    if snapshot.wanted is None:
+    target = None if snapshot.target is None else snapshot.target.release
+    if target is None:
         return None
     served = read_served(snapshot.change, snapshot.context.keys, snapshot.group.app, snapshot.group.id)
-    return before(served, snapshot.wanted)
+    return before(served, target)
 
 
 def _with_block(group: Group, block: GroupBlock) -> tuple[GroupBlock, ...]:
     others = tuple(one for one in group.blocked if one.version != block.version)
     if len(others) >= MAX_GROUP_BLOCKS:
         raise Conflict(
-            f"group {group.id!r} blocks {MAX_GROUP_BLOCKS} versions already; `release unblock` some, or use --keep"
+            f"group {group.id!r} blocks {MAX_GROUP_BLOCKS} releases already; `release unblock` some, or use --keep"
         )
     return (*others, block)
 
 
-def _destination(snapshot: GroupSnapshot, target: str, to: str | None) -> str:
+def _destination(snapshot: GroupSnapshot, target: ReleaseId, to: str | None) -> ReleaseId:
     if to is None:
-        found = previous_version(snapshot)
+        found = previous_release(snapshot)
         if found is None:
             raise Conflict(
-                f"no version is known that group {snapshot.group.id!r} served before {target}; name it with --to"
+                f"no version is known that group {snapshot.group.id!r} served before {target.label}; name it with --to"
             )
         return found
     versions.parse(to)
-    if versions.is_newer(to, target):
-        raise Conflict(f"{to} is newer than the target {target}, and undo only goes back; use `channel update`")
-    return to
+    if versions.is_newer(to, target.version):
+        raise Conflict(f"{to} is newer than the target {target.label}, and undo only goes back; use `channel update`")
+    served = read_served(snapshot.change, snapshot.context.keys, snapshot.group.app, snapshot.group.id)
+    last = next((one for one in reversed(served) if one.version == to and one.label != target.label), None)
+    return last or snapshot.release_of(to)
 
 
-def _usable(snapshot: GroupSnapshot, version: str) -> Package:
+def _require_environment(snapshot: GroupSnapshot, release: ReleaseId) -> None:
+    """Keep the change from going back to an environment that is no longer kept, or that goes meanwhile."""
+    if not release.environment:
+        return
     change, keys, group = snapshot.change, snapshot.context.keys, snapshot.group
+    if not change.exists(keys.environment(group.app, group.id, release.environment)):
+        raise Conflict(
+            f"environment {release.environment} of group {group.id!r} is no longer kept, so nothing can go back to"
+            f" {release.label}; set the values again with `env set`"
+        )
+
+
+def _usable(snapshot: GroupSnapshot, release: ReleaseId) -> Package:
+    change, keys, group, version = snapshot.change, snapshot.context.keys, snapshot.group, release.version
     package = change.read(Package, keys.package(group.app, version))
     if package is None:
         raise Conflict(f"{version} has no package any more; name another version with --to, or add it")
-    reason = snapshot.block_reason(version)
+    reason = snapshot.block_reason(release)
     if reason is not None:
-        raise Conflict(f"{version} is blocked ({reason}); name another version with --to, or `release unblock` it")
+        raise Conflict(
+            f"{release.label} is blocked ({reason}); name another version with --to, or `release unblock` it"
+        )
     if snapshot.channel is not None and version in snapshot.channel.excluded:
         raise Conflict(f"channel {group.channel!r} excludes {version}; include it first, or name another with --to")
     if not begins_with(version, group.policy.pin):

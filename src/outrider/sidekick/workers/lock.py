@@ -7,6 +7,7 @@ from typing import Protocol, assert_never
 from loguru import logger
 
 from outrider.core.errors import Conflict, DriverError, Refused
+from outrider.core.release import ReleaseId
 from outrider.core.sidekick.effects import (
     AcquireLock,
     BlockLock,
@@ -178,7 +179,8 @@ class LockWork:
 
     def _conditions(self, effect: AcquireLock) -> tuple[Compare, ...]:
         """No turn for a blocked release, nor for one that the target has left: checked by etcd as it grants."""
-        conditions: list[Compare] = [CreatedAt(key=self._keys.block(self._app, effect.version), revision=0)]
+        key = self._keys.block(self._app, effect.key or effect.version)
+        conditions: list[Compare] = [CreatedAt(key=key, revision=0)]
         if effect.target_revision >= 0:
             conditions.append(ModifiedAt(key=self._target, revision=effect.target_revision))
         return tuple(conditions)
@@ -214,8 +216,10 @@ class LockWork:
         self._post(LockReleased(at=now(), request=request))
 
     def _block(self, effect: BlockLock, request: int | None) -> None:
+        release = effect.release or ReleaseId(version=effect.version, sha256=effect.sha256)
+        name = release.key(self._group)
         block = Put(
-            key=self._keys.block(self._app, effect.version),
+            key=self._keys.block(self._app, name),
             value=encode(
                 Block(
                     version=effect.version,
@@ -223,16 +227,20 @@ class LockWork:
                     instance=self._instance,
                     why=effect.cause,
                     at=now(),
+                    group="" if release.is_plain else self._group,
+                    environment=release.environment,
+                    environment_digest=release.environment_digest,
+                    generation=release.generation,
                 )
             ),
         )
-        unproved = CreatedAt(key=self._keys.proof(self._app, effect.version), revision=0)
-        proved_by = self._proved_by(effect.version)
+        unproved = CreatedAt(key=self._keys.proof(self._app, name), revision=0)
+        proved_by = self._proved_by(name)
         if not proved_by and not self._end(effect.turn, effect.update, (block,), (unproved,)):
             # the turn is gone, and the verdict stands; or another instance has committed the release meanwhile
             with failpoint("block.write"):
                 self._cluster.txn((CreatedAt(key=block.key, revision=0), unproved), (block,))
-            proved_by = self._proved_by(effect.version)
+            proved_by = self._proved_by(name)
         if proved_by:
             self._end(effect.turn, effect.update, ())
         self._post(LockReleased(at=now(), request=request, proved_by=proved_by))
@@ -289,17 +297,17 @@ class LockWork:
     def _prove(self, committed: Release | None) -> None:
         if committed is None:
             return
-        key = self._keys.proof(self._app, committed.version)
+        key = self._keys.proof(self._app, committed.id.key(self._group))
         proof = Proof(version=committed.version, sha256=committed.sha256, instance=self._instance, at=now())
         with failpoint("proof.write"):
             self._cluster.txn((CreatedAt(key=key, revision=0),), (Put(key=key, value=encode(proof)),))
 
-    def _proved_by(self, version: str) -> str:
+    def _proved_by(self, release: str) -> str:
         """The instance that keeps a release from being blocked; empty when none does, or when it is blocked already."""
-        key = self._keys.proof(self._app, version)
+        key = self._keys.proof(self._app, release)
         with failpoint("proof.read"):
             entry = self._cluster.get(key)
-            blocked = entry is not None and self._cluster.get(self._keys.block(self._app, version)) is not None
+            blocked = entry is not None and self._cluster.get(self._keys.block(self._app, release)) is not None
         if entry is None or blocked:
             return ""
         try:

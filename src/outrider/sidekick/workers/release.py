@@ -10,6 +10,7 @@ from loguru import logger
 
 from outrider.core.errors import DriverError, OmahaError, Refused
 from outrider.core.omaha import NoUpdate
+from outrider.core.release import ReleaseId
 from outrider.core.sidekick.effects import AbandonRelease, CheckRelease, DownloadRelease, ReleaseEffect, VerifyRelease
 from outrider.core.sidekick.events import (
     ReleaseDownloaded,
@@ -23,13 +24,23 @@ from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
 from outrider.payloads.transfer import WriteFailed
 from outrider.runtimes import Fetcher, RunnableRelease, Runtime
+from outrider.sidekick.environments import Environments
 from outrider.sidekick.workers.worker import Post, now
 
 
 class ReleaseWork:
     """Performs ``release.*``."""
 
-    def __init__(self, upstream: Upstream, payloads: PayloadStore, runtime: Runtime, post: Post) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        payloads: PayloadStore,
+        runtime: Runtime,
+        post: Post,
+        environments: Environments | None = None,
+    ) -> None:
+        """``environments``: what releases are started with; None: no release has an environment."""
+        self._environments = environments
         self._upstream, self._payloads, self._runtime, self._post = upstream, payloads, runtime, post
         self._abandoned: deque[threading.Event] = deque()
         self._path: Path | None = None
@@ -71,7 +82,12 @@ class ReleaseWork:
 
     def _check(self, effect: CheckRelease, request: int | None) -> None:
         update = uuid.uuid4().hex
-        answer = self._upstream.check(version=effect.version, previous_version=effect.previous_version, update=update)
+        answer = self._upstream.check(
+            version=effect.version,
+            previous_version=effect.previous_version,
+            update=update,
+            release=effect.release or ReleaseId(version=effect.version),
+        )
         if isinstance(answer, NoUpdate):
             self._post(
                 ReleaseMissing(
@@ -87,6 +103,7 @@ class ReleaseWork:
                 f"the update service offers {answer.version} without a SHA-256, so it can't be verified; let it send"
                 " one (Nebraska does for packages of type Flatcar)"
             )
+        release = answer.release or ReleaseId(version=answer.version)
         self._post(
             ReleaseFound(
                 at=now(),
@@ -97,6 +114,9 @@ class ReleaseWork:
                 size_bytes=answer.package.size_bytes,
                 update=update,
                 kind=answer.kind,
+                environment=release.environment,
+                environment_digest=release.environment_digest,
+                release_generation=release.generation,
             )
         )
 
@@ -109,6 +129,9 @@ class ReleaseWork:
         self._payloads.prune(needed)
         self._runtime.prune(needed)
         try:
+            if self._environments is not None:
+                self._environments.prune(effect.needed)
+                self._environments.check(release)  # a missing file is this machine's trouble, found before any turn
             self._runtime.prepare(RunnableRelease(version=release.version, sha256=release.sha256, payload=payload))
         except Refused as error:
             # The release's fault, and only a turn proves that for the fleet (P5): the start under it says so again.
@@ -122,6 +145,8 @@ class ReleaseWork:
         def progress(done_bytes: int, size_bytes: int) -> None:
             self._post(ReleaseProgressed(at=now(), request=request, done_bytes=done_bytes, size_bytes=size_bytes))
 
+        if self._environments is not None:
+            self._environments.fetch(release)
         names_more = isinstance(self._runtime, Fetcher) and release.kind == "image"
         path = self._payloads.download(
             release.version,

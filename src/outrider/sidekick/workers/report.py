@@ -1,6 +1,7 @@
 """Reports: what Omaha is told about an update. They go to the outbox on disk before the loop goes on (P9)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
@@ -9,6 +10,7 @@ from loguru import logger
 from outrider.core.errors import DriverError
 from outrider.core.omaha import OmahaEvent, Report, downloaded, downloading, failed, installed, running
 from outrider.core.omaha import waiting_for_turn as queueing
+from outrider.core.release import ReleaseId
 from outrider.core.sidekick.effects import (
     ReportDownloaded,
     ReportDownloading,
@@ -51,26 +53,30 @@ def reports(effect: ReportEffect, at: datetime) -> tuple[Report, ...]:
     match effect:
         case ReportDownloading():
             event = downloading(previous_version=effect.version, next_version=effect.next_version)
-            return (_report(effect.update, "13", effect.version, event, at),)
+            return (_report(effect, "13", event, at),)
         case ReportDownloaded():
             event = downloaded(previous_version=effect.version, next_version=effect.next_version)
-            return (_report(effect.update, "14", effect.version, event, at),)
+            return (_report(effect, "14", event, at),)
         case ReportQueueing():
             event = queueing(previous_version=effect.version, next_version=effect.next_version)
-            return (_report(effect.update, "800", effect.version, event, at),)
+            return (_report(effect, "800", event, at),)
         case ReportResult() if effect.fault is not None:
             event = failed(effect.fault.error_code, previous_version=effect.version, next_version=effect.next_version)
-            return (_report(effect.update, "3-0", effect.version, event, at),)
+            return (_report(effect, "3-0", event, at),)
         case ReportResult():
             done = installed(previous_version=effect.previous_version, next_version=effect.version)
             serving = running(previous_version=effect.previous_version)
-            return (
-                _report(effect.update, "3-1", effect.version, done, at),
-                _report(effect.update, "3-2", effect.version, serving, at),
-            )
+            return (_report(effect, "3-1", done, at), _report(effect, "3-2", serving, at))
         case _:
             assert_never(effect)
 
 
-def _report(update: str, phase: str, version: str, event: OmahaEvent, at: datetime) -> Report:
-    return Report(update=update, request_id=f"{update}-{phase}", at=at, version=version, event=event)
+def _report(effect: ReportEffect, phase: str, event: OmahaEvent, at: datetime) -> Report:
+    return Report(
+        update=effect.update,
+        request_id=f"{effect.update}-{phase}",
+        at=at,
+        version=effect.version,
+        release=effect.running or ReleaseId(version=effect.version),
+        event=replace(event, release=effect.release),
+    )

@@ -27,7 +27,8 @@ from outrider.core.sidekick.events import (
 )
 from outrider.core.sidekick.memory import Installed
 from outrider.payloads.store import PayloadStore
-from outrider.runtimes import Exited, ExitWatch, Restarter, RunnableRelease, Runtime, Workload, WorkloadSpec
+from outrider.runtimes import Exited, ExitWatch, Given, Restarter, RunnableRelease, Runtime, Workload, WorkloadSpec
+from outrider.sidekick.environments import Environments
 from outrider.sidekick.workers.worker import Post, now
 
 
@@ -42,8 +43,15 @@ class WorkloadWork:
         stop_grace_s: float,
         post: Post,
         is_disk_full: Callable[[], bool] = lambda: False,
+        environments: Environments | None = None,
     ) -> None:
-        """``is_disk_full``: asked when a workload has ended, for that may be why."""
+        """Prepare.
+
+        Args:
+            is_disk_full: Asked when a workload has ended, for that may be why.
+            environments: What releases are started with; None: no release has an environment.
+        """
+        self._environments = environments
         self._runtime, self._payloads = runtime, payloads
         self._grace_s, self._post, self._is_disk_full = stop_grace_s, post, is_disk_full
         self._watches: dict[str, ExitWatch] = {}
@@ -76,6 +84,8 @@ class WorkloadWork:
                 needed = [release.sha256 for release in effect.needed]
                 self._payloads.prune(needed)
                 self._runtime.prune(needed)
+                if self._environments is not None:
+                    self._environments.prune(effect.needed)
                 self._post(WorkloadRetired(at=now(), request=request))
             case RemoveWorkload():
                 self._remove(effect.installed)
@@ -117,10 +127,14 @@ class WorkloadWork:
                     f"the payload of {release.version} is gone from this machine; a newer release, or"
                     " 'outrider instance rollback', brings a new one"
                 )
+            given = Given() if self._environments is None else self._environments.given(release)
+            if self._environments is not None:
+                self._environments.note_start(installed, given)
             workload = self._runtime.start(
                 WorkloadSpec(
                     workload_id=installed.workload_id,
                     release=RunnableRelease(version=release.version, sha256=release.sha256, payload=payload),
+                    given=given,
                 )
             )
         self._forget(workload.workload_id)
