@@ -12,7 +12,8 @@ import click
 from outrider.cli import contexts
 
 F = TypeVar("F", bound=Callable[..., Any])
-_PLACE = "outrider.address"
+PLACE = "outrider.address"
+"""Where a command's address is kept in click's context."""
 _PARTS = ("app", "group", "instance")
 
 
@@ -57,7 +58,7 @@ class AddressOption(click.Option):
         """As click has it, with what the address or the context says."""
         given = super().process_value(ctx, value)
         said = given if isinstance(given, str) else None
-        addressed = ctx.meta.get(_PLACE, {}).get(self.part)
+        addressed = ctx.meta.get(PLACE, {}).get(self.part)
         if said and addressed and said != addressed:
             raise click.UsageError(f"{self.opts[0]} says {said!r}, and the address says {addressed!r}")
         found = said or addressed or (from_context(self.part) if self.needed else None)
@@ -69,7 +70,7 @@ class AddressOption(click.Option):
 def _keep(ctx: click.Context, param: click.Parameter, text: str | None) -> None:
     if text:
         most = 2 if any(isinstance(one, AddressOption) and one.part == "group" for one in ctx.command.params) else 1
-        ctx.meta[_PLACE] = dict(zip(_PARTS, split(text, most), strict=False))
+        ctx.meta[PLACE] = dict(zip(_PARTS, split(text, most), strict=False))
 
 
 def app_option(help: str, *, needed: bool = True) -> Callable[[F], F]:

@@ -3,6 +3,7 @@
 import ipaddress
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, ClassVar
 from urllib.parse import quote, urlsplit
@@ -31,6 +32,22 @@ class ServiceError(OutriderError):
     """The update service refused with an error that has no class of its own."""
 
     kind: ClassVar[str] = "service"
+
+
+class ForeignServiceError(ServiceError):
+    """The server isn't an update service of outrider's."""
+
+
+@contextmanager
+def ours_only(what: str) -> Iterator[None]:
+    """Say why ``what`` is refused where the server is of another make: Omaha knows versions and nothing else."""
+    try:
+        yield
+    except ForeignServiceError as error:
+        raise ServiceError(
+            f"{error}; {what} needs outrider's own update service: another Omaha server announces versions, and no"
+            " environments or restarts"
+        ) from error
 
 
 class AccessError(OutriderError):
@@ -212,7 +229,7 @@ def _read(answer: requests.Response, server: str) -> Json:
     except ValueError:
         body = None
     if not isinstance(body, dict) and answer.status_code not in (401, 403):
-        raise ServiceError(
+        raise ForeignServiceError(
             f"{server} isn't an outrider update service (status {answer.status_code}, not JSON); check --server"
         )
     if answer.ok:

@@ -12,6 +12,7 @@ from outrider.model.keys import DEFAULT_PREFIX
 from outrider.service import problems
 from outrider.service.api import activity as rest_activity
 from outrider.service.api import audit as rest_audit
+from outrider.service.api import environment as rest_environment
 from outrider.service.api import openapi, rest
 from outrider.service.api import payloads as payload_endpoint
 from outrider.service.api import policy as rest_policy
@@ -86,6 +87,7 @@ def create_application(
     application.include_router(payload_endpoint.router)
     application.include_router(rest.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_policy.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_environment.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_users.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_audit.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_activity.router, dependencies=[Depends(request_context_of)])

@@ -58,6 +58,8 @@ WRITES = (
     Write(operation=f"PATCH {OF_GROUP}", noun="group", body={"slots": 2}),
     Write(operation=f"DELETE {OF_GROUP}", noun="group", names={"group": "unused"}),
     Write(operation=f"PUT {OF_GROUP}/policy", noun="group", body={"canary": 1}),
+    Write(operation=f"PATCH {OF_GROUP}/environment", noun="environment", body={"variables": {"LOG_LEVEL": "debug"}}),
+    Write(operation=f"POST {OF_GROUP}/rollout/restart", noun="group", body={"why": "a new password"}),
     Write(operation=f"POST {OF_GROUP}/rollout/pause", noun="rollout", body={"why": "lunch"}),
     Write(operation=f"POST {OF_GROUP}/rollout/halt", noun="rollout", body={}),
     Write(operation=f"POST {OF_GROUP}/rollout/resume", noun="rollout", body={}),

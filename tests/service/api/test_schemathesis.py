@@ -31,6 +31,7 @@ from outrider.model.documents import Gone, Instance, Role, Served, encode
 from outrider.service.api.auth import API, OPEN, role_needed
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.payloads.folder import PayloadFolder
+from outrider.service.store.environments import EnvironmentEdit
 from outrider.service.store.packages import Payload
 from outrider.service.store.users import ROLES, may
 from tests.service.api.test_openapi import DOCUMENT
@@ -106,6 +107,7 @@ def known_names(operation: Any) -> dict[str, str]:
     """Names of what exists, for one operation's path; to be deleted, of what nothing uses."""
     path = operation.path
     names = {"app": APP, "channel": "beta", "group": "beta", "version": "1.1.0", "instance": "web-1", "name": "ann"}
+    names["number"] = "1"
     if operation.method.upper() == "DELETE":
         names |= {"channel": "unused", "group": "unused", "version": "0.1.0", "instance": "gone"}
         if path.endswith("{app}"):
@@ -158,6 +160,7 @@ def filled(service: Service, cluster: Cluster) -> Service:
     for group in ("beta", "pinned"):
         put(cluster, store.context.keys.served(APP, group), encode(Served(versions=("1.0.5", "1.1.0"))))
     store.rollouts.undo(APP, "pinned", why="it fails", by="ann")
+    store.environments.change(APP, "beta", EnvironmentEdit(variables={"LOG": "info"}))
     store.floors.set(APP, "beta", "1.0.5")
     store.floors.exclude(APP, "beta", "0.2.0")
     with PayloadFolder(folder=service.payload_dir).receive() as arriving:

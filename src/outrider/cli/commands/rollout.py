@@ -13,7 +13,7 @@ from outrider.cli.commands.policy import app_option, change, group_option, secon
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, operator, service_options
 from outrider.cli.output import confirm, echo_json, echo_table
-from outrider.cli.rest_client import Json, ServiceClient
+from outrider.cli.rest_client import Json, ServiceClient, ours_only
 from outrider.core.errors import NotFound, Unknown
 
 STOPPED, TIMED_OUT = 2, 4
@@ -148,7 +148,7 @@ def blocked_because(service: ServiceClient, app_id: str, group_id: str, version:
     mine = (
         one
         for one in blocks
-        if one["version"] == version and (one["instance"] == own or not one["instance"].startswith("group "))
+        if one["label"] == version and (one["instance"] == own or not one["instance"].startswith("group "))
     )
     return next((f"{one['instance']}: {one['why']}" for one in mine), "")
 
@@ -324,15 +324,17 @@ def undo(
     service: ServiceClient,
     as_json: bool,
 ) -> None:
-    """Take a group back to the version that it served before, or to an earlier one.
+    """Take a group back to the release that it served before, or to an earlier version.
 
     The instances go back one after the other, under turns, probes and the policy.
+    An earlier environment of the same version stays with the group, also for the versions that come.
     The group's channel and other groups stay as they are; the group follows its channel again after the next
     `channel update` or `rollout follow`.
     The abandoned version is blocked for this group. A pause or a halt of the rollout ends; a pause of the group stays.
     """
-    instances = len(service.get_all("apps", app_id, "instances", group=group_id))
-    where = f"to {to}" if to else "to the version that it served before"
+    with ours_only("`rollout undo`"):
+        instances = len(service.get_all("apps", app_id, "instances", group=group_id))
+    where = f"to {to}" if to else "to the release that it served before"
     confirm(f"Take group {group_id} of {app_id} ({instances} instances) back {where}?", yes=yes)
     body: Json = {"to": to, "keep": keep, "now": now, "why": why, "by": operator()}
     after = service.post("apps", app_id, "groups", group_id, "rollout", "undo", body=body)
@@ -340,10 +342,41 @@ def undo(
         echo_json(after)
         return
     back = after["undo"]
-    left = f" from {back['abandoned']}" if back["abandoned"] else ""
-    click.echo(f"group {group_id} goes back to {back['version']}{left}: {instances} instances")
+    left = f" from {back['abandoned']}" if back is not None and back["abandoned"] else ""
+    target = service.get("apps", app_id, "groups", group_id, "target")["label"]
+    click.echo(f"group {group_id} goes back to {target}{left}: {instances} instances")
     if after["paused"]:
         click.echo("note: the group is paused, so nothing happens before `group unpause`", err=True)
+
+
+@rollout.command()
+@app_option
+@group_option
+@click.option("--why", default="", help="Reason. Shown by `status` and in the audit log.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@service_options
+@json_option
+def restart(app_id: str, group_id: str, why: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
+    """Restart all instances of a group, one after the other, with what they run.
+
+    It is a release with a new generation: under turns, probes and the policy, blocked if it fails, and undone by
+    `rollout undo`.
+    Files that the group's environment refers to are read anew.
+    """
+    instances = len(service.get_all("apps", app_id, "instances", group=group_id))
+    if not yes:
+        click.confirm(f"Restart group {group_id} of {app_id} ({instances} instances)?", abort=True, err=True)
+    with ours_only("a rolling restart"):
+        after = service.post(
+            "apps", app_id, "groups", group_id, "rollout", "restart", body={"why": why, "by": operator()}
+        )
+    for note in after.get("notes", ()):
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        echo_json(after)
+        return
+    target = service.get("apps", app_id, "groups", group_id, "target")["label"]
+    click.echo(f"group {group_id} restarts as {target}: {instances} instances")
 
 
 @rollout.command()

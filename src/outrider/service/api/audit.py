@@ -23,8 +23,8 @@ def list_audit(
     noun: Annotated[
         str | None,
         Query(
-            description="Only of this: app, package, channel, group, rollout, instance, release, command, user, "
-            "webhook, payload..."
+            description="Only of this: app, package, channel, group, environment, rollout, instance, release, command, "
+            "user, webhook, payload..."
         ),
     ] = None,
     name: Annotated[str | None, Query(description="Only changes of the resource with this name.")] = None,

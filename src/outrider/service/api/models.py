@@ -137,17 +137,29 @@ class UndoShown(Shown):
     """A group that was taken back: its target until it follows its channel again."""
 
     version: str
-    abandoned: str = Field(description="The target before; empty: the same version.")
+    environment: int = Field(0, description="Number of the environment that it went back to; 0: none.")
+    abandoned: str = Field(description="The target before; empty: the same release.")
     by: str
     why: str
     at: datetime
     at_once: bool = Field(description="It does not wait for an update window.")
 
 
-class GroupBlockShown(Shown):
-    """A version that is blocked for this group only, because it was undone there."""
+class RestartedShown(Shown):
+    """The last rolling restart of a group."""
 
+    generation: int
     version: str
+    environment: int
+    by: str
+    why: str
+    at: datetime
+
+
+class GroupBlockShown(Shown):
+    """A release that is blocked for this group only, because it was undone there."""
+
+    version: str = Field(description="Of the release, with its environment and generation.")
     by: str
     why: str
     at: datetime
@@ -163,18 +175,23 @@ class GroupShown(Shown):
     paused: bool
     slots: int
     undo: UndoShown | None = Field(None, description="Set while the group is pinned by `rollout undo`.")
-    blocked: list[GroupBlockShown] = Field([], description="Versions that only this group does not take.")
+    blocked: list[GroupBlockShown] = Field([], description="Releases that only this group does not take.")
+    environment: int = Field(0, description="Number of the environment that its releases run with; 0: none.")
+    restarted: RestartedShown | None = Field(None, description="Its last rolling restart.")
     created: datetime
     notes: list[str] = []
 
 
 class TargetShown(Shown):
-    """The target of a group: the version for its instances."""
+    """The target of a group: the release for its instances."""
 
     version: str | None
     sha256: str
     paused: bool
     slots: int
+    environment: int = Field(0, description="Number of its environment; 0: none.")
+    generation: int = Field(0, description="Of the rolling restart that made it; 0: none did.")
+    label: str | None = Field(None, description="All of it, for people.")
 
 
 class NewPackage(Given):
@@ -263,6 +280,7 @@ class HappeningShown(Shown):
 
     at: datetime
     version: str
+    release: str = Field("", description="What it ran, where the version does not say all.")
     event: str
     error_code: int
     request_id: str
@@ -275,8 +293,10 @@ class InstanceShown(Shown):
     id: str
     group: str
     version: str
+    release: str = Field("", description="What it runs, with its environment; empty: it names a version only.")
     status: str
     granted_version: str | None
+    granted_release: str = ""
     granted_at: datetime | None
     error_code: int
     address: str
@@ -310,6 +330,9 @@ class PresenceShown(Shown):
     state: str
     version: str
     wanted: str | None
+    release: str = Field("", description="What it runs, with environment and generation.")
+    wanted_release: str = Field("", description="Its group's target, with environment and generation.")
+    environment: int = 0
     why: str
     url: str | None
     since: datetime
@@ -319,6 +342,9 @@ class BlockShown(Shown):
     """A blocked release: an instance proved it bad, and no instance gets it until it is unblocked."""
 
     version: str
+    key: str = Field("", description="Its name in the path that unblocks it.")
+    label: str = Field("", description="The release with its environment and generation, for people.")
+    group: str = Field("", description="Whose release it is; empty: every group's.")
     sha256: str
     instance: str
     why: str

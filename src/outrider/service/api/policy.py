@@ -100,6 +100,14 @@ def undo_rollout(app: str, group: str, said: NewUndo, store: Bound, asked: Asked
     )
 
 
+@router.post("/apps/{app}/groups/{group}/rollout/restart", tags=["groups"])
+def restart_rollout(app: str, group: str, said: Steering, store: Bound, asked: Asked) -> GroupShown:
+    """Restart every instance of a group, one after the other, under turns, probes and policy."""
+    restarted = store.rollouts.restart(app, group, why=said.why, by=asked.speaker(said.by))
+    notes = effects(store.context, restarted.app, [restarted])
+    return GroupShown.model_validate(restarted).model_copy(update={"notes": list(notes)})
+
+
 @router.post("/apps/{app}/groups/{group}/rollout/follow", tags=["groups"])
 def follow_channel(app: str, group: str, store: Bound) -> GroupShown:
     """Let a group that was taken back follow its channel again."""

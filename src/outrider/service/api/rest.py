@@ -344,15 +344,15 @@ def list_presence(
 @router.get("/apps/{app}/blocks", tags=["releases"])
 def list_blocks(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[BlockShown]:
     """List the blocked releases, by version as text."""
-    page, following = page_of(store.fleet.blocks(app), limit=limit, after=after, name=lambda one: one.version)
+    page, following = page_of(store.fleet.blocks(app), limit=limit, after=after, name=lambda one: one.key)
     return Items(items=[BlockShown.model_validate(block) for block in page], next=following)
 
 
 @router.delete("/apps/{app}/blocks/{version}", tags=["releases"])
 def unblock_release(app: str, version: str, store: Bound) -> BlockShown:
-    """Unblock a release and wake the sidekicks that wait for it."""
+    """Unblock a release, by the key of its block, and wake the sidekicks that wait for it."""
     unblocked = store.fleet.unblock(app, version)
-    aimed = {channel.name for channel in store.channels.list(app) if channel.version == version}
+    aimed = {channel.name for channel in store.channels.list(app) if channel.version == unblocked.version}
     notes = _effects_on(store, app, aimed)
     return BlockShown.model_validate(unblocked).model_copy(update={"notes": list(notes)})
 
