@@ -20,7 +20,9 @@ from outrider.runtimes.docker.pull import Layers, failure
 D, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 
 
-def body(docker: DockerSettings, workload: WorkloadSettings | None = None) -> dict[str, Any]:
+def body(
+    docker: DockerSettings, workload: WorkloadSettings | None = None, more: tuple[str, ...] = ()
+) -> dict[str, Any]:
     made: dict[str, Any] = create_arguments(
         docker,
         workload or WorkloadSettings(),
@@ -30,8 +32,17 @@ def body(docker: DockerSettings, workload: WorkloadSettings | None = None) -> di
         version="1.0.0",
         environment={"OUTRIDER_VERSION": "1.0.0"},
         labels={"outrider.app": "hello"},
+        more=more,
     )["body"]
     return made
+
+
+def test_a_releases_arguments_stand_behind_those_of_the_settings_and_else_in_place_of_the_images_own() -> None:
+    behind = body(DockerSettings(command=("run", "--port={port}"), port=80), more=("-v", "a b"))
+    alone, none = body(DockerSettings(), more=("-v",)), body(DockerSettings())
+
+    assert (["run", "--port=80", "-v", "a b"], ["-v"]) == (behind["Cmd"], alone["Cmd"])
+    assert "Cmd" not in none, "the image's own command"
 
 
 def test_a_port_is_published_at_the_hosts_address_and_inside_it_is_the_apps_own() -> None:

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from outrider.config.sections import InstanceSettings, WorkloadSettings
 from outrider.core.blame import judge
 from outrider.core.errors import Unknown
+from outrider.runtimes import Given
+from outrider.runtimes.records import WorkloadRecord
 from outrider.runtimes.systemd import SystemdSettings, problems
 from outrider.runtimes.systemd.bus import Manager
 from outrider.runtimes.systemd.names import own_unit_of, pattern_of, unit_of, user_of
 from outrider.runtimes.systemd.properties import INFINITY, SANDBOX, properties_of, property_problems
 from outrider.runtimes.systemd.results import GONE, invocation_of, result_of
-from outrider.runtimes.systemd.units import _quoted, open_to_all
+from outrider.runtimes.systemd.units import _quoted, environment_of, open_to_all
 from tests.contracts.kits.settings import settings_with
 from tests.support.waiting import eventually
 
@@ -206,3 +209,15 @@ def test_without_a_bus_nothing_is_known(tmp_path: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(Unknown, match=r"D-Bus can't be reached: .*No such file"):
         Manager().state("dbus.service")
+
+
+def test_a_unit_is_told_what_its_release_gives_it_over_the_settings_and_below_its_place() -> None:
+    record = WorkloadRecord(
+        runtime="systemd", workload_id="web-1", version="2.0.0", host="127.0.0.1", port=8085, run=1, sha256="a" * 64
+    )
+    shared = WorkloadSettings(env={"COLOUR": "blue", "SIZE": "9"})
+    instance = InstanceSettings(id="web-1", app="web", group="beta")
+
+    told = environment_of(record, shared, instance, Given(variables={"COLOUR": "red", "HOST": "elsewhere"}))
+
+    assert ("red", "9", "127.0.0.1") == (told["COLOUR"], told["SIZE"], told["HOST"])
