@@ -96,7 +96,7 @@ class Blocks:
     """A service that has these blocks, and answers nothing else."""
 
     def __init__(self, *blocks: tuple[str, str]) -> None:
-        self.blocks = [{"version": version, "instance": by, "why": "503"} for version, by in blocks]
+        self.blocks = [{"label": label, "instance": by, "why": "503"} for label, by in blocks]
 
     def get_all(self, *path: str) -> list[dict[str, str]]:
         assert ("apps", APP, "blocks") == path

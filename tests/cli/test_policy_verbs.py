@@ -1,6 +1,7 @@
 """The verbs of policies and rollouts against the running service."""
 
 import json
+import re
 
 import pytest
 
@@ -166,14 +167,16 @@ def test_a_release_is_approved_and_rejected_with_a_question_first(run: Run, serv
     approved = run(f"rollout approve {WORDS} --why='seen on staging'", typing="y\n")
     other = run(f"rollout reject {WORDS} --version=9.9.9", code=1)
     rejected = run(f"rollout reject {WORDS} --version=2.0.0 --why='not yet'")
+    shown = dict(lines(run(f"rollout {WORDS}").stdout)[-2:-1])
 
-    assert ["waits_for_approval", "true"] in waiting
+    assert ["waits_for_approval", "yes"] in waiting
     assert "Approve 2.0.0 for group beta? 1 instances wait for it" in unsure.stderr
     assert unjudged is not None
     assert unjudged.verdict is None
     assert approved.stdout == "2.0.0 is approved\n"
     assert "the target of group 'beta' is 2.0.0 by now, not 9.9.9" in other.stderr
     assert rejected.stdout == "2.0.0 is rejected\n"
+    assert re.fullmatch(r"rejected by \S+: not yet", shown["approval"])
     assert "rejected: not yet" == service.store.rollouts.get(APP, "beta").why
 
 

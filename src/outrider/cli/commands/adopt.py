@@ -9,7 +9,7 @@ import click
 from outrider.cli.commands.config import files_option
 from outrider.cli.main import F, Group
 from outrider.cli.options import json_option
-from outrider.cli.output import echo_json
+from outrider.cli.output import confirm, echo_json
 
 if TYPE_CHECKING:
     from outrider.sidekick.adopt import Plan
@@ -106,8 +106,7 @@ def _adopt(
     for line in _lines(plan):
         click.echo(line, err=as_json)
     if not dry_run:
-        if not yes:
-            click.confirm(f"Adopt it for instance {settings.instance.id}?", abort=True, err=True)
+        confirm(f"Adopt it for instance {settings.instance.id}?", yes=yes)
         adoption.carry_out(plan)
         click.echo(f"adopted; start the sidekick of {settings.instance.id}", err=as_json)
     if as_json:

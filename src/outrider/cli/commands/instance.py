@@ -11,7 +11,7 @@ from outrider.cli.addressing import instance_address
 from outrider.cli.commands.fake import bench, fake
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, operator, service_options
-from outrider.cli.output import echo_json, echo_table
+from outrider.cli.output import confirm, echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.cli.times import between, end_option, start_option
 from outrider.core.errors import Conflict
@@ -169,9 +169,7 @@ def rollback(app: str, name: str, version: str, yes: bool, service: ServiceClien
     A machine keeps the version that runs and the one before it. While a rollback can't start the first of these, --to
     takes the second.
     """
-    if not yes:
-        goal = version or "its previous version"
-        click.confirm(f"Roll instance {name} of {app} back to {goal}?", abort=True, err=True)
+    confirm(f"Roll instance {name} of {app} back to {version or 'its previous version'}?", yes=yes)
     _command(service, app, name, "rollback", as_json, version=version)
 
 
@@ -225,8 +223,7 @@ def decommission(app: str, name: str, yes: bool, service: ServiceClient, as_json
 
     For an instance whose machine is gone already there is `instance delete`.
     """
-    if not yes:
-        click.confirm(f"Stop instance {name} of {app} and remove it for good?", abort=True, err=True)
+    confirm(f"Stop instance {name} of {app} and remove it for good?", yes=yes)
     _command(service, app, name, "decommission", as_json)
 
 

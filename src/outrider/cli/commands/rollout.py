@@ -101,14 +101,23 @@ def list_(app_id: str, service: ServiceClient, as_json: bool) -> None:
 
 def show(found: Json) -> None:
     """Print a rollout, a row for each fact; lists in words."""
+    approval, override = found.get("approval"), found.get("override")
     lists = {
         "opened": [f"{one['instance']}: {one['version']} since {one['at']}" for one in found.get("opened", ())],
         "failures": [f"{one['instance']}: {one['version']}: {one['error']}" for one in found.get("failures", ())],
         "waiting": found.get("waiting", []),
         "cannot_take": found.get("cannot_take", []),
+        "waits_for_approval": ["yes" if found.get("waits_for_approval") else "no"],
+        "approval": [] if approval is None else [_words(approval["verdict"] or "asked for", approval)],
+        "override": [] if override is None else [f"until {override['until']}{_words('', override)}"],
     }
     rows = [(name, "; ".join(lists[name]) if name in lists else value) for name, value in found.items()]
     echo_table(FACTS, [(name, value) for name, value in rows if name != "notes"])
+
+
+def _words(verb: str, said: Json) -> str:
+    """``approved by ann: seen on staging``."""
+    return f"{verb}{f' by {one}' if (one := said['by']) else ''}{f': {one}' if (one := said['why']) else ''}"
 
 
 def follow_until_end(
@@ -190,8 +199,7 @@ def _judging(verb: str, done: str) -> Callable[..., None]:
         if not version and found["version"] is not None:
             version = found["version"]
             waiting = f"{len(found['waiting'])} instances wait for it"
-            if not yes:
-                click.confirm(f"{verb.capitalize()} {version} for group {group_id}? {waiting}", abort=True, err=True)
+            confirm(f"{verb.capitalize()} {version} for group {group_id}? {waiting}", yes=yes)
         after = service.post(*place, verb, body={"version": version, "why": why, "by": operator()})
         for note in after.get("notes", ()):
             click.echo(f"note: {note}", err=True)
@@ -364,8 +372,7 @@ def restart(app_id: str, group_id: str, why: str, yes: bool, service: ServiceCli
     Files that the group's environment refers to are read anew.
     """
     instances = len(service.get_all("apps", app_id, "instances", group=group_id))
-    if not yes:
-        click.confirm(f"Restart group {group_id} of {app_id} ({instances} instances)?", abort=True, err=True)
+    confirm(f"Restart group {group_id} of {app_id} ({instances} instances)?", yes=yes)
     with ours_only("a rolling restart"):
         after = service.post(
             "apps", app_id, "groups", group_id, "rollout", "restart", body={"why": why, "by": operator()}

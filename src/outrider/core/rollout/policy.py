@@ -266,7 +266,8 @@ def _outside_the_percentage(situation: Situation, goal: str) -> Defer | None:
 
 def _not_approved(situation: Situation, goal: str) -> Defer | None:
     # Of the target, not of a floor on the way to it. A rejection counts where nobody had to approve anything, too.
-    policy, progress, target = situation.policy, situation.progress, situation.wanted or goal
+    policy, progress = situation.policy, situation.progress
+    target = situation.label(situation.wanted or goal)
     said = progress.approval if progress is not None else None
     if said is not None and said.verdict == "rejected":
         reason = f"{target} was {said.words}; `outrider rollout approve` lets it go on"

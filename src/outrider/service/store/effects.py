@@ -60,9 +60,10 @@ def _next(context: StoreContext, group: Group, release: ReleaseId, target: Targe
         return f"held: the rollout is {rollout.progress.state}"
     if not group.policy.enabled:
         return "held: updates are off in the group's policy"
-    said = None if rollout is None or rollout.progress.version != target.version else rollout.progress.approval
+    said = None if rollout is None or rollout.progress.version != release.label else rollout.progress.approval
     if said is not None and said.verdict == "rejected":
         return f"held: it was {said.words}"
-    if group.policy.approval and group.undo is None and (said is None or said.verdict is None):
+    goes_back = group.undo is not None or group.back_to == release.label
+    if group.policy.approval and not goes_back and (said is None or said.verdict is None):
         return "held until `outrider rollout approve`"
     return "updated from now on as the group's policy allows"
