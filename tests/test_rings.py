@@ -1,12 +1,13 @@
 """Every test is in exactly one ring, and the Makefile runs every ring."""
 
-import os
 import re
 import subprocess
 import sys
+from typing import Any, cast
 
 import pytest
 
+from tests.conftest import pytest_keep_sample
 from tests.support.rings import FIRST_RING, FLEET, LIVE, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -45,26 +46,38 @@ def test_no_test_chooses_its_ring_itself() -> None:
     ]
 
 
-def test_the_parts_of_a_ring_are_the_whole_ring() -> None:
-    """Collected as for ``make test-long sample=1/3``; no test is in two parts."""
+class Deselected:
+    """A pytest configuration that notes what is left out."""
 
-    def collected(sample: str) -> list[str]:
-        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", "not live"]
-        done = subprocess.run(
-            [*command, "tests/test_rings.py"],
-            cwd=ROOT,
-            env=os.environ | {"OUTRIDER_TEST_SAMPLE": sample},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=True,
-        )
-        return [line for line in done.stdout.splitlines() if "::" in line]
+    def __init__(self) -> None:
+        self.hook, self.items = self, list[Any]()
 
-    parts = [collected(f"{part}/3") for part in (1, 2, 3)]
+    def pytest_deselected(self, items: list[Any]) -> None:
+        self.items += items
 
-    assert sorted([*parts[0], *parts[1], *parts[2]]) == sorted(collected(""))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+def test_the_parts_of_a_ring_are_the_whole_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make test-long sample=1/3``; no test is in two parts."""
+    every, parts = list(range(100)), []
+    for part in (1, 2, 3):
+        monkeypatch.setenv("OUTRIDER_TEST_SAMPLE", f"{part}/3")
+        config: Any = Deselected()
+        kept: Any = list(every)
+        pytest_keep_sample(config, kept)
+        assert every == sorted([*kept, *config.items])
+        parts.append(kept)
+
+    assert every == sorted([*parts[0], *parts[1], *parts[2]])
+    assert [34, 33, 33] == [len(part) for part in parts]
+
+
+def test_without_a_sample_a_ring_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OUTRIDER_TEST_SAMPLE", raising=False)
+    kept: Any = [1, 2, 3]
+
+    pytest_keep_sample(cast(Any, None), kept)
+
+    assert [1, 2, 3] == kept
 
 
 @pytest.mark.parametrize("given", ["3", "0/3", "4/3", "a/b", "1/", "/2", "1/2/3"])
