@@ -100,6 +100,8 @@ class Stand:
         app = self.app(version)
         self.balancer.entry.join(app.url)
         eventually(lambda: self.version() == version, every_s=0.05)
+        if self.kind == "agent":  # it is written down, too: a reload before that would begin without it
+            eventually(lambda: app.url in self.applied().serving, every_s=0.05)
         return app
 
     def switch(self, app: App) -> None:

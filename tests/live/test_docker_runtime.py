@@ -15,6 +15,7 @@ from outrider.core.errors import DriverError, Refused
 from outrider.demo.programs import free_ports
 from outrider.runtimes import Exited, RunnableRelease, WorkloadSpec
 from outrider.runtimes.docker import DockerSettings
+from outrider.runtimes.docker import runtime as runtime_module
 from outrider.runtimes.docker.engine import Engine
 from outrider.runtimes.docker.runtime import DockerRuntime
 from tests.support import docker_images
@@ -182,8 +183,16 @@ def test_a_port_that_somebody_took_is_this_machines_trouble_and_leaves_nothing(
     ],
 )  # fmt: skip
 def test_what_ends_at_once_says_why_and_leaves_nothing(
-    make: Make, tmp_path: Path, files: dict[str, str], lines: str, docker: DockerSettings, said: str, blame: str
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    lines: str,
+    docker: DockerSettings,
+    said: str,
+    blame: str,
 ) -> None:
+    monkeypatch.setattr(runtime_module, "_AT_ONCE_S", 60)  # a busy machine takes its time to start what ends at once
     with pytest.raises(DriverError) as failed:
         make(docker).start(spec(saved(tmp_path, "1.0.1", files, lines)))
 

@@ -143,10 +143,8 @@ def _ask(etcd: EtcdAddress, prefix: str, service: ServiceClient, tell: Callable[
         away = error
     finally:
         cluster.close()
-    # said before the table, because what follows is as old as the service's answer
-    click.echo(f"note: {away}; asked the update service {service.server} instead", err=True)
     try:
-        tell(_Service(service))
+        tell(_Service(service, note=f"{away}; asked the update service {service.server} instead"))
     except DriverError as error:
         raise Unknown(f"{away}; and {error}; check --etcd (OUTRIDER_ETCD) and --server") from error
 
@@ -197,11 +195,19 @@ class _Etcd:
 
 
 class _Service:
-    def __init__(self, service: ServiceClient) -> None:
-        self._service = service
+    def __init__(self, service: ServiceClient, *, note: str = "") -> None:
+        """``note``: said before the first answer, because what follows is as old as that."""
+        self._service, self._note = service, note
+
+    def _get(self, *path: str, **options: str | None) -> Json:
+        answer = self._service.get(*path, **options)
+        if self._note:
+            click.echo(f"note: {self._note}", err=True)
+            self._note = ""
+        return answer
 
     def status(self, app: str | None, group: str | None) -> tuple[list[Found], list[str]]:
-        answer: Json = self._service.get("status", app=app, group=group)
+        answer = self._get("status", app=app, group=group)
         found = [
             Found(line=one["line"], rows=one["rows"], summary=one["summary"], facts=one["facts"])
             for one in answer["groups"]
@@ -209,7 +215,7 @@ class _Service:
         return found, answer["warnings"]
 
     def why(self, app: str, instance: str) -> Sequence[str]:
-        reasons: list[str] = self._service.get("apps", app, "instances", instance, "why")["reasons"]
+        reasons: list[str] = self._get("apps", app, "instances", instance, "why")["reasons"]
         return reasons
 
     def follow(self, app: str | None, show: Callable[[], None]) -> None:
