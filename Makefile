@@ -24,7 +24,7 @@ ifdef sample
   export OUTRIDER_TEST_SAMPLE := $(sample)
 endif
 # tests side by side, more than there are processors because many of them wait; 0: one after the other
-workers ?= $(shell expr $$(nproc) + 1)
+workers ?= $(shell expr $$(nproc) + 2)
 pytest = $(bin)/python -m pytest --dist loadscope
 # a run starts hundreds of programs: each would compile all it imports
 unexport PYTHONDONTWRITEBYTECODE

@@ -12,7 +12,7 @@ from outrider.cli.options import etcd_options, is_named, json_option, open_clust
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.cli.signals import stopped_by_signals
-from outrider.core.errors import DriverError, Unknown
+from outrider.core.errors import DriverError, OutriderError, Unknown
 from outrider.etcd.seam import Cluster, EtcdAddress, Unreachable, WatchEvent
 from outrider.model.keys import Keys
 from outrider.service.operations.readiness import unready
@@ -200,11 +200,20 @@ class _Service:
         self._service, self._note = service, note
 
     def _get(self, *path: str, **options: str | None) -> Json:
-        answer = self._service.get(*path, **options)
+        try:
+            answer = self._service.get(*path, **options)
+        except DriverError:  # it doesn't answer either
+            raise
+        except OutriderError:
+            self._say_note()
+            raise
+        self._say_note()
+        return answer
+
+    def _say_note(self) -> None:
         if self._note:
             click.echo(f"note: {self._note}", err=True)
             self._note = ""
-        return answer
 
     def status(self, app: str | None, group: str | None) -> tuple[list[Found], list[str]]:
         answer = self._get("status", app=app, group=group)
