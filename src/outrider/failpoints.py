@@ -96,6 +96,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
     "lock.reclaim": ("turn.read", "turn.reclaim"),
     "lock.retake": (
         "admission.read",
+        "turn.release",
         "turn.read",
         "turn.reclaim",
         "turn.ticket",

@@ -56,6 +56,7 @@ SCENARIOS: Mapping[str, str] = {
     "lock.reclaim": "restarted",
     "lock.retake": "souring",
     "lock.retake/admission.read": "decommissioned",
+    "lock.retake/turn.release": "decommissioned-admitted",
     "lock.retake/turn.reclaim": "souring-restarted",
     "lock.retake/turn.ticket": "robbed",
     "lock.retake/turn.enqueue": "robbed",

@@ -44,7 +44,7 @@ class Scenario:
 
     Attributes:
         prepare: Before the armed sidekick is started; the ordinary one has been stopped.
-        first: EFFECT/FAILPOINT before which the armed sidekick's first life ends by SIGKILL; empty for one life.
+        first: EFFECT/FAILPOINT:WHEN where the armed sidekick's first life ends by SIGKILL; empty for one life.
         between: After that first life, before the second.
         release: Once the fleet is at rest again with the armed sidekick in it.
         barrier: EFFECT/FAILPOINT before which ``at_barrier`` happens.
@@ -233,10 +233,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     "bare": Scenario(release=_good, barrier="probe.start/probe.ask", at_barrier=_remove_a_static_key),
     "bare-2": Scenario(release=_good, barrier="probe.start/probe.ask", at_barrier=_remove_a_static_key),
     "bare-started": Scenario(prepare=_remove_a_static_key, settles=False, release=_good),
-    "restarted": Scenario(release=_good, first="balancer.drain/balancer.ask"),
-    "rebooted": Scenario(release=_good, first="balancer.drain/balancer.ask", between=_end_apps, apps_die=True),
-    "souring-restarted": Scenario(goes_first=True, release=_SOURING, first="balancer.restore/entry.write"),
-    "adopted": Scenario(release=_good, first="workload.start/workload.record", options=("--first-skip", "1")),
+    "restarted": Scenario(release=_good, first="balancer.drain/balancer.ask:before"),
+    "rebooted": Scenario(release=_good, first="balancer.drain/balancer.ask:before", between=_end_apps, apps_die=True),
+    "souring-restarted": Scenario(goes_first=True, release=_SOURING, first="balancer.restore/entry.write:before"),
+    "adopted": Scenario(release=_good, first="workload.start/workload.record:before", options=("--first-skip", "1")),
     "robbed": Scenario(goes_first=True, release=_SOURING, barrier=_RELOCK, at_barrier=_rob, freed=True),
     "robbed-late": Scenario(
         goes_first=True, release=_bad("unhealthy"), barrier="lock.block/turn.release", at_barrier=_rob, freed=True
@@ -253,6 +253,9 @@ SCENARIOS: Mapping[str, Scenario] = {
         repair=_admit,
         freed=True,
         leaves=True,
+    ),
+    "decommissioned-admitted": Scenario(
+        release=_decommission, first="lock.resign/turn.release:after", between=_admit, leaves=True
     ),
     "lapsed": Scenario(release=_lapse, repair=_good),
     "rotating": Scenario(release=_good, options=("--rotate-bytes", "1000")),

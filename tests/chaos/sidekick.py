@@ -36,7 +36,7 @@ def main() -> None:
     options.add_argument("--when", choices=["before", "after"], required=True)
     options.add_argument("--skip", type=int, default=0, help="let so many of these hits pass")
     options.add_argument("--fault", choices=["kill", "stop", "cut", "full", "clock"], required=True)
-    options.add_argument("--first", default="", help="EFFECT/FAILPOINT before which the first life ends by SIGKILL")
+    options.add_argument("--first", default="", help="EFFECT/FAILPOINT:WHEN where the first life ends by SIGKILL")
     options.add_argument("--first-skip", type=int, default=0, help="let so many of those hits pass")
     options.add_argument("--barrier", default="", help="EFFECT/FAILPOINT before which the harness does something")
     options.add_argument("--rotate-bytes", type=int, default=0, help="a journal that rotates early")
@@ -74,7 +74,7 @@ def _observer(chosen: argparse.Namespace) -> Callable[[FailpointHit], None]:
         if place == chosen.barrier and hit.when == "before" and once(barrier):
             _await(chosen.signals / "barrier.go")
         if chosen.first and not first.exists():
-            if place == chosen.first and hit.when == "before":
+            if f"{place}:{hit.when}" == chosen.first:
                 with mutex:
                     passes, first_left = first_left > 0, first_left - 1
                 if not passes and once(first):
