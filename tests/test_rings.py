@@ -1,13 +1,11 @@
 """Every test is in exactly one ring, and the Makefile runs every ring."""
 
 import re
-import subprocess
-import sys
 from typing import Any, cast
 
 import pytest
 
-from tests.conftest import pytest_keep_sample
+from tests.conftest import pytest_collection_modifyitems, pytest_keep_sample
 from tests.support.rings import FIRST_RING, FLEET, LIVE, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -86,28 +84,42 @@ def test_what_is_no_part_is_said(given: str) -> None:
         sample_of(given)
 
 
+class Collected:
+    """A test as pytest hands it to conftest: what it is called, and what was marked on it."""
+
+    def __init__(self, nodeid: str) -> None:
+        self.nodeid, self.marks = nodeid, dict[str, Any]()
+
+    def get_closest_marker(self, name: str) -> object:
+        return self.marks.get(name)
+
+    def add_marker(self, mark: Any) -> None:
+        self.marks[mark if isinstance(mark, str) else mark.name] = mark if isinstance(mark, str) else mark.args
+
+
 def test_markers_and_deadlines_follow_the_path() -> None:
-    """Collected as the Makefile collects: each ring gets its own tests, and those of the outer rings more time."""
-    files = ("tests/live/test_hanging.py", "tests/live/test_demo.py", "tests/verify/test_jobs.py")
-    plugin = (
-        "import pytest, sys\n"
-        "class Told:\n"
-        "    def pytest_collection_finish(self, session):\n"
-        "        for one in session.items:\n"
-        "            limit = one.get_closest_marker('timeout')\n"
-        "            rings = [name for name in ('live', 'fleet') if one.get_closest_marker(name)]\n"
-        "            print('TOLD', one.nodeid.partition('::')[0], *rings, limit.args[0] if limit else 'default')\n"
-        "sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', *sys.argv[1:]], plugins=[Told()]))\n"
-    )
-    command = [sys.executable, "-c", plugin, *files]
+    """Each ring gets its own tests, and those of the outer rings more time."""
+    hanging, demo, jobs, kit, fussy = every = [
+        Collected(f"tests/{path}")
+        for path in (
+            "live/test_hanging.py::test_a",
+            "live/test_demo.py::test_b",
+            "verify/test_jobs.py::test_c",
+            "contracts/test_runtimes.py::test_d[docker]",
+            "live/test_hanging.py::test_e",
+        )
+    ]
+    kit.add_marker("live")  # by the parameter that names the kit
+    fussy.add_marker(pytest.mark.timeout(7))
 
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=True).stdout
+    pytest_collection_modifyitems(cast(Any, every))
 
-    assert {
-        f"tests/live/test_hanging.py live {OUTER_TIMEOUT_S}",
-        f"tests/live/test_demo.py fleet {OUTER_TIMEOUT_S}",
-        "tests/verify/test_jobs.py default",
-    } == {line.removeprefix("TOLD ") for line in said.splitlines() if line.startswith("TOLD ")}
+    assert {"live": "live", "timeout": (OUTER_TIMEOUT_S,)} == hanging.marks
+    assert {"fleet": "fleet", "timeout": (OUTER_TIMEOUT_S,)} == demo.marks
+    assert {"live": "live", "timeout": (OUTER_TIMEOUT_S,)} == kit.marks
+    assert {"live": "live", "timeout": (7,)} == fussy.marks
+    assert {} == jobs.marks
+    assert jobs is every[0], "what takes seconds is begun first"
 
 
 @pytest.mark.parametrize(

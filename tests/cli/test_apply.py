@@ -12,6 +12,7 @@ from outrider.core.errors import NotFound
 from outrider.etcd.seam import Cluster
 from outrider.model.documents import encode
 from outrider.service.history.webhooks import Webhook, Webhooks, webhook_key
+from tests.support.rings import mostly_long
 from tests.support.service import NOON, RunningServer, Service
 from tests.support.service_examples import be_alive, put
 from tests.support.typing_verbs import Run, typist
@@ -54,7 +55,10 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
-@pytest.mark.parametrize("name", ["web-servers.toml", "worker.yaml", "database.toml"])
+@pytest.mark.parametrize(
+    "name",
+    mostly_long(("web-servers.toml", "worker.yaml", "database.toml"), short=lambda name: name == "worker.yaml"),
+)
 def test_an_example_is_applied_and_a_second_time_changes_nothing(run: Run, service: Service, name: str) -> None:
     first = run(f"apply {EXAMPLES / name} --yes").stdout
     second = run(f"apply {EXAMPLES / name} --yes").stdout

@@ -14,6 +14,7 @@ from outrider.runtimes.process.family import reap
 from outrider.runtimes.process.identity import boot_id, look_at
 from outrider.runtimes.process.runtime import ProcessRecord
 from tests.support.orphans import Shape, end_workers, orphan_runtime, orphan_spec, program, worker_of
+from tests.support.rings import mostly_long
 from tests.support.waiting import eventually
 from tests.support.workloads import pid_of, state_dir
 
@@ -79,7 +80,7 @@ def test_a_worker_that_outlives_its_master_is_stopped_before_the_app_starts_agai
     runtime.close()
 
 
-@pytest.mark.parametrize("shape", WITH_EVIDENCE)
+@pytest.mark.parametrize("shape", mostly_long(WITH_EVIDENCE, short=WITH_EVIDENCE[0].__eq__))
 def test_another_life_of_the_sidekick_finds_the_worker_too(
     state_dir: Path, notes: Path, tmp_path: Path, shape: Shape
 ) -> None:

@@ -25,6 +25,7 @@ from outrider.sidekick.assemble import Assembly
 from outrider.sidekick.host import Host, make_assembly
 from outrider.sidekick.session import EtcdSession
 from tests.sim.fake_etcd import FakeEtcd
+from tests.support.rings import mostly_long
 from tests.support.waiting import eventually
 
 APP = "e96281a6-d1af-4bde-9a0a-97b76e56dc57"
@@ -265,13 +266,16 @@ def test_one_that_fails_is_started_again_alone(machine: Machine, healthy: str) -
     assert 1 == machine.made.count("b")
 
 
-def test_twenty_probes_that_hang_hold_up_nobody_else(machine: Machine, healthy: str, hanging: str) -> None:
-    for number in range(20):
+@pytest.mark.parametrize("number_of_hung", mostly_long((4, 20), short=lambda number: number == 4))
+def test_probes_that_hang_hold_up_nobody_else(
+    machine: Machine, healthy: str, hanging: str, number_of_hung: int
+) -> None:
+    for number in range(number_of_hung):
         machine.write(f"hung-{number}", hanging)
     machine.write("good", healthy)
     with machine.running() as host:
         eventually(lambda: machine.serving() == {"good"})
-        eventually(lambda: sum(one.state == "idle.proving" for one in machine.presences().values()) == 20)
+        eventually(lambda: sum(one.state == "idle.proving" for one in machine.presences().values()) == number_of_hung)
 
         machine.write("good", healthy, instance='alias = "again"')
         host.reload()

@@ -27,8 +27,12 @@ def results() -> list[Result]:
     return list(check(loaded(SHIPPED), plan))
 
 
+@pytest.mark.long
 def test_two_sidekicks_of_the_shipped_chart_hold_within_the_smallest_bounds() -> None:
-    """The short form: a release that doesn't start, one turn, the strategy with fewer states."""
+    """The smallest of all: a release that doesn't start, one turn, the strategy with fewer states.
+
+    ``make verify`` has this and more; that the checker finds what is wrong is in ``test_seeded_faults.py``.
+    """
     setting = replace(AT_ONCE, badness="refused")
 
     (found,) = check(loaded(SHIPPED), [Configuration(strategy="stop-first", setting=setting, sizes=((2, 1),))])

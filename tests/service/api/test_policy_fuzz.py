@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outrider.service.api.models_policy import PolicyGiven
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster
 from tests.support.in_process import application_over, ask
+from tests.support.rings import mostly_long
 from tests.support.service_examples import APP, make_app
 
 GROUP = f"/api/v1/apps/{APP}/groups/beta"
@@ -55,13 +56,19 @@ def application(store: Store, client: FakeCluster, tmp_path: Path) -> FastAPI:
     return application_over(client, tmp_path)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(request=requests)
-def test_nothing_that_is_sent_breaks_it_or_what_comes_after(
-    application: FastAPI, request: tuple[str, str, object]
-) -> None:
+@pytest.mark.parametrize("number_of_requests", mostly_long((40, 400), short=lambda number: number == 40))
+def test_nothing_that_is_sent_breaks_it_or_what_comes_after(application: FastAPI, number_of_requests: int) -> None:
     """What was taken is there for the next one, so what is read, and what an instance is answered, is looked at too."""
-    method, path, body = request
+
+    @settings(max_examples=number_of_requests, deadline=None)
+    @given(request=requests)
+    def send(request: tuple[str, str, object]) -> None:
+        check_one(application, *request)
+
+    send()
+
+
+def check_one(application: FastAPI, method: str, path: str, body: object) -> None:
     headers = {"content_type": "application/json"}
 
     answer = ask(application, method, path, json.dumps(body).encode(), **headers)
