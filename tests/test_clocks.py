@@ -7,8 +7,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
-from outrider.clocks import LATE_S, TICK_S, SuspendAwareClock
+import pytest
+from loguru import logger
+
+from outrider.clocks import LATE_S, TICK_S, ServiceClock, SuspendAwareClock
 from outrider.sidekick.prober import Failed, Prober, Verdict
 from tests.sidekick.test_prober import SETTINGS, App
 from tests.support.waiting import eventually
@@ -85,3 +89,57 @@ def test_a_probe_does_not_fail_for_a_deadline_that_passed_while_nobody_asked() -
         assert isinstance(verdicts.get(timeout=60), Failed)
     finally:
         app.close()
+
+
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+TOLD = "Mon, 30 Nov 2026 12:00:00 GMT"
+
+
+def test_before_any_answer_the_services_time_is_this_machines() -> None:
+    assert NOON == ServiceClock(machine=lambda: NOON)()
+
+
+@pytest.mark.parametrize("off", [timedelta(hours=1), timedelta(hours=-1), timedelta(days=400)])
+def test_after_an_answer_it_goes_on_by_itself_whatever_this_machines_clock_says(off: timedelta) -> None:
+    """A machine whose clock was an hour ahead took each of its grants for overdue, and asked again without a pause."""
+    hand, machine = Hand(), [NOON + off]
+    clock = ServiceClock(machine=lambda: machine[0], clock=hand)
+    clock.tell(TOLD)
+
+    hand.now_s += 90.0
+    machine[0] -= timedelta(days=3)
+
+    assert NOON + timedelta(seconds=90) == clock()
+    clock.tell("Mon, 30 Nov 2026 12:01:31 GMT")
+    assert NOON + timedelta(seconds=91) == clock()
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Nov 2026 12:00:00 GMT", "\ud800"])
+def test_what_is_no_date_changes_nothing(date: str) -> None:
+    clock = ServiceClock(machine=lambda: NOON + timedelta(hours=1), clock=Hand())
+    clock.tell(TOLD)
+
+    clock.tell(date)
+
+    assert NOON == clock()
+
+
+def test_a_wrong_clock_is_said_once_in_the_log() -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), format="{message}")
+    machine = [NOON + timedelta(hours=1)]
+    clock = ServiceClock(machine=lambda: machine[0], clock=Hand())
+    try:
+        clock.tell(TOLD)
+        clock.tell(TOLD)
+        machine[0] = NOON
+        clock.tell(TOLD)
+        machine[0] = NOON - timedelta(minutes=2)
+        clock.tell(TOLD)
+    finally:
+        logger.remove(sink)
+
+    assert [
+        "this machine's clock is 3600 s ahead of the update service's; set it\n",
+        "this machine's clock is 120 s behind the update service's; set it\n",
+    ] == lines

@@ -1,4 +1,4 @@
-"""A suspend-aware clock: it counts only the time in which this process runs.
+"""Clocks beside this machine's own: one that counts only the time in which this process runs, and the service's.
 
 A sidekick may be suspended: SIGSTOP, a frozen container, a virtual machine that moves. Deadlines of what it *observes*
 must not run meanwhile: a release isn't bad because nothing probed it, nor good because nothing noticed that it became
@@ -8,6 +8,10 @@ unhealthy. (Leases are different: they end by etcd's clock, and ``etcd/lease.py`
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from loguru import logger
 
 TICK_S = 0.5
 LATE_S = 2.0
@@ -42,3 +46,60 @@ class SuspendAwareClock:
         while True:
             self()
             time.sleep(TICK_S)
+
+
+WRONG_S = 30.0
+"""A clock that is off by more than this is said in the log."""
+
+
+def seconds_since_boot() -> float:
+    """A clock that nobody can set and that goes on while the machine sleeps, where the system has one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+class ServiceClock:
+    """The update service's time of day, which it also goes by: a machine whose own clock is wrong must compare with it.
+
+    Each answer over HTTP has its ``Date``; from then on the time is counted by a clock that nobody sets. Until there
+    was an answer it is this machine's own time. Any thread may read it.
+
+    Args:
+        machine: This machine's time, aware UTC.
+        clock: Seconds that only move forward, also while the machine is suspended.
+    """
+
+    def __init__(
+        self,
+        machine: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = seconds_since_boot,
+    ) -> None:
+        self._machine, self._clock = machine, clock
+        self._reading = threading.Lock()
+        self._told: tuple[datetime, float] | None = None
+        self._said_s = 0.0
+
+    def tell(self, date: str) -> None:
+        """Take over what an answer's ``Date`` says, to the second; what isn't a date is ignored."""
+        try:
+            told = parsedate_to_datetime(date)
+        except ValueError:
+            return
+        told = told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
+        off_s = (self._machine() - told).total_seconds()
+        with self._reading:
+            self._told = told, self._clock()
+            says = abs(off_s - self._said_s) > WRONG_S
+            if says:
+                self._said_s = off_s if abs(off_s) > WRONG_S else 0.0
+        if says and abs(off_s) > WRONG_S:
+            way = "ahead of" if off_s > 0 else "behind"
+            logger.warning("this machine's clock is {:.0f} s {} the update service's; set it", abs(off_s), way)
+
+    def __call__(self) -> datetime:
+        """Now, aware UTC."""
+        with self._reading:
+            told = self._told
+            if told is None:
+                return self._machine()
+            return told[0] + timedelta(seconds=self._clock() - told[1])

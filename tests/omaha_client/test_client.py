@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,17 @@ def test_no_update_carries_the_reason(service: Service) -> None:
     service.answer = Answer(check=NoUpdate(reason="paused by anna", poll_interval_s=90))
 
     assert NoUpdate(reason="paused by anna", poll_interval_s=90) == check(upstream(service.url))
+
+
+def test_the_time_of_each_answer_is_told(service: Service) -> None:
+    service.answer = Answer(check=NoUpdate())
+    dates: list[str] = []
+
+    Upstream(urls=(service.url,), app_id=APP, group="g", instance="i", on_date=dates.append).check(
+        version="1.0.0", previous_version="", update="u"
+    )
+
+    assert 1 == len([parsedate_to_datetime(date) for date in dates])
 
 
 @pytest.mark.parametrize("name", ["01-ok", "60-flatcar-ok"])

@@ -12,11 +12,11 @@ keep-alive may be sent that would hide it.
 
 import random
 import threading
-import time
 from collections.abc import Callable
 
 from loguru import logger
 
+from outrider.clocks import seconds_since_boot
 from outrider.core.errors import DriverError, Refused
 from outrider.etcd.seam import Cluster
 from outrider.failpoints import failpoint
@@ -24,12 +24,6 @@ from outrider.failpoints import failpoint
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
 _STOP_WAIT_S = 10.0  # longer than any call to etcd may take
-
-
-def seconds_since_boot() -> float:
-    """A clock that nobody can set and that goes on while the machine sleeps, where the system has one."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class LeaseKeeper:

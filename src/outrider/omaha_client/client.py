@@ -78,6 +78,7 @@ class Upstream:
         verify: What proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
         takes_turns: The client is a sidekick, which takes a turn against its grant.
         allow_downgrade: It takes an older version (``rollback_allowed``), or never does; None says nothing of it.
+        on_date: Called with the ``Date`` of each answer.
 
     Raises:
         ConfigError: no address, or one that isn't ``http(s)://host``.
@@ -98,6 +99,7 @@ class Upstream:
         verify: bool | str = True,
         takes_turns: bool = False,
         allow_downgrade: bool | None = None,
+        on_date: Callable[[str], None] = lambda date: None,
     ) -> None:
         if not urls:
             raise ConfigError("service.urls: empty; name at least one address of the update service")
@@ -113,6 +115,7 @@ class Upstream:
             rollback_forbidden=allow_downgrade is False,
         )
         self._timeout_s, self._user_agent, self._clock, self._verify = timeout_s, user_agent, clock, verify
+        self._on_date = on_date
         self._lock = threading.Lock()
         self._preferred = 0
         self._quiet_until: dict[str, float] = {}
@@ -218,6 +221,8 @@ class Upstream:
         ) as response:
             headers, status = response.headers, response.status_code
             content = read_body(response, MAX_RESPONSE_BYTES)
+        if "Date" in headers:
+            self._on_date(headers["Date"])
         log.bind(status=status, body=content[:4096].decode(errors="replace")).debug("omaha response")
         retry_after_s = _retry_after_s(headers, status)
         if retry_after_s is not None:

@@ -8,7 +8,7 @@ from loguru import logger
 
 from outrider.balancers.drain import Drain
 from outrider.balancers.drivers import BALANCERS, BalancerContext
-from outrider.clocks import SuspendAwareClock
+from outrider.clocks import ServiceClock, SuspendAwareClock
 from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.core.omaha import app_key
@@ -221,6 +221,7 @@ class Assembly:
         self._cluster = self._session.cluster
         clock = SuspendAwareClock().start()
         notifier = notifier or Notifier.from_environment(os.environ)
+        service_clock = ServiceClock()
         upstream = Upstream(
             urls=settings.service.urls,
             app_id=instance.app,
@@ -230,6 +231,7 @@ class Assembly:
             timeout_s=settings.service.timeout_s,
             takes_turns=True,
             allow_downgrade=instance.allow_downgrade,
+            on_date=service_clock.tell,
         )
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
         payloads = PayloadStore(
@@ -254,7 +256,7 @@ class Assembly:
         self._lock_work = LockWork(
             self._cluster,
             keys,
-            TurnLock(self._cluster, keys, us, clock=now),
+            TurnLock(self._cluster, keys, us, clock=service_clock),
             self._session,
             app=app,
             group=instance.group,

@@ -22,8 +22,9 @@ from loguru import logger
 from outrider.balancers.agent.claim import NameTaken, ProcessId
 from outrider.balancers.agent.driver import AgentDriver, AgentServer, Away, Report
 from outrider.balancers.agent.entries import wanted_in
+from outrider.clocks import seconds_since_boot
 from outrider.core.errors import Conflict, DriverError
-from outrider.etcd.lease import LeaseKeeper, seconds_since_boot
+from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster, Compare, CreatedAt, Entry, ModifiedAt, Put, Watch
 from outrider.failpoints import failpoint
 from outrider.model.balancer_agents import Agent, Applied
