@@ -19,7 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from outrider.demo import programs
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster
-from tests.support.rings import FIRST_RING, FLEET, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
+from tests.support.rings import FIRST_RING, FLEET, FLEET_RING, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
 from tests.support.servers import EtcdServer
 from tests.support.waiting import eventually
 
@@ -34,10 +34,13 @@ ONE_PREPARATION = ("tests/verify/test_checker.py",)
 
 
 class FleetsApart(LoadScopeScheduling):  # type: ignore[misc]
-    """pytest-xdist's scheduler, to which the fleets under load are one piece of work, and any other test is one."""
+    """pytest-xdist's scheduler, to which the fleets under load are one piece of work, and any other test is one.
+
+    In a ring of fleets alone, which wait most of the time, each is a piece of its own.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(UNDER_LOAD):
+        if nodeid.startswith(UNDER_LOAD) and self.config.option.markexpr != FLEET_RING:
             return "under load"
         return nodeid.partition("::")[0] if nodeid.startswith(ONE_PREPARATION) else nodeid
 

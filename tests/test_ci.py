@@ -82,7 +82,7 @@ def test_without_names_it_runs_every_ring_the_first_one_on_two_pythons(checkout:
 def test_of_what_would_not_fit_it_runs_one_part(checkout: Path) -> None:
     done = run(checkout, long="@echo '=== 1 passed in 1s ===' $(sample)", partitions="@echo part $(sample)")
 
-    parts = re.findall(r"(?:=== |part )(\d)/(\d)$", done.stdout, re.MULTILINE)
+    parts = re.findall(r"(?:=== |part )(\d+)/(\d+)$", done.stdout, re.MULTILINE)
     assert 2 == len(parts)
     assert all(1 <= int(part) <= int(of) for part, of in parts)
 

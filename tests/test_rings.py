@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from tests.conftest import pytest_collection_modifyitems, pytest_keep_sample
-from tests.support.rings import FIRST_RING, FLEET, LIVE, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
+from tests.support.rings import FIRST_RING, FLEET, FLEET_RING, LIVE, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -127,7 +127,7 @@ def test_markers_and_deadlines_follow_the_path() -> None:
     [
         ("test", FIRST_RING),
         ("test-live", "live and not long"),
-        ("test-fleet", "fleet and not long"),
+        ("test-fleet", FLEET_RING),
         ("test-long", "long"),
     ],
 )

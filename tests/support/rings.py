@@ -39,6 +39,7 @@ PACKAGES = ("tests/packaging/",)
 """Wheels in environments of their own; the tests carry their marker themselves."""
 
 FIRST_RING = "not (live or fleet or long or packages)"
+FLEET_RING = "fleet and not long"
 """What ``make test`` gives to -m."""
 
 OUTER_TIMEOUT_S = 600
