@@ -1,6 +1,7 @@
 """``outrider activity``: the event log, read directly from etcd, so it works while the service is down."""
 
 import queue
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,12 +11,13 @@ import msgspec
 from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json, echo_table
 from outrider.core.errors import ConfigError
-from outrider.etcd.seam import Cluster, EtcdAddress, KeyChanged, WatchEvent
+from outrider.etcd.epoch_watch import EpochWatch
+from outrider.etcd.seam import Cluster, EtcdAddress, KeyChanged, Resynced, WatchEvent
 from outrider.model.activity import SEVERITIES, Activity, Severity
-from outrider.model.damage import read_or_none
+from outrider.model.damage import readable
 from outrider.model.keys import Keys
 from outrider.service.history.activity_log import read_activity
-from outrider.service.store.context import StoreContext
+from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
 
 HEADER = ("AT", "SEVERITY", "GROUP", "INSTANCE", "WHAT")
@@ -59,7 +61,12 @@ def activity(
         if as_json and not follow:
             echo_json([msgspec.to_builtins(record) for record in records])
         elif follow:
-            _follow(cluster, context, records, wanted, severity, revision, as_json=as_json)
+            for record in records:
+                _print(record, as_json)
+            if app is not None:
+                wanted["app"] = app_id_of(app)
+            unprinted = Unprinted(entry.key for entry, _ in found)
+            _follow(cluster, context.keys, unprinted, wanted, severity, revision, as_json)
         else:
             echo_table(HEADER, [_row(record) for record in records])
     except KeyboardInterrupt:
@@ -70,25 +77,22 @@ def activity(
 
 def _follow(
     cluster: Cluster,
-    context: StoreContext,
-    records: list[Activity],
+    keys: Keys,
+    unprinted: "Unprinted",
     wanted: dict[str, str | None],
     least: Severity,
     revision: int,
-    *,
     as_json: bool,
 ) -> None:
     inbox: queue.SimpleQueue[Activity] = queue.SimpleQueue()
 
     def note(event: WatchEvent) -> None:
-        if isinstance(event, KeyChanged) and event.entry is not None:
-            found = read_or_none(Activity, event.entry.key, event.entry.value)
-            if found is not None:
-                inbox.put(found)
+        for record in unprinted.of(event):
+            inbox.put(record)
 
-    for record in records:
-        _print(record, as_json)
-    watch = cluster.watch(f"{context.keys.prefix}/activity/", revision + 1, note)
+    watch = cluster.watch(f"{keys.prefix}/activity/", revision + 1, note)
+    epoch = EpochWatch(cluster, keys, lambda why: watch.look_again())
+    epoch.start()
     try:
         while True:
             record = inbox.get()
@@ -96,7 +100,34 @@ def _follow(
             if matches and SEVERITIES.index(record.severity) >= SEVERITIES.index(least):
                 _print(record, as_json)
     finally:
+        epoch.close()
         watch.close()
+
+
+class Unprinted:
+    """What of the log was not printed yet, also when changes were compacted away or etcd was restored.
+
+    Args:
+        printed: Keys of the records that were read before.
+    """
+
+    def __init__(self, printed: Iterable[str]) -> None:
+        self._printed = set(printed)
+
+    def of(self, event: WatchEvent) -> list[Activity]:
+        """The records that ``event`` brings, in the order in which they were written."""
+        match event:
+            case KeyChanged(entry=None):
+                self._printed.discard(event.key)
+                return []
+            case KeyChanged(entry=entry):
+                entries = [entry] if entry is not None else []
+            case Resynced(listing=listing):
+                self._printed &= {entry.key for entry in listing.entries}
+                entries = sorted(listing.entries, key=lambda entry: (entry.create_revision, entry.key))
+        new = [entry for entry in entries if entry.key not in self._printed]
+        self._printed |= {entry.key for entry in new}
+        return [record for _, record in readable(Activity, new)]
 
 
 def _print(record: Activity, as_json: bool) -> None:
