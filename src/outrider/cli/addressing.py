@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from outrider.cli import contexts
+from outrider.cli.names import complete_address
 
 F = TypeVar("F", bound=Callable[..., Any])
 PLACE = "outrider.address"
@@ -78,7 +79,14 @@ def app_option(help: str, *, needed: bool = True) -> Callable[[F], F]:
     required = "  [required]" if needed else ""
 
     def add(command: F) -> F:
-        option = click.option("--app-id", cls=AddressOption, part="app", needed=needed, help=f"{help}{required}")
+        option = click.option(
+            "--app-id",
+            cls=AddressOption,
+            part="app",
+            needed=needed,
+            help=f"{help}{required}",
+            shell_complete=complete_address(1),
+        )
         known = getattr(command, "__click_params__", [])
         with_group = any(isinstance(one, AddressOption) and one.part == "group" for one in known)
         address = click.argument(
@@ -88,6 +96,7 @@ def app_option(help: str, *, needed: bool = True) -> Callable[[F], F]:
             is_eager=True,
             expose_value=False,
             callback=_keep,
+            shell_complete=complete_address(2 if with_group else 1),
         )
         return address(option(command))
 
@@ -111,7 +120,9 @@ def instance_address(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*arguments, app=app, name=name, **options)
 
     decorated: Any = functools.update_wrapper(with_address, command)
-    argument = click.argument("address", metavar="[APP] INSTANCE", nargs=-1, required=True)
+    argument = click.argument(
+        "address", metavar="[APP] INSTANCE", nargs=-1, required=True, shell_complete=complete_address(3)
+    )
     wrapped: Callable[..., Any] = argument(decorated)
     return wrapped
 

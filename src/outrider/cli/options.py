@@ -10,7 +10,7 @@ import getpass
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -21,8 +21,13 @@ from outrider.core.errors import ConfigError, Unknown
 from outrider.etcd.address import endpoints_of, read_password
 from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress, Unreachable
 
+if TYPE_CHECKING:
+    from outrider.cli.rest_client import ServiceClient
+
 F = TypeVar("F", bound=Callable[..., Any])
 
+SERVER = "http://localhost:8000"
+"""Where the update service is looked for."""
 _NAMES = ("server", "user", "key", "token", "ca_file", "skip_ssl_verify", "debug")
 
 
@@ -34,7 +39,7 @@ def _options(*, environment: bool) -> tuple[Callable[[F], F], ...]:
         click.option(
             "--server",
             envvar=variables("OUTRIDER_SERVER", "UPDATECTL_SERVER"),
-            default="http://localhost:8000",
+            default=SERVER,
             show_default=environment,
             help="Address of the update service.",
         ),
@@ -92,6 +97,16 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         decorated = option(decorated)
     wrapped: Callable[..., Any] = decorated
     return wrapped
+
+
+def client_of(context: click.Context, *, timeout_s: float) -> "ServiceClient":
+    """The update service that a line names which is being written, for the shell's completion."""
+    from outrider.cli.rest_client import ServiceClient
+
+    chosen = _chosen(context, {name: context.params.get(name) for name in _NAMES})
+    chosen.pop("debug")
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    return ServiceClient(**{"server": SERVER, **chosen}, timeout_s=timeout_s)
 
 
 def _chosen(context: click.Context, here: Mapping[str, Any]) -> dict[str, Any]:

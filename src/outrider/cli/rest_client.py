@@ -73,10 +73,11 @@ class ServiceClient:
         key: str = "",
         ca_file: Path | None = None,
         skip_ssl_verify: bool = False,
+        timeout_s: float | tuple[float, float] = TIMEOUT_S,
     ) -> None:
         """Take the service's address, ``http://host:port``, with or without a slash at its end, and the user.
 
-        A ``token`` goes before ``user`` and ``key``.
+        A ``token`` goes before ``user`` and ``key``. ``timeout_s`` is for connecting, and for each wait for more.
 
         Raises:
             ConfigError: it isn't an address, or only one of ``user`` and ``key`` is there.
@@ -88,6 +89,7 @@ class ServiceClient:
             raise ConfigError(f"--ca-file {ca_file}: no such file")
         self.server = server.rstrip("/")
         self.verify: bool | str = False if skip_ssl_verify else str(ca_file) if ca_file else True
+        self._timeout_s = timeout_s
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"outrider/{__version__}"
         # A proxy for the world outside must not be asked for this machine.
@@ -176,7 +178,7 @@ class ServiceClient:
                 # The operator has said --skip-ssl-verify; once is enough.
                 warnings.filterwarnings("ignore", message="Unverified HTTPS request")
                 answer = self._session.request(
-                    method, url, timeout=TIMEOUT_S, allow_redirects=False, verify=self.verify, **options
+                    method, url, timeout=self._timeout_s, allow_redirects=False, verify=self.verify, **options
                 )
         except requests.exceptions.SSLError as error:
             raise DriverError(f"update service {self.server}: TLS failed: {_reason(error)}; check --ca-file") from error

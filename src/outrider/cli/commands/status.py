@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import click
 
 from outrider.cli.addressing import from_context, instance_address, split
+from outrider.cli.names import complete_address
 from outrider.cli.options import etcd_options, is_named, json_option, open_cluster, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
@@ -54,7 +55,7 @@ class Source(Protocol):
 
 
 @click.command()
-@click.argument("address", metavar="[APP[/GROUP]]", required=False)
+@click.argument("address", metavar="[APP[/GROUP]]", required=False, shell_complete=complete_address(2))
 @click.option("--group", help="Only this group.")
 @click.option("--watch", is_flag=True, help="Print again whenever something changes, until Ctrl-C.")
 @service_options
