@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from outrider.cli.rest_client import ServiceClient
-from outrider.core.errors import NotFound
+from outrider.core.errors import Conflict, NotFound
 from outrider.etcd.seam import Cluster
 from outrider.model.documents import encode
 from outrider.service.history.webhooks import Webhook, Webhooks, webhook_key
@@ -163,8 +163,8 @@ def test_without_anybody_to_answer_nothing_is_changed_and_the_option_is_named(
         ("size_bytes = 6", 'digest = "x"', 'shop.toml:6: apps.shop.packages."1.0.0".digest: has no meaning with url'),
         (
             "[apps.shop.groups.web]",
-            "[apps.shop.groups.web.environment]\nA = 1\n[apps.shop.groups.web]",
-            "shop.toml:12: apps.shop.groups.web.environment: unknown",
+            "[apps.shop.groups.web.environ]\nA = 1\n[apps.shop.groups.web]",
+            "shop.toml:12: apps.shop.groups.web.environ: unknown",
         ),
         ("slots = 2", "slots = ", "shop.toml:14: Invalid value"),
         (
@@ -397,3 +397,103 @@ def test_a_group_that_undo_took_back_stays_there(run: Run, service: Service, wri
     assert "note: group shop/web was taken back to 1.0.0 by `rollout undo`; it stays there" in said.stderr
     with pytest.raises(NotFound):
         service.store.apps.get("nothing")
+
+
+ENVIRONMENT = """
+[apps.shop.groups.web.environment]
+arguments = ["--workers", "4"]
+variables = { LOG_LEVEL = "info", ZONE = "a" }
+secret_files = { DB_PASSWORD = "password" }
+references = { KEY = "file:/etc/shop/key" }
+"""
+
+
+def test_an_environment_is_part_of_the_file(run: Run, service: Service, write: Write, tmp_path: Path) -> None:
+    """
+    1. a new group has it at once
+    2. the same file changes nothing
+    3. it is the whole environment: what is left out goes; a secret with another value is seen, and shown nowhere
+    4. exported, the secret is masked, and applied again it stays
+    """
+    (tmp_path / "password").write_text("hunter2\n")
+    file = write(SMALL + ENVIRONMENT)
+    first = run(f"apply {file} --yes").stdout
+    assert "    environment.LOG_LEVEL: none -> info" in first
+    assert "    environment.arguments: none -> --workers 4" in first
+    found = service.store.environments.get("shop", "web")
+    assert found is not None
+    assert ({"DB_PASSWORD": "hunter2"}, ("--workers", "4")) == (found.secrets, found.arguments)
+
+    assert "nothing to change" in run(f"apply {file} --yes").stdout
+
+    (tmp_path / "password").write_text("hunter3")
+    write(SMALL + ENVIRONMENT.replace(', ZONE = "a"', "").replace("--workers", "--threads"))
+    second = run(f"apply {file} --yes").stdout
+    assert [
+        "~ environment of group shop/web  (0 instances)",
+        "    environment.ZONE: a -> none",
+        "    environment.arguments: --workers 4 -> --threads 4",
+        "    environment.DB_PASSWORD: another secret",
+    ] == second.splitlines()[:4]
+    found = service.store.environments.get("shop", "web")
+    assert found is not None
+    assert (2, {"LOG_LEVEL": "info"}, "hunter3") == (found.number, found.variables, found.secrets["DB_PASSWORD"])
+
+    exported = run("export shop").stdout
+    assert 'DB_PASSWORD = "***"' in exported
+    assert "hunter" not in first + second + exported
+    assert "nothing to change" in run(f"apply {write(exported, 'again.toml')} --yes").stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        (
+            'secrets = { A = "***" }',
+            "environment.secrets.A: '***' keeps a secret that there is, and the group has none",
+        ),
+        ('variables = { PORT = "1" }', "variable PORT: outrider sets it itself"),
+        ("variables = { A = 1 }", "environment.variables.A: must be a text"),
+        ('arguments = "a b"', "environment.arguments: write a list of texts"),
+        ('secret_files = { A = "absent" }', "environment.secret_files.A absent: No such file"),
+        ('references = { A = "ftp:/x" }', "variable A: reference 'ftp:/x': write file:/PATH"),
+        ('variable = { A = "b" }', "environment.variable: unknown; known: variables, secrets"),
+    ],
+)
+def test_an_environment_that_cannot_be_is_a_line_with_its_place(
+    run: Run, write: Write, environment: str, problem: str
+) -> None:
+    text = f"{SMALL}\n[apps.shop.groups.web.environment]\n{environment}\n"
+
+    said = run(f"apply {write(text)} --yes", code=1).stderr
+
+    assert problem in said
+    assert re.search(r"shop\.toml:(17|18|19): ", said)
+
+
+def test_an_environment_that_another_operator_changes_meanwhile_is_not_overwritten(
+    run: Run, service: Service, write: Write
+) -> None:
+    run(f"apply {write(SMALL)} --yes")
+    client = ServiceClient(service.url)
+    _, tag = client.get_with_etag("apps", "shop", "groups", "web")
+    run("env set shop/web A=b")
+
+    with pytest.raises(Conflict, match="does not match `If-Match`"):
+        client.change(
+            "PATCH", "apps", "shop", "groups", "web", "environment", body={"variables": {"A": "c"}}, if_match=tag
+        )
+
+
+def test_a_dry_run_of_an_environment_changes_nothing(service: Service, run: Run, write: Write) -> None:
+    run(f"apply {write(SMALL)} --yes")
+    client = ServiceClient(service.url)
+    place = ("apps", "shop", "groups", "web", "environment")
+    client.patch(*place, body={"variables": {"A": "b"}, "secrets": {"S": "one"}})
+
+    same = client.patch(*place, body={"variables": {"A": "b"}, "secrets": {"S": "one"}, "dry_run": True})
+    other = client.patch(*place, body={"variables": {"A": "c"}, "secrets": {"S": "two"}, "dry_run": True})
+
+    assert (1, []) == (same["number"], same["changes"])
+    assert [("A", "b", "c"), ("S", "***", "***")] == [tuple(one.values()) for one in other["changes"]]
+    assert 1 == client.get(*place)["number"]

@@ -3,16 +3,24 @@
 from collections.abc import Iterable
 
 from outrider.cli.commands.policy import text_of
+from outrider.cli.declared.environments import (
+    EnvironmentChange,
+    environment_change,
+    environment_step,
+    write_environment,
+)
 from outrider.cli.declared.policies import DEFAULT, shown
 from outrider.cli.declared.state import AppState, GroupState
 from outrider.cli.declared.steps import Session, Step, count
-from outrider.cli.rest_client import Json
+from outrider.cli.rest_client import Json, ServiceClient
 
 Problems = list[tuple[int, str]]
 _FIELDS = ("channel", "label", "slots", "paused")
 
 
-def group_steps(app: AppState, before: AppState, problems: Problems, notes: list[str]) -> tuple[list[Step], list[Step]]:
+def group_steps(
+    service: ServiceClient, app: AppState, before: AppState, problems: Problems, notes: list[str]
+) -> tuple[list[Step], list[Step]]:
     """Steps that may come before channels move, and those that let a paused group go on, which come after."""
     early: list[Step] = []
     late: list[Step] = []
@@ -30,13 +38,20 @@ def group_steps(app: AppState, before: AppState, problems: Problems, notes: list
                     f" add [apps.{app.name}.channels.{group.channel}]",
                 )
             )
+        environment = environment_change(service, app, group, known)
+        if isinstance(environment, str):
+            assert group.environment is not None
+            problems.append((group.environment.line, f"{what}.environment.{environment}"))
+            environment = EnvironmentChange()
         if known is None:
-            early.append(_new(app, before, group))
+            early.append(_new(app, before, group, environment))
             continue
         if known.pinned:
             notes.append(
                 f"group {app.id}/{group.name} was taken back to {known.pinned} by `rollout undo`; it stays there"
             )
+        if environment.details:
+            early.append(environment_step(app, group, environment, _affects(before, group.name)))
         step = _changed(app, before, group, known)
         if step is not None:
             (late if known.paused and group.paused is False else early).append(step)
@@ -47,7 +62,7 @@ def _affects(before: AppState, group: str) -> str:
     return count(len(before.instances.get(group, ())), "instance")
 
 
-def _new(app: AppState, before: AppState, group: GroupState) -> Step:
+def _new(app: AppState, before: AppState, group: GroupState, environment: EnvironmentChange) -> Step:
     body: Json = {"id": group.name}
     body |= {name: getattr(group, name) for name in _FIELDS if getattr(group, name) is not None}
     details = [f"{name}: {_word(body[name])}" for name in _FIELDS if name in body and body[name] != ""]
@@ -56,12 +71,13 @@ def _new(app: AppState, before: AppState, group: GroupState) -> Step:
         body |= {"policy": group.policy}
 
     def create(session: Session) -> Iterable[str]:
-        return list(session.write("POST", "apps", app.id, "groups", body=body)["notes"])
+        said = list(session.write("POST", "apps", app.id, "groups", body=body)["notes"])
+        return [*said, *write_environment(session, app, group, environment)] if environment.details else said
 
     return Step(
         sign="+",
         what=f"group {app.id}/{group.name}",
-        details=tuple(details),
+        details=(*details, *environment.details),
         affects=_affects(before, group.name),
         make=lambda session: tuple(create(session)),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from outrider.cli.declared.environments import of_service
 from outrider.cli.declared.policies import DEFAULT
 from outrider.cli.declared.state import (
     AppState,
@@ -41,7 +42,8 @@ def _app(service: ServiceClient, head: Json, etag: str | None) -> AppState:
     for one in service.get_all("apps", app, "groups"):
         shown, tag = service.get_with_etag("apps", app, "groups", one["id"])
         policy = service.get("apps", app, "groups", one["id"], "policy")
-        groups[one["id"]] = _group(shown, policy, tag)
+        environment = service.get("apps", app, "groups", one["id"], "environment")
+        groups[one["id"]] = _group(shown, policy, environment, tag)
     alive = [(one["group"], one["instance"]) for one in service.get_all("apps", app, "presence")]
     seen = [(one["group"], one["id"]) for one in service.get_all("apps", app, "instances")]
     return AppState(
@@ -73,7 +75,7 @@ def _channel(service: ServiceClient, app: str, shown: Json, etag: str | None) ->
     )
 
 
-def _group(shown: Json, policy: Json, etag: str | None) -> GroupState:
+def _group(shown: Json, policy: Json, environment: Json, etag: str | None) -> GroupState:
     return GroupState(
         name=shown["id"],
         channel=shown["channel"],
@@ -81,6 +83,7 @@ def _group(shown: Json, policy: Json, etag: str | None) -> GroupState:
         slots=shown["slots"],
         paused=shown["paused"],
         policy={name: policy[name] for name in DEFAULT},
+        environment=of_service(environment),
         pinned=shown["undo"]["version"] if shown.get("undo") else "",
         etag=etag,
     )

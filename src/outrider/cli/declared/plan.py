@@ -30,7 +30,7 @@ def make_plan(service: ServiceClient, wanted: State, live: State, *, prune: bool
     """Compare a file with the service.
 
     Args:
-        service: Is only asked whether something needs a package that would be removed.
+        service: Is only asked whether something needs a package that would be removed, and whether a secret is another.
         prune: Also remove what the file doesn't name, within the apps that it names.
 
     Raises:
@@ -46,7 +46,7 @@ def make_plan(service: ServiceClient, wanted: State, live: State, *, prune: bool
         early += _app_steps(app, known)
         early += package_steps(app, before, plan.problems)
         new, moved = channel_steps(app, before, plan.problems)
-        groups, unpaused = group_steps(app, before, plan.problems, plan.notes)
+        groups, unpaused = group_steps(service, app, before, plan.problems, plan.notes)
         early += [*new, *groups]
         moves += moved
         late += unpaused

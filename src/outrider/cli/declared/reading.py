@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from outrider.cli.declared.environments import read_environment
 from outrider.cli.declared.inline import pack, problem_of
 from outrider.cli.declared.policies import read_policy
 from outrider.cli.declared.reader import Reader, line_of, plain
@@ -42,7 +43,7 @@ _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
 }
 _PACKAGE = (*_SOURCES, "size_bytes", "sha256", "sha1", "digest", "name", "arch", "required", "release_notes")
 _CHANNEL = ("version", "publish", "follow", "follow_moves", "floors", "excluded", "allow_missing")
-_GROUP = ("channel", "label", "slots", "paused", "policy", "sidekick")
+_GROUP = ("channel", "label", "slots", "paused", "policy", "environment", "sidekick")
 _APP = ("label", "description", "product_id", "packages", "channels", "groups")
 _EACH_ITS_OWN = ("instance.id", "instance.app", "instance.group", "instance.state_dir")
 _WEBHOOK = ("url", "app", "least", "secret", "secret_file")
@@ -89,7 +90,7 @@ def _app(reader: Reader, folder: Path, name: str, app_id: str, line: int, node: 
         for word, where, inner in reader.tables(table, "channels", f"{what}.channels")
     }
     groups = {
-        word: _group(reader, what, word, where, inner)
+        word: _group(reader, folder, what, word, where, inner)
         for word, where, inner in reader.tables(table, "groups", f"{what}.groups")
     }
     return AppState(
@@ -249,7 +250,7 @@ def _versions(reader: Reader, what: str, table: Table) -> frozenset[str] | None:
     return frozenset(found)
 
 
-def _group(reader: Reader, app: str, name: str, line: int, node: Node) -> GroupState:
+def _group(reader: Reader, folder: Path, app: str, name: str, line: int, node: Node) -> GroupState:
     what = f"{app}.groups.{name}"
     table = reader.table(node, what, _GROUP)
     reader.checked(line, check_part, "group", name)
@@ -261,6 +262,9 @@ def _group(reader: Reader, app: str, name: str, line: int, node: Node) -> GroupS
             line_of(table, "slots"), f"{what}.slots: {slots}: write 1 to {MAX_SLOTS}; paused = true stops all"
         )
     policy = read_policy(reader, f"{what}.policy", table.entries["policy"]) if "policy" in table.entries else None
+    environment = None
+    if "environment" in table.entries:
+        environment = read_environment(reader, folder, f"{what}.environment", table.entries["environment"])
     sidekick = _sidekick(reader, what, table) if "sidekick" in table.entries else {}
     return GroupState(
         name=name,
@@ -269,6 +273,7 @@ def _group(reader: Reader, app: str, name: str, line: int, node: Node) -> GroupS
         slots=slots,
         paused=reader.flag(table, "paused", what),
         policy=policy,
+        environment=environment,
         sidekick=sidekick,
         line=line,
     )

@@ -89,6 +89,21 @@ class ChannelState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentState:
+    """The whole environment of a group.
+
+    Attributes:
+        secrets: ``***``: the one that there is.
+    """
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupState:
     """A group.
 
@@ -104,6 +119,7 @@ class GroupState:
     slots: int | None = None
     paused: bool | None = None
     policy: Json | None = None
+    environment: EnvironmentState | None = None
     sidekick: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     pinned: str = ""
     etag: str | None = None

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from outrider.cli.declared.environments import as_document as as_table
 from outrider.cli.declared.policies import shown
 from outrider.cli.declared.state import MASKED, AppState, ChannelState, GroupState, PackageState, State, WebhookState
 from outrider.cli.rest_client import Json
@@ -55,7 +56,8 @@ def _channel(channel: ChannelState) -> Json:
 def _group(group: GroupState) -> Json:
     label = group.label if group.label != group.name else None
     found: Json = {"channel": group.channel} | _filled(label=label) | {"slots": group.slots, "paused": group.paused}
-    return found | {"policy": shown(group.policy or {})}
+    found |= {"policy": shown(group.policy or {})}
+    return found | _filled(environment=as_table(group.environment) if group.environment is not None else None)
 
 
 def _webhook(hook: WebhookState) -> Json:

@@ -28,6 +28,14 @@ class VariableShown(Shown):
     value: str = Field(description="Of a reference, where the machine finds it. Of a secret, a mask.")
 
 
+class DifferenceShown(Shown):
+    """What one environment has that the other has not; null: it is not there, and secrets are masked."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
 class EnvironmentShown(Shown):
     """What the app of a group is started with, besides the settings of its machine."""
 
@@ -39,6 +47,7 @@ class EnvironmentShown(Shown):
     why: str = ""
     at: datetime | None = None
     notes: list[str] = Field(default_factory=list, description="Further notes for a person.")
+    changes: list[DifferenceShown] = Field(default_factory=list, description="Of a dry run: what would be different.")
 
 
 class EnvironmentChange(Given):
@@ -55,16 +64,9 @@ class EnvironmentChange(Given):
     unset: list[str] = Field([], description="Names to remove.")
     arguments: list[str] | None = Field(None, description="Added to the app's command; null keeps them.")
     replace: bool = Field(False, description="Nothing is kept of what the environment says so far.")
+    dry_run: bool = Field(False, description="Change nothing; `changes` are what would be different.")
     why: str = Field("", description="Reason, for people.")
     by: str = Field("", description="Name of the operator, when there are no users.")
-
-
-class DifferenceShown(Shown):
-    """What one environment has that the other has not; null: it is not there, and secrets are masked."""
-
-    name: str
-    before: str | None
-    after: str | None
 
 
 @router.get("/apps/{app}/groups/{group}/environment")
@@ -84,6 +86,9 @@ def change_environment(app: str, group: str, change: EnvironmentChange, store: B
         arguments=None if change.arguments is None else tuple(change.arguments),
         replace=change.replace,
     )
+    if change.dry_run:
+        found = [DifferenceShown.model_validate(one) for one in store.environments.preview(app, group, edit)]
+        return _now(store, app, group).model_copy(update={"changes": found, "notes": ["dry run: nothing was changed"]})
     saved = store.environments.change(app, group, edit, why=change.why, by=asked.speaker(change.by))
     notes = effects(store.context, saved.document.app, [saved.document]) if saved.created else ("nothing changed",)
     return _now(store, app, group).model_copy(update={"notes": list(notes)})

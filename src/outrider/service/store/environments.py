@@ -110,6 +110,17 @@ class Environments:
             Environment() if was is None else was.environment, Environment() if now is None else now.environment
         )
 
+    def preview(self, app: str, group: str, edit: EnvironmentEdit) -> tuple[Difference, ...]:
+        """What ``change`` would make different now; secrets are masked.
+
+        Raises:
+            NotFound: there is no such app or group, or a name to remove isn't there.
+            ConfigError: no app can be started with it.
+        """
+        found = self.get(app, group)
+        was = Environment() if found is None else found.environment
+        return differences(was, edit.applied(was))
+
     def change(self, app: str, group: str, edit: EnvironmentEdit, *, why: str = "", by: str = "") -> Saved[Group]:
         """Make a new environment, and with it the release that the group rolls out from now on.
 
