@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from outrider.core.errors import Unknown
@@ -136,6 +137,7 @@ class Runner:
         if missed:
             raise CaseFailed(f"never reached: {', '.join(missed)}")
         for arm in self.arms:
+            self._until(partial(arm.scenario.repair_when, self.case_run), "what its scenario repairs")
             arm.scenario.repair(self.case_run)
         self._until(self._ended, f"all ended on {self.case_run.wanted}")
         disarmed = [arm.disarm() for arm in self.arms]

@@ -48,6 +48,7 @@ class Scenario:
         between: After that first life, before the second.
         release: Once the fleet is at rest again with the armed sidekick in it.
         barrier: EFFECT/FAILPOINT before which ``at_barrier`` happens.
+        repair_when: What must be true before that; dead sidekicks are restarted meanwhile.
         repair: After the fault: what belongs to the scenario, not to the repair of the fault.
         freed, apps_die, leaves: See ``auditor.Rules``; the armed instance leaves.
         options: Of the armed sidekick, besides.
@@ -61,6 +62,7 @@ class Scenario:
     release: Deed = nothing
     barrier: str = ""
     at_barrier: Deed = nothing
+    repair_when: Callable[[CaseRun], bool] = lambda case_run: True
     repair: Deed = nothing
     freed: bool = False
     apps_die: bool = False
@@ -126,12 +128,13 @@ def _decommission(case_run: CaseRun) -> None:
     eventually(leaves, within_s=60.0)
 
 
+def _has_gone(case_run: CaseRun) -> bool:
+    return case_run.fixture.cluster.get(case_run.fixture.keys.gone(APP_ID, case_run.armed)) is not None
+
+
 def _admit(case_run: CaseRun) -> None:
-    """Once it has gone, it is let back, and installs what the group runs."""
-    fixture = case_run.fixture
-    key = fixture.keys.gone(APP_ID, case_run.armed)
-    eventually(lambda: fixture.cluster.get(key) is not None, within_s=60.0)
-    fixture.client.post("apps", APP_ID, "instances", case_run.armed, "admit", body={})
+    """It is let back, and installs what the group runs."""
+    case_run.fixture.client.post("apps", APP_ID, "instances", case_run.armed, "admit", body={})
 
 
 def _end_apps(case_run: CaseRun) -> None:
@@ -245,11 +248,12 @@ SCENARIOS: Mapping[str, Scenario] = {
     "withdrawn": Scenario(release=_good, barrier="lock.acquire/turn.take", at_barrier=_pause, repair=_resume),
     "wrong": Scenario(release=_wrong, repair=_good),
     "commanded": Scenario(release=_pause_and_resume, repair=_resume),
-    "decommissioned": Scenario(release=_decommission, repair=_admit, leaves=True),
+    "decommissioned": Scenario(release=_decommission, repair_when=_has_gone, repair=_admit, leaves=True),
     "decommissioned-robbed": Scenario(
         release=_decommission,
         barrier="lock.resign/turn.release",
         at_barrier=_rob,
+        repair_when=_has_gone,
         repair=_admit,
         freed=True,
         leaves=True,
