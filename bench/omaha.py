@@ -41,7 +41,7 @@ def main() -> None:
     """Measure every crowd, print one table."""
     with tempfile.TemporaryDirectory(prefix="outrider-bench-") as folder:
         etcd = EtcdServer(Path(folder) / "etcd").start().wait_ready()
-        command = [sys.executable, "-m", "outrider", "serve", "--listen", "127.0.0.1:0", "--etcd"]
+        command = [sys.executable, "-m", "outrider", "serve", "--listen", "127.0.0.1:0", "--insecure-listen", "--etcd"]
         command += [f"127.0.0.1:{etcd.port}", "--payload-dir", f"{folder}/payloads"]
         environment = {**os.environ, "OUTRIDER_LOG_LEVEL": "error"}
         log = (Path(folder) / "log").open("wb")

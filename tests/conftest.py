@@ -109,6 +109,9 @@ def pytest_configure() -> None:
     """
     os.environ["XDG_CONFIG_HOME"] = str(ROOT / ".cache" / "no-config")  # no test reads or writes contexts of its user
     os.environ.pop("OUTRIDER_CONTEXT", None)
+    runtime = ROOT / ".cache" / "no-services"
+    runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)  # no test finds the socket of a service of its user
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     workers, mine = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.environ.get("PYTEST_XDIST_WORKER", "gw0")

@@ -67,7 +67,7 @@ class ChaosFixture(LiveFixture):
         self.start()
         ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule=RULE), service=SERVICE))
         self.proxies = self.make_proxies()
-        self.client = ServiceClient(self.service_url)
+        self.client = ServiceClient(self.operators_url)
         self.create(slots=1)
         for instance in self.instances:
             self.start_sidekick(instance)

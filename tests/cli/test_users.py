@@ -77,7 +77,7 @@ def test_users_are_made_listed_and_removed(run: Run, service: Service) -> None:
     assert "viewer" == json.loads(again.stdout)["role"]
     assert "eve is admin" in made_admin.stderr
     header = re.split(" {2,}", shown.stdout.splitlines()[0])
-    assert ["Name", "Role", "Token", "Created", "Token Created"] == header
+    assert ["Name", "Role", "Token", "Created", "Token Created", "Apps"] == header
     assert ["ann", "bob", "eve"] == [line.split()[0] for line in shown.stdout.splitlines()[1:]]
     assert f"...{json.loads(again.stdout)['token'][-4:]}" in shown.stdout
     assert made.stdout.strip() not in shown.stdout

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from outrider.etcd.seam import Cluster
 from tests.service.test_serve import Process, serving
 from tests.support.servers import EtcdServer
+from tests.support.service_examples import open_store
 from tests.support.typing_verbs import lines
 from tests.support.waiting import eventually
 from tests.support.watched import Program
@@ -66,11 +68,15 @@ class Machines:
 
 
 class Shell:
-    """Types what the guide says, on a machine whose only setting is UPDATECTL_SERVER."""
+    """Types what the guide says, on a machine whose settings are the server, and a user with a key of its own."""
 
-    def __init__(self, server: str, folder: Path) -> None:
+    def __init__(self, server: str, key: str, folder: Path) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OUTRIDER_", "UPDATE"))}
-        self._environment = kept | {"UPDATECTL_SERVER": server}
+        self._environment = kept | {
+            "UPDATECTL_SERVER": server,
+            "UPDATECTL_USER": "admin",
+            "UPDATECTL_KEY": key,
+        }
         self._folder = folder
 
     def type(self, command: str) -> subprocess.CompletedProcess[str]:
@@ -118,8 +124,10 @@ def fresh(etcd_server: EtcdServer, prefix: str, tmp_path: Path) -> Iterator[Proc
 
 
 @pytest.fixture
-def shell(fresh: Process, tmp_path: Path) -> Shell:
-    return Shell(fresh.url, tmp_path)
+def shell(fresh: Process, cluster: Cluster, prefix: str, tmp_path: Path) -> Shell:
+    key = open_store(cluster, prefix.rstrip("/")).users.begin("admin").token
+    eventually(lambda: requests.get(f"{fresh.url}/api/v1/whoami", auth=("admin", key), timeout=60).ok)
+    return Shell(fresh.url, key, tmp_path)
 
 
 @pytest.fixture

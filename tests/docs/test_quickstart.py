@@ -36,7 +36,6 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     addresses = {
         "OUTRIDER_ETCD": etcd,
         "OUTRIDER_SERVE_LISTEN": service,
-        "OUTRIDER_SERVER": f"http://{service}",
         "OUTRIDER_SERVICE_URLS": f"http://{service}",
     }
     typed = Terminal(tmp_path, etcd, "/outrider/v1", addresses)

@@ -21,7 +21,7 @@ class LiveFixture(DemoFleet):
 
     def outrider(self, *arguments: str, check: bool = True) -> str:
         """As the demo's, but in this process: a program would take as long to start as many a test takes."""
-        environment = {"OUTRIDER_SERVER": self.service_url, "OUTRIDER_ETCD": self.endpoint}
+        environment = {"OUTRIDER_SERVER": self.operators_url, "OUTRIDER_ETCD": self.endpoint}
         done = CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception

@@ -1,9 +1,11 @@
 """``outrider serve`` as a process: its one line, its end, and an etcd that comes late."""
 
+import getpass
 import os
 import selectors
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +17,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from outrider import unix_sockets
 from outrider.cli.commands.status import REFRESH_S
+from outrider.cli.rest_client import AccessError, ServiceClient
 from outrider.etcd.seam import Cluster
 from tests.service.api.test_http import CHECK
 from tests.support.requirements import skip_or_fail
@@ -29,12 +33,15 @@ class Process:
     """``outrider serve`` with its first line read."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        command = [sys.executable, "-m", "outrider", "serve", "--payload-dir", str(folder / "payloads"), *options]
+        command = [sys.executable, "-m", "outrider", "serve", "--payload-dir", str(folder / "payloads")]
+        self.socket = folder / "serve.sock"
+        command += [*([] if "--socket" in options else ["--socket", str(self.socket)]), *options]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OUTRIDER_")}
         self._errors = (folder / "errors.txt").open("wb")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
         self.line = self._first_line(within_s=90)
         self.url = self.line.rpartition(" ")[2]
+        self.mode = self.socket.stat().st_mode if self.socket.exists() else 0
 
     @classmethod
     @contextmanager
@@ -112,9 +119,8 @@ def test_it_starts_without_etcd_says_503_and_serves_when_etcd_comes(tmp_path: Pa
 
 def test_an_upload_under_way_does_not_keep_it_from_ending(etcd_server: EtcdServer, tmp_path: Path) -> None:
     with serving(tmp_path, "--etcd", f"127.0.0.1:{etcd_server.port}") as running:
-        host, port = running.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=60) as raw:
-            raw.sendall(b"POST /api/v1/payloads HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+        with unix_sockets.connect(running.socket, 60) as raw:
+            raw.sendall(b"POST /api/v1/payloads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nx")
             eventually(lambda: list((tmp_path / "payloads").rglob("*.part")))
             running.process.terminate()
 
@@ -165,13 +171,13 @@ def address_of_this_machine() -> str:
         return str(probe.getsockname()[0])
 
 
-def test_without_users_the_api_answers_this_machine_alone_and_says_so(
+def test_until_there_is_a_user_the_socket_alone_is_open_and_the_log_says_so(
     etcd_server: EtcdServer, prefix: str, tmp_path: Path
 ) -> None:
     """
     1. there are no users, and the service listens everywhere
-    2. who comes by another address than loopback may ask for updates and for nothing else
-    3. the first user is made: from then on a token counts, wherever it comes from
+    2. over the network anybody may ask for updates and for nothing else; commands of this user use the socket
+    3. the first user is made: from then on a token counts, wherever it comes from, and the socket needs one, too
     """
     address = address_of_this_machine()
     etcd = ("--etcd", f"127.0.0.1:{etcd_server.port}", "--prefix", prefix.rstrip("/"))
@@ -180,22 +186,29 @@ def test_without_users_the_api_answers_this_machine_alone_and_says_so(
         near, far = f"http://127.0.0.1:{port}", f"http://{address}:{port}"
         before = [requests.get(f"{url}/api/v1/apps", timeout=60).status_code for url in (near, far)]
         check = requests.post(f"{far}/v1/update", data=CHECK, timeout=60)
-        refusal = requests.get(f"{far}/api/v1/apps", timeout=60).json()
+        refusal = requests.get(f"{near}/api/v1/apps", timeout=60).json()
+        local = ServiceClient(f"unix:{running.socket}")
+        whoami = local.get("whoami")
         warned = (tmp_path / "errors.txt").read_text()
 
         command = [sys.executable, "-m", "outrider", "database", "init", *etcd]
         token = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
         bearer = {"Authorization": f"Bearer {token}"}
-        eventually(lambda: requests.get(f"{near}/api/v1/apps", timeout=60).status_code == 401)
+        eventually(lambda: requests.get(f"{far}/api/v1/whoami", headers=bearer, timeout=60).ok)
         after = requests.get(f"{far}/api/v1/whoami", headers=bearer, timeout=60)
+        with pytest.raises(AccessError, match="no token"):
+            local.get("whoami")
 
-    assert ([200, 403], 200) == (before, check.status_code)
+    assert ([401, 401], 200) == (before, check.status_code)
     assert "database init" in refusal["detail"]
+    assert {"name": f"({getpass.getuser()})", "role": "admin", "apps": []} == whoami
+    assert 0o600 == stat.S_IMODE(running.mode)
     assert 1 == warned.count("no users yet")
-    assert {"name": "admin", "role": "admin"} == after.json()
+    assert {"name": "admin", "role": "admin", "apps": []} == after.json()
+    assert not running.socket.exists()
 
 
-def test_other_machines_are_let_in_before_there_are_users_when_the_operator_insists(
+def test_the_network_is_let_in_before_there_are_users_when_the_operator_insists(
     etcd_server: EtcdServer, prefix: str, tmp_path: Path
 ) -> None:
     address = address_of_this_machine()
@@ -206,6 +219,17 @@ def test_other_machines_are_let_in_before_there_are_users_when_the_operator_insi
         answer = requests.get(f"http://{address}:{port}/api/v1/apps", timeout=60)
 
     assert 200 == answer.status_code
+
+
+def test_a_socket_that_another_service_uses_is_left_to_it(etcd_server: EtcdServer, tmp_path: Path) -> None:
+    etcd = ("--etcd", f"127.0.0.1:{etcd_server.port}")
+    with serving(tmp_path, *etcd) as running:
+        command = [sys.executable, "-m", "outrider", "serve", "--listen=127.0.0.1:0", f"--socket={running.socket}"]
+        command += ["--payload-dir", str(tmp_path / "p")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+        assert [] == ServiceClient(f"unix:{running.socket}").get("apps")["items"][:0]
+    assert (1, True) == (done.returncode, "another service listens there" in done.stderr)
 
 
 def test_status_watch_prints_again_when_something_changes_and_ends_well(

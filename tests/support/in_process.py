@@ -1,6 +1,7 @@
 """The application without a socket: one request in, one answer out."""
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True,
 
 
 def ask(application: FastAPI, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
-    """One request, as a program of this machine makes it."""
+    """One request, as a command makes it at the Unix socket."""
     return asyncio.run(ask_in_loop(application, method, path, body, **headers))
 
 
@@ -47,9 +48,12 @@ async def ask_in_loop(application: FastAPI, method: str, path: str, body: bytes 
         "path": where,
         "raw_path": where.encode(),
         "query_string": query.encode(),
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in ({"host": "service"} | named).items()],
+        "headers": [
+            (name.encode(), value.encode("latin-1")) for name, value in ({"host": "localhost"} | named).items()
+        ],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 8000),
+        "state": {"outrider_peer_uid": os.geteuid()},
     }
     incoming = iter([{"type": "http.request", "body": body, "more_body": False}])
     sent: list[Message] = []

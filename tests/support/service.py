@@ -5,13 +5,16 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 
+from outrider import unix_sockets
 from outrider.etcd.seam import Cluster
 from outrider.model.keys import Keys
 from outrider.service.payloads.folder import PayloadFolder
+from outrider.service.server import configuration
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.applications import new_application
@@ -61,17 +64,27 @@ class Service:
 
 
 class RunningServer:
-    """One uvicorn on a free port, on a thread of its own."""
+    """One uvicorn on a free port, on a thread of its own.
 
-    def __init__(self, cluster: Cluster, payload_dir: Path, prefix: str, *, omaha_secret: str | None = None) -> None:
+    Unless told otherwise it is open to all until there is a user, as with ``--insecure-listen``: most tests are about
+    what is behind the door. Those about the door (``tests/security/``) say ``open_to_all=False``.
+    """
+
+    def __init__(
+        self, cluster: Cluster, payload_dir: Path, prefix: str, *, local: Path | None = None, **options: Any
+    ) -> None:
+        """``local``: where its Unix socket is."""
+        options = {"open_to_all": True} | options
         payloads = PayloadFolder(folder=payload_dir)
         payloads.prepare()
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.host, self.port = self.socket.getsockname()[:2]
-        application = new_application(cluster, payloads, prefix=prefix, omaha_secret=omaha_secret)
-        config = uvicorn.Config(application, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        sockets = [self.socket, *([unix_sockets.listen(local)] if local else [])]
+        application = new_application(cluster, payloads, prefix=prefix, **options)
+        config = configuration(application)
+        config.timeout_graceful_shutdown = 1
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": sockets}, daemon=True)
 
     @property
     def url(self) -> str:

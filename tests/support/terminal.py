@@ -25,10 +25,10 @@ class Terminal:
     def __init__(self, folder: Path, etcd: str, prefix: str, environment: Mapping[str, str] | None = None) -> None:
         self.folder, self._begun = folder, 0
         self._replaced = {"127.0.0.1:2379": etcd, "127.0.0.1:8000": f"127.0.0.1:{free_ports(1)[0]}"}
-        service = self._replaced["127.0.0.1:8000"]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OUTRIDER_", "UPDATECTL_"))}
         self._environment = kept | QUICK
-        self._environment |= {"OUTRIDER_SERVER": f"http://{service}", "OUTRIDER_PREFIX": prefix}
+        (folder / "run").mkdir(mode=0o700)  # where the service's socket is, which the commands use
+        self._environment |= {"XDG_RUNTIME_DIR": str(folder / "run"), "OUTRIDER_PREFIX": prefix}
         self._environment |= {"OUTRIDER_ETCD_ENDPOINTS": etcd, "OUTRIDER_ETCD_PREFIX": prefix}
         self._environment |= environment or {}
         self._environment["PATH"] = f"{PROGRAMS}:{kept['PATH']}"

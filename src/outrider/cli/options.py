@@ -7,6 +7,7 @@ The option nearest to the verb wins, then the environment, then the context (``o
 
 import functools
 import getpass
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from outrider import unix_sockets
 from outrider.cli import contexts
 from outrider.cli.addressing import wanted_context
 from outrider.core.errors import ConfigError, Unknown
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SERVER = "http://localhost:8000"
 """Where the update service is looked for."""
 _NAMES = ("server", "user", "key", "token", "ca_file", "skip_ssl_verify", "debug")
 
@@ -39,9 +40,11 @@ def _options(*, environment: bool) -> tuple[Callable[[F], F], ...]:
         click.option(
             "--server",
             envvar=variables("OUTRIDER_SERVER", "UPDATECTL_SERVER"),
-            default=SERVER,
-            show_default=environment,
-            help="Address of the update service.",
+            default=None,
+            show_default="the Unix socket of a service on this machine, else http://localhost:8000"
+            if environment
+            else False,
+            help="Address of the update service, http://HOST:PORT or unix:/PATH.",
         ),
         click.option("--token", envvar=variables("OUTRIDER_TOKEN"), default="", help="Token of a user."),
         click.option(
@@ -85,12 +88,10 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for address and credentials of the update service; the verb gets a client as ``service``."""
 
     def with_service(*arguments: Any, **options: Any) -> Any:
-        from outrider.cli.rest_client import ServiceClient
-
         chosen = _chosen(click.get_current_context(), {name: options.pop(name) for name in _NAMES})
         if chosen.pop("debug"):
             _log_everything()
-        return command(*arguments, service=ServiceClient(**chosen), **options)
+        return command(*arguments, service=_client(chosen), **options)
 
     decorated: Any = functools.update_wrapper(with_service, command)
     for option in reversed(_options(environment=True)):
@@ -101,12 +102,21 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def client_of(context: click.Context, *, timeout_s: float) -> "ServiceClient":
     """The update service that a line names which is being written, for the shell's completion."""
-    from outrider.cli.rest_client import ServiceClient
-
     chosen = _chosen(context, {name: context.params.get(name) for name in _NAMES})
     chosen.pop("debug")
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    return ServiceClient(**{"server": SERVER, **chosen}, timeout_s=timeout_s)
+    return _client({"server": None, **chosen}, timeout_s=timeout_s)
+
+
+def _client(chosen: dict[str, Any], **more: Any) -> "ServiceClient":
+    """For the chosen options; where nothing names the server, it is found on this machine."""
+    from outrider.cli.rest_client import DEFAULT_SERVER, ServiceClient
+
+    is_default = chosen["server"] is None
+    if is_default:
+        found = unix_sockets.living(os.environ, os.geteuid())
+        chosen = chosen | {"server": f"unix:{found}" if found else DEFAULT_SERVER}
+    return ServiceClient(**chosen, is_default=is_default, **more)
 
 
 def _chosen(context: click.Context, here: Mapping[str, Any]) -> dict[str, Any]:

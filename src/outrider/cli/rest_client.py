@@ -13,11 +13,13 @@ from loguru import logger
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from outrider import __version__
+from outrider.cli.unix_adapter import UnixAdapter
 from outrider.core.addresses import MAX_SHOWN, http_problem
 from outrider.core.errors import ConfigError, Conflict, DriverError, NotFound, OutriderError, Refused, Unknown
 
 TIMEOUT_S = (5.0, 60.0)
 """To connect, and between two bytes: the service answers within etcd's limits, or after reading an uploaded file."""
+DEFAULT_SERVER = "http://localhost:8000"
 CHUNK_BYTES = 1024 * 1024
 _KINDS: Mapping[str, type[OutriderError]] = {
     kind.kind: kind for kind in (ConfigError, Conflict, DriverError, NotFound, Refused, Unknown)
@@ -74,31 +76,53 @@ class ServiceClient:
         ca_file: Path | None = None,
         skip_ssl_verify: bool = False,
         timeout_s: float | tuple[float, float] = TIMEOUT_S,
+        is_default: bool = False,
     ) -> None:
-        """Take the service's address, ``http://host:port``, with or without a slash at its end, and the user.
+        """Take the service's address, ``http://host:port`` or ``unix:/path``, and the user.
 
-        A ``token`` goes before ``user`` and ``key``. ``timeout_s`` is for connecting, and for each wait for more.
+        Args:
+            token: Goes before ``user`` and ``key``.
+            timeout_s: For connecting, and for each wait for more.
+            is_default: Nobody has named the address: it was found on this machine.
 
         Raises:
             ConfigError: it isn't an address, or only one of ``user`` and ``key`` is there.
         """
         server = server.strip()
-        if problem := http_problem(server):
+        self.socket = Path(server.removeprefix("unix:")) if server.startswith("unix:") else None
+        if self.socket is not None:
+            if not self.socket.is_absolute():
+                raise ConfigError(f"--server {server[:MAX_SHOWN]!r}: write unix:/ABSOLUTE/PATH")
+        elif problem := http_problem(server):
             raise ConfigError(f"--server {server[:MAX_SHOWN]!r}: {problem}; write http://HOST:PORT")
+        self.is_default = is_default
         if ca_file is not None and not ca_file.is_file():
             raise ConfigError(f"--ca-file {ca_file}: no such file")
-        self.server = server.rstrip("/")
+        self.server = f"unix:{self.socket}" if self.socket else server.rstrip("/")
+        self._base = "http://localhost" if self.socket else self.server
         self.verify: bool | str = False if skip_ssl_verify else str(ca_file) if ca_file else True
         self._timeout_s = timeout_s
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"outrider/{__version__}"
         # A proxy for the world outside must not be asked for this machine.
-        self._session.trust_env = not _is_loopback(urlsplit(server).hostname or "")
+        self._session.trust_env = self.socket is None and not _is_loopback(urlsplit(server).hostname or "")
+        if self.socket is not None:
+            self._session.mount("http://", UnixAdapter(self.socket))
         self._session.auth = _credentials(token, user, key)
 
     @property
     def omaha_url(self) -> str:
-        """Where clients of Omaha ask; an address that already leads there (with a secret) is left as it is."""
+        """Where clients of Omaha ask; an address that already leads there (with a secret) is left as it is.
+
+        Raises:
+            ConfigError: the server is a Unix socket that was named; Omaha is spoken over the network.
+        """
+        if self.socket is not None:
+            if not self.is_default:
+                raise ConfigError(
+                    f"--server {self.server}: clients of Omaha ask over the network; write http://HOST:PORT"
+                )
+            return f"{DEFAULT_SERVER}/v1/update/"
         return self.server if "/v1/update" in urlsplit(self.server).path else f"{self.server}/v1/update/"
 
     def get(self, *path: str, **query: str | None) -> Json:
@@ -172,7 +196,7 @@ class ServiceClient:
         return answer.status_code, _read(answer, self.server)
 
     def _send(self, method: str, path: tuple[str, ...], **options: Any) -> requests.Response:
-        url = f"{self.server}/api/v1/" + "/".join(quote(part, safe="") for part in path)
+        url = f"{self._base}/api/v1/" + "/".join(quote(part, safe="") for part in path)
         try:
             with warnings.catch_warnings():
                 # The operator has said --skip-ssl-verify; once is enough.

@@ -68,6 +68,12 @@ class Forbidden(OutriderError):
     kind = "forbidden"
 
 
+class Misdirected(OutriderError):
+    """The request was sent to a name that isn't this service's."""
+
+    kind = "misdirected"
+
+
 class PreconditionFailed(OutriderError):
     """The document isn't any more what the operator had before them when they decided (HTTP's ``If-Match``)."""
 

@@ -96,6 +96,16 @@ class DemoFleet:
         """etcd's, as ``--etcd`` takes it."""
         return f"{self.etcd.endpoint.host}:{self.etcd.endpoint.port}"
 
+    @property
+    def socket(self) -> Path:
+        """The update service's Unix socket."""
+        return self.folder.absolute() / "serve.sock"
+
+    @property
+    def operators_url(self) -> str:
+        """The update service, as commands without a token reach it."""
+        return f"unix:{self.socket}"
+
     def start(self) -> None:
         """Start etcd, Traefik and the update service, and wait until all three answer."""
         self.etcd = self._keep(start_etcd(self.folder))
@@ -119,7 +129,7 @@ class DemoFleet:
         if not self.service_url:
             self.service_url = f"http://127.0.0.1:{free_ports(1)[0]}"
         listen = self.service_url.removeprefix("http://")
-        command = [*OUTRIDER, "serve", "--listen", listen, "--etcd", self.endpoint]
+        command = [*OUTRIDER, "serve", "--listen", listen, "--etcd", self.endpoint, "--socket", str(self.socket)]
         command += ["--payload-dir", str(self.folder / "payloads")]
         self.service = self._keep(
             Program("service", command, self.folder, ready=lambda: _answers(f"{self.service_url}/readyz"))
@@ -145,7 +155,7 @@ class DemoFleet:
         Raises:
             DriverError: it left with another status than 0, and ``check`` is set.
         """
-        environment = {"OUTRIDER_SERVER": self.service_url, "OUTRIDER_ETCD": self.endpoint}
+        environment = {"OUTRIDER_SERVER": self.operators_url, "OUTRIDER_ETCD": self.endpoint}
         done = subprocess.run(
             [*OUTRIDER, *arguments],
             capture_output=True,

@@ -753,6 +753,7 @@ class User(Document, frozen=True, kw_only=True):
         token_sha256: Of the token, 64 lower-case hex digits. A plain, fast hash is enough, because nobody can try
             2**256 tokens; passwords, which people choose, would need a slow one.
         token_end: The token's last four characters, for a person who wonders which one it is.
+        apps: The role holds for these apps alone, by their ids; empty: for all.
         created: When the user was made; ``token_created`` when the present token was.
     """
 
@@ -760,6 +761,7 @@ class User(Document, frozen=True, kw_only=True):
     role: Role
     token_sha256: str
     token_end: str
+    apps: tuple[str, ...] = ()
     created: datetime
     token_created: datetime
 

@@ -296,6 +296,10 @@ class Keys:
     def user(self, name: str) -> str:
         return self.users() + check_part("user", name)
 
+    def users_existed(self) -> str:
+        """The marker that there was a user: without one, the API stays closed. No restore removes it."""
+        return f"{self.prefix}/cluster/users-existed"
+
     def audit_days(self) -> str:
         """Prefix of the days that have entries in the audit log."""
         return f"{self.prefix}/audit/days/"

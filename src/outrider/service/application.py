@@ -17,7 +17,8 @@ from outrider.service.api import openapi, rest
 from outrider.service.api import payloads as payload_endpoint
 from outrider.service.api import policy as rest_policy
 from outrider.service.api import users as rest_users
-from outrider.service.api.auth import AuthMiddleware
+from outrider.service.api.auth import AccessRules, AuthMiddleware
+from outrider.service.api.hosts import own_hosts
 from outrider.service.context import Context, request_context_of
 from outrider.service.omaha import endpoint as omaha_endpoint
 from outrider.service.operations import database as rest_database
@@ -41,6 +42,8 @@ def create_application(
     prefix: str = DEFAULT_PREFIX,
     public_url: str | None = None,
     open_to_all: bool = False,
+    allowed_hosts: tuple[str, ...] = (),
+    protect_metrics: bool = False,
     audit_days: int = KEPT_DAYS,
     omaha_secret: str | None = None,
     registries: Registries | None = None,
@@ -50,7 +53,9 @@ def create_application(
 
     Args:
         public_url: The address for clients; None: each request's own Host.
-        open_to_all: Without users, other machines may do everything too.
+        open_to_all: While there never was a user, the network may do everything too.
+        allowed_hosts: Further names by which clients call the service, as ``Host`` has them.
+        protect_metrics: ``/metrics`` asks for a token, too.
         audit_days: Days for which entries of the audit log are kept.
         omaha_secret: Last part of the Omaha address.
         registries: Where it asks which image a tag names; None: nowhere.
@@ -101,7 +106,10 @@ def create_application(
     application.add_api_route(
         "/readyz", readyz, tags=["operation"], response_class=PlainTextResponse, responses=not_ready
     )
-    application.add_middleware(AuthMiddleware, known=known_users, keys=stores.context.keys, open_to_all=open_to_all)
+    rules = AccessRules(
+        open_to_all=open_to_all, hosts=own_hosts(public_url, allowed_hosts), protect_metrics=protect_metrics
+    )
+    application.add_middleware(AuthMiddleware, known=known_users, keys=stores.context.keys, rules=rules)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)
     return application
 

@@ -15,6 +15,7 @@ from outrider.core.errors import (
     Conflict,
     DriverError,
     Forbidden,
+    Misdirected,
     NotFound,
     OmahaError,
     OutriderError,
@@ -35,6 +36,7 @@ _STATUS: tuple[tuple[type[OutriderError], int], ...] = (
     (NotFound, 404),
     (Conflict, 409),
     (PreconditionFailed, 412),
+    (Misdirected, 421),
     (ConfigError, 400),
     (OmahaError, 400),
     (ReadOnly, 503),
@@ -53,6 +55,7 @@ _TITLES = {
     405: "Method not allowed",
     409: "Conflict",
     412: "Precondition failed",
+    421: "Misdirected request",
     422: "Wrong shape",
 }
 
@@ -75,6 +78,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (404, "There is no such resource"),
         (409, "The request contradicts the stored state"),
         (412, "The resource does not match the `ETag` in `If-Match`"),
+        (421, "The name in `Host` is not this service's"),
         (422, "The request does not have the shape that this document describes"),
         (502, "A stored file is damaged, or etcd refused"),
         (503, "etcd does not answer; try again"),

@@ -1,10 +1,10 @@
-"""Runs the application: one uvicorn, one socket that we bind ourselves, one line when it serves."""
+"""Runs the application: one uvicorn, sockets that we bind ourselves, one line when it serves."""
 
 import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from outrider.core.errors import ConfigError
+from outrider.service.connections import Connection
 from outrider.service.context import Context
 from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.epoch import epoch_renewal
@@ -73,13 +74,12 @@ class _HttpServer(uvicorn.Server):
             self._on_ready()
 
 
-def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then return within ``GRACE_S`` seconds; ``on_ready`` runs once it answers.
-
-    While it serves, the rollout controller runs too.
-    """
-    config = uvicorn.Config(
+def configuration(application: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
         application,
+        http=Connection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -88,6 +88,13 @@ def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], Non
         # An operator's page or a sidekick keeps its connection for about this time between two requests.
         timeout_keep_alive=15,
     )
+
+
+def serve(application: FastAPI, bound: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then return within ``GRACE_S`` seconds; ``on_ready`` runs once it answers.
+
+    While it serves, the rollout controller runs too.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         # uvicorn raises the signal again after its shutdown; the end was requested, so the exit code is 0.
@@ -101,6 +108,7 @@ def serve(application: FastAPI, bound: socket.socket, on_ready: Callable[[], Non
             rollout_controller(context.stores.context, context.checkins.group_lock),
             epoch_renewal(context.stores.context),
         ):
-            _HttpServer(config, on_ready).run(sockets=[bound])
+            _HttpServer(configuration(application), on_ready).run(sockets=list(bound))
     finally:
-        bound.close()
+        for each in bound:
+            each.close()

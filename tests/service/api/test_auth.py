@@ -2,15 +2,13 @@
 
 import base64
 import re
-from typing import Any
 
 import pytest
 import requests
 from fastapi import FastAPI
-from starlette.datastructures import Headers
 
 from outrider.model.documents import Role
-from outrider.service.api.auth import is_from_this_machine, role_needed
+from outrider.service.api.auth import role_needed
 from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
 from tests.sim.fake_etcd import FakeCluster
@@ -169,30 +167,6 @@ def test_payloads_are_fetched_without_a_token(service: Service, tokens: dict[str
     package = ask(service, "POST", f"/apps/{APP}/packages", new, token=tokens["operator"]).json()
 
     assert b"hello" == requests.get(package["download_url"], timeout=60).content
-
-
-@pytest.mark.parametrize(
-    ("address", "headers", "local"),
-    [
-        ("127.0.0.1", {}, True),
-        ("127.8.9.1", {}, True),
-        ("::1", {}, True),
-        ("::ffff:127.0.0.1", {}, True),
-        ("10.0.0.1", {}, False),
-        ("::ffff:10.0.0.1", {}, False),
-        ("", {}, False),
-        ("nonsense", {}, False),
-        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, False),
-        ("127.0.0.1", {"Forwarded": "for=10.0.0.1"}, False),
-        ("127.0.0.1", {"Origin": "http://localhost:8000"}, True),
-        ("127.0.0.1", {"Origin": "http://127.0.0.1:8000"}, True),
-        ("127.0.0.1", {"Origin": "http://evil.example"}, False),
-        ("127.0.0.1", {"Origin": "null"}, False),
-        ("127.0.0.1", {"Origin": "http://[::1"}, False),
-    ],
-)
-def test_this_machine_is_who_asks_from_it_on_its_own_account(address: str, headers: Any, local: bool) -> None:
-    assert local == is_from_this_machine(address, Headers(headers))
 
 
 @pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/users/", "/api/v1/users/x\ny", "/api/v1/database/backup"])

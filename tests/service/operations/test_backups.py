@@ -61,7 +61,7 @@ def lived_in(store: Store) -> None:
 
 def kept(etcd: FakeEtcd) -> dict[str, bytes]:
     """What a backup has, and the audit log hasn't of the restore itself."""
-    moment = ("/presence/", "/turns/", "/shared-turns/", "/commands/", "/audit/", "/grants/", "/cluster/epoch")
+    moment = ("/presence/", "/turns/", "/shared-turns/", "/commands/", "/audit/", "/grants/", "/cluster/")
     return {key: entry.value for key, entry in etcd.entries.items() if not any(part in key for part in moment)}
 
 

@@ -7,7 +7,7 @@ from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 
-HEADER = ("Name", "Role", "Token", "Created", "Token Created")
+HEADER = ("Name", "Role", "Token", "Created", "Token Created", "Apps")
 
 
 @click.group("admin-user", cls=Group)
@@ -20,11 +20,16 @@ def admin_user() -> None:
 @click.option(
     "--role",
     type=click.Choice(("viewer", "approver", "operator", "admin")),
-    help="A viewer reads, an operator changes, an admin manages users. Default: the user's role so far, or admin.",
+    help="A viewer reads, an operator changes, an admin manages users. Default: the user's role so far, or admin;"
+    " with --only-app operator.",
 )
+@click.option("--only-app", "apps", multiple=True, help="The role holds for this app alone; repeat for several.")
+@click.option("--all-apps", is_flag=True, help="The role holds for all apps again.")
 @service_options
 @json_option
-def create(username: str, role: str | None, service: ServiceClient, as_json: bool) -> None:
+def create(
+    username: str, role: str | None, apps: tuple[str, ...], all_apps: bool, service: ServiceClient, as_json: bool
+) -> None:
     """Make USERNAME, or give an existing user a new token: the old one ends.
 
     The token is shown this once.
@@ -32,8 +37,11 @@ def create(username: str, role: str | None, service: ServiceClient, as_json: boo
     if role is None:
         # The verb's name says what it makes; but a new token alone must not make an admin of a viewer.
         known = {user["name"] for user in service.get_all("users")}
-        role = None if username in known else "admin"
-    made = service.post("users", body={"name": username, "role": role})
+        role = None if username in known else "operator" if apps else "admin"
+    if apps and all_apps:
+        raise click.UsageError("--only-app and --all-apps contradict each other")
+    body: Json = {"name": username, "role": role}
+    made = service.post("users", body=body | ({"apps": apps} if apps or all_apps else {}))
     if as_json:
         echo_json(made)
         return
@@ -64,7 +72,10 @@ def show(users: list[Json], as_json: bool) -> None:
         echo_json(users)
         return
     rows = [
-        (one["name"], one["role"], f"...{one['token_end']}", one["created"][:19], one["token_created"][:19])
+        (
+            *(one["name"], one["role"], f"...{one['token_end']}", one["created"][:19], one["token_created"][:19]),
+            ", ".join(one["apps"]) or "all",
+        )
         for one in users
     ]
     echo_table(HEADER, rows)

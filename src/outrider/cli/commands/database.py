@@ -38,19 +38,27 @@ def database() -> None:
 @database.command()
 @click.option("--name", default="admin", show_default=True, help="The first admin's name.")
 @click.option("--again", is_flag=True, help="Users exist, but all admin tokens are lost: give NAME a new token.")
+@click.option(
+    "--forget-users", is_flag=True, help="There were users and none is left: make none; the Unix socket opens again."
+)
 @etcd_options
 @json_option
-def init(name: str, again: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+def init(name: str, again: bool, forget_users: bool, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
     """Make the first user, an admin, and print the token this once.
 
-    Works on etcd itself: whoever may write there may do everything. From then on the service asks everybody for a token
-    and answers other machines, too.
+    Works on etcd itself: whoever may write there may do everything. From then on the service asks everybody for a
+    token. With --forget-users nobody is asked at the Unix socket, as before the first user, once the service is
+    started again.
     """
     from outrider.service.store.store import open_stores
 
     cluster = open_cluster(etcd)
     try:
         users = open_stores(cluster, prefix.rstrip("/")).on_behalf_of(_operators_request()).users
+        if forget_users:
+            users.forget_that_they_existed()
+            click.echo("no users; restart the services: then their Unix sockets need no token", err=True)
+            return
         made = users.create(name, "admin") if again else users.begin(name)
     finally:
         cluster.close()

@@ -89,7 +89,7 @@ update service   {fleet.service_url}
 {page}the app          curl -H 'Host: {HOST}' {fleet.web_url}{fleet.path}
 logs             {fleet.folder}
 
-  export OUTRIDER_SERVER={fleet.service_url} OUTRIDER_ETCD={fleet.endpoint}
+  export OUTRIDER_SERVER={fleet.operators_url} OUTRIDER_ETCD={fleet.endpoint}
   outrider status {APP_ID}
   outrider why {APP_ID} {fleet.instances[0]}
   outrider lock show {APP_ID} production

@@ -1,6 +1,7 @@
 """``outrider serve``: the update service."""
 
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
+from loguru import logger
 
+from outrider import unix_sockets
 from outrider.cli.options import etcd_options, open_cluster
 from outrider.core.addresses import MAX_SHOWN, http_problem
 from outrider.core.errors import ConfigError, OutriderError
@@ -33,8 +36,18 @@ if TYPE_CHECKING:
     "--public-url", help="Address of the service for clients, used in payload addresses. Default: each request's Host."
 )
 @click.option(
-    "--insecure-listen", is_flag=True, help="Accept other machines even while no user exists. They may do everything."
+    "--socket",
+    "socket_path",
+    help="Unix socket for the commands of the user that runs this, and of root; none: no such socket."
+    " Default: serve.sock in the user's runtime folder.",
 )
+@click.option(
+    "--insecure-listen",
+    is_flag=True,
+    help="While there never was a user, answer everybody over the network. They may do everything.",
+)
+@click.option("--allow-host", multiple=True, help="Further name by which clients call the service; repeat for several.")
+@click.option("--protect-metrics", is_flag=True, help="Ask for a token at /metrics, too.")
 @click.option("--omaha-secret", help="Serve Omaha only at /v1/update/SECRET. Prefer the environment variable.")
 @click.option(
     "--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Days for which the audit log is kept."
@@ -67,7 +80,10 @@ def serve(
     listen: str,
     payload_dir: Path,
     public_url: str | None,
+    socket_path: str | None,
     insecure_listen: bool,
+    allow_host: tuple[str, ...],
+    protect_metrics: bool,
     omaha_secret: str | None,
     audit_days: int,
     registry_auth: Path | None,
@@ -82,7 +98,8 @@ def serve(
     """Run the update service until SIGTERM.
 
     Prints one line with its address when it serves. Without etcd it serves as well: /readyz and every answer say 503
-    until etcd is there. Its API asks for a token; until there are users it answers this machine alone.
+    until etcd is there. Its API asks for a token. While there never was a user, the commands of the user that runs it
+    need none: they reach it through a Unix socket.
     """
     try:
         from outrider.service import server
@@ -106,8 +123,10 @@ def serve(
             payload_dir = dev_dir / "payloads"
     payloads = PayloadFolder(folder=payload_dir)
     payloads.prepare()
-    bound = server.bind(server.parse_listen(listen))
-    address = server.address_of(bound)
+    bound = [server.bind(server.parse_listen(listen))]
+    address = server.address_of(bound[0])
+    if local := _local_socket(socket_path):
+        bound.append(click_context.with_resource(local))
     cluster = open_cluster(etcd)
     registries = HttpRegistries(auth_file=registry_auth, ca_file=registry_ca, plain=frozenset(plain_registry))
     try:
@@ -117,6 +136,8 @@ def serve(
             prefix=prefix.rstrip("/"),
             public_url=public_url,
             open_to_all=insecure_listen,
+            allowed_hosts=allow_host,
+            protect_metrics=protect_metrics,
             audit_days=audit_days,
             omaha_secret=omaha_secret,
             registries=registries,
@@ -137,6 +158,38 @@ def serve(
             server.serve(application, bound, ready)
     finally:
         cluster.close()
+
+
+def _local_socket(named: str | None) -> "contextlib.AbstractContextManager[socket.socket] | None":
+    """The Unix socket, removed at the end; None: there is none.
+
+    Raises:
+        ConfigError: it can't be made where ``--socket`` says.
+    """
+    if named == "none":
+        return None
+    path = Path(named) if named else unix_sockets.default_path(os.environ, os.geteuid())
+    try:
+        made = unix_sockets.listen(path.absolute())
+    except ConfigError as error:
+        if named:
+            raise
+        logger.bind(cause=str(error)).warning("no Unix socket: commands reach this service over the network alone")
+        return None
+    logger.bind(path=str(path)).info("Unix socket for commands")
+    return _removed_at_the_end(made, path.absolute())
+
+
+@contextlib.contextmanager
+def _removed_at_the_end(made: socket.socket, path: Path) -> Iterator[socket.socket]:
+    inode = path.lstat().st_ino
+    try:
+        yield made
+    finally:
+        made.close()
+        with contextlib.suppress(OSError):
+            if path.lstat().st_ino == inode:
+                path.unlink()
 
 
 @contextlib.contextmanager

@@ -3,16 +3,17 @@
 It is a layer around the whole application and decides by the path, not by the route: every endpoint below ``/api/`` is
 behind it. Only the API's own description is open; Omaha, payloads and health are not below ``/api/``.
 
-Without any user (readable or not), programs on this machine may do everything and other machines nothing. That is
-enough to create the first user.
+While there never was a user, the service's own Unix socket alone needs no token: it is for the user that runs the
+service, and root. The network is asked for a token from the first moment, whatever the address, and there is none yet.
+Once there was a user, everybody needs a token; that all users are gone or can't be read opens nothing (P13).
 """
 
 import base64
 import binascii
-import ipaddress
+import pwd
 import re
 import uuid
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -22,8 +23,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from outrider.core.errors import Forbidden, OutriderError, Unauthorized
 from outrider.model.documents import Role, User
 from outrider.model.keys import Keys
+from outrider.service.api.app_limits import check_apps
 from outrider.service.api.etags import AnswerWithEtag, condition_of
+from outrider.service.api.hosts import check_host, is_of_a_foreign_page
 from outrider.service.api.resources import resource_of
+from outrider.service.connections import peer_of
 from outrider.service.context import admit
 from outrider.service.problems import problem_of
 from outrider.service.store.request import Principal, RequestContext, Seen
@@ -48,19 +52,37 @@ def role_needed(method: str, path: str) -> Role:
     return "viewer" if method in READING else "operator"
 
 
-class AuthMiddleware:
-    """ASGI middleware. ``open_to_all``: without users, other machines may do everything too."""
+METRICS = "/metrics"
 
-    def __init__(self, application: ASGIApp, known: KnownUsers, keys: Keys, *, open_to_all: bool = False) -> None:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRules:
+    """How the service's own doors are set.
+
+    Attributes:
+        open_to_all: While there never was a user, the network may do everything too.
+        hosts: Names in ``Host`` that lead here, in lower case, besides addresses and ``localhost``.
+        protect_metrics: ``/metrics`` asks for a token, too.
+    """
+
+    open_to_all: bool = False
+    hosts: frozenset[str] = frozenset()
+    protect_metrics: bool = False
+
+
+class AuthMiddleware:
+    """ASGI middleware in front of the application."""
+
+    def __init__(self, application: ASGIApp, known: KnownUsers, keys: Keys, rules: AccessRules) -> None:
         """Wrap ``application``."""
         self._application = application
         self._known = known
         self._keys = keys
-        self._open_to_all = open_to_all
+        self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not scope["path"].startswith(API) or scope["path"] in OPEN:
+        if scope["type"] != "http" or not self._is_guarded(scope["path"]):
             await self._application(scope, receive, send)
             return
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
@@ -82,28 +104,47 @@ class AuthMiddleware:
         admit(scope, asked)
         await self._application(scope, receive, answer)
 
+    def _is_guarded(self, path: str) -> bool:
+        if path == METRICS:
+            return self._rules.protect_metrics
+        return path.startswith(API) and path not in OPEN
+
     async def _admit(self, scope: Scope, headers: Headers) -> Principal:
+        peer = peer_of(scope)
+        if peer is None:
+            check_host(headers.get("host", ""), self._rules.hosts)
         if not self._known.loaded:
             await run_in_threadpool(self._known.load)
         address = scope["client"][0] if scope.get("client") else ""
-        if not self._known.exist:
-            if self._open_to_all or is_from_this_machine(address, headers):
-                return Principal(name="(anybody)", role="admin", address=address)
-            raise Forbidden(
-                "there are no users yet, so the API answers only the service's own machine; "
-                "create the first user there: outrider database init"
-            )
+        if not self._known.ever_existed:
+            return self._first_hour(peer, address, headers)
         if not self._known.all():
-            # Closed, not open: who damaged them may be a stranger (P13).
+            # Closed, not open: who damaged or removed them may be a stranger (P13).
             raise Forbidden(
                 f"no user can be read ({', '.join(self._known.damaged)}), so nobody is let in; with access to etcd,"
                 " `outrider database init --again --name NAME` gives one of them a new token"
+                if self._known.exist
+                else "there were users and none is left, so nobody is let in; with access to etcd, `outrider database"
+                " init` makes the first one anew"
             )
         user = self._user(headers.get("authorization", ""))
         needed = role_needed(scope["method"], scope["path"])
         if not may(user.role, needed):
             raise Forbidden(f"this request needs the role {needed}; {user.name} has the role {user.role}")
-        return Principal(name=user.name, role=user.role, address=address)
+        check_apps(user, scope["method"], scope["path"], scope["query_string"])
+        return Principal(name=user.name, role=user.role, address=address, apps=user.apps)
+
+    def _first_hour(self, peer: int | None, address: str, headers: Headers) -> Principal:
+        """The principal while there never was a user."""
+        proxied = next((name for name in _FORWARDED if name in headers), None)
+        if peer is not None and proxied is None:
+            return Principal(name=f"({_user_name(peer)})", role="admin")
+        if peer is None and self._rules.open_to_all and not is_of_a_foreign_page(headers, self._rules.hosts):
+            return Principal(name="(anybody)", role="admin", address=address)
+        raise Unauthorized(
+            "there are no users yet, so only the service's Unix socket may be used, on its own machine and by the user"
+            " that runs it; create the first user there: outrider database init"
+        )
 
     def _user(self, authorization: str) -> User:
         scheme, _, credentials = authorization.strip().partition(" ")
@@ -123,28 +164,11 @@ def _request_id(headers: Headers) -> str:
     return asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
 
 
-def is_from_this_machine(address: str, headers: Headers) -> bool:
-    """Whether the request comes from a program on this machine, on its own account.
-
-    A proxy on this machine forwards requests of others, and says so in a header. A page from anywhere can make a
-    browser on this machine send a request; the browser says so in ``Origin``.
-    """
-    if any(name in headers for name in _FORWARDED) or not _is_loopback(address):
-        return False
-    origin = headers.get("origin")
+def _user_name(uid: int) -> str:
     try:
-        host = urlsplit(origin).hostname if origin is not None else "localhost"
-    except ValueError:
-        return False
-    return host == "localhost" or _is_loopback(host or "")
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return bool((getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback)
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a user id without a name, as in a container
+        return f"uid {uid}"
 
 
 def _read_basic(credentials: str) -> tuple[str, str]:

@@ -13,11 +13,15 @@ ROLE = (
 )
 
 
+APPS = "The role holds for these apps alone; empty: for all."
+
+
 class WhoAmI(Shown):
     """The user behind the request's token."""
 
     name: str = Field(description="A name in parentheses: there are no users yet.", examples=["ann"])
     role: Role = Field(description=ROLE)
+    apps: list[str] = Field(description=APPS)
 
 
 class NewUser(Given):
@@ -25,6 +29,7 @@ class NewUser(Given):
 
     name: str = Field(description="1 to 64 letters, digits or . _ @ + -", examples=["ann"])
     role: Role | None = Field(None, description=f"{ROLE} Default: the present role; for a new user, operator.")
+    apps: list[str] | None = Field(None, description=f"{APPS} Default: as before; for a new user, all.")
 
 
 class UserShown(Shown):
@@ -32,6 +37,7 @@ class UserShown(Shown):
 
     name: str
     role: Role = Field(description=ROLE)
+    apps: list[str] = Field(description=APPS)
     token_end: str = Field(description="The token's last four characters.", examples=["x7Qa"])
     created: datetime
     token_created: datetime = Field(description="When the present token was created.")

@@ -56,9 +56,11 @@ OfVersion = Annotated[
 
 
 @router.get("/apps", tags=["apps"])
-def list_apps(store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[AppShown]:
-    """List all apps, by id."""
-    page, following = page_of(store.apps.list(), limit=limit, after=after, name=lambda app: app.id)
+def list_apps(store: Bound, asked: Asked, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[AppShown]:
+    """List all apps, by id; of a user whose role is limited to apps, these."""
+    only = asked.principal.apps
+    found = [app for app in store.apps.list() if not only or app.id in only]
+    page, following = page_of(found, limit=limit, after=after, name=lambda app: app.id)
     return Items(items=[AppShown.model_validate(app) for app in page], next=following)
 
 

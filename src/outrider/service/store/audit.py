@@ -46,7 +46,7 @@ _NOUNS = {
 }
 _OF_NO_APP = frozenset({"users", "webhooks", "payloads"})
 _NOT_RECORDED = frozenset(
-    {"presence", "turns", "shared-turns", "wakeups", "activity", "audit", "products", "unresolved"}
+    {"presence", "turns", "shared-turns", "wakeups", "activity", "audit", "products", "unresolved", "cluster"}
 )
 _NOT_RECORDED_OF_A_GROUP = frozenset({"target", "brake", "served", "grants", "deferrals"})
 

@@ -16,11 +16,13 @@ class Principal:
     Attributes:
         name: The user's name; a name in parentheses, which no user can have, where there are no users.
         address: The client's IP address; empty when unknown.
+        apps: The role holds for these apps alone; empty: for all.
     """
 
     name: str
     role: Role
     address: str = ""
+    apps: tuple[str, ...] = ()
 
     @property
     def is_user(self) -> bool:

@@ -1,6 +1,9 @@
 """Users of the API, with their tokens and roles.
 
 A token is shown once, when it is created; etcd has its SHA-256. A program that can write to etcd needs no token.
+
+A marker says that there was a user. It is written with the first one, and outlives all of them: users that were wiped
+out, by whatever means, open nothing. Only ``database init`` removes it, when an operator with access to etcd says so.
 """
 
 import hashlib
@@ -8,19 +11,19 @@ import hmac
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
 
 from outrider.core.errors import ConfigError, Conflict, NotFound, OutriderError
 from outrider.etcd.epoch_watch import EpochWatch
-from outrider.etcd.seam import Cluster, Entry, Resynced, Watch, WatchEvent
+from outrider.etcd.seam import Cluster, CreatedAt, Entry, Put, Resynced, Watch, WatchEvent
 from outrider.model.damage import read_or_none, readable
-from outrider.model.documents import Role, User
+from outrider.model.documents import Document, Role, User, encode
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Auditing, Change, apply
-from outrider.service.store.context import StoreContext
+from outrider.service.store.context import StoreContext, app_id_of
 
 TOKEN_PREFIX = "or_"  # noqa: S105 - every token begins with it, so people and secret scanners recognise one
 TOKEN_BYTES = 32
@@ -42,6 +45,10 @@ def digest_of(token: str) -> str:
 def may(role: Role, needed: Role) -> bool:
     """Whether ``role`` includes ``needed``."""
     return ROLES.index(role) >= ROLES.index(needed)
+
+
+class UsersExisted(Document, frozen=True, kw_only=True):
+    """``cluster/users-existed``: there was a user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,32 +82,43 @@ class Users:
             raise NotFound(_absent(name))
         return found
 
-    def create(self, name: str, role: Role | None = None) -> NewUser:
+    def create(self, name: str, role: Role | None = None, apps: Sequence[str] | None = None) -> NewUser:
         """Create a user, or replace the token of an existing one: the old token is revoked.
 
         Args:
             name: 1 to 64 letters, digits or ``. _ @ + -``.
             role: None keeps the user's role; a new user becomes an operator.
+            apps: The role holds for these alone; empty: for all; None keeps what holds, for a new user all.
 
         Raises:
-            ConfigError: the name is invalid.
+            ConfigError: the name, or that of an app, is invalid; or an admin's role would be limited to apps.
             Conflict: no admin would be left.
         """
         key, token, now = self.context.keys.user(_checked_name(name)), new_token(), self.context.now()
+        wanted = None if apps is None else tuple(sorted({app_id_of(app) for app in apps}))
+        marker = self.context.keys.users_existed()
 
         def attempt(change: Change) -> NewUser:
             old = change.read_or_none(User, key)  # one that can't be read is replaced: that is how it is mended
             user = User(
                 name=name,
                 role=role or (old.role if old else "operator"),
+                apps=wanted if wanted is not None else old.apps if old else (),
                 token_sha256=digest_of(token),
                 token_end=token[-4:],
                 created=old.created if old else now,
                 token_created=now,
             )
+            if user.role == "admin" and user.apps:
+                raise ConfigError(
+                    f"user {name!r}: an admin makes users of every role, so that role can't be limited to apps; choose"
+                    " operator, or all apps"
+                )
             if user.role != "admin":
                 self._keep_an_admin(change, without=name)
             change.put(key, user)
+            change.read_or_none(UsersExisted, marker)
+            change.put(marker, UsersExisted())
             return NewUser(user=user, token=token, created=old is None)
 
         return apply(self.context.cluster, attempt, self.auditing)
@@ -116,6 +134,22 @@ class Users:
         if names := [entry.key.removeprefix(prefix) for entry in self.context.cluster.list(prefix).entries]:
             raise Conflict(f"users exist already ({', '.join(names[:5])}); nothing was done")
         return self.create(name, "admin")
+
+    def forget_that_they_existed(self) -> None:
+        """Let the Unix socket do without a token again, as before the first user; services hear it at their start.
+
+        Raises:
+            Conflict: there are users.
+        """
+        prefix = self.context.keys.users()
+        if names := [entry.key.removeprefix(prefix) for entry in self.context.cluster.list(prefix).entries]:
+            raise Conflict(f"users exist ({', '.join(names[:5])}); nothing was done")
+
+        def attempt(change: Change) -> None:
+            if change.exists(self.context.keys.users_existed()):
+                change.delete(self.context.keys.users_existed())
+
+        apply(self.context.cluster, attempt, self.auditing)
 
     def delete(self, name: str) -> User:
         """Remove a user; every service process refuses the token within a second.
@@ -156,7 +190,8 @@ class KnownUsers:
 
     def __init__(self, cluster: Cluster, keys: Keys) -> None:
         """Read nothing yet, because etcd may be away."""
-        self._cluster, self._prefix = cluster, keys.users()
+        self._cluster, self._prefix, self._marker = cluster, keys.users(), keys.users_existed()
+        self._ever_existed = False
         self._loading = threading.Lock()
         self._users: Mapping[str, User | None] | None = None
         self._watch: Watch | None = None
@@ -170,6 +205,11 @@ class KnownUsers:
     def exist(self) -> bool:
         """Whether there is any user, readable or not. ``load`` comes first."""
         return bool(self._known())
+
+    @property
+    def ever_existed(self) -> bool:
+        """Whether there is or was any user, as far as etcd or this process remembers. ``load`` comes first."""
+        return self._ever_existed or self.exist
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -186,10 +226,16 @@ class KnownUsers:
             if self._users is not None:
                 return
             listing = self._cluster.list(self._prefix)
-            self._users = self._decoded(listing.entries)
-            if not self._users:
+            marked = self._cluster.get(self._marker) is not None
+            users = self._decoded(listing.entries)
+            if users and not marked:
+                self._mark()  # made by an earlier version, or by hand
+            self._ever_existed = marked or bool(users)
+            self._users = users
+            if not self._ever_existed:
                 logger.warning(
-                    "no users yet: the API answers only this machine; make the first user with: outrider database init"
+                    "no users yet: only the service's Unix socket may be used; make the first user with:"
+                    " outrider database init"
                 )
             try:
                 self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._heard)
@@ -197,6 +243,13 @@ class KnownUsers:
                 self._users = None
                 raise
             self._epoch.start()
+
+    def _mark(self) -> None:
+        put = Put(key=self._marker, value=encode(UsersExisted()))
+        try:
+            self._cluster.txn((CreatedAt(key=self._marker, revision=0),), (put,))
+        except OutriderError as error:
+            logger.bind(error_kind=error.kind, cause=str(error), retry=True).warning("users not marked as existing")
 
     def all(self) -> Mapping[str, User]:
         """The users that can be read, by name. ``load`` comes first."""
@@ -221,6 +274,8 @@ class KnownUsers:
                 self._watch.look_again()
 
     def _heard(self, event: WatchEvent) -> None:
+        if isinstance(event, Resynced) or event.entry is not None:
+            self._ever_existed = self._ever_existed or not isinstance(event, Resynced) or bool(event.listing.entries)
         # A new mapping each time: readers on other threads see the old one or the new one, never a part of it.
         if isinstance(event, Resynced):
             self._users = self._decoded(event.listing.entries)

@@ -1,0 +1,1 @@
+"""What an attacker tries, and how it ends: refused, or bounded."""
