@@ -27,7 +27,7 @@ from outrider.service.rollouts.wakeups import Look
 from outrider.service.store.store import Store
 from outrider.service.store.users import KnownUsers
 from tests.sim.fake_etcd import FakeEtcd
-from tests.support.service_examples import APP, make_app, open_store
+from tests.support.service_examples import APP, LOOPBACK, make_app, open_store
 from tests.support.waiting import eventually
 
 KEYS = Keys()
@@ -176,10 +176,12 @@ def test_webhooks_hear_of_it_though_the_lease_of_the_sender_is_gone(restorable: 
     """The sender's key and lease are not in the restored etcd: it takes them anew, and delivers at once."""
     told: list[str] = []
     with receiver(told.append) as url:
-        Webhooks(context=restorable.store.context, auditing=restorable.store.auditing).create("ops", url)
+        Webhooks(context=restorable.store.context, auditing=restorable.store.auditing, destinations=LOOPBACK).create(
+            "ops", url
+        )
         make_app(restorable.store, version="1.0.0")
         restorable.keep()
-        with background_tasks(restorable.etcd.client("service"), KEYS.prefix, retry_min_s=0.1):
+        with background_tasks(restorable.etcd.client("service"), KEYS.prefix, retry_min_s=0.1, destinations=LOOPBACK):
             eventually(lambda: SEEN in restorable.etcd.entries)
             restorable.store.groups.update(APP, "beta", paused=True)
             eventually(lambda: "outrider.group-paused" in told)

@@ -58,11 +58,18 @@ async def ask_in_loop(application: FastAPI, method: str, path: str, body: bytes 
     incoming = iter([{"type": "http.request", "body": body, "more_body": False}])
     sent: list[Message] = []
 
+    answered = asyncio.Event()
+
     async def receive() -> Message:
-        return next(incoming, {"type": "http.disconnect"})
+        if (message := next(incoming, None)) is not None:
+            return message
+        await answered.wait()  # the client stays until it has its answer
+        return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
         sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            answered.set()
 
     # A task of its own, as a server gives each request: what it sets for itself ends with it.
     await asyncio.create_task(application(scope, receive, send))

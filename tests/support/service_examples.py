@@ -6,10 +6,13 @@ from datetime import datetime
 from outrider.etcd.seam import Cluster, Put
 from outrider.model.documents import Block, Contender, Presence, Target, decode, encode
 from outrider.model.keys import DEFAULT_PREFIX
+from outrider.service.history.destinations import parse_allowed
 from outrider.service.store.context import Clock
 from outrider.service.store.packages import Payload
 from outrider.service.store.store import Store, open_stores, utc_now
 
+LOOPBACK = parse_allowed(("127.0.0.0/8", "::1"))
+"""What webhooks may reach in tests, whose receivers are on this machine."""
 APP = "e96281a6-d1af-4bde-9a0a-97b76e56dc57"
 SHA256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 

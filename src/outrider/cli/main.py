@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "adopt": "outrider.cli.commands.adopt:adopt",
     "app": "outrider.cli.commands.app:app",
     "apply": "outrider.cli.commands.apply:apply",
+    "audit": "outrider.cli.commands.audit:audit",
     "balancer-agent": "outrider.cli.commands.balancer_agent:balancer_agent",
     "channel": "outrider.cli.commands.channel:channel",
     "completion": "outrider.cli.commands.completion:completion",

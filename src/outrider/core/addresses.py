@@ -134,6 +134,17 @@ def _port(port: str, shown: str) -> int:
     return int(port)
 
 
+def masked_path(address: str) -> str:
+    """An http(s) address without its path and query, which often hold a secret: ``https://chat.example/...``."""
+    try:
+        parts = urlsplit(address)
+        host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return masked(address)
+    return f"{parts.scheme}://{host}{port}/..." if host else masked(address)
+
+
 def masked(address: str) -> str:
     """An address without what is secret in it, where nearly everything may be: ``slack://...``."""
     kind, found, _ = address.partition("://")

@@ -304,6 +304,10 @@ class Keys:
         """Prefix of the days that have entries in the audit log."""
         return f"{self.prefix}/audit/days/"
 
+    def audit_heads(self) -> str:
+        """Prefix of the last entries of the audit log's chains."""
+        return f"{self.prefix}/audit/heads/"
+
     def audit_entries(self, day: str) -> str:
         """Prefix of one day's entries in the audit log; ``day`` is ``YYYY-MM-DD``."""
         return f"{self.prefix}/audit/entries/{check_part('day', day)}/"

@@ -20,6 +20,7 @@ from outrider.service.api import users as rest_users
 from outrider.service.api.auth import AccessRules, AuthMiddleware
 from outrider.service.api.hosts import own_hosts
 from outrider.service.context import Context, request_context_of
+from outrider.service.history.destinations import Destinations
 from outrider.service.omaha import endpoint as omaha_endpoint
 from outrider.service.operations import database as rest_database
 from outrider.service.operations import metrics
@@ -47,6 +48,7 @@ def create_application(
     audit_days: int = KEPT_DAYS,
     omaha_secret: str | None = None,
     registries: Registries | None = None,
+    destinations: Destinations | None = None,
     now: Clock = utc_now,
 ) -> FastAPI:
     """Build the application; it works as soon as etcd does, and answers 503 until then.
@@ -59,6 +61,7 @@ def create_application(
         audit_days: Days for which entries of the audit log are kept.
         omaha_secret: Last part of the Omaha address.
         registries: Where it asks which image a tag names; None: nowhere.
+        destinations: Where webhooks may lead; None: to public addresses.
 
     Raises:
         ConfigError: ``omaha_secret`` is invalid.
@@ -85,6 +88,7 @@ def create_application(
         public_url=public_url.rstrip("/") if public_url else None,
         omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
         registries=registries or NoRegistries(),
+        destinations=destinations or Destinations(),
     )
     problems.install(application)
     openapi.install(application)

@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from outrider.core.errors import Unauthorized
 from outrider.service.admission import AdmissionControl
+from outrider.service.history.destinations import Destinations
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.rollouts.checkins import Checkins
@@ -27,6 +28,7 @@ class Context:
         public_url: The address for clients, without a slash at the end; None: each request's own Host.
         omaha_secret: Last part of the Omaha address; None: no secret.
         registries: Where it asks which image a tag names.
+        destinations: Where webhooks may lead.
     """
 
     stores: Stores
@@ -36,6 +38,7 @@ class Context:
     public_url: str | None = None
     omaha_secret: str | None = None
     registries: Registries = field(default_factory=NoRegistries)
+    destinations: Destinations = field(default_factory=Destinations)
     admission: AdmissionControl = field(default_factory=AdmissionControl)
 
 

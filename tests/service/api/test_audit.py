@@ -9,7 +9,8 @@ from outrider.core.omaha import AppRequest, OmahaEvent, OmahaRequest
 from outrider.model.documents import Role
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.rollouts.checkins import Caller, Checkins
-from outrider.service.store.audit import MAX_TEXT, AuditEntry, AuditLog, Wanted, noun_of
+from outrider.service.store.audit import MAX_TEXT, AuditEntry, AuditLog, Wanted
+from outrider.service.store.audit_nouns import noun_of
 from outrider.service.store.request import Principal, RequestContext
 from outrider.service.store.store import Store, Stores
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
@@ -217,9 +218,9 @@ def test_old_days_go_when_a_new_one_begins(store: Store, clock: WallClock, fake_
 
     bound(store, log).apps.create(app="app-10")
 
-    kept = [f"app-{day}" for day in range(7, 11)]
-    assert kept == [entry.name for entry in entries(log)]
-    assert 2 * len(kept) == len([key for key in fake_etcd.entries if "/audit/" in key])
+    assert [f"app-{day}" for day in range(8, 11)] == [entry.name for entry in entries(log) if entry.noun == "app"]
+    assert 3 == len([key for key in fake_etcd.entries if "/audit/days/" in key])
+    assert ["(audit log)"] * 3 == [entry.who for entry in entries(log) if entry.noun == "audit-day"]
 
 
 def test_another_process_purges_as_well(store: Store, clock: WallClock, fake_etcd: FakeEtcd) -> None:
@@ -229,7 +230,7 @@ def test_another_process_purges_as_well(store: Store, clock: WallClock, fake_etc
 
     bound(store, second).apps.create(app="new")
 
-    assert ["new"] == [entry.name for entry in entries(first)]
+    assert ["new"] == [entry.name for entry in entries(first) if entry.noun == "app"]
 
 
 def test_a_purge_that_fails_fails_nobody(store: Store, log: AuditLog, client: FakeCluster, clock: WallClock) -> None:
@@ -244,7 +245,7 @@ def test_a_purge_that_fails_fails_nobody(store: Store, log: AuditLog, client: Fa
     bound(store, log).apps.create(app="new")
     client.trouble = None
 
-    assert ["new"] == [entry.name for entry in entries(log)]
+    assert ["old", "new"] == [entry.name for entry in entries(log)]
 
 
 @pytest.mark.parametrize(

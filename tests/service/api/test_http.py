@@ -313,7 +313,7 @@ def test_only_the_stored_payload_of_a_package_is_served(service: Service, path: 
 def test_an_upload_that_breaks_off_leaves_nothing_behind(service: Service) -> None:
     with socket.create_connection((service.host, service.port), timeout=60) as raw:
         raw.sendall(
-            b"POST /api/v1/payloads HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 3_000_000
+            b"POST /api/v1/payloads HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 3_000_000
         )
         eventually(lambda: list(service.payload_dir.rglob("*.part")))
 

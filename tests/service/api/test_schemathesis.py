@@ -38,7 +38,7 @@ from outrider.service.store.users import ROLES, may
 from tests.service.api.test_openapi import DOCUMENT
 from tests.support.rings import mostly_long
 from tests.support.service import NOON, Service
-from tests.support.service_examples import APP, be_alive, block, make_app, payload_of, put
+from tests.support.service_examples import APP, LOOPBACK, be_alive, block, make_app, payload_of, put
 from tests.support.waiting import eventually
 
 SHORT, REQUESTS = 1, int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
@@ -171,7 +171,9 @@ def filled(service: Service, cluster: Cluster) -> Service:
     store.packages.create(APP, STORED, payload)
     image = Payload(size_bytes=9, sha256="ab" * 32, name="image.json", image="coreos/example:7.0.0", unresolved="away")
     store.packages.create(APP, "7.0.0", image)
-    Webhooks(context=store.context, auditing=store.auditing).create("pager", "http://127.0.0.1:9/pager")
+    Webhooks(context=store.context, auditing=store.auditing, destinations=LOOPBACK).create(
+        "pager", "http://127.0.0.1:9/pager"
+    )
     return service
 
 

@@ -21,7 +21,7 @@ from outrider.service.history.background import background_tasks
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.rollouts.checkins import Caller, Checkins
 from outrider.service.store.store import Store, utc_now
-from tests.support.service_examples import APP, make_app, open_store
+from tests.support.service_examples import APP, LOOPBACK, make_app, open_store
 from tests.support.waiting import eventually
 
 
@@ -69,13 +69,15 @@ def real(cluster: Cluster, prefix: str) -> Store:
 
 @pytest.fixture
 def hooks(real: Store) -> Webhooks:
-    return Webhooks(context=real.context, auditing=real.auditing)
+    return Webhooks(context=real.context, auditing=real.auditing, destinations=LOOPBACK)
 
 
 def run(stack: ExitStack, real: Store, count: int = 1) -> None:
     """Start the background tasks of so many processes, and wait until recording has begun."""
     for _ in range(count):
-        stack.enter_context(background_tasks(real.context.cluster, real.context.keys.prefix, retry_min_s=0.1))
+        stack.enter_context(
+            background_tasks(real.context.cluster, real.context.keys.prefix, retry_min_s=0.1, destinations=LOOPBACK)
+        )
     eventually(lambda: real.context.cluster.get(f"{real.context.keys.prefix}/activity-seen") is not None)
 
 
@@ -109,7 +111,9 @@ def test_a_release_that_waits_for_a_person_is_told_with_a_link(
     with ExitStack() as stack:
         cluster, prefix = real.context.cluster, real.context.keys.prefix
         stack.enter_context(
-            background_tasks(cluster, prefix, retry_min_s=0.1, public_url="https://updates.example:8443")
+            background_tasks(
+                cluster, prefix, retry_min_s=0.1, public_url="https://updates.example:8443", destinations=LOOPBACK
+            )
         )
         eventually(lambda: cluster.get(f"{prefix}/activity-seen") is not None)
         Checkins(context=real.context).answer(OmahaRequest(apps=(check,)), Caller(address="", base_url="http://x"))

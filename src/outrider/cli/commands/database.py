@@ -69,25 +69,49 @@ def init(name: str, again: bool, forget_users: bool, etcd: EtcdAddress, prefix: 
     click.echo(made.token)
 
 
+passphrase_option = click.option(
+    "--passphrase-file",
+    envvar="OUTRIDER_BACKUP_PASSPHRASE_FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with a passphrase: what holds secrets is encrypted with it.",
+)
+
+
 @database.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option(
+    "--without-secrets", is_flag=True, help="Leave out users and webhooks, and the values of environments' secrets."
+)
+@passphrase_option
 @payload_option
 @etcd_options
-def backup(file: Path, payload_dir: Path, etcd: EtcdAddress, prefix: str) -> None:
+def backup(
+    file: Path,
+    without_secrets: bool,
+    passphrase_file: Path | None,
+    payload_dir: Path,
+    etcd: EtcdAddress,
+    prefix: str,
+) -> None:
     """Write everything that the service keeps in etcd, at one revision, to FILE; - is stdout.
 
-    Payload files aren't in it: they are named, and it is checked that they are in --payload-dir. The digests of tokens
-    are: keep it as you keep those.
+    Payload files aren't in it: they are named, and it is checked that they are in --payload-dir. Secrets of
+    environments, keys of webhooks and digests of tokens are: FILE is for its owner alone. --passphrase-file encrypts
+    them, --without-secrets leaves them out.
     """
+    from outrider.service.operations.backup_secrets import Cipher
     from outrider.service.operations.backups import backup_lines, read_backup
     from outrider.service.store.store import open_stores
 
+    passphrase = _passphrase(passphrase_file)
+    cipher = Cipher.new(passphrase) if passphrase is not None else None
     cluster = open_cluster(etcd)
     try:
-        lines = list(backup_lines(open_stores(cluster, prefix.rstrip("/")).context))
+        context = open_stores(cluster, prefix.rstrip("/")).context
+        lines = list(backup_lines(context, with_secrets=not without_secrets, cipher=cipher))
     finally:
         cluster.close()
-    taken = read_backup(lines)
+    taken = read_backup(lines, passphrase)
     _write_file(file, lines)
     click.echo(f"{len(taken.values)} keys at revision {taken.revision}", err=True)
     for line in _lacking(taken.payloads, payload_dir):
@@ -101,6 +125,7 @@ def backup(file: Path, payload_dir: Path, etcd: EtcdAddress, prefix: str) -> Non
 )
 @click.option("--without-payloads", is_flag=True, help="Restore even if payload files of packages are missing.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
+@passphrase_option
 @payload_option
 @etcd_options
 def restore_command(
@@ -108,6 +133,7 @@ def restore_command(
     replace: bool,
     without_payloads: bool,
     yes: bool,
+    passphrase_file: Path | None,
     payload_dir: Path,
     etcd: EtcdAddress,
     prefix: str,
@@ -120,8 +146,10 @@ def restore_command(
     from outrider.service.operations.backups import read_backup, restore
     from outrider.service.store.store import open_stores
 
-    backup = read_backup(_read_file(file))
+    backup = read_backup(_read_file(file), _passphrase(passphrase_file))
     click.echo(f"{len(backup.values)} keys, taken at {backup.at[:19]}, revision {backup.revision}", err=True)
+    if not backup.has_secrets:
+        click.echo("warning: it is without users, webhooks and the values of environments' secrets", err=True)
     lacking = _lacking(backup.payloads, payload_dir)
     for line in lacking:
         click.echo(f"warning: {line}", err=True)
@@ -169,6 +197,15 @@ def _write_file(file: Path, lines: list[bytes]) -> None:
         raise ConfigError(f"{file}: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _passphrase(file: Path | None) -> bytes | None:
+    if file is None:
+        return None
+    try:
+        return file.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"--passphrase-file {file}: {error.strerror}") from error
 
 
 def _read_file(file: Path) -> list[bytes]:

@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     help="While there never was a user, answer everybody over the network. They may do everything.",
 )
 @click.option("--allow-host", multiple=True, help="Further name by which clients call the service; repeat for several.")
+@click.option(
+    "--allow-webhooks-to",
+    multiple=True,
+    help="Address or network that webhooks may reach besides public ones, such as 10.1.0.0/16; repeat for several.",
+)
 @click.option("--protect-metrics", is_flag=True, help="Ask for a token at /metrics, too.")
 @click.option("--omaha-secret", help="Serve Omaha only at /v1/update/SECRET. Prefer the environment variable.")
 @click.option(
@@ -84,6 +89,7 @@ def serve(
     insecure_listen: bool,
     allow_host: tuple[str, ...],
     protect_metrics: bool,
+    allow_webhooks_to: tuple[str, ...],
     omaha_secret: str | None,
     audit_days: int,
     registry_auth: Path | None,
@@ -109,6 +115,7 @@ def serve(
     from outrider.config.sections import LogSettings
     from outrider.log import setup_logging
     from outrider.service.history.background import background_tasks
+    from outrider.service.history.destinations import parse_allowed
     from outrider.service.payloads.folder import PayloadFolder
     from outrider.service.payloads.follower import tag_follower
     from outrider.service.payloads.registry import HttpRegistries
@@ -117,6 +124,7 @@ def serve(
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
     if public_url and (problem := http_problem(public_url)):
         raise ConfigError(f"--public-url {public_url[:MAX_SHOWN]!r}: {problem}")
+    destinations = parse_allowed(allow_webhooks_to)
     if dev:
         click_context.with_resource(_development_etcd(etcd, dev_dir.absolute()))
         if click_context.get_parameter_source("payload_dir") is ParameterSource.DEFAULT:
@@ -141,6 +149,7 @@ def serve(
             audit_days=audit_days,
             omaha_secret=omaha_secret,
             registries=registries,
+            destinations=destinations,
         )
 
         def ready() -> None:
@@ -151,7 +160,12 @@ def serve(
 
         stores = application.state.context.stores
         with (
-            background_tasks(cluster, prefix.rstrip("/"), public_url=(public_url or address).rstrip("/")),
+            background_tasks(
+                cluster,
+                prefix.rstrip("/"),
+                public_url=(public_url or address).rstrip("/"),
+                destinations=destinations,
+            ),
             image_resolver(stores, payloads, registries),
             tag_follower(stores, payloads, registries),
         ):

@@ -3,21 +3,24 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import ConfigDict, Field
 
 from outrider.etcd.seam import Entry
 from outrider.model.activity import Activity, Severity
 from outrider.service.api.models import Given, Items, Shown, UtcTime
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
-from outrider.service.context import Bound
+from outrider.service.context import Asked, Bound, Context, context_of
 from outrider.service.history.activity_log import read_activity
 from outrider.service.history.webhooks import Webhook, Webhooks
 from outrider.service.problems import RESPONSES
 from outrider.service.store.context import app_id_of
+from outrider.service.store.request import RequestContext
 from outrider.service.store.store import Store
+from outrider.service.store.users import may
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
+Ours = Annotated[Context, Depends(context_of)]
 
 
 class ActivityShown(Shown):
@@ -66,12 +69,14 @@ class WebhookShown(Shown):
     """An address that receives activity events."""
 
     name: str
-    url: str = Field(description="Of a notification only its kind: the rest is secret.")
+    url: str = Field(
+        description="Of a notification only its kind: the rest is secret. Viewers and approvers see no path."
+    )
     app: str
     least: Severity
     kind: Literal["webhook", "notification"]
     created: datetime
-    fingerprint: str = Field("", description="Of its secret, to compare two; it does not tell the secret.")
+    fingerprint: str = Field("", description="Of its secret, to compare two; empty for viewers and approvers.")
     pending: int = Field(0, description="Events that are not delivered yet.")
 
 
@@ -105,44 +110,45 @@ def list_activity(
 
 
 @router.get("/webhooks", tags=["activity"])
-def list_webhooks(store: Bound) -> Items[WebhookShown]:
+def list_webhooks(store: Bound, ours: Ours, asked: Asked) -> Items[WebhookShown]:
     """List the webhooks."""
-    hooks = _webhooks(store)
-    return Items(items=[_hook(hooks, hook) for hook in hooks.list()])
+    hooks = _webhooks(store, ours)
+    return Items(items=[_hook(hooks, hook, asked) for hook in hooks.list()])
 
 
 @router.post("/webhooks", status_code=201, tags=["activity"])
-def create_webhook(new: NewWebhook, store: Bound) -> WebhookMade:
+def create_webhook(new: NewWebhook, store: Bound, ours: Ours, asked: Asked) -> WebhookMade:
     """Add a webhook; only this answer contains its secret."""
     app = app_id_of(new.app) if new.app else ""
-    made = _webhooks(store).create(new.name, new.url, app=app, least=new.least, kind=new.kind, secret=new.secret)
+    made = _webhooks(store, ours).create(new.name, new.url, app=app, least=new.least, kind=new.kind, secret=new.secret)
     return WebhookMade.model_validate(made).model_copy(update={"url": made.shown_url})
 
 
 @router.get("/webhooks/{name}", tags=["activity"])
-def get_webhook(name: str, store: Bound) -> WebhookShown:
+def get_webhook(name: str, store: Bound, ours: Ours, asked: Asked) -> WebhookShown:
     """Show one webhook."""
-    hooks = _webhooks(store)
-    return _hook(hooks, hooks.get(name))
+    hooks = _webhooks(store, ours)
+    return _hook(hooks, hooks.get(name), asked)
 
 
 @router.put("/webhooks/{name}", tags=["activity"])
-def change_webhook(name: str, change: WebhookChange, store: Bound) -> WebhookShown:
+def change_webhook(name: str, change: WebhookChange, store: Bound, ours: Ours, asked: Asked) -> WebhookShown:
     """Change the given fields of a webhook; its secret stays, unless there is a new one."""
     app = app_id_of(change.app) if change.app else change.app
-    hooks = _webhooks(store)
-    return _hook(hooks, hooks.update(name, url=change.url, app=app, least=change.least, secret=change.secret))
+    hooks = _webhooks(store, ours)
+    changed = hooks.update(name, url=change.url, app=app, least=change.least, secret=change.secret)
+    return _hook(hooks, changed, asked)
 
 
 @router.delete("/webhooks/{name}", tags=["activity"])
-def delete_webhook(name: str, store: Bound) -> WebhookShown:
+def delete_webhook(name: str, store: Bound, ours: Ours, asked: Asked) -> WebhookShown:
     """Remove a webhook with its undelivered events."""
-    deleted = _webhooks(store).delete(name)
+    deleted = _webhooks(store, ours).delete(name)
     return WebhookShown.model_validate(deleted).model_copy(update={"url": deleted.shown_url})
 
 
-def _webhooks(store: Store) -> Webhooks:
-    return Webhooks(context=store.context, auditing=store.auditing)
+def _webhooks(store: Store, ours: Context) -> Webhooks:
+    return Webhooks(context=store.context, auditing=store.auditing, destinations=ours.destinations)
 
 
 def _shown(entry: Entry, activity: Activity) -> ActivityShown:
@@ -150,6 +156,9 @@ def _shown(entry: Entry, activity: Activity) -> ActivityShown:
     return ActivityShown(id=entry.key.rpartition("/")[2], **fields)
 
 
-def _hook(hooks: Webhooks, hook: Webhook) -> WebhookShown:
-    more = {"pending": hooks.pending(hook.name), "url": hook.shown_url}
+def _hook(hooks: Webhooks, hook: Webhook, asked: RequestContext) -> WebhookShown:
+    """Who can't change a webhook doesn't see what is secret in it either."""
+    changes = may(asked.principal.role, "operator")
+    url = hook.shown_url if changes else hook.masked_url
+    more = {"pending": hooks.pending(hook.name), "url": url, "fingerprint": hook.fingerprint if changes else ""}
     return WebhookShown.model_validate(hook).model_copy(update=more)

@@ -33,6 +33,23 @@ def checked_recipient(url: str) -> str:
     return url
 
 
+def recipient_hosts(url: str) -> list[str]:
+    """The hosts that an address names itself; a service's own, such as Slack's, is none of them.
+
+    Raises:
+        ConfigError: the library isn't installed.
+    """
+    recipient = _recipient(url)
+    found = recipient if recipient is not None else ()
+    named = [
+        getattr(one, attribute, None)
+        for one in found
+        for attribute in ("host", "smtp_host")
+        if "host" in one.template_tokens
+    ]
+    return [str(host) for host in named if host]
+
+
 def notify(url: str, activity: Activity) -> bool:
     """Send one event; whether the other side has taken it. Takes the library's own limits of time, some seconds."""
     try:
@@ -46,7 +63,8 @@ def notify(url: str, activity: Activity) -> bool:
     body = f"{activity.text}\n{link}" if link else activity.text
     about = f"{activity.app}/{activity.group}" if activity.group else activity.app
     kind = {"error": "failure", "warning": "warning", "success": "success"}.get(activity.severity, "info")
-    return bool(recipient.notify(title=f"outrider: {about}", body=body, notify_type=kind))
+    # Each by itself: the library's own loop works on other threads, on which nobody looks where they connect to.
+    return all(one.notify(title=f"outrider: {about}", body=body, notify_type=kind) for one in recipient)
 
 
 def _recipient(url: str) -> Any:

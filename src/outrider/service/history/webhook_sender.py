@@ -175,6 +175,15 @@ class WebhookSender:
         return LOOK_S
 
     def _post(self, hook: Webhook, entry: Entry, delivery: Delivery) -> int:
+        with self._webhooks.destinations.enforced(hook.url) as refused:
+            status = self._post_anywhere(hook, entry, delivery)
+        if refused:
+            logger.bind(webhook=hook.name, addresses=refused).warning(
+                "webhook leads to an address that is not public; --allow-webhooks-to allows it"
+            )
+        return status
+
+    def _post_anywhere(self, hook: Webhook, entry: Entry, delivery: Delivery) -> int:
         if hook.kind == "notification":
             return 200 if notify(hook.url, delivery.activity) else 0
         body = body_of(delivery)

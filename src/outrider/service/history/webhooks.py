@@ -9,19 +9,21 @@ import base64
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
-from outrider.core.addresses import masked
+from outrider.core.addresses import masked, masked_path
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.etcd.seam import Op, Put
 from outrider.model.activity import SEVERITIES, Activity, Severity
 from outrider.model.documents import Document, encode
 from outrider.model.keys import Keys, check_part
-from outrider.service.history.chat import checked_recipient
+from outrider.service.history.chat import checked_recipient, recipient_hosts
+from outrider.service.history.destinations import Destinations
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, checked_address
 
@@ -53,6 +55,11 @@ class Webhook(Document, frozen=True, kw_only=True):
         return self.url if self.kind == "webhook" else masked(self.url)
 
     @property
+    def masked_url(self) -> str:
+        """What a viewer is shown: the path of an address is often a secret, too."""
+        return masked_path(self.url) if self.kind == "webhook" else masked(self.url)
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits by which two secrets can be compared; they tell nothing of a secret of 24 bytes."""
         return fingerprint_of(self.secret)
@@ -66,10 +73,17 @@ class Delivery(Document, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhooks:
-    """The webhooks of one key prefix."""
+    """The webhooks of one key prefix.
+
+    Attributes:
+        destinations: Where they may lead.
+        most: How many there may be.
+    """
 
     context: StoreContext
     auditing: Auditing
+    destinations: Destinations = field(default_factory=Destinations)
+    most: int = MAX_WEBHOOKS
 
     @property
     def prefix(self) -> str:
@@ -118,12 +132,15 @@ class Webhooks:
         secret = checked_secret(name, secret) or SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
         created = self.context.now()
         new = _checked(Webhook(name=name, url=url, secret=secret, app=app, least=least, kind=kind, created=created))
+        self._check_destination(new)
 
         def attempt(change: Change) -> Webhook:
             if change.read(Webhook, key) is not None:
                 raise Conflict(f"webhook {name!r} exists already; delete it first")
-            if len(self.list()) >= MAX_WEBHOOKS:
-                raise ConfigError(f"{MAX_WEBHOOKS} webhooks exist already, which is the limit; delete one first")
+            if len(self.list()) >= self.most:
+                raise ConfigError(
+                    f"{self.most} webhooks exist already, which is the limit (--max-webhooks); delete one first"
+                )
             change.put(key, new)
             return new
 
@@ -153,6 +170,8 @@ class Webhooks:
                 raise NotFound(_absent(name))
             given = {field: value for field, value in changes.items() if value is not None}
             new = _checked(msgspec.structs.replace(old, **given))
+            if url is not None:
+                self._check_destination(new)
             change.put(key, new)
             return new
 
@@ -175,6 +194,11 @@ class Webhooks:
             return old or Webhook(name=name, url="", secret="", created=self.context.now())
 
         return apply(self.context.cluster, attempt, self.auditing)
+
+    def _check_destination(self, hook: Webhook) -> None:
+        hosts = recipient_hosts(hook.url) if hook.kind == "notification" else [urlsplit(hook.url).hostname or ""]
+        for host in hosts:
+            self.destinations.check(f"webhook {hook.name}", host)
 
     def is_stored(self, name: str) -> bool:
         """Whether there is a document of that name, readable or not."""

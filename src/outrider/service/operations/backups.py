@@ -28,6 +28,7 @@ from outrider.model.damage import read_or_none
 from outrider.model.documents import Document, Package, Rollout, decode, encode
 from outrider.model.epoch import Epoch
 from outrider.model.keys import Keys
+from outrider.service.operations.backup_secrets import Cipher, is_secret, without_secrets
 from outrider.service.store.changes import Audited
 from outrider.service.store.context import StoreContext
 from outrider.service.store.request import Edit
@@ -68,12 +69,14 @@ class Backup:
         revision: etcd's revision of all keys.
         values: By key below the prefix.
         payloads: Payload files that the packages need; the backup does not contain them.
+        has_secrets: Users, webhooks and the secrets of environments are in it.
     """
 
     revision: int
     at: str
     values: dict[str, bytes]
     payloads: tuple[StoredPayload, ...]
+    has_secrets: bool = True
 
 
 def restoring_key(keys: Keys) -> str:
@@ -86,8 +89,12 @@ def is_kept(below: str, lease: int) -> bool:
     return not lease and below.partition("/")[0] not in NOT_KEPT
 
 
-def backup_lines(context: StoreContext) -> Iterator[bytes]:
+def backup_lines(context: StoreContext, *, with_secrets: bool = True, cipher: Cipher | None = None) -> Iterator[bytes]:
     """A backup, line by line; all keys are read before the first line.
+
+    Args:
+        with_secrets: Else users and webhooks are left out, and environments keep only the names of their secrets.
+        cipher: What encrypts the values that hold secrets; None: they are readable.
 
     Raises:
         Unknown: etcd gives no answer.
@@ -99,8 +106,13 @@ def backup_lines(context: StoreContext) -> Iterator[bytes]:
         raise Conflict(
             "a restore is running, or was interrupted, so the stored data is incomplete; finish the restore first"
         )
-    kept = [(entry, below) for entry in listing.entries if is_kept(below := _below(keys, entry), entry.lease)]
-    payloads = stored_payloads({below: entry.value for entry, below in kept})
+    kept: dict[str, bytes] = {}
+    for entry in listing.entries:
+        below = _below(keys, entry)
+        value = entry.value if with_secrets else without_secrets(below, entry.value)
+        if is_kept(below, entry.lease) and value is not None:
+            kept[below] = _lasting(below, value)
+    payloads = stored_payloads(kept)
     header = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -109,24 +121,29 @@ def backup_lines(context: StoreContext) -> Iterator[bytes]:
         "revision": listing.revision,
         "at": context.now().isoformat(),
         "payloads": [{"app": one.app, "version": one.version, "sha256": one.sha256} for one in payloads],
+        **({} if with_secrets else {"without_secrets": True}),
+        **({} if cipher is None else {"encrypted": cipher.header}),
     }
-    return _written(header, kept)
+    return _written(header, kept, cipher)
 
 
-def _written(header: dict[str, object], kept: list[tuple[Entry, str]]) -> Iterator[bytes]:
+def _written(header: dict[str, object], kept: dict[str, bytes], cipher: Cipher | None) -> Iterator[bytes]:
     proof = hashlib.sha256()
-    for facts in (header, *(_line_of(below, _lasting(below, entry.value)) for entry, below in kept)):
+    for facts in (header, *(_line_of(below, value, cipher) for below, value in kept.items())):
         line = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         proof.update(line)
         yield line
     yield json.dumps({"keys": len(kept), "sha256": proof.hexdigest()}).encode() + b"\n"
 
 
-def read_backup(lines: Iterable[bytes]) -> Backup:
+def read_backup(lines: Iterable[bytes], passphrase: bytes | None = None) -> Backup:
     """Read a backup and verify it.
 
+    Args:
+        passphrase: What its secrets are encrypted with; None: it needs none.
+
     Raises:
-        ConfigError: it is not a backup, is incomplete, was changed, or has another schema.
+        ConfigError: it is not a backup, is incomplete, was changed, has another schema, or needs another passphrase.
     """
     every = list(lines)
     if len(every) < 2:
@@ -142,14 +159,20 @@ def read_backup(lines: Iterable[bytes]) -> Backup:
     if end.get("keys") != len(every) - 2 or end.get("sha256") != hashlib.sha256(b"".join(every[:-1])).hexdigest():
         raise ConfigError("backup: incomplete or changed: its checksum does not match; use a complete copy")
     values: dict[str, bytes] = {}
+    cipher = None
+    if "encrypted" in header:
+        if passphrase is None:
+            raise ConfigError("backup: its secrets are encrypted; give the passphrase with --passphrase-file")
+        cipher = Cipher.of_header(header["encrypted"], passphrase)
     for number, line in enumerate(every[1:-1], 2):
-        below, value = _value_of(_object(line, number), number)
+        below, value = _value_of(_object(line, number), number, cipher)
         values[below] = value
     return Backup(
         revision=int(str(header.get("revision", 0))),
         at=str(header.get("at", "")),
         values=values,
         payloads=stored_payloads(values),
+        has_secrets=not header.get("without_secrets"),
     )
 
 
@@ -267,18 +290,22 @@ def _lasting(below: str, value: bytes) -> bytes:
             return value
 
 
-def _line_of(below: str, value: bytes) -> dict[str, object]:
+def _line_of(below: str, value: bytes, cipher: Cipher | None) -> dict[str, object]:
+    if cipher is not None and is_secret(below, value):
+        return {"key": below, "encrypted": cipher.encrypt(below, value)}
     try:
         return {"key": below, "value": value.decode()}
     except UnicodeDecodeError:
         return {"key": below, "value_base64": base64.b64encode(value).decode("ascii")}
 
 
-def _value_of(facts: dict[str, object], number: int) -> tuple[str, bytes]:
+def _value_of(facts: dict[str, object], number: int, cipher: Cipher | None) -> tuple[str, bytes]:
     below, text, encoded = facts.get("key"), facts.get("value"), facts.get("value_base64")
     if isinstance(below, str) and is_kept(below, 0) and below.strip("/") == below and below:
         if isinstance(text, str):
             return below, text.encode()
+        if cipher is not None and isinstance(sealed := facts.get("encrypted"), str):
+            return below, cipher.decrypt(below, sealed)
         if isinstance(encoded, str):
             try:
                 return below, base64.b64decode(encoded, validate=True)

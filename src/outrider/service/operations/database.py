@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
 from outrider.service.context import Context, context_of
@@ -19,11 +19,17 @@ MEDIA_TYPE = "application/jsonl"
     response_class=StreamingResponse,
     responses={200: {"description": "JSON lines", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
-def backup_database(ours: Ours) -> StreamingResponse:
+def backup_database(
+    ours: Ours,
+    without_secrets: Annotated[
+        bool, Query(description="Without users, webhooks, and the values of environments' secrets.")
+    ] = False,
+) -> StreamingResponse:
     """Download everything that the service keeps in etcd, at one revision.
 
-    The backup names payload files, but does not contain them. It contains the users with the digests of their tokens:
-    protect it like the tokens.
+    The backup names payload files, but does not contain them. Unless it is without secrets it contains those of
+    environments, the keys of webhooks, and the digests of the users' tokens: protect it like these.
     """
     headers = {"Content-Disposition": 'attachment; filename="outrider-backup.jsonl"', "Cache-Control": "no-store"}
-    return StreamingResponse(backup_lines(ours.stores.context), media_type=MEDIA_TYPE, headers=headers)
+    lines = backup_lines(ours.stores.context, with_secrets=not without_secrets)
+    return StreamingResponse(lines, media_type=MEDIA_TYPE, headers=headers)

@@ -240,10 +240,11 @@ class Change:
         match auditing:
             case Audited():
                 self._compare_condition(auditing)
-                self._record(auditing)
-                committed = self._write()
-                if committed:
-                    self._settle(auditing)
+                with auditing.log.writing():
+                    self._record(auditing)
+                    committed = self._write()
+                    if committed:
+                        self._settle(auditing)
             case Unaudited(reason=reason):
                 committed = self._write()
                 if committed and self._writes:
