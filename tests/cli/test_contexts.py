@@ -63,6 +63,33 @@ def test_app_and_group_are_those_of_the_context_unless_the_command_names_them(ho
     assert "'shop/web/one' is no address: write APP/GROUP" in error("rollout", "pause", "shop/web/one")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("app", "create", "shop"),
+        ("app", "update", "shop", "--label=Shop", "--description=d"),
+        ("app", "delete", "shop"),
+        ("instance", "list-updates", "shop/web"),
+        ("instance", "list-app-versions", "shop"),
+        ("activity", "shop/web", "--etcd=127.0.0.1:1"),
+        ("lock", "show", "shop/web", "--etcd=127.0.0.1:1"),
+        ("lock", "show", "shop", "web", "--etcd=127.0.0.1:1"),
+    ],
+)
+def test_an_app_and_a_group_are_addressed_in_one_form(home: Path, words: tuple[str, ...]) -> None:
+    run("context", "add", "prod", "server=http://127.0.0.1:1")
+
+    assert "127.0.0.1:1" in error(*words)
+
+
+def test_what_is_removed_or_changed_itself_is_never_taken_from_the_context(home: Path) -> None:
+    run("context", "add", "prod", "server=http://127.0.0.1:1", "app=shop", "group=web")
+
+    assert "Missing option '--app-id'" in error("app", "delete")
+    assert "Missing option '--app-id'" in error("app", "update", "--label=x", "--description=y")
+    assert "app 'shop': the group is missing, write shop/GROUP" in error("lock", "show", "shop")
+
+
 @pytest.mark.parametrize("words", [("shop", "web-1"), ("shop/web/web-1",), ("shop/web-1",), ("web-1",)])
 def test_an_instance_is_addressed_in_every_form(home: Path, words: tuple[str, ...]) -> None:
     run("context", "add", "prod", "server=http://127.0.0.1:1", "app=shop", "etcd=127.0.0.1:1")

@@ -49,11 +49,12 @@ class AddressOption(click.Option):
     Args:
         part: ``app`` or ``group``.
         needed: Whether the command can't do without; else nothing is taken from the context.
+        contextual: Whether the context may say it; not where it would be removed, or made.
     """
 
-    def __init__(self, *arguments: Any, part: str, needed: bool, **options: Any) -> None:
+    def __init__(self, *arguments: Any, part: str, needed: bool, contextual: bool = True, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.part, self.needed = part, needed
+        self.part, self.needed, self.contextual = part, needed, contextual
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """As click has it, with what the address or the context says."""
@@ -62,7 +63,7 @@ class AddressOption(click.Option):
         addressed = ctx.meta.get(PLACE, {}).get(self.part)
         if said and addressed and said != addressed:
             raise click.UsageError(f"{self.opts[0]} says {said!r}, and the address says {addressed!r}")
-        found = said or addressed or (from_context(self.part) if self.needed else None)
+        found = said or addressed or (from_context(self.part) if self.needed and self.contextual else None)
         if found is None and self.needed and not ctx.resilient_parsing:
             raise click.MissingParameter(ctx=ctx, param=self)
         return found
@@ -74,7 +75,7 @@ def _keep(ctx: click.Context, param: click.Parameter, text: str | None) -> None:
         ctx.meta[PLACE] = dict(zip(_PARTS, split(text, most), strict=False))
 
 
-def app_option(help: str, *, needed: bool = True) -> Callable[[F], F]:
+def app_option(help: str, *, needed: bool = True, contextual: bool = True) -> Callable[[F], F]:
     """Add ``--app-id`` and the address ``APP`` (``APP/GROUP`` where ``group_option`` is added, too)."""
     required = "  [required]" if needed else ""
 
@@ -84,6 +85,7 @@ def app_option(help: str, *, needed: bool = True) -> Callable[[F], F]:
             cls=AddressOption,
             part="app",
             needed=needed,
+            contextual=contextual,
             help=f"{help}{required}",
             shell_complete=complete_address(1),
         )

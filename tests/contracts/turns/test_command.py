@@ -186,8 +186,11 @@ WORDS = "use 1 to 128 letters, digits or . _ + @ : - and begin with a letter or 
 @pytest.mark.parametrize(
     ("named", "line"),
     [
-        ((), "give APP and GROUP, or --scope NAME; `outrider lock list` shows all scopes in use"),
-        (("shop.web",), "app 'shop.web': GROUP is missing; for a shared scope write --scope shop.web"),
+        ((), "give APP/GROUP, or --scope NAME; `outrider lock list` shows all scopes in use"),
+        (
+            ("shop.web",),
+            "app 'shop.web': the group is missing, write shop.web/GROUP; for a shared scope write --scope shop.web",
+        ),
         (
             ("shop", "web", "--scope", "eu"),
             "--scope eu and 'shop' exclude each other: leave out one of them",

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from outrider.cli.addressing import app_option, group_option
 from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json, echo_table
 from outrider.core.errors import ConfigError
@@ -25,8 +26,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.command()
-@click.option("--app-id", "app", help="Only this app.")
-@click.option("--group-id", "group", help="Only this group.")
+@app_option("Only this app.", needed=False)
+@group_option("Only this group.", needed=False)
 @click.option("--instance", help="Only this instance.")
 @click.option(
     "--severity", type=click.Choice(SEVERITIES), default="success", show_default=True, help="Least severity to show."
@@ -39,8 +40,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @etcd_options
 @json_option
 def activity(
-    app: str | None,
-    group: str | None,
+    app_id: str | None,
+    group_id: str | None,
     instance: str | None,
     severity: Severity,
     since: str | None,
@@ -51,7 +52,7 @@ def activity(
     as_json: bool,
 ) -> None:
     """Show events, oldest first: releases, rollouts, failures, and what operators did."""
-    wanted = {"app": app, "group": group, "instance": instance}
+    wanted = {"app": app_id, "group": group_id, "instance": instance}
     cluster = open_cluster(etcd)
     try:
         context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
@@ -63,8 +64,8 @@ def activity(
         elif follow:
             for record in records:
                 _print(record, as_json)
-            if app is not None:
-                wanted["app"] = app_id_of(app)
+            if app_id is not None:
+                wanted["app"] = app_id_of(app_id)
             unprinted = Unprinted(entry.key for entry, _ in found)
             _follow(cluster, context.keys, unprinted, wanted, severity, revision, as_json)
         else:

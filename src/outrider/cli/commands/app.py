@@ -2,6 +2,7 @@
 
 import click
 
+from outrider.cli.addressing import app_option
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import confirm, echo_json, echo_table, fail
@@ -25,7 +26,7 @@ def list_apps(service: ServiceClient, as_json: bool) -> None:
 
 
 @app.command()
-@click.option("--app-id", help="A UUID or a name. Default: a random UUID.")
+@app_option("A UUID or a name. Default: a random UUID.", needed=False)
 @click.option("--label", default="", help="Display name.")
 @click.option("--description", default="", help="Description.")
 @click.option("--product-id", help="Second name for Omaha clients, in reverse-DNS form.")
@@ -40,7 +41,7 @@ def create(
 
 
 @app.command()
-@click.option("--app-id", required=True, help="Application to change.")
+@app_option("Application to change.", contextual=False)
 @click.option("--label", help="New display name.")
 @click.option("--description", help="New description.")
 @click.option("--product-id", help="Second name for Omaha clients, in reverse-DNS form; empty for none.")
@@ -70,7 +71,7 @@ def update(
 
 
 @app.command()
-@click.option("--app-id", required=True, help="Application to delete. It must not be in use.")
+@app_option("Application to delete. It must not be in use.", contextual=False)
 @click.option("--cascade", is_flag=True, help="Delete all that belongs to it, too: what goes is shown first.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @service_options

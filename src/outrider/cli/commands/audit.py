@@ -77,7 +77,8 @@ def verify(file: Path | None, etcd: EtcdAddress, prefix: str, as_json: bool) -> 
     if found.findings:
         fail(f"the audit log is not as it was written: {len(found.findings)} findings")
     if not as_json:
-        click.echo(f"ok: {found.entries} entries in {found.chains} chains")
+        entries = "1 entry" if found.entries == 1 else f"{found.entries} entries"
+        click.echo(f"ok: {entries} in {found.chains} chain{'' if found.chains == 1 else 's'}")
 
 
 def _exported(file: Path) -> "dict[str, Head]":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from outrider.cli.addressing import app_option
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table, print_error
 from outrider.cli.package_info import info_name, payload_name, render_info
@@ -33,7 +34,7 @@ _SETTINGS = DownloadSettings(deadline_s=7 * 86_400.0, max_bytes=2**53)
     default=Path(),
     help="Folder for the files. Default: the current folder.",
 )
-@click.option("--app-id", help="Only packages of this application.")
+@app_option("Only packages of this application.", needed=False)
 @click.option("--version", help="Only this version.")
 @click.option("--min-version", help="Only this version and newer ones.")
 @service_options

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import click
 
+from outrider.cli import addressing
 from outrider.cli.addressing import instance_address
 from outrider.cli.commands.fake import bench, fake
 from outrider.cli.main import Group
@@ -29,8 +30,8 @@ _MEANING = {
     "800:1": "waiting for a turn",
 }
 
-app_option = click.option("--app-id", help="Only instances of this application.")
-group_option = click.option("--group-id", help="Only instances of this group.")
+app_option = addressing.app_option("Only instances of this application.", needed=False)
+group_option = addressing.group_option("Only instances of this group.", needed=False)
 
 
 @click.group(cls=Group)

@@ -10,7 +10,9 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from outrider.cli.addressing import split
 from outrider.cli.main import Group
+from outrider.cli.names import complete_address
 from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import confirm, echo_json, echo_table
 from outrider.core.errors import ConfigError, Conflict, NotFound
@@ -55,8 +57,12 @@ class Named:
         return f"scope {self.shared}" if self.shared else f"{self.app} {self.group}"
 
 
+def _of_group(app: str, group: str) -> Named:
+    return Named(app=app_id_of(app), group=check_part("group", group))
+
+
 def scope_options(command: F) -> F:
-    """Add the two ways to name a scope, ``APP GROUP`` and ``--scope NAME``: the command gets it as ``named``."""
+    """Add the ways to name a scope: ``APP/GROUP``, ``APP GROUP`` and ``--scope NAME``. The command gets it as ``named``."""
 
     @functools.wraps(command)
     def with_scope(*arguments: Any, app: str | None, group: str | None, scope: str | None, **options: Any) -> Any:
@@ -65,18 +71,22 @@ def scope_options(command: F) -> F:
                 raise ConfigError(f"--scope {scope} and {app!r} exclude each other: leave out one of them")
             named = Named(shared=check_part("scope", scope))
         elif app is None:
-            raise ConfigError("give APP and GROUP, or --scope NAME; `outrider lock list` shows all scopes in use")
+            raise ConfigError("give APP/GROUP, or --scope NAME; `outrider lock list` shows all scopes in use")
+        elif group is None and len(parts := split(app, 2)) == 2:
+            named = _of_group(*parts)
         elif group is None:
-            raise ConfigError(f"app {app!r}: GROUP is missing; for a shared scope write --scope {app}")
+            raise ConfigError(
+                f"app {app!r}: the group is missing, write {app}/GROUP; for a shared scope write --scope {app}"
+            )
         else:
-            named = Named(app=app_id_of(app), group=check_part("group", group))
+            named = _of_group(app, group)
         return command(*arguments, named=named, **options)
 
     decorated: Any = with_scope
     for add in (
         click.option("--scope", metavar="NAME", help="Shared scope, as in the setting [lock] scope."),
-        click.argument("group", required=False),
-        click.argument("app", required=False),
+        click.argument("group", metavar="", required=False),
+        click.argument("app", metavar="[APP/GROUP]", required=False, shell_complete=complete_address(2)),
     ):
         decorated = add(decorated)
     return cast(F, decorated)
