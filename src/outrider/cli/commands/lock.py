@@ -62,7 +62,7 @@ def _of_group(app: str, group: str) -> Named:
 
 
 def scope_options(command: F) -> F:
-    """Add the ways to name a scope: ``APP/GROUP``, ``APP GROUP`` and ``--scope NAME``. The command gets it as ``named``."""
+    """Add the ways to name a scope: ``APP/GROUP``, ``APP GROUP`` and ``--scope NAME``. It gets ``named``."""
 
     @functools.wraps(command)
     def with_scope(*arguments: Any, app: str | None, group: str | None, scope: str | None, **options: Any) -> Any:
