@@ -129,11 +129,16 @@ class EtcdWatch:
     def start(self) -> None:
         """Return when etcd has registered the watch, or after the time limit.
 
+        A connection may be closed by another thread while its watches begin: then this one never begins.
+
         Raises:
             Refused: etcd doesn't permit it; the watch is over.
         """
-        self._reader.start()
-        self._dispatcher.start()
+        with self._mail_changed:
+            if self._closing.is_set():
+                return
+            self._reader.start()
+            self._dispatcher.start()
         self._settled.wait(self._nodes.timeout_s)
         with self._mail_changed:
             self._starting = False
@@ -176,7 +181,7 @@ class EtcdWatch:
         """See ``Watch``. A delivery under way is waited for: don't hold a lock that it takes."""
         self.stop()
         for thread, limit_s in ((self._dispatcher, _STOP_WAIT_S), (self._reader, self._nodes.timeout_s)):
-            if thread is not threading.current_thread():
+            if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(limit_s)
                 if thread.is_alive():
                     logger.bind(watch=self._name, thread=thread.name).warning("a thread of a closed watch still runs")

@@ -250,6 +250,26 @@ def test_a_stream_that_the_server_ends_is_opened_again(start_scripted: StartScri
     watch.close()
 
 
+def test_a_connection_that_is_closed_while_a_watch_begins_ends_both(
+    start_scripted: StartScripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of their own begin watches; one was asked to end between its making and its first step."""
+    cluster, _ = start_scripted(ScriptedEtcd(stays_open(created())))
+    begin = etcd_watch.EtcdWatch.start
+
+    def begin_late(watch: etcd_watch.EtcdWatch) -> None:
+        cluster.close()
+        begin(watch)
+
+    monkeypatch.setattr(etcd_watch.EtcdWatch, "start", begin_late)
+    told: list[WatchEvent] = []
+    watch = cluster.watch("/a/", 1, told.append)
+
+    watch.close()
+
+    assert [] == told
+
+
 def test_a_compaction_is_listed_and_the_watch_goes_on_behind_the_listing(start_scripted: StartScripted) -> None:
     diary = Diary()
     server = ScriptedEtcd(ends(created(30), compacted(20)), stays_open(created(31), written(("/k/b", 31))))
