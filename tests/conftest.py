@@ -14,6 +14,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from xdist.scheduler import LoadScopeScheduling
 
 from outrider.demo import programs
@@ -99,6 +101,11 @@ def pytest_keep_sample(config: pytest.Config, items: list[pytest.Item]) -> None:
         part, parts = sample_of(given)
         config.hook.pytest_deselected(items=[item for at, item in enumerate(items) if at % parts != part])
         items[:] = items[part::parts]
+
+
+# How fast a machine is, is no fact about the code: on a busy one a strategy that takes milliseconds takes seconds.
+hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
