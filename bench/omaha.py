@@ -41,7 +41,9 @@ def main() -> None:
     """Measure every crowd, print one table."""
     with tempfile.TemporaryDirectory(prefix="outrider-bench-") as folder:
         etcd = EtcdServer(Path(folder) / "etcd").start().wait_ready()
-        command = [sys.executable, "-m", "outrider", "serve", "--listen", "127.0.0.1:0", "--insecure-listen", "--etcd"]
+        command = [sys.executable, "-m", "outrider", "serve", "--listen", "127.0.0.1:0", "--insecure-listen"]
+        command += ["--max-requests-per-s=1000000", "--max-burst=1000000", "--max-connections=20000"]
+        command += ["--max-strangers=100000", "--max-instances=100000", "--max-checkins-per-s=1000", "--etcd"]
         command += [f"127.0.0.1:{etcd.port}", "--payload-dir", f"{folder}/payloads"]
         environment = {**os.environ, "OUTRIDER_LOG_LEVEL": "error"}
         log = (Path(folder) / "log").open("wb")

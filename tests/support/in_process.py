@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 from outrider.service.payloads.folder import PayloadFolder
 from tests.sim.fake_etcd import FakeCluster
@@ -30,12 +30,12 @@ def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True,
     return new_application(client, payloads, **options)
 
 
-def ask(application: FastAPI, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+def ask(application: ASGIApp, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
     """One request, as a command makes it at the Unix socket."""
     return asyncio.run(ask_in_loop(application, method, path, body, **headers))
 
 
-async def ask_in_loop(application: FastAPI, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+async def ask_in_loop(application: ASGIApp, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
     """As ``ask``, for who has a loop already."""
     named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     where, _, query = path.partition("?")
@@ -72,7 +72,7 @@ async def ask_in_loop(application: FastAPI, method: str, path: str, body: bytes 
             answered.set()
 
     # A task of its own, as a server gives each request: what it sets for itself ends with it.
-    await asyncio.create_task(application(scope, receive, send))
+    await asyncio.ensure_future(application(scope, receive, send))
     start, *parts = sent
     return Answer(
         status=start["status"],

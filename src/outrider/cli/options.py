@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-"""Where the update service is looked for."""
 _NAMES = ("server", "user", "key", "token", "ca_file", "skip_ssl_verify", "debug")
 
 

@@ -380,6 +380,7 @@ class Instance(Document, frozen=True, kw_only=True):
         arch: As the client named it, in our words; empty when it didn't.
         why: Why its last question was answered with nothing, when there is more to say than that it is up to date.
         history: Newest last, bounded by the service.
+        had_sidekick: A living sidekick was registered in etcd at one of its check-ins.
     """
 
     app: str
@@ -400,6 +401,7 @@ class Instance(Document, frozen=True, kw_only=True):
     history: tuple[Happening, ...] = ()
     release: str = ""
     granted_release: str = ""
+    had_sidekick: bool = False
 
     @property
     def runs(self) -> str:

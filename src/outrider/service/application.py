@@ -21,6 +21,8 @@ from outrider.service.api.auth import AccessRules, AuthMiddleware
 from outrider.service.api.hosts import own_hosts
 from outrider.service.context import Context, request_context_of
 from outrider.service.history.destinations import Destinations
+from outrider.service.inlet import Inlet
+from outrider.service.limits import Limits, Network, checkin_buckets
 from outrider.service.omaha import endpoint as omaha_endpoint
 from outrider.service.operations import database as rest_database
 from outrider.service.operations import metrics
@@ -30,6 +32,7 @@ from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.rollouts.checkins import Checkins
+from outrider.service.rollouts.room import GroupRoom
 from outrider.service.store.audit import KEPT_DAYS
 from outrider.service.store.context import Clock
 from outrider.service.store.store import open_stores, utc_now
@@ -49,6 +52,8 @@ def create_application(
     omaha_secret: str | None = None,
     registries: Registries | None = None,
     destinations: Destinations | None = None,
+    limits: Limits | None = None,
+    trusted_proxies: tuple[Network, ...] = (),
     now: Clock = utc_now,
 ) -> FastAPI:
     """Build the application; it works as soon as etcd does, and answers 503 until then.
@@ -62,6 +67,8 @@ def create_application(
         omaha_secret: Last part of the Omaha address.
         registries: Where it asks which image a tag names; None: nowhere.
         destinations: Where webhooks may lead; None: to public addresses.
+        limits: What it takes; None: the defaults.
+        trusted_proxies: Whose word about a client's address counts.
 
     Raises:
         ConfigError: ``omaha_secret`` is invalid.
@@ -76,19 +83,27 @@ def create_application(
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
     )
+    limits = limits or Limits()
     stores = open_stores(cluster, prefix, now, audit_days=audit_days)
     known_users = KnownUsers(cluster, stores.context.keys)
     application.state.metrics = metrics.Metrics(stores.context)
     application.state.readiness = Readiness(stores.context)
     application.state.context = Context(
         stores=stores,
-        checkins=Checkins(context=stores.context, on_verdict=application.state.metrics.note_verdict),
+        checkins=Checkins(
+            context=stores.context,
+            on_verdict=application.state.metrics.note_verdict,
+            room=GroupRoom(stores.context, limits),
+            history=(limits.max_history, max(limits.max_history // 5, 1)),
+        ),
         known_users=known_users,
         payloads=payloads,
         public_url=public_url.rstrip("/") if public_url else None,
         omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
         registries=registries or NoRegistries(),
         destinations=destinations or Destinations(),
+        limits=limits,
+        checkin_buckets=checkin_buckets(limits),
     )
     problems.install(application)
     openapi.install(application)
@@ -114,6 +129,7 @@ def create_application(
         open_to_all=open_to_all, hosts=own_hosts(public_url, allowed_hosts), protect_metrics=protect_metrics
     )
     application.add_middleware(AuthMiddleware, known=known_users, keys=stores.context.keys, rules=rules)
+    application.add_middleware(Inlet, limits=limits, proxies=trusted_proxies)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)
     return application
 

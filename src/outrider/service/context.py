@@ -1,6 +1,7 @@
 """The parts that every endpoint needs, kept on the application: none of them changes while it serves."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from starlette.types import Scope
 from outrider.core.errors import Unauthorized
 from outrider.service.admission import AdmissionControl
 from outrider.service.history.destinations import Destinations
+from outrider.service.limits import Buckets, Limits, checkin_buckets
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.rollouts.checkins import Checkins
@@ -28,7 +30,9 @@ class Context:
         public_url: The address for clients, without a slash at the end; None: each request's own Host.
         omaha_secret: Last part of the Omaha address; None: no secret.
         registries: Where it asks which image a tag names.
+        limits: What it takes.
         destinations: Where webhooks may lead.
+        checkin_buckets: How often each instance may check in.
     """
 
     stores: Stores
@@ -38,8 +42,16 @@ class Context:
     public_url: str | None = None
     omaha_secret: str | None = None
     registries: Registries = field(default_factory=NoRegistries)
+    limits: Limits = field(default_factory=Limits)
     destinations: Destinations = field(default_factory=Destinations)
+    checkin_buckets: Buckets = field(default_factory=lambda: checkin_buckets(Limits()))
     admission: AdmissionControl = field(default_factory=AdmissionControl)
+
+
+def is_wanted_by(request: Request) -> Callable[[], bool]:
+    """Whether the client of ``request`` still waits, for threads that work for it."""
+    gone = request.scope.get("state", {}).get(GONE)
+    return lambda: gone is None or not gone.is_set()
 
 
 def context_of(request: Request) -> Context:
@@ -48,6 +60,8 @@ def context_of(request: Request) -> Context:
     return context
 
 
+GONE = "outrider_gone"
+"""Where the inlet keeps the event that the client is gone, in the state of a request."""
 _REQUEST_CONTEXT = "outrider.request_context"
 
 

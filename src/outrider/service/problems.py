@@ -55,7 +55,9 @@ _TITLES = {
     405: "Method not allowed",
     409: "Conflict",
     412: "Precondition failed",
+    413: "Too large",
     421: "Misdirected request",
+    429: "Too many requests",
     422: "Wrong shape",
 }
 
@@ -78,8 +80,10 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (404, "There is no such resource"),
         (409, "The request contradicts the stored state"),
         (412, "The resource does not match the `ETag` in `If-Match`"),
+        (413, "The request is larger than the service takes"),
         (421, "The name in `Host` is not this service's"),
         (422, "The request does not have the shape that this document describes"),
+        (429, "This address asks too often"),
         (502, "A stored file is damaged, or etcd refused"),
         (503, "etcd does not answer; try again"),
     )

@@ -1,6 +1,7 @@
 """Runs the application: one uvicorn, sockets that we bind ourselves, one line when it serves."""
 
 import re
+import resource
 import signal
 import socket
 import sys
@@ -10,13 +11,17 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from loguru import logger
 
 from outrider.core.errors import ConfigError
-from outrider.service.connections import Connection
+from outrider.service.connections import connections_within
 from outrider.service.context import Context
 from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.epoch import epoch_renewal
+from outrider.service.rollouts.expiry import stranger_expiry
 
+OTHER_FILES = 256
+"""Payloads, etcd, webhooks, logs."""
 GRACE_S = 3
 """Time for open requests after SIGTERM; an Omaha answer takes milliseconds, and a download resumes elsewhere."""
 
@@ -76,18 +81,31 @@ class _HttpServer(uvicorn.Server):
 
 def configuration(application: FastAPI) -> uvicorn.Config:
     """How uvicorn serves the application."""
+    limits = application.state.context.limits
     return uvicorn.Config(
         application,
-        http=Connection,
+        http=connections_within(limits),
+        # whose word about a client's address counts, the inlet decides
+        proxy_headers=False,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,
-        # An operator's page or a sidekick keeps its connection for about this time between two requests.
-        timeout_keep_alive=15,
+        timeout_keep_alive=limits.max_idle_s,
     )
+
+
+def _open_files_for(connections: int) -> None:
+    """Let this process hold so many connections beside its other files; a shell's limit is often 1024."""
+    wanted = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        logger.bind(open_files=hard, wanted=wanted).warning("too few open files for all connections (LimitNOFILE)")
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def serve(application: FastAPI, bound: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
@@ -103,10 +121,12 @@ def serve(application: FastAPI, bound: Sequence[socket.socket], on_ready: Callab
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     context: Context = application.state.context
+    _open_files_for(context.limits.max_connections)
     try:
         with (
             rollout_controller(context.stores.context, context.checkins.group_lock),
             epoch_renewal(context.stores.context),
+            stranger_expiry(context.stores.context, context.limits),
         ):
             _HttpServer(configuration(application), on_ready).run(sockets=list(bound))
     finally:

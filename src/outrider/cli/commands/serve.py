@@ -14,12 +14,14 @@ from click.core import ParameterSource
 from loguru import logger
 
 from outrider import unix_sockets
+from outrider.cli.limit_options import limit_options
 from outrider.cli.options import etcd_options, open_cluster
 from outrider.core.addresses import MAX_SHOWN, http_problem
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.etcd.seam import EtcdAddress
 
 if TYPE_CHECKING:
+    from outrider.service.limits import Limits
     from outrider.service.store.users import KnownUsers
 
 
@@ -68,6 +70,12 @@ if TYPE_CHECKING:
     help="PEM file of the authorities of registries' certificates.",
 )
 @click.option("--plain-registry", multiple=True, help="Registry that speaks plain http, HOST:PORT; repeat for several.")
+@click.option(
+    "--trusted-proxy",
+    multiple=True,
+    help="Address or network of a proxy whose X-Forwarded-For and X-Forwarded-Proto count; repeat for several.",
+)
+@limit_options
 @click.option("--dev", is_flag=True, help="For trying things out: also run an etcd, at the address of --etcd.")
 @click.option(
     "--dev-dir",
@@ -90,6 +98,8 @@ def serve(
     allow_host: tuple[str, ...],
     protect_metrics: bool,
     allow_webhooks_to: tuple[str, ...],
+    trusted_proxy: tuple[str, ...],
+    limits: "Limits",
     omaha_secret: str | None,
     audit_days: int,
     registry_auth: Path | None,
@@ -116,6 +126,7 @@ def serve(
     from outrider.log import setup_logging
     from outrider.service.history.background import background_tasks
     from outrider.service.history.destinations import parse_allowed
+    from outrider.service.limits import parse_proxies
     from outrider.service.payloads.folder import PayloadFolder
     from outrider.service.payloads.follower import tag_follower
     from outrider.service.payloads.registry import HttpRegistries
@@ -124,7 +135,7 @@ def serve(
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
     if public_url and (problem := http_problem(public_url)):
         raise ConfigError(f"--public-url {public_url[:MAX_SHOWN]!r}: {problem}")
-    destinations = parse_allowed(allow_webhooks_to)
+    destinations, proxies = parse_allowed(allow_webhooks_to), parse_proxies(trusted_proxy)
     if dev:
         click_context.with_resource(_development_etcd(etcd, dev_dir.absolute()))
         if click_context.get_parameter_source("payload_dir") is ParameterSource.DEFAULT:
@@ -150,6 +161,8 @@ def serve(
             omaha_secret=omaha_secret,
             registries=registries,
             destinations=destinations,
+            limits=limits,
+            trusted_proxies=proxies,
         )
 
         def ready() -> None:

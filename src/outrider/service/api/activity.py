@@ -148,7 +148,9 @@ def delete_webhook(name: str, store: Bound, ours: Ours, asked: Asked) -> Webhook
 
 
 def _webhooks(store: Store, ours: Context) -> Webhooks:
-    return Webhooks(context=store.context, auditing=store.auditing, destinations=ours.destinations)
+    return Webhooks(
+        context=store.context, auditing=store.auditing, destinations=ours.destinations, most=ours.limits.max_webhooks
+    )
 
 
 def _shown(entry: Entry, activity: Activity) -> ActivityShown:

@@ -6,7 +6,9 @@ and every other path below ``/v1/update`` answers 404.
 """
 
 import hmac
+import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
@@ -15,11 +17,21 @@ from loguru import logger
 from starlette.exceptions import HTTPException
 
 from outrider.core.errors import ConfigError, OmahaError, OutriderError, Throttled
-from outrider.core.omaha import MAX_REQUEST_BYTES, NoUpdate, Offer, OmahaResponse, parse_request, render_response
+from outrider.core.omaha import (
+    MAX_REQUEST_BYTES,
+    NoUpdate,
+    Offer,
+    OmahaRequest,
+    OmahaResponse,
+    parse_request,
+    render_response,
+)
 from outrider.service.admission import come_back_s
-from outrider.service.context import base_url_of, context_of
+from outrider.service.context import Context, base_url_of, context_of, is_wanted_by
+from outrider.service.limits import option_of
 from outrider.service.problems import RETRY_HEADERS
-from outrider.service.rollouts.checkins import Caller, Checkins
+from outrider.service.rollouts.checkins import Caller
+from outrider.service.rollouts.rows import MAX_WORD
 
 router = APIRouter(tags=["omaha"])
 _SECRET = re.compile(r"[A-Za-z0-9._~-]{8,200}")
@@ -47,6 +59,7 @@ def checked_secret(secret: str | None) -> str | None:
         },
         400: {"description": "Not an Omaha v3 request; the reason, in one line", "content": {"text/plain": {}}},
         404: {"description": "The service has a secret, and the address does not end in it"},
+        429: {"description": "Too often, or the group is full: `Retry-After`", "content": {"text/plain": {}}},
         413: {"description": f"More than {MAX_REQUEST_BYTES} bytes", "content": {"text/plain": {}}},
         503: {"description": "etcd is away, or the service is too busy: `Retry-After`", "content": {"text/plain": {}}},
     },
@@ -80,17 +93,17 @@ async def update_in_secret(request: Request, secret: str = "") -> Response:
 
 
 async def _update(request: Request) -> Response:
-    admission, checkins = context_of(request).admission, context_of(request).checkins
+    ours = context_of(request)
+    admission = ours.admission
     caller = Caller(address=request.client.host if request.client else "", base_url=base_url_of(request))
     try:
         admission.let_in()  # before the body is read
         body = await _read(request)
         if body is None:
             return _line(413, f"omaha request: more than {MAX_REQUEST_BYTES} bytes")
-        return await admission.run(lambda is_busy: _answer(checkins, body, caller, is_busy=is_busy))
+        return await admission.run(lambda is_busy: _answer(ours, body, caller, is_wanted_by(request), is_busy=is_busy))
     except Throttled as error:
-        seconds = str(int(error.retry_after_s))
-        return _line(503, str(error), {"Retry-After": seconds, "X-Retry-After": seconds})
+        return _come_later(503, error)
 
 
 async def _read(request: Request) -> bytes | None:
@@ -106,15 +119,23 @@ async def _read(request: Request) -> bytes | None:
     return bytes(body)
 
 
-def _answer(checkins: Checkins, body: bytes, caller: Caller, *, is_busy: bool) -> Response:
+def _answer(ours: Context, body: bytes, caller: Caller, is_wanted: Callable[[], bool], *, is_busy: bool) -> Response:
     try:
         request = parse_request(body)
+        most = ours.limits.max_apps_per_request
+        if len(request.apps) > most:
+            raise OmahaError(f"omaha request: more than {most} <app> ({option_of('max_apps_per_request')})")
     except OmahaError as error:
         logger.bind(address=caller.address, cause=str(error)).warning("omaha request refused")
         return _line(400, str(error))
     try:
-        response = checkins.answer(request, caller)
+        _count(ours, request)
+        response = ours.checkins.answer(request, caller, is_wanted)
+    except Throttled as error:
+        return _come_later(429, error)
     except OutriderError as error:
+        if not is_wanted():
+            return _line(503, "the client has gone")
         logger.bind(address=caller.address, error_kind=error.kind, cause=str(error)).error("omaha request not answered")
         return _line(503, f"{error.kind}: {error}", RETRY_HEADERS)
     _log(response, caller)
@@ -124,6 +145,28 @@ def _answer(checkins: Checkins, body: bytes, caller: Caller, *, is_busy: bool) -
         response, later = _asking_to_come_later(response)
         headers |= later
     return Response(render_response(response), headers=headers)
+
+
+def _count(ours: Context, request: OmahaRequest) -> None:
+    """Count the check-ins of each instance of the request.
+
+    Raises:
+        Throttled: one of them checks in too often.
+    """
+    for app in request.apps:
+        wait_s = ours.checkin_buckets.take(f"{app.app_key}/{app.machine_id}"[:300])
+        if wait_s:
+            most = ours.limits.max_checkins_per_s
+            raise Throttled(
+                f"more than {most} check-ins per second of instance {app.machine_id[:MAX_WORD]}"
+                f" ({option_of('max_checkins_per_s')})",
+                retry_after_s=math.ceil(wait_s),
+            )
+
+
+def _come_later(status: int, error: Throttled) -> PlainTextResponse:
+    seconds = str(max(1, int(error.retry_after_s)))
+    return _line(status, str(error), {"Retry-After": seconds, "X-Retry-After": seconds})
 
 
 def _asking_to_come_later(response: OmahaResponse) -> tuple[OmahaResponse, dict[str, str]]:

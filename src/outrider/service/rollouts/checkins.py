@@ -14,7 +14,7 @@ import msgspec
 from loguru import logger
 
 from outrider.core.architectures import architecture_of
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, Unknown
 from outrider.core.omaha import (
     AppAnswer,
     AppRequest,
@@ -34,7 +34,17 @@ from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Product, unreadable_gone
 from outrider.model.keys import check_part
-from outrider.service.rollouts.rows import MAX_WORD, RUNNING, STATUS, described, with_event, with_verdict, word
+from outrider.service.rollouts.room import GroupRoom
+from outrider.service.rollouts.rows import (
+    MAX_HISTORY,
+    MAX_WORD,
+    RUNNING,
+    STATUS,
+    described,
+    with_event,
+    with_verdict,
+    word,
+)
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext, absent_app
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
@@ -65,19 +75,34 @@ class Checkins:
 
     Attributes:
         on_verdict: Called with app, group and verdict of each update check, after the transaction.
+        room: How many instances a group may have; None: any number.
+        history: Events that are kept of an instance, and of one that never had a sidekick.
     """
 
     context: StoreContext
     on_verdict: Callable[[str, str, Verdict], None] = lambda app, group, verdict: None
     group_lock: GroupLock = field(default_factory=GroupLock)
+    room: GroupRoom | None = None
+    history: tuple[int, int] = (MAX_HISTORY, MAX_HISTORY)
 
-    def answer(self, request: OmahaRequest, caller: Caller) -> OmahaResponse:
+    def answer(
+        self, request: OmahaRequest, caller: Caller, is_wanted: Callable[[], bool] = lambda: True
+    ) -> OmahaResponse:
         """Answer one request.
+
+        Args:
+            is_wanted: Whether the client still waits; asked before each app.
 
         Raises:
             Unknown: etcd gives no answer; the client may repeat the whole request.
+            Throttled: the group has no room for another instance.
         """
-        return OmahaResponse(apps=tuple(self._answer_app(request, app, caller) for app in request.apps))
+        answers = []
+        for app in request.apps:
+            if not is_wanted():
+                raise Unknown("the client has gone")
+            answers.append(self._answer_app(request, app, caller))
+        return OmahaResponse(apps=tuple(answers))
 
     def _answer_app(self, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer:
         named = _key_part("app", app.app_key)
@@ -111,6 +136,8 @@ class Checkins:
             group_id=group_id,
             instance_id=instance_id,
             caller=caller,
+            room=self.room,
+            history=self.history,
         )
         outcome = self.group_lock.apply(self.context.cluster, f"{app_id}/{group_id}", checkin.book, CHECK_IN)
         match outcome:
@@ -149,17 +176,20 @@ class _Checkin:
     group_id: str
     instance_id: str
     caller: Caller
+    room: GroupRoom | None
+    history: tuple[int, int]
 
     def book(self, change: Change, leases: Leases) -> _Booked | Literal["no app", "no group"]:
         """Update the row, record the events and judge the update check, in one transaction."""
         keys, now, app = self.context.keys, self.context.now(), self.app
         key, app_key = keys.instance(self.app_id, self.instance_id), keys.app(self.app_id)
+        presence_key = keys.presence(self.app_id, self.group_id, self.instance_id)
         # The keys that most check-ins need, at one revision, in one call.
         change.fetch(
             key,
             keys.gone(self.app_id, self.instance_id),
             *keys_of_check(self.context, self.app_id, self.group_id, self.instance_id),
-            only_existing=(app_key,),
+            only_existing=(app_key, presence_key),
         )
         if change.read(App, app_key) is None:
             return "no app"
@@ -176,6 +206,11 @@ class _Checkin:
         row = old or Instance(
             app=self.app_id, id=self.instance_id, group=self.group_id, version="", first_seen=now, last_seen=now
         )
+        has_sidekick = row.had_sidekick or change.entry(presence_key) is not None
+        if has_sidekick and not row.had_sidekick:
+            row = msgspec.structs.replace(row, had_sidekick=True)
+        if self.room is not None and (old is None or old.group != self.group_id):
+            self.room.take(self.app_id, self.group_id, is_stranger=not has_sidekick)
         ran_before = row.release or row.version
         if row.group != self.group_id:
             self._leave(change, row.group, leases)
@@ -221,7 +256,7 @@ class _Checkin:
                 release="" if self.app.release is None or self.app.release.is_plain else self.app.release.label,
             )
             status = row.status
-            row = with_event(row, event, line, ran_before)
+            row = with_event(row, event, line, ran_before, self.history[0 if row.had_sidekick else 1])
             if row.status in ("complete", "error") and (row.status != status or row.status == STATUS.get(event.code)):
                 runs = row.release or line.version
                 results.append(_Result(event=event, runs=runs, failed=row.status == "error"))

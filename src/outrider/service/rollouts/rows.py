@@ -45,15 +45,16 @@ def described(row: Instance, app: AppRequest, *, arch: str, group: str, address:
     )
 
 
-def with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: str) -> Instance:
+def with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: str, most: int = MAX_HISTORY) -> Instance:
     """The row after an event; ``line`` is the event as the history keeps it. A repeat changes nothing.
 
     Args:
         ran_before: What it ran by the row before this check-in.
+        most: How many events are kept.
     """
     if event.code in NOISE or _is_repeat(row.history, line):
         return row
-    row = msgspec.structs.replace(row, history=(*row.history, line)[-MAX_HISTORY:])
+    row = msgspec.structs.replace(row, history=(*row.history, line)[-most:])
     status = STATUS.get(event.code)
     if status is None or (event.code == RUNNING and not _arrived(row, row.release or line.version, ran_before)):
         return row
