@@ -52,6 +52,30 @@ def test_a_group_is_addressed_as_such(run: Run, service: Service) -> None:
     assert "has no group 'alpha'" in run(f"status {APP}/alpha", code=1).stderr
 
 
+def test_instances_are_shown_with_their_labels_and_selected_by_them(run: Run, service: Service) -> None:
+    make_app(service.store)
+    be_alive(service.store, "web-1", NOON, labels={"site": "a", "rack": "1"})
+    be_alive(service.store, "web-2", NOON)
+
+    shown = run(f"status {APP}").stdout
+    chosen = run(f"status {APP} --selector site=a").stdout
+    (facts,) = json.loads(run(f"status {APP} -l '!site' --json").stdout)
+
+    assert ["GROUP", "INSTANCE", "LABELS", "STATE"] == lines(shown)[0][:4]
+    assert "rack=1,site=a" in lines(shown)[1]
+    assert "web-1" in chosen
+    assert "web-2" not in chosen
+    assert [("web-2", {})] == [(one["instance"], one["labels"]) for one in facts["instances"]]
+    assert "can't be read from 'a b'" in run(f"status {APP} -l 'a b'", code=1).stderr
+
+
+def test_without_labels_there_is_no_column_for_them(run: Run, service: Service) -> None:
+    make_app(service.store)
+    be_alive(service.store, "web-1", NOON)
+
+    assert "LABELS" not in run(f"status {APP}").stdout
+
+
 SHOWN = {
     "group": "web", "version": "2.0.0", "state": "running", "finished": None, "succeeded": 3, "opened": ["a"],
     "waiting": [], "failures": [], "why": "",

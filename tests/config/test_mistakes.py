@@ -45,6 +45,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
         ("[etcd]\nendpoints = ['a:1', 2]", r"90-site.toml: etcd.endpoints: \[1\]: expected str, got int"),
         ("[etcd]\nca_file = 3", "90-site.toml: etcd.ca_file: expected str, got int"),
         ("[etcd]\npassword = 3", "90-site.toml: etcd.password: expected str, got int"),
+        ("[instance]\nlabels = {rack = 3}", "90-site.toml: instance.labels: .*expected str, got int"),
         ("[workload]\nenv = {A = 1}", "90-site.toml: workload.env: .*expected str, got int"),
         ("[instance]\nstrategy = 'both'", "90-site.toml: instance.strategy: 'both' is not one of start-first, .*"),
         ("[instance]\nstate_dir = 1979-05-27", "90-site.toml: instance.state_dir: expected str, got .*date.*"),
@@ -56,6 +57,11 @@ def test_a_mistake_of_form_is_one_line(tmp_path: Path, text: str, line: str) -> 
 
 
 IMPOSSIBLE = [
+    (
+        "[instance]\nlabels = {site = 'a=b'}",
+        "90-site.toml: instance.labels: label site = 'a=b': use 1 to 63 letters, digits or . _ : / @ + - and begin with"
+        " a letter or a digit",
+    ),
     ("[lock]\nslots = 0", "90-site.toml: lock.slots: 0 is too small; at least 1"),
     ("[lock]\nttl_s = 1", "90-site.toml: lock.ttl_s: 1 is too small; at least 2"),
     ("[drain]\nwait_s = -1", "90-site.toml: drain.wait_s: -1 is too small; at least 0"),

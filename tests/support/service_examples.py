@@ -61,6 +61,7 @@ def be_alive(
     app: str = APP,
     group: str = "beta",
     serving: bool = True,
+    labels: dict[str, str] | None = None,
     **facts: str,
 ) -> None:
     """Write a sidekick's presence."""
@@ -71,6 +72,7 @@ def be_alive(
         group=group,
         since=at,
         serving=serving,
+        labels=labels or {},
         **words,  # type: ignore[arg-type]
     )
     put(store.context.cluster, store.context.keys.presence(app, group, instance), encode(document))

@@ -271,6 +271,12 @@ def _read_secret(path: Path) -> str:
         raise ConfigError(f"--etcd-password-file {path}: {error}") from error
 
 
+def selector_option(command: F) -> F:
+    """Add ``--selector``: only instances with these labels."""
+    text = "Only instances whose labels it selects: 'site=a,rack!=3', 'site in (a, b)', canary, '!canary'."
+    return click.option("-l", "--selector", default="", metavar="LABELS", help=text)(command)
+
+
 def json_option(command: F) -> F:
     """Add ``--json``: print the same facts for programs."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

@@ -20,13 +20,18 @@ def echo_json(value: object, file: IO[str] | None = None) -> None:
     click.echo(json.dumps(value, indent=2, default=str), file=file)
 
 
-def echo_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows below a header.
+def echo_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, dropped_when_empty: str | None = None
+) -> None:
+    """Print rows below a header, without the column ``dropped_when_empty`` where no row has anything in it.
 
     On a terminal: by ``rich`` where it is installed, with long cells wrapped and trouble in colour. Elsewhere: columns
     aligned by two blanks, as updatectl does with tabs.
     """
     cells = [tuple("" if cell is None else str(cell) for cell in row) for row in rows]
+    if dropped_when_empty is not None and not any(row[header.index(dropped_when_empty)] for row in cells):
+        place = header.index(dropped_when_empty)
+        header, *cells = [(*line[:place], *line[place + 1 :]) for line in (tuple(header), *cells)]
     if sys.stdout.isatty() and _echo_rich_table(header, cells):
         return
     lines = [tuple(header), *cells]

@@ -10,6 +10,8 @@ from outrider.balancers.drivers import BALANCERS
 from outrider.config.drivers import Problem
 from outrider.config.sections import EtcdSettings, ProbeSettings, Rule, Settings, port_range
 from outrider.core.addresses import http_problem, parse_endpoints
+from outrider.core.errors import ConfigError
+from outrider.core.labels import check_labels
 from outrider.runtimes.drivers import RUNTIMES
 
 _RESERVED = frozenset({"PORT", "HOST"})
@@ -30,6 +32,7 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     etcd, drain, probe = settings.etcd, settings.drain, settings.probe
     yield from _host_name_problem(settings)
     yield from _state_dir_problem(settings)
+    yield from _label_problem(settings)
     yield from _tls_problems(etcd)
     if etcd.password and etcd.password_file:
         yield "etcd.password_file", "etcd.password is set too; keep one of them"
@@ -74,6 +77,14 @@ def _state_dir_problem(settings: Settings) -> Iterator[Problem]:
     for each in (folder, *folder.parents):
         if each.exists() and not each.is_dir():
             yield "instance.state_dir", f"{each} is not a folder; name a folder of this instance's own"
+
+
+def _label_problem(settings: Settings) -> Iterator[Problem]:
+    """A label that can't be used."""
+    try:
+        check_labels(settings.instance.labels)
+    except ConfigError as error:
+        yield "instance.labels", str(error)
 
 
 def _tls_problems(etcd: EtcdSettings) -> Iterator[Problem]:

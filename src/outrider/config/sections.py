@@ -151,6 +151,11 @@ class InstanceSettings:
         least=0,
     )
     alias: str = setting("", "A second name for people, shown by the update service.")
+    labels: Mapping[str, str] = computed(
+        dict,
+        'Where and what this instance is, such as { site = "a", rack = "3" }: a group\'s waves, canaries and budgets '
+        "choose by it.",
+    )
     reserve_bytes: int = setting(
         16 * 1024**2,
         "Room on state_dir's disk that is kept for journal and outbox: no download takes it, nor what is unpacked. "

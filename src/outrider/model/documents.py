@@ -379,6 +379,7 @@ class Instance(Document, frozen=True, kw_only=True):
         granted_at: When ``granted_version`` was granted.
         arch: As the client named it, in our words; empty when it didn't.
         why: Why its last question was answered with nothing, when there is more to say than that it is up to date.
+        labels: As its sidekick's presence had them at the last check-in.
         history: Newest last, bounded by the service.
         had_sidekick: A living sidekick was registered in etcd at one of its check-ins.
     """
@@ -402,6 +403,7 @@ class Instance(Document, frozen=True, kw_only=True):
     release: str = ""
     granted_release: str = ""
     had_sidekick: bool = False
+    labels: dict[str, str] = {}
 
     @property
     def runs(self) -> str:
@@ -440,6 +442,7 @@ class Presence(Document, frozen=True, kw_only=True):
         previous_release: Label of that release.
         release, wanted_release: Labels of what runs and of its group's target; empty: a sidekick too old to say so.
         environment: Number of the environment that it runs with.
+        labels: Where and what it is; while it holds a turn, those under which it has taken it.
     """
 
     instance: str
@@ -468,6 +471,7 @@ class Presence(Document, frozen=True, kw_only=True):
     release: str = ""
     wanted_release: str = ""
     environment: int = 0
+    labels: dict[str, str] = {}
 
     @property
     def wants(self) -> str | None:
@@ -556,12 +560,14 @@ class Contender(Document, frozen=True, kw_only=True):
     Attributes:
         app: By its canonical key.
         shared_scope: Name of the operator's scope; empty: the turns are those of the group.
+        labels: Of the instance. Those of a slot key are frozen: they hold until the turn ends.
     """
 
     app: str
     group: str
     instance: str
     shared_scope: str = ""
+    labels: dict[str, str] = {}
 
     @property
     def scope(self) -> str:
@@ -580,6 +586,7 @@ class Contender(Document, frozen=True, kw_only=True):
             group=self.group,
             instance=self.instance,
             shared_scope=self.shared_scope,
+            labels=self.labels,
             release=release,
             since=since,
         )
@@ -591,6 +598,7 @@ class Contender(Document, frozen=True, kw_only=True):
             group=self.group,
             instance=self.instance,
             shared_scope=self.shared_scope,
+            labels=self.labels,
             release=release,
             since=since,
             update=update,
@@ -614,6 +622,11 @@ class Slot(Contender, frozen=True, kw_only=True):
     release: str
     since: datetime
     update: str
+
+    @property
+    def frozen_labels(self) -> tuple[tuple[str, str], ...]:
+        """Name and value of each label that it was taken under, by name."""
+        return tuple(sorted(self.labels.items()))
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):

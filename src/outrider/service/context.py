@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from starlette.types import Scope
 
 from outrider.core.errors import Unauthorized
@@ -93,6 +93,9 @@ async def store_of(request: Request) -> Store:
 
 Bound = Annotated[Store, Depends(store_of)]
 Asked = Annotated[RequestContext, Depends(request_context_of)]
+OfSelector = Annotated[
+    str, Query(description="Only instances whose labels it selects: `site=a,rack!=3`, `site in (a,b)`, `!canary`.")
+]
 
 
 def base_url_of(request: Request) -> str:

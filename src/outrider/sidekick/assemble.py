@@ -150,7 +150,11 @@ def contender(settings: Settings) -> Contender:
     """The scope in which the sidekick takes turns, and its name there."""
     instance = settings.instance
     return Contender(
-        app=app_key(instance.app), group=instance.group, instance=instance.id, shared_scope=settings.lock.scope
+        app=app_key(instance.app),
+        group=instance.group,
+        instance=instance.id,
+        shared_scope=settings.lock.scope,
+        labels=dict(instance.labels),
     )
 
 
@@ -168,6 +172,7 @@ def first_memory(settings: Settings, runtime: Runtime, identity: Identity) -> Me
         slots=settings.lock.slots,
         runtime=runtime.name,
         kinds=tuple(sorted(runtime.kinds)),
+        labels=tuple(sorted(instance.labels.items())),
         process=identity.process,
         home=identity.home,
         predecessors=identity.predecessors,

@@ -291,6 +291,7 @@ class Sidekick:
             release=running_label(memory),
             wanted_release=memory.wanted or "",
             environment=memory.running.release.environment if memory.running is not None else 0,
+            labels=dict(memory.labels_now),
         )
 
 

@@ -216,6 +216,7 @@ class Claim:
                 slot_revision=slot.entry.create_revision,
                 waiter_revision=self._waiter_revision,
                 update=self._request.update,
+                labels=slot.slot.frozen_labels,
             )
         )
 
@@ -252,7 +253,7 @@ class Claim:
             refuse_gone(gone, done)
         else:
             told = read_or_none(Waiter, key, entry.value)
-            kept = told is not None and told.release == self._request.release
+            kept = told is not None and (told.release, told.labels) == (waiter.release, waiter.labels)
             if not kept:
                 with failpoint("turn.enqueue"):
                     unchanged = ModifiedAt(key=key, revision=entry.mod_revision)
@@ -297,6 +298,7 @@ class Claim:
                     slot_revision=done.revision,
                     waiter_revision=self._waiter_revision,
                     update=self._request.update,
+                    labels=slot.frozen_labels,
                 )
             )
         found = {each.key: each for each in done.found}

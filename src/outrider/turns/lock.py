@@ -284,6 +284,7 @@ class TurnLock:
             slot_revision=slot.entry.create_revision,
             waiter_revision=waiter.create_revision if waiter else 0,
             update=update,
+            labels=slot.slot.frozen_labels,
         )
 
     def leave_queue(self, lease: int | None) -> None:

@@ -11,14 +11,15 @@ from outrider.cli import addressing
 from outrider.cli.addressing import instance_address
 from outrider.cli.commands.fake import bench, fake
 from outrider.cli.main import Group
-from outrider.cli.options import json_option, operator, service_options
+from outrider.cli.options import json_option, operator, selector_option, service_options
 from outrider.cli.output import confirm, echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.cli.times import between, end_option, start_option
 from outrider.core.errors import Conflict
+from outrider.core.labels import shown
 from outrider.core.omaha import failure_text
 
-HEADER = ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted", "Why")
+HEADER = ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM", "Status", "Granted", "Labels", "Why")
 VERSIONS_HEADER = ("AppID", "GroupID", "Version", "Clients")
 HISTORY_HEADER = ("Time", "Version", "Event", "Meaning", "ErrorCode")
 _MEANING = {
@@ -48,6 +49,7 @@ instance.add_command(bench)
 @group_option
 @start_option("Only instances seen since then")
 @end_option("Only instances seen before")
+@selector_option
 @service_options
 @json_option
 def list_updates(
@@ -55,15 +57,19 @@ def list_updates(
     group_id: str | None,
     start: datetime | None,
     end: datetime | None,
+    selector: str,
     service: ServiceClient,
     as_json: bool,
 ) -> None:
     """List the instances that checked in, with their version and the state of their update."""
-    rows = list(_instances(service, app_id, group_id, start, end))
+    rows = list(_instances(service, app_id, group_id, start, end, selector))
     if as_json:
         echo_json(rows)
     else:
-        echo_table(HEADER, [_row(one) for one in rows])
+        echo_table(HEADER, [_row(one) for one in rows], dropped_when_empty="Labels")
+
+
+instance.add_command(list_updates, "list")
 
 
 @instance.command("list-app-versions")
@@ -229,12 +235,17 @@ def decommission(app: str, name: str, yes: bool, service: ServiceClient, as_json
 
 
 def _instances(
-    service: ServiceClient, app_id: str | None, group_id: str | None, start: datetime | None, end: datetime | None
+    service: ServiceClient,
+    app_id: str | None,
+    group_id: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    selector: str = "",
 ) -> Iterator[Json]:
     """Rows of one app, or of all when none is named."""
     apps = [one["id"] for one in service.get_all("apps")] if app_id is None else [app_id]
     for app in apps:
-        for row in service.get_all("apps", app, "instances", group=group_id):
+        for row in service.get_all("apps", app, "instances", group=group_id, selector=selector or None):
             if between(row["last_seen"], start, end):
                 yield row
 
@@ -266,5 +277,6 @@ def _row(one: Json) -> tuple[object, ...]:
         one["oem"],
         status,
         one["granted_version"],
+        shown(one.get("labels", {})),
         one["why"],
     )

@@ -9,7 +9,14 @@ import click
 
 from outrider.cli.addressing import from_context, instance_address, split
 from outrider.cli.names import complete_address
-from outrider.cli.options import etcd_options, is_named, json_option, open_cluster, service_options
+from outrider.cli.options import (
+    etcd_options,
+    is_named,
+    json_option,
+    open_cluster,
+    selector_option,
+    service_options,
+)
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.cli.signals import stopped_by_signals
@@ -22,7 +29,7 @@ from outrider.service.rollouts.status import read_status
 from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
 
-HEADER = ("GROUP", "INSTANCE", "STATE", "VERSION", "WANTED", "SINCE", "WHY")
+HEADER = ("GROUP", "INSTANCE", "LABELS", "STATE", "VERSION", "WANTED", "SINCE", "WHY")
 ALL_HEADER = ("APP", "GROUP", "TARGET", "INSTANCES", "ROLLOUT")
 REFRESH_S = 5.0
 """Seconds. The table shows ages, so it is printed again after this time even if nothing changes."""
@@ -41,8 +48,8 @@ class Found:
 class Source(Protocol):
     """Where the state of the fleet is read."""
 
-    def status(self, app: str | None, group: str | None) -> tuple[list[Found], list[str]]:
-        """The groups, and warnings about the service."""
+    def status(self, app: str | None, group: str | None, selector: str) -> tuple[list[Found], list[str]]:
+        """The groups, with the instances that the selector selects, and warnings about the service."""
         ...
 
     def why(self, app: str, instance: str) -> Sequence[str]:
@@ -57,6 +64,7 @@ class Source(Protocol):
 @click.command()
 @click.argument("address", metavar="[APP[/GROUP]]", required=False, shell_complete=complete_address(2))
 @click.option("--group", help="Only this group.")
+@selector_option
 @click.option("--watch", is_flag=True, help="Print again whenever something changes, until Ctrl-C.")
 @service_options
 @etcd_options
@@ -64,6 +72,7 @@ class Source(Protocol):
 def status(
     address: str | None,
     group: str | None,
+    selector: str,
     watch: bool,
     service: ServiceClient,
     etcd: EtcdAddress,
@@ -79,7 +88,7 @@ def status(
 
     def tell(source: Source) -> None:
         def show() -> None:
-            found, warnings = source.status(app, group)
+            found, warnings = source.status(app, group, selector)
             _print(app, found, as_json=as_json)
             for problem in warnings:
                 click.echo(f"warning: {problem}", err=True)
@@ -155,8 +164,8 @@ class _Etcd:
         self._cluster = cluster
         self._context = StoreContext(cluster=cluster, keys=Keys(prefix.rstrip("/")), now=utc_now)
 
-    def status(self, app: str | None, group: str | None) -> tuple[list[Found], list[str]]:
-        groups = read_status(self._context, app, group)
+    def status(self, app: str | None, group: str | None, selector: str) -> tuple[list[Found], list[str]]:
+        groups = read_status(self._context, app, group, selector=selector)
         found = [Found(line=one.line, rows=one.rows, summary=one.summary, facts=one.facts) for one in groups]
         return found, list(unready(self._context))
 
@@ -216,8 +225,8 @@ class _Service:
             click.echo(f"note: {self._note}", err=True)
             self._note = ""
 
-    def status(self, app: str | None, group: str | None) -> tuple[list[Found], list[str]]:
-        answer = self._get("status", app=app, group=group)
+    def status(self, app: str | None, group: str | None, selector: str) -> tuple[list[Found], list[str]]:
+        answer = self._get("status", app=app, group=group, selector=selector or None)
         found = [
             Found(line=one["line"], rows=one["rows"], summary=one["summary"], facts=one["facts"])
             for one in answer["groups"]
@@ -265,7 +274,7 @@ def _print(app: str | None, found: Sequence[Found], *, as_json: bool) -> None:
         if not found:
             click.echo("no app has a group yet; `outrider apply` makes them from a file", err=True)
         return
-    echo_table(HEADER, [row for one in found for row in one.rows])
+    echo_table(HEADER, [row for one in found for row in one.rows], dropped_when_empty="LABELS")
     for one in found:
         click.echo("")
         click.echo(one.summary)

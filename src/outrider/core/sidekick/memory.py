@@ -80,6 +80,7 @@ class Turn:
         slot_revision: Create revision of the slot key.
         waiter_revision: Create revision of this sidekick's key in the queue, which hangs on its lease.
         update: Id of the update it was taken for.
+        labels: Of the instance when it took the turn, name and value; they hold until the turn ends.
     """
 
     scope: str
@@ -87,6 +88,7 @@ class Turn:
     slot_revision: int
     waiter_revision: int
     update: str
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +230,7 @@ class Memory:
         predecessors: Processes of this instance that ran here before, and have ended: the newest last.
         unfit: What the update service offered last is of another kind, so that asking again is no use before the
             target changes or an operator wants it; ``deferred_reason`` says what it is.
+        labels: Of the instance by its settings, name and value, by name.
     """
 
     instance: str
@@ -284,6 +287,12 @@ class Memory:
     runtime: str = "process"
     kinds: tuple[PayloadKind, ...] = ("archive",)
     unfit: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def labels_now(self) -> tuple[tuple[str, str], ...]:
+        """Its labels; while it holds a turn, those under which it has taken it."""
+        return self.labels if self.turn is None else self.turn.labels
 
 
 def with_settings(memory: Memory, settings: Memory) -> Memory:
@@ -313,4 +322,5 @@ def with_settings(memory: Memory, settings: Memory) -> Memory:
         process=settings.process,
         home=settings.home,
         predecessors=settings.predecessors,
+        labels=settings.labels,
     )

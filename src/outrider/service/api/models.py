@@ -307,6 +307,7 @@ class InstanceShown(Shown):
     first_seen: datetime
     last_seen: datetime
     history: list[HappeningShown]
+    labels: dict[str, str] = Field({}, description="As its sidekick had them at the last check-in.")
 
 
 class GoneShown(Shown):
@@ -336,6 +337,7 @@ class PresenceShown(Shown):
     why: str
     url: str | None
     since: datetime
+    labels: dict[str, str] = {}
 
 
 class BlockShown(Shown):

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from outrider.core import versions
 from outrider.core.errors import ConfigError, Conflict
+from outrider.core.labels import parse_selector
 from outrider.model.documents import Instance, Package
 from outrider.service.api.models import (
     AppChange,
@@ -37,7 +38,7 @@ from outrider.service.api.models import (
 )
 from outrider.service.api.models_policy import NewGroup
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
-from outrider.service.context import Asked, Bound, Context, base_url_of, context_of
+from outrider.service.context import Asked, Bound, Context, OfSelector, base_url_of, context_of
 from outrider.service.payloads.images import image_notes, image_payload
 from outrider.service.payloads.resolver import resolve
 from outrider.service.problems import RESPONSES
@@ -272,16 +273,19 @@ def list_instances(
         str | None,
         Query(description="Only instances with this text in id, alias, address or OEM; case does not matter."),
     ] = None,
+    selector: OfSelector = "",
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> Items[InstanceShown]:
     """List the instances as of their last check-in, by id."""
     wanted = text.casefold() if text else ""
+    chosen = parse_selector(selector)
 
     def is_wanted(row: Instance) -> bool:
         return (
             (status is None or row.status == status)
             and (version is None or _begins(row.version, version))
+            and chosen.selects(row.labels)
             and (seen_since is None or row.last_seen >= seen_since)
             and any(wanted in said.casefold() for said in (row.id, row.alias, row.address, row.oem))
         )

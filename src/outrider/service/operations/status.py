@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from outrider.service.context import Bound
+from outrider.service.context import Bound, OfSelector
 from outrider.service.operations.readiness import unready
 from outrider.service.problems import RESPONSES
 from outrider.service.rollouts.explain import explain
@@ -23,7 +23,9 @@ class GroupStatusShown(BaseModel):
     group: str
     label: str
     line: list[str] = Field(description="App, group, target, instances, rollout.")
-    rows: list[list[str]] = Field(description="For each instance: group, instance, state, version, wanted, since, why.")
+    rows: list[list[str]] = Field(
+        description="For each instance: group, instance, labels, state, version, wanted, since, why."
+    )
     summary: str
     facts: dict[str, object] = Field(description="The same for programs, as `outrider status --json` prints it.")
 
@@ -47,9 +49,10 @@ def get_status(
     store: Bound,
     app: Annotated[str | None, Query(description="Only this app; default: all.")] = None,
     group: Annotated[str | None, Query(description="Only this group of the app.")] = None,
+    selector: OfSelector = "",
 ) -> StatusShown:
     """Show groups and instances as `outrider status` does, living sidekicks and turns included."""
-    groups = [GroupStatusShown.model_validate(one) for one in read_status(store.context, app, group)]
+    groups = [GroupStatusShown.model_validate(one) for one in read_status(store.context, app, group, selector=selector)]
     return StatusShown(groups=groups, warnings=list(unready(store.context)))
 
 

@@ -32,7 +32,7 @@ from outrider.core.omaha import (
 from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Verdict
-from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Product, unreadable_gone
+from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Presence, Product, unreadable_gone
 from outrider.model.keys import check_part
 from outrider.service.rollouts.room import GroupRoom
 from outrider.service.rollouts.rows import (
@@ -215,6 +215,9 @@ class _Checkin:
         if row.group != self.group_id:
             self._leave(change, row.group, leases)
         row = described(row, app, arch=self._arch, group=self.group_id, address=self.caller.address)
+        presence = change.read_or_none(Presence, presence_key)
+        if presence is not None and presence.labels != row.labels:
+            row = msgspec.structs.replace(row, labels=presence.labels)
         row, results = self._with_events(row, ran_before, now)
         verdict: Verdict | None = None
         check: UpdateCheck | None = None

@@ -105,6 +105,11 @@ class GroupOverview:
             if one.instance == instance
         )
 
+    def labels_of(self, instance: str) -> Mapping[str, str]:
+        """Of an instance: as its sidekick says now, else as they were at its last check-in."""
+        presence, row = self.alive.get(instance), self.rows.get(instance)
+        return presence.labels if presence is not None else row.labels if row is not None else {}
+
     @property
     def rollout(self) -> str:
         """Progress of the rollout in one line; empty without a release."""

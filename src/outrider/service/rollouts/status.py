@@ -1,11 +1,13 @@
 """``outrider status`` as facts: the cells of its tables and its lines, whether from etcd or from the service."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from outrider.core.errors import NotFound
+from outrider.core.labels import Selector, parse_selector, shown
 from outrider.model.documents import App, Presence, Undo
 from outrider.service.rollouts.explain import (
     GroupOverview,
@@ -28,7 +30,7 @@ class GroupStatus:
     Attributes:
         label: Of its app; its id when it has none.
         line: Cells of the table of all groups: app, group, target, instances, rollout.
-        rows: Cells of the table of instances: group, instance, state, version, wanted, since, why.
+        rows: Cells of the table of instances: group, instance, labels, state, version, wanted, since, why.
         summary: The line below that table.
         facts: For programs.
     """
@@ -42,21 +44,31 @@ class GroupStatus:
     facts: dict[str, Any]
 
 
-def read_status(context: StoreContext, app: str | None, group: str | None = None) -> tuple[GroupStatus, ...]:
+def read_status(
+    context: StoreContext, app: str | None, group: str | None = None, *, selector: str = ""
+) -> tuple[GroupStatus, ...]:
     """The groups of an app, one of them, or all groups of all apps.
 
     Without an app, those are listed, too, that no service knows, as long as their sidekicks live.
 
+    Args:
+        context: Where they are stored.
+        app: Its id or name.
+        group: Its id.
+        selector: Only instances whose labels it selects; empty: all.
+
     Raises:
         NotFound: there is no such app or group.
+        ConfigError: the selector can't be read.
     """
+    chosen = parse_selector(selector)
     keys = context.keys
     names = {one.id: one.label for one in context.children(App, keys.apps())}
     if app is not None:
-        return tuple(_status(context, names, overview) for overview in read_overviews(context, app, group))
+        return tuple(_status(context, names, overview, chosen) for overview in read_overviews(context, app, group))
     living = {one.app for one in context.all_below(Presence, keys.all_presences())}
     found = [each for one in sorted({*names, *living}) for each in _overviews(context, one)]
-    return tuple(_status(context, names, overview) for overview in found)
+    return tuple(_status(context, names, overview, chosen) for overview in found)
 
 
 def _overviews(context: StoreContext, app: str) -> tuple[GroupOverview, ...]:
@@ -66,16 +78,17 @@ def _overviews(context: StoreContext, app: str) -> tuple[GroupOverview, ...]:
         return ()
 
 
-def _status(context: StoreContext, names: dict[str, str], overview: GroupOverview) -> GroupStatus:
+def _status(context: StoreContext, names: dict[str, str], overview: GroupOverview, chosen: Selector) -> GroupStatus:
     label = names.get(overview.app) or overview.app
+    instances = [name for name in overview.instances if chosen.selects(overview.labels_of(name))]
     return GroupStatus(
         app=overview.app,
         group=overview.name,
         label=label,
         line=_cells(label, *_group_row(overview)),
-        rows=tuple(_cells(*_row(context, overview, name)) for name in overview.instances),
+        rows=tuple(_cells(*_row(context, overview, name)) for name in instances),
         summary=_summary(overview),
-        facts=_as_json(overview),
+        facts=_as_json(overview, instances),
     )
 
 
@@ -103,20 +116,21 @@ def _group_row(overview: GroupOverview) -> tuple[object, ...]:
 
 def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[object, ...]:
     presence, now = overview.alive.get(name), context.now()
+    head = (overview.name, name, shown(overview.labels_of(name)))
     crash = overview.crashes.get(name)
     crashed = [describe_crash(crash, now)] if crash is not None else []
     if presence is not None:
         since = ago(presence.since, now)
         why = current_reason(overview, name) or presence.why
         reasons = "; ".join(filter(None, (why, presence.notice, *crashed)))
-        return (overview.name, name, presence.state, presence.runs, presence.wants, since, reasons)
+        return (*head, presence.state, presence.runs, presence.wants, since, reasons)
     row = overview.rows.get(name)
     if row is None:
         strange = overview.strangers_of(name)
         what = strange or ("sidekick offline",)
-        return (overview.name, name, "(refused)" if strange else "(unknown)", "", "", "", "; ".join([*what, *crashed]))
+        return (*head, "(refused)" if strange else "(unknown)", "", "", "", "; ".join([*what, *crashed]))
     away = "; ".join([f"sidekick offline; last check-in {ago(row.last_seen, now)} ago", *crashed])
-    return (overview.name, name, f"({row.status})", row.runs, row.granted, "", away)
+    return (*head, f"({row.status})", row.runs, row.granted, "", away)
 
 
 def _summary(overview: GroupOverview) -> str:
@@ -149,7 +163,7 @@ def _pin(undo: Undo) -> str:
     return f"pinned to {undo.version}: taken back{left}{by}{why}, until `rollout follow` or the next `channel update`"
 
 
-def _as_json(overview: GroupOverview) -> dict[str, Any]:
+def _as_json(overview: GroupOverview, instances: Iterable[str]) -> dict[str, Any]:
     return {
         "app": overview.app,
         "group": overview.name,
@@ -159,12 +173,13 @@ def _as_json(overview: GroupOverview) -> dict[str, Any]:
         "instances": [
             {
                 "instance": name,
+                "labels": dict(overview.labels_of(name)),
                 "alive": msgspec.to_builtins(overview.alive.get(name)),
                 "row": msgspec.to_builtins(overview.rows.get(name)),
                 "strangers": [msgspec.to_builtins(one) for one in overview.strangers if one.instance == name],
                 "crash": msgspec.to_builtins(overview.crashes.get(name)),
             }
-            for name in overview.instances
+            for name in instances
         ],
         "scopes": [
             {
