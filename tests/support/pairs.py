@@ -11,12 +11,18 @@ import requests
 
 from outrider.core.omaha import AppRequest, NoUpdate, Offer, OmahaRequest, parse_response, render_request
 from outrider.core.rollout.policy_settings import Policy, Rate
+from outrider.core.rollout.wave_settings import Wave
 from outrider.service.store.changes import Change
 from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
 from outrider.service.store.store import Store
 from tests.support.service_examples import APP
 
-LIMITS = (Policy(max_in_progress=1), Policy(max_per_interval=Rate(count=1, interval_s=3600)), Policy(canary=1))
+LIMITS = (
+    Policy(max_in_progress=1),
+    Policy(max_per_interval=Rate(count=1, interval_s=3600)),
+    Policy(canary=1),
+    Policy(waves=(Wave(count=1),)),
+)
 """Policies that let one of many begin."""
 
 

@@ -33,6 +33,17 @@ EVERYTHING = {
     "freezes": [{"begins": "2026-12-20", "ends": "2027-01-03", "why": "holidays"}],
     "approval": True,
     "approve_after_s": 600,
+    "canary_selector": "site=a",
+    "waves": [
+        {
+            "selector": "site=a",
+            "count": None,
+            "percent": 25.0,
+            "soak_s": 60,
+            "success_percent": 90.0,
+            "approval": True,
+        }
+    ],
 }
 
 

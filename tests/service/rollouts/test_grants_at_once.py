@@ -31,7 +31,7 @@ def pair(cluster: Cluster, prefix: str, tmp_path: Path) -> Iterator[Pair[Running
         yield Pair(store=store, servers=[one, other], new=new)
 
 
-@pytest.mark.parametrize("limit", LIMITS, ids=["in-progress", "per-interval", "canary"])
+@pytest.mark.parametrize("limit", LIMITS, ids=["in-progress", "per-interval", "canary", "wave"])
 def test_many_first_checks_at_once_on_a_limit_of_one_grant_exactly_one(
     pair: Pair[RunningServer], limit: Policy
 ) -> None:

@@ -11,6 +11,7 @@ from outrider.cli import addressing
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
+from outrider.cli.wave_texts import read_waves, wave_text
 from outrider.core.errors import ConfigError
 from outrider.core.rollout.windows import DAYS
 
@@ -142,6 +143,15 @@ def freezes(texts: tuple[str, ...]) -> list[Json]:
     return found
 
 
+def waves(texts: tuple[str, ...]) -> list[Json]:
+    """As ``wave_texts.read_waves``.
+
+    Raises:
+        ConfigError: as there.
+    """
+    return read_waves(texts, seconds)
+
+
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_per_interval": per_interval,
     "max_in_progress": _number_or_none("max-in-progress"),
@@ -150,6 +160,8 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "windows": windows,
     "deny_windows": deny_windows,
     "freezes": freezes,
+    "waves": waves,
+    "canary_selector": lambda text: "" if text == "none" else text,
     "approve_after_s": lambda text: None if text == "none" else seconds(text),
     "pin": lambda text: "" if text == "none" else text,
 }
@@ -172,6 +184,17 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     type=click.IntRange(0),
     metavar="N",
     help="Number of instances that update first. The others follow when these have succeeded.",
+)
+@click.option(
+    "--canary-selector", metavar="LABELS", help="Labels of the instances that may be canaries; none for any instance."
+)
+@click.option(
+    "--wave",
+    "waves",
+    metavar="'LABELS; N; soak TIME'",
+    multiple=True,
+    help="Instances that go first, and what must hold before the next ones follow, such as"
+    " 'site=a; 25%; soak 1h; success 90%; approval'; repeatable, in order; none for no waves.",
 )
 @click.option(
     "--window",
@@ -294,6 +317,8 @@ def text_of(name: str, value: Any) -> Any:
         return f"{value['count']}/{duration(value['interval_s'])}"
     if name in ("update_timeout_s", "approve_after_s"):
         return duration(value)
+    if name == "waves":
+        return [wave_text(one, duration) for one in value]
     if name == "freezes":
         return [f"{one['begins']}..{one['ends']} {one['why']}".strip() for one in value]
     if name in ("windows", "deny_windows"):

@@ -108,11 +108,13 @@ def show(found: Json) -> None:
         "waiting": found.get("waiting", []),
         "cannot_take": found.get("cannot_take", []),
         "waits_for_approval": ["yes" if found.get("waits_for_approval") else "no"],
+        "wave": [found["wave_words"]] if found.get("wave") else [],
         "approval": [] if approval is None else [_words(approval["verdict"] or "asked for", approval)],
         "override": [] if override is None else [f"until {override['until']}{_words('', override)}"],
     }
     rows = [(name, "; ".join(lists[name]) if name in lists else value) for name, value in found.items()]
-    echo_table(FACTS, [(name, value) for name, value in rows if name != "notes"])
+    hidden = {"notes", "wave_words"} | (set() if found.get("wave") else {"wave"})
+    echo_table(FACTS, [(name, value) for name, value in rows if name not in hidden])
 
 
 def _words(verb: str, said: Json) -> str:
@@ -172,7 +174,8 @@ def describe(found: Json, blocked: str = "") -> str:
         (len(found["failures"]), "failed"),
     )
     more = "".join(f", {number} {what}" for number, what in counts if number)
-    why = f": {blocked or found['why']}" if blocked or found["why"] else ""
+    because = blocked or found["why"] or (found.get("wave_words", "") if state == "running" else "")
+    why = f": {because}" if because else ""
     return f"group {found['group']}: {found['version']} {state}, {found['succeeded']} updated{more}{why}"
 
 
@@ -181,6 +184,11 @@ def status_of(found: Json, blocked: str = "") -> int | None:
     if found["state"] == "running" and found["finished"]:
         return 0
     return STOPPED if found["state"] == "halted" or blocked else None
+
+
+def _judgement(version: str, wave: int, why: str) -> Json:
+    body: Json = {"version": version, "why": why, "by": operator()}
+    return body | {"wave": wave} if wave else body
 
 
 def _judging(verb: str, done: str) -> Callable[..., None]:
@@ -196,11 +204,14 @@ def _judging(verb: str, done: str) -> Callable[..., None]:
     ) -> None:
         place = ("apps", app_id, "groups", group_id, "rollout")
         found = service.get(*place)
+        wave = found.get("wave") or {}
+        number = wave["number"] if verb == "approve" and wave.get("waits_for_approval") else 0
         if not version and found["version"] is not None:
             version = found["version"]
             waiting = f"{len(found['waiting'])} instances wait for it"
+            waiting += f". {found['wave_words']}" if number else ""
             confirm(f"{verb.capitalize()} {version} for group {group_id}? {waiting}", yes=yes)
-        after = service.post(*place, verb, body={"version": version, "why": why, "by": operator()})
+        after = service.post(*place, verb, body=_judgement(version, number, why))
         for note in after.get("notes", ()):
             click.echo(f"note: {note}", err=True)
         if as_json:

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from outrider.cli.commands.policy import deny_windows, freezes, per_interval, seconds, text_of, windows
+from outrider.cli.commands.policy import deny_windows, freezes, per_interval, seconds, text_of, waves, windows
 from outrider.cli.declared.reader import Reader, line_of, plain
 from outrider.cli.declared.tree import Items, Node, Scalar, Table
 from outrider.cli.rest_client import Json
+from outrider.cli.wave_texts import WAVE
 from outrider.core.errors import ConfigError
 from outrider.core.rollout.policy_settings import Policy, check_policy
 
@@ -37,6 +38,7 @@ _LISTS: Mapping[str, tuple[Callable[[tuple[str, ...]], list[Json]], str, Json]] 
     "windows": (windows, "mon-fri 09:00-17:00", _WINDOW),
     "deny_windows": (deny_windows, "fri 16:00-24:00", _WINDOW),
     "freezes": (freezes, "2026-12-20..2027-01-03 holidays", {"begins": "", "ends": "", "why": ""}),
+    "waves": (waves, "canary=yes; 2; soak 30m; approval", WAVE),
 }
 """Settings that are lists: how a text is read, an example, and what a table has by default."""
 
@@ -63,7 +65,7 @@ def _value(what: str, name: str, table: Table) -> Any:
             return None
         if name == "approve_after_s":
             return _reworded(what, name, lambda: seconds(word))
-        if name in ("pin", "time_zone", "downgrade"):
+        if name in ("pin", "time_zone", "downgrade", "canary_selector"):
             return given
         if isinstance(node, Scalar) and node.loose:
             given = plain(node)
@@ -103,7 +105,7 @@ def _reworded(what: str, name: str, read: Any) -> Any:
     try:
         return read()
     except ConfigError as error:
-        text = re.sub(r"^--(window|deny-window|freeze|max-per-interval) ", "", str(error))
+        text = re.sub(r"^--(window|deny-window|freeze|wave|max-per-interval) ", "", str(error))
         raise ConfigError(f"{what}.{name}: {text}") from error
 
 

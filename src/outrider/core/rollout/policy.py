@@ -13,10 +13,12 @@ from typing import Literal
 from outrider.core import versions
 from outrider.core.architectures import ANY
 from outrider.core.errors import ConfigError
+from outrider.core.labels import parse_selector
+from outrider.core.rollout import waves
 from outrider.core.rollout.calendar import closed
 from outrider.core.rollout.percent import percentage_of
 from outrider.core.rollout.policy_settings import Policy, Rate, begins_with
-from outrider.core.rollout.rollout import Opened, Progress, approval_due, brake, next_time
+from outrider.core.rollout.rollout import Opened, Progress, WaveState, approval_due, brake, next_time
 from outrider.core.rollout.windows import zone_of
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,6 +44,7 @@ Rule = Literal[
     "deny-windows",
     "windows",
     "min-healthy",
+    "waves",
     "canary",
     "max-in-progress",
     "max-per-interval",
@@ -75,6 +78,8 @@ class Situation:
         living: Instances with an open grant.
         reserved: Other instances that were woken a moment ago; a place is kept for each.
         serving: Number of other instances of the group that serve and do not update.
+        own_labels: Labels of the instance (``core.labels``); None: it has some, and they aren't known.
+        wave: The wave that the rollout is at; None without waves.
     """
 
     running: str
@@ -98,6 +103,8 @@ class Situation:
     living: frozenset[str] = frozenset()
     reserved: tuple[str, ...] = ()
     serving: int = 0
+    own_labels: Mapping[str, str] | None = field(default_factory=dict)
+    wave: WaveState | None = None
     now: datetime = LONG_AGO
 
     def label(self, version: str) -> str:
@@ -305,11 +312,27 @@ def _too_few_serve(situation: Situation, goal: str) -> Defer | None:
     )
 
 
+def _not_its_wave(situation: Situation, goal: str) -> Defer | None:
+    held = waves.held_back(
+        situation.progress,
+        situation.policy,
+        situation.wave,
+        instance=situation.instance,
+        labels=situation.own_labels,
+        under_way=_under_way(situation),
+        reserved=situation.reserved,
+    )
+    return None if held is None else Defer(reason=held.reason, by="waves", pending=True, again_at=held.again_at)
+
+
 def _canary_first(situation: Situation, goal: str) -> Defer | None:
     policy, progress = situation.policy, situation.progress
     proved = progress.succeeded if progress is not None else 0
     if proved >= policy.canary:
         return None
+    if not parse_selector(policy.canary_selector).selects(situation.own_labels or {}):
+        who = f"canary first: {proved} of {policy.canary} succeeded; canaries are {policy.canary_selector}"
+        return Defer(reason=f"{who}, which this instance isn't", by="canary", pending=True)
     trying = [one.instance for one in _under_way(situation) if progress is not None and progress.is_ours(one)]
     if proved + len(trying) + len(situation.reserved) < policy.canary:
         return None
@@ -352,6 +375,7 @@ _LIMITS: tuple[_Check, ...] = (
     _outside_the_percentage,
     _at_a_closed_time,
     _too_few_serve,
+    _not_its_wave,
     _canary_first,
     _too_many_under_way,
     _too_many_lately,

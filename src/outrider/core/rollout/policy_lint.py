@@ -4,12 +4,13 @@ A warning is not a refusal: the group may grow, and the service does not know a 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from outrider.core.rollout.policy import per
 from outrider.core.rollout.policy_settings import Policy
+from outrider.core.rollout.waves_lint import endless_waves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +22,14 @@ class Surroundings:
         slots: Instances that may swap at the same time.
         drain_s: Longest drain of a sidekick.
         soak_s: Time for which its new version is watched.
+        labels: Of each known instance of the group.
     """
 
     instances: int
     slots: int
     drain_s: float
     soak_s: float
+    labels: tuple[Mapping[str, str], ...] = ()
 
     @property
     def swap_s(self) -> float:
@@ -42,6 +45,7 @@ def lint(policy: Policy, around: Surroundings) -> tuple[str, ...]:
         *_too_many_at_once(policy, around),
         *_short_windows(policy, around),
         *_never_reached(policy, around),
+        *endless_waves(policy, around.labels),
     )
 
 

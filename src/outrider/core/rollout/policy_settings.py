@@ -6,7 +6,9 @@ from typing import Literal
 
 from outrider.core import versions
 from outrider.core.errors import ConfigError
+from outrider.core.labels import parse_selector
 from outrider.core.rollout.calendar import MAX_FREEZES, Calendar, Freeze, check_freeze
+from outrider.core.rollout.wave_settings import Wave, check_waves
 from outrider.core.rollout.windows import MAX_WINDOWS, Window, check_window, zone_of
 
 DAY_S = 86_400
@@ -53,6 +55,8 @@ class Policy:
             waited for it; None: never.
         downgrade: Whether an instance gets a version older than what it runs: never, when its check-in allows it
             (``rollback_allowed``), or always.
+        canary_selector: Whose labels it selects may be a canary; empty: any instance.
+        waves: Which instances go first, and what must hold before the next ones follow; none: there is no order.
     """
 
     enabled: bool = True
@@ -72,6 +76,8 @@ class Policy:
     approval: bool = False
     approve_after_s: int | None = None
     downgrade: Downgrade = "never"
+    canary_selector: str = ""
+    waves: tuple[Wave, ...] = ()
 
     @property
     def calendar(self) -> Calendar:
@@ -88,8 +94,18 @@ class Policy:
     def counts(self) -> bool:
         """A grant depends on what the others of the group do."""
         return bool(
-            self.max_per_interval or self.max_in_progress or self.canary or self.max_failures or self.min_healthy
+            self.max_per_interval
+            or self.max_in_progress
+            or self.canary
+            or self.max_failures
+            or self.min_healthy
+            or self.waves
         )
+
+    @property
+    def uses_labels(self) -> bool:
+        """A grant depends on the labels of the instance."""
+        return bool(self.waves or (self.canary and self.canary_selector))
 
 
 def check_policy(policy: Policy) -> Policy:
@@ -120,8 +136,13 @@ def check_policy(policy: Policy) -> Policy:
         check_freeze(freeze)
     if policy.approve_after_s is not None:
         _within("approve_after_s", policy.approve_after_s, 1, 30 * DAY_S)
-        if not policy.approval:
+        if not policy.approval and not any(wave.approval for wave in policy.waves):
             raise ConfigError("approve_after_s: nothing waits for an approval; set approval, too")
+    try:
+        parse_selector(policy.canary_selector)
+    except ConfigError as error:
+        raise ConfigError(f"canary_selector: {error}") from error
+    check_waves(policy.waves)
     if policy.pin and not _is_prefix(policy.pin):
         raise ConfigError(f"pin {policy.pin!r}: write the beginning of a version, for example 1.2, or a whole version")
     return policy

@@ -25,13 +25,15 @@ taken back before the update began; it counts as never made, too."""
 class Opened:
     """A grant without a result yet, to the release with the label ``version``.
 
-    ``for_new_machine``: it leads to what the group serves, not to the target.
+    ``for_new_machine``: it leads to what the group serves, not to the target. ``wave``: number of the wave in which it
+    was made, 0 outside the waves.
     """
 
     instance: str
     version: str
     at: datetime
     for_new_machine: bool = False
+    wave: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Failure:
     version: str
     error: str
     at: datetime
+    wave: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,33 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaveState:
+    """The wave that a rollout is at (``wave_settings``).
+
+    Attributes:
+        number: From 1; beyond the last one: the waves are over.
+        size: How many instances it takes; 0: none is selected yet.
+        there: Instances of it that had come to the release before it began.
+        succeeded: Instances that came to the release in it.
+        proved: When enough of its instances had succeeded; None before.
+        approval: A person's word on what follows it; None while nobody was asked.
+    """
+
+    number: int
+    began: datetime
+    size: int = 0
+    there: int = 0
+    succeeded: int = 0
+    proved: datetime | None = None
+    approval: Approval | None = None
+
+    @property
+    def waits_for_approval(self) -> bool:
+        """A person was asked, and nobody has judged."""
+        return self.approval is not None and self.approval.verdict is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """One group's rollout.
 
@@ -97,6 +127,7 @@ class Progress:
         finished: When every known instance had come to it; None before. A later instance changes nothing.
         approval: A person's word on it; None while nobody was asked.
         override: The emergency that an operator declared last; None: none.
+        wave: The wave that it is at; None before its first grant.
     """
 
     version: str | None
@@ -113,6 +144,7 @@ class Progress:
     approval: Approval | None = None
     override: Override | None = None
     package: str = ""
+    wave: WaveState | None = None
 
     def opened_for(self, instance: str) -> Opened | None:
         """The instance's grant without a result."""
@@ -125,6 +157,10 @@ class Progress:
     def leads_to(self, version: str) -> bool:
         """``version``, a label or what a client that names versions only was granted, is what is rolled out."""
         return version == self.version or (bool(self.package) and version == self.package)
+
+    def failed_in(self, wave: int) -> int:
+        """Number of instances that failed in a wave."""
+        return sum(one.wave == wave for one in self.failures)
 
     def in_canary(self, policy: Policy) -> bool:
         """The first ones aren't proved yet."""
@@ -142,13 +178,21 @@ def following(progress: Progress | None, version: str | None, now: datetime, *, 
 
 
 def granted(
-    progress: Progress, instance: str, version: str, policy: Policy, now: datetime, *, for_new_machine: bool = False
+    progress: Progress,
+    instance: str,
+    version: str,
+    policy: Policy,
+    now: datetime,
+    *,
+    for_new_machine: bool = False,
+    wave: int = 0,
 ) -> Progress:
-    """One more grant; it takes the place of an earlier one of the same instance."""
+    """One more grant; it takes the place of an earlier one of the same instance. ``wave``: in which it counts."""
     others = tuple(one for one in progress.opened if one.instance != instance)
+    mine = Opened(instance=instance, version=version, at=now, for_new_machine=for_new_machine, wave=wave)
     return replace(
         progress,
-        opened=(*others, Opened(instance=instance, version=version, at=now, for_new_machine=for_new_machine)),
+        opened=(*others, mine),
         times=_kept((*progress.times, now), policy, now),
     )
 
@@ -172,7 +216,7 @@ def ended(
         return _braked(_with_failure(progress, _failure(mine, error, now)), policy, now)
     if result == "succeeded" and progress.leads_to(mine.version):
         failures = tuple(one for one in progress.failures if one.instance != instance)
-        return replace(progress, failures=failures, succeeded=progress.succeeded + 1)
+        return replace(_one_more(progress, mine.wave), failures=failures)
     return progress
 
 
@@ -208,8 +252,16 @@ def asked(progress: Progress, now: datetime) -> Progress:
 def judged(
     progress: Progress, verdict: Literal["approved", "rejected"], *, by: str, why: str, now: datetime
 ) -> Progress:
-    """A person approves or rejects it. The last word counts, but the same verdict again changes nothing."""
-    known = progress.approval
+    """A person approves or rejects it. The last word counts, but the same verdict again changes nothing.
+
+    While a wave waits for an approval of what follows it, that is what is approved; a rejection is always of the whole.
+    """
+    known, wave = progress.approval, progress.wave
+    if verdict == "approved" and wave is not None and wave.approval is not None and wave.waits_for_approval:
+        word = Approval(asked=wave.approval.asked, verdict=verdict, by=by, why=why, at=now)
+        if known is not None and known.verdict == "rejected":
+            known = replace(word, asked=known.asked)
+        return replace(progress, wave=replace(wave, approval=word), approval=known)
     if known is not None and known.verdict == verdict:
         return progress
     since = now if known is None else known.asked
@@ -258,8 +310,17 @@ def _late(progress: Progress, instance: str, result: Result, error: str, policy:
         return progress
     others = tuple(one for one in progress.failures if one is not silent)
     if result == "succeeded":
-        return replace(progress, failures=others, succeeded=progress.succeeded + progress.leads_to(silent.version))
+        progress = replace(progress, failures=others)
+        return _one_more(progress, silent.wave) if progress.leads_to(silent.version) else progress
     return _braked(_with_failure(progress, replace(silent, error=error, at=now)), policy, now)
+
+
+def _one_more(progress: Progress, wave: int) -> Progress:
+    """One more instance has come to the release; in the present wave it counts there, too."""
+    state = progress.wave
+    if state is not None and wave == state.number:
+        state = replace(state, succeeded=state.succeeded + 1)
+    return replace(progress, succeeded=progress.succeeded + 1, wave=state)
 
 
 def _without(times: tuple[datetime, ...], at: datetime) -> tuple[datetime, ...]:
@@ -268,7 +329,7 @@ def _without(times: tuple[datetime, ...], at: datetime) -> tuple[datetime, ...]:
 
 
 def _failure(opened: Opened, error: str, now: datetime) -> Failure:
-    return Failure(instance=opened.instance, version=opened.version, error=error, at=now)
+    return Failure(instance=opened.instance, version=opened.version, error=error, at=now, wave=opened.wave)
 
 
 def _with_failure(progress: Progress, failure: Failure) -> Progress:
@@ -290,6 +351,14 @@ def brake(progress: Progress, policy: Policy) -> str | None:
     shown = "; ".join(f"{one.instance}: {one.error}" for one in failures[-3:])
     if progress.in_canary(policy):
         return f"a canary failed: {shown}"
+    wave = progress.wave
+    if wave is not None and 0 < wave.number <= len(policy.waves):
+        failed, plan = progress.failed_in(wave.number), policy.waves[wave.number - 1]
+        if failed > max(0, wave.size - plan.needed(wave.size)):
+            return (
+                f"wave {wave.number} of {len(policy.waves)} ({plan.words}): {failed} of {wave.size} failed, and"
+                f" {plan.success_percent:g} % must succeed: {shown}"
+            )
     if policy.max_failures is not None and len(failures) >= policy.max_failures:
         return f"{len(failures)} failed (max_failures {policy.max_failures}): {shown}"
     return None

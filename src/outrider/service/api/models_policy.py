@@ -8,6 +8,7 @@ from pydantic.types import JsonValue
 
 from outrider.core.rollout.calendar import Freeze
 from outrider.core.rollout.policy_settings import DEFAULT_TIMEOUT_S, Policy, Rate
+from outrider.core.rollout.wave_settings import Wave
 from outrider.core.rollout.windows import Day, Window
 from outrider.service.api.models import Given, Shown
 
@@ -41,6 +42,17 @@ class FreezeModel(Given):
     begins: str = Field(description="A day, or a minute: `2026-12-20T18:00`.", examples=["2026-12-20"])
     ends: str = Field(description="A day, which is the last one, or a minute, which isn't.", examples=["2027-01-03"])
     why: str = Field("", examples=["holidays"])
+
+
+class WaveModel(Given):
+    """A wave: instances that go first, and what must hold before the next ones follow."""
+
+    selector: str = Field("", description="Whose labels it selects; empty: any instance.", examples=["site=a,rack!=3"])
+    count: int | None = Field(None, description="So many of them; null: all, or `percent` of them.")
+    percent: float | None = Field(None, description="So many percent of them, rounded up; null: all, or `count`.")
+    soak_s: int = Field(0, description="Seconds that pass after it before the next instances begin.")
+    success_percent: float = Field(100.0, description="Percentage that must succeed; else the rollout halts.")
+    approval: bool = Field(False, description="A person must approve what follows it.")
 
 
 class PolicyGiven(Given):
@@ -79,16 +91,19 @@ class PolicyGiven(Given):
     downgrade: Literal["never", "asked", "always"] = Field(
         "never", description="Whether an instance may go to an older version; `asked`: only when its request allows it."
     )
+    canary_selector: str = Field("", description="Labels of the instances that may be canaries; empty: any.")
+    waves: list[WaveModel] = Field([], description="Which instances go first, in their order; then the others follow.")
 
     def to_policy(self) -> Policy:
         """The policy for the store; it is not checked yet."""
-        settings = self.model_dump(exclude={"max_per_interval", "windows", "deny_windows", "freezes"})
+        settings = self.model_dump(exclude={"max_per_interval", "windows", "deny_windows", "freezes", "waves"})
         rate = self.max_per_interval
         return Policy(
             max_per_interval=None if rate is None else Rate(count=rate.count, interval_s=rate.interval_s),
             windows=_windows(self.windows),
             deny_windows=_windows(self.deny_windows),
             freezes=tuple(Freeze(begins=one.begins, ends=one.ends, why=one.why) for one in self.freezes),
+            waves=tuple(Wave(**one.model_dump()) for one in self.waves),
             **settings,
         )
 
@@ -133,6 +148,17 @@ class FreezeShown(Shown):
     why: str
 
 
+class WaveShown(Shown):
+    """A wave: instances that go first, and what must hold before the next ones follow."""
+
+    selector: str
+    count: int | None
+    percent: float | None
+    soak_s: int
+    success_percent: float
+    approval: bool
+
+
 class PolicyShown(Shown):
     """A group's policy, with warnings about parts that cannot work."""
 
@@ -153,6 +179,8 @@ class PolicyShown(Shown):
     approval: bool
     approve_after_s: int | None
     downgrade: str
+    canary_selector: str
+    waves: list[WaveShown]
     warnings: list[str] = Field([], description="Parts that cannot work, one line each.")
     notes: list[str] = Field([], description="Further notes for a person.")
 
@@ -193,6 +221,19 @@ class OverrideShown(Shown):
     until: datetime
 
 
+class WaveStateShown(Shown):
+    """The wave that a rollout is at."""
+
+    number: int = Field(description="From 1.")
+    began: datetime
+    size: int = Field(description="How many instances it takes; 0: no known instance has its labels.")
+    there: int = Field(description="Instances of it that had come to the release before it began.")
+    succeeded: int = Field(description="Instances that came to the release in it.")
+    proved: datetime | None = Field(description="When enough of its instances had succeeded.")
+    waits_for_approval: bool = Field(description="A person must approve what follows it.")
+    approval: ApprovalShown | None
+
+
 class RolloutShown(Shown):
     """The progress of a group's rollout."""
 
@@ -220,6 +261,8 @@ class RolloutShown(Shown):
     waits_for_approval: bool = Field(False, description="A person must approve it, and nobody has judged yet.")
     approval: ApprovalShown | None = None
     override: OverrideShown | None = None
+    wave: WaveStateShown | None = Field(None, description="null: there are no waves, or they are over.")
+    wave_words: str = Field("", description="Which wave it is at, and what that waits for.")
 
 
 class Steering(Given):
@@ -237,6 +280,7 @@ class Judgement(Given):
     model_config = ConfigDict(json_schema_extra={"examples": [{"why": "seen on staging", "by": "ann"}]})
 
     version: str = Field("", description="What the person has looked at: refused when the target is another one.")
+    wave: int = Field(0, description="Wave after which the next may begin: refused when another one waits; 0: any.")
     why: str = ""
     by: str = ""
 

@@ -70,8 +70,9 @@ def resume_rollout(app: str, group: str, said: Steering, store: Bound, asked: As
 def approve_rollout(app: str, group: str, said: Judgement, store: Bound, asked: Asked) -> RolloutShown:
     """Approve a rollout; of two approvals the first one counts."""
     by = asked.speaker(said.by)
-    now = store.rollouts.approve(app, group, version=said.version, why=said.why, by=by)
-    shown, approval = _steered(store, now), now.approval
+    now = store.rollouts.approve(app, group, version=said.version, wave=said.wave, why=said.why, by=by)
+    at_wave = now.wave.approval if now.wave is not None else None
+    shown, approval = _steered(store, now), at_wave or now.approval
     if approval is not None and approval.by != by:
         shown.notes.append(f"it was approved already{f' by {approval.by}' if approval.by else ''}")
     return shown

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from outrider.core.omaha import FailureCode, failure_text
-from outrider.core.rollout.rollout import Approval, Progress
+from outrider.core.rollout.rollout import Approval, Progress, WaveState
 from outrider.model.activity import Activity, Severity
 from outrider.model.documents import App, Block, Channel, Command, Document, Group, Instance, Package, Rollout
 
@@ -144,6 +144,7 @@ def _rollout(shift: Shift) -> Iterator[Activity]:
             case _:
                 assert_never(new.state)
     yield from _judged(shift, None if old is None else old.approval, new.approval, about)
+    yield from _waved(shift, None if old is None else old.wave, new.wave, about)
     if new.override is not None and (old is None or old.override != new.override):
         over = new.override
         what = f"goes on until {over.until:%Y-%m-%d %H:%M} UTC whatever windows and freezes say"
@@ -171,6 +172,30 @@ def _judged(shift: Shift, old: Approval | None, new: Approval | None, about: Map
             yield _line(shift, "warning", "rollout-rejected", f"{of} was {new.words}", **about, by=new.by, at=new.at)
         case _:
             assert_never(new.verdict)
+
+
+def _waved(shift: Shift, old: WaveState | None, new: WaveState | None, about: Mapping[str, Any]) -> Iterator[Activity]:
+    """A wave has begun or is complete, or a person has approved what follows it."""
+    if new is None:
+        return
+    is_same = old is not None and old.number == new.number
+    of = f"wave {new.number} of the rollout of {about['version']} to group {shift.name}"
+    if not is_same and new.number > 1:
+        text = (
+            f"what follows wave {new.number - 1} of the rollout of {about['version']} to group {shift.name} may begin"
+        )
+        yield _line(shift, "info", "wave-started", text, **about, at=new.began)
+    if new.proved is not None and (old is None or not is_same or old.proved is None):
+        text = f"{of} succeeded: {new.there + new.succeeded} of {new.size}"
+        yield _line(shift, "info", "wave-succeeded", text, **about, at=new.proved)
+    asked = old.approval if old is not None and is_same else None
+    if new.approval is not None and new.approval != asked:
+        if new.approval.verdict is None:
+            text = f"{of} succeeded, and what follows waits: outrider rollout approve {shift.app}/{shift.name}"
+            yield _line(shift, "warning", AWAITS_APPROVAL, text, **about, at=new.approval.asked)
+        else:
+            text, by = f"what follows {of} was {new.approval.words}", new.approval.by
+            yield _line(shift, "info", "rollout-approved", text, **about, by=by, at=new.approval.at)
 
 
 def _halted(shift: Shift, progress: Progress, about: Mapping[str, Any]) -> Activity:

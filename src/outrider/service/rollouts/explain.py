@@ -125,7 +125,8 @@ class GroupOverview:
         ]
         over = now.state == "running" and now.finished is not None
         state = f"finished {ago(now.finished, self.snapshot.now)} ago" if over and now.finished else now.state
-        return f"rollout of {now.version}: {state}{by}{why}; {', '.join([*counts, *self.unable])}"
+        at_wave = [now.wave_words] if now.wave_words and now.why != now.wave_words else []
+        return f"rollout of {now.version}: {state}{by}{why}; {', '.join([*counts, *self.unable, *at_wave])}"
 
     @property
     def unable(self) -> tuple[str, ...]:

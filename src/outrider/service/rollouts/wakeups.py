@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from outrider.core.rollout import waves
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Deferral, Presence, Wakeup
@@ -66,7 +67,10 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
         if (closes := closes_at(snapshot)) is not None:
             # While grants are open that a closing window, or an instance that no longer serves, would end.
             dues.append(closes)
-            outcome = replace(outcome, counts_serving=outcome.counts_serving or bool(snapshot.group.policy.min_healthy))
+            counts = bool(snapshot.group.policy.min_healthy)
+            outcome = replace(outcome, counts_serving=outcome.counts_serving or counts)
+        if (due := waves.due(snapshot.progress, snapshot.policy)) is not None:
+            dues.append(due)
         if snapshot.finish():
             dues.append(snapshot.now + LAGGING)
         if dues:
@@ -144,7 +148,7 @@ def _go_through(snapshot: GroupSnapshot, leases: Leases) -> Look:
     return Look(
         called=tuple(one.instance for one in calls),
         again_at=min(dues, default=None),
-        counts_serving=bool(snapshot.group.policy.min_healthy),
+        counts_serving=bool(snapshot.group.policy.min_healthy or snapshot.policy.uses_labels),
     )
 
 

@@ -9,14 +9,15 @@ import msgspec
 
 from outrider.config.sections import DrainSettings, SoakSettings
 from outrider.core.errors import ConfigError, Conflict, NotFound
-from outrider.core.rollout import rollout
+from outrider.core.rollout import rollout, waves
 from outrider.core.rollout.policy_lint import Surroundings, lint
 from outrider.core.rollout.policy_settings import Policy, check_policy
-from outrider.core.rollout.rollout import Approval, Failure, Opened, Override, Progress, State, brake
+from outrider.core.rollout.rollout import Approval, Failure, Opened, Override, Progress, State, WaveState, brake
 from outrider.model.documents import App, Group, Instance, Presence, Rollout
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.groups import absent_group
+from outrider.service.store.members import read_members
 from outrider.service.store.recalls import recall
 from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
 from outrider.service.store.undo import follow, restart, undo
@@ -43,6 +44,8 @@ class RolloutNow:
         waits_for_approval: A person must approve it, and nobody has judged yet.
         approval: What is known of that; None while nobody asked or judged.
         override: The emergency under which it goes on, whatever windows and freezes say; None without.
+        wave: The wave that it is at; None without waves, or when they are over.
+        wave_words: Which wave that is, and what it waits for.
     """
 
     app: str
@@ -62,6 +65,8 @@ class RolloutNow:
     waits_for_approval: bool = False
     approval: Approval | None = None
     override: Override | None = None
+    wave: WaveState | None = None
+    wave_words: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,21 +154,24 @@ class Rollouts:
         """
         return self._tell(app, group, "running", "", by)
 
-    def approve(self, app: str, group: str, *, version: str = "", why: str = "", by: str = "") -> RolloutNow:
+    def approve(
+        self, app: str, group: str, *, version: str = "", wave: int = 0, why: str = "", by: str = ""
+    ) -> RolloutNow:
         """A person lets the rollout go on. Of two who say so at the same time, the first one counts.
 
         Args:
             app: The app.
             group: The group.
             version: What the person has looked at; empty: whatever the target is.
+            wave: Number of the wave after which the person lets the next one begin; 0: whatever waits.
             why: The reason.
             by: The person's name.
 
         Raises:
             NotFound: there is no such app or group.
-            Conflict: the group has no target, or another one than ``version``.
+            Conflict: the group has no target, or another one than ``version``; or it is another wave that waits.
         """
-        return self._judge(app, group, "approved", version, why, by)
+        return self._judge(app, group, "approved", version, why, by, wave)
 
     def reject(self, app: str, group: str, *, version: str = "", why: str = "", by: str = "") -> RolloutNow:
         """A person stops the rollout: no further update to its target begins, until one approves it after all.
@@ -265,7 +273,9 @@ class Rollouts:
 
         return apply(self.context.cluster, attempt, self.auditing)
 
-    def _judge(self, app: str, group: str, verdict: Verdict, version: str, why: str, by: str) -> RolloutNow:
+    def _judge(
+        self, app: str, group: str, verdict: Verdict, version: str, why: str, by: str, wave: int = 0
+    ) -> RolloutNow:
         why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
         verb = "approve" if verdict == "approved" else "reject"
 
@@ -274,6 +284,8 @@ class Rollouts:
             if version and version != snapshot.wanted:
                 raise Conflict(f"the target of group {group!r} is {snapshot.wanted} by now, not {version}; look again")
             before = snapshot.progress
+            if wave and not _waits_after(before, wave):
+                raise Conflict(f"wave {wave} of group {group!r} waits for no approval{_judged_wave(before, wave)}")
             snapshot.progress = rollout.judged(before, verdict, by=by, why=why, now=snapshot.now)
             if snapshot.progress is before:
                 return shown(snapshot)
@@ -327,12 +339,27 @@ class Rollouts:
         rows = self.context.children(Instance, self.context.keys.instances(group.app))
         around = Surroundings(
             instances=sum(row.group == group.id for row in rows),
+            labels=tuple(one.labels for one in read_members(self.context, group, None, self.context.now()).values()),
             slots=group.slots,
             # The service does not know the settings of a sidekick; these are the defaults.
             drain_s=DrainSettings().max_s,
             soak_s=SoakSettings().duration_s,
         )
         return lint(group.policy, around)
+
+
+def _waits_after(progress: Progress, wave: int) -> bool:
+    state = progress.wave
+    return state is not None and state.number == wave and state.waits_for_approval
+
+
+def _judged_wave(progress: Progress, wave: int) -> str:
+    """Who has judged it meanwhile, if that is still known."""
+    state = progress.wave
+    if state is None or state.number < wave:
+        return " yet"
+    said = state.approval if state.number == wave else None
+    return f": it was {said.words}" if said is not None and said.verdict is not None else " any more"
 
 
 _VERBS: dict[State, str] = {"paused": "pause", "halted": "halt", "running": "resume"}
@@ -342,6 +369,8 @@ def shown(snapshot: GroupSnapshot) -> RolloutNow:
     """The rollout as an operator sees it."""
     progress = snapshot.progress
     state, why, by, since = effective(snapshot)
+    wave = snapshot.wave if progress.finished is None and progress.version is not None else None
+    words = waves.describe(progress, snapshot.policy, wave)
     return RolloutNow(
         app=snapshot.group.app,
         group=snapshot.group.id,
@@ -359,6 +388,8 @@ def shown(snapshot: GroupSnapshot) -> RolloutNow:
         waits_for_approval=snapshot.waits_for_approval,
         approval=progress.approval,
         override=snapshot.emergency,
+        wave=wave if wave is not None and words else None,
+        wave_words=words,
     )
 
 
@@ -385,7 +416,9 @@ def effective(snapshot: GroupSnapshot) -> tuple[State, str, str, datetime]:
     if progress.state == "running" and said is not None and said.verdict == "rejected":
         return "halted", f"rejected: {said.why}" if said.why else "rejected", said.by, said.at or progress.since
     if progress.state == "running" and snapshot.waits_for_approval:
-        return "running", "waits for an approval", "", progress.since
+        why = waves.describe(progress, snapshot.policy, snapshot.wave) if snapshot.policy.waves else ""
+        at_wave = snapshot.wave is not None and snapshot.wave.waits_for_approval
+        return "running", why if at_wave else "waits for an approval", "", progress.since
     return progress.state, progress.why, progress.by, progress.since
 
 

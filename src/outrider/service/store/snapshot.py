@@ -8,17 +8,17 @@ that alone keeps grants exact (P6) for any number of processes.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from outrider.core.architectures import ANY
 from outrider.core.release import ReleaseId
-from outrider.core.rollout import rollout
+from outrider.core.rollout import rollout, waves
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, decide, destination
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.recall import begin_before
-from outrider.core.rollout.rollout import Override, Progress, Result
+from outrider.core.rollout.rollout import Override, Progress, Result, WaveState
 from outrider.core.versions import NOTHING
 from outrider.etcd.seam import Entry
 from outrider.model.damage import read_or_none
@@ -40,13 +40,14 @@ from outrider.service.store.checking import PATIENCE as PATIENCE
 from outrider.service.store.checking import CheckingInstance as CheckingInstance
 from outrider.service.store.checking import DeferredInstance as DeferredInstance
 from outrider.service.store.context import StoreContext
+from outrider.service.store.members import Member, read_members
 from outrider.service.store.served import note_served, read_served
 
 FRESH = timedelta(hours=1)
 """A deferred instance has checked in within about this time: a sidekick checks in at least every hour."""
 SEEN = timedelta(hours=24)
 """An older row does not prove that its instance serves."""
-STANDSTILLS = frozenset({"blocked", "paused", "rollout", "approval"})
+STANDSTILLS = frozenset({"blocked", "paused", "rollout", "approval", "waves"})
 """Rules that may keep a group where it is for a long time: a new machine gets what the group serves meanwhile."""
 CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
 
@@ -81,6 +82,16 @@ class GroupSnapshot:
     has_begun: bool = False
     is_whole: bool = False
     _begun: Progress | None = None
+    _members: dict[str, Member] | None = None
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """The known instances of the group; read once, where the policy chooses by labels."""
+        if not self.policy.uses_labels:
+            return {}
+        if self._members is None:
+            self._members = read_members(self.context, self.group, self.target, self.now)
+        return self._members
 
     @property
     def wanted(self) -> str | None:
@@ -118,7 +129,7 @@ class GroupSnapshot:
         undo, group, policy = self.group.undo, self.group, self.group.policy
         to_environment = undo is None and bool(group.back_to) and group.back_to == self.wanted
         if undo is not None or to_environment:
-            policy = replace(policy, percent=100.0, approval=False, approve_after_s=None)
+            policy = replace(policy, percent=100.0, approval=False, approve_after_s=None, waves=())
         at_once = undo.at_once if undo is not None else to_environment and group.back_at_once
         if self.emergency is not None or at_once:
             policy = replace(policy, windows=(), deny_windows=(), freezes=())
@@ -134,10 +145,23 @@ class GroupSnapshot:
     def waits_for_approval(self) -> bool:
         """A person must approve the rollout, and nobody has judged yet."""
         known, policy = self.progress.approval, self.policy
+        if (wave := self.wave) is not None and wave.number <= len(policy.waves) and wave.waits_for_approval:
+            return True
         if not policy.approval or self.wanted is None or (known is not None and known.verdict is not None):
             return False
         due = rollout.approval_due(self.progress, policy)
         return due is None or self.now < due
+
+    @property
+    def wave(self) -> WaveState | None:
+        """The wave that the rollout is at; None without waves."""
+        return waves.current(self.progress, self.policy, self.members.values(), self.now)
+
+    def own_labels(self, checking: CheckingInstance) -> Mapping[str, str] | None:
+        """Of an instance; None: it is a sidekick of which nothing was seen in etcd yet."""
+        member = self.members.get(checking.instance)
+        unknown = checking.takes_turns and (member is None or not member.is_seen)
+        return None if unknown else member.labels if member is not None else {}
 
     @property
     def standstill(self) -> str | None:
@@ -211,6 +235,8 @@ class GroupSnapshot:
             living=living,
             reserved=reserved,
             serving=len(self.serving - opened - {checking.instance}),
+            own_labels=self.own_labels(checking) if policy.uses_labels else {},
+            wave=waves.current(progress, policy, self.members.values(), self.now),
             now=self.now,
         )
         goal = destination(situation)
@@ -309,6 +335,8 @@ class GroupSnapshot:
         if dead:
             counts = not self.paused and self.standstill is None
             self.progress = rollout.lapsed(self.progress, dead, self.group.policy, self.now, counts=counts)
+        if self.is_whole:
+            self.progress = waves.advanced(self.progress, self.policy, self.members.values(), self.now)
         due = rollout.approval_due(self.progress, self.policy)
         if due is not None and self.now >= due:
             self.progress = rollout.judged(self.progress, "approved", by="", why="nobody rejected it in time", now=due)
@@ -316,9 +344,13 @@ class GroupSnapshot:
     def grant(self, checking: CheckingInstance, verdict: Grant, lease: int) -> None:
         """Grant the update, under a lease that lives as long as the update may take."""
         keys, group, version = self.context.keys, self.group, verdict.version
+        apart = verdict.for_new_machine and not self.progress.leads_to(version)
+        wave, labels = self.wave, self.own_labels(checking)
+        number = waves.place_of(self.progress, self.policy, wave, checking.instance, labels)
         self.progress = rollout.granted(
-            *(self.progress, checking.instance, version, group.policy, self.now),
-            for_new_machine=verdict.for_new_machine and not self.progress.leads_to(version),
+            *(replace(self.progress, wave=wave), checking.instance, version, group.policy, self.now),
+            for_new_machine=apart,
+            wave=0 if apart else number,
         )
         key = keys.grant(group.app, group.id, checking.instance)
         grant = OpenGrant(
