@@ -33,6 +33,7 @@ from outrider.etcd.seam import (
     KeyChanged,
     Listing,
     ModifiedAt,
+    NotNewer,
     Op,
     Put,
     ReadOnly,
@@ -347,6 +348,9 @@ class FakeCluster:
                 return revision == (entry.create_revision if entry else 0)
             case ModifiedAt(revision=revision):
                 return revision == (entry.mod_revision if entry else 0)
+            case NotNewer(key=prefix, revision=revision):
+                below = (one for key, one in self.store.entries.items() if key.startswith(prefix))
+                return all(one.mod_revision <= revision for one in below)
 
     def grant(self, ttl_s: float) -> int:
         if ttl_s <= 0:

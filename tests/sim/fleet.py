@@ -20,6 +20,7 @@ from loguru import logger
 from outrider.balancers import Server
 from outrider.core.chart.machine import Machine, Snapshot, Step
 from outrider.core.release import ReleaseId
+from outrider.core.rollout.budgets import Budget
 from outrider.core.sidekick.events import AnyEvent
 from outrider.core.sidekick.memory import Installed, Memory, Release, Strategy
 from outrider.etcd.seam import Delete, Put
@@ -110,6 +111,7 @@ class Member:
         return Memory(
             instance=self.name, app=APP, group=GROUP, scope=SCOPE, strategy=self._fleet.strategy, at=EPOCH,
             running=running, slots=self._fleet.slots_allowed, process=self._processes[-1],
+            labels=tuple(self._fleet.labels_of(self.name).items()),
             home=f"{self.boots}:{self.name}",
             predecessors=tuple(self._processes[:-1][-KEPT_PREDECESSORS:]),
         )  # fmt: skip
@@ -153,9 +155,20 @@ class Fleet:
         strategy: Strategy = "start-first",
         bad: dict[str, Badness] | None = None,
         ports: int = 0,
+        racks: int = 0,
     ) -> None:
-        """``ports``: addresses that each machine has for workloads; by default enough for the strategy."""
-        self.seed, self.strategy = seed, strategy
+        """Begin with every instance on 1.0.0.
+
+        Args:
+            seed: Decides everything that is left to chance.
+            instances: How many.
+            slots: Turns that there may be.
+            strategy: Of all instances.
+            bad: Versions that can't be run.
+            ports: Addresses that each machine has for workloads; by default enough for the strategy.
+            racks: Racks over which the instances are spread; of each one instance may be out. 0: no budget.
+        """
+        self.seed, self.strategy, self.racks = seed, strategy, racks
         self.random = random.Random(seed)
         self.bad: dict[str, Badness] = bad if bad is not None else {}
         self.ports = ports or PORTS[strategy]
@@ -164,7 +177,8 @@ class Fleet:
         self.promises = Promises(self)
         self.store = SimEtcd(self.agenda, self.random, self._noted)
         self._hand = self.store.client("operator")
-        self._aim = Target(version=FIRST, slots=slots)
+        budgets = (Budget(label="rack", max_out=1),) if racks else ()
+        self._aim = Target(version=FIRST, slots=slots, budgets=budgets)
         self.most_allowed = slots
         self.steps = 0
         self.images: set[str] = set()  # versions whose packages are container images
@@ -187,6 +201,10 @@ class Fleet:
                 member.begin(None, member.settings(member.kept.memory.running if member.kept.memory else None))
 
     # --- the script's side ------------------------------------------------------------------------------------------
+
+    def labels_of(self, name: str) -> dict[str, str]:
+        """Labels of an instance: its rack, where there are any."""
+        return {"rack": str(int(name.removeprefix("web-")) % self.racks)} if self.racks else {}
 
     @property
     def now_s(self) -> float:

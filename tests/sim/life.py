@@ -79,7 +79,7 @@ class Life:
             TurnLock(
                 self.client,
                 KEYS,
-                Contender(app=APP, group=GROUP, instance=member.name),
+                Contender(app=APP, group=GROUP, instance=member.name, labels=fleet.labels_of(member.name)),
                 clock=fleet.now,
                 start=self._start_wait,
             ),

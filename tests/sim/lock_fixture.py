@@ -13,6 +13,7 @@ from random import Random
 from typing import TypeVar
 
 from outrider.core.errors import Conflict, Refused, Unknown
+from outrider.core.rollout.budgets import Budget
 from outrider.core.sidekick.memory import Turn
 from outrider.etcd.seam import Compare, KeyChanged, ModifiedAt, Op, Put, TxnResult, WatchEvent
 from outrider.model.documents import Contender, Target, decode, encode
@@ -93,7 +94,7 @@ class Life:
         self.lock = TurnLock(
             self.client,
             KEYS,
-            Contender(app=APP, group=GROUP, instance=sidekick.name),
+            Contender(app=APP, group=GROUP, instance=sidekick.name, labels=fixture.labels_of(sidekick.name)),
             clock=lambda: NOON,
             start=self._start_wait,
         )
@@ -287,8 +288,9 @@ class Life:
 class LockFixture:
     """Runs the sidekicks against one store, first with trouble, then without."""
 
-    def __init__(self, seed: int, *, instances: int, slots: int, trouble: Trouble) -> None:
-        self.rng, self.trouble = Random(seed), trouble
+    def __init__(self, seed: int, *, instances: int, slots: int, trouble: Trouble, racks: int = 0) -> None:
+        """``racks``: over which the instances are spread; of each one may be out; 0: there is no budget."""
+        self.rng, self.trouble, self.racks = Random(seed), trouble, racks
         self.store = FakeEtcd(threaded=False)
         self.baton = threading.Semaphore(0)
         self.updates, self.steps = 0, 0
@@ -303,6 +305,9 @@ class LockFixture:
         self.sidekicks = [Sidekick(name=f"i{number}") for number in range(instances)]
         self._resize(slots)
         self.operator.watch(KEYS.prefix, 1, self._record)
+
+    def labels_of(self, name: str) -> dict[str, str]:
+        return {"rack": str(int(name.removeprefix("i")) % self.racks)} if self.racks else {}
 
     def _record(self, event: WatchEvent) -> None:
         assert isinstance(event, KeyChanged)
@@ -390,4 +395,6 @@ class LockFixture:
                 raise AssertionError("nobody runs between the read and the release") from error
 
     def _resize(self, slots: int) -> None:
-        self.operator.txn((), (Put(key=TARGET, value=encode(Target(version="2.0.0", slots=slots))),))
+        budgets = (Budget(label="rack", max_out=1),) if self.racks else ()
+        target = Target(version="2.0.0", slots=slots, budgets=budgets)
+        self.operator.txn((), (Put(key=TARGET, value=encode(target)),))

@@ -1,7 +1,7 @@
 """What the lock promises, checked on every revision of a store: from the promises, not with the code under test."""
 
 from outrider.etcd.seam import Entry, KeyChanged
-from outrider.model.documents import Slot, Target, decode
+from outrider.model.documents import Slot, Target, Waiter, decode
 from outrider.model.keys import Keys, group_scope
 
 KEYS = Keys()
@@ -28,10 +28,18 @@ def check_history(history: list[KeyChanged], slots: int) -> int:
         assert len(turns) <= slots, f"revision {revision}: {sorted(turns)}"
         owners = [turn.instance for turn in turns.values()]
         assert len(set(owners)) == len(owners), f"revision {revision}: one instance with two turns"
+        aim = decode(Target, TARGET, state[TARGET].value) if TARGET in state else None
+        racks = [turn.labels.get("rack") for turn in turns.values()]
+        if aim is not None and aim.budgets:
+            assert len(set(racks)) == len(racks), f"revision {revision}: two out in one rack: {turns}"
+            slots_of = [key.removeprefix(KEYS.budgets(SCOPE)) for key in state if key.startswith(KEYS.budgets(SCOPE))]
+            assert sorted(f"rack={rack}" for rack in racks) == sorted(key.partition("/")[0] for key in slots_of)
         for key in turns.keys() - before.keys():
             taken += 1
             assert len(turns) <= budget, f"revision {revision}: {len(turns)} turns, {budget} slots"
-            first = _first_in_line(before)
+            # one whose rack has just become free may be passed by who had read that it wasn't: in a rack nobody is
+            rack = turns[key].labels.get("rack") if aim is not None and aim.budgets else None
+            first = _first_in_line(before, rack)
             assert turns[key].instance == first, f"revision {revision}: {turns[key].instance} overtook {first}"
         for change in changes:
             if change.key.startswith(TRAFFIC) and change.entry is not None:
@@ -47,11 +55,14 @@ def _slot(entry: Entry) -> Slot:
     return decode(Slot, entry.key, entry.value)
 
 
-def _first_in_line(state: dict[str, Entry]) -> str | None:
+def _first_in_line(state: dict[str, Entry], rack: str | None) -> str | None:
+    """Who is next, of those in a rack if there are any."""
     holders = {_slot(entry).instance for key, entry in state.items() if key.startswith(KEYS.slots(SCOPE))}
     waiting = [
         (entry.create_revision, key.removeprefix(KEYS.queue(SCOPE)))
         for key, entry in state.items()
-        if key.startswith(KEYS.queue(SCOPE)) and key.removeprefix(KEYS.queue(SCOPE)) not in holders
+        if key.startswith(KEYS.queue(SCOPE))
+        and key.removeprefix(KEYS.queue(SCOPE)) not in holders
+        and (rack is None or decode(Waiter, key, entry.value).labels.get("rack") == rack)
     ]
     return min(waiting)[1] if waiting else None

@@ -1,5 +1,6 @@
 """What must hold at every change of the simulated world, judged from the store and the machines alone."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from outrider.model.documents import Block, Slot, decode
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 SCOPE = group_scope("app", "g")
 _SLOTS, _QUEUE, _BLOCKS = KEYS.slots(SCOPE), KEYS.queue(SCOPE), KEYS.blocks("app")
+_BUDGETS = KEYS.budgets(SCOPE)
 _PROOFS = KEYS.proofs("app")
 _SERVERS = "traefik/http/services/example/loadbalancer/servers/"
 
@@ -25,6 +27,7 @@ class Promises:
     Attributes:
         slots: Number -> turn, as stored.
         queue: Instances with a key in the queue.
+        budgets: Keys of the slots of disruption budgets.
         blocked: Versions that are blocked.
         proved: Versions that an instance has committed.
         entries: Instance -> address in the balancer.
@@ -37,6 +40,7 @@ class Promises:
         self._fleet = fleet
         self.slots: dict[int, Slot] = {}
         self.queue: set[str] = set()
+        self.budgets: set[str] = set()
         self.blocked: set[str] = set()
         self.proved: set[str] = set()
         self.entries: dict[str, str] = {}
@@ -64,6 +68,8 @@ class Promises:
                 if new is not None:
                     self.slots[number] = decode(Slot, key, new.value)
                     self._begun(self.slots[number])
+            elif key.startswith(_BUDGETS):
+                (self.budgets.discard if new is None else self.budgets.add)(key)
             elif key.startswith(_QUEUE):
                 name = key.removeprefix(_QUEUE)
                 (self.queue.discard if new is None else self.queue.add)(name)
@@ -102,6 +108,7 @@ class Promises:
         self.narrowed = min(self.narrowed, max(0, held - self._fleet.slots_allowed))
         if held > self._fleet.slots_allowed + self.narrowed:
             self._fail(f"P1: {held} turns: {self.slots}")
+        self._check_racks()
         for member in self._fleet.members:
             entry, host = self.entries.get(member.name), member.host
             if entry in host.workloads or entry in host.deserted or member.name in self.taken:
@@ -116,6 +123,17 @@ class Promises:
                     f"P3: {member.name} in {member.machine.state}: entry {entry}, workloads {host.workloads},"
                     f" turn {self._holds(member.name)}"
                 )
+
+    def _check_racks(self) -> None:
+        """P1 of disruption budgets: by the labels of the turns, and by the budget slots that came with them."""
+        if not self._fleet.racks:
+            return
+        by_turns = Counter(slot.labels["rack"] for slot in self.slots.values())
+        by_budgets = Counter(key.removeprefix(_BUDGETS).partition("/")[0] for key in self.budgets)
+        if any(number > 1 for number in by_turns.values()):
+            self._fail(f"P1: two out in one rack: {self.slots}")
+        if {f"rack={rack}": number for rack, number in by_turns.items()} != dict(by_budgets):
+            self._fail(f"P1: turns {self.slots} and budget slots {sorted(self.budgets)} differ")
 
     def _holds(self, name: str) -> bool:
         return any(slot.instance == name for slot in self.slots.values())

@@ -32,8 +32,8 @@ def trouble_of(seed: int, *, operator: bool) -> Trouble:
     )
 
 
-def run_schedule(seed: int, *, instances: int, slots: int, trouble: Trouble, steps: int) -> LockFixture:
-    fixture = LockFixture(seed, instances=instances, slots=slots, trouble=trouble)
+def run_schedule(seed: int, *, instances: int, slots: int, trouble: Trouble, steps: int, racks: int = 0) -> LockFixture:
+    fixture = LockFixture(seed, instances=instances, slots=slots, trouble=trouble, racks=racks)
     fixture.run(steps)
     return fixture
 
@@ -64,6 +64,14 @@ def test_reduced_slots_and_an_operators_release_keep_the_budget(seed: int) -> No
     fixture = run_schedule(seed, instances=5, slots=3, trouble=trouble_of(seed, operator=True), steps=2000)
 
     assert check(fixture, 3) >= 10
+
+
+@pytest.mark.parametrize("seed", mostly_long(range(70), short=lambda seed: seed < 2))
+def test_never_two_out_in_one_rack_and_everybody_gets_a_turn_whatever_happens(seed: int) -> None:
+    """The first again with 4 slots and 3 racks; of each one may be out, and in each the order of arrival holds."""
+    fixture = run_schedule(seed, instances=7, slots=4, trouble=trouble_of(seed, operator=False), steps=2000, racks=3)
+
+    assert check(fixture, 4) >= 14
 
 
 def test_without_trouble_turns_are_taken_in_the_order_of_arrival() -> None:

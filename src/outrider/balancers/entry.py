@@ -25,7 +25,7 @@ import msgspec
 from outrider.balancers import Fence, Server
 from outrider.balancers.keys import KeyLayout
 from outrider.core.errors import Conflict, DriverError, Refused, Unknown
-from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, ModifiedAt, Op, Put
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, ModifiedAt, NotNewer, Op, Put
 from outrider.etcd.seam import Entry as StoredKey
 from outrider.failpoints import failpoint
 from outrider.model.documents import Owner, Presence, WriteGuard, decode, encode
@@ -389,6 +389,8 @@ def _holds(compares: Fence, found: tuple[StoredKey, ...]) -> bool:
                 actual = entry.create_revision if entry else 0
             case ModifiedAt(revision=revision):
                 actual = entry.mod_revision if entry else 0
+            case NotNewer():
+                return False  # no fence has one
             case _:
                 assert_never(compare)
         if actual != revision:

@@ -1,7 +1,7 @@
-"""Waves of a policy as a person writes them: ``canary=yes; 2; soak 30m; approval``."""
+"""Waves and budgets as a person writes them: ``canary=yes; 2; soak 30m; approval``, ``at most 1 per rack``."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from outrider.cli.rest_client import Json
@@ -40,6 +40,44 @@ def wave_text(wave: Json, duration: Callable[[int], str]) -> str:
     parts += [f"success {wave['success_percent']:g}%"] if wave["success_percent"] != WAVE["success_percent"] else []
     parts += ["approval"] if wave["approval"] else []
     return "; ".join(parts)
+
+
+def read_budgets(texts: tuple[str, ...]) -> list[Json]:
+    """Read budgets, ``none`` as no budgets; two of one label become one.
+
+    Raises:
+        ConfigError: one can't be read; the service checks the numbers themselves.
+    """
+    return [] if texts == ("none",) else merged_budgets([_budget(text) for text in texts])
+
+
+def merged_budgets(budgets: Sequence[Json]) -> list[Json]:
+    """One for each label. Of two that say the same, both are kept, and refused later."""
+    found: list[Json] = []
+    for one in budgets:
+        same = next((each for each in found if each["label"] == one["label"]), None)
+        if same is None or any(one[name] and same[name] for name in ("max_out", "min_serving")):
+            found.append(dict(one))
+        else:
+            same.update({name: one[name] for name in ("max_out", "min_serving") if one[name]})
+    return found
+
+
+def budget_texts(budget: Json) -> list[str]:
+    """A budget as ``read_budgets`` takes it."""
+    texts = [] if budget["max_out"] is None else [f"at most {budget['max_out']} per {budget['label']}"]
+    return texts + (
+        [f"at least {budget['min_serving']} serving per {budget['label']}"] if budget["min_serving"] else []
+    )
+
+
+def _budget(text: str) -> Json:
+    words = " ".join(text.split())
+    if match := re.fullmatch(r"at most ([0-9]{1,6}) per (\S+)", words):
+        return {"label": match[2], "max_out": int(match[1]), "min_serving": 0}
+    if match := re.fullmatch(r"at least ([0-9]{1,6}) serving per (\S+)", words):
+        return {"label": match[2], "max_out": None, "min_serving": int(match[1])}
+    raise ConfigError(f"--budget {text!r}: write 'at most 1 per rack', 'at least 2 serving per site', or none")
 
 
 def _wave(text: str, seconds: Callable[[str], int]) -> Json:

@@ -83,7 +83,15 @@ class ModifiedAt:
     revision: int
 
 
-Compare = CreatedAt | ModifiedAt
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotNewer:
+    """Holds when no key below the prefix ``key`` was written after ``revision``; also when there is none."""
+
+    key: str
+    revision: int
+
+
+Compare = CreatedAt | ModifiedAt | NotNewer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from outrider.etcd.seam import (
     Entry,
     KeyChanged,
     ModifiedAt,
+    NotNewer,
     Op,
     Put,
 )
@@ -53,6 +54,16 @@ def compare_message(compare: Compare) -> Any:
         case ModifiedAt(revision=revision):
             return etcdrpc.Compare(
                 key=key, result=etcdrpc.Compare.EQUAL, target=etcdrpc.Compare.MOD, mod_revision=revision
+            )
+        case NotNewer(key=prefix, revision=revision):
+            start, end = prefix_range(prefix)
+            # etcd compares every key of the range, and an empty range as one key at revision 0
+            return etcdrpc.Compare(
+                key=start,
+                range_end=end,
+                result=etcdrpc.Compare.LESS,
+                target=etcdrpc.Compare.MOD,
+                mod_revision=revision + 1,
             )
 
 

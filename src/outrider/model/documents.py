@@ -12,6 +12,7 @@ import msgspec
 from outrider.core.errors import Conflict
 from outrider.core.images import ImagePlatform, parse_image
 from outrider.core.release import ReleaseId
+from outrider.core.rollout.budgets import Budget
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.rollout import Progress
 from outrider.model.keys import group_scope, shared_scope
@@ -241,6 +242,7 @@ class Target(Document, frozen=True, kw_only=True):
         slots: How many instances may swap at once.
         go_back: Instances that run a newer version go back to this one, whatever the policy says of downgrades.
         environment, environment_digest, generation: Of the release (``core.release``).
+        budgets: Disruption budgets of the group.
     """
 
     version: str | None
@@ -251,6 +253,7 @@ class Target(Document, frozen=True, kw_only=True):
     environment: int = 0
     environment_digest: str = ""
     generation: int = 0
+    budgets: tuple[Budget, ...] = ()
 
     @property
     def release(self) -> ReleaseId | None:
@@ -627,6 +630,22 @@ class Slot(Contender, frozen=True, kw_only=True):
     def frozen_labels(self) -> tuple[tuple[str, str], ...]:
         """Name and value of each label that it was taken under, by name."""
         return tuple(sorted(self.labels.items()))
+
+
+class BudgetSlot(Contender, frozen=True, kw_only=True):
+    """``{scope}/budgets/{label}={value}/slots/{n}/{member}``, without a lease: it comes and goes with a turn.
+
+    Attributes:
+        label, value: Of the instance, which the budget counts.
+        turn: Number of the turn's slot.
+        update: As in that slot.
+    """
+
+    label: str
+    value: str
+    turn: int
+    update: str
+    since: datetime
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ the group or the scope's name reads them in the documents.
 
 import re
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from outrider.core.errors import ConfigError
 
@@ -234,6 +235,14 @@ class Keys:
 
     def slot(self, scope: str, number: int) -> str:
         return f"{self.slots(scope)}{number}"
+
+    def budgets(self, scope: str) -> str:
+        """Prefix of the slots of all disruption budgets of a scope."""
+        return f"{self.turns(scope)}budgets/"
+
+    def budget(self, scope: str, label: str, value: str) -> str:
+        """Prefix of the slots of one value of a label, in which no character of the label can be taken for a slash."""
+        return f"{self.budgets(scope)}{quote(label, safe='')}={quote(value, safe='')}/slots/"
 
     def server(self, service: str, server_id: str) -> str:
         """The write guard of a server's entry; ``service`` is the balancer's name for the app's pool."""

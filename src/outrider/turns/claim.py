@@ -12,13 +12,14 @@ from datetime import datetime
 from typing import ClassVar, Literal, assert_never
 
 from outrider.core.errors import OutriderError, Refused, Unknown
-from outrider.core.rollout.slots import Take, WaitBehind, WatchSlots, decide
+from outrider.core.rollout.slots import Held, Take, WaitBehind, WatchSlots, decide
 from outrider.core.sidekick.memory import Turn
-from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put, TxnResult
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, NotNewer, Op, Put, TxnResult
 from outrider.failpoints import failpoint
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Contender, Waiter, encode
 from outrider.model.keys import Keys
+from outrider.turns.budgets import Budgets, read_budgets
 from outrider.turns.permission import Permission, Permitted, permitted
 from outrider.turns.turns import Scope, StoredSlot, read_scope
 
@@ -45,11 +46,13 @@ class Queued:
     Attributes:
         ahead: The instance right before us in line, None when there is none.
         holders: Instances whose turns are held or dirty, by slot number.
+        held: The disruption budget that holds us, for a person; empty when none does.
     """
 
     rank: int
     ahead: str | None
     holders: tuple[str, ...]
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,7 @@ class Pending:
     Attributes:
         key: The key (``exact``) or the prefix to watch from ``revision`` + 1 on.
         seen: Keys and mod revisions below ``key`` at ``revision``: to tell whether it changed before the watch began.
+        also: A second prefix to watch; empty: none.
     """
 
     queued: Queued
@@ -98,6 +102,7 @@ class Pending:
     exact: bool
     revision: int
     seen: tuple[tuple[str, int], ...]
+    also: str = ""
 
 
 class Claim:
@@ -144,7 +149,7 @@ class Claim:
         entry = scope.queue.get(self._member)
         slot = scope.slot_of(self._member)
         if slot is not None:
-            return self._own_slot(slot, entry)
+            return self._own_slot(slot, entry, scope.budgets_of(self._member))
         if not self._waiter_revision:
             allowed = self._permitted()
             if isinstance(allowed, Denied):
@@ -153,9 +158,19 @@ class Claim:
             return None
         if entry is None or entry.create_revision != self._waiter_revision:
             return Denied(reason=f"{self._waiter_key}: our place in the queue is gone", why="lapsed")
-        match decide(self._member, scope.waiting, scope.holding, self._request.slots):
+        budgets = read_budgets(self._cluster, self._keys, scope)
+        if budgets.are_newer:
+            return None
+        if self._member not in budgets.contending:
+            self._rewrite(entry)
+            return None
+        match decide(self._member, scope.waiting, scope.holding, self._request.slots, budgets.held):
             case Take() as take:
-                return self._take(take, entry)
+                return self._take(take, entry, budgets)
+            case Held() as held:
+                return self._pending_in(scope, budgets, self._queued(scope, held.rank, None, held.why))
+            case WaitBehind() as behind if budgets.are_set:
+                return self._pending_in(scope, budgets, self._queued(scope, behind.rank, behind.instance))
             case WaitBehind() as behind:
                 watched = scope.queue[behind.instance]
                 return Pending(
@@ -176,6 +191,27 @@ class Claim:
             case unreachable:
                 assert_never(unreachable)
 
+    def _rewrite(self, entry: Entry) -> None:
+        """Our key in the queue can't be read: written anew, in its place."""
+        waiter = self._contender.waiter(release=self._request.release, since=self._since)
+        with failpoint("turn.enqueue"):
+            self._cluster.txn(
+                (ModifiedAt(key=entry.key, revision=entry.mod_revision),),
+                (Put(key=entry.key, value=encode(waiter), lease=self._request.lease),),
+            )
+
+    def _pending_in(self, scope: Scope, budgets: Budgets, queued: Queued) -> Pending:
+        """Any change of the scope may matter, and of who serves where a floor counts them."""
+        serving = f"{self._keys.presences(self._contender.app)}{self._contender.group}/"
+        return Pending(
+            queued=queued,
+            key=self._keys.turns(self._scope),
+            exact=False,
+            revision=scope.revision,
+            seen=fingerprint(scope.entries),
+            also=serving if budgets.has_floors(self._contender) else "",
+        )
+
     def refusal(self, error: OutriderError) -> Denied:
         """Turn an error that no retry helps into the last news. A lease that has ended is the usual cause."""
         with failpoint("lease.keep"):
@@ -190,17 +226,17 @@ class Claim:
                     self._cluster.txn((ours,), (Delete(key=self._waiter_key),))
         return Denied(reason=str(error), why="gone" if isinstance(error, GoneForGood) else "refused")
 
-    def _queued(self, scope: Scope, rank: int, ahead: str | None) -> Queued:
+    def _queued(self, scope: Scope, rank: int, ahead: str | None, held: str = "") -> Queued:
         holders = tuple(stored.slot.member for stored in scope.slots.values())
-        return Queued(rank=rank, ahead=ahead, holders=holders)
+        return Queued(rank=rank, ahead=ahead, holders=holders, held=held)
 
-    def _own_slot(self, slot: StoredSlot, entry: Entry | None) -> TurnGranted | Denied | None:
+    def _own_slot(self, slot: StoredSlot, entry: Entry | None, budgets: tuple[str, ...]) -> TurnGranted | Denied | None:
         """The instance has a slot: from an answer that was lost, from before a restart, or of another update."""
         same = CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision)
         if slot.slot.update != self._request.update:
             if slot.slot.update in self._superseded:
                 with failpoint("turn.leave"):
-                    self._cluster.txn((same,), (Delete(key=slot.entry.key),))
+                    self._cluster.txn((same,), tuple(Delete(key=key) for key in (slot.entry.key, *budgets)))
                 return None
             return Denied(
                 reason=f"{slot.entry.key}: our own turn of update {slot.slot.update} was never ended", why="left-over"
@@ -217,6 +253,7 @@ class Claim:
                 waiter_revision=self._waiter_revision,
                 update=self._request.update,
                 labels=slot.slot.frozen_labels,
+                budgets=budgets,
             )
         )
 
@@ -263,7 +300,7 @@ class Claim:
             if kept:
                 self._waiter_revision = entry.create_revision
 
-    def _take(self, take: Take, entry: Entry) -> TurnGranted | Denied | None:
+    def _take(self, take: Take, entry: Entry, budgets: Budgets) -> TurnGranted | Denied | None:
         """Create the slot key, and write our key in the queue once more.
 
         The second write does two things: the one behind us watches that key and wakes, for it is next now; and
@@ -274,7 +311,10 @@ class Claim:
         if isinstance(allowed, Denied):
             return self._leave(entry, allowed)
         slot_key = self._keys.slot(self._scope, take.number)
-        slot = self._contender.slot(release=self._request.release, since=self._clock(), update=self._request.update)
+        update, since = self._request.update, self._clock()
+        slot = self._contender.slot(release=self._request.release, since=since, update=update)
+        kept, taken = budgets.taking(self._keys, self._contender, number=take.number, update=update, since=since)
+        kept = tuple(each for each in kept if each not in self._request.conditions)
         with failpoint("turn.take"):
             done = self._cluster.txn(
                 (
@@ -282,11 +322,13 @@ class Claim:
                     ModifiedAt(key=entry.key, revision=entry.mod_revision),
                     *(CreatedAt(key=self._keys.slot(self._scope, number), revision=0) for number in take.absent),
                     *self._request.conditions,
+                    *kept,
                     *allowed.compares,
                 ),
                 (
                     Put(key=slot_key, value=encode(slot)),
                     Put(key=entry.key, value=entry.value, lease=self._request.lease),
+                    *taken,
                     *allowed.ops,
                 ),
             )
@@ -299,6 +341,7 @@ class Claim:
                     waiter_revision=self._waiter_revision,
                     update=self._request.update,
                     labels=slot.frozen_labels,
+                    budgets=tuple(put.key for put in taken),
                 )
             )
         found = {each.key: each for each in done.found}
@@ -321,6 +364,8 @@ class Claim:
                 actual = found.create_revision if found else 0
             case ModifiedAt(revision=revision):
                 actual = found.mod_revision if found else 0
+            case NotNewer():
+                return None
             case unreachable:
                 assert_never(unreachable)
         if actual == revision:
@@ -392,7 +437,7 @@ def abandon(cluster: Cluster, keys: Keys, contender: Contender, updates: tuple[s
             ops.append(Delete(key=ticket_key))
         if slot is not None:
             compares.append(CreatedAt(key=slot.entry.key, revision=slot.entry.create_revision))
-            ops.append(Delete(key=slot.entry.key))
+            ops += (Delete(key=key) for key in (slot.entry.key, *seen.budgets_of(member)))
         if not ops:
             return
         with failpoint("turn.leave"):

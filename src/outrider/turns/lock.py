@@ -207,7 +207,8 @@ class TurnLock:
         ours = CreatedAt(key=slot_key, revision=turn.slot_revision)
         alive = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)
         absent = CreatedAt(key=self._waiter_key, revision=0)
-        free = (Delete(key=slot_key), Delete(key=self._waiter_key), *ops)
+        keys = (slot_key, self._waiter_key, *turn.budgets)
+        free = (*(Delete(key=key) for key in keys), *ops)
         with failpoint("turn.release"):
             ended = turn.waiter_revision > 0 and self._cluster.txn((ours, alive, *conditions), free).succeeded
             ended = ended or self._cluster.txn((ours, absent, *conditions), free).succeeded
@@ -285,6 +286,7 @@ class TurnLock:
             waiter_revision=waiter.create_revision if waiter else 0,
             update=update,
             labels=slot.slot.frozen_labels,
+            budgets=scope.budgets_of(self._member),
         )
 
     def leave_queue(self, lease: int | None) -> None:

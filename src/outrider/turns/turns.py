@@ -10,7 +10,7 @@ from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op
 from outrider.failpoints import failpoint
 from outrider.model.activity import ACTIVITY_KEPT_S, Activity, activity_key
 from outrider.model.damage import read_or_none
-from outrider.model.documents import Contender, Slot, decode, encode
+from outrider.model.documents import BudgetSlot, Contender, Slot, decode, encode
 from outrider.model.keys import Keys
 
 UNREADABLE = Slot(
@@ -34,17 +34,53 @@ class StoredSlot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBudget:
+    """One slot of a budget; ``slot``: None when its value can't be read, and then nobody knows whose it is."""
+
+    entry: Entry
+    slot: BudgetSlot | None
+
+    @property
+    def member(self) -> str:
+        """Whose it is, by the name in the scope."""
+        return UNREADABLE.member if self.slot is None else self.slot.member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """Everything below one scope as it was at ``revision``. Instances have their names of ``Contender.member`` here.
 
     Attributes:
         queue: Keys of the queue by instance: waiting ones and holders of turns.
         slots: Slot keys by number.
+        budgets: Slots of budgets, by key.
     """
 
     revision: int
     queue: Mapping[str, Entry]
     slots: Mapping[int, StoredSlot]
+    budgets: tuple[StoredBudget, ...] = ()
+
+    @property
+    def taken_budgets(self) -> tuple[StoredBudget, ...]:
+        """Slots of budgets whose turns are there: one without its turn was left by somebody's hand, and counts not."""
+        holders = {stored.slot.member for stored in self.slots.values()}
+        if UNREADABLE.member in holders:
+            return self.budgets
+        return tuple(one for one in self.budgets if one.slot is None or one.member in holders)
+
+    def budgets_of(self, instance: str) -> tuple[str, ...]:
+        """Keys of the budget slots that came with the turn of ``instance``."""
+        return tuple(one.entry.key for one in self.budgets if one.slot is not None and one.member == instance)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All keys."""
+        return (
+            *self.queue.values(),
+            *(stored.entry for stored in self.slots.values()),
+            *(stored.entry for stored in self.budgets),
+        )
 
     @property
     def waiting(self) -> tuple[Waiting, ...]:
@@ -87,20 +123,24 @@ def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
     """
     with failpoint("turn.read"):
         listing = cluster.list(keys.turns(scope))
-    queue_prefix, slots_prefix = keys.queue(scope), keys.slots(scope)
+    queue_prefix, slots_prefix, budgets_prefix = keys.queue(scope), keys.slots(scope), keys.budgets(scope)
     queue: list[Entry] = []
+    budgets: list[StoredBudget] = []
     slots: list[StoredSlot] = []
     for entry in listing.entries:
         if entry.key.startswith(queue_prefix):
             queue.append(entry)
         elif entry.key.startswith(slots_prefix):
             slots.append(_stored_slot(entry, entry.key.removeprefix(slots_prefix)))
+        elif entry.key.startswith(budgets_prefix):
+            budgets.append(StoredBudget(entry=entry, slot=read_or_none(BudgetSlot, entry.key, entry.value)))
     queue.sort(key=lambda entry: entry.create_revision)
     slots.sort(key=lambda stored: stored.number)
     return Scope(
         revision=listing.revision,
         queue={entry.key.removeprefix(queue_prefix): entry for entry in queue},
         slots={stored.number: stored for stored in slots},
+        budgets=tuple(budgets),
     )
 
 
@@ -182,6 +222,7 @@ def free_turn(cluster: Cluster, keys: Keys, scope: str, seen: Scope, number: int
             lease=lease,
         ),
     ]
+    ops += (Delete(key=key) for key in seen.budgets_of(owner.member))
     if waiter is not None:
         ops.append(Delete(key=waiter_key))
     done = cluster.txn(

@@ -122,6 +122,10 @@ class Wait:
             # found sooner by reading again (p90 of the hand-off: 90 -> 7 ms).
             if self._read(pending) != pending.seen:
                 self._wake(pending.revision + 1)
+        if pending.also and "also" not in self._watches:
+            self._watches["also"] = self._cluster.watch(pending.also, pending.revision + 1, self._note)
+        if not pending.also and (old := self._watches.pop("also", None)) is not None:
+            old.close()
         if "own" not in self._watches:
             self._watches["own"] = self._cluster.watch(
                 self.claim.waiter_key, pending.revision + 1, self._note_own, exact=True

@@ -14,6 +14,7 @@ from outrider.etcd.seam import (
     KeyChanged,
     Listing,
     ModifiedAt,
+    NotNewer,
     Put,
     TxnResult,
 )
@@ -118,6 +119,33 @@ def test_revision_zero_means_that_the_key_does_not_exist(
     present = store.txn((kind(key=prefix + "a", revision=0),), (Put(key=prefix + "a", value=b""),))
 
     assert (True, False) == (absent.succeeded, present.succeeded)
+
+
+def test_not_newer_is_about_all_keys_below_a_prefix(store: Cluster, prefix: str) -> None:
+    """
+    1. nothing is there, then two keys that were written before: it holds
+    2. one of them is written again, or another one appears: it doesn't
+    3. a removal makes nothing newer; a key beside the prefix does not matter
+    """
+    below, compared = f"{prefix}budgets/", f"{prefix}budgets/"
+
+    def holds(revision: int) -> bool:
+        return store.txn(
+            (NotNewer(key=compared, revision=revision),), (Put(key=prefix + "written", value=b""),)
+        ).succeeded
+
+    begun = now(store, prefix)
+    empty = holds(begun)
+    first = put(store, below + "a")
+    second = put(store, below + "b")
+    both, one_newer = holds(second), holds(first)
+    third = put(store, below + "a")
+    again = holds(second)
+    store.txn((), (Delete(key=below + "a"),))
+    gone = holds(second)
+    put(store, f"{prefix}budgets0")
+
+    assert [True, True, False, False, True, True] == [empty, both, one_newer, again, gone, holds(third)]
 
 
 def test_created_at_holds_over_later_writes_and_modified_at_does_not(store: Cluster, prefix: str) -> None:

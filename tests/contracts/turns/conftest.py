@@ -1,7 +1,7 @@
 """Every test here runs twice: on the fake etcd and on the real one."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -34,7 +34,7 @@ def start(store: Cluster, keys: Keys) -> Iterator[Start]:
     """Starts a process of the instance of that name."""
     started: list[Instance] = []
 
-    def start_one(name: str, **where: str) -> Instance:
+    def start_one(name: str, **where: Any) -> Instance:
         started.append(Instance(store, keys, name, **where))
         return started[-1]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from outrider.core.errors import Unknown
 from outrider.etcd.seam import Cluster, Compare, Entry, Listing, Op, TxnResult, Watch, WatchEvent
@@ -96,12 +96,14 @@ class Client:
 class Start(Protocol):
     """Starts an instance; see ``Instance``."""
 
-    def __call__(self, name: str, **where: str) -> "Instance": ...
+    def __call__(self, name: str, **where: Any) -> "Instance": ...
 
 
-def contender(name: str, *, app: str = APP, group: str = GROUP, shared_scope: str = "") -> Contender:
+def contender(
+    name: str, *, app: str = APP, group: str = GROUP, shared_scope: str = "", labels: dict[str, str] | None = None
+) -> Contender:
     """An instance, of the group that most tests are about."""
-    return Contender(app=app, group=group, instance=name, shared_scope=shared_scope)
+    return Contender(app=app, group=group, instance=name, shared_scope=shared_scope, labels=labels or {})
 
 
 class Instance:
@@ -111,7 +113,7 @@ class Instance:
         news: What the lock delivered, oldest first.
     """
 
-    def __init__(self, store: Cluster, keys: Keys, name: str, **where: str) -> None:
+    def __init__(self, store: Cluster, keys: Keys, name: str, **where: Any) -> None:
         """``where``: other facts of its ``Contender`` than those of ``contender``."""
         self.client, self.keys, self.name = Client(store), keys, name
         self.lock = TurnLock(self.client, keys, contender(name, **where), clock=lambda: NOON)

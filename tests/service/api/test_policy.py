@@ -34,6 +34,7 @@ EVERYTHING = {
     "approval": True,
     "approve_after_s": 600,
     "canary_selector": "site=a",
+    "budgets": [{"label": "rack", "max_out": 1, "min_serving": 2}],
     "waves": [
         {
             "selector": "site=a",

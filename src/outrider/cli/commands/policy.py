@@ -11,7 +11,7 @@ from outrider.cli import addressing
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
-from outrider.cli.wave_texts import read_waves, wave_text
+from outrider.cli.wave_texts import budget_texts, read_budgets, read_waves, wave_text
 from outrider.core.errors import ConfigError
 from outrider.core.rollout.windows import DAYS
 
@@ -152,6 +152,15 @@ def waves(texts: tuple[str, ...]) -> list[Json]:
     return read_waves(texts, seconds)
 
 
+def budgets(texts: tuple[str, ...]) -> list[Json]:
+    """As ``wave_texts.read_budgets``.
+
+    Raises:
+        ConfigError: as there.
+    """
+    return read_budgets(texts)
+
+
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_per_interval": per_interval,
     "max_in_progress": _number_or_none("max-in-progress"),
@@ -161,6 +170,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "deny_windows": deny_windows,
     "freezes": freezes,
     "waves": waves,
+    "budgets": budgets,
     "canary_selector": lambda text: "" if text == "none" else text,
     "approve_after_s": lambda text: None if text == "none" else seconds(text),
     "pin": lambda text: "" if text == "none" else text,
@@ -195,6 +205,14 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     multiple=True,
     help="Instances that go first, and what must hold before the next ones follow, such as"
     " 'site=a; 25%; soak 1h; success 90%; approval'; repeatable, in order; none for no waves.",
+)
+@click.option(
+    "--budget",
+    "budgets",
+    metavar="'at most N per LABEL'",
+    multiple=True,
+    help="How many instances with one value of a label may be out ('at most 1 per rack'), and how many others must"
+    " serve ('at least 2 serving per site'); repeatable; none for no budgets.",
 )
 @click.option(
     "--window",
@@ -317,6 +335,8 @@ def text_of(name: str, value: Any) -> Any:
         return f"{value['count']}/{duration(value['interval_s'])}"
     if name in ("update_timeout_s", "approve_after_s"):
         return duration(value)
+    if name == "budgets":
+        return [text for one in value for text in budget_texts(one)]
     if name == "waves":
         return [wave_text(one, duration) for one in value]
     if name == "freezes":

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from outrider.cli.commands.policy import deny_windows, freezes, per_interval, seconds, text_of, waves, windows
+from outrider.cli.commands.policy import budgets, deny_windows, freezes, per_interval, seconds, text_of, waves, windows
 from outrider.cli.declared.reader import Reader, line_of, plain
 from outrider.cli.declared.tree import Items, Node, Scalar, Table
 from outrider.cli.rest_client import Json
-from outrider.cli.wave_texts import WAVE
+from outrider.cli.wave_texts import WAVE, merged_budgets
 from outrider.core.errors import ConfigError
 from outrider.core.rollout.policy_settings import Policy, check_policy
 
@@ -39,6 +39,7 @@ _LISTS: Mapping[str, tuple[Callable[[tuple[str, ...]], list[Json]], str, Json]] 
     "deny_windows": (deny_windows, "fri 16:00-24:00", _WINDOW),
     "freezes": (freezes, "2026-12-20..2027-01-03 holidays", {"begins": "", "ends": "", "why": ""}),
     "waves": (waves, "canary=yes; 2; soak 30m; approval", WAVE),
+    "budgets": (budgets, "at most 1 per rack", {"label": "", "max_out": None, "min_serving": 0}),
 }
 """Settings that are lists: how a text is read, an example, and what a table has by default."""
 
@@ -54,7 +55,8 @@ def _value(what: str, name: str, table: Table) -> Any:
     if name in _LISTS:
         if not isinstance(node, Items):
             raise ConfigError(f"{what}.{name}: must be a list such as ['{_LISTS[name][1]}']")
-        return [each for item in node.items for each in _listed(what, name, item)]
+        found = [each for item in node.items for each in _listed(what, name, item)]
+        return merged_budgets(found) if name == "budgets" else found
     if isinstance(given, str):
         word = given.strip()
         if name == "max_per_interval":
@@ -105,7 +107,7 @@ def _reworded(what: str, name: str, read: Any) -> Any:
     try:
         return read()
     except ConfigError as error:
-        text = re.sub(r"^--(window|deny-window|freeze|wave|max-per-interval) ", "", str(error))
+        text = re.sub(r"^--(window|deny-window|freeze|wave|budget|max-per-interval) ", "", str(error))
         raise ConfigError(f"{what}.{name}: {text}") from error
 
 

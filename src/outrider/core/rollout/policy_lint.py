@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from outrider.core.rollout.budgets import endless_budgets
 from outrider.core.rollout.policy import per
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.waves_lint import endless_waves
@@ -46,6 +47,7 @@ def lint(policy: Policy, around: Surroundings) -> tuple[str, ...]:
         *_short_windows(policy, around),
         *_never_reached(policy, around),
         *endless_waves(policy, around.labels),
+        *endless_budgets(policy.budgets, around.labels),
     )
 
 

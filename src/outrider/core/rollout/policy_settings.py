@@ -7,6 +7,7 @@ from typing import Literal
 from outrider.core import versions
 from outrider.core.errors import ConfigError
 from outrider.core.labels import parse_selector
+from outrider.core.rollout.budgets import Budget, check_budgets
 from outrider.core.rollout.calendar import MAX_FREEZES, Calendar, Freeze, check_freeze
 from outrider.core.rollout.wave_settings import Wave, check_waves
 from outrider.core.rollout.windows import MAX_WINDOWS, Window, check_window, zone_of
@@ -57,6 +58,7 @@ class Policy:
             (``rollback_allowed``), or always.
         canary_selector: Whose labels it selects may be a canary; empty: any instance.
         waves: Which instances go first, and what must hold before the next ones follow; none: there is no order.
+        budgets: How many instances with one value of a label may be out, and how many must serve; they limit turns.
     """
 
     enabled: bool = True
@@ -78,6 +80,7 @@ class Policy:
     downgrade: Downgrade = "never"
     canary_selector: str = ""
     waves: tuple[Wave, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
     @property
     def calendar(self) -> Calendar:
@@ -143,6 +146,7 @@ def check_policy(policy: Policy) -> Policy:
     except ConfigError as error:
         raise ConfigError(f"canary_selector: {error}") from error
     check_waves(policy.waves)
+    check_budgets(policy.budgets)
     if policy.pin and not _is_prefix(policy.pin):
         raise ConfigError(f"pin {policy.pin!r}: write the beginning of a version, for example 1.2, or a whole version")
     return policy

@@ -7,10 +7,14 @@ rules, each of which the proof in ``docs/decisions/0003-turns-and-fences.md`` ne
 2. Waiting instances stand in the order of the create revisions of their keys. Only rank 0 may take.
 3. Every slot key counts against the budget: held or dirty, and also with a number beyond ``slots`` (they were reduced).
 4. Rank 0 watches the slots when none is free; everybody else watches only the one before it.
+
+An instance that a disruption budget holds (``budgets.py``) stays in its place and lets those behind it pass. The
+budgets are kept by the transaction that takes a turn, as the slots are: the order is for fairness alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 
@@ -62,7 +66,15 @@ class WatchSlots:
     """We are next and the budget is spent: watch the slots."""
 
 
-Decision = Take | WaitBehind | WatchSlots
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A budget holds us: watch the scope. ``why``: for a person; ``rank``: our own among all who wait."""
+
+    why: str
+    rank: int
+
+
+Decision = Take | WaitBehind | WatchSlots | Held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +101,21 @@ def line(waiting: Iterable[Waiting], holding: Iterable[Holding]) -> tuple[Waitin
     return tuple(sorted((each for each in waiting if each.instance not in holders), key=lambda w: w.create_revision))
 
 
-def decide(instance: str, waiting: Iterable[Waiting], holding: Iterable[Holding], slots: int) -> Decision:
+def decide(
+    instance: str,
+    waiting: Iterable[Waiting],
+    holding: Iterable[Holding],
+    slots: int,
+    held: Mapping[str, str] = MappingProxyType({}),
+) -> Decision:
     """Tell ``instance`` what to do next.
 
     Args:
         instance: Who asks; its key must be in the queue and it must not hold a slot.
         waiting: All keys of the queue, in any order.
         holding: All slot keys, in any order.
-        slots: The budget: how many turns may be held or dirty at once.
+        slots: How many turns may be held or dirty at once.
+        held: Instances that can't take a turn now because of a disruption budget -> why.
 
     Raises:
         ValueError: ``instance`` isn't in line.
@@ -106,8 +125,11 @@ def decide(instance: str, waiting: Iterable[Waiting], holding: Iterable[Holding]
     rank = next((place for place, each in enumerate(queue) if each.instance == instance), None)
     if rank is None:
         raise ValueError(f"{instance} isn't in line: it has no key in the queue or holds a turn already")
-    if rank > 0:
-        ahead = queue[rank - 1]
+    if instance in held:
+        return Held(why=held[instance], rank=rank)
+    before = [each for each in queue[:rank] if each.instance not in held]
+    if before:
+        ahead = before[-1]
         return WaitBehind(instance=ahead.instance, key=ahead.key, rank=rank)
     if len(holding) >= slots:
         return WatchSlots()

@@ -306,13 +306,14 @@ class ReleaseFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockQueued(Event):
-    """Where we stand in the queue."""
+    """Where we stand in the queue. ``held``: the disruption budget that holds us, for a person; empty: none does."""
 
     name: ClassVar[str] = "lock.queued"
     final: ClassVar[bool] = False
     rank: int
     ahead: str | None
     holders: tuple[str, ...]
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

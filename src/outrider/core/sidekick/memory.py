@@ -81,6 +81,7 @@ class Turn:
         waiter_revision: Create revision of this sidekick's key in the queue, which hangs on its lease.
         update: Id of the update it was taken for.
         labels: Of the instance when it took the turn, name and value; they hold until the turn ends.
+        budgets: Keys of the budget slots that came with it.
     """
 
     scope: str
@@ -89,6 +90,7 @@ class Turn:
     waiter_revision: int
     update: str
     labels: tuple[tuple[str, str], ...] = ()
+    budgets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +136,13 @@ class QueuePosition:
         rank: 0 is next.
         ahead: The instance right before, None when there is none.
         holders: Instances whose turns are held or dirty.
+        held: The disruption budget that holds it, for a person; empty when none does.
     """
 
     rank: int
     ahead: str | None
     holders: tuple[str, ...]
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

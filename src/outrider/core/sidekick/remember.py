@@ -371,9 +371,8 @@ def _lock(
         case LockLost():
             return replace(memory, trouble=world(f"{LOST_LEASE}: {event.why}"))
         case LockQueued():
-            return replace(
-                memory, queue_position=QueuePosition(rank=event.rank, ahead=event.ahead, holders=event.holders)
-            )
+            position = QueuePosition(rank=event.rank, ahead=event.ahead, holders=event.holders, held=event.held)
+            return replace(memory, queue_position=position)
         case LockRefused():
             return replace(memory, trouble=world(f"no turn: {event.cause}"), recalled=memory.recalled or event.recalled)
         case LockReleased():

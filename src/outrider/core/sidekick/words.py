@@ -176,6 +176,8 @@ def _queue(memory: Memory) -> str:
     queue_position = memory.queue_position
     if queue_position is None:
         return "asks for a turn"
+    if queue_position.held:
+        return f"waits for a turn: {queue_position.held}"
     held = f"held by {', '.join(queue_position.holders)}" if queue_position.holders else "a slot is free"
     if queue_position.ahead is None or queue_position.rank == 0:
         return f"waits for a turn: next in the queue, {held}"

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.types import JsonValue
 
+from outrider.core.rollout.budgets import Budget
 from outrider.core.rollout.calendar import Freeze
 from outrider.core.rollout.policy_settings import DEFAULT_TIMEOUT_S, Policy, Rate
 from outrider.core.rollout.wave_settings import Wave
@@ -55,6 +56,14 @@ class WaveModel(Given):
     approval: bool = Field(False, description="A person must approve what follows it.")
 
 
+class BudgetModel(Given):
+    """A disruption budget: what holds for each value of a label while instances swap."""
+
+    label: str = Field(examples=["rack"])
+    max_out: int | None = Field(None, description="Most instances with the same value that are out; null: no limit.")
+    min_serving: int = Field(0, description="Least number of others with the same value that serve while one is out.")
+
+
 class PolicyGiven(Given):
     """A group's policy; every field has a default, and the defaults defer no instance."""
 
@@ -93,10 +102,13 @@ class PolicyGiven(Given):
     )
     canary_selector: str = Field("", description="Labels of the instances that may be canaries; empty: any.")
     waves: list[WaveModel] = Field([], description="Which instances go first, in their order; then the others follow.")
+    budgets: list[BudgetModel] = Field([], description="How many instances with one value of a label may be out.")
 
     def to_policy(self) -> Policy:
         """The policy for the store; it is not checked yet."""
-        settings = self.model_dump(exclude={"max_per_interval", "windows", "deny_windows", "freezes", "waves"})
+        settings = self.model_dump(
+            exclude={"max_per_interval", "windows", "deny_windows", "freezes", "waves", "budgets"}
+        )
         rate = self.max_per_interval
         return Policy(
             max_per_interval=None if rate is None else Rate(count=rate.count, interval_s=rate.interval_s),
@@ -104,6 +116,7 @@ class PolicyGiven(Given):
             deny_windows=_windows(self.deny_windows),
             freezes=tuple(Freeze(begins=one.begins, ends=one.ends, why=one.why) for one in self.freezes),
             waves=tuple(Wave(**one.model_dump()) for one in self.waves),
+            budgets=tuple(Budget(**one.model_dump()) for one in self.budgets),
             **settings,
         )
 
@@ -159,6 +172,14 @@ class WaveShown(Shown):
     approval: bool
 
 
+class BudgetShown(Shown):
+    """A disruption budget."""
+
+    label: str
+    max_out: int | None
+    min_serving: int
+
+
 class PolicyShown(Shown):
     """A group's policy, with warnings about parts that cannot work."""
 
@@ -181,6 +202,7 @@ class PolicyShown(Shown):
     downgrade: str
     canary_selector: str
     waves: list[WaveShown]
+    budgets: list[BudgetShown]
     warnings: list[str] = Field([], description="Parts that cannot work, one line each.")
     notes: list[str] = Field([], description="Further notes for a person.")
 

@@ -20,7 +20,7 @@ class Traces:
     Attributes:
         row: None: it has never checked in.
         turns: The slots that it holds, with the scope of each.
-        places: Its keys in queues.
+        places: Its keys in queues, and the budget slots of its turns.
         guards: The write guards of its servers.
         entries: What balancers find of these servers.
         parts: Values in which they are one of many servers, without them.
@@ -53,6 +53,10 @@ def read_traces(context: StoreContext, change: Change, app_id: str, instance: st
         if slot is not None:
             change.guard(Slot, slot.entry)
             turns.append((contender, slot))
+            for stored in scope.budgets:
+                if stored.slot is not None and stored.member == contender.member:
+                    change.guard_unread(stored.entry)
+                    places.append(stored.entry)
         if place is not None:
             change.guard_unread(place)
             places.append(place)

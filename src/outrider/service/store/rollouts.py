@@ -13,7 +13,7 @@ from outrider.core.rollout import rollout, waves
 from outrider.core.rollout.policy_lint import Surroundings, lint
 from outrider.core.rollout.policy_settings import Policy, check_policy
 from outrider.core.rollout.rollout import Approval, Failure, Opened, Override, Progress, State, WaveState, brake
-from outrider.model.documents import App, Group, Instance, Presence, Rollout
+from outrider.model.documents import App, Group, Instance, Presence, Rollout, Target
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.groups import absent_group
@@ -99,6 +99,9 @@ class Rollouts:
             key = keys.group(app_id, group)
             new = msgspec.structs.replace(change.require(Group, key, absent_group(app_id, group)), policy=policy)
             change.put(key, new)
+            target = change.read_or_none(Target, keys.target(app_id, group))
+            if target is not None and target.budgets != policy.budgets:
+                change.put(keys.target(app_id, group), msgspec.structs.replace(target, budgets=policy.budgets))
             self._recall(change, new)
             return new
 

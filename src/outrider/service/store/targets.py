@@ -23,7 +23,7 @@ MAX_GROUPS_PER_CHANNEL = 60
 def target_of(group: Group, channel: Channel, package: Package | None) -> Target:
     """The target that follows from them; without a version while the channel has no package."""
     if package is None:
-        return Target(version=None, paused=group.paused, slots=group.slots)
+        return Target(version=None, paused=group.paused, slots=group.slots, budgets=group.policy.budgets)
     assert package.version == channel.version, f"package {package.version} is not the version of channel {channel.name}"
     return _target(group, package)
 
@@ -44,6 +44,7 @@ def _target(group: Group, package: Package, *, go_back: bool = False) -> Target:
         environment=release.environment,
         environment_digest=release.environment_digest,
         generation=release.generation,
+        budgets=group.policy.budgets,
     )
 
 

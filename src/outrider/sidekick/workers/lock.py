@@ -200,7 +200,14 @@ class LockWork:
                 self._post(LockAcquired(at=now(), request=request, turn=news.turn))
             case Queued():
                 self._post(
-                    LockQueued(at=now(), request=request, rank=news.rank, ahead=news.ahead, holders=news.holders)
+                    LockQueued(
+                        at=now(),
+                        request=request,
+                        rank=news.rank,
+                        ahead=news.ahead,
+                        holders=news.holders,
+                        held=news.held,
+                    )
                 )
             case Denied(why="gone"):
                 self._post(IdentityRefused(at=now(), cause=news.reason))
