@@ -47,7 +47,7 @@ class Budgets:
 
     @property
     def held(self) -> dict[str, str]:
-        """Who can't take a turn now because of a budget -> why."""
+        """Instances that can't take a turn now because of a budget -> why."""
         return {name: why for name, one in self.contending.items() if (why := one.held)}
 
     @property
@@ -159,7 +159,7 @@ def _contending(keys: Keys, scope: Scope, name: str, waiter: Waiter, group: Grou
 
 
 def _room(keys: Keys, scope: Scope, waiter: Waiter, group: Group, label: str) -> Room:
-    """Who of the scope is out with the same value. A turn from before there was the budget has no slot of it."""
+    """The instances of the scope that are out with the same value. A turn from before there was the budget has no slot of it."""
     value = waiter.labels[label]
     prefix = keys.budget(waiter.scope, label, value)
     out = {stored.member for stored in scope.taken_budgets if stored.entry.key.startswith(prefix)}
@@ -174,3 +174,12 @@ def _room(keys: Keys, scope: Scope, waiter: Waiter, group: Group, label: str) ->
         if presence.serving and presence.labels.get(label) == value and name not in holders
     }
     return Room(out=tuple(sorted(out)), serving=tuple(sorted(serving)))
+
+
+def taken_budgets(scope: Scope) -> dict[str, tuple[str, ...]]:
+    """The budget slots that are taken, for people: ``rack=3`` -> the instances, by their names in the scope."""
+    found: dict[str, list[str]] = {}
+    for stored in scope.taken_budgets:
+        name = "unreadable" if stored.slot is None else f"{stored.slot.label}={stored.slot.value}"
+        found.setdefault(name, []).append(stored.member)
+    return {name: tuple(sorted(members)) for name, members in sorted(found.items())}

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from outrider.cli.main import main
+from outrider.core.rollout.budgets import Budget
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, Put
 from outrider.model.documents import Presence, Target, encode
@@ -81,7 +82,8 @@ def test_show_as_json_has_the_same_facts(start: Start, outrider_lock: Outrider) 
         "scope": None,
         "slots": None,
         "turns": [turn | {"since": since, "why": None}],
-        "queue": [{"place": 0, "instance": "b", "release": "2.0.0", "since": since}],
+        "queue": [{"place": 0, "instance": "b", "release": "2.0.0", "since": since, "held": None}],
+        "budgets": {},
     }
 
 
@@ -166,6 +168,26 @@ def test_show_names_the_cause_of_a_dirty_turn_whose_sidekick_lives(
     assert "0     dirty  a         2.0.0    update-1" in shown
     assert "slot 0 is dirty: a: 1.0.0 is being started again: out of memory" in shown
     assert "a: 1.0.0 is being started again: out of memory" == turn["why"]
+
+
+def test_show_names_the_budgets_that_are_taken_and_whom_they_hold(
+    store: Cluster, keys: Keys, start: Start, outrider_lock: Outrider
+) -> None:
+    target = Target(version="2.0.0", slots=2, budgets=(Budget(label="rack", max_out=1),))
+    store.txn((), (Put(key=keys.target(APP, GROUP), value=encode(target)),))
+    a, b = (start(name, labels={"rack": "3"}) for name in ("a", "b"))
+    a.acquire(slots=2)
+    a.turn()
+    b.acquire(slots=2)
+    b.place()
+
+    shown = outrider_lock("show", APP, GROUP).stdout
+    facts = json.loads(outrider_lock("show", APP, GROUP, "--json").stdout)
+
+    assert "rack=3  a" in shown
+    assert "budget rack=3: 1 of 1 out (a)" in shown
+    assert {"rack=3": ["a"]} == facts["budgets"]
+    assert ["budget rack=3: 1 of 1 out (a)"] == [one["held"] for one in facts["queue"]]
 
 
 def test_release_of_a_free_slot_is_one_clear_line(start: Start, outrider_lock: Outrider) -> None:

@@ -22,12 +22,14 @@ from outrider.model.damage import read_or_none, readable
 from outrider.model.documents import Contender, Presence, Target, Waiter, decode
 from outrider.model.keys import Keys, check_part, group_scope, shared_scope
 from outrider.service.store.context import app_id_of
+from outrider.turns.budgets import read_budgets, taken_budgets
 from outrider.turns.turns import Scope, free_turn, read_contenders, read_scope
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 HEADER = ("SLOT", "STATE", "INSTANCE", "RELEASE", "UPDATE", "SINCE")
-QUEUE_HEADER = ("PLACE", "INSTANCE", "RELEASE", "SINCE")
+QUEUE_HEADER = ("PLACE", "INSTANCE", "RELEASE", "SINCE", "HELD BY")
+BUDGET_HEADER = ("BUDGET", "OUT")
 LIST_HEADER = ("APP", "GROUP", "SCOPE", "HELD", "DIRTY", "WAITING")
 
 
@@ -144,12 +146,12 @@ def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
         seen, slots = read_scope(cluster, keys, named.scope), budget(cluster, keys, named)
         if slots is None and not seen.slots and not seen.queue and not _is_in_use(cluster, keys, named):
             raise NotFound(f"{named}: no such scope; `outrider lock list` shows all scopes in use")
-        stuck = _stuck(cluster, keys, seen)
+        stuck, held = _stuck(cluster, keys, seen), read_budgets(cluster, keys, seen).held
     finally:
         cluster.close()
     states = turns(seen.waiting, seen.holding, slots or 0)
     queue = [
-        {"place": place, "instance": each.instance, **_waiter(seen, each.instance)}
+        {"place": place, "instance": each.instance, **_waiter(seen, each.instance), "held": held.get(each.instance)}
         for place, each in enumerate(line(seen.waiting, seen.holding))
     ]
     if as_json:
@@ -161,6 +163,7 @@ def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
                 "slots": slots,
                 "turns": [_turn(seen, each, slots) | {"why": stuck.get(each.number)} for each in states],
                 "queue": queue,
+                "budgets": {name: list(members) for name, members in taken_budgets(seen).items()},
             }
         )
         return
@@ -170,9 +173,12 @@ def show(named: Named, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
             click.echo(f"slot {number} is dirty: {why}")
     else:
         click.echo(f"no turn is taken; the number of slots is unknown: no group has {_missing(named)}")
+    if taken := taken_budgets(seen):
+        click.echo()
+        echo_table(BUDGET_HEADER, [(name, ", ".join(members)) for name, members in taken.items()])
     if queue:
         click.echo()
-        echo_table(QUEUE_HEADER, [tuple(each.values()) for each in queue])
+        echo_table(QUEUE_HEADER, [tuple(each.values()) for each in queue], dropped_when_empty="HELD BY")
 
 
 @lock.command()

@@ -69,7 +69,7 @@ class Contending:
             if budget.max_out is not None and len(out) >= budget.max_out:
                 return f"budget {budget.label}={value}: {len(out)} of {budget.max_out} out ({', '.join(out[:3])})"
             others = set(room.serving) - {self.instance}
-            # Who serves nothing takes nothing away; held back, it could never be mended.
+            # One that serves nothing takes nothing away; held by the floor, it could never be mended.
             if budget.min_serving and self.serves and len(others) < budget.min_serving:
                 return (
                     f"budget {budget.label}={value}: {len(others)} others serve, and {budget.min_serving} must"

@@ -313,7 +313,7 @@ def _too_few_serve(situation: Situation, goal: str) -> Defer | None:
 
 
 def _not_its_wave(situation: Situation, goal: str) -> Defer | None:
-    held = waves.held_back(
+    held = waves.deferral_of(
         situation.progress,
         situation.policy,
         situation.wave,

@@ -1,4 +1,4 @@
-"""Where a rollout is in the waves of its policy, and whom they hold back. Pure.
+"""Where a rollout is in the waves of its policy, and whom they defer. Pure.
 
 A wave is *complete* when enough of its instances have come to the release, and none of them is under way any more.
 An instance that ran the release before the wave began counts, and where nobody is left who doesn't run it, the wave is
@@ -28,7 +28,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A wave holds an instance back. ``again_at``: when that may change by itself."""
+    """a wave defers an instance. ``again_at``: when that may change by itself."""
 
     reason: str
     again_at: datetime | None = None
@@ -68,7 +68,7 @@ def advanced(progress: Progress, policy: Policy, members: Collection[Member], no
     return replace(progress, wave=state) if is_news else progress
 
 
-def held_back(
+def deferral_of(
     progress: Progress | None,
     policy: Policy,
     state: WaveState | None,
@@ -78,7 +78,7 @@ def held_back(
     under_way: Iterable[Opened],
     reserved: Collection[str],
 ) -> Held | None:
-    """Why the waves hold an instance back; None when they don't.
+    """Why the waves defer an instance; None when they don't.
 
     Args:
         progress: The rollout; None before its first grant.
@@ -191,11 +191,12 @@ def _between(state: WaveState, policy: Policy, name: str) -> Held:
     assert state.proved is not None, "the wave is complete"
     wave = policy.waves[state.number - 1]
     over = _over(state, wave)
-    following = "the others" if state.number == len(policy.waves) else f"wave {state.number + 1}"
+    is_last = state.number == len(policy.waves)
+    following, verb = ("the others", "wait") if is_last else (f"wave {state.number + 1}", "waits")
     if state.approval is not None and state.waits_for_approval:
         by_itself = _approval_due(state.approval, policy)
         when = f"; by itself at {_clock(by_itself, policy)}" if by_itself is not None else ""
-        reason = f"{name} succeeded; {following} waits for an approval (`outrider rollout approve`){when}"
+        reason = f"{name} succeeded; {following} {verb} for an approval (`outrider rollout approve`){when}"
         return Held(reason=reason, again_at=by_itself)
     return Held(reason=f"{name} succeeded; {following} may begin at {_clock(over, policy)}", again_at=over)
 

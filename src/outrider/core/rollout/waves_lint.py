@@ -1,4 +1,4 @@
-"""Finds waves that can never complete, or that never hold anybody back, in the group as it is now."""
+"""Finds waves that can never complete, or that never defer anybody, in the group as it is now."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

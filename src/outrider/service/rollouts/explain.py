@@ -32,6 +32,7 @@ from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
 from outrider.service.store.rollouts import shown, unable
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, read_snapshot
+from outrider.turns.budgets import read_budgets, taken_budgets
 from outrider.turns.turns import read_contenders, read_scope
 
 
@@ -47,6 +48,8 @@ class ScopeOverview:
         members: Those in ``turns`` and ``queue`` that are of the group.
         release: The command that frees a turn of it, without the slot's number.
         stuck: Instances with a dirty turn whose sidekicks live -> what these wait for.
+        held: Instances that wait for a turn and that a disruption budget holds -> why.
+        budgets: Slots of budgets that are taken: ``rack=3`` -> instances.
     """
 
     shared: str
@@ -56,6 +59,8 @@ class ScopeOverview:
     members: frozenset[str]
     release: str
     stuck: Mapping[str, str] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
+    budgets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -265,6 +270,12 @@ def _scope(
         members=frozenset(names[member] for member, one in contenders.items() if (one.app, one.group) == (app, group)),
         release=f"outrider lock release {f'--scope {shared}' if shared else f'{app} {group}'} --slot",
         stuck={name: why for name, why in words.items() if name in dirty and why},
+        held={
+            names.get(member, member): why
+            for member, why in read_budgets(context.cluster, context.keys, scope).held.items()
+            if member not in {stored.slot.member for stored in scope.slots.values()}
+        },
+        budgets=taken_budgets(scope),
     )
 
 
@@ -356,6 +367,8 @@ def _turn_in(instance: str, scope: ScopeOverview) -> list[str]:
     lines = [
         f"waiting for {'the turn' if scope.slots == 1 else f'one of {scope.slots} turns'}{scope.where}; {position}"
     ]
+    if instance in scope.held:
+        lines.append(f"held by {scope.held[instance]}")
     return [*lines, *(_with_remedy(scope, turn) for turn in scope.turns if turn.state != "free")]
 
 

@@ -149,6 +149,7 @@ def _summary(overview: GroupOverview) -> str:
         marks += taken or [f"all {count(scope.slots, 'turn')}{scope.where} free"]
         if scope.queue:
             marks.append(f"waiting for a turn: {', '.join(scope.queue)}")
+        marks += [f"{name} held by {why}" for name, why in scope.held.items()]
     if overview.snapshot is not None and overview.snapshot.has_begun:
         marks.insert(1, overview.rollout)
     else:  # without a rollout of our service, the sidekicks tell it alone
@@ -189,6 +190,8 @@ def _as_json(overview: GroupOverview, instances: Iterable[str]) -> dict[str, Any
                     {"number": turn.number, "state": turn.state, "instance": turn.instance} for turn in scope.turns
                 ],
                 "queue": list(scope.queue),
+                "held": dict(scope.held),
+                "budgets": {name: list(instances) for name, instances in scope.budgets.items()},
             }
             for scope in overview.scopes
         ],
