@@ -44,7 +44,7 @@ MODULES = tuple(
         "runtimes/drivers", "balancers/drivers", "balancers/keys", "http",
         "balancers/drain", "balancers/entry", "balancers/traefik", "balancers/none",
         "balancers/agent/observer", "balancers/vulcand", "balancers/templates",
-        "turns/claim", "turns/permission", "etcd/lease", "turns/lock", "turns/turns", "turns/wait",
+        "turns/claim", "turns/permission", "turns/running", "etcd/lease", "turns/lock", "turns/turns", "turns/wait",
         "sidekick/announcements",
         "sidekick/assemble", "sidekick/crashes", "sidekick/workers/balancer", "sidekick/workers/lock",
         "sidekick/loop", "sidekick/presence",

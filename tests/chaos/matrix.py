@@ -121,6 +121,8 @@ SCENARIOS: Mapping[str, str] = {
 UNREACHED: Mapping[str, str] = {
     "lock.retake/turn.leave": "only when a take has conditions (block, target), and a retake has none",
     "lock.block/turn.leave": "only when somebody removed the slot key alone, by hand and not by our commands",
+    "lock.block/running.read": "only in a first install of a bad release; lock.release does the same",
+    "lock.block/running.write": "as lock.block/running.read",
     "workload.retire/workload.prune": "only what the prune while verifying could not remove",
     "balancer.restore/entry.remove": "only in a first install of a bad release; leave is the same transaction",
 }

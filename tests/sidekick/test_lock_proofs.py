@@ -163,3 +163,85 @@ def test_without_its_turn_nothing_is_removed_and_that_is_refused() -> None:
     assert ["lock.refused"] == [event.name for event in holder.events]
     assert [] == holder.resigned
     assert client.get(KEYS.gone("app", "a")) is None
+
+
+# --- what may still run ---------------------------------------------------------------------------------------------
+
+OLDER = Release(version="1.0.0", urls=(), sha256="1" * 64, size_bytes=1)
+
+
+def runs(client: FakeCluster, instance: str = "a") -> list[str]:
+    """Group and version of each release that may run on an instance."""
+    prefix = KEYS.running("app")
+    keys = [entry.key.removeprefix(prefix) for entry in client.list(prefix).entries]
+    return [key.rpartition("/")[0] for key in keys if key.endswith(f"/{instance}")]
+
+
+def test_a_commit_records_what_may_run_beside_what_ran_until_the_turn_ends(client: FakeCluster) -> None:
+    work = Work(client, "a").work
+    work.perform(ProveLock(committed=OLDER), None)
+    work.perform(ReleaseLock(turn=None, update="u0", committed=OLDER), 1)
+
+    work.perform(ProveLock(committed=RELEASE), None)
+    under_the_turn = runs(client)
+    work.perform(ReleaseLock(turn=None, update="u1", committed=RELEASE), 2)
+
+    assert (["g/1.0.0", "g/2.0.0"], ["g/2.0.0"]) == (under_the_turn, runs(client))
+
+
+def test_what_could_not_be_stopped_stays_recorded(client: FakeCluster) -> None:
+    work = Work(client, "a").work
+    work.perform(ProveLock(committed=OLDER), None)
+
+    work.perform(ReleaseLock(turn=None, update="u1", committed=RELEASE, left=OLDER), 1)
+
+    assert ["g/1.0.0", "g/2.0.0"] == runs(client)
+
+
+def test_what_another_instance_runs_and_what_is_of_an_earlier_group_is_told_apart(client: FakeCluster) -> None:
+    Work(client, "b").work.perform(ProveLock(committed=OLDER), None)
+    client.txn((), (Put(key=KEYS.running_at("app", "before", "1.0.0", "a"), value=b"{}"),))
+
+    Work(client, "a").work.perform(ReleaseLock(turn=None, update="u1", committed=RELEASE), 1)
+
+    assert (["g/2.0.0"], ["g/1.0.0"]) == (runs(client, "a"), runs(client, "b"))
+
+
+def test_recording_what_may_run_may_be_repeated_and_removes_nothing_that_has_changed(client: FakeCluster) -> None:
+    work = Work(client, "a")
+    work.work.perform(ReleaseLock(turn=None, update="u1", committed=RELEASE), 1)
+    revision = client.list(KEYS.running("app")).entries[0].mod_revision
+    work.work.perform(ReleaseLock(turn=None, update="u1", committed=RELEASE), 2)
+
+    assert [revision] == [entry.mod_revision for entry in client.list(KEYS.running("app")).entries]
+
+
+def test_a_first_start_that_came_to_nothing_leaves_nothing(client: FakeCluster) -> None:
+    work = Work(client, "a").work
+    work.perform(ProveLock(committed=RELEASE), None)
+
+    work.perform(ReleaseLock(turn=None, update="u1", given_up=RELEASE), 1)
+
+    assert [] == runs(client)
+
+
+def test_a_bad_first_release_leaves_nothing_but_its_block(client: FakeCluster) -> None:
+    work = Work(client, "a")
+    client.txn((), (Put(key=KEYS.running_at("app", "g", "2.0.0", "a"), value=b"{}"),))
+
+    work.work.perform(
+        BlockLock(turn=work.turn, update="u1", version="2.0.0", sha256="2" * 64, cause="503", given_up=RELEASE), 1
+    )
+
+    assert (True, []) == (work.blocked, runs(client))
+
+
+def test_whoever_removes_itself_runs_nothing_any_more(client: FakeCluster) -> None:
+    holder = Work(client, "a")
+    client.txn((), (Put(key=KEYS.running_at("app", "g", "2.0.0", "a"), value=b"{}"),))
+    client.txn((), (Put(key=KEYS.running_at("app", "g", "2.0.0", "b"), value=b"{}"),))
+
+    holder.work.perform(ResignLock(turn=holder.turn, update="u1", at=NOON, by="ann"), 1)
+    holder.work.perform(ProveLock(committed=RELEASE), None)
+
+    assert ([], ["g/2.0.0"]) == (runs(client, "a"), runs(client, "b"))

@@ -192,6 +192,8 @@ class Fleet:
             assert memory.running is not None
             server = Server(service=SERVICE, id=member.name, url=memory.running.url)
             puts = tuple(Put(key=key, value=url.encode()) for key, url in BALANCER.server_keys(server).items())
+            runs = KEYS.running_at(APP, GROUP, FIRST, member.name)
+            puts = (*puts, Put(key=runs, value=b"{}"))
             self.members, everybody = [], self.members  # until all of them are in the balancer
             self._hand.txn((), puts)
             self.members = everybody

@@ -14,6 +14,7 @@ SCOPE = group_scope("app", "g")
 _SLOTS, _QUEUE, _BLOCKS = KEYS.slots(SCOPE), KEYS.queue(SCOPE), KEYS.blocks("app")
 _BUDGETS = KEYS.budgets(SCOPE)
 _PROOFS = KEYS.proofs("app")
+_RUNNING = KEYS.running_in("app", "g")
 _SERVERS = "traefik/http/services/example/loadbalancer/servers/"
 
 
@@ -47,6 +48,8 @@ class Promises:
         self.most_slots = 0
         self.touched: dict[str, set[str]] = {}
         self.reached: dict[str, set[str]] = {}
+        self.runs: dict[str, set[str]] = {}
+        """Instance -> versions that may still run there, as stored."""
         self.taken: set[str] = set()
         """Instances whose entry a person took away, or overwrote, until a sidekick has written it."""
         self._begun_updates: set[str] = set()
@@ -80,6 +83,10 @@ class Promises:
                 if old is None and new is not None:
                     self._may_be_blocked(version, key.removeprefix(_BLOCKS))
                 (self.blocked.discard if new is None else self.blocked.add)(version)
+            elif key.startswith(_RUNNING):
+                version, _, name = key.removeprefix(_RUNNING).partition("/")
+                known = self.runs.setdefault(name, set())
+                (known.discard if new is None else known.add)(version)
             elif key.startswith(_PROOFS) and new is not None:
                 self.proved.add(key.removeprefix(_PROOFS).partition("/")[0])
         self.check()
@@ -111,6 +118,7 @@ class Promises:
         self._check_racks()
         for member in self._fleet.members:
             entry, host = self.entries.get(member.name), member.host
+            self._check_recorded(member)
             if entry in host.workloads or entry in host.deserted or member.name in self.taken:
                 continue
             memory = member.machine.memory
@@ -134,6 +142,15 @@ class Promises:
             self._fail(f"P1: two out in one rack: {self.slots}")
         if {f"rack={rack}": number for rack, number in by_turns.items()} != dict(by_budgets):
             self._fail(f"P1: turns {self.slots} and budget slots {sorted(self.budgets)} differ")
+
+    def _check_recorded(self, member: "Member") -> None:
+        """What runs is recorded as what may run, but for what runs under a turn or in an update that has begun."""
+        memory, name = member.machine.memory, member.name
+        if memory.running is None or memory.update or self._holds(name) or name in self.freed:
+            return
+        key = memory.running.release.id.key("g")
+        if memory.running.url in member.host.workloads and key not in self.runs.get(name, set()):
+            self._fail(f"{name} runs {key}, and what may run there is {sorted(self.runs.get(name, set()))}")
 
     def _holds(self, name: str) -> bool:
         return any(slot.instance == name for slot in self.slots.values())

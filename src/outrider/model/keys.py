@@ -196,6 +196,18 @@ class Keys:
         """The last admission of an instance that had gone: a removal that was said before it is carried out no more."""
         return f"{self.prefix}/admissions/{check_app(app)}/{check_part('instance', instance)}"
 
+    def running(self, app: str) -> str:
+        """Prefix of what may still run of an app, and where."""
+        return f"{self.prefix}/running/{check_app(app)}/"
+
+    def running_in(self, app: str, group: str) -> str:
+        """The same of one group."""
+        return f"{self.running(app)}{check_part('group', group)}/"
+
+    def running_at(self, app: str, group: str, release: str, instance: str) -> str:
+        """``release``: the text for keys of one (``ReleaseId.key``)."""
+        return f"{self.running_in(app, group)}{check_part('release', release)}/{check_part('instance', instance)}"
+
     def all_servers(self) -> str:
         """Prefix of the write guards of all servers, of every app."""
         return f"{self.prefix}/servers/"

@@ -49,6 +49,7 @@ from outrider.sidekick.workers.worker import Noun, Worker, now
 from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.statechart import load_sidekick_chart
 from outrider.turns.lock import TurnLock
+from outrider.turns.running import RunningKeys
 
 STOP_WITHIN_S = 5.0
 _SLACK_S = 30.0
@@ -250,8 +251,9 @@ class Assembly:
         environments = Environments(self._cluster, keys, app=app, group=instance.group, state_dir=instance.state_dir)
         reporter = self._runtime if isinstance(self._runtime, HealthReporter) else None
         self._presence = PresenceWriter(
-            self._cluster, keys, us, identity, lambda: self._session.lease, self._post
+            self._cluster, keys, us, identity, lambda: self._session.lease, self._post, self._note_running
         )  # fmt: skip
+        self._running = RunningKeys(self._cluster, keys, app=app, group=instance.group, instance=instance.id)
         owner = Owner(app=app, group=instance.group, instance=instance.id, process=identity.process)
         balancer = BALANCERS.load(instance.balancer).make(
             settings,
@@ -401,6 +403,12 @@ class Assembly:
         self._announcements.look_again()
         self._entry_watch.look_again()
         self._presence.look_again()
+
+    def _note_running(self) -> None:
+        """What runs already, and was committed by an earlier outrider, in another group or by nobody: adopted."""
+        memory = self._sidekick.memory
+        if memory.running is not None and not memory.update:
+            self._running.note(memory.running.release, now())
 
     def _post(self, event: AnyEvent) -> None:
         self._sidekick.post(event)

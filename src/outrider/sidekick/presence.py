@@ -38,6 +38,7 @@ class PresenceWriter:
         identity: Identity,
         lease: Callable[[], int | None],
         post: Post,
+        accepted: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin; nothing is written before ``show``.
 
@@ -48,7 +49,9 @@ class PresenceWriter:
             identity: This process.
             lease: The sidekick's lease while it can be trusted.
             post: Hears whether this process is the instance.
+            accepted: Called when it is, before that is posted; when it raises a ``DriverError``, soon again.
         """
+        self._tell_accepted = accepted
         self._cluster, self._us, self._identity, self._lease, self._post = cluster, contender, identity, lease, post
         self._key = keys.presence(contender.app, contender.group, contender.instance)
         self._gone = keys.gone(contender.app, contender.instance)
@@ -248,6 +251,7 @@ class PresenceWriter:
 
     def _accept(self) -> None:
         if not self._is_accepted:
+            self._tell_accepted()
             self._refused, self._is_accepted = None, True
             self._post(IdentityAccepted(at=now()))
 

@@ -85,6 +85,7 @@ class TurnRequest:
     slots: int
     conditions: tuple[Compare, ...] = ()
     permission: Permission | None = None
+    also: tuple[Op, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +331,7 @@ class Claim:
                     Put(key=entry.key, value=entry.value, lease=self._request.lease),
                     *taken,
                     *allowed.ops,
+                    *self._request.also,
                 ),
             )
         if done.succeeded:

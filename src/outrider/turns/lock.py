@@ -75,6 +75,7 @@ class TurnLock:
         slots: int,
         conditions: tuple[Compare, ...] = (),
         permission: Permission | None = None,
+        also: tuple[Op, ...] = (),
         deliver: Callable[[News], None],
     ) -> None:
         """Queue for a turn and return at once; the news comes on the lock's own thread.
@@ -92,6 +93,7 @@ class TurnLock:
             conditions: Must hold in the transaction that takes the turn; when one doesn't, the answer is ``Denied``.
             permission: For an update that the service granted: the grant, read at each attempt, must hold; the
                 transaction that takes the turn compares it and marks it as begun. None for any other turn.
+            also: Written in the transaction that takes the turn.
             deliver: Must not block, nor wait for another thread that calls this lock: put the news in a queue.
         """
         with self._changing:
@@ -110,6 +112,7 @@ class TurnLock:
                     slots=slots,
                     conditions=conditions,
                     permission=permission,
+                    also=also,
                 ),
                 clock=self._clock,
                 superseded=superseded,

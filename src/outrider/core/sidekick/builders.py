@@ -49,6 +49,11 @@ def _committed(memory: Memory) -> Release | None:
     return memory.running.release if is_over and memory.running is not None else None
 
 
+def _given_up(memory: Memory) -> Release | None:
+    """What was to be the first that runs here, and won't be."""
+    return memory.candidate.release if memory.candidate is not None and memory.running is None else None
+
+
 def _needed(*installed: Installed | None) -> tuple[Release, ...]:
     """Releases whose payloads stay."""
     return tuple(dict.fromkeys(one.release for one in installed if one is not None))
@@ -87,6 +92,7 @@ def acquire_lock(memory: Memory) -> Effect:
         key="" if release.id.is_plain else release.id.key(memory.group),
         slots=memory.slots,
         target_revision=memory.target_revision if follows_target else -1,
+        first_start=release if memory.running is None else None,
     )
 
 
@@ -109,7 +115,14 @@ def retake_lock(memory: Memory) -> Effect:
 
 @effect(do.ReleaseLock)
 def release_lock(memory: Memory) -> Effect:
-    return do.ReleaseLock(turn=memory.turn, update=_turn_id(memory), committed=_committed(memory))
+    committed = _committed(memory)
+    return do.ReleaseLock(
+        turn=memory.turn,
+        update=_turn_id(memory),
+        committed=committed,
+        left=memory.leftover.release if committed is not None and memory.leftover is not None else None,
+        given_up=_given_up(memory),
+    )
 
 
 @effect(do.ProveLock)
@@ -144,6 +157,7 @@ def block_lock(memory: Memory) -> Effect:
         sha256=release.sha256,
         release=None if release.id.is_plain else release.id,
         cause=memory.fault.cause if memory.fault is not None else "",
+        given_up=_given_up(memory),
     )
 
 

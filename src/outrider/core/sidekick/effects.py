@@ -41,6 +41,7 @@ class AcquireLock(Effect):
         key: The release as a part of a key; empty: the label is it.
         target_revision: The target, the group's brake and the update service's grant must be unchanged when the turn
             is taken. -1 leaves all three out: an operator's way back, or an update service of another make.
+        first_start: The release, when nothing ran here before: that it may run is recorded with the turn.
     """
 
     name: ClassVar[str] = "lock.acquire"
@@ -50,6 +51,7 @@ class AcquireLock(Effect):
     slots: int
     target_revision: int
     key: str = ""
+    first_start: Release | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ class ReleaseLock(Effect):
 
     Attributes:
         committed: What was committed under the turn, to be recorded before it ends; None when nothing was.
+        left: What it has replaced, when that couldn't be stopped: it may still run.
+        given_up: A first start that came to nothing: it runs no more.
     """
 
     name: ClassVar[str] = "lock.release"
@@ -93,12 +97,15 @@ class ReleaseLock(Effect):
     turn: Turn | None
     update: str
     committed: Release | None = None
+    left: Release | None = None
+    given_up: Release | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProveLock(Effect):
     """Record that this instance has committed the release, unless another one has before: from now on nobody blocks it.
 
+    It is recorded, too, that it may run here.
     As soon as possible after the commit. ``lock.release`` makes sure of it.
     """
 
@@ -143,7 +150,8 @@ class ResignLock(Effect):
 class BlockLock(Effect):
     """Block the release for the fleet and give the turn back, in one transaction.
 
-    A release that an instance has committed is not blocked; the turn ends all the same.
+    A release that an instance has committed is not blocked; the turn ends all the same. ``given_up``: as in
+    ``lock.release``.
     """
 
     name: ClassVar[str] = "lock.block"
@@ -154,6 +162,7 @@ class BlockLock(Effect):
     sha256: str
     cause: str
     release: ReleaseId | None = None
+    given_up: Release | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

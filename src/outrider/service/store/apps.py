@@ -122,6 +122,7 @@ class Apps:
             change.delete_below(keys.blocks(app_id))
             change.delete_below(keys.proofs(app_id))
             change.delete_below(keys.app_environments(app_id))
+            change.delete_below(keys.running(app_id))
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)

@@ -24,6 +24,7 @@ class Traces:
         guards: The write guards of its servers.
         entries: What balancers find of these servers.
         parts: Values in which they are one of many servers, without them.
+        runs: Keys of what may still run there.
     """
 
     row: Instance | None
@@ -32,6 +33,7 @@ class Traces:
     guards: tuple[Entry, ...]
     entries: tuple[Entry, ...]
     parts: tuple[tuple[str, bytes], ...] = ()
+    runs: tuple[Entry, ...] = ()
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -72,6 +74,9 @@ def read_traces(context: StoreContext, change: Change, app_id: str, instance: st
     for entry in entries:
         change.guard_unread(entry)
     parts = tuple(part for guard in guards if (part := _part(change, guard)) is not None)
+    runs = tuple(entry for entry in change.list(keys.running(app_id)).entries if entry.key.endswith(f"/{instance}"))
+    for entry in runs:
+        change.guard_unread(entry)
     return Traces(
         row=change.read_or_none(Instance, keys.instance(app_id, instance)),
         turns=tuple(turns),
@@ -79,6 +84,7 @@ def read_traces(context: StoreContext, change: Change, app_id: str, instance: st
         guards=guards,
         entries=tuple(entries),
         parts=parts,
+        runs=runs,
     )
 
 
@@ -113,7 +119,8 @@ def remove(
             snapshot.end(instance, "withdrawn")
             snapshot.end_deferral(instance)
             snapshot.write()
-    for entry in (*traces.entries, *traces.guards, *traces.places, *(slot.entry for _, slot in traces.turns)):
+    slots = (slot.entry for _, slot in traces.turns)
+    for entry in (*traces.entries, *traces.guards, *traces.places, *traces.runs, *slots):
         change.delete(entry.key)
     for key, value in traces.parts:
         change.put_value(key, value)

@@ -35,6 +35,7 @@ from outrider.model.documents import Admission, Block, Gone, Proof, decode, enco
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 from outrider.turns.lock import Denied, News, Permission, Queued, TurnGranted, TurnLock
+from outrider.turns.running import RunningKeys
 
 
 class HasLease(Protocol):
@@ -74,6 +75,7 @@ class LockWork:
         self._target, self._brake = keys.target(app, group), keys.brake(app, group)
         self._grant = f"{keys.grants(app, group)}{instance}"
         self._admission = keys.admission(app, instance)
+        self._running = RunningKeys(cluster, keys, app=app, group=group, instance=instance)
         self._mutex = threading.Lock()
         self._pending: tuple[LockEffect, int | None] | None = None
         self._newest = 0
@@ -111,6 +113,8 @@ class LockWork:
                 self._give_back(effect, request)
             case ProveLock():
                 self._prove(effect.committed)
+                if effect.committed is not None:
+                    self._running.note(effect.committed, now())
             case SuspendLock():
                 if not self._lock.suspend(effect.update):
                     self._post(LockReleased(at=now(), request=request))
@@ -141,6 +145,7 @@ class LockWork:
                     slots=effect.slots,
                     conditions=self._conditions(effect),
                     permission=self._permission(effect),
+                    also=() if effect.first_start is None else (self._running.begins(effect.first_start, now()),),
                     deliver=lambda news: self._tell(news, request),
                 )
             case ReclaimLock():
@@ -219,7 +224,11 @@ class LockWork:
 
     def _give_back(self, effect: ReleaseLock, request: int | None) -> None:
         self._prove(effect.committed)  # before the turn ends: the next one must not block what runs here
+        if effect.committed is not None:
+            self._running.settle(effect.committed, effect.left, now())
         self._end(self._lock.withdraw() or effect.turn, effect.update, ())
+        if effect.given_up is not None:  # after it: a turn that was taken meanwhile has written it
+            self._running.forget(effect.given_up)
         self._post(LockReleased(at=now(), request=request))
 
     def _block(self, effect: BlockLock, request: int | None) -> None:
@@ -250,6 +259,8 @@ class LockWork:
             proved_by = self._proved_by(name)
         if proved_by:
             self._end(effect.turn, effect.update, ())
+        if effect.given_up is not None:
+            self._running.forget(effect.given_up)
         self._post(LockReleased(at=now(), request=request, proved_by=proved_by))
 
     def _resign(self, effect: ResignLock, request: int | None) -> None:
@@ -272,7 +283,8 @@ class LockWork:
             at=effect.at,
         )
         gone = Put(key=self._keys.gone(self._app, self._instance), value=encode(marker))
-        removed: tuple[Op, ...] = (gone, *(Delete(key=key) for key in (*self._own_keys, self._admission)))
+        runs = tuple(entry.key for entry in self._running.own())
+        removed: tuple[Op, ...] = (gone, *(Delete(key=key) for key in (*self._own_keys, self._admission, *runs)))
         if not self._end(effect.turn, effect.update, removed, (unadmitted,)):
             if self._read_admission(effect) is None:
                 self._let_back(effect, request)
