@@ -49,7 +49,8 @@ MODULES = tuple(
         "sidekick/assemble", "sidekick/crashes", "sidekick/workers/balancer", "sidekick/workers/lock",
         "sidekick/loop", "sidekick/presence",
         "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
-        "sidekick/workers/workload", "sidekick/entry_watch", "sidekick/identity",
+        "sidekick/workers/workload", "sidekick/workers/task", "sidekick/task_claims", "sidekick/task_programs",
+        "sidekick/entry_watch", "sidekick/identity",
         "sidekick/session", "sidekick/host", "sidekick/environments",
     )
 )  # fmt: skip
@@ -88,7 +89,7 @@ PURE = frozenset(
         "seen.queue.get", "self._answers.get", "self._children.get", "self._cluster.get", "self._inbox.get",
         "self._marked.get", "self._origins.get", "self._queue.get",
         "self._quiet_until.get", "self._sidekick.post", "self._statuses.get", "self._watched.get",
-        "self._told.get", "changed.get", "self._members.remove", "self.kinds.get",
+        "self._told.get", "self._keys.grant", "changed.get", "self._members.remove", "self.kinds.get",
         "self.targets.get", "server.get", "told.get",
     }
 )  # fmt: skip
@@ -148,6 +149,8 @@ UNDER: dict[tuple[str, str], str] = {
     ("etcd/lease", "close"): "ends the lease on an orderly stop; not doing it leaves it to its time",
     ("sidekick/workers/workload", "_remove"): "calls the runtime, which has the marks",
     ("sidekick/workers/workload", "_tidy"): "calls the runtime, which has the marks",
+    ("sidekick/task_programs", "run"): "removes a folder of its own, which the next task removes, too",
+    ("sidekick/task_programs", "_end_leftovers"): "the same, of a sidekick that was killed",
 }
 """(module below src/outrider, function) whose touches have no mark of their own -> why that is right."""
 

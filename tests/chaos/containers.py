@@ -1,6 +1,6 @@
 """The fixture with containers: what a kill in the middle of Docker's work leaves behind, and whether it is found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from outrider.demo.docker_fleet import DOCKER, DockerFleet
 from outrider.demo.fleet import APP_ID
@@ -19,7 +19,8 @@ class ContainerChaosFixture(ChaosFixture, DockerFleet):
         "probe": {**HASTE["probe"], "interval_s": 0.1},
     }
 
-    def upload(self, version: str, kind: str) -> None:
+    def upload(self, version: str, kind: str, tasks: Sequence[Mapping[str, object]] = ()) -> None:
+        assert not tasks, "an image has tasks of the machine only, and no scenario has those"
         image = self.package(version, healthy=kind == "good")
         self.outrider("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={image}")
 

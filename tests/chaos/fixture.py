@@ -111,11 +111,12 @@ class ChaosFixture(LiveFixture):
         self.point_at(version)
         return version
 
-    def upload(self, version: str, kind: str) -> None:
+    def upload(self, version: str, kind: str, tasks: Sequence[Mapping[str, object]] = ()) -> None:
+        """Store a package of that kind, with these tasks."""
         package = build_package(self.folder, version, healthy_answers=HEALTHY_ANSWERS[kind])
         with package.open("rb") as file:
             stored = self.client.upload(file)
-        body = {"version": version, "stored": stored["sha256"], "name": package.name}
+        body = {"version": version, "stored": stored["sha256"], "name": package.name, "tasks": list(tasks)}
         self.client.post("apps", APP_ID, "packages", body=body)
         package.unlink()
 

@@ -99,6 +99,7 @@ SCENARIOS: Mapping[str, str] = {
     "release.verify": "good",
     "release.verify/payload.prune": "wrong",
     "release.verify/workload.prune": "moved",
+    "task.run": "tasked",
     "report.downloading": "good",
     "report.downloaded": "good",
     "report.queueing": "good",

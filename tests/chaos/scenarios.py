@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from outrider.core.errors import Conflict
 from outrider.demo.fleet import APP_ID, GROUP, SERVICE, workloads
 from outrider.etcd.seam import Delete
 from outrider.model.keys import group_scope
@@ -214,12 +215,48 @@ def _give_the_old_program_back(case_run: CaseRun) -> None:
     program.with_suffix(".hidden").rename(program)
 
 
+def _release_with_a_task(case_run: CaseRun) -> None:
+    """The task leaves a line each time that it is begun."""
+    fixture, version = case_run.fixture, case_run.fixture.next_version()
+    command = ["/bin/sh", "-c", f"echo begun >> {_begun(fixture, version)}; sleep 0.5"]
+    fixture.upload(version, "good", [{"name": "migrate", "kind": "pre", "command": command}])
+    fixture.point_at(version)
+    case_run.wanted = version
+
+
+def _begun(fixture: ChaosFixture, version: str) -> Path:
+    return fixture.folder / f"begun-{version}"
+
+
+def _look_after_the_task(case_run: CaseRun) -> None:
+    """It is begun once, whatever befell its runner, and never lost: done, or unknown until an operator has looked."""
+    fixture, retries = case_run.fixture, 0
+    place = ("apps", APP_ID, "groups", GROUP, "tasks", case_run.wanted, "migrate")
+
+    def is_over() -> bool:
+        nonlocal retries
+        path = _begun(fixture, case_run.wanted)
+        begun = len(path.read_text().splitlines()) if path.exists() else 0
+        assert begun <= 1 + retries, f"the task was begun {begun} times, and retried {retries} times"
+        state = fixture.client.get(*place)["state"]
+        if state == "unknown":
+            try:
+                fixture.client.post(*place, "retry", body={"by": "chaos", "why": "nobody knows how far it came"})
+                retries += 1
+            except Conflict:  # its runner came back and has told
+                return False
+        return bool(state == "done")
+
+    eventually(is_over, within_s=120.0, every_s=0.2)
+
+
 _SOURING = _bad("souring")
 _RELOCK = "lock.retake/turn.read"
 
 SCENARIOS: Mapping[str, Scenario] = {
     "good": Scenario(release=_good),
     "good-2": Scenario(release=_good),
+    "tasked": Scenario(goes_first=True, release=_release_with_a_task, repair=_look_after_the_task),
     "unhealthy": Scenario(goes_first=True, release=_bad("unhealthy")),
     "unhealthy-2": Scenario(goes_first=True, release=_bad("unhealthy")),
     "stuck-2": Scenario(

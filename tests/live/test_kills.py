@@ -62,6 +62,8 @@ ELSEWHERE = {
     "swapping.committing",
     # nothing is asked for and nothing written there; a restart leads through idle.waking
     "idle.refused",
+    # only where a package has tasks; tests/sim/test_tasks.py kills there
+    "swapping.readying",
     # tests/sim/test_drains.py kills in each of them
     "idle.retaking",
     "idle.leaving",

@@ -78,6 +78,7 @@ CUT_POINTS = (
 
 ELSEWHERE = {
     "swapping.committing": "left in the same step in which it is entered: never the state of a journal",
+    "swapping.readying": "nothing was touched, and a claim is etcd's: tests/sim/test_tasks.py cuts and kills there",
     "swapping.retreating": "what a cut from etcd leads to: passed in the cells of probing and starting",
     "swapping.reclaiming": "what a cut from etcd leads to: passed in the cells of probing and starting",
 }

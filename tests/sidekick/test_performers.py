@@ -22,6 +22,7 @@ from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.probe import ProbeWork
 from outrider.sidekick.workers.release import ReleaseWork
 from outrider.sidekick.workers.report import ReportWork, reports
+from outrider.sidekick.workers.task import TaskWork
 from outrider.sidekick.workers.workload import WorkloadWork
 from tests.sim.fake_etcd import FakeEtcd
 from tests.sim.loop import CHART, RULES
@@ -34,6 +35,7 @@ PERFORMERS: Mapping[str, tuple[Callable[..., object], ...]] = {
     "balancer": (BalancerWork.perform,),
     "release": (ReleaseWork.perform,),
     "probe": (ProbeWork.perform,),
+    "task": (TaskWork.perform,),
     "report": (ReportWork.perform, reports),
     "sidekick": (_alarm,),
 }

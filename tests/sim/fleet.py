@@ -34,6 +34,7 @@ from tests.sim.life import APP, BALANCER, GROUP, SCOPE, SERVICE, Life
 from tests.sim.loop import CHART, Kept
 from tests.sim.promises import Breach, Promises, at_home
 from tests.sim.store import KEYS, Changes, Cut, FaultProfile, SimEtcd
+from tests.sim.tasks import SimTasks
 
 __all__ = ["CHART", "EPOCH", "Badness", "Breach", "Fleet", "Member"]
 
@@ -178,6 +179,7 @@ class Fleet:
         self.store = SimEtcd(self.agenda, self.random, self._noted)
         self._hand = self.store.client("operator")
         budgets = (Budget(label="rack", max_out=1),) if racks else ()
+        self.tasks = SimTasks(self)
         self._aim = Target(version=FIRST, slots=slots, budgets=budgets)
         self.most_allowed = slots
         self.steps = 0
@@ -367,6 +369,10 @@ class Fleet:
         """Let an operator take a version's mark away; whatever it has reached counts anew."""
         self.promises.reached.pop(version, None)
         self._hand.txn((), (Delete(key=KEYS.block(APP, version)),))
+
+    def crashed(self, error: BaseException) -> None:
+        """A thread of a sidekick died of a bug."""
+        raise Breach(f"seed {self.seed}: {error!r}") from error
 
     def crash(self, member: Member, down_s: float) -> None:
         """SIGKILL the sidekick; its workloads live on; a restart alone follows."""

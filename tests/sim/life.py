@@ -27,11 +27,13 @@ from outrider.payloads.store import PayloadStore
 from outrider.sidekick.entry_watch import EntryWatch
 from outrider.sidekick.environments import Environments
 from outrider.sidekick.prober import Prober
+from outrider.sidekick.task_claims import TaskClaims
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.probe import ProbeWork
 from outrider.sidekick.workers.release import ReleaseWork
 from outrider.sidekick.workers.report import ReportWork
+from outrider.sidekick.workers.task import Follow, TaskWork
 from outrider.sidekick.workers.worker import Noun
 from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.turns.lock import TurnLock
@@ -40,6 +42,7 @@ from tests.sim.host import SimEnvironments, SimPayloads, SimProber, SimRuntime
 from tests.sim.keeper import SimAnnouncements, SimKeeper, SimSubject
 from tests.sim.loop import SimLoop
 from tests.sim.store import KEYS, SimClient
+from tests.sim.tasks import SimPrograms, follow, write_presence
 from tests.sim.workers import SimDrain, SimUpstream, SimWorker
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ class Life:
             self.client, KEYS, app=APP, group=GROUP, instance=member.name, post=self.post, at=self.at,
             random=fleet.random,
         )  # fmt: skip
+        self._process = memory.process
         self.runtime = SimRuntime(member.host, self.spend, self.at)
         self.wait: Wait | None = None
         self._looking = False
@@ -103,6 +107,15 @@ class Life:
         )
         self._entry_watch = EntryWatch(self.client, entry, self.post)
         self._watched_entry = entry.watched
+        self.claims = TaskClaims(
+            self.client,
+            KEYS,
+            app=APP,
+            group=GROUP,
+            instance=member.name,
+            process=memory.process,
+            clock=fleet.now,
+        )
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(
@@ -111,7 +124,22 @@ class Life:
             "balancer": BalancerWork(
                 entry, cast(Drain, SimDrain(self)), KEYS, member=member.name, inflight_path="", post=self.post
             ),
-            "release": ReleaseWork(cast(Upstream, SimUpstream(self)), payloads, self.runtime, self.post, environments),
+            "release": ReleaseWork(
+                cast(Upstream, SimUpstream(self)),
+                payloads,
+                self.runtime,
+                self.post,
+                environments,
+                self.claims.tasks_of,
+            ),
+            "task": TaskWork(
+                self.client,
+                self.claims,
+                SimPrograms(self),
+                post=self.post,
+                crash=fleet.crashed,
+                start=self._follow_tasks,
+            ),
             "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at, self.unsuspended_s)), self.post),
         }
         self.workers: dict[str, SimWorker] = {name: SimWorker(self, noun) for name, noun in nouns.items()}
@@ -206,6 +234,17 @@ class Life:
         pending = self._lock_work.take_pending()
         if pending is not None:
             self.workers["lock"].submit(*pending)
+
+        if self.fleet.tasks.specs:
+            self.write_presence()
+
+    def write_presence(self) -> None:
+        """Only where there are tasks: nothing else here looks at presences."""
+        if not self.dead:
+            write_presence(self, self._process, self.write_presence)
+
+    def _follow_tasks(self, one: Follow) -> None:
+        self.at(self.fleet.random.uniform(0.01, 0.2), partial(follow, self, one))
 
     def _lost(self, why: str) -> None:
         self.post(LockLost(at=self.fleet.now(), why=why))

@@ -1,7 +1,7 @@
 """What must hold at every change of the simulated world, judged from the store and the machines alone."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from outrider.model.documents import Block, Slot, decode
 from outrider.model.keys import group_scope
@@ -94,19 +94,20 @@ class Promises:
     def _may_be_blocked(self, version: str, key: str) -> None:
         """P11: what an instance has committed, and what only machines can't run, is blocked by no sidekick."""
         if key in self.proved:
-            self._fail(f"P11: {version} is blocked although an instance has committed it")
+            self.fail(f"P11: {version} is blocked although an instance has committed it")
         if any(version in member.host.cannot for member in self._fleet.members):
-            self._fail(f"P11: {version} is blocked for the trouble of one machine")
+            self.fail(f"P11: {version} is blocked for the trouble of one machine")
 
     def started(self, name: str, version: str) -> None:
         """A version was started on an instance's machine."""
         self.touched.setdefault(version, set()).add(name)
+        self._fleet.tasks.check_started(name, version)
         if self._fleet.bad.get(version, "none") == "none":
             return
         reached = self.reached.setdefault(version, set())
         reached.add(name)
         if len(reached) > self._fleet.most_allowed:
-            self._fail(f"P5: {version} is bad and was started on {sorted(reached)}")
+            self.fail(f"P5: {version} is bad and was started on {sorted(reached)}")
 
     def check(self) -> None:
         """P1, and P3 as far as a sidekick can keep it: a version that dies by itself is excused until it is undone."""
@@ -114,7 +115,7 @@ class Promises:
         self.most_slots = max(self.most_slots, held)
         self.narrowed = min(self.narrowed, max(0, held - self._fleet.slots_allowed))
         if held > self._fleet.slots_allowed + self.narrowed:
-            self._fail(f"P1: {held} turns: {self.slots}")
+            self.fail(f"P1: {held} turns: {self.slots}")
         self._check_racks()
         for member in self._fleet.members:
             entry, host = self.entries.get(member.name), member.host
@@ -127,7 +128,7 @@ class Promises:
             away = self._fleet.strategy == "stop-first" or memory.drain is not None or memory.is_out
             may_be_out = self._holds(member.name) or member.name in self.freed
             if not away or entry is not None or not may_be_out:
-                self._fail(
+                self.fail(
                     f"P3: {member.name} in {member.machine.state}: entry {entry}, workloads {host.workloads},"
                     f" turn {self._holds(member.name)}"
                 )
@@ -139,9 +140,9 @@ class Promises:
         by_turns = Counter(slot.labels["rack"] for slot in self.slots.values())
         by_budgets = Counter(key.removeprefix(_BUDGETS).partition("/")[0] for key in self.budgets)
         if any(number > 1 for number in by_turns.values()):
-            self._fail(f"P1: two out in one rack: {self.slots}")
+            self.fail(f"P1: two out in one rack: {self.slots}")
         if {f"rack={rack}": number for rack, number in by_turns.items()} != dict(by_budgets):
-            self._fail(f"P1: turns {self.slots} and budget slots {sorted(self.budgets)} differ")
+            self.fail(f"P1: turns {self.slots} and budget slots {sorted(self.budgets)} differ")
 
     def _check_recorded(self, member: "Member") -> None:
         """What runs is recorded as what may run, but for what runs under a turn or in an update that has begun."""
@@ -150,7 +151,7 @@ class Promises:
             return
         key = memory.running.release.id.key("g")
         if memory.running.url in member.host.workloads and key not in self.runs.get(name, set()):
-            self._fail(f"{name} runs {key}, and what may run there is {sorted(self.runs.get(name, set()))}")
+            self.fail(f"{name} runs {key}, and what may run there is {sorted(self.runs.get(name, set()))}")
 
     def _holds(self, name: str) -> bool:
         return any(slot.instance == name for slot in self.slots.values())
@@ -169,7 +170,7 @@ class Promises:
         running = member.running_url
         leaves = before is not None and before in member.host.workloads and before != after and after != running
         if leaves and not (self._holds(name) and name in self.queue):
-            self._fail(f"P2: {name}: entry {before} -> {after} without a held turn; what should run is at {running}")
+            self.fail(f"P2: {name}: entry {before} -> {after} without a held turn; what should run is at {running}")
 
     def _begun(self, slot: Slot) -> None:
         """P16: during a pause only what had its turn before, an operator's way back or a drain takes one."""
@@ -178,14 +179,15 @@ class Promises:
         again = again or (memory.drain is not None and memory.drain.id == slot.update)
         self._begun_updates.add(slot.update)
         if self._fleet.braked and not again:
-            self._fail(f"P16: {slot.instance} begins its update to {slot.release} while the rollout is paused")
+            self.fail(f"P16: {slot.instance} begins its update to {slot.release} while the rollout is paused")
 
     def _ended(self, slot: Slot, *, blocked: bool) -> None:
         memory = self._fleet.member(slot.instance).machine.memory
         if not blocked and memory.fault is not None and memory.fault.blame != "release":
             self.reached.get(slot.release, set()).discard(slot.instance)
 
-    def _fail(self, problem: str) -> None:
+    def fail(self, problem: str) -> NoReturn:
+        """Raise ``Breach``."""
         raise Breach(f"seed {self._fleet.seed}: at {self._fleet.now_s:.3f} s: {problem}")
 
 

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
+
 from outrider.etcd.seam import Cluster, Put
 from outrider.model.documents import Block, Contender, Presence, Target, decode, encode
 from outrider.model.keys import DEFAULT_PREFIX
 from outrider.service.history.destinations import parse_allowed
+from outrider.model.tasks import Task
 from outrider.service.store.context import Clock
 from outrider.service.store.packages import Payload
 from outrider.service.store.store import Store, open_stores, utc_now
@@ -102,3 +105,13 @@ def stand_in_line(
 def put(cluster: Cluster, key: str, value: bytes) -> None:
     """Write one key, whatever is there."""
     assert cluster.txn((), (Put(key=key, value=value),)).succeeded
+
+
+def lost_task(name: str, at: datetime, **facts: object) -> Task:
+    """A task of 1.0.0 whose runner has ended."""
+    task = Task(
+        app=APP, group="beta", name=name, kind="pre", command=("bin/migrate",), version="1.0.0", release="1.0.0",
+        key="1.0.0", sha256="1" * 64, state="unknown", instance="web-1", process="p1", claim="c1", limit_s=600.0,
+        started=at, why="its runner web-1 has ended",
+    )  # fmt: skip
+    return msgspec.structs.replace(task, **facts)

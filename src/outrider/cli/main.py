@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, str] = {
     "statechart": "outrider.cli.commands.statechart:statechart",
     "status": "outrider.cli.commands.status:status",
     "story": "outrider.cli.commands.story:story",
+    "task": "outrider.cli.commands.task:task",
     "upstream": "outrider.cli.commands.upstream:upstream",
     "watch": "outrider.cli.commands.watch:watch",
     "webhook": "outrider.cli.commands.webhook:webhook",

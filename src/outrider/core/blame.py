@@ -23,7 +23,7 @@ Blame = Literal["release", "world", "machine", "operator"]
 Evidence = Literal[
     "unknown",
     # seen in the release
-    "bad-payload", "no-exec-bit", "not-a-program", "program-left-out", "ended", "unhealthy", "unproved",
+    "bad-payload", "no-exec-bit", "not-a-program", "program-left-out", "ended", "unhealthy", "unproved", "task-failed",
     # seen in this machine, and there until somebody changes it
     "unfit", "noexec", "wrong-setting", "no-interpreter", "other-architecture", "no-permission", "bad-name",
     "not-a-file",
@@ -39,7 +39,8 @@ Evidence = Literal[
 ``bad-payload``: damaged, unsafe or of a kind that nothing reads. ``no-exec-bit``: the program has no x bit in the
 archive. ``not-a-program``: neither a program nor a script with a ``#!`` line. ``program-left-out``: the payload lacks
 the program that an earlier payload on this machine has. ``ended``: it ended by itself. ``unhealthy``: it answered, and
-not well. ``unproved``: it didn't prove healthy before its deadline.
+not well. ``unproved``: it didn't prove healthy before its deadline. ``task-failed``: a task that must run before
+it has failed.
 ``unfit``: the runtime here runs no payloads of its kind. ``noexec``: the mount forbids running programs.
 ``wrong-setting``: a setting names a program, or an address, that isn't there. ``no-interpreter``: the program needs
 another one that isn't on this machine. ``other-architecture``: it was built for another processor.
@@ -58,6 +59,7 @@ _JUDGED: Mapping[Evidence, Blame] = {
     "ended": "release",
     "unhealthy": "release",
     "unproved": "release",
+    "task-failed": "release",
     "unfit": "machine",
     "noexec": "machine",
     "wrong-setting": "machine",

@@ -15,6 +15,7 @@ from outrider.core.release import ReleaseId
 from outrider.core.rollout.budgets import Budget
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.rollout import Progress
+from outrider.core.tasks import TaskSpec
 from outrider.model.keys import group_scope, shared_scope
 
 SCHEMA = 1
@@ -60,6 +61,7 @@ class Package(Document, frozen=True, kw_only=True):
         platforms: What the registry has said of each platform's part; empty when it was not asked.
         arch: What it runs on: ``all``, or one architecture as ``core/architectures.py`` names it.
         required: On the wire; clients may leave out a package that isn't.
+        tasks: What runs once for a release of it.
     """
 
     app: str
@@ -75,6 +77,7 @@ class Package(Document, frozen=True, kw_only=True):
     platforms: tuple[ImagePlatform, ...] = ()
     arch: str = "all"
     required: bool = True
+    tasks: tuple[TaskSpec, ...] = ()
     created: datetime
 
     @property
@@ -688,6 +691,7 @@ class Block(Document, frozen=True, kw_only=True):
 
     Attributes:
         group: Whose release it is; empty for one without environment and generation, which is every group's.
+        task: Key of the task whose failure blocks it, below the prefix; empty: it was no task.
     """
 
     version: str
@@ -696,6 +700,7 @@ class Block(Document, frozen=True, kw_only=True):
     why: str
     at: datetime
     group: str = ""
+    task: str = ""
     environment: int = 0
     environment_digest: str = ""
     generation: int = 0

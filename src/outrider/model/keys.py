@@ -208,6 +208,22 @@ class Keys:
         """``release``: the text for keys of one (``ReleaseId.key``)."""
         return f"{self.running_in(app, group)}{check_part('release', release)}/{check_part('instance', instance)}"
 
+    def all_tasks(self) -> str:
+        """Prefix of the tasks of all apps."""
+        return f"{self.prefix}/tasks/"
+
+    def app_tasks(self, app: str) -> str:
+        """Prefix of the tasks of an app."""
+        return f"{self.all_tasks()}{check_app(app)}/"
+
+    def tasks(self, app: str, group: str) -> str:
+        """Prefix of the tasks of a group. Empty: those that run once for the whole app; no group has such a name."""
+        return f"{self.app_tasks(app)}{check_part('group', group) if group else '@app'}/"
+
+    def task(self, app: str, group: str, sha256: str, task: str) -> str:
+        """The claim of a task (``TaskSpec.part``) for a payload."""
+        return f"{self.tasks(app, group)}{check_part('digest', sha256)}/{check_part('task', task)}"
+
     def all_servers(self) -> str:
         """Prefix of the write guards of all servers, of every app."""
         return f"{self.prefix}/servers/"

@@ -40,11 +40,14 @@ from outrider.sidekick.outbox import Outbox
 from outrider.sidekick.presence import PresenceWriter
 from outrider.sidekick.prober import Prober
 from outrider.sidekick.session import EtcdSession
+from outrider.sidekick.task_claims import TaskClaims
+from outrider.sidekick.task_programs import TaskPrograms
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.probe import ProbeWork
 from outrider.sidekick.workers.release import ReleaseWork
 from outrider.sidekick.workers.report import ReportWork
+from outrider.sidekick.workers.task import TaskWork
 from outrider.sidekick.workers.worker import Noun, Worker, now
 from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.statechart import load_sidekick_chart
@@ -102,6 +105,7 @@ def delays(settings: Settings) -> Mapping[str, float]:
         "download": settings.download.deadline_s + _SLACK_S,
         "verify": settings.download.verify_timeout_s,
         "queue": settings.lock.alarm_after_s,
+        "ready": settings.lock.alarm_after_s,
         "overdue": settings.lock.alarm_after_s,
         "wake": start_s,
         "ensure": start_s,
@@ -272,6 +276,22 @@ class Assembly:
             own_keys=tuple(filter(None, (balancer.entry.guard, keys.presence(app, instance.group, instance.id)))),
             resigned=self._presence.doubt,
         )
+        claims = TaskClaims(
+            self._cluster,
+            keys,
+            app=app,
+            group=instance.group,
+            instance=instance.id,
+            process=identity.process,
+            clock=now,
+        )
+        programs = TaskPrograms(
+            payloads,
+            state_dir=instance.state_dir,
+            names={"OUTRIDER_APP": app, "OUTRIDER_GROUP": instance.group, "OUTRIDER_INSTANCE": instance.id},
+            variables=settings.workload.env,
+            given=environments.given,
+        )
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(
@@ -290,7 +310,8 @@ class Assembly:
                 inflight_path=settings.drain.inflight_path,
                 post=self._post,
             ),
-            "release": ReleaseWork(upstream, payloads, self._runtime, self._post, environments),
+            "release": ReleaseWork(upstream, payloads, self._runtime, self._post, environments, claims.tasks_of),
+            "task": TaskWork(self._cluster, claims, programs, post=self._post, crash=self.crash),
             "probe": ProbeWork(
                 Prober(settings.probe, clock=clock, health=reporter.health if reporter else None),
                 self._post,

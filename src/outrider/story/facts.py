@@ -45,6 +45,9 @@ from outrider.core.sidekick.events import (
     SidekickRestarted,
     SidekickSettled,
     TargetChanged,
+    TaskFailed,
+    TaskFinished,
+    TaskProgressed,
     TimerExpired,
     UpdateEnded,
     UpdateExposed,
@@ -125,6 +128,12 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
             return f"balancer: {event.cause}"
         case WorkloadFailed() | ReleaseFailed():
             return event.cause
+        case TaskFinished():
+            return "what must run before a swap is done"
+        case TaskFailed():
+            return event.cause
+        case TaskProgressed():
+            return event.words
         case ReportQueued():
             return "result queued in the outbox"
         case SidekickRestarted():

@@ -23,6 +23,7 @@ CHART = load_sidekick_chart()
 ONLY_REMEMBERED = {
     "release.progressed",
     "lock.queued",
+    "task.progressed",
     "lock.failed",
     "update.ended",
     "update.exposed",

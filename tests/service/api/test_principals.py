@@ -20,7 +20,7 @@ from outrider.service.store.audit import AuditEntry, AuditLog, Wanted
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.in_process import application_over, ask
-from tests.support.service_examples import APP, be_alive, block, make_app, payload_of, put
+from tests.support.service_examples import APP, be_alive, block, lost_task, make_app, payload_of, put
 from tests.support.waiting import eventually
 from tests.support.wall_clock import NOON
 
@@ -81,6 +81,15 @@ WRITES = (
     Write(operation=f"POST {OF_APP}/instances/{{instance}}/admit", noun="removal", names={"instance": "gone"}),
     Write(operation=f"POST {OF_APP}/instances/{{instance}}/command", noun="command", body={"verb": "retry"}),
     Write(operation=f"DELETE {OF_APP}/blocks/{{version}}", noun="release", names={"version": "9.0.0"}),
+    *(
+        Write(
+            operation=f"POST {OF_GROUP}/tasks/{{version}}/{{task}}/{verb}",
+            noun="task",
+            body={"why": "looked at it"},
+            names={"task": verb},
+        )
+        for verb in ("done", "failed", "retry")
+    ),
     Write(operation="POST /api/v1/payloads", noun="payload", body="a file"),
     Write(operation="POST /api/v1/webhooks", noun="webhook", body={"name": "ops", "url": "https://example.org/x"}),
     Write(operation="PUT /api/v1/webhooks/{name}", noun="webhook", body={"least": "warning"}, names={"name": "ops"}),
@@ -127,6 +136,8 @@ def application(client: FakeCluster, tmp_path: Path, store: Store) -> FastAPI:
     store.apps.create(app="unused")
     be_alive(store, "web-1", NOON)
     block(store, "9.0.0", "it crashed", NOON)
+    for name in ("done", "failed", "retry"):
+        put(client, store.context.keys.task(APP, "beta", "1" * 64, name), encode(lost_task(name, NOON)))
     row = Instance(app=APP, id="gone", group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
     put(client, store.context.keys.instance(APP, "gone"), encode(row))
     return application_over(client, tmp_path)
@@ -232,6 +243,7 @@ def test_what_may_write_unaudited_is_stated_here_one_by_one() -> None:
         ("service/rollouts/checkins.py", "check-in"),
         ("service/rollouts/wakeups.py", "rollout controller"),
         ("service/rollouts/controller.py", "the instance was decommissioned"),
+        ("service/store/task_states.py", "rollout controller"),
         ("service/history/background.py", "webhook sender"),
         ("service/api/payloads.py", "download"),
         ("service/store/packages.py", "resolving an image"),

@@ -21,6 +21,7 @@ from outrider.cli.payload_files import (
     upload,
 )
 from outrider.cli.rest_client import Json, ServiceClient
+from outrider.cli.task_options import given_tasks
 from outrider.core.errors import ConfigError, NotFound, OutriderError, Refused
 from outrider.core.images import TAR_NAME
 
@@ -64,6 +65,17 @@ def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
     "--as-is", is_flag=True, help="Don't look into the payload: it is meant for clients other than sidekicks."
 )
 @click.option("--optional", is_flag=True, help="Clients may skip it.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="KIND[:NAME]=COMMAND",
+    help="Runs once for a release, such as pre='bin/migrate up': before the first instance swaps. May be repeated.",
+)
+@click.option("--task-limit", "limits", multiple=True, metavar="NAME=TIME", help="Longest time of a task, not 10min.")
+@click.option("--task-repeatable", "repeatable", multiple=True, metavar="NAME", help="Running it twice is harmless.")
+@click.option("--task-per-release", "per_release", multiple=True, metavar="NAME", help="Also for each environment.")
+@click.option("--task-per-app", "per_app", multiple=True, metavar="NAME", help="Once for all groups of the app.")
 @click.option("--meta", hidden=True, help="updatectl's file with a metadata signature.")
 @click.option("--release-notes", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Text file.")
 @service_options
@@ -85,6 +97,11 @@ def create(
     program: str | None,
     as_is: bool,
     optional: bool,
+    tasks: tuple[str, ...],
+    limits: tuple[str, ...],
+    repeatable: tuple[str, ...],
+    per_release: tuple[str, ...],
+    per_app: tuple[str, ...],
     meta: str | None,
     release_notes: Path | None,
     service: ServiceClient,
@@ -101,6 +118,7 @@ def create(
         raise click.UsageError(f"Missing option '--{'app-id' if app_id is None else 'version'}'.")
     if meta is not None:
         raise ConfigError("--meta is not supported: outrider doesn't store metadata signatures; leave it out")
+    given = given_tasks(tasks, limits, repeatable, per_release, per_app)
     if stored is not None:
         payload = _stored(stored, name, (url, file, size, sha256))
     elif file is not None:
@@ -115,6 +133,7 @@ def create(
         payload = {**payload, "digest": digest}
     body: Json = {"version": version, "release_notes": _read_notes(release_notes), **payload}
     body |= ({"arch": arch} if arch is not None else {}) | ({"required": False} if optional else {})
+    body |= {"tasks": given} if given else {}
     try:
         made = service.post("apps", app_id, "packages", body=body)
     except OutriderError as error:

@@ -94,6 +94,7 @@ def _find(boxes: tuple[Box, ...], state: str) -> Box:
     for box in boxes:
         if box.id == state:
             return box
+    for box in boxes:
         if state.startswith(f"{box.id}."):
             return _find(box.children, state)
     raise KeyError(state)

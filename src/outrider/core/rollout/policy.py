@@ -36,6 +36,7 @@ Rule = Literal[
     "prefix",
     "no-package",
     "unresolved",
+    "task",
     "rollout",
     "approval",
     "architecture",

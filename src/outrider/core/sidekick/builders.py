@@ -93,6 +93,7 @@ def acquire_lock(memory: Memory) -> Effect:
         slots=memory.slots,
         target_revision=memory.target_revision if follows_target else -1,
         first_start=release if memory.running is None else None,
+        tasks=memory.tasks_done,
     )
 
 
@@ -290,6 +291,20 @@ def verify_release(memory: Memory) -> Effect:
 @effect(do.AbandonRelease)
 def abandon_release(memory: Memory) -> Effect:
     return do.AbandonRelease()
+
+
+@effect(do.RunTask)
+def run_task(memory: Memory) -> Effect:
+    return do.RunTask(
+        release=_candidate(memory).release,
+        tasks=memory.tasks,
+        target_revision=memory.target_revision if memory.target_revision > 0 else -1,
+    )
+
+
+@effect(do.LeaveTask)
+def leave_task(memory: Memory) -> Effect:
+    return do.LeaveTask()
 
 
 @effect(do.ReportDownloading)

@@ -14,6 +14,7 @@ from typing import ClassVar, get_args
 from outrider.core.release import ReleaseId
 from outrider.core.sidekick import events as said
 from outrider.core.sidekick.memory import Fault, Installed, Release, Turn
+from outrider.core.tasks import TaskSpec
 
 Answers = tuple[type[said.Event], ...]
 
@@ -41,6 +42,7 @@ class AcquireLock(Effect):
         key: The release as a part of a key; empty: the label is it.
         target_revision: The target, the group's brake and the update service's grant must be unchanged when the turn
             is taken. -1 leaves all three out: an operator's way back, or an update service of another make.
+        tasks: Keys with revisions that must be unchanged, too: the tasks that are done before any swap.
         first_start: The release, when nothing ran here before: that it may run is recorded with the turn.
     """
 
@@ -52,6 +54,7 @@ class AcquireLock(Effect):
     target_revision: int
     key: str = ""
     first_start: Release | None = None
+    tasks: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,6 +389,29 @@ class AbandonRelease(Effect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunTask(Effect):
+    """Have all tasks done that must run once before a swap: run what nobody has claimed, wait for the others.
+
+    Attributes:
+        target_revision: As in ``lock.acquire``; a claim compares the target, the brake and the grant.
+    """
+
+    name: ClassVar[str] = "task.run"
+    answered_by: ClassVar[Answers] = (said.TaskFinished, said.TaskFailed)
+    release: Release
+    tasks: tuple[TaskSpec, ...]
+    target_revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveTask(Effect):
+    """Wait for no task any more. One that runs here goes on to its end, and its result is written."""
+
+    name: ClassVar[str] = "task.leave"
+    answered_by: ClassVar[Answers] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportDownloading(Effect):
     name: ClassVar[str] = "report.downloading"
     answered_by: ClassVar[Answers] = ()
@@ -460,9 +486,19 @@ BalancerEffect = (
     SwitchBalancer | LeaveBalancer | JoinBalancer | ReturnBalancer | RestoreBalancer | DrainBalancer | UndrainBalancer
 )
 ReleaseEffect = CheckRelease | DownloadRelease | VerifyRelease | AbandonRelease
+TaskEffect = RunTask | LeaveTask
 ReportEffect = ReportDownloading | ReportDownloaded | ReportQueueing | ReportResult
 SidekickEffect = RaiseAlarm
-AnyEffect = LockEffect | WorkloadEffect | ProbeEffect | BalancerEffect | ReleaseEffect | ReportEffect | SidekickEffect
+AnyEffect = (
+    LockEffect
+    | WorkloadEffect
+    | ProbeEffect
+    | BalancerEffect
+    | ReleaseEffect
+    | TaskEffect
+    | ReportEffect
+    | SidekickEffect
+)
 
 NOUNS: Mapping[str, frozenset[type[Effect]]] = {
     "lock": frozenset(get_args(LockEffect)),
@@ -470,6 +506,7 @@ NOUNS: Mapping[str, frozenset[type[Effect]]] = {
     "probe": frozenset(get_args(ProbeEffect)),
     "balancer": frozenset(get_args(BalancerEffect)),
     "release": frozenset(get_args(ReleaseEffect)),
+    "task": frozenset(get_args(TaskEffect)),
     "report": frozenset(get_args(ReportEffect)),
     "sidekick": frozenset({SidekickEffect}),
 }

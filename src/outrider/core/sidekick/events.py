@@ -19,13 +19,15 @@ from outrider.core.sidekick.raised import UpdateEnded as UpdateEnded
 from outrider.core.sidekick.raised import UpdateExposed as UpdateExposed
 from outrider.core.sidekick.raised import UpdateFailed as UpdateFailed
 from outrider.core.sidekick.raised import UpdateJudged as UpdateJudged
+from outrider.core.tasks import TaskSpec
 
 TIMERS = frozenset(
     {
         "check.expired", "block.expired", "download.expired", "drain.expired", "ensure.expired", "fetch.due",
         "drained.expired", "overdue.expired", "resign.expired",
         "giveback.expired", "join.expired", "leave.expired", "poll.due", "probe.expired", "prove.expired",
-        "queue.expired", "quit.expired", "reclaim.expired", "rejoin.expired", "release.expired", "relock.expired",
+        "queue.expired", "quit.expired", "ready.expired", "reclaim.expired", "rejoin.expired", "release.expired",
+        "relock.expired",
         "remove.expired", "replace.expired", "report.expired", "reprobe.expired", "restore.expired",
         "retire.expired", "retry.due", "revert.expired", "restart.due", "soak.due", "start.expired", "switch.due",
         "switch.expired", "undrain.expired", "verify.expired", "wake.expired", "withdraw.expired",
@@ -282,9 +284,10 @@ class ReleaseDownloaded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseVerified(Event):
-    """Size and SHA-256 of the payload on disk are what the service promised."""
+    """Size and SHA-256 of the payload on disk are what the service promised. ``tasks``: what must run before a swap."""
 
     name: ClassVar[str] = "release.verified"
+    tasks: tuple[TaskSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -481,6 +484,32 @@ class BalancerFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFinished(Event):
+    """All tasks that must run before a swap are done. ``done``: key and etcd revision of each."""
+
+    name: ClassVar[str] = "task.finished"
+    done: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(Event):
+    """One of them has failed, or can't be run here. ``evidence``: what was found out about it."""
+
+    name: ClassVar[str] = "task.failed"
+    cause: str
+    evidence: Evidence = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskProgressed(Event):
+    """What is known of the task that is waited for, for a person."""
+
+    name: ClassVar[str] = "task.progressed"
+    final: ClassVar[bool] = False
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportQueued(Event):
     """The result is in the outbox, on disk."""
 
@@ -497,4 +526,5 @@ AnyEvent = (
     | LockRefused | LockReleased | LockFailed | WorkloadStarted | WorkloadAbsent | WorkloadFailed | WorkloadRetired
     | WorkloadRemoved | ProbePassed | ProbeFailed | BalancerSwitched | BalancerLeft | BalancerJoined
     | BalancerRestored | BalancerDrained | BalancerUnmoved | BalancerRefused | BalancerFailed | ReportQueued
+    | TaskFinished | TaskFailed | TaskProgressed
 )  # fmt: skip

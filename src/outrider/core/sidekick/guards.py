@@ -126,6 +126,12 @@ def is_called_off(memory: Memory) -> bool:
 
 
 @guard
+def has_tasks(memory: Memory) -> bool:
+    """Something must have run once before any instance swaps. An operator's way back needs nothing of it."""
+    return bool(memory.tasks) and not memory.manual
+
+
+@guard
 def is_exposed(memory: Memory) -> bool:
     return memory.exposed
 

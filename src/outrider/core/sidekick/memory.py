@@ -12,6 +12,7 @@ from outrider.core.blame import Blame
 from outrider.core.images import PayloadKind
 from outrider.core.omaha.events import FailureCode
 from outrider.core.release import ReleaseId
+from outrider.core.tasks import TaskSpec
 
 Strategy = Literal["start-first", "stop-first"]
 
@@ -235,6 +236,9 @@ class Memory:
         unfit: What the update service offered last is of another kind, so that asking again is no use before the
             target changes or an operator wants it; ``deferred_reason`` says what it is.
         labels: Of the instance by its settings, name and value, by name.
+        tasks: What must have run once before any instance swaps to the candidate.
+        tasks_done: Key and etcd revision of each of them that is done.
+        task: What is known of the one that is waited for, for a person.
     """
 
     instance: str
@@ -291,6 +295,9 @@ class Memory:
     runtime: str = "process"
     kinds: tuple[PayloadKind, ...] = ("archive",)
     unfit: bool = False
+    tasks: tuple[TaskSpec, ...] = ()
+    tasks_done: tuple[tuple[str, int], ...] = ()
+    task: str = ""
     labels: tuple[tuple[str, str], ...] = ()
 
     @property

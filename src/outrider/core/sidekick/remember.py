@@ -53,6 +53,9 @@ from outrider.core.sidekick.events import (
     SidekickRestarted,
     SidekickSettled,
     TargetChanged,
+    TaskFailed,
+    TaskFinished,
+    TaskProgressed,
     TimerExpired,
     UpdateEnded,
     UpdateExposed,
@@ -104,6 +107,7 @@ _TIMER_TROUBLE: dict[str, Fault] = {
     "download.expired": fault_of("network", "the download took too long", FailureCode.TRANSFER),
     "verify.expired": world("reading the payload took too long", FailureCode.PAYLOAD_VERIFICATION),
     "queue.expired": world("still no turn"),
+    "ready.expired": world("a task that must run before a swap is not done yet"),
     "wake.expired": world("the runtime did not answer in time"),
     "prove.expired": world("what should run did not prove healthy in time"),
     "start.expired": world("the runtime did not start it in time"),
@@ -201,6 +205,10 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             # what is out may be stopped in part already: that is brought to its end, and what comes then is new
             is_begun = memory.is_out and memory.running is not None
             return memory if is_begun else replace(memory, drain=None, is_out=False)
+        case TaskFinished() | TaskFailed() | TaskProgressed():
+            return _tasks(memory, event)
+        case ReleaseVerified():
+            return replace(memory, tasks=event.tasks, tasks_done=(), task="")
         case UpdateExposed():
             return replace(memory, exposed=True)
         case UpdateFailed():
@@ -211,13 +219,25 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
             return replace(
                 memory, candidate=None, update="", manual=False, exposed=False, restarts=0, queue_position=None,
                 attempts=0, candidate_down=False, was_degraded=False, progress=0.0, recalled=False,
-                given_up=_given_up(memory),
+                given_up=_given_up(memory), tasks=(), tasks_done=(), task="",
             )  # fmt: skip
         case (
-            SidekickSettled() | WakeupReceived() | ReleaseVerified() | WorkloadAbsent() | WorkloadRemoved()
+            SidekickSettled() | WakeupReceived() | WorkloadAbsent() | WorkloadRemoved()
             | BalancerDrained() | UpdateJudged() | ReportQueued()
         ):  # fmt: skip
             return memory
+        case _:
+            assert_never(event)
+
+
+def _tasks(memory: Memory, event: TaskFinished | TaskFailed | TaskProgressed) -> Memory:
+    match event:
+        case TaskFinished():
+            return replace(memory, tasks_done=event.done, task="")
+        case TaskFailed():
+            return replace(memory, trouble=fault_of(event.evidence, event.cause))
+        case TaskProgressed():
+            return replace(memory, task=event.words)
         case _:
             assert_never(event)
 

@@ -24,6 +24,7 @@ FACTS = frozenset(
         "refused",
         "drained",
         "late",
+        "tasks",
     }
 )
 """Names that ``o:why`` may use in braces; a test holds the chart to them."""
@@ -119,6 +120,7 @@ def why(memory: Memory, template: str) -> str:
             "queue": _queue(memory),
             "refused": memory.refused,
             "drained": _drained(memory),
+            "tasks": memory.task or "asks for the tasks that must run before a swap",
             "late": _late(memory.drain, memory.at),
             "progress": f"{memory.progress:.0%}",
             "beside": f" beside {_name(memory.running)}" if memory.running is not None else "",

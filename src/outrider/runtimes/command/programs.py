@@ -149,7 +149,7 @@ def _run(call: Call, tail: "_Tail") -> Done:
             write_file(note, msgspec.json.encode(record))
         code = _wait(process, time.monotonic() + call.limit_s, tail)
     except BaseException:
-        _end(process.pid, found.started)
+        end_program(process.pid, found.started)
         process.wait()
         raise
     finally:
@@ -157,7 +157,7 @@ def _run(call: Call, tail: "_Tail") -> Done:
             note.unlink(missing_ok=True)
     tail.read(last=True)
     if code is None:
-        _end(process.pid, found.started)
+        end_program(process.pid, found.started)
         process.wait()
         raise DriverError(f"{call.action} ({Path(call.words[0]).name}): has not ended within {call.limit_s:g} s")
     return Done(code=code, lines=tail.lines)
@@ -183,10 +183,10 @@ def end_left(home: Path) -> None:
     found = look_at(record.pid) if record.boot_id == boot_id() else None
     if found is not None and found.started == record.started and not found.zombie:
         logger.bind(action=record.action, pid=record.pid).warning("program of an earlier sidekick is ended")
-        _end(record.pid, record.started)
+        end_program(record.pid, record.started)
 
 
-def _end(pid: int, started: int) -> None:
+def end_program(pid: int, started: int) -> None:
     """SIGTERM, then SIGKILL to the program and to what it has started in its session.
 
     Raises:

@@ -6,6 +6,8 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
+from outrider.core.errors import ConfigError
+from outrider.core.tasks import KINDS, LIMIT_S, Per, TaskScope, TaskSpec
 from outrider.model.documents import DRAIN_S, Verb
 
 M = TypeVar("M", bound=BaseModel)
@@ -194,6 +196,33 @@ class TargetShown(Shown):
     label: str | None = Field(None, description="All of it, for people.")
 
 
+class TaskGiven(Given):
+    """A program that runs once for a release."""
+
+    name: str = Field("", description="Unique in the package. Default: its kind.")
+    kind: str = Field(description="pre: before the first instance swaps.")
+    command: list[str] = Field(description="Program and arguments; an absolute path is a program of the machine.")
+    limit_s: float = Field(LIMIT_S, description="It is ended, and has failed, after so many seconds.")
+    repeatable: bool = Field(False, description="It is run again when nobody knows how far it came.")
+    per: Per = Field("payload", description="release: also for another environment, and for a rolling restart.")
+    scope: TaskScope = Field("group", description="app: once for all groups.")
+
+    def to_task(self) -> TaskSpec:
+        """As it is stored; ``check_tasks`` says what is wrong with it."""
+        kind = next((one for one in KINDS if one == self.kind), None)
+        if kind is None:
+            raise ConfigError(f"task {self.name or self.kind!r}: kind {self.kind!r} is none of {', '.join(KINDS)}")
+        return TaskSpec(
+            name=self.name or self.kind,
+            kind=kind,
+            command=tuple(self.command),
+            limit_s=self.limit_s,
+            repeatable=self.repeatable,
+            per=self.per,
+            scope=self.scope,
+        )
+
+
 class NewPackage(Given):
     """A version with its payload.
 
@@ -221,6 +250,7 @@ class NewPackage(Given):
     release_notes: str = ""
     arch: str = Field("all", description="Architecture: all, amd64, aarch64...")
     required: bool = True
+    tasks: list[TaskGiven] = Field([], description="What runs once for a release of it.")
 
 
 class NewDigest(Given):
@@ -240,6 +270,18 @@ class PlatformShown(Shown):
     size_bytes: int = Field(description="Of its layers as they are sent; 0: unknown.")
 
 
+class PackageTaskShown(Shown):
+    """A program that runs once for a release."""
+
+    name: str
+    kind: str
+    command: list[str]
+    limit_s: float
+    repeatable: bool
+    per: str
+    scope: str
+
+
 class PackageShown(Shown):
     """A version of an app with its payload. It never changes."""
 
@@ -257,6 +299,7 @@ class PackageShown(Shown):
     platforms: list[PlatformShown] = Field(description="What the registry has said of each platform of the image.")
     arch: str
     required: bool
+    tasks: list[PackageTaskShown] = Field([], description="What runs once for a release of it.")
     created: datetime
     notes: list[str] = Field([], description="Further notes for a person.")
 

@@ -222,7 +222,10 @@ def list_packages(
 def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request: Request) -> PackageShown:
     """Add a package: an address with size and SHA-256, an uploaded payload, or the reference of an image."""
     payload, notes = _payload(new, ours), new.release_notes
-    made = store.packages.create(app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required)
+    tasks = [task.to_task() for task in new.tasks]
+    made = store.packages.create(
+        app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required, tasks=tasks
+    )
     shown = _package(made, request, store)
     waiting = {channel.name for channel in store.channels.list(app) if channel.version == made.version}
     return shown.model_copy(update={"notes": [*shown.notes, *_effects_on(store, app, waiting)]})

@@ -22,6 +22,7 @@ from outrider.service.store.changes import Unaudited, apply
 from outrider.service.store.context import StoreContext
 from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.removal import finish
+from outrider.service.store.task_states import end_lost
 
 GATHER_S = 0.05
 """Changes come in bursts, and one look after a burst is enough. The length varies, so processes do not collide."""
@@ -45,6 +46,9 @@ class RolloutController:
         self._gone: set[tuple[str, str]] = set()
         self._due: dict[_Group, datetime] = {}
         self._count_serving: set[_Group] = set()
+        self._tasks = True
+        """A task may have lost its runner."""
+        self._runners: frozenset[str] = frozenset()
         self._closed = False
         self._watches: list[Watch] = []
         self._epoch = EpochWatch(context.cluster, context.keys, self._look_again)
@@ -90,7 +94,7 @@ class RolloutController:
         with self._changed:
             while not self._closed and not (self._all or self._apps or self._to_look or self._gone):
                 wait_s = self._until_due_s()
-                if wait_s <= 0:
+                if wait_s <= 0 or self._tasks:
                     break
                 self._changed.wait(min(wait_s, LONGEST_WAIT_S))
             if not self._closed:
@@ -106,6 +110,7 @@ class RolloutController:
         try:
             self._finish_removals()
             groups = self._take()
+            self._end_lost_tasks()
         except OutriderError as error:
             self._failed("groups not listed", error)
             return
@@ -130,6 +135,23 @@ class RolloutController:
             )
         with self._changed:
             self._gone -= gone
+
+    def _end_lost_tasks(self) -> None:
+        """Look for tasks whose runners have ended; after the watches began, so that no end is missed."""
+        with self._changed:
+            is_due, self._tasks = self._tasks, False
+        if not is_due:
+            return
+        try:
+            runners = end_lost(self._context)
+        except OutriderError:
+            with self._changed:
+                self._tasks = True
+            raise
+        with self._changed:
+            # a presence that ended before it was known to matter is found by another look
+            self._tasks = self._tasks or bool(runners - self._runners)
+            self._runners = runners
 
     def _take(self) -> set[_Group]:
         """The groups to look at now."""
@@ -157,7 +179,7 @@ class RolloutController:
         if not self._watches:
             prefixes = (
                 keys.apps(),
-                *(f"{keys.prefix}/{what}/" for what in ("blocks", "presence", "instances", "gone")),
+                *(f"{keys.prefix}/{what}/" for what in ("blocks", "presence", "instances", "gone", "tasks")),
             )
             self._watch(prefixes, listing.revision + 1)
         found = (self._place_of(entry.key) for entry in listing.entries)
@@ -209,7 +231,7 @@ class RolloutController:
         with self._changed:
             match event:
                 case Resynced():
-                    self._all = True
+                    self._all = self._tasks = True
                 case KeyChanged(key=key, entry=entry):
                     if entry is not None and key.startswith(self._context.keys.all_presences()):
                         self._note_given_up(entry)
@@ -225,6 +247,8 @@ class RolloutController:
     def _note_key(self, key: str) -> None:
         what, _, rest = key[len(self._context.keys.prefix) + 1 :].partition("/")
         app, _, below = rest.partition("/")
+        if what == "tasks" or key in self._runners:
+            self._tasks = True
         if what in ("presence", "instances"):
             # They change all the time, and matter only where an instance waits for others to serve.
             self._to_look |= {group for group in self._count_serving if group[0] == app}

@@ -12,6 +12,7 @@ _NOUNS = {
     ("blocks", 3): "release",
     ("gone", 3): "removal",
     ("commands", 3): "command",
+    ("tasks", 5): "task",
     ("users", 2): "user",
     ("webhooks", 2): "webhook",
     ("payloads", 2): "payload",

@@ -172,6 +172,7 @@ class Groups:
             change.delete(keys.group(app_id, group))
             change.delete_below(f"{keys.group(app_id, group)}/")
             change.delete_below(keys.environments(app_id, group))
+            change.delete_below(keys.tasks(app_id, group))
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -10,7 +11,8 @@ import msgspec
 from outrider.core import versions
 from outrider.core.architectures import ANY, checked_architecture
 from outrider.core.errors import ConfigError, Conflict, NotFound
-from outrider.core.images import ImagePlatform
+from outrider.core.images import TAR_NAME, ImagePlatform
+from outrider.core.tasks import TaskSpec, check_tasks
 from outrider.model.damage import readable
 from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, Served, Target, Unresolved
 from outrider.service.store.changes import Auditing, Change, Unaudited, apply
@@ -98,11 +100,12 @@ class Packages:
         release_notes: str = "",
         arch: str = ANY,
         required: bool = True,
+        tasks: Iterable[TaskSpec] = (),
     ) -> Package:
         """Add a package. The same transaction sets the target of each group whose channel points at this version.
 
         Raises:
-            ConfigError: the version, the address, the size, a digest or the architecture is invalid.
+            ConfigError: the version, the address, the size, a digest, the architecture or a task is invalid.
             NotFound: there is no such app.
             Conflict: the version has a package already.
         """
@@ -122,6 +125,7 @@ class Packages:
             platforms=payload.platforms,
             arch=checked_architecture(arch),
             required=required,
+            tasks=check_tasks(tasks, is_image=bool(payload.image) or payload.name == TAR_NAME),
             created=self.context.now(),
         )
 

@@ -42,6 +42,7 @@ from outrider.service.store.checking import DeferredInstance as DeferredInstance
 from outrider.service.store.context import StoreContext
 from outrider.service.store.members import Member, read_members
 from outrider.service.store.served import note_served, read_served
+from outrider.service.store.task_states import standstill_in
 
 FRESH = timedelta(hours=1)
 """A deferred instance has checked in within about this time: a sidekick checks in at least every hour."""
@@ -253,6 +254,11 @@ class GroupSnapshot:
                 by="unresolved",
                 pending=True,
             )
+        if isinstance(verdict, Grant) and checking.takes_turns and package is not None and package.tasks:
+            release = self.release_of(version)
+            why = standstill_in(self.change, self.context.keys, self.group.app, self.group.id, release, package)
+            if why:
+                return Defer(reason=why, by="task", pending=True)
         if isinstance(verdict, Defer) and verdict.by in STANDSTILLS and checking.running == NOTHING:
             return self._for_a_new_machine(situation) or verdict
         return verdict

@@ -17,6 +17,7 @@ from outrider.service.store.instances import Fleet
 from outrider.service.store.packages import Packages
 from outrider.service.store.request import RequestContext
 from outrider.service.store.rollouts import Rollouts
+from outrider.service.store.tasks import Tasks
 from outrider.service.store.users import Users
 
 
@@ -59,6 +60,10 @@ class Store:
     @property
     def packages(self) -> Packages:
         return Packages(context=self.context, auditing=self.auditing)
+
+    @property
+    def tasks(self) -> Tasks:
+        return Tasks(context=self.context, auditing=self.auditing)
 
     @property
     def fleet(self) -> Fleet:

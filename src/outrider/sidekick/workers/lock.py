@@ -188,6 +188,7 @@ class LockWork:
         conditions: list[Compare] = [CreatedAt(key=key, revision=0)]
         if effect.target_revision >= 0:
             conditions.append(ModifiedAt(key=self._target, revision=effect.target_revision))
+        conditions += [ModifiedAt(key=each, revision=revision) for each, revision in effect.tasks]
         return tuple(conditions)
 
     def _permission(self, effect: AcquireLock) -> Permission | None:

@@ -3,6 +3,7 @@
 import threading
 import uuid
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -20,6 +21,7 @@ from outrider.core.sidekick.events import (
     ReleaseVerified,
 )
 from outrider.core.sidekick.memory import Release
+from outrider.core.tasks import TaskSpec
 from outrider.omaha_client import Upstream
 from outrider.payloads.store import PayloadStore
 from outrider.payloads.transfer import WriteFailed
@@ -38,9 +40,15 @@ class ReleaseWork:
         runtime: Runtime,
         post: Post,
         environments: Environments | None = None,
+        tasks_of: Callable[[str, str], tuple[TaskSpec, ...]] = lambda version, sha256: (),
     ) -> None:
-        """``environments``: what releases are started with; None: no release has an environment."""
-        self._environments = environments
+        """Prepare.
+
+        Args:
+            environments: What releases are started with; None: no release has an environment.
+            tasks_of: By version and digest of its payload: what must run once before any instance swaps to it.
+        """
+        self._environments, self._tasks_of = environments, tasks_of
         self._upstream, self._payloads, self._runtime, self._post = upstream, payloads, runtime, post
         self._abandoned: deque[threading.Event] = deque()
         self._path: Path | None = None
@@ -69,7 +77,8 @@ class ReleaseWork:
                     self._abandoned.popleft()
             case VerifyRelease():
                 self._verify(effect)
-                self._post(ReleaseVerified(at=now(), request=request))
+                tasks = self._tasks_of(effect.release.version, effect.release.sha256)
+                self._post(ReleaseVerified(at=now(), request=request, tasks=tasks))
             case AbandonRelease():
                 pass  # done by interrupt
             case _:

@@ -19,6 +19,7 @@ from outrider.core.sidekick.events import (
     LockFailed,
     ProbeFailed,
     ReleaseFailed,
+    TaskFailed,
     WorkloadFailed,
 )
 from outrider.failpoints import for_same_instance, performing
@@ -83,6 +84,8 @@ def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent 
                 evidence=evidence if effect != CheckRelease.name else "unknown",
                 retry_after_s=error.retry_after_s if isinstance(error, Throttled) else 0.0,
             )
+        case "task":
+            return TaskFailed(at=now(), request=request, cause=cause, evidence=evidence)
         case "probe":
             return ProbeFailed(at=now(), request=request, cause=cause, evidence=evidence)
         case _:

@@ -1,0 +1,140 @@
+"""Tasks in the simulated fleet: their programs, the presences that claims compare, and who ends those of the dead."""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from outrider.core.errors import DriverError, OutriderError
+from outrider.core.sidekick.memory import Release
+from outrider.core.tasks import TaskSpec
+from outrider.etcd.seam import Delete, Put
+from outrider.model.documents import Block, Package, Presence, decode, encode
+from outrider.model.tasks import Task
+from outrider.service.store.context import StoreContext
+from outrider.service.store.task_states import end_lost
+from outrider.sidekick.task_claims import Claimed, Result
+from outrider.sidekick.workers.task import Follow
+from tests.sim.host import sha_of
+from tests.sim.store import KEYS
+
+if TYPE_CHECKING:
+    from tests.sim.fleet import Fleet
+    from tests.sim.life import Life
+
+APP, GROUP = "app", "g"
+CONTROLLER_S = 1.0
+RUNS_S = (0.5, 20.0)
+
+
+class SimTasks:
+    """What the fleet knows of tasks.
+
+    Attributes:
+        ran: How often each was begun, by version and name; an operator's retry begins to count anew.
+        bad: Names of tasks that fail.
+    """
+
+    def __init__(self, fleet: "Fleet") -> None:
+        self._fleet = fleet
+        self.specs: dict[str, tuple[TaskSpec, ...]] = {}
+        self.ran: Counter[tuple[str, str]] = Counter()
+        self.bad: set[str] = set()
+        self._hand = fleet.store.client("the service")
+
+    def give(self, version: str, *specs: TaskSpec) -> None:
+        """Let the package of ``version`` have these tasks."""
+        package = Package(
+            app=APP, version=version, url="http://x/1", name="1", size_bytes=1, sha256=sha_of(version), tasks=specs,
+            created=self._fleet.now(),
+        )  # fmt: skip
+        if not self.specs:
+            self._fleet.at(CONTROLLER_S, self._control)
+            for member in self._fleet.members:
+                member.life.write_presence()
+        self.specs[version] = specs
+        self._hand.txn((), (Put(key=KEYS.package(APP, version), value=encode(package)),))
+
+    def stored(self) -> dict[str, Task]:
+        """All tasks that are claimed, by name."""
+        entries = self._fleet.store.entries
+        found = (decode(Task, key, entry.value) for key, entry in entries.items() if key.startswith(KEYS.all_tasks()))
+        return {task.name: task for task in found}
+
+    def retry(self, name: str) -> None:
+        """An operator lets a task run again: what the service writes for `task retry`."""
+        entries = self._fleet.store.entries
+        key = next(key for key in entries if key.startswith(KEYS.all_tasks()) and key.endswith(f"/{name}"))
+        task = decode(Task, key, entries[key].value)
+        blocks = [each for each in entries if each.startswith(KEYS.blocks(APP))]
+        lifted = [each for each in blocks if decode(Block, each, entries[each].value).task]
+        self.ran[task.version, name] = 0
+        self._hand.txn((), (Delete(key=key), *(Delete(key=each) for each in lifted)))
+
+    def begun(self, version: str, spec: TaskSpec) -> None:
+        """A program begins; the promise of tasks."""
+        self.ran[version, spec.name] += 1
+        if self.ran[version, spec.name] > 1 and not spec.repeatable:
+            self._fleet.promises.fail(f"task {spec.name} of {version} runs twice")
+
+    def check_started(self, name: str, version: str) -> None:
+        """A version starts on an instance: everything that must run before it is done."""
+        stored = self.stored()
+        for spec in self.specs.get(version, ()):
+            task = stored.get(spec.name)
+            if task is None or task.state != "done":
+                state = "not claimed" if task is None else task.state
+                self._fleet.promises.fail(f"{name} starts {version} while its task {spec.name} is {state}")
+
+    def _control(self) -> None:
+        self._fleet.at(CONTROLLER_S, self._control)
+        self._hand.calls.clear()
+        end_lost(StoreContext(cluster=self._hand, keys=KEYS, now=self._fleet.now))
+
+
+class SimPrograms:
+    """The programs of one sidekick's tasks."""
+
+    def __init__(self, life: "Life") -> None:
+        self._life = life
+
+    def run(self, claimed: Claimed, release: Release) -> Result:
+        """It takes no time here: its round does."""
+        tasks = self._life.fleet.tasks
+        tasks.begun(release.version, claimed.spec)
+        if claimed.spec.name in tasks.bad:
+            return Result(code=3, why="exit 3", output="no such table")
+        return Result(code=0, why="exit 0", output="")
+
+    def close(self) -> None:
+        """Nothing outlives the process."""
+
+
+def follow(life: "Life", one: Follow) -> None:
+    """Let the rounds of a request come by appointment, with time between claim, run and result."""
+    if one.over:
+        return
+    random = life.fleet.random
+    life.client.spent_s = 0.0
+    try:
+        wait_s = one.round()
+    except OutriderError:
+        wait_s = 1.0
+    pause_s = random.uniform(*RUNS_S) if one.is_busy else random.uniform(0.05, 0.3)
+    life.at(life.client.spent_s + min(wait_s, 2.0) + pause_s, partial(follow, life, one))
+
+
+def write_presence(life: "Life", process: str, at: Callable[[], None]) -> None:
+    """As the presence's own thread: under the lease, again when that has changed."""
+    lease = life.keeper.lease
+    if lease is None:
+        return
+    presence = Presence(
+        instance=life.member.name, app=APP, group=GROUP, state="", version="", since=life.fleet.now(), process=process
+    )
+    life.client.spent_s = 0.0
+    try:
+        key = KEYS.presence(APP, GROUP, life.member.name)
+        life.client.txn((), (Put(key=key, value=encode(presence), lease=lease),))
+    except DriverError:
+        life.at(2.0, at)

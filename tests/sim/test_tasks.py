@@ -1,0 +1,115 @@
+"""Tasks that run once per release, under kills, cut-offs and lost answers (P3, P5 and the promises of tasks)."""
+
+import pytest
+
+from outrider.core.tasks import TaskSpec
+from tests.sim.fleet import Fleet
+
+MIGRATE = TaskSpec(name="migrate", kind="pre", command=("bin/migrate",))
+
+
+def serve(fleet: Fleet, version: str) -> None:
+    fleet.run(lambda: fleet.at_rest() and fleet.versions() == [version] * len(fleet.members))
+
+
+def is_in(fleet: Fleet, state: str) -> bool:
+    return fleet.tasks.stored().get("migrate") is not None and fleet.tasks.stored()["migrate"].state == state
+
+
+@pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
+def test_a_task_runs_once_and_no_instance_swaps_before_it_is_done(strategy: str) -> None:
+    fleet = Fleet(1, instances=5, strategy=strategy)  # type: ignore[arg-type]
+    serve(fleet, "1.0.0")
+    fleet.tasks.give("2.0.0", MIGRATE)
+
+    fleet.promote("2.0.0")
+    serve(fleet, "2.0.0")
+
+    assert 1 == fleet.tasks.ran["2.0.0", "migrate"]
+
+
+def test_a_task_that_fails_blocks_the_release_and_nothing_was_started() -> None:
+    fleet = Fleet(2, instances=4)
+    serve(fleet, "1.0.0")
+    fleet.tasks.give("2.0.0", MIGRATE)
+    fleet.tasks.bad.add("migrate")
+
+    fleet.promote("2.0.0")
+    fleet.run(lambda: "2.0.0" in fleet.blocked and fleet.at_rest())
+
+    assert (1, "failed") == (fleet.tasks.ran["2.0.0", "migrate"], fleet.tasks.stored()["migrate"].state)
+    assert ["1.0.0"] * 4 == fleet.versions()
+    assert not fleet.touched.get("2.0.0")
+
+
+def test_what_an_operator_lets_run_again_leads_to_the_release() -> None:
+    fleet = Fleet(3, instances=3)
+    serve(fleet, "1.0.0")
+    fleet.tasks.give("2.0.0", MIGRATE)
+    fleet.tasks.bad.add("migrate")
+    fleet.promote("2.0.0")
+    fleet.run(lambda: "2.0.0" in fleet.blocked and fleet.at_rest())
+
+    fleet.tasks.bad.clear()
+    fleet.tasks.retry("migrate")
+
+    serve(fleet, "2.0.0")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_runner_that_dies_leaves_a_task_that_is_unknown_and_runs_no_second_time(seed: int) -> None:
+    """Killed at any moment from its claim to its result; everybody waits until a person has looked."""
+    fleet = Fleet(seed, instances=3)
+    serve(fleet, "1.0.0")
+    fleet.tasks.give("2.0.0", MIGRATE)
+    fleet.promote("2.0.0")
+    fleet.run(lambda: is_in(fleet, "running") or is_in(fleet, "done"))
+    started_s = fleet.now_s
+    wait_s = fleet.random.uniform(0.0, 15.0)
+    fleet.run(lambda: fleet.now_s > started_s + wait_s or is_in(fleet, "done"))
+
+    runner = fleet.member(fleet.tasks.stored()["migrate"].instance)
+    fleet.crash(runner, fleet.random.uniform(1.0, 90.0))
+    fleet.run(lambda: is_in(fleet, "unknown") or is_in(fleet, "done"))
+    if is_in(fleet, "unknown"):
+        waited_s = fleet.now_s
+        fleet.run(lambda: fleet.now_s > waited_s + 200.0)
+        assert is_in(fleet, "unknown")
+        assert ["1.0.0"] * 3 == fleet.versions()
+        fleet.tasks.retry("migrate")
+
+    serve(fleet, "2.0.0")
+    assert 1 == fleet.tasks.ran["2.0.0", "migrate"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_repeatable_task_is_run_again_by_itself(seed: int) -> None:
+    fleet = Fleet(seed, instances=3)
+    serve(fleet, "1.0.0")
+    fleet.tasks.give("2.0.0", TaskSpec(name="migrate", kind="pre", command=("bin/migrate",), repeatable=True))
+    fleet.promote("2.0.0")
+    fleet.run(lambda: is_in(fleet, "running"))
+
+    fleet.crash(fleet.member(fleet.tasks.stored()["migrate"].instance), 60.0)
+
+    serve(fleet, "2.0.0")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_lost_answers_late_writes_and_lapsed_leases_run_no_task_twice(seed: int) -> None:
+    fleet = Fleet(seed, instances=4)
+    serve(fleet, "1.0.0")
+    fleet.tasks.give("2.0.0", MIGRATE, TaskSpec(name="warm", kind="pre", command=("bin/warm",)))
+    fleet.faults.lost_answers, fleet.faults.lost_calls, fleet.faults.late = 0.1, 0.1, 0.05
+    fleet.promote("2.0.0")
+    fleet.run(lambda: is_in(fleet, "running") or is_in(fleet, "done"))
+    fleet.lose_lease(fleet.member(fleet.tasks.stored()["migrate"].instance))
+    settled_s = fleet.now_s
+    fleet.run(lambda: fleet.now_s > settled_s + 300.0)
+    fleet.faults.lost_answers = fleet.faults.lost_calls = fleet.faults.late = 0.0
+    fleet.run(lambda: all(task.state in ("done", "unknown") for task in fleet.tasks.stored().values()))
+    for task in fleet.tasks.stored().values():
+        if task.state == "unknown":
+            fleet.tasks.retry(task.name)
+
+    serve(fleet, "2.0.0")
