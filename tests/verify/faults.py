@@ -77,6 +77,20 @@ _REFUSES = (
 
 FAULTS = (
     Fault(
+        name="a swap before its task is done",
+        strategy="start-first",
+        setting=replace(CALM, tasked=True, waiting=0),
+        edits=(
+            (
+                "swapping.readying",
+                '<transition event="ready.expired" target="swapping.readying">',
+                '<transition event="ready.expired" target="swapping.queueing">',
+            ),
+        ),
+        promise="a swap to 2.0.0 begins before its task is done",
+        story=("timer ready.expired", "lock.acquire: has a turn"),
+    ),
+    Fault(
         name="fetching what the runtime can't run",
         strategy="start-first",
         setting=replace(CALM, badness="unfit"),

@@ -57,7 +57,8 @@ def test_every_state_of_the_chart_is_entered(results: list[Result]) -> None:
     chart = loaded(SHIPPED)
     paused = replace(AT_ONCE, words=1, says=("pause",))
     words = explore(World(Steps(chart, "start-first"), paused), limit=500_000)
-    entered = words.leaves().union(*(result.leaves for result in results))
+    tasked = explore(World(Steps(chart, "start-first"), replace(AT_ONCE, tasked=True)), limit=500_000)
+    entered = words.leaves().union(tasked.leaves(), *(result.leaves for result in results))
 
     # swapping.committing is left in the step in which it is entered
     assert {leaf.id for leaf in chart.leaves} - {"swapping.committing"} <= entered

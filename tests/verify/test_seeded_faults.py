@@ -35,6 +35,7 @@ SHORT = {
     "blocking a release for this machine's trouble",
     "blocking what an instance has committed",
     "a second verdict",
+    "a swap before its task is done",
     "a turn that is taken without permission",
 }
 """One fault of each kind that shows in a life of a few steps: the others are the long form."""

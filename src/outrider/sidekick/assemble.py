@@ -283,7 +283,7 @@ class Assembly:
             group=instance.group,
             instance=instance.id,
             process=identity.process,
-            clock=now,
+            clock=service_clock,
         )
         programs = TaskPrograms(
             payloads,

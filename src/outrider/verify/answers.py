@@ -4,6 +4,7 @@ from outrider.core.omaha import FailureCode
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.verify.steps import NEW, NOW, OLD, SHA, answer, version_of
+from outrider.verify.tasks import TASK
 from outrider.verify.world import Edge, Local, World
 
 
@@ -21,8 +22,10 @@ def answers(world: World, s: Local, found: list[Edge]) -> None:
                 found.extend(world.tell(s, answer(ev.ReleaseDownloaded, request), "downloaded", False))
                 event = answer(ev.ReleaseFailed, request, cause="", error_code=FailureCode.TRANSFER)
                 found.extend(world.tell(s, event, "the download fails", True))
-            case do.VerifyRelease():
-                found.extend(world.tell(s, answer(ev.ReleaseVerified, request), "the payload is as promised", False))
+            case do.VerifyRelease(release=release):
+                tasks = (TASK,) if world.setting.tasked and release.version == NEW else ()
+                event = answer(ev.ReleaseVerified, request, tasks=tasks)
+                found.extend(world.tell(s, event, "the payload is as promised", False))
                 event = answer(ev.ReleaseFailed, request, cause="", error_code=FailureCode.PAYLOAD_VERIFICATION)
                 found.extend(world.tell(s, event, "the payload isn't as promised", True))
             case do.ReportResult():

@@ -99,6 +99,7 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
             _said("rollback", badness="unhealthy"),
             _said("target"),
             _said("brake"),
+            replace(CALM, tasked=True, waiting=1),
         ],
         sidekicks=3,
         most_slots=2,

@@ -6,7 +6,7 @@ from typing import Any
 
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
-from outrider.verify import entry, turns, workloads
+from outrider.verify import entry, tasks, turns, workloads
 from outrider.verify.answers import answers
 from outrider.verify.steps import DRAIN, EPOCH, NEW, NOW, OLD, Brain, answer, id_of, version_of
 from outrider.verify.world import Edge, Local, Word, World
@@ -211,7 +211,8 @@ def _down(s: Local, url: str) -> Local:
 
 
 def _killed(s: Local) -> Local:
-    return s._replace(asks=(), request=None, works=(), writes=(), locks=(), heard=(), key=2 if s.key else 0)
+    key, task = 2 if s.key else 0, tasks.killed(s)
+    return s._replace(asks=(), request=None, works=(), writes=(), locks=(), heard=(), key=key, task=task)
 
 
 def _restarted(world: World, s: Local, words: str, found: list[Edge]) -> None:
@@ -265,7 +266,7 @@ PARTS: tuple[Part, ...] = (
     Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocked", "proved", "barred", "touched", "gone")),
     Part(
         turns.requested,
-        ("brain", "request", "key", "slot", "blocked", "barred", "forgiven", "permitted", "braked", "gone"),
+        ("brain", "request", "key", "slot", "blocked", "barred", "forgiven", "permitted", "braked", "gone", "task"),
     ),
     Part(entry.taken_away, ("entry", "words")),
     Part(entry.watched, ("brain", "entry"), news=True),
@@ -285,12 +286,15 @@ PARTS: tuple[Part, ...] = (
             "permitted",
             "braked",
             "gone",
+            "task",
         ),
     ),
     Part(turns.ended_by_operator, ("slot", "entry", "words")),
     Part(turns.lapses, ("brain", "key")),
     Part(turns.lost, ("brain", "key"), news=True),
     Part(answers, ("brain", "asks", "alive", "blocked", "permitted", "braked"), news=True),
+    Part(tasks.asked, ("brain", "asks", "blocked", "permitted", "task"), news=True),
+    Part(tasks.runs, ("blocked", "proved", "task", "ran")),
     Part(_deadlines, ("brain",), news=True, early=True),
     Part(_due, ("brain",), news=True),
     Part(_blocked, ("brain", "blocked"), news=True),
@@ -299,11 +303,11 @@ PARTS: tuple[Part, ...] = (
     Part(_brake, ("permitted", "braked", "words")),
     Part(_operator, ("brain", "words", "gone"), news=True),
     Part(_gone, ("brain", "gone"), news=True),
-    Part(_falls, ("brain", "works", "alive", "deserted", "heard", "key", "falls")),
+    Part(_falls, ("brain", "works", "alive", "deserted", "heard", "key", "falls", "task")),
     Part(_told_falls, ("brain", "alive", "deserted", "heard", "falls"), news=True),
     Part(_dies, ("brain", "alive", "deserted", "heard"), news=True),
-    Part(_crash, ("brain", "works", "key")),
-    Part(_crash_half_way, ("brain", "works", "key", "alive", "deserted", "heard")),
-    Part(_crash_of_all, ("brain", "key", "alive", "deserted", "falls")),
-    Part(_crash_under_way, ("brain", "works", "writes", "locks", "request", "late", "key", "slot")),
+    Part(_crash, ("brain", "works", "key", "task")),
+    Part(_crash_half_way, ("brain", "works", "key", "alive", "deserted", "heard", "task")),
+    Part(_crash_of_all, ("brain", "key", "alive", "deserted", "falls", "task")),
+    Part(_crash_under_way, ("brain", "works", "writes", "locks", "request", "late", "key", "slot", "task")),
 )

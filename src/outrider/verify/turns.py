@@ -9,6 +9,7 @@ from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.memory import Turn
 from outrider.core.sidekick.remember import LOST_LEASE
+from outrider.verify import tasks
 from outrider.verify.steps import NEW, NOW, TURN, answer
 from outrider.verify.world import KEY, SLOT, Edge, Local, World
 
@@ -106,12 +107,12 @@ def requested(world: World, s: Local, found: list[Edge]) -> None:
         found.append(Edge(f"{effect.name}: stands in line", False, again, ends=KEY if s.key else 0))
         if s.key == 2 and not _is_marked(s, effect) and _is_permitted(world, s, effect):
             # a wait under a lease that was given up goes on until another replaces it, and its news come in vain
-            what, problem = f"{effect.name}: has a turn under its old lease", _brake_breach(s, effect)
+            what, problem = f"{effect.name}: has a turn under its old lease", _breach(world, s, effect)
             found.append(Edge(what, True, took(s, effect), problem))
     elif _is_marked(s, effect) or not _is_permitted(world, s, effect):
         _refused(world, t._replace(key=0), effect, request, found, ends=KEY, recalled=True)
     else:
-        _granted(world, took(t, effect), effect, request, found, problem=_brake_breach(s, effect))
+        _granted(world, took(t, effect), effect, request, found, problem=_breach(world, s, effect))
 
 
 def _let_back(world: World, s: Local, effect: Any, request: int, found: list[Edge]) -> None:
@@ -165,7 +166,7 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
         elif isinstance(effect, TAKES):
             free = s.key == 2 and not s.slot and s.gone != 1
             if free and not _is_marked(s, effect) and _is_permitted(world, s, effect):
-                what, problem = f"{effect.name} arrives late and takes a turn", _brake_breach(s, effect)
+                what, problem = f"{effect.name} arrives late and takes a turn", _breach(world, s, effect)
                 found.append(Edge(what, True, took(t, effect), problem))
             else:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
@@ -280,6 +281,10 @@ def _is_permitted(world: World, s: Local, effect: Any) -> bool:
 
 def _brake_breach(s: Local, effect: Any) -> str:
     return f"P16: an update to {NEW} begins while the rollout is paused" if s.braked and _is_update(effect) else ""
+
+
+def _breach(world: World, s: Local, effect: Any) -> str:
+    return _brake_breach(s, effect) or tasks.breach(world, s, effect)
 
 
 def _owns(s: Local, turn: Turn | None, update: str) -> bool:

@@ -67,6 +67,7 @@ class Local(NamedTuple):
         gone: 1: it was removed for good; 2: an operator has let it back since.
         words: What operators may say yet.
         falls: How often a workload may end by itself yet, or the whole machine.
+        task, ran: Of the task that must run before a swap; see ``tasks.py``.
     """
 
     brain: int
@@ -92,6 +93,8 @@ class Local(NamedTuple):
     gone: int = 0
     words: int = 0
     falls: int = 0
+    task: int = 0
+    ran: int = 0
 
 
 class Edge(NamedTuple):
@@ -134,6 +137,7 @@ class Setting:
         heeded: etcd compares, as it blocks a release, that nobody has committed it. The same.
         permits: etcd compares the grant and the brake when a turn is taken for an update. As for ``fenced``.
         admits: A sidekick that removes itself compares whether it was let back since. As for ``fenced``.
+        tasked: The new version has a task that must run once before any instance swaps to it.
     """
 
     badness: Badness = "none"
@@ -147,6 +151,7 @@ class Setting:
     heeded: bool = True
     permits: bool = True
     admits: bool = True
+    tasked: bool = False
 
 
 @dataclass(slots=True)
