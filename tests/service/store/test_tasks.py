@@ -48,10 +48,10 @@ def stored(store: Store, client: FakeCluster) -> Task | None:
     return None if entry is None else decode(Task, entry.key, entry.value)
 
 
-def verdict(store: Store) -> object:
+def verdict(store: Store, *, takes_turns: bool = True) -> object:
     snapshot = read_snapshot(store.context, Change(store.context.cluster), APP, "beta")
     assert snapshot is not None
-    return snapshot.judge(CheckingInstance(instance="web-2", running="1.0.0", takes_turns=True))
+    return snapshot.judge(CheckingInstance(instance="web-2", running="1.0.0", takes_turns=takes_turns))
 
 
 def test_what_the_target_waits_for_is_listed_before_anybody_has_claimed_it(group: Store) -> None:
@@ -150,6 +150,8 @@ def test_nobody_is_granted_a_release_whose_task_is_unknown_or_failed(
 
     assert granted == isinstance(said, Grant)
     assert granted or (isinstance(said, Defer) and said.by == "task" and "migrate" in said.reason)
+    # as a deferred instance is judged, which would be woken again and again otherwise
+    assert said == verdict(group, takes_turns=False)
 
 
 def test_the_rollout_controller_notices_the_end_of_a_runner(group: Store, client: FakeCluster) -> None:

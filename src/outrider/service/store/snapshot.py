@@ -254,7 +254,8 @@ class GroupSnapshot:
                 by="unresolved",
                 pending=True,
             )
-        if isinstance(verdict, Grant) and checking.takes_turns and package is not None and package.tasks:
+        if isinstance(verdict, Grant) and package is not None and package.tasks:
+            # of whoever asks: a deferred instance, and a grant that may be taken back, are judged by the same rule
             release = self.release_of(version)
             why = standstill_in(self.change, self.context.keys, self.group.app, self.group.id, release, package)
             if why:
