@@ -239,7 +239,7 @@ def test_an_operator_verifies_the_log_at_etcd(
     cluster.txn((), (Delete(key=entry.key),))
     broken, as_json = typed("audit", "verify"), typed("audit", "verify", "--json")
 
-    assert (0, "ok: 2 entries in 1 chains\n") == sound
+    assert (0, "ok: 2 entries in 1 chain\n") == sound
     assert (1, True) == (broken[0], "is gone" in broken[1])
     assert (1, False) == (as_json[0], json.loads(as_json[1].partition("\nError")[0])["ok"])
     for text in ("", "[]", "{}", '{"heads": []}', '{"heads": {"a": {}}}'):

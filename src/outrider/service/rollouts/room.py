@@ -35,7 +35,7 @@ class GroupRoom:
     def __init__(self, context: StoreContext, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._context, self._limits, self._clock = context, limits, clock
         self._counts: dict[tuple[str, str], _Count] = {}
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
 
     def take(self, app: str, group: str, *, is_stranger: bool) -> None:
         """Make room for one more row.
@@ -44,18 +44,17 @@ class GroupRoom:
             Throttled: there is none.
             Unknown: etcd gives no answer.
         """
-        with self._lock:
+        # One thread counts; a row that another one has made room for may not be written yet, and is counted later.
+        with self._counting:
             count = self._counts.get((app, group))
-        if count is None or self._clock() - count.at > COUNTED_S:
-            count = self._counted(app, group)
-            with self._lock:
-                self._counts[app, group] = count
+            if count is None or self._clock() - count.at > COUNTED_S:
+                count = self._counts[app, group] = self._counted(app, group)
         limits = self._limits
-        if is_stranger and count.strangers >= limits.max_strangers:
-            raise _full(group, limits.max_strangers, "instances without a known sidekick", "max_strangers")
-        if count.all >= limits.max_instances:
-            raise _full(group, limits.max_instances, "instances", "max_instances")
         with self._lock:
+            if is_stranger and count.strangers >= limits.max_strangers:
+                raise _full(group, limits.max_strangers, "instances without a known sidekick", "max_strangers")
+            if count.all >= limits.max_instances:
+                raise _full(group, limits.max_instances, "instances", "max_instances")
             count.all += 1
             count.strangers += is_stranger
 
