@@ -159,7 +159,7 @@ def _contending(keys: Keys, scope: Scope, name: str, waiter: Waiter, group: Grou
 
 
 def _room(keys: Keys, scope: Scope, waiter: Waiter, group: Group, label: str) -> Room:
-    """The instances of the scope that are out with the same value. A turn from before there was the budget has no slot of it."""
+    """The instances that are out with the same value; one whose turn is older than the budget counts, too."""
     value = waiter.labels[label]
     prefix = keys.budget(waiter.scope, label, value)
     out = {stored.member for stored in scope.taken_budgets if stored.entry.key.startswith(prefix)}
