@@ -52,6 +52,8 @@ MODULES = tuple(
         "sidekick/workers/workload", "sidekick/workers/task", "sidekick/task_claims", "sidekick/task_programs",
         "sidekick/entry_watch", "sidekick/identity",
         "sidekick/session", "sidekick/host", "sidekick/environments",
+        "sidekick/analysing",
+        "sidekick/workers/analysis", "analysis/checks", "analysis/sources", "analysis/comparison", "analysis/analyst",
     )
 )  # fmt: skip
 TOUCHES = frozenset(
@@ -91,6 +93,7 @@ PURE = frozenset(
         "self._quiet_until.get", "self._sidekick.post", "self._statuses.get", "self._watched.get",
         "self._told.get", "self._keys.grant", "changed.get", "self._members.remove", "self.kinds.get",
         "self.targets.get", "server.get", "told.get",
+        "self._latest.get", "self._limits.get", "total.get", "counts.get",
     }
 )  # fmt: skip
 UNDER: dict[tuple[str, str], str] = {
@@ -107,7 +110,10 @@ UNDER: dict[tuple[str, str], str] = {
     ): "what a full disk kept from becoming a payload; a kill leaves a part",
     ("payloads/transfer", "_open"): "notes whose bytes these are, right before the first of them is kept",
     ("omaha_client/exchange", "exchange"): "always under omaha.check or outbox.send",
-    ("http", "get"): "always under balancer.ask, app.ask or probe.ask",
+    ("http", "get"): "always under balancer.ask, app.ask, probe.ask or analysis.ask",
+    ("analysis/checks", "fetched"): "always under analysis.ask",
+    ("analysis/checks", "_run"): "always under analysis.ask",
+    ("analysis/checks", "_end"): "always under analysis.ask",
     ("http", "ask"): "always under balancer.ask or app.ask",
     ("sidekick/probes", "_ask_http"): "always under probe.ask",
     ("sidekick/probes", "_ask_command"): "always under probe.ask",
@@ -190,7 +196,7 @@ def test_a_touch_without_a_mark_is_found() -> None:
 
 
 def test_every_module_that_a_sidekick_runs_is_looked_at() -> None:
-    folders = ("sidekick", "runtimes", "balancers")
+    folders = ("sidekick", "runtimes", "balancers", "analysis")
     there = {path for folder in folders for path in (SOURCE / folder).rglob("*.py") if path.stem != "__init__"}
     harmless = {
         SOURCE / "runtimes/process/ports.py",  # binds a socket and lets it go

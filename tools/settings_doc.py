@@ -45,7 +45,7 @@ def type_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(f'`"{word}"`' for word in get_args(kind))
     if get_origin(kind) is tuple:
-        return "list of text"
+        return "list of text" if get_args(kind)[0] is str else "list of tables"
     if kind == Path | None:
         return TYPES[Path]
     return TYPES.get(kind, "table of text")

@@ -65,6 +65,10 @@ FAILPOINTS: Mapping[str, str] = {
     "workload.erase": "that folder is removed",
     "workload.prune": "what was prepared for a release that is no longer needed is removed",
     "probe.ask": "an instance is asked for its health",
+    # the analysis
+    "analysis.ask": "Prometheus, a command, an endpoint or a balancer's statistics is asked",
+    "analysis.read": "the pool of the wave's counts, and who serves what, are read",
+    "analysis.write": "an interval is added to the pool",
     # the release
     "omaha.check": "the update service is asked for an update",
     "payload.fetch": "a server is asked for the payload",
@@ -137,6 +141,8 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
     "probe.confirm": ("probe.ask",),
     "probe.watch": ("probe.ask",),
     "probe.stop": (),
+    "analysis.start": ("analysis.read", "analysis.ask", "analysis.write"),
+    "analysis.stop": (),
     "balancer.switch": _WRITE,
     "balancer.leave": ("entry.read", "entry.remove"),
     "balancer.join": _WRITE,

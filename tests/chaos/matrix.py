@@ -83,6 +83,7 @@ SCENARIOS: Mapping[str, str] = {
     "probe.start": "good",
     "probe.confirm": "started",
     "probe.watch": "good",
+    "analysis.start": "analysed",
     "balancer.switch": "good",
     "balancer.switch/static.write": "bare",
     "balancer.leave": "good-2",

@@ -24,6 +24,13 @@ from outrider.sidekick.assemble import Assembly
 
 WAIT_S = 60.0
 POLL_S = 0.005
+ANALYSIS = {
+    "OUTRIDER_ANALYSIS_COMPARE": "app",
+    "OUTRIDER_ANALYSIS_UNDECIDED": "pass",
+    "OUTRIDER_ANALYSIS_INTERVAL_S": "0.5",
+    "OUTRIDER_ANALYSIS_DURATION_S": "1",
+    "OUTRIDER_ANALYSIS_DEADLINE_S": "5",
+}
 TRACE = os.environ.get("OUTRIDER_TEST_CHAOS_TRACE") == "1"
 """Write every failpoint that is met to ``trace`` among the signals: to find out why a case doesn't reach its own."""
 
@@ -40,12 +47,14 @@ def main() -> None:
     options.add_argument("--first-skip", type=int, default=0, help="let so many of those hits pass")
     options.add_argument("--barrier", default="", help="EFFECT/FAILPOINT before which the harness does something")
     options.add_argument("--rotate-bytes", type=int, default=0, help="a journal that rotates early")
+    options.add_argument("--analysis", action="store_true", help="compare what it answers with what the others do")
     chosen = options.parse_args()
     chosen.signals.mkdir(parents=True, exist_ok=True)
     if chosen.rotate_bytes:
         journal.ROTATE_BYTES = chosen.rotate_bytes
     points.observe(_observer(chosen))
-    settings = load_settings((chosen.config,), os.environ).settings
+    analysis = ANALYSIS if chosen.analysis else {}
+    settings = load_settings((chosen.config,), os.environ | analysis).settings
     setup_logging(settings.log)
     assembly = Assembly(settings)
     on_signals((signal.SIGTERM,), assembly.stop)

@@ -31,7 +31,10 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
     [
         ("[lokc]\nttl_s = 3", "90-site.toml: lokc: unknown section; known: .* \\(did you mean lock\\?\\)"),
         ("lock = 3", r"90-site.toml: lock: is a section; write \[lock\] and its keys below"),
-        ("top = 3", "90-site.toml: top: unknown section; known: agent, apisix, balancer, .*download, drain, etcd, .*"),
+        (
+            "top = 3",
+            "90-site.toml: top: unknown section; known: agent, analysis, apisix, balancer, .*download, drain, etcd, .*",
+        ),
         ("[lock]\nslots = \n", "90-site.toml:2: Invalid value"),
         ("[lock]\n\n[lock]", "90-site.toml:3: Cannot declare .*"),
         ("[lock", "90-site.toml: .*end of document.*"),

@@ -60,6 +60,8 @@ ELSEWHERE = {
     *APART,
     # left in the same step in which it is entered: never the state of a journal
     "swapping.committing",
+    # tests/live/test_analysis.py kills in it: only instances with an analysis get there
+    "swapping.analysing",
     # nothing is asked for and nothing written there; a restart leads through idle.waking
     "idle.refused",
     # only where a package has tasks; tests/sim/test_tasks.py kills there

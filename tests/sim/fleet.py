@@ -22,7 +22,7 @@ from outrider.core.chart.machine import Machine, Snapshot, Step
 from outrider.core.release import ReleaseId
 from outrider.core.rollout.budgets import Budget
 from outrider.core.sidekick.events import AnyEvent
-from outrider.core.sidekick.memory import Installed, Memory, Release, Strategy
+from outrider.core.sidekick.memory import AfterUndecided, Installed, Memory, Release, Strategy
 from outrider.etcd.seam import Delete, Put
 from outrider.journal.journal import Journal, Record
 from outrider.model.documents import Admission, Brake, Command, Gone, OpenGrant, Slot, Target, Wakeup, decode, encode
@@ -114,7 +114,7 @@ class Member:
             running=running, slots=self._fleet.slots_allowed, process=self._processes[-1],
             labels=tuple(self._fleet.labels_of(self.name).items()),
             home=f"{self.boots}:{self.name}",
-            predecessors=tuple(self._processes[:-1][-KEPT_PREDECESSORS:]),
+            predecessors=tuple(self._processes[:-1][-KEPT_PREDECESSORS:]), analysis=self._fleet.analysis,
         )  # fmt: skip
 
     def wrote(self, event: AnyEvent | None, step: Step, machine: Machine[Memory]) -> None:
@@ -157,6 +157,7 @@ class Fleet:
         bad: dict[str, Badness] | None = None,
         ports: int = 0,
         racks: int = 0,
+        analysis: AfterUndecided = "",
     ) -> None:
         """Begin with every instance on 1.0.0.
 
@@ -168,8 +169,9 @@ class Fleet:
             bad: Versions that can't be run.
             ports: Addresses that each machine has for workloads; by default enough for the strategy.
             racks: Racks over which the instances are spread; of each one instance may be out. 0: no budget.
+            analysis: Releases are analysed; what one that stays undecided leads to.
         """
-        self.seed, self.strategy, self.racks = seed, strategy, racks
+        self.seed, self.strategy, self.racks, self.analysis = seed, strategy, racks, analysis
         self.random = random.Random(seed)
         self.bad: dict[str, Badness] = bad if bad is not None else {}
         self.ports = ports or PORTS[strategy]

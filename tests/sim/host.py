@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from outrider.analysis.analyst import Verdict as AnalysisVerdict
+from outrider.core.analysis.sequential import Decision
 from outrider.core.blame import Evidence
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
@@ -18,8 +20,9 @@ from outrider.sidekick.prober import Failed, Kind, Passed, Verdict
 from tests.sim.agenda import Agenda
 from tests.sim.store import At, FaultProfile
 
-Badness = Literal["none", "refused", "unhealthy", "dies", "sours"]
-"""``dies``: ends by itself while it is watched. ``sours``: proves healthy, and then answers badly."""
+Badness = Literal["none", "refused", "unhealthy", "dies", "sours", "errs", "unasked"]
+"""``dies``: ends by itself while it is watched. ``sours``: proves healthy, and then answers badly. ``errs``: stays
+healthy, and answers requests with errors, which only an analysis sees. ``unasked``: nobody sends it enough requests."""
 
 INTERVAL_S, ANSWERS, DEADLINE_S = 0.5, 3, 10.0
 """Of the probes: so many good answers in a row prove, so many bad ones block."""
@@ -344,6 +347,33 @@ class SimProbe:
         else:
             self._stopped = True
             self._deliver(verdict)
+
+
+class SimAnalysis:
+    """One analysis of one candidate; what it finds is what is wrong with the version."""
+
+    def __init__(
+        self, host: Host, url: str, deliver: Callable[[AnalysisVerdict], None], tell: Callable[[str], None], at: At
+    ) -> None:
+        self._host, self._url, self._deliver, self._tell = host, url, deliver, tell
+        self._stopped = False
+        at(INTERVAL_S, self._sample)
+        at(host.random.uniform(1.0, 20.0), self._decide)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _sample(self) -> None:
+        if not self._stopped:
+            self._tell("12 of about 400 requests")
+
+    def _decide(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        decisions: dict[Badness, Decision] = {"errs": "fail", "unasked": "undecided"}
+        badness = self._host.bad.get(self._host.workloads.get(self._url, ""), "none")
+        self._deliver(AnalysisVerdict(decision=decisions.get(badness, "pass"), words="40 of about 400 requests"))
 
 
 class SimProber:

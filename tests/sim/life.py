@@ -28,6 +28,7 @@ from outrider.sidekick.entry_watch import EntryWatch
 from outrider.sidekick.environments import Environments
 from outrider.sidekick.prober import Prober
 from outrider.sidekick.task_claims import TaskClaims
+from outrider.sidekick.workers.analysis import AnalysisWork
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.probe import ProbeWork
@@ -38,7 +39,7 @@ from outrider.sidekick.workers.worker import Noun
 from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.turns.lock import TurnLock
 from outrider.turns.wait import Wait
-from tests.sim.host import SimEnvironments, SimPayloads, SimProber, SimRuntime
+from tests.sim.host import SimAnalysis, SimEnvironments, SimPayloads, SimProber, SimRuntime
 from tests.sim.keeper import SimAnnouncements, SimKeeper, SimSubject
 from tests.sim.loop import SimLoop
 from tests.sim.store import KEYS, SimClient
@@ -141,6 +142,9 @@ class Life:
                 start=self._follow_tasks,
             ),
             "probe": ProbeWork(cast(Prober, SimProber(member.host, self.at, self.unsuspended_s)), self.post),
+            "analysis": AnalysisWork(
+                lambda effect, *, deliver, tell: SimAnalysis(member.host, effect.url, deliver, tell, self.at), self.post
+            ),
         }
         self.workers: dict[str, SimWorker] = {name: SimWorker(self, noun) for name, noun in nouns.items()}
         self._reports = ReportWork(self._queued, self.post)

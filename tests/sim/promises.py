@@ -102,7 +102,7 @@ class Promises:
         """A version was started on an instance's machine."""
         self.touched.setdefault(version, set()).add(name)
         self._fleet.tasks.check_started(name, version)
-        if self._fleet.bad.get(version, "none") == "none":
+        if self._fleet.bad.get(version, "none") in ("none", "unasked"):
             return
         reached = self.reached.setdefault(version, set())
         reached.add(name)

@@ -58,10 +58,31 @@ def test_every_state_of_the_chart_is_entered(results: list[Result]) -> None:
     paused = replace(AT_ONCE, words=1, says=("pause",))
     words = explore(World(Steps(chart, "start-first"), paused), limit=500_000)
     tasked = explore(World(Steps(chart, "start-first"), replace(AT_ONCE, tasked=True)), limit=500_000)
-    entered = words.leaves().union(tasked.leaves(), *(result.leaves for result in results))
+    analysed = explore(World(Steps(chart, "start-first"), replace(AT_ONCE, analysis="pause")), limit=500_000)
+    entered = words.leaves().union(tasked.leaves(), analysed.leaves(), *(result.leaves for result in results))
 
     # swapping.committing is left in the step in which it is entered
     assert {leaf.id for leaf in chart.leaves} - {"swapping.committing"} <= entered
+
+
+@pytest.mark.long
+def test_releases_that_are_analysed_hold_within_the_smallest_bounds() -> None:
+    """Undecided goes back and is paused, or passes; a bad one is found by the analysis or by its health."""
+    settings = [
+        *(replace(AT_ONCE, analysis="pause", badness=badness) for badness in ("none", "unhealthy")),
+        replace(AT_ONCE, analysis="pass"),
+    ]
+    plan = [
+        Configuration(strategy=strategy, setting=setting, sizes=((3, 1), (3, 2)))
+        for strategy in STRATEGIES
+        for setting in settings
+    ]
+
+    results = list(check(loaded(SHIPPED), plan))
+
+    assert [""] * 6 == [result.promise for result in results]
+    assert all("swapping.analysing" in result.leaves for result in results)
+    assert "idle.paused" in results[0].leaves
 
 
 def test_more_states_than_the_limit_are_an_error_and_no_proof() -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from outrider.balancers.drivers import BALANCERS
+from outrider.config.analysis import analysis_problems
 from outrider.config.drivers import Problem
 from outrider.config.sections import EtcdSettings, ProbeSettings, Rule, Settings, port_range
 from outrider.core.addresses import http_problem, parse_endpoints
@@ -49,6 +50,7 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     yield from RUNTIMES.load(settings.instance.runtime).problems(settings)
     yield from BALANCERS.load(settings.instance.balancer).problems(settings)
     yield from _probe_problems(probe)
+    yield from analysis_problems(settings.analysis, settings.balancer.service)
     if probe.kind == "healthcheck" and settings.instance.runtime not in _REPORT_HEALTH:
         yield (
             "probe.kind",

@@ -302,7 +302,7 @@ def _obey(rule: Rule, value: object) -> None:
     if isinstance(value, str | tuple) and not value and not rule.empty:
         raise ValueError(f"is empty; wanted: {rule.wanted}")
     texts = (value,) if isinstance(value, str) and value else value if isinstance(value, tuple) else ()
-    for part in texts:
+    for part in (text for text in texts if isinstance(text, str)):
         if "\0" in part:
             raise ValueError(f"{part!r} holds a NUL character")
         if rule.pattern and not re.fullmatch(rule.pattern, part):

@@ -24,13 +24,14 @@ Evidence = Literal[
     "unknown",
     # seen in the release
     "bad-payload", "no-exec-bit", "not-a-program", "program-left-out", "ended", "unhealthy", "unproved", "task-failed",
+    "worse",
     # seen in this machine, and there until somebody changes it
     "unfit", "noexec", "wrong-setting", "no-interpreter", "other-architecture", "no-permission", "bad-name",
     "not-a-file",
     # seen in this machine, and perhaps gone the next time
     "disk-full", "read-only", "no-port", "no-resources", "network", "not-now",
     # seen in neither
-    "no-answer", "unreachable", "lost-lease",
+    "no-answer", "unreachable", "lost-lease", "undecided",
     # a person's word
     "undone",
 ]  # fmt: skip
@@ -41,6 +42,7 @@ archive. ``not-a-program``: neither a program nor a script with a ``#!`` line. `
 the program that an earlier payload on this machine has. ``ended``: it ended by itself. ``unhealthy``: it answered, and
 not well. ``unproved``: it didn't prove healthy before its deadline. ``task-failed``: a task that must run before
 it has failed.
+``worse``: its analysis under traffic failed. ``undecided``: that analysis had too little to go by.
 ``unfit``: the runtime here runs no payloads of its kind. ``noexec``: the mount forbids running programs.
 ``wrong-setting``: a setting names a program, or an address, that isn't there. ``no-interpreter``: the program needs
 another one that isn't on this machine. ``other-architecture``: it was built for another processor.
@@ -60,6 +62,7 @@ _JUDGED: Mapping[Evidence, Blame] = {
     "unhealthy": "release",
     "unproved": "release",
     "task-failed": "release",
+    "worse": "release",
     "unfit": "machine",
     "noexec": "machine",
     "wrong-setting": "machine",
@@ -77,6 +80,7 @@ _JUDGED: Mapping[Evidence, Blame] = {
     "no-answer": "world",
     "unreachable": "world",
     "lost-lease": "world",
+    "undecided": "world",
     "undone": "operator",
 }
 

@@ -37,9 +37,10 @@ class BalancerProgram(Program):
 
 
 class Haproxy(BalancerProgram):
-    """``socket`` is its runtime API."""
+    """``socket`` is its runtime API, ``stats_url`` its statistics as CSV."""
 
     socket: Path
+    stats_url: str
 
     def reload(self) -> None:
         """The master starts a new worker, and the one before finishes what it has."""
@@ -66,7 +67,7 @@ def start_haproxy(folder: Path, service: str) -> Haproxy:
         ProgramMissing: there is none on this machine.
     """
     program = _find("haproxy", "HAProxy", "OUTRIDER_DEMO_HAPROXY", "apt-get install haproxy")
-    (web,) = free_ports(1)
+    web, stats = free_ports(2)
     folder.mkdir(parents=True, exist_ok=True)
     config, socket, state = (folder / name for name in ("haproxy.cfg", "haproxy.sock", "haproxy.servers"))
     config.write_text(
@@ -85,6 +86,12 @@ frontend web
     bind 127.0.0.1:{web}
     default_backend {service}
 
+frontend stats
+    bind 127.0.0.1:{stats}
+    stats enable
+    stats uri /stats
+    stats show-legends
+
 backend {service}
     load-server-state-from-file global
     server-template slot 1-{SLOTS} 127.0.0.1:9 disabled
@@ -94,6 +101,7 @@ backend {service}
     command: list[str | Path] = [program, "-W", "-C", folder, "-f", config]
     haproxy = Haproxy("haproxy", command, folder, ready=lambda: socket.exists() and _answers(web))
     haproxy.web_url, haproxy.socket = f"http://127.0.0.1:{web}", socket
+    haproxy.stats_url = f"http://127.0.0.1:{stats}/stats;csv"
     haproxy.agent_options = ("haproxy", f"--socket={socket}", f"--state-file={state}", f"--backend={service}")
     return haproxy
 

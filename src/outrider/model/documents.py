@@ -449,6 +449,8 @@ class Presence(Document, frozen=True, kw_only=True):
         release, wanted_release: Labels of what runs and of its group's target; empty: a sidekick too old to say so.
         environment: Number of the environment that it runs with.
         labels: Where and what it is; while it holds a turn, those under which it has taken it.
+        serves_release, serves_url: Label of the release that the balancer is sent to here, and where that answers: in
+            a swap the candidate's, once it is exposed. Empty while that isn't known.
     """
 
     instance: str
@@ -478,6 +480,8 @@ class Presence(Document, frozen=True, kw_only=True):
     wanted_release: str = ""
     environment: int = 0
     labels: dict[str, str] = {}
+    serves_release: str = ""
+    serves_url: str = ""
 
     @property
     def wants(self) -> str | None:

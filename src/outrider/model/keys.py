@@ -146,6 +146,10 @@ class Keys:
         """One of them; the numbers sort as text."""
         return f"{self.environments(app, group)}{number:010}"
 
+    def analysis(self, app: str, group: str) -> str:
+        """What the group's instances have counted together of a release under analysis."""
+        return f"{self.prefix}/analysis/{check_app(app)}/{check_part('group', group)}"
+
     def brake(self, app: str, group: str) -> str:
         """What a pause, a halt and their ends write; every turn for an update is taken against its revision."""
         return f"{self.group(app, group)}/brake"

@@ -30,6 +30,7 @@ from outrider.runtimes.adopted.runtime import with_adopted
 from outrider.runtimes.drivers import RUNTIMES, RuntimeContext
 from outrider.sd_notify import Notices, Notifier
 from outrider.sidekick.adoption import adopted
+from outrider.sidekick.analysing import InstanceAnalyst
 from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.crashes import tell_crash
 from outrider.sidekick.entry_watch import EntryWatch
@@ -42,6 +43,7 @@ from outrider.sidekick.prober import Prober
 from outrider.sidekick.session import EtcdSession
 from outrider.sidekick.task_claims import TaskClaims
 from outrider.sidekick.task_programs import TaskPrograms
+from outrider.sidekick.workers.analysis import AnalysisWork
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.probe import ProbeWork
@@ -124,6 +126,7 @@ def delays(settings: Settings) -> Mapping[str, float]:
         "empty": drain_s,
         "stop": stop_s,
         "soak": soak_s(settings),
+        "analysis": settings.analysis.deadline_s + _SLACK_S,
         "leave": entry_s,
         "depart": entry_s,
         "switch": entry_s,
@@ -178,6 +181,7 @@ def first_memory(settings: Settings, runtime: Runtime, identity: Identity) -> Me
         runtime=runtime.name,
         kinds=tuple(sorted(runtime.kinds)),
         labels=tuple(sorted(instance.labels.items())),
+        analysis=settings.analysis.undecided if settings.analysis.is_wanted else "",
         process=identity.process,
         home=identity.home,
         predecessors=identity.predecessors,
@@ -318,6 +322,7 @@ class Assembly:
                 note=self._presence.note,
                 trouble=reporter.trouble if reporter else lambda: "",
             ),
+            "analysis": AnalysisWork(InstanceAnalyst(settings, self._cluster, keys, clock=clock), self._post),
         }
         self._workers = {name: Worker(name, noun, self._post, self.crash) for name, noun in nouns.items()}
         self._announcements = Announcements(

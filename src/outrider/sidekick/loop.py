@@ -22,7 +22,7 @@ from outrider.core.sidekick.effects import EFFECT_TYPES, NOUNS
 from outrider.core.sidekick.events import AnyEvent, Commanded, SidekickRestarted, TimerExpired
 from outrider.core.sidekick.guards import has_turn, running_label
 from outrider.core.sidekick.memory import Memory, with_settings
-from outrider.core.sidekick.words import why
+from outrider.core.sidekick.words import serves, why
 from outrider.journal.journal import Journal, JournalError, Record
 from outrider.model.documents import Presence
 from outrider.sd_notify import Notices
@@ -268,6 +268,8 @@ class Sidekick:
 
     def _presence(self) -> Presence:
         memory, state = self._machine.memory, self._chart.states[self._machine.state]
+        serving = state.safe and memory.running is not None and not memory.down and not memory.is_out
+        served = serves(memory, serving=serving)
         return Presence(
             instance=memory.instance,
             app=memory.app,
@@ -279,7 +281,7 @@ class Sidekick:
             url=memory.running.url if memory.running is not None else None,
             since=self._since,
             target_revision=memory.target_revision,
-            serving=state.safe and memory.running is not None and not memory.down and not memory.is_out,
+            serving=serving,
             notice=memory.notice,
             cannot_take=memory.setback.version if memory.setback is not None else "",
             cannot_why=memory.setback.cause if memory.setback is not None else "",
@@ -292,6 +294,8 @@ class Sidekick:
             wanted_release=memory.wanted or "",
             environment=memory.running.release.environment if memory.running is not None else 0,
             labels=dict(memory.labels_now),
+            serves_release=served.release.label if served is not None else "",
+            serves_url=served.url if served is not None else "",
         )
 
 

@@ -4,6 +4,10 @@ from typing import assert_never
 
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick.events import (
+    AnalysisFailed,
+    AnalysisPassed,
+    AnalysisSampled,
+    AnalysisUndecided,
     AnyEvent,
     BalancerChanged,
     BalancerDrained,
@@ -126,6 +130,14 @@ def fact(event: AnyEvent, effect_name: str, before: Memory) -> str:
             return f"drained: {event.how}"
         case BalancerUnmoved() | BalancerRefused() | BalancerFailed():
             return f"balancer: {event.cause}"
+        case AnalysisSampled():
+            return f"analysis: {event.sample}"
+        case AnalysisPassed():
+            return f"analysis passed: {event.sample}"
+        case AnalysisFailed():
+            return f"analysis failed: {event.cause}"
+        case AnalysisUndecided():
+            return f"analysis undecided: {event.cause}"
         case WorkloadFailed() | ReleaseFailed():
             return event.cause
         case TaskFinished():

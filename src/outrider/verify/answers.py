@@ -16,6 +16,8 @@ def answers(world: World, s: Local, found: list[Edge]) -> None:
                 _probed(world, s, url, request, found)
             case do.WatchProbe(url=url):
                 _watched(world, s, url, request, found)
+            case do.StartAnalysis(url=url):
+                _analysed(world, s, url, request, found)
             case do.CheckRelease(version=version):
                 _checked(world, s, version, request, found)
             case do.DownloadRelease():
@@ -49,6 +51,20 @@ def _watched(world: World, s: Local, url: str, request: int, found: list[Edge]) 
     healthy = url in s.alive and not (world.is_bad(version) and world.setting.badness == "unhealthy")
     event = answer(ev.ProbeFailed, request, cause="")
     found.extend(world.tell(s, event, f"{version} is watched, and isn't healthy", healthy))
+
+
+def _analysed(world: World, s: Local, url: str, request: int, found: list[Edge]) -> None:
+    """A bad version fails; a good one passes, and may fail, or stay undecided, all the same."""
+    version = version_of(url)
+    bad = world.is_bad(version)
+    if url in s.alive and not bad:
+        found.extend(
+            world.tell(s, answer(ev.AnalysisPassed, request, sample=""), f"the analysis of {version} passes", False)
+        )
+    event = answer(ev.AnalysisFailed, request, cause="")
+    found.extend(world.tell(s, event, f"the analysis of {version} fails", not bad))
+    event = answer(ev.AnalysisUndecided, request, cause="")
+    found.extend(world.tell(s, event, f"the analysis of {version} stays undecided", True))
 
 
 def _checked(world: World, s: Local, version: str, request: int, found: list[Edge]) -> None:

@@ -85,6 +85,7 @@ def _said(*says: Word, badness: Badness = "none", words: int = 1) -> Setting:
     return replace(CALM, badness=badness, words=words, says=says, waiting=1)
 
 
+_ANALYSED = replace(CALM, analysis="pause")
 _LATE, _FALL = replace(CALM, late_limit=1), replace(CALM, falls=1, waiting=1)
 _TOO_MUCH: tuple[tuple[Badness, Word], ...] = (("dies", "release"),)
 """With start-first three sidekicks fill the memory. An app that falls alone has more than ``STATE_LIMIT`` there: two
@@ -103,12 +104,14 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
         ],
         sidekicks=3,
         most_slots=2,
-        stop_first=[_LATE, _said("drain")],
+        stop_first=[_LATE, _ANALYSED, _said("drain")],
     ),
     "large": _plan(
         [
             *_each(CALM),
             *_each(_LATE),
+            *(replace(_ANALYSED, badness=badness) for badness in ("none", "unhealthy")),
+            replace(_ANALYSED, analysis="pass"),
             *(
                 _said(word, badness=badness)
                 for badness in BADNESS

@@ -25,7 +25,7 @@ from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import Effect
 from outrider.core.sidekick.guards import MAX_ATTEMPTS, MAX_RESTARTS
-from outrider.core.sidekick.memory import Fault, Installed, Memory, Release, Strategy, Turn
+from outrider.core.sidekick.memory import AfterUndecided, Fault, Installed, Memory, Release, Strategy, Turn
 from outrider.core.sidekick.remember import LOST_LEASE
 from outrider.core.sidekick.rules import make_rules
 
@@ -142,14 +142,14 @@ class Steps:
         """The transitions of the chart that were taken in any of them."""
         return tuple(self._hierarchy.taken.values())
 
-    def start(self, *, fresh: bool = False) -> Taken:
+    def start(self, *, fresh: bool = False, analysis: AfterUndecided = "") -> Taken:
         """The first step of an instance that serves ``OLD``, or (``fresh``) of one that serves nothing yet."""
         release = Release(version=OLD, urls=("http://x/p",), sha256=SHA[OLD], size_bytes=1)
         first = f"{INSTANCE}-{OLD}-{BEFORE}"
         memory = Memory(
             instance=INSTANCE, app="app", group="g", scope="turns/app/g", strategy=self.strategy, at=EPOCH,
             running=None if fresh else Installed(release=release, workload_id=first, url=address(first, "")),
-            wanted=NEW, target_revision=5,
+            wanted=NEW, target_revision=5, analysis=analysis,
         )  # fmt: skip
         self._machine = Machine(self.chart, self._rules, memory, hierarchy=self._hierarchy)
         return self._result(self._machine.start().actions, {})
@@ -334,6 +334,7 @@ def _normal(memory: Memory) -> Memory:
         notice="",
         drain=replace(memory.drain, since=EPOCH) if memory.drain is not None else None,
         progress=0.0,
+        sample="",
         deferred_reason="",
         given_up="",
         retry_after_s=0.0,
@@ -350,9 +351,11 @@ def _normal(memory: Memory) -> Memory:
 
 
 def _plain_fault(fault: Fault) -> Fault:
-    """Who is to blame, and whether it is nothing but a lost lease."""
+    """Who is to blame, whether it is nothing but a lost lease, and whether it is no verdict."""
     cause = LOST_LEASE if fault.cause.startswith(LOST_LEASE) else ""
-    return Fault(blame=fault.blame, cause=cause, error_code=FailureCode.ROLLED_BACK, lasts=fault.lasts)
+    undecided = FailureCode.UNDECIDED  # ``remember`` asks for it
+    code = undecided if fault.error_code == undecided else FailureCode.ROLLED_BACK
+    return Fault(blame=fault.blame, cause=cause, error_code=code, lasts=fault.lasts)
 
 
 def answer(kind: type[ev.Event], request: int, /, **facts: Any) -> tuple[object, Callable[[], Any]]:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from outrider.core.sidekick import effects as do
-from outrider.core.sidekick.memory import Turn
+from outrider.core.sidekick.memory import AfterUndecided, Turn
 from outrider.verify.steps import NEW, Steps, Taken, aged, id_of
 
 Badness = Literal["none", "refused", "unhealthy", "dies", "unfit", "local"]
@@ -136,6 +136,7 @@ class Setting:
         fenced: etcd compares the fence. Without it the checker must find a breach.
         heeded: etcd compares, as it blocks a release, that nobody has committed it. The same.
         permits: etcd compares the grant and the brake when a turn is taken for an update. As for ``fenced``.
+        analysis: What an analysis that stays undecided leads to; empty: there is none.
         admits: A sidekick that removes itself compares whether it was let back since. As for ``fenced``.
         tasked: The new version has a task that must run once before any instance swaps to it.
     """
@@ -152,6 +153,7 @@ class Setting:
     permits: bool = True
     admits: bool = True
     tasked: bool = False
+    analysis: AfterUndecided = ""
 
 
 @dataclass(slots=True)
@@ -163,7 +165,7 @@ class World:
 
     def start(self) -> Local:
         """An instance that serves the old version (or nothing yet), and whose sidekick begins."""
-        taken = self.steps.start(fresh=self.setting.fresh)
+        taken = self.steps.start(fresh=self.setting.fresh, analysis=self.setting.analysis)
         running = self.steps.brains[taken.brain].memory.running
         url = running.url if running is not None else None
         first = Local(

@@ -22,6 +22,7 @@ from outrider.statechart import load_sidekick_chart
 CHART = load_sidekick_chart()
 ONLY_REMEMBERED = {
     "release.progressed",
+    "analysis.sampled",
     "lock.queued",
     "task.progressed",
     "lock.failed",

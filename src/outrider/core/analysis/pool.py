@@ -32,6 +32,11 @@ class Pool:
             return "fail"
         return "pass" if self.passed else "undecided"
 
+    def adds_up_with(self, other: "Pool") -> bool:
+        """Whether both are of the same test of the same release, or of one after the other."""
+        mine, others = ((one.release, one.wave, one.ratio, one.base_rate) for one in (self, other))
+        return mine == others
+
     def sample(self, plan: Plan) -> str:
         """The sample that decided, else that of the test under way."""
         return self.failed or self.passed or self.test.sample(plan)

@@ -39,6 +39,8 @@ class FailureCode(IntEnum):
     WRITE = 14
     UNSUPPORTED = 35
     """``kActionCodeOmahaUpdateIgnoredPerPolicy``: this machine can't run what was offered; the release isn't tried."""
+    UNDECIDED = 36
+    """``kActionCodeOmahaUpdateDeferredPerPolicy``: an analysis had too little to go by."""
     ROLLED_BACK = 44
     HTTP_RESPONSE = 2000
     """``kActionCodeOmahaRequestHTTPResponseBase``; what ``updatectl instance fake`` has always failed with."""
@@ -53,6 +55,7 @@ _FAILURES: Mapping[int, str] = {
     FailureCode.PAYLOAD_VERIFICATION: "payload verification failed",
     FailureCode.WRITE: "could not write the payload to disk",
     FailureCode.UNSUPPORTED: "this machine can't run the release",
+    FailureCode.UNDECIDED: "analysis undecided, rolled back",
     FailureCode.ROLLED_BACK: "rolled back",
     FailureCode.HTTP_RESPONSE: "the HTTP request failed",
 }

@@ -231,6 +231,17 @@ def stop_probe(memory: Memory) -> Effect:
     return do.StopProbe()
 
 
+@effect(do.StartAnalysis)
+def start_analysis(memory: Memory) -> Effect:
+    candidate = _candidate(memory)
+    return do.StartAnalysis(url=candidate.url, version=candidate.release.version, release=candidate.release.label)
+
+
+@effect(do.StopAnalysis)
+def stop_analysis(memory: Memory) -> Effect:
+    return do.StopAnalysis()
+
+
 @effect(do.SwitchBalancer)
 def switch_balancer(memory: Memory) -> Effect:
     candidate = _candidate(memory)

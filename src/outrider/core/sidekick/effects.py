@@ -277,6 +277,27 @@ class StopProbe(Effect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartAnalysis(Effect):
+    """Ask the operator's checks of the candidate, and compare it with the old version, until both have decided.
+
+    Attributes:
+        release: Label of the candidate.
+    """
+
+    name: ClassVar[str] = "analysis.start"
+    answered_by: ClassVar[Answers] = (said.AnalysisPassed, said.AnalysisFailed, said.AnalysisUndecided)
+    url: str
+    version: str
+    release: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAnalysis(Effect):
+    name: ClassVar[str] = "analysis.stop"
+    answered_by: ClassVar[Answers] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchBalancer(Effect):
     """Overwrite the server's entry: new in, old out, one fenced transaction."""
 
@@ -482,6 +503,7 @@ WorkloadEffect = (
     | RestartWorkload
 )
 ProbeEffect = StartProbe | ConfirmProbe | WatchProbe | StopProbe
+AnalysisEffect = StartAnalysis | StopAnalysis
 BalancerEffect = (
     SwitchBalancer | LeaveBalancer | JoinBalancer | ReturnBalancer | RestoreBalancer | DrainBalancer | UndrainBalancer
 )
@@ -493,6 +515,7 @@ AnyEffect = (
     LockEffect
     | WorkloadEffect
     | ProbeEffect
+    | AnalysisEffect
     | BalancerEffect
     | ReleaseEffect
     | TaskEffect
@@ -504,6 +527,7 @@ NOUNS: Mapping[str, frozenset[type[Effect]]] = {
     "lock": frozenset(get_args(LockEffect)),
     "workload": frozenset(get_args(WorkloadEffect)),
     "probe": frozenset(get_args(ProbeEffect)),
+    "analysis": frozenset(get_args(AnalysisEffect)),
     "balancer": frozenset(get_args(BalancerEffect)),
     "release": frozenset(get_args(ReleaseEffect)),
     "task": frozenset(get_args(TaskEffect)),

@@ -23,6 +23,7 @@ from outrider.core.tasks import TaskSpec
 
 TIMERS = frozenset(
     {
+        "analysis.expired",
         "check.expired", "block.expired", "download.expired", "drain.expired", "ensure.expired", "fetch.due",
         "drained.expired", "overdue.expired", "resign.expired",
         "giveback.expired", "join.expired", "leave.expired", "poll.due", "probe.expired", "prove.expired",
@@ -417,6 +418,39 @@ class ProbeFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisSampled(Event):
+    """How far the analysis is, in words: ``12 of about 400 requests``."""
+
+    name: ClassVar[str] = "analysis.sampled"
+    final: ClassVar[bool] = False
+    sample: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisPassed(Event):
+    """All checks have passed, and the comparison, too. ``sample``: what that was seen by."""
+
+    name: ClassVar[str] = "analysis.passed"
+    sample: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisFailed(Event):
+    """A check has failed, or the candidate is worse than the old version."""
+
+    name: ClassVar[str] = "analysis.failed"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisUndecided(Event):
+    """Nothing failed, and at the deadline not everything had passed: too few requests, or no data."""
+
+    name: ClassVar[str] = "analysis.undecided"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BalancerSwitched(Event):
     """The server's entry now names the candidate: ``url``. ``revision``: of that write, 0 when there is none."""
 
@@ -524,7 +558,8 @@ AnyEvent = (
     | IdentityAccepted | IdentityAdmitted | ReleaseFound | ReleaseMissing
     | ReleaseProgressed | ReleaseDownloaded | ReleaseVerified | ReleaseFailed | LockQueued | LockAcquired
     | LockRefused | LockReleased | LockFailed | WorkloadStarted | WorkloadAbsent | WorkloadFailed | WorkloadRetired
-    | WorkloadRemoved | ProbePassed | ProbeFailed | BalancerSwitched | BalancerLeft | BalancerJoined
+    | WorkloadRemoved | ProbePassed | ProbeFailed | AnalysisSampled | AnalysisPassed | AnalysisFailed
+    | AnalysisUndecided | BalancerSwitched | BalancerLeft | BalancerJoined
     | BalancerRestored | BalancerDrained | BalancerUnmoved | BalancerRefused | BalancerFailed | ReportQueued
     | TaskFinished | TaskFailed | TaskProgressed
 )  # fmt: skip

@@ -118,6 +118,19 @@ def is_recalled(memory: Memory) -> bool:
 
 
 @guard
+def has_analysis(memory: Memory) -> bool:
+    """The operator wants releases to be analysed under traffic. A way back is not: what ran before is known."""
+    return bool(memory.analysis) and not memory.manual
+
+
+@guard
+def takes_undecided(memory: Memory) -> bool:
+    """What an analysis leaves undecided passes: by the setting, or because an operator has accepted this release."""
+    accepted = memory.candidate is not None and memory.candidate.release.label == memory.accepted
+    return memory.analysis == "pass" or accepted
+
+
+@guard
 def is_called_off(memory: Memory) -> bool:
     """The group wants something else than the candidate now, or was paused."""
     if memory.manual or memory.candidate is None or memory.running is None:

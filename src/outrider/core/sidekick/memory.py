@@ -15,7 +15,7 @@ from outrider.core.release import ReleaseId
 from outrider.core.tasks import TaskSpec
 
 Strategy = Literal["start-first", "stop-first"]
-
+AfterUndecided = Literal["", "pause", "pass", "fail"]
 
 NO_PAYLOAD = "0" * 64
 """In place of the SHA-256 of what runs and was never a payload here, or whose payload isn't known any more."""
@@ -233,6 +233,10 @@ class Memory:
         process: Id of the sidekick's process.
         home: Where it runs: the boot of the machine, and the folder of the state.
         predecessors: Processes of this instance that ran here before, and have ended: the newest last.
+        analysis: What an analysis that stays undecided leads to; empty: there is none.
+        sample: What the analysis of the update under way, or of the last one, has seen so far or decided by.
+        undecided: Label of the release whose analysis stayed undecided here, and over which the instance is paused.
+        accepted: Label of a release that an operator takes although its analysis is undecided.
         unfit: What the update service offered last is of another kind, so that asking again is no use before the
             target changes or an operator wants it; ``deferred_reason`` says what it is.
         labels: Of the instance by its settings, name and value, by name.
@@ -295,6 +299,10 @@ class Memory:
     runtime: str = "process"
     kinds: tuple[PayloadKind, ...] = ("archive",)
     unfit: bool = False
+    analysis: AfterUndecided = ""
+    sample: str = ""
+    undecided: str = ""
+    accepted: str = ""
     tasks: tuple[TaskSpec, ...] = ()
     tasks_done: tuple[tuple[str, int], ...] = ()
     task: str = ""
@@ -330,6 +338,7 @@ def with_settings(memory: Memory, settings: Memory) -> Memory:
         allow_downgrade=settings.allow_downgrade,
         runtime=settings.runtime,
         kinds=settings.kinds,
+        analysis=settings.analysis,
         process=settings.process,
         home=settings.home,
         predecessors=settings.predecessors,

@@ -11,6 +11,10 @@ from typing import Literal, assert_never, get_args
 from outrider.core.blame import Evidence, judge, lasts
 from outrider.core.omaha.events import FailureCode
 from outrider.core.sidekick.events import (
+    AnalysisFailed,
+    AnalysisPassed,
+    AnalysisSampled,
+    AnalysisUndecided,
     AnyEvent,
     BalancerChanged,
     BalancerDrained,
@@ -116,6 +120,7 @@ _TIMER_TROUBLE: dict[str, Fault] = {
     # an unknown verdict counts as fail once its deadline has passed (design, section 3, rule 8)
     "probe.expired": fault_of("unproved", "it did not prove healthy in time"),
     "switch.expired": world("the balancer's entry could not be written"),
+    "analysis.expired": fault_of("undecided", "the analysis did not answer in time", FailureCode.UNDECIDED),
     "retire.expired": world("the version before does not stop"),
     "join.expired": world("the balancer's entry could not be written"),
     "rejoin.expired": world("the balancer's entry could not be written"),
@@ -166,6 +171,8 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
         case ProbeFailed():
             fault = fault_of(event.evidence, f"health check: {event.cause}")
             return replace(_not_back(_unproved(memory)), trouble=fault)
+        case AnalysisSampled() | AnalysisPassed() | AnalysisFailed() | AnalysisUndecided():
+            return _analysis(memory, event)
         case BalancerRefused():
             return replace(_unproved(memory), trouble=world(f"balancer: {event.cause}"))
         case BalancerFailed() | BalancerUnmoved():
@@ -242,6 +249,19 @@ def _tasks(memory: Memory, event: TaskFinished | TaskFailed | TaskProgressed) ->
             assert_never(event)
 
 
+def _analysis(memory: Memory, event: AnalysisSampled | AnalysisPassed | AnalysisFailed | AnalysisUndecided) -> Memory:
+    match event:
+        case AnalysisSampled() | AnalysisPassed():
+            return replace(memory, sample=event.sample)
+        case AnalysisFailed():
+            return replace(memory, sample=event.cause, trouble=fault_of("worse", f"analysis: {event.cause}"))
+        case AnalysisUndecided():
+            fault = fault_of("undecided", f"analysis undecided: {event.cause}", FailureCode.UNDECIDED)
+            return replace(memory, sample=event.cause, trouble=fault)
+        case _:
+            assert_never(event)
+
+
 def _entry(
     memory: Memory, event: BalancerSwitched | BalancerJoined | BalancerRestored | BalancerLeft | BalancerChanged
 ) -> Memory:
@@ -283,6 +303,8 @@ def _announced(
         case TargetChanged():
             wanted = event.release or event.version
             same = wanted == memory.wanted
+            if memory.undecided and not same:  # nobody waits for a decision about it any more
+                memory = replace(memory, paused=False, undecided="")
             return replace(
                 memory, wanted=wanted, wanted_version=(event.version or "") if event.release else "",
                 group_paused=event.paused, slots=event.slots,
@@ -300,9 +322,10 @@ def _announced(
                 return memory
             return replace(memory, recalled=True, trouble=world("the update service took its permission back"))
         case OperatorPaused():
-            return replace(memory, paused=True)
+            return replace(memory, paused=True, undecided="")
         case OperatorResumed():
-            return replace(memory, paused=False)
+            accepted = memory.undecided or memory.accepted
+            return replace(memory, paused=False, undecided="", accepted=accepted)
         case OperatorRetried():
             setback = replace(memory.setback, final=False) if memory.setback is not None else None
             return replace(memory, failures=0, undone=None, unfit=False, setback=setback)
@@ -479,7 +502,8 @@ def _release(
             return replace(
                 memory, candidate=Installed(release=release, workload_id=name), update=event.update, manual=False,
                 fault=None, attempts=0, restarts=0, progress=0.0, recalled=False, given_up="", unfit=bool(problem),
-                trouble=fault_of("unfit", problem) if problem else None,
+                trouble=fault_of("unfit", problem) if problem else None, sample="",
+                accepted=memory.accepted if memory.accepted == release.label else "",
                 deferred_reason=problem or refusal(memory, release.label, release.version),
             )  # fmt: skip
         case ReleaseMissing():
@@ -508,6 +532,8 @@ def _failed(memory: Memory) -> Memory:
     blocked, failures, setback = memory.blocked, memory.failures, memory.setback
     if fault.blame == "release" and memory.candidate is not None:
         blocked = {**blocked, memory.candidate.release.label: f"{memory.instance}: {fault.cause}"}
+    elif fault.error_code == FailureCode.UNDECIDED and memory.candidate is not None:
+        return _undecided(memory, fault, memory.candidate.release.label)
     elif memory.unfit and memory.candidate is not None:
         version = memory.candidate.release.label
         if not given_up(memory, version):
@@ -520,6 +546,17 @@ def _failed(memory: Memory) -> Memory:
     elif fault.blame == "world":
         failures += 1
     return replace(memory, fault=fault, blocked=blocked, failures=failures, setback=setback)
+
+
+def _undecided(memory: Memory, fault: Fault, version: str) -> Memory:
+    """Nothing speaks against the release, and too little for it: the setting says what this instance does."""
+    if memory.analysis == "fail":
+        fault = replace(fault, error_code=FailureCode.ROLLED_BACK)
+        setback = Setback(version=version, blame=fault.blame, cause=fault.cause, final=True)
+        return replace(memory, fault=fault, setback=setback)
+    if memory.paused:  # by an operator meanwhile, whose resumption accepts nothing
+        return replace(memory, fault=fault)
+    return replace(memory, fault=fault, paused=True, undecided=version)
 
 
 def _failed_alone(memory: Memory, proved_by: str) -> Memory:

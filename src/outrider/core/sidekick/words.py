@@ -17,7 +17,9 @@ FACTS = frozenset(
         "idle",
         "deferred",
         "queue",
+        "paused",
         "progress",
+        "sample",
         "beside",
         "before",
         "last_requests",
@@ -122,7 +124,9 @@ def why(memory: Memory, template: str) -> str:
             "drained": _drained(memory),
             "tasks": memory.task or "asks for the tasks that must run before a swap",
             "late": _late(memory.drain, memory.at),
+            "paused": _paused(memory),
             "progress": f"{memory.progress:.0%}",
+            "sample": f": {memory.sample}" if memory.sample else "",
             "beside": f" beside {_name(memory.running)}" if memory.running is not None else "",
             "before": f" before {_name(memory.running)} goes for good" if memory.running is not None else "",
             "last_requests": (
@@ -134,8 +138,25 @@ def why(memory: Memory, template: str) -> str:
     )
 
 
+def serves(memory: Memory, *, serving: bool) -> Installed | None:
+    """What the balancer is sent to here; None where that isn't sure: out of the balancer, or in the middle of a swap.
+
+    ``serving``: what runs serves.
+    """
+    if memory.exposed and memory.fault is None:
+        return memory.candidate or memory.running
+    return memory.running if serving else None
+
+
 def _name(installed: Installed | None) -> str:
     return installed.release.label if installed is not None else "nothing"
+
+
+def _paused(memory: Memory) -> str:
+    if not memory.undecided:
+        return "paused by an operator"
+    resume = f"`outrider instance resume {memory.app} {memory.instance}` takes it as it is"
+    return f"paused: the analysis of {memory.undecided} is undecided: {memory.sample or 'no answer'}; {resume}"
 
 
 def _drained(memory: Memory) -> str:

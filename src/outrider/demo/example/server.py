@@ -1,6 +1,7 @@
 """The demo's app: a small HTTP server that says which version it is. Standard library only: ``python server.py``.
 
-``/`` greets, ``/slow/SECONDS`` greets later, ``/inflight`` is the number of greetings under way. ``/health`` is 200 as
+``/`` greets, ``/slow/SECONDS`` greets later, ``/inflight`` is the number of greetings under way, ``/counts`` says how
+many greetings there were, and how many failed: with a file ``FAILING_SHARE`` so many do. ``/health`` is 200 as
 often as the file ``HEALTHY_ANSWERS`` says and 503 from then on; without that file it is 200 forever. PORT and HOST
 come from the environment, the version from the file ``VERSION``. On SIGTERM it stops listening, finishes what is under
 way and exits 0.
@@ -17,6 +18,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 VERSION = (HERE / "VERSION").read_text(encoding="utf-8").strip()
 LIMIT = HERE / "HEALTHY_ANSWERS"
+FAILING = HERE / "FAILING_SHARE"
+FAILING_SHARE = float(FAILING.read_text()) if FAILING.exists() else 0.0
 HOST = os.environ.get("HOST", "127.0.0.1")
 PORT = int(os.environ["PORT"])
 
@@ -27,6 +30,7 @@ class UnderWay:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.count = 0
+        self.requests = self.errors = 0
         self.stopping = False
 
     def __enter__(self) -> None:
@@ -37,6 +41,14 @@ class UnderWay:
         with self._changed:
             self.count -= 1
             self._changed.notify_all()
+
+    def fails(self) -> bool:
+        """Count a greeting, and say whether it is one of those that fail: spread evenly."""
+        with self._changed:
+            self.requests += 1
+            fails = int(self.requests * FAILING_SHARE) > self.errors
+            self.errors += fails
+            return fails
 
     def wait_for_none(self) -> None:
         with self._changed:
@@ -61,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(*((200, "ok\n") if next(HEALTHY_ANSWERS, None) is not None else (503, "unhealthy\n")))
         elif self.path == "/inflight":
             self.answer(200, f"{UNDER_WAY.count}\n")
+        elif self.path == "/counts":
+            self.answer(200, f'{{"requests": {UNDER_WAY.requests}, "errors": {UNDER_WAY.errors}}}\n')
         else:
             with UNDER_WAY:
                 self.greet()
@@ -75,6 +89,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(400, "write /slow/SECONDS\n")
                 return
             time.sleep(seconds)
+        if UNDER_WAY.fails():
+            self.answer(500, "no greeting\n")
+            return
         self.answer(200, f"hello from {VERSION} on {PORT}\n")
 
     def answer(self, status: int, text: str) -> None:

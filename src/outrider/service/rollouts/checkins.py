@@ -18,6 +18,7 @@ from outrider.core.errors import ConfigError, Unknown
 from outrider.core.omaha import (
     AppAnswer,
     AppRequest,
+    FailureCode,
     NoUpdate,
     Offer,
     OfferedPackage,
@@ -320,8 +321,8 @@ class _Result:
         opened, meant = snapshot.progress.opened_for(instance), self.event.next_release
         if opened is not None and meant and meant != opened.version:
             return
-        if is_local_refusal(self.event):
-            snapshot.end(instance, "refused")
+        if is_local_refusal(self.event) or (self.failed and self.event.error_code == FailureCode.UNDECIDED):
+            snapshot.end(instance, "refused")  # nothing was found out about the release
         elif self.failed:
             snapshot.end(instance, "failed", error=failure_text(self.event.error_code))
         elif opened is not None and self.event.code == RUNNING and self.runs != opened.version:
