@@ -81,7 +81,8 @@ def test_releases_that_are_analysed_hold_within_the_smallest_bounds() -> None:
     results = list(check(loaded(SHIPPED), plan))
 
     assert [""] * 6 == [result.promise for result in results]
-    assert all("swapping.analysing" in result.leaves for result in results)
+    good = [result for result in results if result.configuration.setting.badness == "none"]
+    assert all("swapping.analysing" in result.leaves for result in good), "a bad one is found in the soak already"
     assert "idle.paused" in results[0].leaves
 
 

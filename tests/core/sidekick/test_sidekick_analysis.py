@@ -43,11 +43,12 @@ def test_without_checks_the_soak_ends_in_the_commit() -> None:
     assert "swapping.retiring" == Sidekick().soak().expire("soak.due").target
 
 
-def test_an_operators_way_back_is_not_analysed() -> None:
+def test_neither_an_operators_way_back_nor_a_first_install_is_analysed() -> None:
     sidekick = Sidekick(analysis="pause").soak()
 
     assert has_analysis(sidekick.memory)
     assert not has_analysis(replace(sidekick.memory, manual=True))
+    assert not has_analysis(replace(sidekick.memory, running=None))
 
 
 def test_after_the_soak_it_is_analysed_and_watched() -> None:

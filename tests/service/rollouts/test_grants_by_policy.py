@@ -72,6 +72,16 @@ def test_what_a_machine_refuses_untried_halts_nothing_and_frees_its_place(fleet:
     assert "2.0.0" == fleet.granted("web-9"), "the place is free for one that can"
 
 
+def test_an_analysis_that_stays_undecided_counts_as_neither_a_failure_nor_a_success(fleet: Fleet) -> None:
+    fleet.set(canary=1, max_failures=1)
+    fleet.granted("web-1")
+    fleet.fails("web-1", 36)
+
+    assert ("running", (), []) == (fleet.progress.state, fleet.progress.failures, fleet.under_way)
+    assert "2.0.0" == fleet.granted("web-2"), "the canary's place is free, for nobody has succeeded"
+    assert "canary first: 0 of 1 succeeded; in progress: web-2" == fleet.why_deferred("web-3")
+
+
 def test_the_same_with_another_code_halts_at_the_first(fleet: Fleet) -> None:
     fleet.set(max_failures=1)
     fleet.granted("web-0")

@@ -79,7 +79,7 @@ def _shown(value: object) -> object:
         return repr(value) if value else ""
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return msgspec.to_builtins(value, enc_hook=str) if isinstance(value, tuple) else value
 
 
 def _cell(value: object) -> str:

@@ -119,8 +119,11 @@ def is_recalled(memory: Memory) -> bool:
 
 @guard
 def has_analysis(memory: Memory) -> bool:
-    """The operator wants releases to be analysed under traffic. A way back is not: what ran before is known."""
-    return bool(memory.analysis) and not memory.manual
+    """The operator wants releases to be analysed under traffic.
+
+    A way back is not: what ran before is known. Nor is what an instance installs first: it serves nothing else.
+    """
+    return bool(memory.analysis) and not memory.manual and memory.running is not None
 
 
 @guard

@@ -321,8 +321,10 @@ class _Result:
         opened, meant = snapshot.progress.opened_for(instance), self.event.next_release
         if opened is not None and meant and meant != opened.version:
             return
-        if is_local_refusal(self.event) or (self.failed and self.event.error_code == FailureCode.UNDECIDED):
-            snapshot.end(instance, "refused")  # nothing was found out about the release
+        if is_local_refusal(self.event):
+            snapshot.end(instance, "refused")
+        elif self.failed and self.event.error_code == FailureCode.UNDECIDED:
+            snapshot.end(instance, "withdrawn")  # it was tried, and nothing was found out about the release
         elif self.failed:
             snapshot.end(instance, "failed", error=failure_text(self.event.error_code))
         elif opened is not None and self.event.code == RUNNING and self.runs != opened.version:

@@ -173,6 +173,7 @@ class Groups:
             change.delete_below(f"{keys.group(app_id, group)}/")
             change.delete_below(keys.environments(app_id, group))
             change.delete_below(keys.tasks(app_id, group))
+            change.delete(keys.analysis(app_id, group))
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)
