@@ -47,7 +47,7 @@ MODULES = tuple(
         "turns/claim", "turns/permission", "turns/running", "etcd/lease", "turns/lock", "turns/turns", "turns/wait",
         "sidekick/announcements",
         "sidekick/assemble", "sidekick/crashes", "sidekick/workers/balancer", "sidekick/workers/lock",
-        "sidekick/loop", "sidekick/presence",
+        "sidekick/loop", "sidekick/presence", "sidekick/provenance", "sidekick/signatures",
         "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
         "sidekick/workers/workload", "sidekick/workers/task", "sidekick/task_claims", "sidekick/task_programs",
         "sidekick/entry_watch", "sidekick/identity",

@@ -71,6 +71,7 @@ FAILPOINTS: Mapping[str, str] = {
     "analysis.write": "an interval is added to the pool",
     # the release
     "omaha.check": "the update service is asked for an update",
+    "target.read": "the target is read, to compare what was offered with it",
     "payload.fetch": "a server is asked for the payload",
     "payload.keep": "a part of it is written",
     "payload.sync": "the whole file is synced",
@@ -150,7 +151,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
     "balancer.restore": ("entry.read", "entry.write", "entry.remove"),
     "balancer.drain": _DRAIN,
     "balancer.undrain": _DRAIN,
-    "release.check": ("omaha.check",),
+    "release.check": ("omaha.check", "target.read"),
     "release.download": ("payload.fetch", "payload.keep"),
     "release.verify": (
         "payload.sync",

@@ -27,6 +27,7 @@ def test_every_evidence_is_judged(evidence: Evidence) -> None:
         "network",
         "no-permission",
         "unfit",
+        "untrusted",
     ],
 )
 def test_trouble_of_a_machine_is_never_the_releases(evidence: Evidence) -> None:

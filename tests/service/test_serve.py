@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
 from outrider import unix_sockets
 from outrider.cli.commands.status import REFRESH_S
 from outrider.cli.rest_client import AccessError, ServiceClient
 from outrider.etcd.seam import Cluster
 from tests.service.api.test_http import CHECK
+from tests.service.test_tls import write_certificate
 from tests.support.requirements import skip_or_fail
 from tests.support.servers import EtcdServer
 from tests.support.service import NOON
@@ -282,3 +284,31 @@ def test_an_etcd_for_development_does_not_take_anothers_address(tmp_path: Path) 
     assert 1 == refused.returncode
     assert f"--etcd 127.0.0.1:{port}: Address already in use; --dev runs an etcd of its own there" in refused.stderr
     assert not (tmp_path / "outrider-dev").exists()
+
+
+def test_https_is_served_and_a_renewed_certificate_counts_after_sighup(etcd_server: EtcdServer, tmp_path: Path) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    for name, authority in (("old", old), ("new", new)):
+        authority.cert_pem.write_to_path(tmp_path / name)
+    files = write_certificate(tmp_path, old)
+    with serving(
+        tmp_path, "--etcd", f"127.0.0.1:{etcd_server.port}", f"--tls-cert={files.certificate}", f"--tls-key={files.key}"
+    ) as running:
+        assert running.url.startswith("https://127.0.0.1:")
+        assert requests.get(f"{running.url}/healthz", verify=str(tmp_path / "old"), timeout=60).ok
+        with unix_sockets.connect(running.socket, 60) as raw:
+            raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert raw.recv(64).startswith(b"HTTP/1.1 200"), "the Unix socket needs no TLS"
+
+        write_certificate(tmp_path, new)
+        running.process.send_signal(signal.SIGHUP)
+
+        def is_new() -> bool:
+            try:
+                return requests.get(f"{running.url}/healthz", verify=str(tmp_path / "new"), timeout=60).ok
+            except requests.exceptions.SSLError:
+                return False
+
+        eventually(is_new, within_s=60)
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.get(f"{running.url}/healthz", verify=str(tmp_path / "old"), timeout=60)

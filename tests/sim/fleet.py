@@ -182,7 +182,7 @@ class Fleet:
         self._hand = self.store.client("operator")
         budgets = (Budget(label="rack", max_out=1),) if racks else ()
         self.tasks = SimTasks(self)
-        self._aim = Target(version=FIRST, slots=slots, budgets=budgets)
+        self._aim = Target(version=FIRST, sha256=sha_of(FIRST), slots=slots, budgets=budgets)
         self.most_allowed = slots
         self.steps = 0
         self.images: set[str] = set()  # versions whose packages are container images
@@ -294,12 +294,12 @@ class Fleet:
 
     def promote(self, version: str) -> None:
         """Point the group at ``version``."""
-        self._aim = msgspec.structs.replace(self._aim, version=version, go_back=False)
+        self._aim = msgspec.structs.replace(self._aim, version=version, sha256=sha_of(version), go_back=False)
         self._write_target()
 
     def undo(self, version: str) -> None:
         """Take the group back to ``version``: what the service writes for `rollout undo`."""
-        self._aim = msgspec.structs.replace(self._aim, version=version, go_back=True)
+        self._aim = msgspec.structs.replace(self._aim, version=version, sha256=sha_of(version), go_back=True)
         self._write_target()
         self.brake(braked=False)
 

@@ -27,6 +27,7 @@ from outrider.payloads.store import PayloadStore
 from outrider.sidekick.entry_watch import EntryWatch
 from outrider.sidekick.environments import Environments
 from outrider.sidekick.prober import Prober
+from outrider.sidekick.provenance import RecordedInEtcd
 from outrider.sidekick.task_claims import TaskClaims
 from outrider.sidekick.workers.analysis import AnalysisWork
 from outrider.sidekick.workers.balancer import BalancerWork
@@ -132,6 +133,7 @@ class Life:
                 self.post,
                 environments,
                 self.claims.tasks_of,
+                provenance=RecordedInEtcd(self.client, KEYS, app=APP, group=GROUP),
             ),
             "task": TaskWork(
                 self.client,

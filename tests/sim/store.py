@@ -36,6 +36,7 @@ class FaultProfile:
         downloads: The payload doesn't come.
         runtime: The runtime can't start anything just now.
         service_down: The update service doesn't answer at all.
+        forged_answers: Somebody on the way to the update service changes what it offers.
     """
 
     lost_answers: float = 0.0
@@ -46,6 +47,7 @@ class FaultProfile:
     downloads: float = 0.0
     runtime: float = 0.0
     service_down: bool = False
+    forged_answers: float = 0.0
 
 
 class SimEtcd(FakeEtcd):

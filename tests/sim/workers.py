@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ from tests.sim.host import Killed, sha_of
 
 if TYPE_CHECKING:
     from tests.sim.life import Life
+
+FORGED = "6.6.6"
+"""The version of a payload that nobody released."""
 
 
 class SimWorker:
@@ -149,5 +153,11 @@ class SimUpstream:
             return NoUpdate(reason="the rollout is paused" if isinstance(verdict, Grant) else verdict.reason)
         fleet.grant(self._life.member.name, verdict.version)
         name = DESCRIPTOR_NAME if goal.version in fleet.images else "p"
-        package = OfferedPackage(name=name, size_bytes=1, sha256=sha_of(goal.version))
+        sha256 = sha_of(goal.version)
+        if fleet.faults.forged_answers and fleet.random.random() < fleet.faults.forged_answers:
+            # somebody on the way changes the answer: other bytes, or another version
+            goal, sha256 = fleet.random.choice(
+                ((goal, sha_of(FORGED)), (replace(goal, version=FORGED), sha_of(FORGED)))
+            )
+        package = OfferedPackage(name=name, size_bytes=1, sha256=sha256)
         return Offer(version=goal.version, codebases=("http://x/",), packages=(package,), release=goal)

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, str] = {
     "group": "outrider.cli.commands.group:group",
     "help": "outrider.cli.commands.help:help_command",
     "instance": "outrider.cli.commands.instance:instance",
+    "key": "outrider.cli.commands.key:key",
     "lock": "outrider.cli.commands.lock:lock",
     "man": "outrider.cli.commands.man:man",
     "package": "outrider.cli.commands.package:package",

@@ -9,11 +9,20 @@ from pathlib import Path
 from outrider.balancers.drivers import BALANCERS
 from outrider.config.analysis import analysis_problems
 from outrider.config.drivers import Problem
-from outrider.config.sections import EtcdSettings, ProbeSettings, Rule, Settings, port_range
+from outrider.config.sections import (
+    EtcdSettings,
+    ProbeSettings,
+    Rule,
+    ServiceSettings,
+    Settings,
+    TrustSettings,
+    port_range,
+)
 from outrider.core.addresses import http_problem, parse_endpoints
 from outrider.core.errors import ConfigError
 from outrider.core.labels import check_labels
 from outrider.runtimes.drivers import RUNTIMES
+from outrider.trust.keys import EXTRA, is_available, load_public_keys
 
 _RESERVED = frozenset({"PORT", "HOST"})
 _FIELD_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
@@ -44,6 +53,13 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     for url in settings.service.urls:
         if problem := http_problem(url):
             yield "service.urls", f"{url!r}: {problem}"
+    yield from _service_problems(settings.service)
+    yield from _trust_problems(settings.trust)
+    if settings.service.allow_unverified and settings.service.kind == "outrider":
+        yield (
+            "service.allow_unverified",
+            "has no effect, for service.kind is outrider, whose payloads are compared with etcd; remove it",
+        )
     if settings.service.retry_max_s < settings.service.retry_min_s:
         yield "service.retry_max_s", f"is below service.retry_min_s ({settings.service.retry_min_s:g})"
     yield from _workload_problems(settings)
@@ -112,19 +128,50 @@ def _tls_problems(etcd: EtcdSettings) -> Iterator[Problem]:
         yield from _unusable("etcd.cert_file", etcd.cert_file, lambda: _context().load_cert_chain(*pair))
 
 
+def _service_problems(service: ServiceSettings) -> Iterator[Problem]:
+    """Certificates that can't be used."""
+    for key, path in (("ca_file", service.ca_file), ("cert_file", service.cert_file)):
+        if path is not None and not path.is_file():
+            yield f"service.{key}", f"{path}: no such file"
+    if service.ca_file is not None and service.ca_file.is_file():
+        ca_file = service.ca_file
+        yield from _unusable("service.ca_file", ca_file, lambda: _context().load_verify_locations(ca_file))
+    if service.cert_file is not None and service.cert_file.is_file():
+        cert_file = service.cert_file
+        yield from _unusable("service.cert_file", cert_file, lambda: _context().load_cert_chain(cert_file), "its key")
+
+
+def _trust_problems(trust: TrustSettings) -> Iterator[Problem]:
+    """Keys that can't be used: found here, and not when a release waits for them."""
+    if trust.keys and not is_available():
+        yield "trust.keys", EXTRA
+        return
+    if not trust.keys and trust.threshold != 1:
+        yield "trust.threshold", "has no effect without trust.keys"
+    if not trust.keys and trust.folder is not None:
+        yield "trust.folder", "has no effect without trust.keys"
+    if trust.keys and trust.threshold > len(trust.keys):
+        yield "trust.threshold", f"{trust.threshold} signatures can't come from {len(trust.keys)} keys"
+    if trust.keys:
+        try:
+            load_public_keys(Path(path) for path in trust.keys)
+        except ConfigError as error:
+            yield "trust.keys", str(error)
+
+
 def _context() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _unusable(key: str, path: Path, load: Callable[[], object]) -> Iterator[Problem]:
+def _unusable(key: str, path: Path, load: Callable[[], object], other: str = "etcd.key_file") -> Iterator[Problem]:
     try:
         load()
     except ssl.SSLError as error:
         reason = {
-            "KEY_VALUES_MISMATCH": "does not belong to etcd.key_file",
+            "KEY_VALUES_MISMATCH": f"does not belong to {other}",
             "NO_CERTIFICATE_OR_CRL_FOUND": "is not a PEM file of certificates",
             "NO_START_LINE": "is not a PEM file of certificates",
-        }.get(error.reason or "", f"it, or etcd.key_file, is not a PEM file ({error.reason or 'unreadable'})")
+        }.get(error.reason or "", f"it, or {other}, is not a PEM file ({error.reason or 'unreadable'})")
         yield key, f"{path}: {reason}"
     except (OSError, ValueError) as error:
         yield key, f"{path}: can't be read: {getattr(error, 'strerror', None) or error}"

@@ -129,12 +129,31 @@ class EtcdSettings:
 class ServiceSettings:
     """[service]: the update service (Omaha)."""
 
+    kind: Literal["outrider", "omaha"] = setting(
+        "outrider",
+        "Whose update service it is: outrider's own, whose releases and their digests are in etcd, or another Omaha"
+        " server, such as Nebraska.",
+    )
+    allow_unverified: bool = setting(
+        False,
+        "With kind omaha: run what a server says over plain http, unsigned. Whoever reaches the network between them"
+        " can then run any program on this machine.",
+    )
+
     urls: tuple[str, ...] = setting(
         ("http://127.0.0.1:8000",),
         "Addresses of the update service, tried in turn.",
         pattern=HTTP_URL,
         wanted="http://HOST[:PORT] or https://HOST[:PORT]",
         empty=False,
+    )
+    ca_file: Path | None = setting(
+        None,
+        "PEM file of the authorities for the certificates of the update service and of payload servers. Default: those"
+        " of this machine.",
+    )
+    cert_file: Path | None = setting(
+        None, "PEM file with this machine's certificate and its key, for a service that asks for one (--tls-client-ca)."
     )
     poll_interval_s: float = setting(
         3600.0, "Time between checks when nothing was announced through etcd; jitter is added.", least=1
@@ -295,6 +314,28 @@ class DownloadSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustSettings:
+    """[trust]: whose signatures a release must have before this machine runs it."""
+
+    keys: tuple[str, ...] = setting(
+        (),
+        "Files with public keys (PEM, Ed25519), as `outrider key create` writes them. Default: signatures are not asked"
+        " for. Needs the extra trust.",
+        pattern=r"/.+",
+        wanted="the whole path of a public key's file, beginning with /",
+    )
+    threshold: int = setting(1, "How many of these keys must have signed a release.", least=1)
+    folder: Path | None = setting(
+        None, "Folder with envelopes (*.json) besides those in etcd: for an update service of another make."
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Releases must be signed."""
+        return bool(self.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """[log]: what is written to stdout."""
 
@@ -321,6 +362,7 @@ class Settings:
     soak: SoakSettings = field(default_factory=SoakSettings)
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
     download: DownloadSettings = field(default_factory=DownloadSettings)
+    trust: TrustSettings = field(default_factory=TrustSettings)
     log: LogSettings = field(default_factory=LogSettings)
     drivers: Mapping[str, Any] = field(default_factory=dict)
 

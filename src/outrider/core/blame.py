@@ -26,8 +26,8 @@ Evidence = Literal[
     "bad-payload", "no-exec-bit", "not-a-program", "program-left-out", "ended", "unhealthy", "unproved", "task-failed",
     "worse",
     # seen in this machine, and there until somebody changes it
-    "unfit", "noexec", "wrong-setting", "no-interpreter", "other-architecture", "no-permission", "bad-name",
-    "not-a-file",
+    "unfit", "untrusted", "noexec", "wrong-setting", "no-interpreter", "other-architecture", "no-permission",
+    "bad-name", "not-a-file",
     # seen in this machine, and perhaps gone the next time
     "disk-full", "read-only", "no-port", "no-resources", "network", "not-now",
     # seen in neither
@@ -43,7 +43,8 @@ the program that an earlier payload on this machine has. ``ended``: it ended by 
 not well. ``unproved``: it didn't prove healthy before its deadline. ``task-failed``: a task that must run before
 it has failed.
 ``worse``: its analysis under traffic failed. ``undecided``: that analysis had too little to go by.
-``unfit``: the runtime here runs no payloads of its kind. ``noexec``: the mount forbids running programs.
+``unfit``: the runtime here runs no payloads of its kind. ``untrusted``: it lacks a signature
+that this machine asks for. ``noexec``: the mount forbids running programs.
 ``wrong-setting``: a setting names a program, or an address, that isn't there. ``no-interpreter``: the program needs
 another one that isn't on this machine. ``other-architecture``: it was built for another processor.
 ``no-permission``: the system forbids it.
@@ -64,6 +65,7 @@ _JUDGED: Mapping[Evidence, Blame] = {
     "task-failed": "release",
     "worse": "release",
     "unfit": "machine",
+    "untrusted": "machine",
     "noexec": "machine",
     "wrong-setting": "machine",
     "no-interpreter": "machine",

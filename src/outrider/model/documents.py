@@ -105,6 +105,24 @@ class Unresolved(Document, frozen=True, kw_only=True):
     at: datetime
 
 
+class Signatures(Document, frozen=True, kw_only=True):
+    """``apps/{app}/signatures/{version}``: what was signed of a package; whoever needs it checks it.
+
+    Attributes:
+        envelopes: DSSE envelopes as JSON, newest last; bounded by the service.
+    """
+
+    envelopes: tuple[str, ...] = ()
+
+
+class KeyLists(Document, frozen=True, kw_only=True):
+    """``apps/{app}/key-lists``: which keys took the place of which, as DSSE envelopes in order; bounded by the
+    service. Each is signed by enough of the keys before it.
+    """
+
+    envelopes: tuple[str, ...] = ()
+
+
 class Floor(msgspec.Struct, frozen=True, kw_only=True):
     """A version that an instance must have run on its way to a channel's version, and why."""
 
@@ -246,6 +264,8 @@ class Target(Document, frozen=True, kw_only=True):
         go_back: Instances that run a newer version go back to this one, whatever the policy says of downgrades.
         environment, environment_digest, generation: Of the release (``core.release``).
         budgets: Disruption budgets of the group.
+        others: Further releases that the update service has offered under this target, newest last: floors, and what
+            the group serves. A sidekick runs no other payload than these and the target's own (P13).
     """
 
     version: str | None
@@ -257,6 +277,12 @@ class Target(Document, frozen=True, kw_only=True):
     environment_digest: str = ""
     generation: int = 0
     budgets: tuple[Budget, ...] = ()
+    others: tuple[ReleaseId, ...] = ()
+
+    @property
+    def releases(self) -> tuple[ReleaseId, ...]:
+        """Every release that an instance of the group may be offered now."""
+        return self.others if self.release is None else (self.release, *self.others)
 
     @property
     def release(self) -> ReleaseId | None:

@@ -90,6 +90,18 @@ class Keys:
     def package(self, app: str, version: str) -> str:
         return self.packages(app) + check_part("version", version)
 
+    def signatures(self, app: str, version: str) -> str:
+        """What was signed of a package. Beside it, for sidekicks read it, and the target holds no more than digests."""
+        return f"{self.all_signatures(app)}{check_part('version', version)}"
+
+    def key_lists(self, app: str) -> str:
+        """Which keys of an app took the place of which."""
+        return f"{self.app(app)}/key-lists"
+
+    def all_signatures(self, app: str) -> str:
+        """Prefix of what was signed of an app's packages."""
+        return f"{self.app(app)}/signatures/"
+
     def all_unresolved(self) -> str:
         """Prefix of the packages of all apps whose image has no digest yet."""
         return f"{self.prefix}/unresolved/"

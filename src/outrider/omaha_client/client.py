@@ -76,6 +76,7 @@ class Upstream:
         timeout_s: Longest time for one request, from connecting to the last byte.
         clock: Seconds that only move forward.
         verify: What proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
+        certificate: PEM file with the client's own certificate and key.
         takes_turns: The client is a sidekick, which takes a turn against its grant.
         allow_downgrade: It takes an older version (``rollback_allowed``), or never does; None says nothing of it.
         on_date: Called with the ``Date`` of each answer.
@@ -97,6 +98,7 @@ class Upstream:
         user_agent: str = f"outrider/{__version__}",
         clock: Callable[[], float] = monotonic,
         verify: bool | str = True,
+        certificate: str | None = None,
         takes_turns: bool = False,
         allow_downgrade: bool | None = None,
         on_date: Callable[[str], None] = lambda date: None,
@@ -115,7 +117,7 @@ class Upstream:
             rollback_forbidden=allow_downgrade is False,
         )
         self._timeout_s, self._user_agent, self._clock, self._verify = timeout_s, user_agent, clock, verify
-        self._on_date = on_date
+        self._on_date, self._certificate = on_date, certificate
         self._lock = threading.Lock()
         self._preferred = 0
         self._quiet_until: dict[str, float] = {}
@@ -217,7 +219,12 @@ class Upstream:
         log = logger.bind(url=url)
         log.bind(body=body.decode()).debug("omaha request")
         with exchange(
-            url, body, timeout_s=self._timeout_s, user_agent=self._user_agent, verify=self._verify
+            url,
+            body,
+            timeout_s=self._timeout_s,
+            user_agent=self._user_agent,
+            verify=self._verify,
+            certificate=self._certificate,
         ) as response:
             headers, status = response.headers, response.status_code
             content = read_body(response, MAX_RESPONSE_BYTES)

@@ -19,6 +19,7 @@ def exchange(
     user_agent: str,
     content_type: str = "text/xml; charset=utf-8",
     verify: bool | str = True,
+    certificate: str | None = None,
 ) -> Iterator[requests.Response]:
     """POST ``body`` on a connection of its own; the response's body is still to be read, inside the ``with``.
 
@@ -41,6 +42,7 @@ def exchange(
         # Nothing reads the environment after start (proxies, .netrc).
         session.trust_env = False
         session.verify = verify
+        session.cert = certificate
         session.mount("http://", deadline)
         session.mount("https://", deadline)
         try:

@@ -24,13 +24,21 @@ class PayloadStore:
     """The payloads in one folder. One download runs at a time; any thread may cancel it."""
 
     def __init__(
-        self, folder: Path, settings: DownloadSettings, *, verify: bool | str = True, reserve_bytes: int = 0
+        self,
+        folder: Path,
+        settings: DownloadSettings,
+        *,
+        verify: bool | str = True,
+        certificate: str | None = None,
+        reserve_bytes: int = 0,
     ) -> None:
         """Keep payloads in ``folder``, which is made when it is needed.
 
         ``reserve_bytes`` of its disk stay free, whatever is downloaded.
         ``verify`` is what proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
+        ``certificate`` is the PEM file of our own certificate and key, for a server that asks for one.
         """
+        self._certificate = certificate
         self._folder, self._settings, self._verify, self._reserve_bytes = folder, settings, verify, reserve_bytes
         self._lock = threading.Lock()
         self._transfer: Transfer | None = None
@@ -84,6 +92,7 @@ class PayloadStore:
             raise SizeMismatch(f"{version}: {size_bytes} bytes; download.max_bytes is {self._settings.max_bytes}")
         transfer = Transfer(version, tuple(urls), size_bytes, self._part(sha256), self._settings, on_progress)
         transfer.verify, transfer.reserve_bytes = self._verify, self._reserve_bytes
+        transfer.certificate = self._certificate
         with self._lock:
             assert self._transfer is None, "one download at a time"
             self._transfer = transfer

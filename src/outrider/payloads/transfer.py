@@ -100,6 +100,7 @@ class Transfer:
         self._etag = part.with_suffix(".etag")
         self._on_progress = on_progress
         self.verify: bool | str = True
+        self.certificate: str | None = None
         self.reserve_bytes = 0
         self._room_due = 0
         self._progress_due = 0.0
@@ -194,7 +195,12 @@ class Transfer:
                 headers["If-Range"] = etag
         with failpoint("payload.fetch"):
             asked = requests.get(
-                url, headers=headers, stream=True, timeout=self._settings.timeout_s, verify=self.verify
+                url,
+                headers=headers,
+                stream=True,
+                timeout=self._settings.timeout_s,
+                verify=self.verify,
+                cert=self.certificate,
             )
         with asked as response:
             if response.status_code == 416 and have:

@@ -16,6 +16,7 @@ from outrider.service.api import environment as rest_environment
 from outrider.service.api import openapi, rest
 from outrider.service.api import payloads as payload_endpoint
 from outrider.service.api import policy as rest_policy
+from outrider.service.api import signing as rest_signing
 from outrider.service.api import tasks as rest_tasks
 from outrider.service.api import users as rest_users
 from outrider.service.api.auth import AccessRules, AuthMiddleware
@@ -114,6 +115,7 @@ def create_application(
     application.include_router(rest_policy.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_environment.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_tasks.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_signing.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_users.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_audit.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_activity.router, dependencies=[Depends(request_context_of)])

@@ -1,5 +1,6 @@
 """Runs the application: one uvicorn, sockets that we bind ourselves, one line when it serves."""
 
+import contextlib
 import re
 import resource
 import signal
@@ -19,6 +20,7 @@ from outrider.service.context import Context
 from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.epoch import epoch_renewal
 from outrider.service.rollouts.expiry import stranger_expiry
+from outrider.service.tls import Tls
 
 OTHER_FILES = 256
 """Payloads, etcd, webhooks, logs."""
@@ -62,21 +64,35 @@ def bind(listen: Listen) -> socket.socket:
         raise ConfigError(f"listen {listen.host}:{listen.port}: {reason}") from error
 
 
-def address_of(bound: socket.socket) -> str:
+def address_of(bound: socket.socket, scheme: str = "http") -> str:
     """The bound address as a URL."""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class _HttpServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], tls: Tls | None = None) -> None:
         super().__init__(config)
-        self._on_ready = on_ready
+        self._on_ready, self._tls = on_ready, tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._tls is None or sockets is None:
+            await super().startup(sockets)
+        else:
+            await self._start_with_tls(self._tls, sockets)
         if self.started:
             self._on_ready()
+
+    async def _start_with_tls(self, tls: Tls, sockets: list[socket.socket]) -> None:
+        """TLS for what leaves the machine; a Unix socket is proved by its peer."""
+        local = [one for one in sockets if one.family == socket.AF_UNIX]
+        servers = []
+        if local:
+            await super().startup(local)
+            servers = self.servers
+        self.config.ssl = tls.context
+        await super().startup([one for one in sockets if one not in local])
+        self.servers = [*servers, *self.servers]
 
 
 def configuration(application: FastAPI) -> uvicorn.Config:
@@ -108,10 +124,12 @@ def _open_files_for(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def serve(application: FastAPI, bound: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
+def serve(
+    application: FastAPI, bound: Sequence[socket.socket], on_ready: Callable[[], None], tls: Tls | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then return within ``GRACE_S`` seconds; ``on_ready`` runs once it answers.
 
-    While it serves, the rollout controller runs too.
+    While it serves, the rollout controller runs too. With ``tls``, SIGHUP reads the certificate again.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -120,6 +138,8 @@ def serve(application: FastAPI, bound: Sequence[socket.socket], on_ready: Callab
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    if tls is not None:
+        signal.signal(signal.SIGHUP, lambda *_: tls.look(again=True))
     context: Context = application.state.context
     _open_files_for(context.limits.max_connections)
     try:
@@ -127,8 +147,9 @@ def serve(application: FastAPI, bound: Sequence[socket.socket], on_ready: Callab
             rollout_controller(context.stores.context, context.checkins.group_lock),
             epoch_renewal(context.stores.context),
             stranger_expiry(context.stores.context, context.limits),
+            contextlib.nullcontext() if tls is None else tls.followed(),
         ):
-            _HttpServer(configuration(application), on_ready).run(sockets=list(bound))
+            _HttpServer(configuration(application), on_ready, tls).run(sockets=list(bound))
     finally:
         for each in bound:
             each.close()

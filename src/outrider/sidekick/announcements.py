@@ -106,6 +106,7 @@ class Announcements:
                 at=now(),
                 version=target.version,
                 release=(target.label or "") if target.label != target.version else "",
+                recorded={one.label: one.sha256 for one in target.releases if one.sha256},
                 paused=target.paused,
                 slots=target.slots,
                 revision=entry.mod_revision,

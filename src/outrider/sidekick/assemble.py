@@ -9,6 +9,7 @@ from loguru import logger
 from outrider.balancers.drain import Drain
 from outrider.balancers.drivers import BALANCERS, BalancerContext
 from outrider.clocks import ServiceClock, SuspendAwareClock
+from outrider.config.cautions import unverified
 from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.core.omaha import app_key
@@ -40,7 +41,9 @@ from outrider.sidekick.loop import Sidekick
 from outrider.sidekick.outbox import Outbox
 from outrider.sidekick.presence import PresenceWriter
 from outrider.sidekick.prober import Prober
+from outrider.sidekick.provenance import provenance_of
 from outrider.sidekick.session import EtcdSession
+from outrider.sidekick.signatures import signatures_of
 from outrider.sidekick.task_claims import TaskClaims
 from outrider.sidekick.task_programs import TaskPrograms
 from outrider.sidekick.workers.analysis import AnalysisWork
@@ -235,7 +238,9 @@ class Assembly:
         self._cluster = self._session.cluster
         clock = SuspendAwareClock().start()
         notifier = notifier or Notifier.from_environment(os.environ)
-        service_clock = ServiceClock()
+        service_clock, service = ServiceClock(), settings.service
+        verify = True if service.ca_file is None else str(service.ca_file)
+        certificate = None if service.cert_file is None else str(service.cert_file)
         upstream = Upstream(
             urls=settings.service.urls,
             app_id=instance.app,
@@ -246,10 +251,16 @@ class Assembly:
             takes_turns=True,
             allow_downgrade=instance.allow_downgrade,
             on_date=service_clock.tell,
+            verify=verify,
+            certificate=certificate,
         )
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
         payloads = PayloadStore(
-            instance.state_dir / "payloads", settings.download, reserve_bytes=instance.reserve_bytes
+            instance.state_dir / "payloads",
+            settings.download,
+            verify=verify,
+            certificate=certificate,
+            reserve_bytes=instance.reserve_bytes,
         )
         runtime = RUNTIMES.load(instance.runtime).make(
             settings,
@@ -259,8 +270,15 @@ class Assembly:
         environments = Environments(self._cluster, keys, app=app, group=instance.group, state_dir=instance.state_dir)
         reporter = self._runtime if isinstance(self._runtime, HealthReporter) else None
         self._presence = PresenceWriter(
-            self._cluster, keys, us, identity, lambda: self._session.lease, self._post, self._note_running
-        )  # fmt: skip
+            self._cluster,
+            keys,
+            us,
+            identity,
+            lambda: self._session.lease,
+            self._post,
+            self._note_running,
+            caution=unverified(settings.service),
+        )
         self._running = RunningKeys(self._cluster, keys, app=app, group=instance.group, instance=instance.id)
         owner = Owner(app=app, group=instance.group, instance=instance.id, process=identity.process)
         balancer = BALANCERS.load(instance.balancer).make(
@@ -314,7 +332,16 @@ class Assembly:
                 inflight_path=settings.drain.inflight_path,
                 post=self._post,
             ),
-            "release": ReleaseWork(upstream, payloads, self._runtime, self._post, environments, claims.tasks_of),
+            "release": ReleaseWork(
+                upstream,
+                payloads,
+                self._runtime,
+                self._post,
+                environments,
+                claims.tasks_of,
+                provenance=provenance_of(settings, self._cluster, keys, app=app),
+                signatures=signatures_of(settings.trust, self._cluster, keys, app=app),
+            ),
             "task": TaskWork(self._cluster, claims, programs, post=self._post, crash=self.crash),
             "probe": ProbeWork(
                 Prober(settings.probe, clock=clock, health=reporter.health if reporter else None),

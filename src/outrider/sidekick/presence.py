@@ -39,6 +39,8 @@ class PresenceWriter:
         lease: Callable[[], int | None],
         post: Post,
         accepted: Callable[[], None] = lambda: None,
+        *,
+        caution: str = "",
     ) -> None:
         """Begin; nothing is written before ``show``.
 
@@ -50,8 +52,9 @@ class PresenceWriter:
             lease: The sidekick's lease while it can be trusted.
             post: Hears whether this process is the instance.
             accepted: Called when it is, before that is posted; when it raises a ``DriverError``, soon again.
+            caution: A part of the notice as long as this process lives.
         """
-        self._tell_accepted = accepted
+        self._tell_accepted, self._caution = accepted, caution
         self._cluster, self._us, self._identity, self._lease, self._post = cluster, contender, identity, lease, post
         self._key = keys.presence(contender.app, contender.group, contender.instance)
         self._gone = keys.gone(contender.app, contender.instance)
@@ -190,7 +193,7 @@ class PresenceWriter:
             if presence is None or lease is None:
                 continue  # refresh() comes with the next lease
             try:
-                notice = "; ".join(filter(None, (others or presence.notice, hint)))
+                notice = "; ".join(filter(None, (others or presence.notice, hint, self._caution)))
                 self._write(replace(presence, notice=notice), lease)
             except DriverError as error:
                 logger.bind(error_kind=error.kind, cause=str(error)).debug("presence not written")

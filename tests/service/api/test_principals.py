@@ -23,6 +23,7 @@ from tests.support.in_process import application_over, ask
 from tests.support.service_examples import APP, be_alive, block, lost_task, make_app, payload_of, put
 from tests.support.waiting import eventually
 from tests.support.wall_clock import NOON
+from tests.trust.envelopes import envelope_for, key_list_of
 
 SOURCE = Path(__file__).parents[3] / "src" / "outrider"
 OF_APP = "/api/v1/apps/{app}"
@@ -76,6 +77,14 @@ WRITES = (
         body={"digest": f"sha256:{'d' * 64}"},
         names={"version": "3.0.0"},
     ),
+    Write(
+        operation=f"POST {OF_APP}/packages/{{version}}/signatures",
+        noun="signature",
+        body={"envelope": envelope_for("1.0.0")},
+        names={"version": "1.0.0"},
+    ),
+    Write(operation=f"POST {OF_APP}/key-lists", noun="key list", body={"envelope": key_list_of(APP)}),
+    Write(operation=f"DELETE {OF_APP}/key-lists", noun="key list"),
     Write(operation=f"DELETE {OF_APP}/packages/{{version}}", noun="package", names={"version": "0.1.0"}),
     Write(operation=f"DELETE {OF_APP}/instances/{{instance}}", noun="instance", names={"instance": "gone"}),
     Write(operation=f"POST {OF_APP}/instances/{{instance}}/admit", noun="removal", names={"instance": "gone"}),

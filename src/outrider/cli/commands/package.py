@@ -7,6 +7,7 @@ import click
 from outrider.cli import addressing
 from outrider.cli.commands.download import download
 from outrider.cli.commands.package_bulk import create_bulk
+from outrider.cli.commands.package_sign import sign_package, signatures
 from outrider.cli.commands.upload import upload_group
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, service_options
@@ -37,6 +38,8 @@ def package() -> None:
 
 package.add_command(download)
 package.add_command(upload_group)
+package.add_command(sign_package)
+package.add_command(signatures)
 
 
 @package.command("list")

@@ -76,6 +76,17 @@ if TYPE_CHECKING:
     help="Address or network of a proxy whose X-Forwarded-For and X-Forwarded-Proto count; repeat for several.",
 )
 @limit_options
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="PEM file with the service's certificate, and those between it and its authority: serve https.",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="PEM file with its private key.")
+@click.option(
+    "--tls-client-ca",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="PEM file of authorities: clients need a certificate of one of them.",
+)
 @click.option("--dev", is_flag=True, help="For trying things out: also run an etcd, at the address of --etcd.")
 @click.option(
     "--dev-dir",
@@ -105,6 +116,9 @@ def serve(
     registry_auth: Path | None,
     registry_ca: Path | None,
     plain_registry: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
     dev: bool,
     dev_dir: Path,
     verbose: int,
@@ -115,7 +129,8 @@ def serve(
 
     Prints one line with its address when it serves. Without etcd it serves as well: /readyz and every answer say 503
     until etcd is there. Its API asks for a token. While there never was a user, the commands of the user that runs it
-    need none: they reach it through a Unix socket.
+    need none: they reach it through a Unix socket. Certificate and key are read again when their files change, and on
+    SIGHUP.
     """
     try:
         from outrider.service import server
@@ -131,6 +146,7 @@ def serve(
     from outrider.service.payloads.follower import tag_follower
     from outrider.service.payloads.registry import HttpRegistries
     from outrider.service.payloads.resolver import image_resolver
+    from outrider.service.tls import Tls, TlsFiles
 
     setup_logging(LogSettings(), sys.stderr, verbosity=verbose)
     if public_url and (problem := http_problem(public_url)):
@@ -140,10 +156,15 @@ def serve(
         click_context.with_resource(_development_etcd(etcd, dev_dir.absolute()))
         if click_context.get_parameter_source("payload_dir") is ParameterSource.DEFAULT:
             payload_dir = dev_dir / "payloads"
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        tls = Tls(TlsFiles(certificate=tls_cert, key=tls_key, client_ca=tls_client_ca))
+    elif tls_cert or tls_key or tls_client_ca:
+        raise ConfigError("TLS needs both --tls-cert and --tls-key")
     payloads = PayloadFolder(folder=payload_dir)
     payloads.prepare()
     bound = [server.bind(server.parse_listen(listen))]
-    address = server.address_of(bound[0])
+    address = server.address_of(bound[0], "http" if tls is None else "https")
     if local := _local_socket(socket_path):
         bound.append(click_context.with_resource(local))
     cluster = open_cluster(etcd)
@@ -182,7 +203,7 @@ def serve(
             image_resolver(stores, payloads, registries),
             tag_follower(stores, payloads, registries),
         ):
-            server.serve(application, bound, ready)
+            server.serve(application, bound, ready, tls)
     finally:
         cluster.close()
 

@@ -296,7 +296,12 @@ def download_release(memory: Memory) -> Effect:
 @effect(do.VerifyRelease)
 def verify_release(memory: Memory) -> Effect:
     candidate = _candidate(memory)
-    return do.VerifyRelease(release=candidate.release, needed=_needed(candidate, memory.running, memory.previous))
+    return do.VerifyRelease(
+        release=candidate.release,
+        needed=_needed(candidate, memory.running, memory.previous),
+        minimum=memory.minimum,
+        keys=memory.keys,
+    )
 
 
 @effect(do.AbandonRelease)

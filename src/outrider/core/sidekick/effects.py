@@ -393,12 +393,19 @@ class DownloadRelease(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRelease(Effect):
-    """Prove what was downloaded. ``needed``: it, what runs and what ran before: payloads that stay."""
+    """Prove what was downloaded.
+
+    Attributes:
+        needed: It, what runs and what ran before: payloads that stay.
+        minimum, keys: As ``Memory``.
+    """
 
     name: ClassVar[str] = "release.verify"
     answered_by: ClassVar[Answers] = (said.ReleaseVerified,)
     release: Release
     needed: tuple[Release, ...] = ()
+    minimum: str = ""
+    keys: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ Three kinds: *news* from the world (unasked), *answers* to an effect (with the r
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
@@ -64,11 +64,13 @@ class TargetChanged(Event):
 
     Attributes:
         release: Label of the release, when it says more than the version.
+        recorded: Label -> SHA-256 of the payload, of every release that the target lists.
     """
 
     name: ClassVar[str] = "target.changed"
     version: str | None
     release: str = ""
+    recorded: Mapping[str, str] = field(default_factory=dict)
     paused: bool
     slots: int
     revision: int
@@ -285,10 +287,18 @@ class ReleaseDownloaded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseVerified(Event):
-    """Size and SHA-256 of the payload on disk are what the service promised. ``tasks``: what must run before a swap."""
+    """Size and SHA-256 of the payload on disk are what was promised, and its signatures are what this machine asks for.
+
+    Attributes:
+        tasks: What must run before a swap.
+        minimum: No older version may run from now on, as signatures say; empty: they say nothing.
+        keys: Name of the keys that counted; empty: none were asked for.
+    """
 
     name: ClassVar[str] = "release.verified"
     tasks: tuple[TaskSpec, ...] = ()
+    minimum: str = ""
+    keys: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +309,7 @@ class ReleaseFailed(Event):
         evidence: What was found out about it.
         error_code: What the update service is told if the update is given up over it.
         retry_after_s: Least pause that the service asked for, seconds; 0 when it didn't.
+        refused: Label of what was offered and isn't what etcd records; empty: it wasn't that.
     """
 
     name: ClassVar[str] = "release.failed"
@@ -306,6 +317,7 @@ class ReleaseFailed(Event):
     error_code: FailureCode
     evidence: Evidence = "unknown"
     retry_after_s: float = 0.0
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,10 +135,17 @@ def takes_undecided(memory: Memory) -> bool:
 
 @guard
 def is_called_off(memory: Memory) -> bool:
-    """The group wants something else than the candidate now, or was paused."""
-    if memory.manual or memory.candidate is None or memory.running is None:
+    """The group wants something else than the candidate now, or another payload of it, or was paused."""
+    if memory.manual or memory.candidate is None:
+        return False
+    release = memory.candidate.release
+    known = memory.recorded.get(release.label, "")
+    if known and known != release.sha256:
+        return True
+    if memory.running is None:
         return False  # who serves nothing yet takes what the group serves, also while its target stands still
-    return memory.group_paused or (memory.wanted is not None and memory.wanted != memory.candidate.release.label)
+    is_wanted = release.label == memory.wanted or release.label in memory.recorded
+    return memory.group_paused or (memory.wanted is not None and not is_wanted)
 
 
 @guard

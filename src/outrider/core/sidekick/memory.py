@@ -197,6 +197,7 @@ class Memory:
         wanted: Label of the release that the group's target names; None without a target (foreign Omaha servers).
         wanted_version: Its version, when the label says more.
         target_revision: etcd revision of that target, 0 when there is none.
+        recorded: Label -> SHA-256 of the payload, of every release that this target lists.
         blocked: Labels of the releases proved bad, and why.
         setback: What failed here last and isn't blocked; None once it runs, or another target counts.
         undone: Label of a release that an operator rolled back from: not taken again until the target changes or a
@@ -243,6 +244,8 @@ class Memory:
         tasks: What must have run once before any instance swaps to the candidate.
         tasks_done: Key and etcd revision of each of them that is done.
         task: What is known of the one that is waited for, for a person.
+        minimum: No older version may run, as a signature has said; empty: none has.
+        keys: Name of the signing keys that counted last; empty: none have.
     """
 
     instance: str
@@ -261,6 +264,7 @@ class Memory:
     wanted: str | None = None
     wanted_version: str = ""
     target_revision: int = 0
+    recorded: Mapping[str, str] = field(default_factory=dict)
     slots: int = 1
     group_paused: bool = False
     paused: bool = False
@@ -307,6 +311,8 @@ class Memory:
     tasks_done: tuple[tuple[str, int], ...] = ()
     task: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    minimum: str = ""
+    keys: str = ""
 
     @property
     def labels_now(self) -> tuple[tuple[str, str], ...]:
@@ -325,6 +331,7 @@ def with_settings(memory: Memory, settings: Memory) -> Memory:
             group=settings.group,
             wanted=None,
             target_revision=0,
+            recorded={},
             group_paused=False,
             slots=settings.slots,
             undone=None,

@@ -215,7 +215,10 @@ def remember(memory: Memory, event: AnyEvent) -> Memory:
         case TaskFinished() | TaskFailed() | TaskProgressed():
             return _tasks(memory, event)
         case ReleaseVerified():
-            return replace(memory, tasks=event.tasks, tasks_done=(), task="")
+            return replace(
+                memory, tasks=event.tasks, tasks_done=(), task="", minimum=event.minimum or memory.minimum,
+                keys=event.keys or memory.keys,
+            )  # fmt: skip
         case UpdateExposed():
             return replace(memory, exposed=True)
         case UpdateFailed():
@@ -309,7 +312,7 @@ def _announced(
                 memory, wanted=wanted, wanted_version=(event.version or "") if event.release else "",
                 group_paused=event.paused, slots=event.slots,
                 target_revision=event.revision, undone=memory.undone if same else None,
-                unfit=memory.unfit and same, setback=memory.setback if same else None,
+                unfit=memory.unfit and same, setback=memory.setback if same else None, recorded=event.recorded,
             )  # fmt: skip
         case BlockChanged():
             version = memory.candidate.release.label if memory.candidate is not None else ""
@@ -518,7 +521,7 @@ def _release(
             busy = memory.candidate is not None
             return replace(
                 memory, trouble=trouble, attempts=memory.attempts + busy, failures=memory.failures + (not busy),
-                retry_after_s=event.retry_after_s,
+                retry_after_s=event.retry_after_s, given_up=event.refused or memory.given_up,
             )  # fmt: skip
         case ReleaseDownloaded():
             return replace(memory, progress=1.0)

@@ -297,6 +297,8 @@ class _Checkin:
                     snapshot.defer(checking)
                 else:
                     snapshot.end_deferral(checking.instance)
+        if isinstance(verdict, Grant) and checking.takes_turns:
+            snapshot.record(verdict)
         return with_verdict(row, verdict, snapshot.now), verdict
 
     def _leave(self, change: Change, group_id: str, leases: Leases) -> None:

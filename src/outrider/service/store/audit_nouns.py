@@ -6,6 +6,8 @@ Targets are not recorded, because they follow from recorded documents; nor are w
 _NOUNS = {
     ("apps", 2): "app",
     ("packages", 4): "package",
+    ("signatures", 4): "signature",
+    ("key-lists", 3): "key list",
     ("channels", 4): "channel",
     ("groups", 4): "group",
     ("instances", 3): "instance",

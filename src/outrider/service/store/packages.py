@@ -241,6 +241,7 @@ class Packages:
             self._refuse_needed(app_id, version)
             change.delete(keys.package(app_id, version))
             change.delete(keys.unresolved(app_id, version))
+            change.delete(keys.signatures(app_id, version))
             change.delete(keys.proof(app_id, version))  # another package of this version has to prove itself
             return old
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+import msgspec
+
 from outrider.core.architectures import ANY
 from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout, waves
@@ -51,6 +53,8 @@ SEEN = timedelta(hours=24)
 STANDSTILLS = frozenset({"blocked", "paused", "rollout", "approval", "waves"})
 """Rules that may keep a group where it is for a long time: a new machine gets what the group serves meanwhile."""
 CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
+MAX_OTHERS = 60
+"""Releases that a target lists besides its own: more than a channel has floors."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -302,6 +306,19 @@ class GroupSnapshot:
             release = self.served_release or release
         package = self.package(release.version)
         return replace(release, sha256="" if package is None else package.sha256)
+
+    def record(self, verdict: Grant) -> None:
+        """Let the target list what was granted, so that sidekicks find its digest in etcd (P13).
+
+        A floor, or what the group serves, is listed when it is first offered: a change of the target would otherwise
+        read every package of every floor for each of its groups, which is more than one transaction holds.
+        """
+        target, release = self.target, self.granted_release(verdict)
+        if target is None or not release.sha256 or release in target.releases:
+            return
+        known = [one for one in target.others if one.label != release.label]
+        self.target = msgspec.structs.replace(target, others=tuple((*known, release)[-MAX_OTHERS:]))
+        self.change.put(self.context.keys.target(self.group.app, self.group.id), self.target)
 
     def _labels(self, wanted: str | None, floors: tuple[str, ...]) -> dict[str, str]:
         """What the releases that it may get are called, where that is not their version."""

@@ -17,6 +17,7 @@ from outrider.service.store.instances import Fleet
 from outrider.service.store.packages import Packages
 from outrider.service.store.request import RequestContext
 from outrider.service.store.rollouts import Rollouts
+from outrider.service.store.signing import Signing
 from outrider.service.store.tasks import Tasks
 from outrider.service.store.users import Users
 
@@ -64,6 +65,10 @@ class Store:
     @property
     def tasks(self) -> Tasks:
         return Tasks(context=self.context, auditing=self.auditing)
+
+    @property
+    def signing(self) -> Signing:
+        return Signing(context=self.context, auditing=self.auditing)
 
     @property
     def fleet(self) -> Fleet:

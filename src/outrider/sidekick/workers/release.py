@@ -4,6 +4,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
@@ -27,6 +28,8 @@ from outrider.payloads.store import PayloadStore
 from outrider.payloads.transfer import WriteFailed
 from outrider.runtimes import Fetcher, RunnableRelease, Runtime
 from outrider.sidekick.environments import Environments
+from outrider.sidekick.provenance import Provenance
+from outrider.sidekick.signatures import Known, SignatureCheck
 from outrider.sidekick.workers.worker import Post, now
 
 
@@ -41,14 +44,20 @@ class ReleaseWork:
         post: Post,
         environments: Environments | None = None,
         tasks_of: Callable[[str, str], tuple[TaskSpec, ...]] = lambda version, sha256: (),
+        *,
+        provenance: Provenance | None = None,
+        signatures: SignatureCheck | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             environments: What releases are started with; None: no release has an environment.
             tasks_of: By version and digest of its payload: what must run once before any instance swaps to it.
+            provenance: What an offer must be proved by; None: nothing.
+            signatures: What a payload must be signed by; None: nobody.
         """
         self._environments, self._tasks_of = environments, tasks_of
+        self._provenance, self._signatures = provenance, signatures
         self._upstream, self._payloads, self._runtime, self._post = upstream, payloads, runtime, post
         self._abandoned: deque[threading.Event] = deque()
         self._path: Path | None = None
@@ -76,9 +85,11 @@ class ReleaseWork:
                 finally:
                     self._abandoned.popleft()
             case VerifyRelease():
-                self._verify(effect)
+                known = self._verify(effect)
                 tasks = self._tasks_of(effect.release.version, effect.release.sha256)
-                self._post(ReleaseVerified(at=now(), request=request, tasks=tasks))
+                self._post(
+                    ReleaseVerified(at=now(), request=request, tasks=tasks, minimum=known.minimum, keys=known.keys)
+                )
             case AbandonRelease():
                 pass  # done by interrupt
             case _:
@@ -112,7 +123,9 @@ class ReleaseWork:
                 f"the update service offers {answer.version} without a SHA-256, so it can't be verified; let it send"
                 " one (Nebraska does for packages of type Flatcar)"
             )
-        release = answer.release or ReleaseId(version=answer.version)
+        release = replace(answer.release or ReleaseId(version=answer.version), sha256=answer.sha256)
+        if self._provenance is not None:
+            self._provenance.check(release)
         self._post(
             ReleaseFound(
                 at=now(),
@@ -129,10 +142,13 @@ class ReleaseWork:
             )
         )
 
-    def _verify(self, effect: VerifyRelease) -> None:
+    def _verify(self, effect: VerifyRelease) -> Known:
         assert self._path is not None, "the chart verifies only what was downloaded"
         release = effect.release
         payload = self._payloads.verify(self._path, release.size_bytes, release.sha256)
+        known = Known(minimum=effect.minimum, keys=effect.keys)
+        if self._signatures is not None:
+            known = self._signatures.check(release, known)
         # Here too, and not only after a swap: a row of bad releases would fill the disk. And first, to make room.
         needed = [one.sha256 for one in effect.needed]
         self._payloads.prune(needed)
@@ -147,6 +163,7 @@ class ReleaseWork:
             logger.bind(version=release.version, cause=str(error)).warning("release can't be prepared")
         except DriverError as error:
             raise WriteFailed(str(error), evidence=error.evidence) from error
+        return known
 
     def _download(self, release: Release, request: int | None, abandoned: threading.Event) -> Path:
         """The payload, and what it only names, on this machine."""

@@ -24,6 +24,7 @@ from outrider.core.sidekick.events import (
 )
 from outrider.failpoints import for_same_instance, performing
 from outrider.payloads.transfer import PayloadError
+from outrider.sidekick.provenance import NotRecorded
 
 Post = Callable[[AnyEvent], None]
 """Hands an event to the loop; any thread may call it."""
@@ -83,6 +84,7 @@ def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent 
                 error_code=error.error_code if isinstance(error, PayloadError) else FailureCode.ERROR,
                 evidence=evidence if effect != CheckRelease.name else "unknown",
                 retry_after_s=error.retry_after_s if isinstance(error, Throttled) else 0.0,
+                refused=error.release if isinstance(error, NotRecorded) else "",
             )
         case "task":
             return TaskFailed(at=now(), request=request, cause=cause, evidence=evidence)

@@ -1,0 +1,61 @@
+"""The REST API of signatures, and of the keys that take the place of others."""
+
+from fastapi import APIRouter
+from pydantic import ConfigDict, Field
+from pydantic.types import JsonValue
+
+from outrider.service.api.models import Given, Shown
+from outrider.service.context import Bound
+from outrider.service.problems import RESPONSES
+from outrider.trust.statement import MAX_BYTES
+
+router = APIRouter(prefix="/api/v1", responses=RESPONSES)
+_EXAMPLE: dict[str, JsonValue] = {
+    "envelope": '{"payload":"e30=","payloadType":"application/vnd.outrider.release.v1+json","signatures":[]}'
+}
+
+
+class NewEnvelope(Given):
+    """Something signed, as a DSSE envelope."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    envelope: str = Field(description="The envelope as JSON, in a text.", max_length=MAX_BYTES)
+
+
+class EnvelopesShown(Shown):
+    """What was signed, as DSSE envelopes; the service has checked no signature."""
+
+    envelopes: list[str]
+
+
+@router.get("/apps/{app}/packages/{version}/signatures", tags=["packages"])
+def list_signatures(app: str, version: str, store: Bound) -> EnvelopesShown:
+    """List what was signed of a package."""
+    store.packages.get(app, version)
+    return EnvelopesShown(envelopes=list(store.signing.of(app, version)))
+
+
+@router.post("/apps/{app}/packages/{version}/signatures", tags=["packages"])
+def add_signature(app: str, version: str, new: NewEnvelope, store: Bound) -> EnvelopesShown:
+    """Add a signature of a package."""
+    return EnvelopesShown(envelopes=list(store.signing.add(app, version, new.envelope)))
+
+
+@router.get("/apps/{app}/key-lists", tags=["apps"])
+def list_key_lists(app: str, store: Bound) -> EnvelopesShown:
+    """List which signing keys took the place of which."""
+    store.apps.get(app)
+    return EnvelopesShown(envelopes=list(store.signing.key_lists(app)))
+
+
+@router.post("/apps/{app}/key-lists", tags=["apps"])
+def add_key_list(app: str, new: NewEnvelope, store: Bound) -> EnvelopesShown:
+    """Add a list of signing keys, signed by enough of those before it."""
+    return EnvelopesShown(envelopes=list(store.signing.add_key_list(app, new.envelope)))
+
+
+@router.delete("/apps/{app}/key-lists", tags=["apps"])
+def forget_key_lists(app: str, store: Bound) -> EnvelopesShown:
+    """Remove the lists of signing keys, once every machine's settings name the newest keys."""
+    return EnvelopesShown(envelopes=list(store.signing.forget_key_lists(app)))

@@ -1,0 +1,121 @@
+"""What was signed of packages, and which keys took the place of which: kept for the machines, which check it.
+
+The service has no keys and checks no signature. It refuses what no machine could use: an envelope that can't be read,
+or that is about something else than the package.
+"""
+
+from dataclasses import dataclass
+
+from outrider.core.errors import Conflict
+from outrider.model.documents import App, KeyLists, Package, Signatures
+from outrider.service.store.changes import Auditing, Change, apply
+from outrider.service.store.context import StoreContext, absent_app, app_id_of
+from outrider.service.store.packages import absent_package
+from outrider.trust.envelope import read_envelope
+from outrider.trust.rotation import read_key_list
+from outrider.trust.statement import PAYLOAD_TYPE, parse_statement
+
+MAX_ENVELOPES = 16
+"""Of one package; the oldest goes."""
+MAX_LISTS = 32
+"""Lists of keys of one app."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """Signatures of all packages."""
+
+    context: StoreContext
+    auditing: Auditing
+
+    def of(self, app: str, version: str) -> tuple[str, ...]:
+        """The envelopes of a package, newest last."""
+        found = self.context.get_or_none(Signatures, self.context.keys.signatures(app_id_of(app), version))
+        return () if found is None else found.envelopes
+
+    def add(self, app: str, version: str, envelope: str) -> tuple[str, ...]:
+        """Add an envelope; those over the same statement become one as machines count them.
+
+        Raises:
+            NotFound: there is no such app or package.
+            ConfigError: it isn't an envelope with a statement.
+            Conflict: the statement is about something else than the package.
+        """
+        payload, _ = read_envelope(envelope, PAYLOAD_TYPE)
+        statement = parse_statement(payload)
+        app_id, keys = app_id_of(app), self.context.keys
+
+        def attempt(change: Change) -> tuple[str, ...]:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            package = change.require(Package, keys.package(app_id, version), absent_package(app_id, version))
+            for what, signed, known in (
+                ("app", statement.app, app_id),
+                ("version", statement.version, version),
+                ("SHA-256", statement.sha256, package.sha256),
+                ("size", str(statement.size), str(package.size_bytes)),
+            ):
+                if signed != known:
+                    raise Conflict(f"the signature is for {what} {signed}, and package {version} has {known}")
+            key = keys.signatures(app_id, version)
+            old = change.read_or_none(Signatures, key) or Signatures()
+            others = tuple(one for one in old.envelopes if one != envelope)
+            new = Signatures(envelopes=(*others, envelope)[-MAX_ENVELOPES:])
+            change.put(key, new)
+            return new.envelopes
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def key_lists(self, app: str) -> tuple[str, ...]:
+        """The lists of keys of an app, in order."""
+        found = self.context.get_or_none(KeyLists, self.context.keys.key_lists(app_id_of(app)))
+        return () if found is None else found.envelopes
+
+    def add_key_list(self, app: str, envelope: str) -> tuple[str, ...]:
+        """Add the next list of keys, or more signatures of the newest one.
+
+        Raises:
+            NotFound: there is no such app.
+            ConfigError: it isn't an envelope with a list of keys.
+            Conflict: it is another app's, or has another number than the next one.
+        """
+        found = read_key_list(envelope)
+        app_id, keys = app_id_of(app), self.context.keys
+
+        def attempt(change: Change) -> tuple[str, ...]:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            if found.app != app_id:
+                raise Conflict(f"the list is for app {found.app}, not {app_id}")
+            old = change.read_or_none(KeyLists, keys.key_lists(app_id)) or KeyLists()
+            known = old.envelopes
+            if known and found == read_key_list(known[-1]):
+                known = known[:-1]
+            if found.number != len(known) + 1:
+                raise Conflict(
+                    f"the list has number {found.number}, and the next one of app {app_id} is {len(known) + 1}"
+                )
+            if len(known) >= MAX_LISTS:
+                raise Conflict(
+                    f"app {app_id} has {MAX_LISTS} lists of keys; name the newest keys in trust.keys of its machines,"
+                    " and remove the lists (`outrider key forget`)"
+                )
+            new = KeyLists(envelopes=(*known, envelope))
+            change.put(keys.key_lists(app_id), new)
+            return new.envelopes
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def forget_key_lists(self, app: str) -> tuple[str, ...]:
+        """Remove the lists of keys: the machines' settings name the newest keys themselves.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id, keys = app_id_of(app), self.context.keys
+
+        def attempt(change: Change) -> tuple[str, ...]:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            old = change.read_or_none(KeyLists, keys.key_lists(app_id)) or KeyLists()
+            change.delete(keys.key_lists(app_id))
+            return old.envelopes
+
+        return apply(self.context.cluster, attempt, self.auditing)

@@ -1,0 +1,48 @@
+"""What works and is a risk is said at the start, and shown to the fleet."""
+
+import pytest
+
+from outrider.config.cautions import cautions, unverified
+from outrider.config.load import load_settings
+from outrider.config.sections import ServiceSettings
+from outrider.core.errors import ConfigError
+
+INSTANCE = {
+    "OUTRIDER_INSTANCE_APP": "shop",
+    "OUTRIDER_INSTANCE_GROUP": "web",
+    "OUTRIDER_INSTANCE_BALANCER": "none",
+    "OUTRIDER_PROCESS_COMMAND": "./app",
+}
+
+
+@pytest.mark.parametrize("url", ["http://updates.example:8000", "http://10.0.0.7", "HTTP://[fd00::1]:8000"])
+def test_plain_http_to_another_machine_is_a_risk(url: str) -> None:
+    (line,) = cautions(ServiceSettings(urls=("http://127.0.0.1:8000", url)))
+
+    assert line.startswith(f"service.urls: {url!r} is plain http")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://updates.example", "http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"]
+)
+def test_https_and_loopback_are_none(url: str) -> None:
+    assert [] == list(cautions(ServiceSettings(urls=(url,))))
+
+
+def test_it_is_among_the_warnings_of_the_settings() -> None:
+    loaded = load_settings((), INSTANCE | {"OUTRIDER_SERVICE_URLS": "http://updates.example"})
+
+    assert any("is plain http" in line for line in loaded.warnings)
+
+
+def test_an_unverified_foreign_server_is_shown_to_the_fleet() -> None:
+    service = ServiceSettings(kind="omaha", allow_unverified=True, urls=("http://n:8000",))
+
+    assert "payloads are not verified: http://n:8000 is plain http" == unverified(service)
+    assert "" == unverified(ServiceSettings(kind="omaha", allow_unverified=True, urls=("https://n",)))
+    assert "" == unverified(ServiceSettings(kind="omaha", urls=("http://n",)))
+
+
+def test_our_own_service_is_always_verified() -> None:
+    with pytest.raises(ConfigError, match=r"has no effect, for service\.kind is outrider"):
+        load_settings((), INSTANCE | {"OUTRIDER_SERVICE_ALLOW_UNVERIFIED": "true"})
