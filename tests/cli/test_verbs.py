@@ -371,7 +371,8 @@ def test_status_names_a_scope_that_is_shared_with_other_groups(run: Run, service
 
     assert "target: 2.0.0; turn 1 of 1 of scope eu: left behind by a crashed sidekick (mail/mx-1);" in shown
     turn = {"number": 0, "state": "dirty", "instance": "mail/mx-1"}
-    assert [{"scope": "eu", "slots": 1, "turns": [turn], "queue": ["web-1"]}] == facts["scopes"]
+    shared = {"scope": "eu", "slots": 1, "turns": [turn], "queue": ["web-1"], "held": {}, "budgets": {}}
+    assert [shared] == facts["scopes"]
 
 
 def test_why_says_what_an_instance_waits_for(run: Run, service: Service) -> None:

@@ -17,6 +17,7 @@ from outrider.journal.journal import Journal
 from outrider.sd_notify import Notifier
 from outrider.sidekick.assemble import Assembly, _alarm
 from outrider.sidekick.loop import Sidekick
+from outrider.sidekick.workers.analysis import AnalysisWork
 from outrider.sidekick.workers.balancer import BalancerWork
 from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.probe import ProbeWork
@@ -36,6 +37,7 @@ PERFORMERS: Mapping[str, tuple[Callable[..., object], ...]] = {
     "release": (ReleaseWork.perform,),
     "probe": (ProbeWork.perform,),
     "task": (TaskWork.perform,),
+    "analysis": (AnalysisWork.perform,),
     "report": (ReportWork.perform, reports),
     "sidekick": (_alarm,),
 }

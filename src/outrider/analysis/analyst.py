@@ -58,7 +58,7 @@ class Analysis:
         self._deliver, self._tell, self._clock = deliver, tell, clock
         self._stopped = threading.Event()
         self._delivering = threading.RLock()
-        self._asks = {check.name: self._asker(check) for check in settings.checks}
+        self._asks = {check.name: self._way_to_ask(check) for check in settings.checks}
         self._limits = {check.name: check.failures for check in settings.checks}
         if comparison is not None:
             self._asks[NEW_VERSUS_OLD] = comparison.look
@@ -142,7 +142,7 @@ class Analysis:
                 self._stopped.set()
                 self._deliver(verdict)
 
-    def _asker(self, check: AnalysisCheck) -> Callable[[], Finding]:
+    def _way_to_ask(self, check: AnalysisCheck) -> Callable[[], Finding]:
         return lambda: checks.ask(check, self._facts)
 
 

@@ -255,7 +255,8 @@ class Steps:
             ArmedTimer(id=one.id, generation=queue_position, event=one.event, delay_s=0.0, state=one.state)
             for queue_position, one in enumerate(sorted(snapshot.timers, key=lambda timer: timer.id), 1)
         )
-        key = (snapshot.state, outstanding, timers, frozenset(memory.blocked), _PLAIN(memory))
+        recorded = frozenset(memory.recorded.items())
+        key = (snapshot.state, outstanding, timers, frozenset(memory.blocked), recorded, _PLAIN(memory))
         number = self._brain_numbers.get(key)
         if number is None:
             number = self._brain_numbers[key] = len(self.brains)
@@ -282,7 +283,7 @@ _COUNTERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 """Guards that ask a counter; what it means when they say something else than with 0; how to make them."""
 
 _NAMING = ("running", "candidate", "previous", "leftover", "turn", "former_urls")
-_PLAIN = attrgetter(*(field.name for field in fields(Memory) if field.name != "blocked"))
+_PLAIN = attrgetter(*(field.name for field in fields(Memory) if field.name not in ("blocked", "recorded")))
 """All of a memory that can be hashed."""
 
 

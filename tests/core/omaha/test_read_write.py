@@ -322,7 +322,7 @@ def test_the_events_have_the_codes_that_other_servers_know() -> None:
 
 
 def test_a_failure_carries_a_code_that_update_engine_has_a_name_for() -> None:
-    assert [1, 5, 9, 10, 11, 12, 14, 35, 44, 2000] == [int(code) for code in FailureCode]
+    assert [1, 5, 9, 10, 11, 12, 14, 35, 36, 44, 2000] == [int(code) for code in FailureCode]
     event = failed(FailureCode.ROLLED_BACK, previous_version="1.0.0", next_version="2.0.0")
 
     assert OmahaEvent(type=3, result=0, error_code=44, previous_version="1.0.0", next_version="2.0.0") == event

@@ -38,12 +38,22 @@ from outrider.service.store.users import ROLES, may
 from tests.service.api.test_openapi import DOCUMENT
 from tests.support.rings import mostly_long
 from tests.support.service import NOON, Service
-from tests.support.service_examples import APP, LOOPBACK, be_alive, block, make_app, payload_of, put
+from tests.support.service_examples import APP, LOOPBACK, be_alive, block, lost_task, make_app, payload_of, put
 from tests.support.waiting import eventually
+from tests.trust.envelopes import envelope_for, key_list_of
 
 SHORT, REQUESTS = 1, int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
 BLOCKED = "2.0.0"
 STORED = "3.0.0"
+TASK = "migrate"
+SIGNED: dict[str, Any] = {
+    f"POST /api/v1/apps/{{app}}/{path}": {"body": {"envelope": envelope}, "media_type": "application/json"}
+    for path, envelope in (
+        ("packages/{version}/signatures", envelope_for("1.1.0")),
+        ("key-lists", key_list_of(APP)),
+    )
+}
+"""What the document can't show: a statement about what this service has."""
 OMAHA = "POST /v1/update"
 """Its body is XML, which test_omaha_fuzz.py makes up."""
 CHECKS: list[Any] = [
@@ -125,6 +135,8 @@ def known_names(operation: Any) -> dict[str, str]:
         names["name"] = "pager"
     if "/blocks/" in path:
         names["version"] = BLOCKED
+    if "/tasks/" in path:
+        names |= {"version": "1.0.0", "task": TASK}
     if path.startswith("/packages/"):
         names |= {"version": STORED, "name": "web.tar"}
     return names
@@ -153,6 +165,7 @@ def filled(service: Service, cluster: Cluster) -> Service:
         put(cluster, store.context.keys.instance(APP, instance), encode(row))
     gone = Gone(app=APP, group="beta", instance="removed", how="deleted", at=NOON)
     put(cluster, store.context.keys.gone(APP, "removed"), encode(gone))
+    put(cluster, store.context.keys.task(APP, "beta", "1" * 64, TASK), encode(lost_task(TASK, NOON)))
     store.apps.create(app="unused")
     store.groups.create(APP, "unused", channel="beta")
     store.channels.create(APP, "unused")
@@ -212,7 +225,7 @@ def test_every_answer_is_described(api: Api, operation: Any) -> None:
         pytest.skip("the first user ends the state that there is none; test_users.py has that")
     known = known_names(operation)
     if operation.label != OMAHA:
-        example = example_of(operation)
+        example = SIGNED.get(operation.label) or example_of(operation)
         if operation.label == "POST /api/v1/payloads":
             example = {"body": b"a file", "media_type": "application/octet-stream"}
         path_parameters = {name: known[name] for name in _names(operation.path)}
