@@ -200,6 +200,8 @@ def test_until_there_is_a_user_the_socket_alone_is_open_and_the_log_says_so(
         after = requests.get(f"{far}/api/v1/whoami", headers=bearer, timeout=60)
         with pytest.raises(AccessError, match="no token"):
             local.get("whoami")
+        running.process.terminate()
+        assert 0 == running.process.wait(60)
 
     assert ([401, 401], 200) == (before, check.status_code)
     assert "database init" in refusal["detail"]
