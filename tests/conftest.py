@@ -31,8 +31,8 @@ UNDER_LOAD = (*FLEET, "tests/live/test_traefik.py", "tests/live/test_balancer_ag
 """Fleets whose every request counts: one after the other on one worker, beside all other tests."""
 
 
-ONE_PREPARATION = ("tests/verify/test_checker.py",)
-"""Files whose tests share something that takes a minute to make: one worker makes it, once."""
+ONE_AFTER_THE_OTHER = ("tests/verify/test_checker.py", "tests/live/test_demo.py")
+"""Files for one worker: their tests share something that takes a minute to make, or choose ports without asking us."""
 
 
 class FleetsApart(LoadScopeScheduling):  # type: ignore[misc]
@@ -44,7 +44,7 @@ class FleetsApart(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(UNDER_LOAD) and self.config.option.markexpr != FLEET_RING:
             return "under load"
-        return nodeid.partition("::")[0] if nodeid.startswith(ONE_PREPARATION) else nodeid
+        return nodeid.partition("::")[0] if nodeid.startswith(ONE_AFTER_THE_OTHER) else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -112,7 +112,9 @@ def start(etcd_server: EtcdServer, prefix: str, tmp_path: Path) -> Iterator[Call
     """Start the service; whatever was started is ended."""
     with ExitStack() as running:
         options = ("--etcd", f"127.0.0.1:{etcd_server.port}", "--prefix", prefix.rstrip("/"))
-        yield lambda: running.enter_context(serving(tmp_path, *options))
+        # nobody waits between two requests here; an instance without a sidekick keeps a fifth of the history
+        limits = ("--max-checkins-per-s=10000", "--max-requests-per-s=10000", f"--max-history={5 * MAX_HISTORY}")
+        yield lambda: running.enter_context(serving(tmp_path, "--insecure-listen", *limits, *options))
 
 
 def test_what_was_acknowledged_survives_every_kill_and_nothing_is_half_done(

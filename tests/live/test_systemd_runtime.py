@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jeepney
+import msgspec
 import pytest
 
 from outrider.config.sections import InstanceSettings, WorkloadSettings
@@ -507,7 +508,8 @@ def test_the_shipped_rule_lets_a_sidekick_without_root_have_its_units_and_no_oth
     """
     place = tmp_path / "python"
     shutil.copytree(ROOT / "src/outrider", place / "outrider")
-    shutil.copytree(Path(jeepney.__file__).parent, place / "jeepney")
+    for library in (jeepney, msgspec):
+        shutil.copytree(Path(library.__file__).parent, place / library.__name__)
     (tmp_path / "call.py").write_text(CALL.format(path=str(place)))
     for folder in (tmp_path, place):
         folder.chmod(0o755)

@@ -46,12 +46,11 @@ def test_undecided_pauses_each_instance_on_what_it_ran_and_gives_every_turn_back
 
     fleet.promote("2.0.0")
     fleet.run(partial(paused_over, fleet, "2.0.0"))
-    fleet.run(lambda: not fleet.slots)
+    fleet.run(lambda: not fleet.slots and {"1.0.0"} == set(fleet.versions()))
 
-    assert {"1.0.0"} == set(fleet.versions()), f"seed {seed}"
     assert not fleet.blocked, f"seed {seed}"
     first = fleet.members[0]
-    assert FailureCode.UNDECIDED == first.outbox[-1].event.error_code
+    fleet.run(lambda: first.outbox[-1].event.error_code == FailureCode.UNDECIDED)
     fleet.command(first, "resume")
     fleet.run(lambda: sorted(fleet.versions()) == ["1.0.0"] * 3 + ["2.0.0"])
     fleet.promote("3.0.0")
