@@ -58,7 +58,7 @@ test-live: setup etcd docker systemd ## the second ring: real programs, started 
 	$(pytest) -n $(workers) -m "live and not long" $(or $(tests),tests)
 
 test-fleet: setup etcd docker ## the third ring: samples of kill matrix and soak, and the demo, ten minutes
-	$(pytest) -n 2 -m "fleet and not long" $(or $(tests),tests --ignore=tests/partitions)
+	$(pytest) -n 0 -m "fleet and not long" $(or $(tests),tests --ignore=tests/partitions)
 
 test-partitions: setup etcd docker ## one cell of the partitions for each thing and phase, minutes (a part: sample=1/5)
 	$(pytest) -n 0 -m "fleet and not long" tests/partitions

@@ -17,7 +17,7 @@ from tests.support.containers import docker_client
 from tests.support.requirements import skip_or_fail
 
 SEED = int(os.environ.get("OUTRIDER_TEST_CHAOS_SEED", "1"))
-SECONDS = 45.0
+SECONDS = 25.0
 AFTER_A_KILL = ("after", "kill")
 LEAST = len(FAULTS)
 """Cases, whatever the machine's speed: one with each fault."""

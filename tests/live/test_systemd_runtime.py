@@ -508,8 +508,9 @@ def test_the_shipped_rule_lets_a_sidekick_without_root_have_its_units_and_no_oth
     """
     place = tmp_path / "python"
     shutil.copytree(ROOT / "src/outrider", place / "outrider")
-    for library in (jeepney, msgspec):
-        shutil.copytree(Path(library.__file__).parent, place / library.__name__)
+    for library in (jeepney.__file__, msgspec.__file__):
+        assert library is not None
+        shutil.copytree(Path(library).parent, place / Path(library).parent.name)
     (tmp_path / "call.py").write_text(CALL.format(path=str(place)))
     for folder in (tmp_path, place):
         folder.chmod(0o755)
