@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from outrider.clients.wake import Announced
-from outrider.etcd.seam import Entry, Put
+from outrider.etcd.seam import Entry, Put, WatchEvent
 from outrider.model.documents import Block, encode
 from outrider.model.epoch import Epoch
 from outrider.model.keys import Keys
@@ -26,7 +26,7 @@ from outrider.service.rollouts import controller as controllers
 from outrider.service.rollouts.wakeups import Look
 from outrider.service.store.store import Store
 from outrider.service.store.users import KnownUsers
-from tests.sim.fake_etcd import FakeEtcd
+from tests.sim.fake_etcd import FakeCluster, FakeEtcd, FakeWatch
 from tests.support.service_examples import APP, LOOPBACK, make_app, open_store
 from tests.support.waiting import eventually
 
@@ -90,6 +90,36 @@ def test_a_token_that_was_revoked_since_is_what_the_restored_etcd_says(restorabl
     eventually(lambda: known.of_token(bob.token) is None)
     assert known.of_token(ann.token) is not None
     cluster.close()
+
+
+def test_a_restore_right_after_the_users_were_read_is_noticed(restorable: Restorable) -> None:
+    """The epoch is read before them: the first one that is seen must not be that of the restored etcd."""
+    users = restorable.store.users
+    users.begin("ann")
+    restorable.keep()
+    bob = users.create("bob", "viewer")
+    cluster = RestoredBetween(restorable)
+    known = KnownUsers(cluster, KEYS)
+    known.load()
+
+    eventually(lambda: known.of_token(bob.token) is None)
+    cluster.close()
+
+
+class RestoredBetween(FakeCluster):
+    """etcd is restored when the first watch begins: everything was read, nothing of the epoch was heard."""
+
+    def __init__(self, restorable: Restorable) -> None:
+        super().__init__(restorable.etcd, "service", timeout_s=3.0)
+        self._restore: Callable[[], None] | None = restorable.restore
+
+    def watch(
+        self, prefix: str, from_revision: int, deliver: Callable[[WatchEvent], None], *, exact: bool = False
+    ) -> FakeWatch:
+        restore, self._restore = self._restore, None
+        if restore is not None:
+            restore()
+        return super().watch(prefix, from_revision, deliver, exact=exact)
 
 
 def test_every_group_is_looked_at_again(restorable: Restorable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,6 @@ class Announced:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._begin, name="announced", daemon=True)
         self._thread.start()
-        self._epoch.start()
 
     def close(self) -> None:
         """Stop listening; the connection stays open."""
@@ -44,26 +43,28 @@ class Announced:
             watch.close()
 
     def _begin(self) -> None:
-        for key, exact, deliver in self._subjects:
-            revision = self._revision(key)
-            if revision is None:
-                return
+        revisions = self._revisions()
+        if not revisions:
+            return
+        for (key, exact, deliver), revision in zip(self._subjects, revisions, strict=True):
             self._watches.append(self._cluster.watch(key, revision + 1, deliver, exact=exact))
+        self._epoch.start()
         self._wake()
 
-    def _revision(self, key: str) -> int | None:
+    def _revisions(self) -> list[int]:
+        """From which each subject is watched; none after ``close``."""
         delay_s = RETRY_MIN_S
         while not self._closed.is_set():
             try:
-                return self._cluster.list(key).revision
+                self._epoch.read()
+                return [self._cluster.list(key).revision for key, _, _ in self._subjects]
             except DriverError:
                 self._closed.wait(delay_s)
                 delay_s = min(RETRY_MAX_S, delay_s * 2)
-        return None
+        return []
 
     def _look_again(self, why: str) -> None:
         """etcd was restored: ask, whatever was said last."""
-        self._thread.join()
         for watch in self._watches:
             watch.look_again()
         self._wake()

@@ -4,6 +4,7 @@ A watch by itself notices an older copy as long as its revision is behind what w
 noticed that has overtaken us meanwhile (``model/epoch.py``).
 """
 
+import threading
 from collections.abc import Callable
 
 from loguru import logger
@@ -22,12 +23,33 @@ class EpochWatch:
     def __init__(self, cluster: Cluster, keys: Keys, restored: Callable[[str], None]) -> None:
         self._cluster, self._key, self._restored = cluster, keys.epoch(), restored
         self._seen = SeenEpochs()
+        self._mutex = threading.Lock()
+        self._closed = False
         self._subject: Subject | None = None
 
+    def read(self) -> None:
+        """Take the epoch of now as seen. For who reads something next, and calls ``start`` after that.
+
+        Without it the first epoch that is seen may be that of a restored etcd, and what was read before it stays.
+        Tells nobody of a restore: what was read before is read anew by the caller.
+
+        Raises:
+            Unknown: etcd gives no answer.
+        """
+        listing = self._cluster.list(self._key)
+        self._seen = SeenEpochs()
+        self.tell({entry.key: entry for entry in listing.entries}, listing.revision)
+
     def start(self) -> None:
-        self._subject = Subject(self._cluster, self._key, self.tell, exact=True)
+        """Follow it from now on; returns at once, also while etcd is away. Does nothing after ``close``."""
+        with self._mutex:
+            if self._subject is None and not self._closed:
+                self._subject = Subject(self._cluster, self._key, self.tell, exact=True)
 
     def close(self) -> None:
+        """Stop; ``restored`` isn't called any more after this returns."""
+        with self._mutex:
+            self._closed = True
         if self._subject is not None:
             self._subject.close()
 

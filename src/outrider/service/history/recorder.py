@@ -90,7 +90,6 @@ class ActivityRecorder:
     def start(self) -> None:
         """Begin; returns at once, also while etcd is away."""
         self._thread.start()
-        self._epoch.start()
 
     def close(self) -> None:
         """Stop; this recorder writes nothing after this returns."""
@@ -109,6 +108,7 @@ class ActivityRecorder:
 
     def _catch_up(self) -> None:
         """One watch over all keys, so changes arrive in their order; keys without events are skipped."""
+        self._epoch.read()
         seen = self._cluster.get(self._seen_key)
         listing = self._cluster.list(self._prefix)
         # the very first process: existing documents are no events
@@ -121,13 +121,10 @@ class ActivityRecorder:
         self._handled = listing.revision
         self._mark()
         self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._deliver)
+        self._epoch.start()
 
     def _look_again(self, why: str) -> None:
-        """etcd was restored: what the restored documents say otherwise than those before is told.
-
-        While the first listing is still under way it is of the restored etcd, or an older one that the watch notices.
-        """
-        self._thread.join()
+        """etcd was restored: what the restored documents say otherwise than those before is told."""
         if self._watch is not None:
             self._watch.look_again()
 

@@ -57,7 +57,6 @@ class RolloutController:
     def start(self) -> None:
         """Begin; returns at once, even while etcd is away."""
         self._thread.start()
-        self._epoch.start()
 
     def close(self) -> None:
         """Stop; this controller wakes no instance after this returns."""
@@ -175,6 +174,8 @@ class RolloutController:
     def _begin(self) -> set[_Group]:
         """All groups; the first call also starts the watches."""
         keys = self._context.keys
+        if not self._watches:
+            self._epoch.read()
         listing = self._context.cluster.list(keys.apps())
         if not self._watches:
             prefixes = (
@@ -196,6 +197,7 @@ class RolloutController:
             raise
         with self._changed:
             self._watches = watches
+        self._epoch.start()
 
     def _groups_of(self, app: str) -> set[_Group]:
         return {(app, group.id) for group in self._context.children(Group, self._context.keys.groups(app))}

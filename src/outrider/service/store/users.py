@@ -225,6 +225,7 @@ class KnownUsers:
         with self._loading:
             if self._users is not None:
                 return
+            self._epoch.read()
             listing = self._cluster.list(self._prefix)
             marked = self._cluster.get(self._marker) is not None
             users = self._decoded(listing.entries)
