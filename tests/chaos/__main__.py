@@ -94,6 +94,9 @@ def main() -> None:
         sys.exit(side_by_side(chosen))
     part, parts = (int(word) for word in chosen.part.split("/"))
     until = time.monotonic() + (chosen.limit_s if chosen.all or chosen.only else chosen.seconds)
+    unknown = [one for one in chosen.only if not any(wanted(case, [one]) for case in (*cases(), *container_cases()))]
+    if unknown:
+        options.error(f"no case is called {unknown[0]!r}; all are in docs/develop/chaos.md, as EFFECT/FAILPOINT")
     bad = 0
     strategies = STRATEGIES if chosen.strategy is None else (chosen.strategy,)
     whole: dict[Runtime, tuple[Case, ...]] = {"process": cases(), "docker": container_cases()}

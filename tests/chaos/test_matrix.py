@@ -8,6 +8,7 @@ import pytest
 from outrider.failpoints import FAILPOINTS_OF
 from outrider.runtimes import docker
 from tests.chaos import matrix
+from tests.chaos.__main__ import main
 from tests.chaos.matrix import (
     CONTAINER_FAULTS,
     FAULTS,
@@ -23,6 +24,18 @@ from tests.chaos.matrix import (
     unlisted_failpoints,
 )
 from tests.chaos.scenarios import SCENARIOS
+
+
+def test_a_case_that_there_is_not_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tests.chaos", "--only", "analysis.start"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert 2 == ended.value.code
+    assert "no case is called 'analysis.start'" in capsys.readouterr().err
 
 
 def test_every_row_has_a_scenario_that_exists() -> None:
