@@ -302,7 +302,7 @@ def test_an_offer_is_written_as_the_servers_of_this_family_write_it() -> None:
         '<response protocol="3.0" server="ours"><daystart elapsed_seconds="5"/><app appid="{A}" status="ok">'
         '<ping status="ok"/><updatecheck status="ok"><urls><url codebase="http://registry.local/web/"/></urls>'
         '<manifest version="1.2.3"><packages><package name="web-1.2.3.tar" hash="mAFznarkTsUpPU4fU9P00tQm2Rw=" '
-        f'hash_sha256="{SHA256}" size="8" required="true"/></packages><actions><action event="postinstall" '
+        'size="8" required="true"/></packages><actions><action event="postinstall" '
         f'sha256="{SHA256_BASE64}" DisablePayloadBackoff="true"/></actions></manifest></updatecheck>'
         '<event status="ok"/></app></response>'
     ).encode() == body

@@ -1,5 +1,6 @@
 """The running service over HTTP: real uvicorn, real etcd."""
 
+import base64
 import hashlib
 import http.client
 import socket
@@ -266,7 +267,23 @@ def test_an_uploaded_file_is_measured_and_served_at_the_address_that_omaha_names
     assert "immutable" in answer.headers["cache-control"]
     assert where == f"{service.url}/packages/{APP}/3.0.0/web.tar"
     assert f'codebase="{service.url}/packages/{APP}/3.0.0/"' in offered
-    assert f'hash_sha256="{hashlib.sha256(content).hexdigest()}" size="{len(content)}"' in offered
+    sha1 = base64.b64encode(hashlib.sha1(content, usedforsecurity=False).digest()).decode("ascii")
+    assert f'hash="{sha1}" size="{len(content)}"' in offered
+
+
+def test_sha1_of_a_payload_elsewhere_is_known_when_the_same_bytes_are_stored(service: Service) -> None:
+    make_app(service.store)
+    upload(service, b"the same bytes")
+    sha256 = hashlib.sha256(b"the same bytes").hexdigest()
+    where = {"url": "http://files.example/web.tar", "size_bytes": 14}
+    packages = f"{service.url}/api/v1/apps/{APP}/packages"
+
+    same = requests.post(packages, json={"version": "4.0.0", "sha256": sha256, **where}, timeout=30)
+    other = requests.post(packages, json={"version": "5.0.0", "sha256": "0" * 64, **where}, timeout=30)
+
+    sha1 = hashlib.sha1(b"the same bytes", usedforsecurity=False).digest()
+    assert base64.b64encode(sha1).decode("ascii") == same.json()["sha1"]
+    assert "" == other.json()["sha1"]
 
 
 def test_a_download_can_be_resumed(service: Service) -> None:

@@ -149,7 +149,8 @@ def _add_offer(check: etree._Element, offer: Offer) -> None:
             "package",
             name=package.name,
             hash=package.sha1,
-            hash_sha256=package.sha256,
+            # Either, not both: go-omaha verifies it in base64, ue-rs in hex, and all of them take ``hash`` alone.
+            hash_sha256="" if package.sha1 else package.sha256,
             size=str(package.size_bytes),
             required="true" if package.required else "false",
         )

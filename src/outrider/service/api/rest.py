@@ -395,7 +395,8 @@ def _payload(new: NewPackage, ours: Context) -> Payload:
         raise ConfigError(
             "a package needs url with size_bytes and sha256, or stored, or image; clients cannot verify it otherwise"
         )
-    return Payload(url=new.url, size_bytes=new.size_bytes, sha256=new.sha256, sha1=new.sha1)
+    sha1 = new.sha1 or ours.payloads.sha1_of(sha256_hex(new.sha256))
+    return Payload(url=new.url, size_bytes=new.size_bytes, sha256=new.sha256, sha1=sha1)
 
 
 def _package(package: Package, request: Request, store: Store | None = None) -> PackageShown:

@@ -135,6 +135,13 @@ class PayloadFolder:
         path = _path_of(self.folder, sha256)
         return path if path.is_file() else None
 
+    def sha1_of(self, sha256: str) -> str:
+        """SHA-1 of the file with that digest, in base64; empty when it is not stored here, or damaged."""
+        try:
+            return self.describe(sha256, "").sha1
+        except (NotFound, Refused):
+            return ""
+
     def store(self, content: bytes) -> StoredFile:
         """Store a small file from memory.
 
