@@ -3,6 +3,7 @@
 from outrider.core.errors import ConfigError
 
 ANY = "all"
+_MAX_WORD = 32
 _NAMES = {
     "amd64": ("amd64", "amd64-usr", "x64", "x86_64", "x86-64"),
     "aarch64": ("aarch64", "arm64", "arm64-usr", "arm"),
@@ -15,7 +16,9 @@ _KNOWN = {spelling: name for name, spellings in _NAMES.items() for spelling in s
 
 
 def architecture_of(board: str, arch: str, service_pack: str = "") -> str:
-    """What a request says of its machine, in our words; empty when it says nothing that we know.
+    """What a request says of its machine, in our words; empty when it says nothing.
+
+    A word that isn't in the table stays as it is: no package is for it.
 
     Args:
         board: The app's ``board``, which wins (``amd64-usr``).
@@ -28,7 +31,9 @@ def architecture_of(board: str, arch: str, service_pack: str = "") -> str:
         known = _KNOWN.get(said.strip().lower())
         if known is not None:
             return known
-    return ""
+    # A service pack is no such word: on other systems it is the number of one.
+    words = ("".join(letter for letter in said.strip().lower() if letter.isprintable()) for said in (board, arch))
+    return next((word[:_MAX_WORD] for word in words if word), "")
 
 
 def checked_architecture(text: str) -> str:

@@ -34,6 +34,7 @@ from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.rollouts.checkins import Checkins
+from outrider.service.rollouts.misaddressed import Misaddressed
 from outrider.service.rollouts.room import GroupRoom
 from outrider.service.store.audit import KEPT_DAYS
 from outrider.service.store.context import Clock
@@ -97,6 +98,7 @@ def create_application(
             on_verdict=application.state.metrics.note_verdict,
             room=GroupRoom(stores.context, limits),
             history=(limits.max_history, max(limits.max_history // 5, 1)),
+            on_misaddressed=Misaddressed(stores.context),
         ),
         known_users=known_users,
         payloads=payloads,

@@ -299,7 +299,7 @@ def test_a_bad_floor_is_named() -> None:
 @pytest.mark.parametrize(
     ("package", "machine", "fits"),
     [("all", "", True), ("all", "amd64", True), ("amd64", "amd64", True), ("amd64", "aarch64", False),
-     ("amd64", "", False)],
+     ("amd64", "", True), ("amd64", "mips64", False)],
 )  # fmt: skip
 def test_a_package_of_another_architecture_is_no_package(package: str, machine: str, fits: bool) -> None:
     verdict = decide(asks(package_arch=package, arch=machine))
@@ -310,6 +310,16 @@ def test_a_package_of_another_architecture_is_no_package(package: str, machine: 
         or "no package for your architecture: 2.0.0 is for amd64"
         in held(asks(package_arch=package, arch=machine)).reason
     )
+
+
+@pytest.mark.parametrize(("package", "machine", "noted"), [("amd64", "", True), ("all", "", False), ("x86", "x86", 0)])
+def test_an_instance_without_an_architecture_gets_the_only_package_with_a_note(
+    package: str, machine: str, noted: bool
+) -> None:
+    verdict = decide(asks(package_arch=package, arch=machine))
+
+    note = f"this instance reports no architecture; 2.0.0 is for {package}" if noted else ""
+    assert Grant(version="2.0.0", note=note) == verdict
 
 
 @pytest.mark.parametrize(

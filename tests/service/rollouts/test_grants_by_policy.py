@@ -233,6 +233,21 @@ def test_a_package_of_another_architecture_is_no_package(fleet: Fleet, store: St
         fleet.why_deferred("web-3", arch="x64")
     )
     assert "aarch64" == fleet.row("web-1").arch
+    held = fleet.row("web-3")
+    assert "on-hold" == held.status
+    assert "this instance is amd64" in held.why
+
+
+def test_an_instance_without_an_architecture_is_granted_and_its_row_says_so(fleet: Fleet, store: Store) -> None:
+    store.packages.create(APP, "2.1.0", payload_of("2.1.0"), arch="amd64")
+    store.channels.save(APP, "beta", version="2.1.0")
+
+    granted = fleet.granted("web-1")
+
+    row = fleet.row("web-1")
+    assert ("2.1.0", "update-granted", "") == (granted, row.status, row.arch)
+    assert "this instance reports no architecture; 2.1.0 is for amd64" == row.why
+    assert "this instance is mips64" in fleet.why_deferred("web-2", board="mips64")
 
 
 def test_enough_others_must_serve(fleet: Fleet, store: Store) -> None:

@@ -122,12 +122,14 @@ class Grant:
         package: The release's version, when its label says more.
         standing: The instance has this grant already; no new grant is made.
         for_new_machine: It leads to what the group serves, because the target stands still.
+        note: What a person should know of it; often empty.
     """
 
     version: str
     package: str = ""
     standing: bool = False
     for_new_machine: bool = False
+    note: str = ""
 
     @property
     def package_version(self) -> str:
@@ -178,11 +180,11 @@ def decide(situation: Situation) -> Verdict:
     label = situation.label(goal)
     package = "" if label == goal else goal
     if situation.standing == label:
-        return Grant(version=label, package=package, standing=True)
+        return Grant(version=label, package=package, standing=True, note=_note_on(situation, goal))
     for rule in _LIMITS:
         if (defer := rule(situation, goal)) is not None:
             return defer
-    return Grant(version=label, package=package)
+    return Grant(version=label, package=package, note=_note_on(situation, goal))
 
 
 def destination(situation: Situation) -> str | Defer:
@@ -256,10 +258,17 @@ def _rollout_stands(situation: Situation, goal: str) -> Defer | None:
 
 def _other_architecture(situation: Situation, goal: str) -> Defer | None:
     needs = situation.package_arch
-    if ANY in (needs, situation.arch) or needs == situation.arch:
+    # One that reports none is taken for a machine of the kind that the package is for: a version has one package.
+    if ANY in (needs, situation.arch) or situation.arch in ("", needs):
         return None
-    has = f"this instance is {situation.arch}" if situation.arch else "this instance reports no architecture"
+    has = f"this instance is {situation.arch}"
     return Defer(reason=f"no package for your architecture: {goal} is for {needs}; {has}", by="architecture")
+
+
+def _note_on(situation: Situation, goal: str) -> str:
+    if situation.arch or situation.package_arch == ANY:
+        return ""
+    return f"this instance reports no architecture; {goal} is for {situation.package_arch}"
 
 
 def _outside_the_percentage(situation: Situation, goal: str) -> Defer | None:

@@ -35,6 +35,7 @@ from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Presence, Product, unreadable_gone
 from outrider.model.keys import check_part
+from outrider.service.rollouts.misaddressed import OnMisaddressed
 from outrider.service.rollouts.room import GroupRoom
 from outrider.service.rollouts.rows import (
     MAX_HISTORY,
@@ -78,6 +79,7 @@ class Checkins:
         on_verdict: Called with app, group and verdict of each update check, after the transaction.
         room: How many instances a group may have; None: any number.
         history: Events that are kept of an instance, and of one that never had a sidekick.
+        on_misaddressed: Called for each check-in for an app or a group that does not exist.
     """
 
     context: StoreContext
@@ -85,6 +87,7 @@ class Checkins:
     group_lock: GroupLock = field(default_factory=GroupLock)
     room: GroupRoom | None = None
     history: tuple[int, int] = (MAX_HISTORY, MAX_HISTORY)
+    on_misaddressed: OnMisaddressed = lambda app, group, machine, address: None
 
     def answer(
         self, request: OmahaRequest, caller: Caller, is_wanted: Callable[[], bool] = lambda: True
@@ -114,6 +117,7 @@ class Checkins:
         if answer is not None:
             return answer
         logger.bind(app=app.app_id[:MAX_WORD], address=caller.address).warning("check-in for an unknown app")
+        self.on_misaddressed(app.app_key, None, app.machine_id, caller.address)
         reason = absent_app(app.app_id[:MAX_WORD])
         return answer_app(app, NoUpdate(reason=reason), status="error-unknownApplication")
 
@@ -155,6 +159,7 @@ class Checkins:
         logger.bind(app=app_id, group=app.track[:MAX_WORD], address=caller.address).warning(
             "check-in for an unknown group"
         )
+        self.on_misaddressed(app_id, app.track, app.machine_id, caller.address)
         return answer_app(app, NoUpdate(reason=f"app {app_id} has no group {app.track[:MAX_WORD]!r}"))
 
 

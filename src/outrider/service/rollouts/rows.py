@@ -118,7 +118,8 @@ def with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
                 granted_release=version if package else "",
                 granted_at=at,
             )
-        case Defer(pending=True):
+        # No package is for its machine: it waits in no queue, but it isn't up to date either.
+        case Defer(pending=True) | Defer(by="architecture"):
             # An error stays visible: it is the most frequent reason for a deferral.
             status = row.status if row.status == "error" else "on-hold"
             return replace(row, status=status, granted_version=None, granted_release="", granted_at=None)
@@ -132,7 +133,9 @@ def with_verdict(row: Instance, verdict: Verdict, now: datetime) -> Instance:
 
 
 def _worth_showing(verdict: Verdict) -> str:
-    return verdict.reason if isinstance(verdict, Defer) and verdict.by != "current" else ""
+    if isinstance(verdict, Grant):
+        return verdict.note
+    return verdict.reason if verdict.by != "current" else ""
 
 
 def word(text: str) -> str:

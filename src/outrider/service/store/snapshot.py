@@ -289,7 +289,7 @@ class GroupSnapshot:
         package = self.package(release.version)
         if package is None or package.is_unresolved or self.block_reason(release) is not None:
             return None
-        if ANY not in (package.arch, situation.arch) and package.arch != situation.arch:
+        if ANY not in (package.arch, situation.arch) and situation.arch not in ("", package.arch):
             return None
         label = release.label if situation.runs else release.version
         return Grant(
