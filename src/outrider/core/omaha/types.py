@@ -141,6 +141,11 @@ class OmahaRequest:
     arch: str = ""
 
     @property
+    def reboots(self) -> bool:
+        """Its client is update_engine: 3:1 says that the update is written, 3:2 after the reboot that it runs."""
+        return self.updater.startswith("update_engine-")
+
+    @property
     def on_demand(self) -> bool:
         """A person asked for this check."""
         return self.install_source == "ondemandupdate"

@@ -40,6 +40,7 @@ from outrider.service.rollouts.room import GroupRoom
 from outrider.service.rollouts.rows import (
     MAX_HISTORY,
     MAX_WORD,
+    REBOOTS,
     RUNNING,
     STATUS,
     described,
@@ -254,7 +255,7 @@ class _Checkin:
         return architecture_of(self.app.board, self.request.arch, self.request.service_pack)
 
     def _with_events(self, row: Instance, ran_before: str, now: datetime) -> tuple[Instance, list["_Result"]]:
-        results = []
+        results, status_of = [], REBOOTS if self.request.reboots else STATUS
         for event in self.app.events:
             line = Happening(
                 at=now,
@@ -265,8 +266,10 @@ class _Checkin:
                 release="" if self.app.release is None or self.app.release.is_plain else self.app.release.label,
             )
             status = row.status
-            row = with_event(row, event, line, ran_before, self.history[0 if row.had_sidekick else 1])
-            if row.status in ("complete", "error") and (row.status != status or row.status == STATUS.get(event.code)):
+            row = with_event(row, event, line, ran_before, self.history[0 if row.had_sidekick else 1], status_of)
+            if row.status in ("complete", "error") and (
+                row.status != status or row.status == status_of.get(event.code)
+            ):
                 runs = row.release or line.version
                 results.append(_Result(event=event, runs=runs, failed=row.status == "error"))
         return row, results

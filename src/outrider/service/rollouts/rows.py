@@ -3,6 +3,7 @@
 The statuses have the names that CoreUpdate and Nebraska use.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import assert_never
 
@@ -27,6 +28,8 @@ STATUS = {
     RUNNING: "complete",
     "3:0": "error",
 }
+REBOOTS = STATUS | {"3:1": "installed"}
+"""Of a client that has only written the update when it says 3:1, and runs it after the next boot."""
 AT_IT = frozenset({"update-granted", "downloading", "downloaded", "installed"})
 UNDER_WAY = AT_IT | {"on-hold"}
 
@@ -45,17 +48,25 @@ def described(row: Instance, app: AppRequest, *, arch: str, group: str, address:
     )
 
 
-def with_event(row: Instance, event: OmahaEvent, line: Happening, ran_before: str, most: int = MAX_HISTORY) -> Instance:
+def with_event(
+    row: Instance,
+    event: OmahaEvent,
+    line: Happening,
+    ran_before: str,
+    most: int = MAX_HISTORY,
+    status_of: Mapping[str, str] = STATUS,
+) -> Instance:
     """The row after an event; ``line`` is the event as the history keeps it. A repeat changes nothing.
 
     Args:
         ran_before: What it ran by the row before this check-in.
         most: How many events are kept.
+        status_of: What the events of this client mean: ``STATUS`` or ``REBOOTS``.
     """
     if event.code in NOISE or _is_repeat(row.history, line):
         return row
     row = msgspec.structs.replace(row, history=(*row.history, line)[-most:])
-    status = STATUS.get(event.code)
+    status = status_of.get(event.code)
     if status is None or (event.code == RUNNING and not _arrived(row, row.release or line.version, ran_before)):
         return row
     if row.granted_version is not None and not _is_of(row, event):
