@@ -48,6 +48,20 @@ class Product(Document, frozen=True, kw_only=True):
     app: str
 
 
+class PackageFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file beside the payload of a package, such as a signature: it lies in the same folder.
+
+    Attributes:
+        sha1: Base64, 28 characters; empty when unknown.
+        sha256: 64 lower-case hex digits.
+    """
+
+    name: str
+    size_bytes: int
+    sha1: str = ""
+    sha256: str
+
+
 class Package(Document, frozen=True, kw_only=True):
     """``apps/{app}/packages/{version}``.
 
@@ -62,6 +76,7 @@ class Package(Document, frozen=True, kw_only=True):
         arch: What it runs on: ``all``, or one architecture as ``core/architectures.py`` names it.
         required: On the wire; clients may leave out a package that isn't.
         tasks: What runs once for a release of it.
+        files: What clients of Omaha find beside the payload; sidekicks take the payload alone.
     """
 
     app: str
@@ -78,6 +93,7 @@ class Package(Document, frozen=True, kw_only=True):
     arch: str = "all"
     required: bool = True
     tasks: tuple[TaskSpec, ...] = ()
+    files: tuple[PackageFile, ...] = ()
     created: datetime
 
     @property

@@ -67,6 +67,13 @@ def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @click.option(
     "--as-is", is_flag=True, help="Don't look into the payload: it is meant for clients other than sidekicks."
 )
+@click.option(
+    "--extra-file",
+    "extra_files",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A file beside the payload, for Omaha clients that take several; with --url it is only measured.",
+)
 @click.option("--optional", is_flag=True, help="Clients may skip it.")
 @click.option(
     "--task",
@@ -99,6 +106,7 @@ def create(
     arch: str | None,
     program: str | None,
     as_is: bool,
+    extra_files: tuple[Path, ...],
     optional: bool,
     tasks: tuple[str, ...],
     limits: tuple[str, ...],
@@ -137,6 +145,7 @@ def create(
     body: Json = {"version": version, "release_notes": _read_notes(release_notes), **payload}
     body |= ({"arch": arch} if arch is not None else {}) | ({"required": False} if optional else {})
     body |= {"tasks": given} if given else {}
+    body |= {"files": _extra_files(service, extra_files, payload)} if extra_files else {}
     try:
         made = service.post("apps", app_id, "packages", body=body)
     except OutriderError as error:
@@ -231,6 +240,15 @@ def _from_file(
     _refuse_known(service, app_id, version)
     # by that name sidekicks know what it is before they fetch it
     return {"stored": upload(service, found, measured), "name": TAR_NAME if is_image else found.name}
+
+
+def _extra_files(service: ServiceClient, paths: tuple[Path, ...], payload: Json) -> list[Json]:
+    """What lies beside the payload: uploaded with it, or only measured when the payload has an address."""
+    if "image" in payload:
+        raise ConfigError("--extra-file: an image has no files beside it; leave it out")
+    if "url" in payload:
+        return [{"name": path.name, **measure(path)} for path in paths]
+    return [{"name": path.name, "stored": upload(service, path, measure(path))} for path in paths]
 
 
 def _refuse_known(service: ServiceClient, app_id: str, version: str) -> None:

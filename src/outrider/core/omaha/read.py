@@ -147,6 +147,7 @@ def _read_app_request(element: etree._Element, what: str) -> AppRequest:
         rollback_allowed=_text(check, "rollback_allowed") == "true",
         rollback_forbidden=_text(check, "rollback_allowed") == "false",
         takes_turns=_text(check, "takes_turns") == "true",
+        multi_manifest_ok=_text(element, "multi_manifest_ok") == "true",
         events=tuple(_read_event(event, what) for event in _children(element, "event", MAX_EVENTS, what)),
     )
 

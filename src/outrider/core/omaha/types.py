@@ -15,6 +15,8 @@ MAX_REQUEST_BYTES = 64 * 1024
 """Nebraska's own limit: the largest captured request has 518 bytes, so 100 apps with one event each fit easily."""
 MAX_RESPONSE_BYTES = 1024 * 1024
 """What go-omaha's client and Nebraska's updater read at most; a larger answer reaches no client anyway."""
+SYNCER = "CoreOSUpdateEngine-0.1.0.0"
+"""What Nebraska's syncer calls itself."""
 MAX_APPS = 100
 MAX_EVENTS = 100
 """Of one request, over all its apps."""
@@ -87,6 +89,7 @@ class AppRequest:
         target_version_prefix: Dotted prefix (``1.2`` matches ``1.2.3``, not ``1.20.0``); empty for any version.
         rollback_allowed: The instance takes an older version than its own, too.
         rollback_forbidden: It says that it never does (``rollback_allowed="false"``); others say nothing of it.
+        multi_manifest_ok: It is another update service's copier, and takes all steps on the way in one answer.
         takes_turns: An outrider sidekick: it takes a turn against its grant in etcd. An attribute of ours, which other
             servers ignore.
         release: Which release it runs; None from a client that names versions only. An attribute of ours, too.
@@ -107,6 +110,7 @@ class AppRequest:
     rollback_allowed: bool = False
     rollback_forbidden: bool = False
     takes_turns: bool = False
+    multi_manifest_ok: bool = False
     events: tuple[OmahaEvent, ...] = ()
 
     @property
@@ -141,6 +145,11 @@ class OmahaRequest:
     arch: str = ""
 
     @property
+    def copies(self) -> bool:
+        """Its client is the syncer of another update service, no machine. Source: Nebraska pkg/omaha/omaha.go."""
+        return self.updater == SYNCER and self.install_source == "scheduler"
+
+    @property
     def reboots(self) -> bool:
         """Its client is update_engine: 3:1 says that the update is written, 3:2 after the reboot that it runs."""
         return self.updater.startswith("update_engine-")
@@ -168,6 +177,21 @@ class OfferedPackage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One version on the way to the target, for another update service that copies all of them.
+
+    Attributes:
+        is_floor: Every instance must run it on its way; ``floor_reason``: why.
+    """
+
+    version: str
+    packages: tuple[OfferedPackage, ...]
+    is_floor: bool = False
+    floor_reason: str = ""
+    is_target: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """There is an update, and this instance may take it now.
 
@@ -175,12 +199,14 @@ class Offer:
         codebases: Where the packages lie, at least one; the others are fallbacks in order.
         packages: At least one; the first is the payload.
         release: Which release it is; None from a server that names versions only. An attribute of ours.
+        steps: Only for who copies: all versions on the way, oldest first; the offer itself is the first of them.
     """
 
     version: str
     codebases: tuple[str, ...]
     packages: tuple[OfferedPackage, ...]
     release: ReleaseId | None = None
+    steps: tuple[Step, ...] = ()
 
     @property
     def package(self) -> OfferedPackage:

@@ -15,6 +15,7 @@ from outrider.core.omaha.types import (
     OmahaEvent,
     OmahaRequest,
     OmahaResponse,
+    Step,
     UpdateCheck,
 )
 from outrider.core.release import ReleaseId
@@ -82,6 +83,7 @@ def _add_app_request(root: etree._Element, app: AppRequest) -> None:
         oem=app.oem,
         board=app.board,
         release=_word(app.release),
+        multi_manifest_ok="true" if app.multi_manifest_ok else "",
     )
     if app.ping:
         _element(element, "ping", active="1")
@@ -139,9 +141,22 @@ def _add_offer(check: etree._Element, offer: Offer) -> None:
     for codebase in offer.codebases:
         # With its slash: update_engine would add it, a client that merely concatenates would not.
         _element(urls, "url", codebase=codebase.rstrip("/") + "/")
-    manifest = _element(check, "manifest", version=offer.version, release=_word(offer.release))
+    for step in offer.steps or (Step(version=offer.version, packages=offer.packages),):
+        _add_manifest(check, step, "" if offer.steps else _word(offer.release))
+
+
+def _add_manifest(check: etree._Element, step: Step, release: str) -> None:
+    manifest = _element(
+        check,
+        "manifest",
+        version=step.version,
+        release=release,
+        is_floor="true" if step.is_floor else "",
+        floor_reason=step.floor_reason if step.is_floor else "",
+        is_target="true" if step.is_target else "",
+    )
     packages = _element(manifest, "packages")
-    for package in offer.packages:
+    for package in step.packages:
         if package.size_bytes < 1:
             raise ValueError(f"package {package.name!r}: {package.size_bytes} bytes; update_engine refuses below 1")
         _element(
@@ -158,7 +173,7 @@ def _add_offer(check: etree._Element, offer: Offer) -> None:
         _element(manifest, "actions"),
         "action",
         event="postinstall",
-        sha256=base64.b64encode(bytes.fromhex(offer.sha256)).decode("ascii"),
+        sha256=base64.b64encode(bytes.fromhex(step.packages[0].sha256)).decode("ascii"),
         # update_engine would otherwise wait ever longer between attempts, on its own; holding back is our business.
         DisablePayloadBackoff="true",
     )

@@ -223,6 +223,25 @@ class TaskGiven(Given):
         )
 
 
+class FileGiven(Given):
+    """A file beside the payload: uploaded (`stored`), or in the folder of the package's `url`."""
+
+    name: str
+    stored: str | None = Field(None, description="SHA-256 of an uploaded file.")
+    size_bytes: int | None = None
+    sha256: str | None = Field(None, description="64 hex digits, or base64.")
+    sha1: str = Field("", description="Base64, or 40 hex digits.")
+
+
+class FileShown(Shown):
+    """A file beside the payload of a package."""
+
+    name: str
+    size_bytes: int
+    sha1: str
+    sha256: str
+
+
 class NewPackage(Given):
     """A version with its payload.
 
@@ -251,6 +270,7 @@ class NewPackage(Given):
     arch: str = Field("all", description="Architecture: all, amd64, aarch64...")
     required: bool = True
     tasks: list[TaskGiven] = Field([], description="What runs once for a release of it.")
+    files: list[FileGiven] = Field([], description="Files beside the payload, for Omaha clients that take several.")
 
 
 class NewDigest(Given):
@@ -300,6 +320,7 @@ class PackageShown(Shown):
     arch: str
     required: bool
     tasks: list[PackageTaskShown] = Field([], description="What runs once for a release of it.")
+    files: list[FileShown] = Field([], description="Files beside the payload.")
     created: datetime
     notes: list[str] = Field([], description="Further notes for a person.")
 

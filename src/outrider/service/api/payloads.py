@@ -5,9 +5,10 @@ Downloads honour ranges, so a client can resume an interrupted download.
 
 import json
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from outrider.core.errors import NotFound
@@ -17,6 +18,7 @@ from outrider.service.context import Asked, Context, context_of
 from outrider.service.payloads.folder import CHUNK_BYTES, StoredFile
 from outrider.service.payloads.images import restored_descriptor
 from outrider.service.problems import RESPONSES
+from outrider.service.rollouts.syncers import SEPARATOR
 from outrider.service.store.packages import absent_package
 from outrider.service.store.request import Edit
 
@@ -67,16 +69,23 @@ def _edit_of(ours: Context, stored: StoredFile) -> Edit:
 )
 def download(app: str, version: str, name: str, ours: Ours, request: Request) -> Response:
     """Download the payload of a package; ``Range`` and ``If-None-Match`` are honoured."""
+    is_of_all, wanted = version == "all", f"{version}/{name}"
+    if is_of_all:  # what another update service copies: the files of all versions in one folder
+        version, _, name = name.partition(SEPARATOR)
     package = ours.stores.unaudited("download: a client without a token reads a package").packages.get(app, version)
-    if package.url is not None or package.name != name:
-        raise NotFound(absent_package(app, f"{version}/{name}"))
-    path = ours.payloads.find(package.sha256) or restored_descriptor(ours.payloads, package)
+    digests = {package.name: package.sha256} | {one.name: one.sha256 for one in package.files}
+    sha256 = digests.get(name)
+    if sha256 is None or (package.url is not None and not is_of_all):
+        raise NotFound(absent_package(app, wanted))
+    if package.url is not None:
+        return RedirectResponse(package.url.removesuffix(package.name) + quote(name), status_code=302)
+    path = ours.payloads.find(sha256) or (restored_descriptor(ours.payloads, package) if name == package.name else None)
     if path is None:
         raise NotFound(
-            f"package {version}: its payload {package.sha256} is not in this service's payload folder "
+            f"package {version}: its file {sha256} is not in this service's payload folder "
             "(--payload-dir); copy or upload it again"
         )
-    headers = {"ETag": f'"{package.sha256}"', "Cache-Control": "public, max-age=31536000, immutable"}
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": "public, max-age=31536000, immutable"}
     known = request.headers.get("if-none-match", "")
     if any(tag.strip().removeprefix("W/") in ("*", headers["ETag"]) for tag in known.split(",")):
         return Response(status_code=304, headers=headers)

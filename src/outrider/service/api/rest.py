@@ -37,12 +37,13 @@ from outrider.service.api.models import (
     UtcTime,
 )
 from outrider.service.api.models_policy import NewGroup
+from outrider.service.api.package_files import files_of
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
 from outrider.service.context import Asked, Bound, Context, OfSelector, base_url_of, context_of
 from outrider.service.payloads.images import image_notes, image_payload
 from outrider.service.payloads.resolver import resolve
 from outrider.service.problems import RESPONSES
-from outrider.service.rollouts.checkins import codebase_of
+from outrider.service.rollouts.offers import codebase_of
 from outrider.service.store.context import app_id_of
 from outrider.service.store.effects import effects
 from outrider.service.store.packages import Payload, sha256_hex
@@ -224,8 +225,9 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
     payload, notes = _payload(new, ours), new.release_notes
     tasks = [task.to_task() for task in new.tasks]
     made = store.packages.create(
-        app, new.version, payload, release_notes=notes, arch=new.arch, required=new.required, tasks=tasks
-    )
+        *(app, new.version, payload),
+        release_notes=notes, arch=new.arch, required=new.required, tasks=tasks, files=files_of(new, ours),
+    )  # fmt: skip
     shown = _package(made, request, store)
     waiting = {channel.name for channel in store.channels.list(app) if channel.version == made.version}
     return shown.model_copy(update={"notes": [*shown.notes, *_effects_on(store, app, waiting)]})

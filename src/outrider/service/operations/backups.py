@@ -266,7 +266,8 @@ def stored_payloads(values: dict[str, bytes]) -> tuple[StoredPayload, ...]:
             if package is None:  # kept in the backup as it is
                 continue
             if package.url is None and not package.image:
-                payloads.append(StoredPayload(app=package.app, version=package.version, sha256=package.sha256))
+                every = (package.sha256, *(one.sha256 for one in package.files))
+                payloads += [StoredPayload(app=package.app, version=package.version, sha256=one) for one in every]
     return tuple(payloads)
 
 

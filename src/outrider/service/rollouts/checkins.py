@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
-from urllib.parse import quote
 
 import msgspec
 from loguru import logger
@@ -21,7 +20,6 @@ from outrider.core.omaha import (
     FailureCode,
     NoUpdate,
     Offer,
-    OfferedPackage,
     OmahaEvent,
     OmahaRequest,
     OmahaResponse,
@@ -33,9 +31,10 @@ from outrider.core.omaha import (
 from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Verdict
-from outrider.model.documents import App, Gone, Group, Happening, Instance, Package, Presence, Product, unreadable_gone
+from outrider.model.documents import App, Gone, Group, Happening, Instance, Presence, Product, unreadable_gone
 from outrider.model.keys import check_part
 from outrider.service.rollouts.misaddressed import OnMisaddressed
+from outrider.service.rollouts.offers import codebase_of, offered
 from outrider.service.rollouts.room import GroupRoom
 from outrider.service.rollouts.rows import (
     MAX_HISTORY,
@@ -48,6 +47,7 @@ from outrider.service.rollouts.rows import (
     with_verdict,
     word,
 )
+from outrider.service.rollouts.syncers import answer_syncer
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext, absent_app
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
@@ -134,6 +134,10 @@ class Checkins:
             return answer_app(
                 app, NoUpdate(reason=f"machineid {app.machine_id[:MAX_WORD]!r} is not a valid instance name")
             )
+        if request.copies:
+            copied = answer_syncer(self.context, app_id, group_id, request, app, caller.base_url)
+            if copied is not None:
+                return answer_app(app, copied if app.update_check else None)
         checkin = _Checkin(
             context=self.context,
             request=request,
@@ -373,23 +377,8 @@ def _answered(verdict: Verdict, snapshot: GroupSnapshot, caller: Caller, *, spea
         version=package.version,
         release=release,
         codebases=(codebase_of(package, package.app, caller.base_url),),
-        packages=(
-            OfferedPackage(
-                name=package.name,
-                size_bytes=package.size_bytes,
-                sha1=package.sha1,
-                sha256=package.sha256,
-                required=package.required,
-            ),
-        ),
+        packages=offered(package),
     )
-
-
-def codebase_of(package: Package, app_id: str, base_url: str) -> str:
-    """The folder of a package's payload, with a slash at the end."""
-    if package.url is not None:
-        return package.url.removesuffix(package.name)
-    return f"{base_url}/packages/{quote(app_id, safe='@:+')}/{quote(package.version, safe='+')}/"
 
 
 def _key_part(what: str, text: str) -> str | None:

@@ -14,7 +14,18 @@ from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.images import TAR_NAME, ImagePlatform
 from outrider.core.tasks import TaskSpec, check_tasks
 from outrider.model.damage import readable
-from outrider.model.documents import App, Channel, Group, Instance, Package, Presence, Served, Target, Unresolved
+from outrider.model.documents import (
+    App,
+    Channel,
+    Group,
+    Instance,
+    Package,
+    PackageFile,
+    Presence,
+    Served,
+    Target,
+    Unresolved,
+)
 from outrider.service.store.changes import Auditing, Change, Unaudited, apply
 from outrider.service.store.context import (
     MAX_NOTES,
@@ -32,6 +43,7 @@ from outrider.service.store.targets import aim_all
 
 MAX_SIZE_BYTES = 2**53
 """A larger size is not exact in JSON."""
+MAX_FILES = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,199}")
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -101,11 +113,12 @@ class Packages:
         arch: str = ANY,
         required: bool = True,
         tasks: Iterable[TaskSpec] = (),
+        files: Iterable[PackageFile] = (),
     ) -> Package:
         """Add a package. The same transaction sets the target of each group whose channel points at this version.
 
         Raises:
-            ConfigError: the version, the address, the size, a digest, the architecture or a task is invalid.
+            ConfigError: the version, the address, the size, a digest, the architecture, a task or a file is invalid.
             NotFound: there is no such app.
             Conflict: the version has a package already.
         """
@@ -126,6 +139,7 @@ class Packages:
             arch=checked_architecture(arch),
             required=required,
             tasks=check_tasks(tasks, is_image=bool(payload.image) or payload.name == TAR_NAME),
+            files=checked_files(payload, _name_of(payload), files),
             created=self.context.now(),
         )
 
@@ -361,6 +375,32 @@ def checked_name(name: str) -> str:
             f"name {name!r}: use 1 to 200 letters, digits or . _ + @ - and begin with a letter or a digit"
         )
     return name
+
+
+def checked_files(payload: Payload, name: str, files: Iterable[PackageFile]) -> tuple[PackageFile, ...]:
+    """Check the files beside a payload.
+
+    Raises:
+        ConfigError: too many, two of one name, an invalid fact, or the payload is an image.
+    """
+    checked = tuple(
+        PackageFile(
+            name=checked_name(one.name),
+            size_bytes=_checked_size(one.size_bytes),
+            sha1=sha1_base64(one.sha1),
+            sha256=sha256_hex(one.sha256),
+        )
+        for one in files
+    )
+    if checked and payload.image:
+        raise ConfigError("files: an image has none; leave them out")
+    if len(checked) > MAX_FILES:
+        raise ConfigError(f"files: {len(checked)}; a package has at most {MAX_FILES} beside its payload")
+    names = [name, *(one.name for one in checked)]
+    twice = next((one for one in names if names.count(one) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"files: {twice!r} twice; each file of a package needs a name of its own")
+    return checked
 
 
 def _name_of(payload: Payload) -> str:
