@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -36,7 +37,7 @@ def test_an_extra_file_is_uploaded_and_served_beside_the_payload(service: Servic
     assert 404 == requests.get(f"{folder}/all/3.0.0@other", timeout=60).status_code
     assert 404 == requests.get(f"{folder}/all/web.bin", timeout=60).status_code
 
-    refused = {
+    refused: dict[str, dict[str, Any]] = {
         "two of one name": {"files": [{"name": "web.tar", "size_bytes": 3, "sha256": SHA256}]},
         "without a digest": {"files": [{"name": "web.sig", "size_bytes": 3}]},
         "stored, beside an address": {"files": [{"name": "web.sig", "stored": package.files[0].sha256}]},
