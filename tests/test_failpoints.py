@@ -50,6 +50,7 @@ MODULES = tuple(
         "sidekick/loop", "sidekick/presence", "sidekick/provenance", "sidekick/signatures",
         "sidekick/workers/probe", "sidekick/workers/release", "sidekick/workers/report", "sidekick/workers/worker",
         "sidekick/workers/workload", "sidekick/workers/task", "sidekick/task_claims", "sidekick/task_programs",
+        "sidekick/due_tasks",
         "sidekick/entry_watch", "sidekick/identity",
         "sidekick/session", "sidekick/host", "sidekick/environments",
         "sidekick/analysing",
@@ -94,6 +95,7 @@ PURE = frozenset(
         "self._told.get", "self._keys.grant", "changed.get", "self._members.remove", "self.kinds.get",
         "self.targets.get", "server.get", "told.get",
         "self._latest.get", "self._limits.get", "total.get", "counts.get",
+        "self._unable.get",
     }
 )  # fmt: skip
 UNDER: dict[tuple[str, str], str] = {

@@ -42,6 +42,7 @@ FAILPOINTS: Mapping[str, str] = {
     "task.unpack": "the payload is unpacked for a task",
     "task.spawn": "the task's program is started",
     "task.write": "a task's result is written, with the block when it failed; or its claim is given back",
+    "due.claim": "a task that follows a rollout, and is due, is claimed: nobody else runs it",
     # the lease
     "lease.grant": "etcd grants a lease",
     "lease.keep": "a keep-alive",
@@ -175,7 +176,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
 UNASKED: tuple[str, ...] = (
     "journal.write", "journal.sync", "journal.rotate", "lease.grant", "lease.keep", "lease.revoke", "outbox.send",
     "outbox.remove", "presence.write", "announcement.read", "command.remove",
-    "workload.adopt",
+    "workload.adopt", "due.claim",
 )  # fmt: skip
 """Failpoints that no effect asks for: the loop itself, and threads that run all the time."""
 

@@ -117,6 +117,7 @@ SCENARIOS: Mapping[str, str] = {
     "/announcement.read": "started",
     "/command.remove": "commanded",
     "/workload.adopt": "adopted",
+    "/due.claim": "followed",
 }
 """Effect, or row, -> scenario; a row's own entry goes before its effect's."""
 

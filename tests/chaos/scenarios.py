@@ -1,7 +1,9 @@
 """What brings a sidekick to a failpoint: what is prepared, what is released, and how it must end."""
 
+import contextlib
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -250,6 +252,41 @@ def _look_after_the_task(case_run: CaseRun) -> None:
     eventually(is_over, within_s=120.0, every_s=0.2)
 
 
+_FOLLOWING = tuple(f"after-{number}" for number in range(12))
+"""So many that each of three instances has one of them to run, all but surely."""
+
+
+def _release_that_is_followed(case_run: CaseRun) -> None:
+    """Tasks that run once the group has the release; each leaves a line with its name when it is begun."""
+    fixture, version = case_run.fixture, case_run.fixture.next_version()
+    command = ["/bin/sh", "-c", f"echo $OUTRIDER_TASK >> {_begun(fixture, version)}"]
+    fixture.upload(version, "good", [{"name": name, "kind": "post", "command": command} for name in _FOLLOWING])
+    fixture.point_at(version)
+    case_run.wanted = version
+
+
+def _look_after_what_follows(case_run: CaseRun) -> None:
+    """Each is begun once, whatever befell its runner, and none is lost."""
+    fixture, retries = case_run.fixture, Counter[str]()
+    place = ("apps", APP_ID, "groups", GROUP, "tasks")
+
+    def are_over() -> bool:
+        path = _begun(fixture, case_run.wanted)
+        begun = Counter(path.read_text().split() if path.exists() else ())
+        for name, times in begun.items():
+            assert times <= 1 + retries[name], f"task {name} was begun {times} times, and retried {retries[name]} times"
+        found = [one for one in fixture.client.get_all(*place) if one["version"] == case_run.wanted]
+        for one in found:
+            if one["state"] == "unknown":
+                with contextlib.suppress(Conflict):  # its runner came back and has told
+                    said = {"by": "chaos", "why": "nobody knows how far it came"}
+                    fixture.client.post(*place, case_run.wanted, one["name"], "retry", body=said)
+                    retries[one["name"]] += 1
+        return {one["name"] for one in found if one["state"] == "done"} == set(_FOLLOWING)
+
+    eventually(are_over, within_s=180.0, every_s=0.2)
+
+
 _SOURING = _bad("souring")
 _RELOCK = "lock.retake/turn.read"
 
@@ -257,6 +294,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "good": Scenario(release=_good),
     "good-2": Scenario(release=_good),
     "tasked": Scenario(goes_first=True, release=_release_with_a_task, repair=_look_after_the_task),
+    "followed": Scenario(release=_release_that_is_followed, repair=_look_after_what_follows),
     "unhealthy": Scenario(goes_first=True, release=_bad("unhealthy")),
     "unhealthy-2": Scenario(goes_first=True, release=_bad("unhealthy")),
     "stuck-2": Scenario(

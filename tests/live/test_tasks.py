@@ -34,7 +34,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveFixtu
         found.stop()
 
 
-def publish(fleet: LiveFixture, version: str, script: str) -> None:
+def publish(fleet: LiveFixture, version: str, script: str, *others: str) -> None:
     """A release whose payload has ``bin/migrate``, a shell script; its argument is the fleet's folder."""
     package = build_package(fleet.folder, version)
     with tarfile.open(package, "a") as tar:
@@ -42,16 +42,24 @@ def publish(fleet: LiveFixture, version: str, script: str) -> None:
         content = f'#!/bin/sh\necho "$OUTRIDER_INSTANCE" >> "$1/begun-{version}"\n{script}\n'.encode()
         member.size, member.mode = len(content), 0o755
         tar.addfile(member, io.BytesIO(content))
-    task = f"pre:migrate=bin/migrate {fleet.folder}"
-    fleet.outrider(
-        "package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}", "--task", task
-    )
+    tasks = [f"--task={task}" for task in (f"pre:migrate=bin/migrate {fleet.folder}", *others)]
+    fleet.outrider("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}", *tasks)
     fleet.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
 
 
 def begun(fleet: LiveFixture, version: str) -> list[str]:
     """The instances on which the task has begun, each time."""
     path = fleet.folder / f"begun-{version}"
+    return path.read_text().split() if path.exists() else []
+
+
+def tells(fleet: LiveFixture, kind: str) -> str:
+    """A task of the machine that leaves a line with the version."""
+    return f"{kind}=/bin/sh -c 'echo $OUTRIDER_VERSION >> {fleet.folder}/{kind}'"
+
+
+def told(fleet: LiveFixture, kind: str) -> list[str]:
+    path = fleet.folder / kind
     return path.read_text().split() if path.exists() else []
 
 
@@ -72,21 +80,26 @@ def say(fleet: LiveFixture, verb: str, version: str) -> None:
 
 def test_a_task_runs_once_and_what_fails_or_is_lost_waits_for_a_person(fleet: LiveFixture) -> None:
     """
-    1. 2.0.0: one of three runs the migration, and all come to 2.0.0
-    2. 3.0.0: the migration fails: blocked, nothing was started; mended and retried, all come to 3.0.0
+    1. 2.0.0: one of three runs the migration, all come to 2.0.0, and then one of them runs what follows
+    2. 3.0.0: the migration fails: blocked, nothing was started, and one runs what follows a failure; mended and
+       retried, all come to 3.0.0
     3. 4.0.0: its runner is killed: unknown, it is not run again; an operator says done, and all come to 4.0.0
     """
-    publish(fleet, "2.0.0", "sleep 0.5; echo 3 migrations applied")
+    others = (tells(fleet, "post"), tells(fleet, "on-failure"))
+    publish(fleet, "2.0.0", "sleep 0.5; echo 3 migrations applied", *others)
     eventually(lambda: fleet.all_on("2.0.0"), within_s=LIMIT_S)
     assert 1 == len(begun(fleet, "2.0.0"))
     assert "done" in fleet.outrider("task", "list", WHERE)
     shown = fleet.outrider("task", "show", WHERE, "--version=2.0.0", "--task=migrate")
     assert "3 migrations applied" in shown
+    eventually(lambda: fleet.outrider("task", "list", WHERE).count("done") == 2, within_s=LIMIT_S)
+    assert (["2.0.0"], []) == (told(fleet, "post"), told(fleet, "on-failure"))
 
-    publish(fleet, "3.0.0", 'test -e "$1/mended" || { echo no such table; exit 3; }')
+    publish(fleet, "3.0.0", 'test -e "$1/mended" || { echo no such table; exit 3; }', *others)
     eventually(lambda: fleet.blocked() == ["3.0.0"], within_s=LIMIT_S)
     eventually(lambda: fleet.all_on("2.0.0"), within_s=LIMIT_S)
     assert (1, []) == (len(begun(fleet, "3.0.0")), started(fleet, "3.0.0"))
+    eventually(lambda: told(fleet, "on-failure") == ["3.0.0"], within_s=LIMIT_S)
     assert "no such table" in fleet.outrider("why", APP_ID, "a")
     (fleet.folder / "mended").touch()
     say(fleet, "retry", "3.0.0")

@@ -347,7 +347,7 @@ def programs_of(tmp_path: Path, script: str, mode: int = 0o755) -> TaskPrograms:
         tar.addfile(member, io.BytesIO(script.encode()))
     return TaskPrograms(
         cast(PayloadStore, Payloads(archive)),
-        state_dir=tmp_path / "state",
+        folder=tmp_path / "state" / "tasks",
         names={"OUTRIDER_INSTANCE": "a"},
         variables={"DATABASE": "from-settings"},
         given=lambda release: Given(variables={"TOKEN": "secret"}),

@@ -44,7 +44,7 @@ from tests.sim.host import SimAnalysis, SimEnvironments, SimPayloads, SimProber,
 from tests.sim.keeper import SimAnnouncements, SimKeeper, SimSubject
 from tests.sim.loop import SimLoop
 from tests.sim.store import KEYS, SimClient
-from tests.sim.tasks import SimPrograms, follow, write_presence
+from tests.sim.tasks import SimPrograms, due_tasks_of, follow, look_for_due, write_presence
 from tests.sim.workers import SimDrain, SimUpstream, SimWorker
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Life:
 
     def __init__(self, fleet: "Fleet", member: "Member", memory: Memory, journal: Journal) -> None:
         self.fleet, self.member = fleet, member
-        self.dead = self.frozen = False
+        self.dead = self.frozen = self._looks_for_due = False
         self._frozen_at_s = self._stood_s = 0.0
         self._held: list[Callable[[], None]] = []
         self._heard_s: dict[str, float] = {}
@@ -243,11 +243,20 @@ class Life:
 
         if self.fleet.tasks.specs:
             self.write_presence()
+        if self.fleet.tasks.follows:
+            self.look_for_due()
 
     def write_presence(self) -> None:
         """Only where there are tasks: nothing else here looks at presences."""
         if not self.dead:
             write_presence(self, self._process, self.write_presence)
+
+    def look_for_due(self) -> None:
+        """Only where a task that follows a rollout was made due."""
+        if self._looks_for_due:
+            return
+        self._looks_for_due = True
+        self.at(self.fleet.random.uniform(0.01, 1.0), partial(look_for_due, self, due_tasks_of(self, self._process)))
 
     def _follow_tasks(self, one: Follow) -> None:
         self.at(self.fleet.random.uniform(0.01, 0.2), partial(follow, self, one))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outrider.core.errors import DriverError, OutriderError
@@ -12,8 +13,9 @@ from outrider.etcd.seam import Delete, Put
 from outrider.model.documents import Block, Package, Presence, decode, encode
 from outrider.model.tasks import Task
 from outrider.service.store.context import StoreContext
-from outrider.service.store.task_states import end_lost
-from outrider.sidekick.task_claims import Claimed, Result
+from outrider.service.store.task_states import due_again, end_lost
+from outrider.sidekick.due_tasks import DueTasks
+from outrider.sidekick.task_claims import Claimed, Result, TaskClaims
 from outrider.sidekick.workers.task import Follow
 from tests.sim.host import sha_of
 from tests.sim.store import KEYS
@@ -33,6 +35,7 @@ class SimTasks:
     Attributes:
         ran: How often each was begun, by version and name; an operator's retry begins to count anew.
         bad: Names of tasks that fail.
+        follows: A task that follows a rollout was made due.
     """
 
     def __init__(self, fleet: "Fleet") -> None:
@@ -40,6 +43,7 @@ class SimTasks:
         self.specs: dict[str, tuple[TaskSpec, ...]] = {}
         self.ran: Counter[tuple[str, str]] = Counter()
         self.bad: set[str] = set()
+        self.follows = False
         self._hand = fleet.store.client("the service")
 
     def give(self, version: str, *specs: TaskSpec) -> None:
@@ -61,6 +65,28 @@ class SimTasks:
         found = (decode(Task, key, entry.value) for key, entry in entries.items() if key.startswith(KEYS.all_tasks()))
         return {task.name: task for task in found}
 
+    def make_due(self, version: str, spec: TaskSpec) -> None:
+        """What the service writes once the group has wholly taken a release; and every sidekick looks from now on."""
+        task = Task(
+            app=APP, group=GROUP, name=spec.name, kind=spec.kind, command=spec.command, version=version,
+            release=version, key=version, sha256=sha_of(version), state="due", instance="", process="", claim="",
+            limit_s=spec.limit_s, started=self._fleet.now(), repeatable=spec.repeatable,
+        )  # fmt: skip
+        self._hand.calls.clear()
+        self._hand.txn((), (Put(key=KEYS.task(APP, GROUP, sha_of(version), spec.name), value=encode(task)),))
+        self.follows = True
+        for member in self._fleet.members:
+            member.life.look_for_due()
+
+    def let_run_again(self, name: str) -> None:
+        """An operator's `task retry` of a task that follows a rollout."""
+        entries = self._fleet.store.entries
+        key = next(key for key in entries if key.startswith(KEYS.all_tasks()) and key.endswith(f"/{name}"))
+        task = decode(Task, key, entries[key].value)
+        self.ran[task.version, name] = 0
+        self._hand.calls.clear()
+        self._hand.txn((), (Put(key=key, value=encode(due_again(task, "said"))),))
+
     def retry(self, name: str) -> None:
         """An operator lets a task run again: what the service writes for `task retry`."""
         entries = self._fleet.store.entries
@@ -81,6 +107,8 @@ class SimTasks:
         """A version starts on an instance: everything that must run before it is done."""
         stored = self.stored()
         for spec in self.specs.get(version, ()):
+            if spec.kind != "pre":
+                continue
             task = stored.get(spec.name)
             if task is None or task.state != "done":
                 state = "not claimed" if task is None else task.state
@@ -122,6 +150,40 @@ def follow(life: "Life", one: Follow) -> None:
         wait_s = 1.0
     pause_s = random.uniform(*RUNS_S) if one.is_busy else random.uniform(0.05, 0.3)
     life.at(life.client.spent_s + min(wait_s, 2.0) + pause_s, partial(follow, life, one))
+
+
+def look_for_due(life: "Life", due: DueTasks) -> None:
+    """Round by round, for as long as the process lives, with time between claim, run and result."""
+    random, prefix = life.fleet.random, KEYS.tasks(APP, GROUP)
+    life.client.spent_s = 0.0
+    try:
+        if not due.is_busy:
+            due.tell(prefix, {entry.key: entry for entry in life.client.list(prefix).entries})
+        due.round()
+    except OutriderError:
+        pass
+    pause_s = random.uniform(*RUNS_S) if due.is_busy else random.uniform(0.2, 1.5)
+    life.at(life.client.spent_s + pause_s, partial(look_for_due, life, due))
+
+
+def due_tasks_of(life: "Life", process: str) -> DueTasks:
+    """The tasks that follow rollouts, as one process looks for them."""
+    fleet, name = life.fleet, life.member.name
+    claims = TaskClaims(life.client, KEYS, app=APP, group=GROUP, instance=name, process=process, clock=fleet.now)
+    return DueTasks(
+        life.client,
+        KEYS,
+        claims,
+        SimPrograms(life),
+        app=APP,
+        group=GROUP,
+        instance=name,
+        process=process,
+        find_payload=lambda sha256: Path("/payload"),
+        clock=fleet.now,
+        crash=lambda error: fleet.promises.fail(f"due tasks of {name} died: {error}"),
+        monotonic=life.unsuspended_s,
+    )
 
 
 def write_presence(life: "Life", process: str, at: Callable[[], None]) -> None:

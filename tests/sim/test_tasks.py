@@ -113,3 +113,39 @@ def test_lost_answers_late_writes_and_lapsed_leases_run_no_task_twice(seed: int)
             fleet.tasks.retry(task.name)
 
     serve(fleet, "2.0.0")
+
+
+WARM = TaskSpec(name="warm", kind="post", command=("bin/warm",))
+
+
+def warm_is(fleet: Fleet, *states: str) -> bool:
+    task = fleet.tasks.stored().get("warm")
+    return task is not None and task.state in states
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_task_that_follows_a_rollout_runs_once_whatever_befalls_its_runner(seed: int) -> None:
+    """Killed, cut off from its lease, and with lost answers, from its claim to its result: done, or unknown."""
+    fleet = Fleet(seed, instances=4)
+    fleet.tasks.give("1.0.0", WARM)
+    serve(fleet, "1.0.0")
+    fleet.faults.lost_answers, fleet.faults.lost_calls, fleet.faults.late = 0.1, 0.1, 0.05
+    fleet.tasks.make_due("1.0.0", WARM)
+    fleet.run(lambda: warm_is(fleet, "running", "done"))
+    started_s, wait_s = fleet.now_s, fleet.random.uniform(0.0, 15.0)
+    fleet.run(lambda: fleet.now_s > started_s + wait_s or warm_is(fleet, "done"))
+
+    runner = fleet.member(fleet.tasks.stored()["warm"].instance)
+    if seed % 2:
+        fleet.lose_lease(runner)
+    else:
+        fleet.crash(runner, fleet.random.uniform(1.0, 90.0))
+    settled_s = fleet.now_s
+    fleet.run(lambda: fleet.now_s > settled_s + 300.0)
+    fleet.faults.lost_answers = fleet.faults.lost_calls = fleet.faults.late = 0.0
+    fleet.run(lambda: warm_is(fleet, "unknown", "done"))
+    if warm_is(fleet, "unknown"):
+        fleet.tasks.let_run_again("warm")
+
+    fleet.run(lambda: warm_is(fleet, "done"))
+    assert 1 == fleet.tasks.ran["1.0.0", "warm"]

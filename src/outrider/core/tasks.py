@@ -14,8 +14,10 @@ from typing import Literal, get_args
 from outrider.core.errors import ConfigError
 from outrider.core.release import ReleaseId
 
-TaskKind = Literal["pre"]
-"""When it runs. ``pre``: before the first instance swaps."""
+TaskKind = Literal["pre", "post", "on-failure"]
+"""When it runs. ``pre``: before the first instance swaps. ``post``: once the group has wholly taken the release.
+``on-failure``: once the release is blocked for the group.
+"""
 Per = Literal["payload", "release"]
 TaskScope = Literal["group", "app"]
 KINDS: tuple[TaskKind, ...] = get_args(TaskKind)

@@ -198,12 +198,17 @@ class Restarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """A release that is blocked for one group only, because an operator undid it there. ``version``: its label."""
+    """A release that is blocked for one group only, because an operator undid it there. ``version``: its label.
+
+    Attributes:
+        release: Which one it is; None: an older service wrote it.
+    """
 
     version: str
     by: str = ""
     why: str = ""
     at: datetime
+    release: ReleaseId | None = None
 
     @property
     def reason(self) -> str:

@@ -34,6 +34,7 @@ from outrider.sidekick.adoption import adopted
 from outrider.sidekick.analysing import InstanceAnalyst
 from outrider.sidekick.announcements import Announcements
 from outrider.sidekick.crashes import tell_crash
+from outrider.sidekick.due_tasks import DueTasks
 from outrider.sidekick.entry_watch import EntryWatch
 from outrider.sidekick.environments import Environments, ReferenceWatch
 from outrider.sidekick.identity import Identity, identity_of
@@ -307,12 +308,29 @@ class Assembly:
             process=identity.process,
             clock=service_clock,
         )
-        programs = TaskPrograms(
-            payloads,
-            state_dir=instance.state_dir,
-            names={"OUTRIDER_APP": app, "OUTRIDER_GROUP": instance.group, "OUTRIDER_INSTANCE": instance.id},
-            variables=settings.workload.env,
-            given=environments.given,
+        names = {"OUTRIDER_APP": app, "OUTRIDER_GROUP": instance.group, "OUTRIDER_INSTANCE": instance.id}
+        programs, after = (
+            TaskPrograms(
+                payloads,
+                folder=instance.state_dir / folder,
+                names=names,
+                variables=settings.workload.env,
+                given=environments.given,
+            )
+            for folder in ("tasks", "due-tasks")
+        )
+        self._due_tasks = DueTasks(
+            self._cluster,
+            keys,
+            claims,
+            after,
+            app=app,
+            group=instance.group,
+            instance=instance.id,
+            process=identity.process,
+            find_payload=payloads.find,
+            clock=service_clock,
+            crash=self.crash,
         )
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
@@ -387,6 +405,7 @@ class Assembly:
             )
             self._entry_watch.start()
             self._references.start()
+            self._due_tasks.start()
             self._presence.start()
             self._sidekick.run()
         except Exception as error:
@@ -423,6 +442,7 @@ class Assembly:
         self._announcements.close()
         self._entry_watch.close()
         self._references.close()
+        self._due_tasks.close()
         for worker in self._workers.values():
             worker.close(STOP_WITHIN_S)
         if self._shares_session:
@@ -455,6 +475,7 @@ class Assembly:
         """As ``Member``."""
         self._announcements.look_again()
         self._entry_watch.look_again()
+        self._due_tasks.look_again()
         self._presence.look_again()
 
     def _note_running(self) -> None:

@@ -30,6 +30,8 @@ from outrider.turns.permission import Permission, Permitted, permitted
 SENT_BY_OTHERS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 """Signals by which a person, a machine that shuts down or the kernel ends a program that has no fault."""
 
+NO_PRESENCE = "this sidekick has no presence in etcd"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
@@ -138,7 +140,7 @@ class TaskClaims:
         return self._keys.tasks(self._app, self._group), self._keys.tasks(self._app, "")
 
     def key_of(self, spec: TaskSpec, effect: RunTask) -> str:
-        """Where the claim of a task stands."""
+        """Where the claim of a task that must run before a swap stands."""
         group = self._group if spec.scope == "group" else ""
         return self._keys.task(self._app, group, effect.release.sha256, spec.part(effect.release.id, self._group))
 
@@ -170,6 +172,19 @@ class TaskClaims:
             done.append((key, entry.mod_revision))
         return AllDone(done=tuple(done))
 
+    def present(self) -> Compare | None:
+        """What holds as long as this sidekick's presence, as it is now, says that it lives; None: it has none.
+
+        Raises:
+            Unknown: no answer.
+        """
+        with failpoint("task.read"):
+            entry = self._cluster.get(self._presence)
+        presence = None if entry is None else read_or_none(Presence, self._presence, entry.value)
+        if entry is None or presence is None or presence.process != self._process:
+            return None
+        return ModifiedAt(key=self._presence, revision=entry.mod_revision)
+
     def give_back(self, claimed: Claimed) -> None:
         """The task could not be begun here: whoever can, may run it.
 
@@ -180,8 +195,10 @@ class TaskClaims:
         with failpoint("task.write"):
             self._cluster.txn((ours,), (Delete(key=claimed.key),))
 
-    def finish(self, claimed: Claimed, result: Result, effect: RunTask) -> bool:
-        """Write how the task ended; a failure blocks the release in the same transaction. May be repeated.
+    def finish(self, claimed: Claimed, result: Result, effect: RunTask | None = None) -> bool:
+        """Write how the task ended; with ``effect`` a failure blocks its release in the same transaction.
+
+        May be repeated.
 
         When the task was set to unknown meanwhile, because this sidekick's presence had ended, and nobody has said
         more about it since, its end is known now and is written all the same.
@@ -215,10 +232,10 @@ class TaskClaims:
         logger.bind(task=claimed.key, state=ended.state, why=ended.why).warning("result of a task came too late")
         return False
 
-    def _write(self, key: str, revision: int, ended: Task, effect: RunTask) -> bool:
+    def _write(self, key: str, revision: int, ended: Task, effect: RunTask | None) -> bool:
         ours = ModifiedAt(key=key, revision=revision)
         put = Put(key=key, value=encode(ended))
-        if ended.state == "failed":
+        if ended.state == "failed" and effect is not None:
             block, absent = self._block_of(ended, key, effect)
             with failpoint("task.write"):
                 if self._cluster.txn((ours, *absent), (put, block)).succeeded:
@@ -288,12 +305,10 @@ class TaskClaims:
         """What must hold as the claim is made; or why there is none now."""
         block = self._keys.block(self._app, effect.release.id.key(self._group))
         conditions: list[Compare] = [CreatedAt(key=block, revision=0)]
-        with failpoint("task.read"):
-            entry = self._cluster.get(self._presence)
-        presence = None if entry is None else read_or_none(Presence, self._presence, entry.value)
-        if entry is None or presence is None or presence.process != self._process:
-            return "this sidekick has no presence in etcd"
-        conditions.append(ModifiedAt(key=self._presence, revision=entry.mod_revision))
+        present = self.present()
+        if present is None:
+            return NO_PRESENCE
+        conditions.append(present)
         if effect.target_revision < 0:
             return tuple(conditions)
         target = self._keys.target(self._app, self._group)

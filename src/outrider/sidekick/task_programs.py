@@ -41,7 +41,7 @@ class TaskPrograms:
         self,
         payloads: PayloadStore,
         *,
-        state_dir: Path,
+        folder: Path,
         names: Mapping[str, str],
         variables: Mapping[str, str],
         given: Callable[[Release], Given],
@@ -50,12 +50,13 @@ class TaskPrograms:
         """Prepare; a program that a killed sidekick has left is ended before another one runs.
 
         Args:
+            folder: Where they run, one below the other; nothing else uses it.
             names: Of app, group and instance, for the program: variable -> name.
             variables: ``[workload] env``.
             given: What a release's environment says.
             environment: What programs inherit; our own when None.
         """
-        self._payloads, self._folder = payloads, state_dir / "tasks"
+        self._payloads, self._folder = payloads, folder
         self._names, self._variables, self._given = names, variables, given
         self._inherited = passed_on(os.environ if environment is None else environment)
         self._closed = threading.Event()

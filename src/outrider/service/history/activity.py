@@ -14,6 +14,7 @@ from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.rollout.rollout import Approval, Progress, WaveState
 from outrider.model.activity import Activity, Severity
 from outrider.model.documents import App, Block, Channel, Command, Document, Group, Instance, Package, Rollout
+from outrider.model.tasks import Task
 
 AWAITS_APPROVAL = "rollout-awaits-approval"
 """The kind of the event that asks a person for a word."""
@@ -252,6 +253,27 @@ def _block(shift: Shift) -> Iterator[Activity]:
             yield _line(shift, "warning", "release-unblocked", text, version=old.version)
 
 
+def _task(shift: Shift) -> Iterator[Activity]:
+    match shift.before, shift.after:
+        case old, Task() as new if old is None or not isinstance(old, Task) or old.state != new.state:
+            said = _TASK_EVENTS.get(new.state)
+            if said is None:
+                return
+            severity, kind = said
+            at = new.ended or (new.started if new.state == "running" else shift.at)
+            about: dict[str, Any] = {"instance": new.instance, "group": new.group, "version": new.version, "at": at}
+            yield _line(shift, severity, kind, new.words, **about)
+
+
+_TASK_EVENTS: Mapping[str, tuple[Severity, str]] = {
+    "running": ("info", "task-started"),
+    "done": ("success", "task-done"),
+    "failed": ("error", "task-failed"),
+    "unknown": ("error", "task-unknown"),
+}
+"""State that a task comes to -> severity and kind of the event."""
+
+
 def _command(shift: Shift) -> Iterator[Activity]:
     if isinstance(shift.after, Command) and shift.after != shift.before:
         said = shift.after
@@ -268,4 +290,5 @@ _DESCRIBERS: dict[type[Document], Callable[[Shift], Iterator[Activity]]] = {
     Instance: _instance,
     Block: _block,
     Command: _command,
+    Task: _task,
 }

@@ -45,6 +45,7 @@ from outrider.model.documents import (
     encode,
 )
 from outrider.model.keys import Keys
+from outrider.model.tasks import Task
 from outrider.service.history.activity import AWAITS_APPROVAL, Shift, tell
 from outrider.service.store.context import Clock
 
@@ -238,6 +239,8 @@ def watched_key_of(keys: Keys, key: str) -> WatchedKey | None:
             return WatchedKey(kind=_APP_PARTS[part], app=app, name=name)
         case ["apps", app, "groups", group, "rollout"]:
             return WatchedKey(kind=Rollout, app=app, name=group)
+        case ["tasks", app, _, _, name]:
+            return WatchedKey(kind=Task, app=app, name=name)
         case [part, app, name] if part in _OTHER_PARTS:
             return WatchedKey(kind=_OTHER_PARTS[part], app=app, name=name)
         case _:

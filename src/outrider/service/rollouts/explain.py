@@ -32,6 +32,7 @@ from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
 from outrider.service.store.rollouts import shown, unable
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, read_snapshot
+from outrider.service.store.task_states import words_of_others
 from outrider.turns.budgets import read_budgets, taken_budgets
 from outrider.turns.turns import read_contenders, read_scope
 
@@ -87,6 +88,7 @@ class GroupOverview:
         problem: Why the rest can't be known: a document of the group can't be read. Empty when all can.
         crashes: What sidekicks of the group died of lately, by instance.
         strangers: Living sidekicks that may not be the instances that they say they are.
+        tasks: What is to be said of the tasks that follow its rollouts and aren't done.
     """
 
     app: str
@@ -101,6 +103,7 @@ class GroupOverview:
     problem: str = ""
     crashes: Mapping[str, Crash] = field(default_factory=dict)
     strangers: tuple[Stranger, ...] = ()
+    tasks: tuple[str, ...] = ()
 
     def strangers_of(self, instance: str) -> tuple[str, ...]:
         """One line for each stranger that says that it is the instance."""
@@ -233,6 +236,7 @@ def _read(
         rows={row.id: row for row in rows if row.group == name},
         scopes=tuple(scopes),
         snapshot=None if group is None else read_snapshot(context, Change(context.cluster), app_id, name),
+        tasks=words_of_others(context, app_id, name),
     )
 
 
@@ -305,6 +309,7 @@ def explain_in(overview: GroupOverview, instance: str, command: Command | None, 
         *_where(instance, overview, presence, row, now),
         *_turn(instance, overview),
         *_service(instance, overview, presence, row, now),
+        *overview.tasks,
     ]
     if row is not None and row.status == "error":
         lines.append(f"last update failed: {_failure(instance, overview, row)}")

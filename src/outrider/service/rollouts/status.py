@@ -110,7 +110,7 @@ def _group_row(overview: GroupOverview) -> tuple[object, ...]:
     blocked = f"blocked by {overview.block.instance}: {overview.block.why}" if overview.block is not None else ""
     rollout = overview.rollout if overview.snapshot is not None and overview.snapshot.has_begun else ""
     crashed = f"{count(len(overview.crashes), 'sidekick')} crashed" if overview.crashes else ""
-    news = "; ".join(filter(None, (paused, blocked, rollout, *overview.unable, crashed)))
+    news = "; ".join(filter(None, (paused, blocked, rollout, *overview.unable, crashed, *overview.tasks)))
     return (overview.name, target, instances, news)
 
 
@@ -154,6 +154,7 @@ def _summary(overview: GroupOverview) -> str:
         marks.insert(1, overview.rollout)
     else:  # without a rollout of our service, the sidekicks tell it alone
         marks[1:1] = overview.unable
+    marks += overview.tasks
     return "; ".join(marks)
 
 

@@ -16,6 +16,7 @@ from outrider.model.damage import read_or_none
 from outrider.model.documents import Deferral, Presence, Wakeup
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext
+from outrider.service.store.due_tasks import LEFT_RUNNING, note_due
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
 from outrider.service.store.instances import WAKEUP_TTL_S
 from outrider.service.store.recalls import closes_at, recall, take_back
@@ -73,6 +74,8 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
             dues.append(due)
         if snapshot.finish():
             dues.append(snapshot.now + LAGGING)
+        if note_due(snapshot):
+            dues.append(snapshot.now + LEFT_RUNNING)
         if dues:
             outcome = replace(outcome, again_at=min(dues if outcome.again_at is None else [*dues, outcome.again_at]))
         if snapshot.has_changed and not leases.has_group_lock:

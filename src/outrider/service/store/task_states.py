@@ -20,6 +20,24 @@ def task_in(entry: Entry) -> Task | None:
     return read_or_none(Task, entry.key, entry.value)
 
 
+def words_of_others(context: StoreContext, app: str, group: str) -> tuple[str, ...]:
+    """What is to be said of the tasks of a group that follow its rollouts and aren't done, the oldest first.
+
+    Of those that must run before a swap the verdict on each instance speaks.
+    """
+    keys, cluster = context.keys, context.cluster
+    entries = (*cluster.list(keys.tasks(app, group)).entries, *cluster.list(keys.tasks(app, "")).entries)
+    tasks = (task_in(entry) for entry in sorted(entries, key=lambda entry: entry.create_revision))
+    return tuple(task.words for task in tasks if task is not None and task.kind != "pre" and task.state != "done")
+
+
+def due_again(task: Task, why: str) -> Task:
+    """A task that isn't ``pre``, as any instance may claim it (again)."""
+    return msgspec.structs.replace(
+        task, state="due", instance="", process="", claim="", ended=None, code=None, output="", why=why
+    )
+
+
 def key_of(keys: Keys, app: str, group: str, release: ReleaseId, task: TaskSpec) -> str:
     """Where the claim of a task stands for a release of a group."""
     return keys.task(app, group if task.scope == "group" else "", release.sha256, task.part(release, group))
@@ -48,8 +66,11 @@ def end_lost(context: StoreContext) -> frozenset[str]:
             found = change.read_or_none(Presence, presence)
             if (found is None and change.exists(presence)) or (found is not None and found.process == task.process):
                 return True
-            if task.repeatable:
+            if task.repeatable and task.kind == "pre":
                 change.delete(entry.key)
+                return False
+            if task.repeatable:
+                change.put(entry.key, due_again(task, f"its runner {task.instance} has ended; it may run again"))
                 return False
             why = f"its runner {task.instance} has ended, and nobody knows how far it came"
             change.put(entry.key, msgspec.structs.replace(task, state="unknown", why=why))

@@ -1,5 +1,6 @@
 """Tasks that run once per release, as operators see them, and what an operator may say about one that has ended."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, assert_never
@@ -7,6 +8,7 @@ from typing import Literal, assert_never
 import msgspec
 
 from outrider.core.errors import Conflict, NotFound
+from outrider.core.tasks import TaskKind
 from outrider.etcd.seam import Entry
 from outrider.model.damage import read_or_none
 from outrider.model.documents import App, Block, Group, Package, Target
@@ -15,10 +17,15 @@ from outrider.model.tasks import Task
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.groups import absent_group
-from outrider.service.store.task_states import key_of, task_in
+from outrider.service.store.task_states import due_again, key_of, task_in
 
 TaskVerb = Literal["done", "failed", "retry"]
 MAX_WHY = 500
+WAITS_FOR: Mapping[TaskKind, str] = {
+    "post": "runs once the whole group has the release",
+    "on-failure": "runs only if the release is blocked",
+}
+"""Why a task that no instance has claimed isn't due yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +92,8 @@ class Tasks:
     ) -> TaskNow:
         """Say of a task that has ended, or of which nobody knows how far it came, what it is.
 
-        ``done`` and ``retry`` also lift the blocks that the task's failure has made.
+        ``done`` and ``retry`` also lift the blocks that the failure of a ``pre`` task has made. What is due may be said
+        to be done or failed, so that nobody runs it.
 
         Raises:
             NotFound: there is no such app, group or task.
@@ -109,16 +117,20 @@ class Tasks:
             _require_over(old, verb)
             said = f"said to be {verb}" + (f" by {by}" if by else "") + (f": {reason}" if reason else "")
             match verb:
-                case "retry":
+                case "retry" if old.kind == "pre":
                     change.delete(entry.key)
                     _unblock(change, keys, app_id, entry.key)
                     return _waiting_again(old, group)
+                case "retry":
+                    _require_due(change, keys, old)
+                    new = due_again(old, said)
                 case "done":
                     new = msgspec.structs.replace(old, state="done", why=said, ended=old.ended or self.context.now())
                     _unblock(change, keys, app_id, entry.key)
                 case "failed":
                     new = msgspec.structs.replace(old, state="failed", why=said, ended=old.ended or self.context.now())
-                    self._block(change, new, entry.key)
+                    if old.kind == "pre":
+                        self._block(change, new, entry.key)
                 case _:
                     assert_never(verb)
             change.put(entry.key, new)
@@ -164,6 +176,7 @@ class Tasks:
                 release=release.label,
                 limit_s=task.limit_s,
                 repeatable=task.repeatable,
+                why=WAITS_FOR.get(task.kind, ""),
             )
             for task in unclaimed
         )
@@ -207,8 +220,29 @@ def _require_over(task: Task, verb: TaskVerb) -> None:
         )
     if task.state == "done":
         raise Conflict(f"{where} is done already; nothing waits for it")
+    if task.state == "due" and verb == "retry":
+        raise Conflict(f"{where} is due already: any instance of the group may claim it")
     if task.state == verb:
         raise Conflict(f"{where} is {verb} already; `outrider task retry` lets it run again")
+
+
+def _require_due(change: Change, keys: Keys, task: Task) -> None:
+    """A task that follows a release runs only while the group wants that release, or has it blocked."""
+    if task.kind == "on-failure":
+        group = change.read_or_none(Group, keys.group(task.app, task.group))
+        undone = () if group is None else tuple(block.version for block in group.blocked)
+        if task.release not in undone and not change.exists(keys.block(task.app, task.key)):
+            raise Conflict(
+                f"task {task.name} of {task.version} follows the failure of {task.release}, which isn't blocked any"
+                " more; `outrider task done` ends it"
+            )
+    target = change.read_or_none(Target, keys.target(task.app, task.group))
+    if task.kind == "post" and (target is None or target.sha256 != task.sha256):
+        wanted = "nothing" if target is None or target.label is None else target.label
+        raise Conflict(
+            f"task {task.name} of {task.version} follows that release, but group {task.group!r} wants {wanted} now;"
+            " `outrider task done` ends it"
+        )
 
 
 def _unblock(change: Change, keys: Keys, app_id: str, key: str) -> None:

@@ -52,7 +52,7 @@ def undo(snapshot: GroupSnapshot, *, to: str | None, keep: bool, at_once: bool, 
         _with_release(group, back, now),
         blocked=group.blocked
         if keep or not abandoned
-        else _with_block(group, GroupBlock(version=abandoned, by=by, why=why, at=now)),
+        else _with_block(group, GroupBlock(version=abandoned, by=by, why=why, at=now, release=target)),
     )
     channel = snapshot.channel
     if abandoned and group.undo is None and channel is not None and channel.version == back.version:
