@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from outrider.cli.declared.reading import read_declaration
+from outrider.cli.declared.state import DeclarationError
 from outrider.cli.rest_client import ServiceClient
 from outrider.core.errors import Conflict, NotFound
 from outrider.etcd.seam import Cluster
@@ -263,6 +265,64 @@ def test_another_operator_who_is_faster_is_not_overwritten_and_it_says_what_was_
         service.store.groups.get("shop", "web").slots,
         service.store.groups.get("shop", "web").label,
     )
+
+
+TASKS = """
+[apps.shop.packages."1.0.0".tasks]
+pre = "bin/migrate up --to '1.0.0'"
+
+[apps.shop.packages."1.0.0".tasks.tidy]
+kind = "on-failure"
+command = ["/usr/local/bin/tidy", "all of it"]
+limit_s = "15min"
+repeatable = true
+"""
+
+
+def test_tasks_of_a_package_come_and_are_exported_in_their_order(run: Run, service: Service, write: Write) -> None:
+    path = write(SMALL + TASKS)
+
+    shown = run(f"diff {path}").stdout
+    run(f"apply {path} --yes")
+
+    assert "task pre: bin/migrate up --to 1.0.0" in shown
+    assert "task tidy (on-failure): /usr/local/bin/tidy 'all of it'" in shown
+    pre, tidy = service.store.packages.get("shop", "1.0.0").tasks
+    assert (("bin/migrate", "up", "--to", "1.0.0"), 600.0) == (pre.command, pre.limit_s)
+    assert ("on-failure", 900.0, True) == (tidy.kind, tidy.limit_s, tidy.repeatable)
+    assert "nothing to change" in run(f"apply {path} --yes").stdout
+    exported = write(run("export").stdout, "exported.toml")
+    assert "no changes" in run(f"diff {exported} --exit-code").stdout
+    assert "tasks" in exported.read_text()
+
+
+def test_other_tasks_of_a_package_that_is_there_are_refused(run: Run, write: Write) -> None:
+    run(f"apply {write(SMALL + TASKS)} --yes")
+    run(f"apply {write(SMALL)} --yes")  # the file doesn't speak of them
+
+    found = run(f"apply {write(SMALL + TASKS.replace('up', 'down'))} --yes", code=1)
+
+    assert "has other tasks at the service (task pre: bin/migrate up" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        ('warm = "bin/warm"', "task 'warm': kind 'warm' is none of pre, post, on-failure; give it a kind"),
+        ("pre = { command = 3 }", "task 'pre': command must be a text"),
+        ('pre = { command = "bin/x", limit_s = "soon" }', "task 'pre': limit_s 'soon': write a time such as 90s"),
+        ('pre = { command = "bin/x", per = "day" }', "task 'pre': per 'day' is none of payload, release"),
+        ('pre = { program = "bin/x" }', "program: unknown; known: kind, command"),
+    ],
+)
+def test_a_task_that_cannot_be_is_a_line_with_its_place(write: Write, task: str, problem: str) -> None:
+    path = write(f'{SMALL}\n[apps.shop.packages."1.0.0".tasks]\n{task}\n')
+
+    with pytest.raises(DeclarationError) as raised:
+        read_declaration(path)
+
+    assert problem in str(raised.value)
+    assert "shop.toml:" in str(raised.value)
 
 
 def test_what_the_file_does_not_say_stays(run: Run, service: Service, write: Write) -> None:

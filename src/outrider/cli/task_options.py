@@ -33,24 +33,32 @@ def given_tasks(
 
     for text in limits:
         name, _, time = text.partition("=")
-        known[name] = replace(find("--task-limit", name), limit_s=_seconds(text, time))
+        known[name] = replace(
+            find("--task-limit", name), limit_s=time_limit(f"--task-limit {text}", time, "NAME=TIME with a time")
+        )
     for name in repeatable:
         known[name] = replace(find("--task-repeatable", name), repeatable=True)
     for name in per_release:
         known[name] = replace(find("--task-per-release", name), per="release")
     for name in per_app:
         known[name] = replace(find("--task-per-app", name), scope="app")
-    return [_body(spec) for spec in check_tasks(known.values())]
+    return [task_body(spec) for spec in check_tasks(known.values())]
 
 
-def _seconds(text: str, time: str) -> float:
+def time_limit(where: str, time: str, wanted: str = "a time") -> float:
+    """Seconds of a time such as ``90s``, ``15min`` or ``2h``.
+
+    Raises:
+        ConfigError: it is something else.
+    """
     found = _TIME.fullmatch(time.strip())
     if found is None:
-        raise ConfigError(f"--task-limit {text}: write NAME=TIME with a time such as 90s, 15min or 2h")
+        raise ConfigError(f"{where}: write {wanted} such as 90s, 15min or 2h")
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _body(spec: TaskSpec) -> Json:
+def task_body(spec: TaskSpec) -> Json:
+    """A task in the body of a request."""
     return {
         "name": spec.name,
         "kind": spec.kind,

@@ -13,6 +13,7 @@ from outrider.cli.declared.state import (
     State,
     WebhookState,
 )
+from outrider.cli.declared.tasks import tasks_of_service
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import NotFound
 
@@ -108,6 +109,7 @@ def _package(one: Json) -> PackageState:
         arch=one["arch"],
         required=one["required"],
         release_notes=one["release_notes"],
+        tasks=tasks_of_service(one.get("tasks", ())),
     )
 
 

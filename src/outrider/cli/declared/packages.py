@@ -7,8 +7,10 @@ from pathlib import Path
 
 from outrider.cli.declared.state import AppState, PackageState, Payload
 from outrider.cli.declared.steps import Session, Step
+from outrider.cli.declared.tasks import said_of
 from outrider.cli.payload_files import check_image_tar, check_payload, is_image_tar, measure, upload
 from outrider.cli.rest_client import Json
+from outrider.cli.task_options import task_body
 from outrider.core.errors import ConfigError
 from outrider.core.images import TAR_NAME, checked_digest, parse_image
 from outrider.service.store.packages import sha1_base64
@@ -34,6 +36,7 @@ def _new(app: str, package: PackageState) -> Step:
     facts: Json = {"version": package.version, "release_notes": package.release_notes or ""}
     facts |= {"arch": package.arch} if package.arch else {}
     facts |= {"required": package.required} if package.required is not None else {}
+    facts |= {"tasks": [task_body(task) for task in package.tasks]} if package.tasks else {}
     measured: Json = {}
     if payload.path is not None:
         measured = _measured(payload.path, payload)
@@ -44,7 +47,8 @@ def _new(app: str, package: PackageState) -> Step:
         digest = (f"{made['image']} is {made['digest']}",) if made["image"] and made["digest"] else ()
         return (*digest, *made["notes"])
 
-    return Step(sign="+", what=f"package {app} {package.version}", details=(_said(payload, measured),), make=create)
+    details = (_said(payload, measured), *(said_of(task) for task in package.tasks or ()))
+    return Step(sign="+", what=f"package {app} {package.version}", details=details, make=create)
 
 
 def _measured(path: Path, payload: Payload) -> Json:
@@ -107,6 +111,9 @@ def _known(app: str, package: PackageState, known: PackageState) -> Iterator[Ste
         said, there = getattr(package, name), getattr(known, name)
         if said is not None and said != there:
             raise ConfigError(f"{name} is {there!r} at the service, not {said!r}; {remedy}")
+    if package.tasks is not None and package.tasks != (known.tasks or ()):
+        there = "; ".join(said_of(task) for task in known.tasks or ()) or "none"
+        raise ConfigError(f"has other tasks at the service ({there}); {remedy}")
     if ours.kind == "image" or theirs.kind == "image":
         if theirs.kind != "image" or ours.kind != "image":
             raise ConfigError(f"is {_named(theirs)} at the service, not {_named(ours)}; {remedy}")

@@ -20,6 +20,7 @@ from outrider.cli.declared.state import (
     State,
     WebhookState,
 )
+from outrider.cli.declared.tasks import read_tasks
 from outrider.cli.declared.tree import Items, Node, Table, read_tree
 from outrider.core import versions
 from outrider.core.addresses import http_problem
@@ -41,7 +42,7 @@ _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
     "image": ("digest",),
     "stored": ("name",),
 }
-_PACKAGE = (*_SOURCES, "size_bytes", "sha256", "sha1", "digest", "name", "arch", "required", "release_notes")
+_PACKAGE = (*_SOURCES, "size_bytes", "sha256", "sha1", "digest", "name", "arch", "required", "release_notes", "tasks")
 _CHANNEL = ("version", "publish", "follow", "follow_moves", "floors", "excluded", "allow_missing")
 _GROUP = ("channel", "label", "slots", "paused", "policy", "environment", "sidekick")
 _APP = ("label", "description", "product_id", "packages", "channels", "groups")
@@ -131,6 +132,7 @@ def _package(reader: Reader, folder: Path, what: str, version: str, line: int, n
         arch=arch,
         required=reader.flag(table, "required", what),
         release_notes=reader.text(table, "release_notes", what),
+        tasks=read_tasks(reader, what, table, is_image=kind == "image"),
         line=line,
     )
 

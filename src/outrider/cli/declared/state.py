@@ -10,6 +10,7 @@ from typing import Literal
 
 from outrider.cli.rest_client import Json
 from outrider.core.errors import ConfigError
+from outrider.core.tasks import TaskSpec
 
 MASKED = "***"
 """How a secret is written out; read again it means: the one that there is."""
@@ -64,6 +65,7 @@ class PackageState:
     arch: str | None = None
     required: bool | None = None
     release_notes: str | None = None
+    tasks: tuple[TaskSpec, ...] | None = None
     line: int = 0
 
 

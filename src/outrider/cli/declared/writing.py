@@ -8,6 +8,7 @@ from typing import Any
 from outrider.cli.declared.environments import as_document as as_table
 from outrider.cli.declared.policies import shown
 from outrider.cli.declared.state import MASKED, AppState, ChannelState, GroupState, PackageState, State, WebhookState
+from outrider.cli.declared.tasks import tasks_document
 from outrider.cli.rest_client import Json
 from outrider.core.errors import ConfigError
 
@@ -43,6 +44,7 @@ def _package(package: PackageState) -> Json:
     else:
         found = {"stored": payload.sha256, "name": payload.where}
     found |= _filled(arch=package.arch if package.arch != "all" else None, release_notes=package.release_notes)
+    found |= _filled(tasks=tasks_document(package.tasks or ()))
     return found | ({} if package.required else {"required": False})
 
 

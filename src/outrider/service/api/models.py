@@ -200,7 +200,9 @@ class TaskGiven(Given):
     """A program that runs once for a release."""
 
     name: str = Field("", description="Unique in the package. Default: its kind.")
-    kind: str = Field(description="pre: before the first instance swaps.")
+    kind: str = Field(
+        description="pre: before the first instance swaps. post: once the group has it. on-failure: once it is blocked."
+    )
     command: list[str] = Field(description="Program and arguments; an absolute path is a program of the machine.")
     limit_s: float = Field(LIMIT_S, description="It is ended, and has failed, after so many seconds.")
     repeatable: bool = Field(False, description="It is run again when nobody knows how far it came.")
