@@ -1,5 +1,6 @@
 """The systemd units name real commands and keep what the design needs of them: workloads that outlive the sidekick."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,6 +21,18 @@ SERVE = UNITS / "outrider-serve.service"
 SHUTDOWN = UNITS / "outrider-shutdown@.service"
 AGENT = UNITS / "outrider-balancer-agent@.service"
 INSTALLED = "/opt/outrider/bin/outrider"
+EXPOSURE = {
+    "outrider-serve.service": 1.5,
+    "outrider-shutdown@a.service": 1.5,
+    "outrider-balancer-agent@haproxy.service": 1.5,
+    "outrider-balancer-agent@caddy.service": 1.5,
+    "outrider-balancer-agent@envoy.service": 1.5,
+    "outrider-balancer-agent@nginx.service": 1.9,  # nginx -t and a reload: units/README.md
+    "outrider-sidekick@a.service": 1.5,
+}
+"""What systemd-analyze security may say at most, each with the drop-ins that are shipped for it."""
+WITHOUT_DROP_IN = 2.5
+"""A sidekick whose app runs inside its unit."""
 
 # fleet 1.0 ignores what it doesn't know without a word (its unit-files documentation lists these)
 FLEET_OPTIONS = {"MachineID", "MachineOf", "MachineMetadata", "Conflicts", "Global", "Replaces"}
@@ -107,15 +120,78 @@ def test_fleet_reads_the_same_file(unit: Unit) -> None:
     assert "Install" not in unit, "fleet doesn't track units with an [Install] section"
 
 
-def test_systemd_knows_every_key_and_value(tmp_path: Path) -> None:
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A root folder with the units and their drop-ins."""
     if shutil.which("systemd-analyze") is None:
         skip_or_fail("systemd-analyze is not installed")
+    folder = tmp_path / "etc/systemd/system"
+    shutil.copytree(UNITS, folder)
+    return tmp_path
+
+
+def exposure(root: Path, unit: str) -> tuple[float, str]:
+    """What systemd says about a unit, with the lines that lead there."""
+    said = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", f"--root={root}", "--no-pager", unit],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said.stdout)
+    assert found, said.stderr
+    return float(found[1]), "\n".join(line for line in said.stdout.splitlines() if line.startswith("✗"))
+
+
+def test_what_a_unit_leaves_open_is_little_and_named_in_the_readme(installed: Path) -> None:
+    readme = (UNITS / "README.md").read_text()
+    told = {unit: exposure(installed, unit) for unit in EXPOSURE}
+
+    assert {} == {unit: found for unit, found in told.items() if found[0] > EXPOSURE[unit]}
+    assert set() == {
+        name
+        for _, lines in told.values()
+        for name in re.findall(r"✗ ([A-Za-z/]+)=", lines)
+        if not all(f"`{one}`" in readme for one in name.split("/"))
+    }
+
+
+def test_a_sidekick_is_confined_without_its_drop_in_too(installed: Path) -> None:
+    shutil.rmtree(installed / "etc/systemd/system/outrider-sidekick@.service.d")
+
+    found, lines = exposure(installed, "outrider-sidekick@a.service")
+
+    assert found <= WITHOUT_DROP_IN, lines
+
+
+def test_what_units_and_pages_set_for_an_agent_are_options_that_it_has() -> None:
+    agent = main.get_command(click.Context(main), "balancer-agent")
+    assert isinstance(agent, click.Group)
+    known = set()
+    for product in ("haproxy", "nginx", "caddy", "envoy"):
+        command = agent.get_command(click.Context(agent), product)
+        assert command is not None
+        known |= {f"OUTRIDER_BALANCER_AGENT_{product}_{one.name}".upper() for one in command.params}
+    pages = [AGENT, *UNITS.glob("*agent@*.d/*"), UNITS.parent / "docs/use/install.md"]
+
+    found = {name for page in pages for name in re.findall(r"OUTRIDER_BALANCER_AGENT_\w+", page.read_text())}
+
+    assert {"OUTRIDER_BALANCER_AGENT_HAPROXY_SERVICES"} <= found
+    assert found <= known
+
+
+def test_systemd_knows_every_key_and_value(tmp_path: Path, installed: Path) -> None:
     program = Path(sys.executable).with_name("outrider")
     copies = []
     for path in (SIDEKICK, SERVE, SHUTDOWN, AGENT):
-        name = path.name.replace("@", "@a")
-        copies.append(tmp_path / name)
-        copies[-1].write_text(path.read_text().replace(INSTALLED, str(program)))
+        for product in ("haproxy", "nginx", "envoy") if path == AGENT else ("a",):
+            name = path.name.replace("@", f"@{product}")
+            copies.append(tmp_path / name)
+            copies[-1].write_text(path.read_text().replace(INSTALLED, str(program)))
+            for folder in {path.name, name}:  # drop-ins lie beside the file
+                if (UNITS / f"{folder}.d").is_dir():
+                    shutil.copytree(UNITS / f"{folder}.d", tmp_path / f"{folder}.d", dirs_exist_ok=True)
 
     said = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *map(str, copies)],

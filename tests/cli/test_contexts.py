@@ -29,6 +29,15 @@ def error(*words: str, **environment: str) -> str:
     return result.stderr
 
 
+def test_a_user_without_a_home_has_no_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a dynamic user of systemd on a machine whose libc doesn't know such users."""
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+
+    assert {} == contexts.load().known
+
+
 def test_the_first_context_is_chosen_and_another_by_use(home: Path) -> None:
     assert 0 == run("context", "add", "prod", "server=http://127.0.0.1:1", "app=shop", "group=web").exit_code
     assert 0 == run("context", "add", "test", "server=http://127.0.0.1:2").exit_code

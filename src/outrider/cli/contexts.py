@@ -52,9 +52,13 @@ class Contexts:
 
 
 def folder() -> Path:
-    """Where the file is: as the XDG Base Directory Specification has it."""
+    """Where the file is: as the XDG Base Directory Specification has it. A user without a home has no contexts."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(home) if home.startswith("/") else Path("~/.config").expanduser()) / "outrider"
+    if home.startswith("/"):
+        return Path(home) / "outrider"
+    # a dynamic user of systemd has no home where libnss-systemd isn't installed, and then "~" stays as it is
+    home = os.path.expanduser("~")
+    return Path(home if home.startswith("/") else "/nonexistent") / ".config/outrider"
 
 
 def load(wanted: str = "") -> Contexts:
