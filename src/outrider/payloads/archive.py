@@ -37,6 +37,7 @@ _MAX_HEADER_BYTES = 1024**2
 _MAX_NAME_BYTES = 255  # NAME_MAX of every file system in use
 _BLOCK_BYTES = 4096  # what file systems give out at least, also for a link or a folder
 _SHOWN = 5
+_MAX_SHOWN = 400
 _MAX_LINKS_FOLLOWED = 40  # the kernel's own limit, path_resolution(7)
 
 
@@ -178,7 +179,7 @@ def _walk(name: str, source: IO[bytes], plan: "_Plan", take: _Take) -> None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else it remembers every header
         plan.check_links()
     except _Unsafe as problem:
-        raise Refused(f"{name}: {problem}") from None
+        raise Refused(f"{name}: {_shown(str(problem))}") from None
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstd.ZstdError, EOFError) as problem:
         raise Refused(f"{name}: damaged: {problem}") from problem
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as problem:
@@ -187,6 +188,13 @@ def _walk(name: str, source: IO[bytes], plan: "_Plan", take: _Take) -> None:
         raise kind(f"{name}: not a tar file (plain, gzip, xz or zstd), or damaged: {problem}") from problem
     if not plan.kinds:
         raise Refused(f"{name}: the archive is empty")
+
+
+def _shown(problem: str) -> str:
+    """Names are the archive's own, and each may have thousands of characters: the middle goes."""
+    if len(problem) <= _MAX_SHOWN:
+        return problem
+    return f"{problem[: _MAX_SHOWN // 2]}...{problem[-_MAX_SHOWN // 2 :]}"
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, root: bytes) -> None:
