@@ -38,7 +38,7 @@ def offering(service: Service) -> Service:
 
 
 def run(updater: Path, service: Service, version: str, program: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", updater, service.url, APP, "beta", "mine", version, "sh", "-c", program, "sh"]
+    command = [sys.executable, "-I", str(updater), service.url, APP, "beta", "mine", version, "sh", "-c", program, "sh"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
