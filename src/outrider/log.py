@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from loguru import logger
 
 from outrider.config.sections import LogSettings
+from outrider.core.client_tokens import masked
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -45,7 +46,7 @@ def setup_logging(settings: LogSettings, stream: TextIO | None = None, *, verbos
 
     def write(message: "Message") -> None:
         record = message.record
-        out.write((text_line(record, colours=colours) if as_text else json_line(record)) + "\n")
+        out.write(masked(text_line(record, colours=colours) if as_text else json_line(record)) + "\n")
         out.flush()
 
     logger.remove()

@@ -336,7 +336,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "decommissioned-admitted": Scenario(
         release=_decommission, first="lock.resign/turn.release:after", between=_admit, leaves=True
     ),
-    "analysed": Scenario(release=_good, options=("--analysis",)),
+    "analysed": Scenario(goes_first=True, release=_good, options=("--analysis",)),
     "lapsed": Scenario(release=_lapse, repair=_good),
     "rotating": Scenario(release=_good, options=("--rotate-bytes", "1000")),
 }

@@ -69,7 +69,7 @@ def application(client: FakeCluster, store: Store, tmp_path: Path, clock: WallCl
     store.groups.create(APP, "other", channel="beta")
     be_alive(store, "web-1", NOON)
     be_alive(store, "web-2", NOON, group="other")
-    return application_over(client, tmp_path, now=clock)  # type: ignore[arg-type]
+    return application_over(client, tmp_path, now=clock)
 
 
 def check(machine: str, track: str = "beta", version: str = "1.0.0") -> bytes:

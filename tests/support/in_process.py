@@ -4,6 +4,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message
@@ -22,7 +23,7 @@ class Answer:
     body: bytes
 
 
-def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True, **options: str) -> FastAPI:
+def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True, **options: Any) -> FastAPI:
     """The application over an etcd in memory. ``prepare``: payloads can be stored in ``folder``."""
     payloads = PayloadFolder(folder=folder)
     if prepare:

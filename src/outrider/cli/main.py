@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "audit": "outrider.cli.commands.audit:audit",
     "balancer-agent": "outrider.cli.commands.balancer_agent:balancer_agent",
     "channel": "outrider.cli.commands.channel:channel",
+    "client-token": "outrider.cli.commands.client_token:client_token",
     "completion": "outrider.cli.commands.completion:completion",
     "config": "outrider.cli.commands.config:config",
     "context": "outrider.cli.commands.context:context",

@@ -9,6 +9,7 @@ from typing import IO, NoReturn
 import click
 from loguru import logger
 
+from outrider.core.client_tokens import masked
 from outrider.core.errors import OutriderError
 
 _BAD = re.compile(r"\b(blocked|crashed|dirty|error|failed|halted|refused|left behind)\b")
@@ -88,7 +89,7 @@ def print_error(error: OutriderError, subject: str = "") -> None:
     A person needs no word for the kind of error; the log has it as ``error_kind`` (with ``--debug``).
     """
     logger.bind(error_kind=error.kind, retry=error.retry).debug("command failed")
-    click.echo(f"Error: {f'{subject}: ' if subject not in str(error) else ''}{error}", err=True)
+    click.echo(f"Error: {f'{subject}: ' if subject not in str(error) else ''}{masked(str(error))}", err=True)
 
 
 def fail(message: str) -> NoReturn:

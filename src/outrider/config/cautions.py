@@ -1,10 +1,11 @@
 """What works and is a risk: said at each start, and by ``config check``."""
 
-import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from outrider.config.sections import ServiceSettings
+from outrider.core.addresses import is_loopback, is_private
+from outrider.core.client_tokens import masked
 
 
 def cautions(service: ServiceSettings) -> Iterator[str]:
@@ -12,9 +13,11 @@ def cautions(service: ServiceSettings) -> Iterator[str]:
     for url in service.urls:
         if urlsplit(url).scheme.lower() == "http" and not is_loopback(url):
             yield (
-                f"service.urls: {url!r} is plain http and leaves this machine: whoever is on the way can read and"
-                " change what it says; use https (`outrider serve --tls-cert`)"
+                f"service.urls: {masked(url)!r} is plain http and leaves this machine: whoever is on the way can read"
+                " and change what it says; use https (`outrider serve --tls-cert`)"
             )
+    if unproved(service):
+        yield f"service.urls: {unproved(service)}"
     if unverified(service):
         yield f"service.allow_unverified: {unverified(service)}"
 
@@ -24,13 +27,17 @@ def unverified(service: ServiceSettings) -> str:
     if service.kind == "outrider" or not service.allow_unverified:
         return ""
     plain = [url for url in service.urls if url.lower().startswith("http:")]
-    return f"payloads are not verified: {plain[0]} is plain http" if plain else ""
+    return f"payloads are not verified: {masked(plain[0])} is plain http" if plain else ""
 
 
-def is_loopback(url: str) -> bool:
-    """Nothing of what is sent there leaves this machine."""
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def unproved(service: ServiceSettings) -> str:
+    """What a person must know of a machine whose check-ins can't be proved; empty when they can."""
+    if service.kind != "outrider" or service.allow_plain_identity:
+        return ""
+    plain = [url for url in service.urls if not is_private(url)]
+    if not plain:
+        return ""
+    return (
+        f"check-ins at {masked(plain[0])} are not proved, because others could read the proof on the way; use https, or"
+        " set service.allow_plain_identity"
+    )

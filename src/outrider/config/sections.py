@@ -139,7 +139,11 @@ class ServiceSettings:
         "With kind omaha: run what a server says over plain http, unsigned. Whoever reaches the network between them"
         " can then run any program on this machine.",
     )
-
+    allow_plain_identity: bool = setting(
+        False,
+        "With kind outrider: send the proof of which instance checks in also over plain http to another machine."
+        " Whoever reads it on the way can check in as this instance until the sidekick starts again.",
+    )
     urls: tuple[str, ...] = setting(
         ("http://127.0.0.1:8000",),
         "Addresses of the update service, tried in turn.",

@@ -149,3 +149,17 @@ def masked(address: str) -> str:
     """An address without what is secret in it, where nearly everything may be: ``slack://...``."""
     kind, found, _ = address.partition("://")
     return f"{kind}://..." if found else "..."
+
+
+def is_loopback(url: str) -> bool:
+    """Nothing of what is sent to ``url`` leaves this machine."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_private(url: str) -> bool:
+    """Nobody on the way to ``url`` can read what is sent to it."""
+    return url.strip().lower().startswith("https://") or is_loopback(url)

@@ -216,6 +216,9 @@ class GroupBlock(msgspec.Struct, frozen=True, kw_only=True):
         return "undone in this group" + (f" by {self.by}" if self.by else "") + (f": {self.why}" if self.why else "")
 
 
+IdentityMode = Literal["auto", "required", "optional"]
+
+
 class Group(Document, frozen=True, kw_only=True):
     """``apps/{app}/groups/{group}``: instances that follow one channel under one policy.
 
@@ -227,6 +230,8 @@ class Group(Document, frozen=True, kw_only=True):
         environments, generations: The last number of each that was given; none is ever given twice.
         back_to, back_at_once: Label of the release that an operator took it back to without leaving its channel, and
             whether that waits for no update window.
+        identity: Whether a check-in must be proved; auto: once there was a sidekick that proves itself.
+        had_sidekick: There was one.
     """
 
     app: str
@@ -245,7 +250,18 @@ class Group(Document, frozen=True, kw_only=True):
     generations: int = 0
     back_to: str = ""
     back_at_once: bool = False
+    identity: IdentityMode = "auto"
+    had_sidekick: bool = False
     created: datetime
+
+    @property
+    def requires_identity(self) -> bool:
+        """An unproved check-in gets nothing, and counts for nothing."""
+        return self.identity == "required" or (self.identity == "auto" and self.had_sidekick)
+
+    def counts(self, row: "Instance") -> bool:
+        """Whether an instance of the group counts by its row alone, without a living sidekick."""
+        return row.proved or not self.requires_identity
 
     def release_of(self, version: str, sha256: str = "") -> ReleaseId:
         """The release of ``version`` that the group wants now."""
@@ -392,6 +408,7 @@ class Deferral(Document, frozen=True, kw_only=True):
         asked_at: When it asked last; written anew now and then.
         woken_at: When it was called and hasn't asked since; a place is kept for it for a while.
         calls: How often it was called since it asked last.
+        proved: Its check-in was.
     """
 
     running: str
@@ -404,6 +421,7 @@ class Deferral(Document, frozen=True, kw_only=True):
     asked_at: datetime
     woken_at: datetime | None = None
     calls: int = 0
+    proved: bool = False
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
@@ -435,6 +453,7 @@ class Instance(Document, frozen=True, kw_only=True):
         labels: As its sidekick's presence had them at the last check-in.
         history: Newest last, bounded by the service.
         had_sidekick: A living sidekick was registered in etcd at one of its check-ins.
+        proved: One of its check-ins was proved: from then on only proved ones change anything of it.
     """
 
     app: str
@@ -456,7 +475,13 @@ class Instance(Document, frozen=True, kw_only=True):
     release: str = ""
     granted_release: str = ""
     had_sidekick: bool = False
+    proved: bool = False
     labels: dict[str, str] = {}
+
+    @property
+    def is_stranger(self) -> bool:
+        """Nobody who may write to etcd, or has a token, ever spoke for it."""
+        return not (self.had_sidekick or self.proved)
 
     @property
     def runs(self) -> str:
@@ -498,6 +523,8 @@ class Presence(Document, frozen=True, kw_only=True):
         labels: Where and what it is; while it holds a turn, those under which it has taken it.
         serves_release, serves_url: Label of the release that the balancer is sent to here, and where that answers: in
             a swap the candidate's, once it is exposed. Empty while that isn't known.
+        secret_sha256: Of this process's secret, which it sends with each check-in, 64 lower-case hex digits; empty: a
+            sidekick too old to have one.
     """
 
     instance: str
@@ -529,6 +556,7 @@ class Presence(Document, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     serves_release: str = ""
     serves_url: str = ""
+    secret_sha256: str = ""
 
     @property
     def wants(self) -> str | None:

@@ -129,6 +129,17 @@ class Keys:
     def group(self, app: str, group: str) -> str:
         return self.groups(app) + check_part("group", group)
 
+    def unproved(self, app: str, group: str) -> str:
+        """Check-ins of the group that were not proved."""
+        return f"{self.group(app, group)}/unproved"
+
+    def client_tokens(self, app: str) -> str:
+        """Prefix of the tokens of an app's Omaha clients."""
+        return f"{self.prefix}/client-tokens/{check_app(app)}/"
+
+    def client_token(self, app: str, token_id: str) -> str:
+        return self.client_tokens(app) + check_part("client token", token_id)
+
     def target(self, app: str, group: str) -> str:
         """The target of the group, which every sidekick of the group watches."""
         return f"{self.group(app, group)}/target"

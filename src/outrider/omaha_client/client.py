@@ -18,6 +18,8 @@ from loguru import logger
 
 from outrider import __version__
 from outrider.core import versions
+from outrider.core.addresses import is_private
+from outrider.core.client_tokens import masked
 from outrider.core.errors import ConfigError, DriverError, OmahaError, OutriderError, Refused, Throttled, Unknown
 from outrider.core.omaha import (
     MAX_RESPONSE_BYTES,
@@ -40,6 +42,7 @@ from outrider.omaha_client.exchange import exchange
 T = TypeVar("T")
 
 DEFAULT_PATH = "/v1/update/"
+IDENTITY_HEADER = "X-Outrider-Identity"
 MAX_RETRY_AFTER_S = 86_400
 """ServerProtocolV3: a longer wait than a day is cut to a day."""
 
@@ -58,6 +61,7 @@ _WRONG = {
     "error-failedToRetrieveUpdatePackageInfo": "check instance.app and instance.group",
     "error-instanceRegistrationFailed": "it takes a semver version and an instance id of at most 50 characters",
     "restricted": "the service doesn't serve this client",
+    "error-unproved": "it doesn't know who reported it; use https (or service.allow_plain_identity)",
 }
 _ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "aarch64", "arm64": "aarch64", "i686": "x86"}
 
@@ -80,6 +84,8 @@ class Upstream:
         takes_turns: The client is a sidekick, which takes a turn against its grant.
         allow_downgrade: It takes an older version (``rollback_allowed``), or never does; None says nothing of it.
         on_date: Called with the ``Date`` of each answer.
+        proof: Gives within so many seconds the secret that proves the instance, or raises; without it nothing is sent.
+        allow_plain: The secret is sent also where others may read it on the way.
 
     Raises:
         ConfigError: no address, or one that isn't ``http(s)://host``.
@@ -102,6 +108,8 @@ class Upstream:
         takes_turns: bool = False,
         allow_downgrade: bool | None = None,
         on_date: Callable[[str], None] = lambda date: None,
+        proof: Callable[[float], str] | None = None,
+        allow_plain: bool = False,
     ) -> None:
         if not urls:
             raise ConfigError("service.urls: empty; name at least one address of the update service")
@@ -118,6 +126,7 @@ class Upstream:
         )
         self._timeout_s, self._user_agent, self._clock, self._verify = timeout_s, user_agent, clock, verify
         self._on_date, self._certificate = on_date, certificate
+        self._proof, self._allow_plain = proof, allow_plain
         self._lock = threading.Lock()
         self._preferred = 0
         self._quiet_until: dict[str, float] = {}
@@ -170,7 +179,7 @@ class Upstream:
 
         Raises:
             Refused: the service will never take this report.
-            Throttled, Unknown, OmahaError, DriverError: as in ``check``; try again later.
+            Throttled, Unknown, OmahaError, DriverError: as in ``check``, or it was not proved; try again later.
         """
         app = replace(self._app, version=report.version, release=report.release, events=(report.event,))
         self._ask(self._request(app, "scheduler", report.update, report.request_id), _read_acknowledgement)
@@ -189,11 +198,12 @@ class Upstream:
 
     def _ask(self, request: OmahaRequest, read: Callable[["_Answer"], T]) -> T:
         body = render_request(request)
+        proof = {} if self._proof is None else {IDENTITY_HEADER: self._proof(self._timeout_s / 2)}
         failures: list[OutriderError] = []
         for url in self._in_turn():
             try:
                 self._check_quiet(url)
-                result = read(self._post(url, body))
+                result = read(self._post(url, body, proof))
             except Refused:
                 # The service has decided; its other addresses would only say the same.
                 raise
@@ -205,6 +215,10 @@ class Upstream:
                 return result
         raise _summary(failures)
 
+    def _may_prove(self, url: str) -> bool:
+        """Whether nobody on the way to ``url`` can read the secret, or somebody said that this doesn't matter."""
+        return self._allow_plain or is_private(url)
+
     def _in_turn(self) -> tuple[str, ...]:
         with self._lock:
             return self._urls[self._preferred :] + self._urls[: self._preferred]
@@ -213,10 +227,11 @@ class Upstream:
         with self._lock:
             left_s = self._quiet_until.get(url, 0.0) - self._clock()
         if left_s > 0:
-            raise Throttled(f"{url}: asked for {left_s:.0f} s more without a request", retry_after_s=left_s)
+            raise Throttled(f"{masked(url)}: asked for {left_s:.0f} s more without a request", retry_after_s=left_s)
 
-    def _post(self, url: str, body: bytes) -> "_Answer":
-        log = logger.bind(url=url)
+    def _post(self, url: str, body: bytes, proof: Mapping[str, str]) -> "_Answer":
+        shown = masked(url)
+        log = logger.bind(url=shown)
         log.bind(body=body.decode()).debug("omaha request")
         with exchange(
             url,
@@ -225,6 +240,7 @@ class Upstream:
             user_agent=self._user_agent,
             verify=self._verify,
             certificate=self._certificate,
+            more_headers=proof if self._may_prove(url) else None,
         ) as response:
             headers, status = response.headers, response.status_code
             content = read_body(response, MAX_RESPONSE_BYTES)
@@ -236,21 +252,21 @@ class Upstream:
             with self._lock:
                 self._quiet_until[url] = self._clock() + retry_after_s
         if len(content) > MAX_RESPONSE_BYTES:
-            raise OmahaError(f"{url}: the answer is longer than {MAX_RESPONSE_BYTES} bytes; is it an update service?")
+            raise OmahaError(f"{shown}: the answer is longer than {MAX_RESPONSE_BYTES} bytes; is it an update service?")
         if status != 200:
-            raise _status_error(url, status, headers, content, retry_after_s)
+            raise _status_error(shown, status, headers, content, retry_after_s)
         media = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media not in ("", "text/xml", "application/xml"):
-            raise OmahaError(f"{url}: answered with {media[:60]!r} instead of text/xml; is it an update service?")
+            raise OmahaError(f"{shown}: answered with {media[:60]!r} instead of text/xml; is it an update service?")
         if headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-            raise OmahaError(f"{url}: answered compressed, which was not asked for")
+            raise OmahaError(f"{shown}: answered compressed, which was not asked for")
         try:
             answer = parse_response(content).answer_to(self._app.app_id)
         except OmahaError as error:
-            raise OmahaError(f"{url}: {error}") from error
+            raise OmahaError(f"{shown}: {error}") from error
         if answer is None:
-            raise OmahaError(f"{url}: no answer for app {self._app.app_id!r} in the response")
-        return _Answer(url=url, app=answer, retry_after_s=retry_after_s)
+            raise OmahaError(f"{shown}: no answer for app {self._app.app_id!r} in the response")
+        return _Answer(url=shown, app=answer, retry_after_s=retry_after_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,7 +363,7 @@ def _endpoint(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigError(f"service.urls: {url!r}: write http://HOST:PORT, or a whole address with its path")
+        raise ConfigError(f"service.urls: {masked(url)!r}: write http://HOST:PORT, or a whole address with its path")
     return urlunsplit(parts._replace(path=DEFAULT_PATH)) if parts.path in ("", "/") else url.strip()
 
 

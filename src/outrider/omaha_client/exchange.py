@@ -1,11 +1,12 @@
 """One HTTP request of the Omaha client: bounded in time as a whole, never redirected, its failures named."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import requests
 import urllib3
 
+from outrider.core.client_tokens import masked
 from outrider.core.errors import DriverError, Unknown
 from outrider.http import Deadline
 
@@ -20,10 +21,12 @@ def exchange(
     content_type: str = "text/xml; charset=utf-8",
     verify: bool | str = True,
     certificate: str | None = None,
+    more_headers: Mapping[str, str] | None = None,
 ) -> Iterator[requests.Response]:
     """POST ``body`` on a connection of its own; the response's body is still to be read, inside the ``with``.
 
     ``verify`` is what proves a TLS server: the machine's authorities, a PEM file of others, or nothing (False).
+    ``more_headers`` are sent, and shown nowhere; errors show ``url`` without the token of a client in it.
 
     Raises:
         DriverError: the request was never sent: no connection, or one that TLS refuses.
@@ -37,7 +40,9 @@ def exchange(
         # No decoder, so no few bytes that unpack to gigabytes.
         "Accept-Encoding": "identity",
         "Connection": "close",
+        **(more_headers or {}),
     }
+    shown = masked(url)
     with requests.Session() as session, Deadline(timeout_s) as deadline:
         # Nothing reads the environment after start (proxies, .netrc).
         session.trust_env = False
@@ -55,10 +60,10 @@ def exchange(
                 raise TimeoutError
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if deadline.passed or _read_in_vain(error):
-                raise Unknown(f"{url}: no whole answer within {timeout_s:g} s") from error
+                raise Unknown(f"{shown}: no whole answer within {timeout_s:g} s") from error
             if _never_sent(error):
-                raise DriverError(f"{url}: can't connect: {_innermost(error)}") from error
-            raise Unknown(f"{url}: no answer: {_innermost(error)}") from error
+                raise DriverError(f"{shown}: can't connect: {_innermost(error)}") from error
+            raise Unknown(f"{shown}: no answer: {_innermost(error)}") from error
 
 
 def _read_in_vain(error: BaseException) -> bool:

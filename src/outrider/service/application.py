@@ -12,6 +12,7 @@ from outrider.model.keys import DEFAULT_PREFIX
 from outrider.service import problems
 from outrider.service.api import activity as rest_activity
 from outrider.service.api import audit as rest_audit
+from outrider.service.api import client_tokens as rest_client_tokens
 from outrider.service.api import environment as rest_environment
 from outrider.service.api import openapi, rest
 from outrider.service.api import payloads as payload_endpoint
@@ -118,6 +119,7 @@ def create_application(
     application.include_router(rest_environment.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_tasks.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_signing.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_client_tokens.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_users.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_audit.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_activity.router, dependencies=[Depends(request_context_of)])

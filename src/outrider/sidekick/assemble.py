@@ -9,7 +9,7 @@ from loguru import logger
 from outrider.balancers.drain import Drain
 from outrider.balancers.drivers import BALANCERS, BalancerContext
 from outrider.clocks import ServiceClock, SuspendAwareClock
-from outrider.config.cautions import unverified
+from outrider.config.cautions import unproved, unverified
 from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.core.omaha import app_key
@@ -254,8 +254,9 @@ class Assembly:
             on_date=service_clock.tell,
             verify=verify,
             certificate=certificate,
+            proof=self._prove if service.kind == "outrider" else None,
+            allow_plain=service.allow_plain_identity,
         )
-        self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
         payloads = PayloadStore(
             instance.state_dir / "payloads",
             settings.download,
@@ -278,8 +279,9 @@ class Assembly:
             lambda: self._session.lease,
             self._post,
             self._note_running,
-            caution=unverified(settings.service),
+            caution=unverified(service) or unproved(service),
         )
+        self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
         self._running = RunningKeys(self._cluster, keys, app=app, group=instance.group, instance=instance.id)
         owner = Owner(app=app, group=instance.group, instance=instance.id, process=identity.process)
         balancer = BALANCERS.load(instance.balancer).make(
@@ -391,6 +393,10 @@ class Assembly:
         )
         self._settings, self._notifier, self._keys = settings, notifier, keys
         self._references = ReferenceWatch(environments, lambda: self._sidekick.memory.running, self._presence.hint)
+
+    def _prove(self, within_s: float) -> str:
+        """For the update service: see ``PresenceWriter.proof``."""
+        return self._presence.proof(within_s)
 
     def run(self) -> None:
         """Work until ``stop``; then let go of everything, workloads excepted."""

@@ -1,8 +1,10 @@
 """Which process a sidekick is: so that two with the same settings are told apart, and one that restarts isn't two."""
 
+import hashlib
+import secrets
 import socket
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ from outrider.journal.journal import Record
 
 KEPT_PREDECESSORS = 8
 """Of a sidekick that is killed again and again before it could write its presence."""
+SECRET_BYTES = 32
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -25,12 +28,20 @@ class Identity:
         home: The machine's boot and the folder of the state: two processes with the same home never live at the same
             time, for the journal in that folder is locked.
         predecessors: Processes with the same home that ran before, the newest last.
+        secret: Of this process, 32 random bytes in base64; it is nowhere but in this process's memory, and proves to
+            the update service who checks in.
     """
 
     process: str
     machine: str
     home: str
     predecessors: tuple[str, ...] = ()
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(SECRET_BYTES), repr=False)
+
+    @property
+    def secret_sha256(self) -> str:
+        """What the presence says of the secret, 64 lower-case hex digits."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()
 
 
 def identity_of(state_dir: Path, last: Record | None) -> Identity:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from loguru import logger
 from msgspec.structs import replace
 
-from outrider.core.errors import Conflict, DriverError
+from outrider.core.errors import Conflict, DriverError, Unknown
 from outrider.core.sidekick.events import IdentityAccepted, IdentityRefused
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Put
 from outrider.etcd.subject import Subject
@@ -70,6 +70,7 @@ class PresenceWriter:
         self._note = ""
         self._stale = False
         self._closed = False
+        self._acknowledged: int | None = None
         self._thread = threading.Thread(target=for_same_instance(self._run), name="presence", daemon=True)
         self._thread.start()
 
@@ -110,13 +111,32 @@ class PresenceWriter:
                 self._hint, self._stale = text, self._newest is not None
                 self._changed.notify_all()
 
+    def proof(self, within_s: float) -> str:
+        """The secret of this process, once etcd has acknowledged the presence under the present lease.
+
+        Raises:
+            Unknown: it hasn't within ``within_s`` seconds; nothing may be asked in the instance's name yet.
+        """
+
+        def is_known() -> bool:
+            lease = self._lease()
+            return self._closed or (lease is not None and lease == self._acknowledged)
+
+        with self._changed:
+            if self._changed.wait_for(is_known, timeout=within_s) and not self._closed:
+                return self._identity.secret
+        raise Unknown(
+            "the update service wasn't asked: etcd hasn't acknowledged yet that this sidekick is"
+            f" {self._us.app}/{self._us.instance}"
+        )
+
     def doubt(self) -> None:
         """Say anew whether this process is the instance: it has just removed itself for good.
 
         An operator may let it back before any write of ours has met the marker.
         """
         with self._changed:
-            self._is_accepted = False
+            self._is_accepted, self._acknowledged = False, None
             self._stale = self._newest is not None
             self._changed.notify_all()
 
@@ -204,7 +224,8 @@ class PresenceWriter:
 
     def _write(self, presence: Presence, lease: int) -> None:
         """Write the presence, unless it is another process's."""
-        value = encode(replace(presence, process=self._identity.process, machine=self._identity.machine))
+        us = self._identity
+        value = encode(replace(presence, process=us.process, machine=us.machine, secret_sha256=us.secret_sha256))
         for _ in range(3):
             ops = (Put(key=self._key, value=value, lease=lease), Delete(key=self._stranger))
             with failpoint("presence.write"):
@@ -214,6 +235,9 @@ class PresenceWriter:
             if done.succeeded:
                 self._written = done.revision
                 self._accept()
+                with self._changed:
+                    self._acknowledged = lease
+                    self._changed.notify_all()
                 return
             gone = next((entry for entry in done.found if entry.key == self._gone), None)
             if gone is not None:
@@ -250,6 +274,8 @@ class PresenceWriter:
             self._cluster.txn((), (Put(key=self._stranger, value=encode(stranger), lease=lease),))
         logger.bind(cause=cause).error("identity refused")
         self._refused, self._is_accepted = (cause, lease), False
+        with self._changed:
+            self._acknowledged = None
         self._post(IdentityRefused(at=now(), cause=cause))
 
     def _accept(self) -> None:

@@ -14,6 +14,7 @@ from loguru import logger
 
 from outrider.core.omaha import AppRequest, OmahaRequest
 from outrider.model.documents import Instance, Served, encode
+from outrider.model.identity import StoredToken
 from outrider.service.api.auth import API, READING, AuthMiddleware
 from outrider.service.rollouts.checkins import CHECK_IN, Caller, Checkins
 from outrider.service.store.audit import AuditEntry, AuditLog, Wanted
@@ -85,6 +86,8 @@ WRITES = (
     ),
     Write(operation=f"POST {OF_APP}/key-lists", noun="key list", body={"envelope": key_list_of(APP)}),
     Write(operation=f"DELETE {OF_APP}/key-lists", noun="key list"),
+    Write(operation=f"POST {OF_APP}/client-tokens", noun="client token", body={"group": "beta"}),
+    Write(operation=f"DELETE {OF_APP}/client-tokens/{{token}}", noun="client token", names={"token": "a" * 12}),
     Write(operation=f"DELETE {OF_APP}/packages/{{version}}", noun="package", names={"version": "0.1.0"}),
     Write(operation=f"DELETE {OF_APP}/instances/{{instance}}", noun="instance", names={"instance": "gone"}),
     Write(operation=f"POST {OF_APP}/instances/{{instance}}/admit", noun="removal", names={"instance": "gone"}),
@@ -149,6 +152,8 @@ def application(client: FakeCluster, tmp_path: Path, store: Store) -> FastAPI:
         put(client, store.context.keys.task(APP, "beta", "1" * 64, name), encode(lost_task(name, NOON)))
     row = Instance(app=APP, id="gone", group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
     put(client, store.context.keys.instance(APP, "gone"), encode(row))
+    token = StoredToken(app=APP, id="a" * 12, group="beta", token_sha256="1" * 64, token_end="x7Qa", created=NOON)
+    put(client, store.context.keys.client_token(APP, token.id), encode(token))
     return application_over(client, tmp_path)
 
 

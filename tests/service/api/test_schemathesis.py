@@ -29,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 
 from outrider.etcd.seam import Cluster
 from outrider.model.documents import Gone, Instance, Role, Served, encode
+from outrider.model.identity import StoredToken
 from outrider.service.api.auth import API, OPEN, role_needed
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.payloads.folder import PayloadFolder
@@ -46,6 +47,7 @@ SHORT, REQUESTS = 1, int(os.environ.get("OUTRIDER_TEST_SCHEMATHESIS", "10"))
 BLOCKED = "2.0.0"
 STORED = "3.0.0"
 TASK = "migrate"
+TOKEN = "0123456789ab"
 SIGNED: dict[str, Any] = {
     f"POST /api/v1/apps/{{app}}/{path}": {"body": {"envelope": envelope}, "media_type": "application/json"}
     for path, envelope in (
@@ -118,7 +120,7 @@ def known_names(operation: Any) -> dict[str, str]:
     """Names of what exists, for one operation's path; to be deleted, of what nothing uses."""
     path = operation.path
     names = {"app": APP, "channel": "beta", "group": "beta", "version": "1.1.0", "instance": "web-1", "name": "ann"}
-    names["number"] = "1"
+    names |= {"number": "1", "token": TOKEN}
     if operation.method.upper() == "DELETE":
         names |= {"channel": "unused", "group": "unused", "version": "0.1.0", "instance": "gone"}
         if path.endswith("{app}"):
@@ -166,6 +168,8 @@ def filled(service: Service, cluster: Cluster) -> Service:
     gone = Gone(app=APP, group="beta", instance="removed", how="deleted", at=NOON)
     put(cluster, store.context.keys.gone(APP, "removed"), encode(gone))
     put(cluster, store.context.keys.task(APP, "beta", "1" * 64, TASK), encode(lost_task(TASK, NOON)))
+    token = StoredToken(app=APP, id=TOKEN, group="beta", token_sha256="ab" * 32, token_end="wxyz", created=NOON)
+    put(cluster, store.context.keys.client_token(APP, TOKEN), encode(token))
     store.apps.create(app="unused")
     store.groups.create(APP, "unused", channel="beta")
     store.channels.create(APP, "unused")

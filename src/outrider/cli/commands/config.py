@@ -11,6 +11,7 @@ from outrider.cli.options import json_option
 from outrider.cli.output import echo_json, echo_table
 from outrider.config.load import Loaded, all_fields, load_settings
 from outrider.config.sections import Secret, unit_of
+from outrider.core.client_tokens import masked
 
 
 @click.group(cls=Group)
@@ -68,8 +69,8 @@ def _rows(loaded: Loaded) -> list[tuple[str, object, str, str]]:
     rows = []
     for section, name, _, _ in all_fields():
         key = f"{section}.{name}"
-        value = getattr(loaded.settings.section(section), name)
-        rows.append((key, _shown(value), unit_of(name), loaded.origin[key]))
+        value = _shown(getattr(loaded.settings.section(section), name))
+        rows.append((key, _masked(value), unit_of(name), loaded.origin[key]))
     return rows
 
 
@@ -80,6 +81,13 @@ def _shown(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     return msgspec.to_builtins(value, enc_hook=str) if isinstance(value, tuple) else value
+
+
+def _masked(value: object) -> object:
+    """The value without the tokens of Omaha clients, which are a part of update addresses."""
+    if isinstance(value, str):
+        return masked(value)
+    return [_masked(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _cell(value: object) -> str:

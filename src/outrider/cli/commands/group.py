@@ -27,6 +27,13 @@ group.add_command(versions)
 group.add_command(events)
 
 
+identity_option = click.option(
+    "--identity",
+    type=click.Choice(("auto", "required", "optional")),
+    help="Whether check-ins must be proved. auto: once the group had a sidekick.",
+)
+
+
 @group.command("list")
 @app_option
 @service_options
@@ -42,13 +49,22 @@ def list_groups(app_id: str, service: ServiceClient, as_json: bool) -> None:
 @click.option("--channel", required=True, help="Channel to follow. It is created if it doesn't exist.")
 @click.option("--label", default="", help="Display name.")
 @click.option("--slots", type=int, default=1, show_default=True, help="Instances that may swap at the same time.")
+@identity_option
 @service_options
 @json_option
 def create(
-    app_id: str, group_id: str, channel: str, label: str, slots: int, service: ServiceClient, as_json: bool
+    app_id: str,
+    group_id: str,
+    channel: str,
+    label: str,
+    slots: int,
+    identity: str | None,
+    service: ServiceClient,
+    as_json: bool,
 ) -> None:
     """Create a group."""
     body: Json = {"id": group_id, "channel": channel, "label": label, "slots": slots}
+    body |= {"identity": identity} if identity is not None else {}
     show([service.post("apps", app_id, "groups", body=body)], as_json)
 
 
@@ -58,6 +74,7 @@ def create(
 @click.option("--channel", help="Channel to follow.")
 @click.option("--label", help="Display name.")
 @click.option("--slots", type=int, help="Instances that may swap at the same time.")
+@identity_option
 @click.option(
     "--update-count",
     type=click.IntRange(min=1),
@@ -75,6 +92,7 @@ def update(
     channel: str | None,
     label: str | None,
     slots: int | None,
+    identity: str | None,
     update_count: int | None,
     update_interval: int | None,
     oem_blacklist: str | None,
@@ -86,10 +104,10 @@ def update(
         raise ConfigError("--oem-blacklist is not supported: put those instances into a group of their own")
     if (update_count is None) != (update_interval is None):
         raise click.UsageError("--update-count and --update-interval need each other: give both or none")
-    body: Json = {"channel": channel, "label": label, "slots": slots}
+    body: Json = {"channel": channel, "label": label, "slots": slots, "identity": identity}
     changed = any(value is not None for value in body.values())
     if not changed and update_count is None:
-        raise click.UsageError("nothing to change: give --channel, --label, --slots, or --update-count")
+        raise click.UsageError("nothing to change: give --channel, --label, --slots, --identity, or --update-count")
     if update_count is not None:
         limit = {"count": update_count, "interval_s": update_interval}
         tell_outcome(change(service, app_id, group_id, {"max_per_interval": limit}))

@@ -15,7 +15,7 @@ from outrider.cli.declared.steps import Session, Step, count
 from outrider.cli.rest_client import Json, ServiceClient
 
 Problems = list[tuple[int, str]]
-_FIELDS = ("channel", "label", "slots", "paused")
+_FIELDS = ("channel", "label", "slots", "paused", "identity")
 
 
 def group_steps(

@@ -83,6 +83,7 @@ def _group(shown: Json, policy: Json, environment: Json, etag: str | None) -> Gr
         label=shown["label"],
         slots=shown["slots"],
         paused=shown["paused"],
+        identity=shown.get("identity", "auto"),
         policy={name: policy[name] for name in DEFAULT},
         environment=of_service(environment),
         pinned=shown["undo"]["version"] if shown.get("undo") else "",

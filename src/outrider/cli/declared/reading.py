@@ -44,7 +44,7 @@ _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
 }
 _PACKAGE = (*_SOURCES, "size_bytes", "sha256", "sha1", "digest", "name", "arch", "required", "release_notes", "tasks")
 _CHANNEL = ("version", "publish", "follow", "follow_moves", "floors", "excluded", "allow_missing")
-_GROUP = ("channel", "label", "slots", "paused", "policy", "environment", "sidekick")
+_GROUP = ("channel", "label", "slots", "paused", "identity", "policy", "environment", "sidekick")
 _APP = ("label", "description", "product_id", "packages", "channels", "groups")
 _EACH_ITS_OWN = ("instance.id", "instance.app", "instance.group", "instance.state_dir")
 _WEBHOOK = ("url", "app", "least", "secret", "secret_file")
@@ -263,6 +263,11 @@ def _group(reader: Reader, folder: Path, app: str, name: str, line: int, node: N
         reader.refuse(
             line_of(table, "slots"), f"{what}.slots: {slots}: write 1 to {MAX_SLOTS}; paused = true stops all"
         )
+    identity = reader.text(table, "identity", what)
+    if identity not in (None, "auto", "required", "optional"):
+        reader.refuse(
+            line_of(table, "identity"), f'{what}.identity: {identity!r}: write "auto", "required" or "optional"'
+        )
     policy = read_policy(reader, f"{what}.policy", table.entries["policy"]) if "policy" in table.entries else None
     environment = None
     if "environment" in table.entries:
@@ -274,6 +279,7 @@ def _group(reader: Reader, folder: Path, app: str, name: str, line: int, node: N
         label=reader.text(table, "label", what),
         slots=slots,
         paused=reader.flag(table, "paused", what),
+        identity=identity,
         policy=policy,
         environment=environment,
         sidekick=sidekick,

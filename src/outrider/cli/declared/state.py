@@ -120,6 +120,7 @@ class GroupState:
     label: str | None = None
     slots: int | None = None
     paused: bool | None = None
+    identity: str | None = None
     policy: Json | None = None
     environment: EnvironmentState | None = None
     sidekick: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

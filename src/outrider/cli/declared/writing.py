@@ -58,6 +58,7 @@ def _channel(channel: ChannelState) -> Json:
 def _group(group: GroupState) -> Json:
     label = group.label if group.label != group.name else None
     found: Json = {"channel": group.channel} | _filled(label=label) | {"slots": group.slots, "paused": group.paused}
+    found |= {"identity": group.identity} if group.identity not in (None, "auto") else {}
     found |= {"policy": shown(group.policy or {})}
     return found | _filled(environment=as_table(group.environment) if group.environment is not None else None)
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from outrider.core.errors import ConfigError
 from outrider.core.tasks import KINDS, LIMIT_S, Per, TaskScope, TaskSpec
-from outrider.model.documents import DRAIN_S, Verb
+from outrider.model.documents import DRAIN_S, IdentityMode, Verb
 
 M = TypeVar("M", bound=BaseModel)
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -124,6 +124,12 @@ class ChannelShown(Shown):
     notes: list[str] = Field([], description="Further notes for a person.")
 
 
+IDENTITY = (
+    "Whether a check-in must be proved: `required`, `optional`, or `auto`: once the group had a sidekick that proves "
+    "itself."
+)
+
+
 class GroupChange(Given):
     """New values of a group; null keeps a value."""
 
@@ -133,6 +139,7 @@ class GroupChange(Given):
     channel: str | None = None
     slots: int | None = None
     paused: bool | None = None
+    identity: IdentityMode | None = Field(None, description=IDENTITY)
 
 
 class UndoShown(Shown):
@@ -176,6 +183,8 @@ class GroupShown(Shown):
     channel: str
     paused: bool
     slots: int
+    identity: IdentityMode = Field("auto", description=IDENTITY)
+    requires_identity: bool = Field(False, description="An unproved check-in gets no update, and counts for nothing.")
     undo: UndoShown | None = Field(None, description="Set while the group is pinned by `rollout undo`.")
     blocked: list[GroupBlockShown] = Field([], description="Releases that only this group does not take.")
     environment: int = Field(0, description="Number of the environment that its releases run with; 0: none.")
@@ -361,6 +370,7 @@ class InstanceShown(Shown):
     version: str
     release: str = Field("", description="What it runs, with its environment; empty: it names a version only.")
     status: str
+    proved: bool = Field(False, description="A check-in of it was proved; only such ones change it from then on.")
     granted_version: str | None
     granted_release: str = ""
     granted_at: datetime | None

@@ -11,7 +11,8 @@ from outrider.core.rollout.calendar import Freeze
 from outrider.core.rollout.policy_settings import DEFAULT_TIMEOUT_S, Policy, Rate
 from outrider.core.rollout.wave_settings import Wave
 from outrider.core.rollout.windows import Day, Window
-from outrider.service.api.models import Given, Shown
+from outrider.model.documents import IdentityMode
+from outrider.service.api.models import IDENTITY, Given, Shown
 
 _EXAMPLE_POLICY: dict[str, JsonValue] = {
     "max_per_interval": {"count": 1, "interval_s": 300},
@@ -135,6 +136,7 @@ class NewGroup(Given):
     label: str = ""
     slots: int = Field(1, description="Instances that may swap at the same time.")
     paused: bool = False
+    identity: IdentityMode = Field("auto", description=IDENTITY)
     policy: PolicyGiven | None = Field(None, description="From the group's first moment; null: it defers no instance.")
 
 

@@ -20,6 +20,7 @@ _RESOURCES: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = tuple(
         ("/api/v1/apps/{}/groups/{}(?:/.*)?", lambda keys, app, group: keys.group(app_id_of(app), group)),
         ("/api/v1/apps/{}/instances/{}", lambda keys, app, instance: keys.instance(app_id_of(app), instance)),
         ("/api/v1/apps/{}/blocks/{}", lambda keys, app, version: keys.block(app_id_of(app), version)),
+        ("/api/v1/apps/{}/client-tokens/{}", lambda keys, app, token: keys.client_token(app_id_of(app), token)),
         ("/api/v1/webhooks/{}", webhook_key),
         ("/api/v1/users/{}", lambda keys, name: keys.user(name)),
     )

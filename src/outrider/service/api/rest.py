@@ -161,6 +161,7 @@ def create_group(app: str, new: NewGroup, store: Bound) -> GroupShown:
         label=new.label,
         slots=new.slots,
         paused=new.paused,
+        identity=new.identity,
         policy=None if new.policy is None else new.policy.to_policy(),
     )
     return GroupShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
@@ -176,7 +177,13 @@ def get_group(app: str, group: str, store: Bound) -> GroupShown:
 def change_group(app: str, group: str, change: GroupChange, store: Bound) -> GroupShown:
     """Change the given fields of a group."""
     changed = store.groups.update(
-        app, group, label=change.label, channel=change.channel, paused=change.paused, slots=change.slots
+        app,
+        group,
+        label=change.label,
+        channel=change.channel,
+        paused=change.paused,
+        slots=change.slots,
+        identity=change.identity,
     )
     moved = change.channel is not None or change.paused is not None
     notes = effects(store.context, changed.app, [changed]) if moved else ()

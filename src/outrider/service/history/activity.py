@@ -14,6 +14,7 @@ from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.rollout.rollout import Approval, Progress, WaveState
 from outrider.model.activity import Activity, Severity
 from outrider.model.documents import App, Block, Channel, Command, Document, Group, Instance, Package, Rollout
+from outrider.model.identity import UnprovedCheckins
 from outrider.model.tasks import Task
 
 AWAITS_APPROVAL = "rollout-awaits-approval"
@@ -95,6 +96,9 @@ def _group(shift: Shift) -> Iterator[Activity]:
             if new.channel != old.channel:
                 text = f"group {new.id} follows channel {new.channel} instead of {old.channel}"
                 yield _line(shift, "info", "group-moved", text, group=new.id)
+            if new.requires_identity != old.requires_identity:
+                text = f"group {new.id} {'asks' if new.requires_identity else 'no longer asks'} for proved check-ins"
+                yield _line(shift, "info", "group-identity", text, group=new.id)
             if new.slots != old.slots:
                 text = f"group {new.id} may swap {new.slots} instances at once instead of {old.slots}"
                 yield _line(shift, "info", "group-slots", text, group=new.id)
@@ -281,6 +285,19 @@ def _command(shift: Shift) -> Iterator[Activity]:
         yield _line(shift, "info", "command-given", text, instance=shift.name, by=said.by, at=said.at)
 
 
+def _unproved(shift: Shift) -> Iterator[Activity]:
+    before, after = shift.before, shift.after
+    if not isinstance(after, UnprovedCheckins) or (before is None and not shift.known):
+        return
+    if isinstance(before, UnprovedCheckins) and before.told_at == after.told_at:
+        return
+    newest = max((*after.known, *after.others), key=lambda one: one.last, default=None)
+    if newest is not None:
+        text = f"unproved check-ins in group {after.group}, the last as {newest.instance} from {newest.address}"
+        about: Mapping[str, Any] = {"group": after.group, "instance": newest.instance, "at": newest.last}
+        yield _line(shift, "warning", "checkins-unproved", f"{text}; they changed nothing", **about)
+
+
 _DESCRIBERS: dict[type[Document], Callable[[Shift], Iterator[Activity]]] = {
     App: _app,
     Package: _package,
@@ -291,4 +308,5 @@ _DESCRIBERS: dict[type[Document], Callable[[Shift], Iterator[Activity]]] = {
     Block: _block,
     Command: _command,
     Task: _task,
+    UnprovedCheckins: _unproved,
 }

@@ -44,6 +44,7 @@ from outrider.model.documents import (
     Rollout,
     encode,
 )
+from outrider.model.identity import UnprovedCheckins
 from outrider.model.keys import Keys
 from outrider.model.tasks import Task
 from outrider.service.history.activity import AWAITS_APPROVAL, Shift, tell
@@ -241,6 +242,8 @@ def watched_key_of(keys: Keys, key: str) -> WatchedKey | None:
             return WatchedKey(kind=Rollout, app=app, name=group)
         case ["tasks", app, _, _, name]:
             return WatchedKey(kind=Task, app=app, name=name)
+        case ["apps", app, "groups", group, "unproved"]:
+            return WatchedKey(kind=UnprovedCheckins, app=app, name=group)
         case [part, app, name] if part in _OTHER_PARTS:
             return WatchedKey(kind=_OTHER_PARTS[part], app=app, name=name)
         case _:

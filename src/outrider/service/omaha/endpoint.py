@@ -1,8 +1,8 @@
 """``POST /v1/update`` and ``/v1/update/``: Omaha v3, for our sidekicks and for every other client of the protocol.
 
 Both spellings answer without a redirect, because Go's client turns a redirected POST into a GET. The endpoint ignores
-the content type: update_engine, updatectl and go-omaha each send another one. With a secret, both addresses end in it,
-and every other path below ``/v1/update`` answers 404.
+the content type: update_engine, updatectl and go-omaha each send another one. With a secret, both addresses go on with
+it; a client's token may come last. Every other path below ``/v1/update`` answers 404.
 """
 
 import hmac
@@ -16,6 +16,7 @@ from fastapi.responses import PlainTextResponse
 from loguru import logger
 from starlette.exceptions import HTTPException
 
+from outrider.core.client_tokens import ClientToken, parse_token
 from outrider.core.errors import ConfigError, OmahaError, OutriderError, Throttled
 from outrider.core.omaha import (
     MAX_REQUEST_BYTES,
@@ -31,6 +32,7 @@ from outrider.service.context import Context, base_url_of, context_of, is_wanted
 from outrider.service.limits import option_of
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.rollouts.checkins import Caller
+from outrider.service.rollouts.identity import HEADER, read_claim
 from outrider.service.rollouts.rows import MAX_WORD
 
 router = APIRouter(tags=["omaha"])
@@ -79,23 +81,29 @@ async def update(request: Request) -> Response:
 @router.api_route("/v1/update", methods=_METHODS, include_in_schema=False)
 @router.api_route("/v1/update/{secret:path}", methods=_METHODS, include_in_schema=False)
 async def update_in_secret(request: Request, secret: str = "") -> Response:
-    """As ``update``, for a service with a secret; without a secret, 404."""
+    """As ``update``, below a secret, for a client with a token, or both: ``SECRET``, ``TOKEN``, ``SECRET/TOKEN``."""
     expected = context_of(request).omaha_secret
+    if expected is None and not secret and request.method != "POST":
+        raise HTTPException(405, headers={"Allow": "POST"})
+    first, slash, rest = secret.removesuffix("/").partition("/")
     if expected is None:
-        if not secret and request.method != "POST":
-            raise HTTPException(405, headers={"Allow": "POST"})
-        raise HTTPException(404)
-    given = secret.removesuffix("/").encode("utf-8", "surrogateescape")
+        first, slash, rest = "", "/", f"{first}{slash}{rest}"
+    token = parse_token(rest) if slash else None
     # The same answer, after the same time, for every fault.
-    if not hmac.compare_digest(given, expected.encode()) or request.method != "POST":
+    is_known = hmac.compare_digest(first.encode("utf-8", "surrogateescape"), (expected or "").encode())
+    if not is_known or (slash and token is None) or request.method != "POST":
         raise HTTPException(404)
-    return await _update(request)
+    return await _update(request, token)
 
 
-async def _update(request: Request) -> Response:
+async def _update(request: Request, token: ClientToken | None = None) -> Response:
     ours = context_of(request)
     admission = ours.admission
-    caller = Caller(address=request.client.host if request.client else "", base_url=base_url_of(request))
+    caller = Caller(
+        address=request.client.host if request.client else "",
+        base_url=base_url_of(request),
+        claim=read_claim(request.headers.get(HEADER, ""), token),
+    )
     try:
         admission.let_in()  # before the body is read
         body = await _read(request)
@@ -129,7 +137,7 @@ def _answer(ours: Context, body: bytes, caller: Caller, is_wanted: Callable[[], 
         logger.bind(address=caller.address, cause=str(error)).warning("omaha request refused")
         return _line(400, str(error))
     try:
-        _count(ours, request)
+        _count(ours, request, caller)
         response = ours.checkins.answer(request, caller, is_wanted)
     except Throttled as error:
         return _come_later(429, error)
@@ -147,14 +155,17 @@ def _answer(ours: Context, body: bytes, caller: Caller, is_wanted: Callable[[], 
     return Response(render_response(response), headers=headers)
 
 
-def _count(ours: Context, request: OmahaRequest) -> None:
-    """Count the check-ins of each instance of the request.
+def _count(ours: Context, request: OmahaRequest, caller: Caller) -> None:
+    """Count the check-ins of each instance of the request: with each proof, and without one from each address.
+
+    So nobody keeps an instance out by checking in under its name.
 
     Raises:
         Throttled: one of them checks in too often.
     """
     for app in request.apps:
-        wait_s = ours.checkin_buckets.take(f"{app.app_key}/{app.machine_id}"[:300])
+        whose = caller.claim.digest[:32] or caller.address
+        wait_s = ours.checkin_buckets.take(f"{whose}/{app.app_key}/{app.machine_id}"[:300])
         if wait_s:
             most = ours.limits.max_checkins_per_s
             raise Throttled(

@@ -1,7 +1,7 @@
 """Secrets in a backup: left out, or encrypted with a passphrase.
 
-They are the users with the digests of their tokens, the webhooks with addresses and keys, what the audit log says of
-their addresses, and the secrets of environments. All else stays readable in a backup either way.
+They are the users and clients with the digests of their tokens, the webhooks with addresses and keys, what the audit
+log says of their addresses, and the secrets of environments. All else stays readable in a backup either way.
 
 Encrypted: AES-256-GCM of each value, bound to its key in etcd, with a key that scrypt makes of the passphrase
 (RFC 7914); the parameters stand in the backup's header.
@@ -17,7 +17,7 @@ from typing import Any
 from outrider.core.errors import ConfigError
 
 MISSING = "encrypted backups need the package cryptography: pip install 'outrider[backup]'"
-_LEFT_OUT = frozenset({"users", "webhooks", "webhook-outbox"})
+_LEFT_OUT = frozenset({"users", "client-tokens", "webhooks", "webhook-outbox"})
 _PARAMETERS = {"n": 2**15, "r": 8, "p": 1}
 """32 MB and a tenth of a second for each guess."""
 _MOST_MEMORY = 128 * 1024 * 1024

@@ -32,7 +32,9 @@ from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Gone, Group, Happening, Instance, Presence, Product, unreadable_gone
+from outrider.model.identity import UnprovedCheckin
 from outrider.model.keys import check_part
+from outrider.service.rollouts.identity import NO_CLAIM, Claim, Standing, note_unproved, standing_of
 from outrider.service.rollouts.misaddressed import OnMisaddressed
 from outrider.service.rollouts.offers import codebase_of, offered
 from outrider.service.rollouts.room import GroupRoom
@@ -55,6 +57,8 @@ from outrider.service.store.recalls import end_void, recall
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, keys_of_check, read_snapshot
 
 CHECK_IN = Unaudited("check-in: the instance row has its own history")
+UNPROVED = "error-unproved"
+"""The status of a sidekick's report that did not count, because the check-in was not proved."""
 QUIET = timedelta(seconds=30)
 """The least time between two writes of a row in which only ``last_seen`` changes."""
 
@@ -66,10 +70,12 @@ class Caller:
     Attributes:
         address: The client's IP address; empty when unknown.
         base_url: The address of this service for the client, without a slash at the end; stored payloads are there.
+        claim: What it brings as proof of who it is.
     """
 
     address: str
     base_url: str
+    claim: Claim = NO_CLAIM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +164,9 @@ class Checkins:
             case _:
                 if outcome.verdict is not None:
                     self.on_verdict(app_id, group_id, outcome.verdict)
-                return answer_app(app, outcome.check)
+                # A sidekick keeps a report that did not count, until its check-ins are proved (P9).
+                keeps = outcome.is_refused and app.release is not None and not app.update_check
+                return answer_app(app, outcome.check, status=UNPROVED if keeps else "ok")
 
     def _without_group(self, app_id: str, app: AppRequest, caller: Caller) -> AppAnswer:
         logger.bind(app=app_id, group=app.track[:MAX_WORD], address=caller.address).warning(
@@ -170,10 +178,15 @@ class Checkins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Booked:
-    """``verdict`` and the answer that follows from it; None without an update check."""
+    """``verdict`` and the answer that follows from it; None without an update check.
+
+    Attributes:
+        is_refused: Nothing of it counts, because it was not proved.
+    """
 
     verdict: Verdict | None
     check: UpdateCheck | None
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,14 +227,17 @@ class _Checkin:
         if gone is not None:
             return self._refused(change, gone, now)
         old = change.read_or_none(Instance, key)  # a row that can't be read is written anew
+        standing = standing_of(self.context, change, self.caller.claim, group, self.instance_id, old)
+        if standing.refusal:
+            return self._unproved(change, group, standing, now)
         row = old or Instance(
             app=self.app_id, id=self.instance_id, group=self.group_id, version="", first_seen=now, last_seen=now
         )
         has_sidekick = row.had_sidekick or change.entry(presence_key) is not None
-        if has_sidekick and not row.had_sidekick:
-            row = msgspec.structs.replace(row, had_sidekick=True)
+        if (has_sidekick and not row.had_sidekick) or (standing.proved and not row.proved):
+            row = msgspec.structs.replace(row, had_sidekick=has_sidekick, proved=row.proved or standing.proved)
         if self.room is not None and (old is None or old.group != self.group_id):
-            self.room.take(self.app_id, self.group_id, is_stranger=not has_sidekick)
+            self.room.take(self.app_id, self.group_id, is_stranger=row.is_stranger)
         ran_before = row.release or row.version
         if row.group != self.group_id:
             self._leave(change, row.group, leases)
@@ -239,12 +255,18 @@ class _Checkin:
             for result in results:
                 result.apply(snapshot, self.instance_id)
             if app.update_check:
-                row, verdict = self._judged(snapshot, row, leases)
+                row, verdict = self._judged(snapshot, row, leases, proved=standing.proved)
                 check = _answered(verdict, snapshot, self.caller, speaks_of_releases=self.app.release is not None)
             _write(snapshot, leases)
         if old is None or row != old or now - old.last_seen >= QUIET:
             change.put(key, msgspec.structs.replace(row, last_seen=now))
         return _Booked(verdict=verdict, check=check)
+
+    def _unproved(self, change: Change, group: Group, standing: Standing, now: datetime) -> _Booked:
+        one = UnprovedCheckin(instance=self.instance_id, address=self.caller.address, last=now)
+        note_unproved(self.context, change, group, one, known=standing.is_protected)
+        check = NoUpdate(reason=standing.refusal) if self.app.update_check else None
+        return _Booked(verdict=None, check=check, is_refused=True)
 
     def _refused(self, change: Change, gone: Gone, now: datetime) -> _Booked:
         """Who was removed for good gets nothing, and has no row; that it called is noted for ``outrider why``."""
@@ -270,7 +292,7 @@ class _Checkin:
                 release="" if self.app.release is None or self.app.release.is_plain else self.app.release.label,
             )
             status = row.status
-            row = with_event(row, event, line, ran_before, self.history[0 if row.had_sidekick else 1], status_of)
+            row = with_event(row, event, line, ran_before, self.history[1 if row.is_stranger else 0], status_of)
             if row.status in ("complete", "error") and (
                 row.status != status or row.status == status_of.get(event.code)
             ):
@@ -278,7 +300,9 @@ class _Checkin:
                 results.append(_Result(event=event, runs=runs, failed=row.status == "error"))
         return row, results
 
-    def _judged(self, snapshot: GroupSnapshot, row: Instance, leases: Leases) -> tuple[Instance, Verdict]:
+    def _judged(
+        self, snapshot: GroupSnapshot, row: Instance, leases: Leases, *, proved: bool
+    ) -> tuple[Instance, Verdict]:
         checking = CheckingInstance(
             instance=self.instance_id,
             running=self.app.version,
@@ -288,6 +312,7 @@ class _Checkin:
             rollback_allowed=self.app.rollback_allowed,
             rollback_forbidden=self.app.rollback_forbidden,
             takes_turns=self.app.takes_turns,
+            proved=proved,
         )
         opened = snapshot.progress.opened_for(checking.instance)
         if opened is not None and opened.version == (checking.runs or checking.running):

@@ -55,7 +55,7 @@ def remove_silent_strangers(context: StoreContext, limits: Limits) -> int:
     for app in context.children(App, context.keys.apps()):
         left = MOST_AT_ONCE
         for entry, row in readable(Instance, context.cluster.list(context.keys.instances(app.id)).entries):
-            if row.had_sidekick or row.last_seen >= oldest or row.granted_version is not None or not left:
+            if not row.is_stranger or row.last_seen >= oldest or row.granted_version is not None or not left:
                 continue
             left -= 1
             keys = context.keys

@@ -27,6 +27,7 @@ from outrider.model.documents import (
     Target,
     decode,
 )
+from outrider.model.identity import UnprovedCheckins
 from outrider.model.keys import group_scope, shared_scope
 from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
@@ -89,6 +90,7 @@ class GroupOverview:
         crashes: What sidekicks of the group died of lately, by instance.
         strangers: Living sidekicks that may not be the instances that they say they are.
         tasks: What is to be said of the tasks that follow its rollouts and aren't done.
+        unproved: Check-ins that changed nothing, because they were not proved.
     """
 
     app: str
@@ -104,6 +106,16 @@ class GroupOverview:
     crashes: Mapping[str, Crash] = field(default_factory=dict)
     strangers: tuple[Stranger, ...] = ()
     tasks: tuple[str, ...] = ()
+    unproved: UnprovedCheckins | None = None
+
+    def unproved_as(self, instance: str, now: datetime) -> tuple[str, ...]:
+        """What was said lately in the instance's name without proof, in a line; empty when nothing was."""
+        one = None if self.unproved is None else self.unproved.of(instance, now)
+        if one is None:
+            return ()
+        times = "" if one.count == 1 else f" {one.count} times, last"
+        when, where = f"{ago(one.last, now)} ago", one.address or "an unknown address"
+        return (f"unproved check-in as {instance}{times} {when} from {where}: it got no update and changed nothing",)
 
     def strangers_of(self, instance: str) -> tuple[str, ...]:
         """One line for each stranger that says that it is the instance."""
@@ -237,6 +249,7 @@ def _read(
         scopes=tuple(scopes),
         snapshot=None if group is None else read_snapshot(context, Change(context.cluster), app_id, name),
         tasks=words_of_others(context, app_id, name),
+        unproved=context.get_or_none(UnprovedCheckins, keys.unproved(app_id, name)),
     )
 
 
@@ -313,6 +326,7 @@ def explain_in(overview: GroupOverview, instance: str, command: Command | None, 
     ]
     if row is not None and row.status == "error":
         lines.append(f"last update failed: {_failure(instance, overview, row)}")
+    lines += overview.unproved_as(instance, now)
     if command is not None:
         by = f" by {command.by}" if command.by else ""
         lines.append(
@@ -417,6 +431,8 @@ def _service(
         return [overview.problem]
     if snapshot is None or running is None:
         return []
+    if presence is None and row is not None and not snapshot.group.counts(row):
+        return [f"group {overview.name} asks for proved check-ins, and none of this instance was proved"]
     ahead = [one.instance for one in snapshot.waiting]
     waiting = next((one for one in snapshot.waiting if one.instance == instance), None)
     known = waiting.checking if waiting is not None else CheckingInstance(instance=instance, running=running)

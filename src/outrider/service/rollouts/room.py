@@ -61,7 +61,7 @@ class GroupRoom:
     def _counted(self, app: str, group: str) -> _Count:
         cluster, keys = self._context.cluster, self._context.keys
         rows = [row for _, row in readable(Instance, cluster.list(keys.instances(app)).entries) if row.group == group]
-        strangers = sum(not row.had_sidekick for row in rows)
+        strangers = sum(row.is_stranger for row in rows)
         return _Count(at=self._clock(), all=len(rows), strangers=strangers)
 
 

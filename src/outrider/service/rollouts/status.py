@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from outrider.service.rollouts.explain import (
     describe_turn,
     read_overviews,
 )
-from outrider.service.store.context import StoreContext
+from outrider.service.store.context import StoreContext, some
 
 Cells = tuple[str, ...]
 
@@ -87,7 +88,7 @@ def _status(context: StoreContext, names: dict[str, str], overview: GroupOvervie
         label=label,
         line=_cells(label, *_group_row(overview)),
         rows=tuple(_cells(*_row(context, overview, name)) for name in instances),
-        summary=_summary(overview),
+        summary=_summary(overview, context.now()),
         facts=_as_json(overview, instances),
     )
 
@@ -133,7 +134,7 @@ def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[obj
     return (*head, f"({row.status})", row.runs, row.granted, "", away)
 
 
-def _summary(overview: GroupOverview) -> str:
+def _summary(overview: GroupOverview, now: datetime) -> str:
     if overview.problem:
         return f"group {overview.name}: {overview.problem}"
     version = overview.target.label or "none"
@@ -150,6 +151,13 @@ def _summary(overview: GroupOverview) -> str:
         if scope.queue:
             marks.append(f"waiting for a turn: {', '.join(scope.queue)}")
         marks += [f"{name} held by {why}" for name, why in scope.held.items()]
+    lately = () if overview.unproved is None else overview.unproved.shown(now)
+    if lately:
+        newest = lately[0]
+        marks.append(
+            f"unproved check-ins as {some([one.instance for one in lately])}, the last {ago(newest.last, now)} ago from"
+            f" {newest.address or 'an unknown address'}; they changed nothing"
+        )
     if overview.snapshot is not None and overview.snapshot.has_begun:
         marks.insert(1, overview.rollout)
     else:  # without a rollout of our service, the sidekicks tell it alone
@@ -197,6 +205,7 @@ def _as_json(overview: GroupOverview, instances: Iterable[str]) -> dict[str, Any
             for scope in overview.scopes
         ],
         "rollout": overview.rollout,
+        "unproved": msgspec.to_builtins(overview.unproved),
         "problem": overview.problem or None,
         "deferred": [] if overview.snapshot is None else [one.instance for one in overview.snapshot.waiting],
     }

@@ -126,6 +126,7 @@ class Apps:
             change.delete_below(keys.app_tasks(app_id))
             change.delete_below(keys.all_signatures(app_id))
             change.delete(keys.key_lists(app_id))
+            change.delete_below(keys.client_tokens(app_id))
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)

@@ -15,6 +15,7 @@ _NOUNS = {
     ("gone", 3): "removal",
     ("commands", 3): "command",
     ("tasks", 5): "task",
+    ("client-tokens", 3): "client token",
     ("users", 2): "user",
     ("webhooks", 2): "webhook",
     ("payloads", 2): "payload",
@@ -23,7 +24,7 @@ _OF_NO_APP = frozenset({"users", "webhooks", "payloads"})
 _NOT_RECORDED = frozenset(
     {"presence", "turns", "shared-turns", "wakeups", "activity", "products", "unresolved", "cluster"}
 )
-_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "brake", "served", "grants", "deferrals"})
+_NOT_RECORDED_OF_A_GROUP = frozenset({"target", "brake", "served", "grants", "deferrals", "unproved"})
 
 
 def noun_of(below: str) -> tuple[str, str, str] | None:

@@ -17,6 +17,7 @@ class CheckingInstance:
     Attributes:
         running: Version that it runs.
         runs: Label of the release that it runs; empty: it names a version only.
+        proved: The check-in is.
     """
 
     instance: str
@@ -27,6 +28,7 @@ class CheckingInstance:
     rollback_allowed: bool = False
     rollback_forbidden: bool = False
     takes_turns: bool = False
+    proved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ class DeferredInstance:
             prefix=deferred.prefix,
             rollback_allowed=deferred.rollback_allowed,
             rollback_forbidden=deferred.rollback_forbidden,
+            proved=deferred.proved,
         )
 
     def has_reservation(self, now: datetime) -> bool:

@@ -6,7 +6,9 @@ import msgspec
 
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.rollout.policy_settings import Policy, check_policy
-from outrider.model.documents import App, Brake, Channel, Group, Package, Presence, Target
+from outrider.model.damage import readable
+from outrider.model.documents import App, Brake, Channel, Group, IdentityMode, Package, Presence, Target
+from outrider.model.identity import StoredToken
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.channels import absent_channel
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text, some
@@ -64,6 +66,7 @@ class Groups:
         slots: int = 1,
         paused: bool = False,
         policy: Policy | None = None,
+        identity: IdentityMode = "auto",
     ) -> Saved[Group]:
         """Add a group that follows ``channel``. A missing channel is added too; it points at nothing.
 
@@ -93,6 +96,7 @@ class Groups:
                 paused=paused,
                 slots=_checked_slots(slots),
                 policy=chosen,
+                identity=identity,
                 created=self.context.now(),
             )
             change.touch(keys.app(app_id))
@@ -112,6 +116,7 @@ class Groups:
         channel: str | None = None,
         paused: bool | None = None,
         slots: int | None = None,
+        identity: IdentityMode | None = None,
     ) -> Group:
         """Change every value that is not None.
 
@@ -130,6 +135,7 @@ class Groups:
                 channel=old.channel if channel is None else channel,
                 paused=old.paused if paused is None else paused,
                 slots=old.slots if slots is None else _checked_slots(slots),
+                identity=identity or old.identity,
                 undo=old.undo if channel in (None, old.channel) else None,
             )
             channel_key = keys.channel(app_id, new.channel)
@@ -174,6 +180,10 @@ class Groups:
             change.delete_below(keys.environments(app_id, group))
             change.delete_below(keys.tasks(app_id, group))
             change.delete(keys.analysis(app_id, group))
+            for entry, token in readable(StoredToken, change.list(keys.client_tokens(app_id)).entries):
+                if token.group == group:
+                    change.guard(StoredToken, entry)
+                    change.delete(entry.key)
             return old
 
         return apply(self.context.cluster, attempt, self.auditing)

@@ -31,7 +31,7 @@ def read_members(context: StoreContext, group: Group, target: Target | None, now
     rows = {
         row.id: row
         for row in context.children(Instance, context.keys.instances(group.app))
-        if row.group == group.id and (row.id in alive or now - row.last_seen < SILENT)
+        if row.group == group.id and group.counts(row) and (row.id in alive or now - row.last_seen < SILENT)
     }
     members = {}
     for name in sorted({*alive, *rows}):

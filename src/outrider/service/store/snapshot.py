@@ -340,8 +340,9 @@ class GroupSnapshot:
         if last is not None:
             return last
         rows = self.context.children(Instance, self.context.keys.instances(self.group.app))
-        ours = (row for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN)
-        counts = Counter(row.version for row in ours if row.version not in ("", NOTHING))
+        ours = (row for row in rows if row.group == self.group.id and self.group.counts(row))
+        lately = (row for row in ours if self.now - row.last_seen < SEEN)
+        counts = Counter(row.version for row in lately if row.version not in ("", NOTHING))
         usual = (self.release_of(version) for version, _ in counts.most_common())
         return next((one for one in usual if self.block_reason(one) is None), None)
 
@@ -421,6 +422,7 @@ class GroupSnapshot:
             rollback_forbidden=checking.rollback_forbidden,
             since=self.now if old is None else old.since,
             asked_at=self.now,
+            proved=checking.proved,
         )
         if old is None or self.now - old.asked_at >= FRESH or not _is_same(old, new):
             self.change.put(key, new)
@@ -442,7 +444,8 @@ class GroupSnapshot:
         if not done or progress.opened or self.waiting or progress.version is None or not self.is_whole:
             return False
         rows = self.context.children(Instance, self.context.keys.instances(self.group.app))
-        known = [row for row in rows if row.group == self.group.id and self.now - row.last_seen < SEEN]
+        ours = [row for row in rows if row.group == self.group.id and self.group.counts(row)]
+        known = [row for row in ours if self.now - row.last_seen < SEEN]
         target = None if self.target is None else self.target.release
         if not known or target is None or not all(row.is_at(target) for row in known):
             return True
@@ -543,7 +546,7 @@ def _read_all_instances(snapshot: GroupSnapshot) -> None:
                 snapshot.grants[entry.key[len(grants) :]] = entry
         elif entry.key.startswith(deferred):
             one = read_or_none(Deferral, entry.key, entry.value)
-            if one is None:
+            if one is None or (snapshot.group.requires_identity and not one.proved):
                 continue
             waiting.append(DeferredInstance(instance=entry.key[len(deferred) :], deferred=one, entry=entry))
     snapshot.waiting = tuple(sorted(waiting, key=lambda one: one.entry.create_revision))
@@ -561,13 +564,14 @@ def _serving(snapshot: GroupSnapshot) -> frozenset[str]:
     return frozenset(
         (
             *(one.instance for one in alive if one.serving),
-            *(row.id for row in _seen_lately(rows, group, snapshot.now) if row.id not in spoken),
+            *(row.id for row in _seen_lately(rows, snapshot.group, snapshot.now) if row.id not in spoken),
         )
     )
 
 
-def _seen_lately(rows: Iterable[Instance], group: str, now: datetime) -> Iterable[Instance]:
-    return (row for row in rows if row.group == group and row.status in CAN_SERVE and now - row.last_seen < SEEN)
+def _seen_lately(rows: Iterable[Instance], group: Group, now: datetime) -> Iterable[Instance]:
+    ours = (row for row in rows if row.group == group.id and group.counts(row))
+    return (row for row in ours if row.status in CAN_SERVE and now - row.last_seen < SEEN)
 
 
 def following(progress: Progress | None, release: ReleaseId | None, now: datetime) -> Progress:
@@ -591,4 +595,4 @@ def _is_same(old: Deferral, new: Deferral) -> bool:
 
 
 def _words(one: Deferral) -> tuple[object, ...]:
-    return one.running, one.runs, one.arch, one.prefix, one.rollback_allowed, one.rollback_forbidden
+    return one.running, one.runs, one.arch, one.prefix, one.rollback_allowed, one.rollback_forbidden, one.proved

@@ -9,6 +9,7 @@ from outrider.service.store.apps import Apps
 from outrider.service.store.audit import KEPT_DAYS, AuditLog
 from outrider.service.store.changes import Audited, Auditing, Unaudited
 from outrider.service.store.channels import Channels
+from outrider.service.store.client_tokens import ClientTokens
 from outrider.service.store.context import Clock, StoreContext
 from outrider.service.store.environments import Environments
 from outrider.service.store.floors import Floors
@@ -73,6 +74,10 @@ class Store:
     @property
     def fleet(self) -> Fleet:
         return Fleet(context=self.context, auditing=self.auditing)
+
+    @property
+    def client_tokens(self) -> ClientTokens:
+        return ClientTokens(context=self.context, auditing=self.auditing)
 
     @property
     def users(self) -> Users:
