@@ -2,7 +2,7 @@
 
 import pytest
 
-from outrider.config.cautions import cautions, unverified
+from outrider.config.cautions import cautions, unproved, unverified
 from outrider.config.load import load_settings
 from outrider.config.sections import ServiceSettings
 from outrider.core.errors import ConfigError
@@ -41,6 +41,31 @@ def test_an_unverified_foreign_server_is_shown_to_the_fleet() -> None:
     assert "payloads are not verified: http://n:8000 is plain http" == unverified(service)
     assert "" == unverified(ServiceSettings(kind="omaha", allow_unverified=True, urls=("https://n",)))
     assert "" == unverified(ServiceSettings(kind="omaha", urls=("http://n",)))
+
+
+@pytest.mark.parametrize(
+    ("urls", "allowed", "said"),
+    [
+        (("http://n:8000",), False, True),
+        (("https://n", "http://127.0.0.1:8000", "http://[::1]:80"), False, False),
+        (("https://n", "http://n:8000"), False, True),
+        (("http://n:8000",), True, False),
+    ],
+)
+def test_where_check_ins_cannot_be_proved_the_fleet_is_told(urls: tuple[str, ...], allowed: bool, said: bool) -> None:
+    service = ServiceSettings(urls=urls, allow_plain_identity=allowed)
+
+    assert said is ("http://n:8000 are not proved" in unproved(service))
+    assert said is any("check-ins there are not proved" in line for line in cautions(service))
+    assert "" == unproved(ServiceSettings(kind="omaha", urls=urls, allow_unverified=True))
+
+
+def test_a_clients_token_in_an_address_is_hidden() -> None:
+    token = f"oc_{'a' * 12}_{'s' * 43}"
+
+    (line,) = cautions(ServiceSettings(urls=(f"http://n:8000/v1/update/{token}",)))
+
+    assert ("s" * 9 in line, "oc_aaaaaaaaaaaa_***" in line) == (False, True)
 
 
 def test_our_own_service_is_always_verified() -> None:

@@ -1,5 +1,6 @@
 """What a sidekick lets the fleet see of itself, from its settings on."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from outrider.config.load import load_settings
+from outrider.core.errors import Unknown
 from outrider.core.sidekick.memory import Memory
 from outrider.demo.programs import free_ports
 from outrider.etcd.seam import Delete, Put
@@ -279,3 +281,50 @@ def test_who_has_removed_itself_and_is_let_back_at_once_is_told_so(twins: Twins)
     writer.doubt()
 
     eventually(lambda: twins.heard["p1"] == ["identity.accepted", "identity.accepted"])
+
+
+def test_a_process_gives_its_proof_once_etcd_has_acknowledged_it_under_the_present_lease() -> None:
+    """
+    1. nothing is written yet: there is no proof
+    2. the presence is written, with the secret's digest: there is
+    3. the lease is lost, and another comes: there is none until the presence is written under that one
+    """
+    etcd = FakeEtcd()
+    client = etcd.client()
+    lease: list[int | None] = [client.grant(60)]
+    us = Identity(process="p1", machine="host", home="")
+    contender = Contender(app="shop", group="web", instance="a")
+    writer = PresenceWriter(client, Keys(), contender, us, lambda: lease[0], lambda event: None)
+    try:
+        with pytest.raises(Unknown, match="etcd hasn't acknowledged yet that this sidekick is shop/a"):
+            writer.proof(0.01)
+        writer.show(Presence(instance="a", app="shop", group="web", state="idle.waiting", version="1", since=NOON))
+        first = writer.proof(10.0)
+        presence = decode(Presence, KEY, etcd.entries[KEY].value)
+        lease[0] = None
+        with pytest.raises(Unknown):
+            writer.proof(0.01)
+        lease[0] = client.grant(60)
+        with pytest.raises(Unknown):
+            writer.proof(0.01)
+        writer.refresh()
+        again = writer.proof(10.0)
+    finally:
+        writer.close()
+
+    assert us.secret == first == again
+    assert hashlib.sha256(first.encode()).hexdigest() == presence.secret_sha256 == us.secret_sha256
+    assert (43, False) == (len(first), first in repr(us) or first.encode() in etcd.entries[KEY].value)
+    assert Identity(process="p1", machine="host", home="").secret != first
+    with pytest.raises(Unknown):
+        writer.proof(0.01)
+
+
+def test_a_twin_never_gets_a_proof(twins: Twins) -> None:
+    first, _ = twins.begin("p1")
+    first.proof(10.0)
+    second, _ = twins.begin("p2")
+    eventually(lambda: twins.heard["p2"] == ["identity.refused"])
+
+    with pytest.raises(Unknown):
+        second.proof(0.01)

@@ -25,7 +25,20 @@ from outrider.core.sidekick.events import AnyEvent
 from outrider.core.sidekick.memory import AfterUndecided, Installed, Memory, Release, Strategy
 from outrider.etcd.seam import Delete, Put
 from outrider.journal.journal import Journal, Record
-from outrider.model.documents import Admission, Brake, Command, Gone, OpenGrant, Slot, Target, Wakeup, decode, encode
+from outrider.model.documents import (
+    Admission,
+    Brake,
+    Command,
+    Gone,
+    OpenGrant,
+    Presence,
+    Slot,
+    Target,
+    Wakeup,
+    decode,
+    encode,
+)
+from outrider.service.rollouts.identity import proves
 from outrider.sidekick.identity import KEPT_PREDECESSORS
 from outrider.turns.turns import free_turn, read_scope
 from tests.sim.agenda import Agenda
@@ -188,6 +201,7 @@ class Fleet:
         self.images: set[str] = set()  # versions whose packages are container images
         self.braked = False  # the rollout is paused
         self.asked = 0  # how often the update service was asked
+        self.unproved = 0  # and how often it did not believe who asked
         self._write_target()
         self._by_name = {name: Member(self, name) for name in (f"web-{number}" for number in range(instances))}
         self.members = list(self._by_name.values())
@@ -331,6 +345,12 @@ class Fleet:
                 *(Put(key=key, value=encode(Wakeup(why="resumed"))) for key in woken),
             ),
         )
+
+    def is_proved(self, name: str, secret: str) -> bool:
+        """Whether the update service believes a check-in: as ``service.rollouts.identity`` does."""
+        key = KEYS.presence(APP, GROUP, name)
+        entry = self.store.entries.get(key)
+        return proves(None if entry is None else decode(Presence, key, entry.value), secret)
 
     def grant(self, name: str, version: str) -> None:
         """The update service grants an update."""

@@ -14,6 +14,7 @@ from outrider.balancers.drain import Drain
 from outrider.balancers.entry import EtcdEntry
 from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.clocks import LATE_S, TICK_S
+from outrider.core.errors import Unknown
 from outrider.core.omaha import Report
 from outrider.core.sidekick.effects import ReportEffect, ReportResult
 from outrider.core.sidekick.events import AnyEvent, LockLost, OperatorRolledBack, ReleaseFound
@@ -76,6 +77,8 @@ class Life:
             random=fleet.random,
         )  # fmt: skip
         self._process = memory.process
+        self.secret = f"{fleet.random.getrandbits(256):064x}"
+        self.acknowledged: int | None = None
         self.runtime = SimRuntime(member.host, self.spend, self.at)
         self.wait: Wait | None = None
         self._looking = False
@@ -240,14 +243,12 @@ class Life:
         pending = self._lock_work.take_pending()
         if pending is not None:
             self.workers["lock"].submit(*pending)
-
-        if self.fleet.tasks.specs:
-            self.write_presence()
+        self.write_presence()
         if self.fleet.tasks.follows:
             self.look_for_due()
 
     def write_presence(self) -> None:
-        """Only where there are tasks: nothing else here looks at presences."""
+        """The presence's own thread hears of a lease."""
         if not self.dead:
             write_presence(self, self._process, self.write_presence)
 
@@ -257,6 +258,11 @@ class Life:
             return
         self._looks_for_due = True
         self.at(self.fleet.random.uniform(0.01, 1.0), partial(look_for_due, self, due_tasks_of(self, self._process)))
+    def proof(self) -> str:
+        """As ``PresenceWriter.proof``."""
+        if self.keeper.lease is None or self.acknowledged != self.keeper.lease:
+            raise Unknown("the update service wasn't asked: etcd hasn't acknowledged the presence yet")
+        return self.secret
 
     def _follow_tasks(self, one: Follow) -> None:
         self.at(self.fleet.random.uniform(0.01, 0.2), partial(follow, self, one))

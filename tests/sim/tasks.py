@@ -1,5 +1,6 @@
 """Tasks in the simulated fleet: their programs, the presences that claims compare, and who ends those of the dead."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -192,11 +193,13 @@ def write_presence(life: "Life", process: str, at: Callable[[], None]) -> None:
     if lease is None:
         return
     presence = Presence(
-        instance=life.member.name, app=APP, group=GROUP, state="", version="", since=life.fleet.now(), process=process
-    )
+        instance=life.member.name, app=APP, group=GROUP, state="", version="", since=life.fleet.now(), process=process,
+        secret_sha256=hashlib.sha256(life.secret.encode()).hexdigest(),
+    )  # fmt: skip
     life.client.spent_s = 0.0
     try:
         key = KEYS.presence(APP, GROUP, life.member.name)
         life.client.txn((), (Put(key=key, value=encode(presence), lease=lease),))
+        life.acknowledged = lease
     except DriverError:
         life.at(2.0, at)

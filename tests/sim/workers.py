@@ -130,12 +130,16 @@ class SimUpstream:
         self, *, version: str, previous_version: str, update: str, release: ReleaseId | None = None
     ) -> Offer | NoUpdate:
         fleet, client = self._life.fleet, self._life.client
+        secret = self._life.proof()
         fleet.asked += 1
         if fleet.faults.service_down or client.cut:
             self._life.spend(fleet.random.uniform(0.1, 5.0))
             raise DriverError("the update service doesn't answer")
         if fleet.faults.lost_answers and fleet.random.random() < fleet.faults.lost_answers:
             raise Unknown("the update service's answer got lost")
+        if not fleet.is_proved(self._life.member.name, secret):
+            fleet.unproved += 1
+            return NoUpdate(reason="unproved check-in")
         goal, runs = fleet.release, release or ReleaseId(version=version)
         why = "bad" if goal.label in fleet.blocked else None
         verdict = decide(

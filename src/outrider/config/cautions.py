@@ -12,12 +12,11 @@ def cautions(service: ServiceSettings) -> Iterator[str]:
     """One line for each."""
     for url in service.urls:
         if urlsplit(url).scheme.lower() == "http" and not is_loopback(url):
+            proofs = ", and check-ins there are not proved" if unproved(service) else ""
             yield (
                 f"service.urls: {masked(url)!r} is plain http and leaves this machine: whoever is on the way can read"
-                " and change what it says; use https (`outrider serve --tls-cert`)"
+                f" and change what it says{proofs}; use https (`outrider serve --tls-cert`)"
             )
-    if unproved(service):
-        yield f"service.urls: {unproved(service)}"
     if unverified(service):
         yield f"service.allow_unverified: {unverified(service)}"
 
