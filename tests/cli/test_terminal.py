@@ -1,5 +1,6 @@
 """What only shows with a real terminal, or with a real Ctrl-C."""
 
+import io
 import os
 import pty
 import re
@@ -10,6 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from outrider.cli.rollout_bar import rollout_bar
 from tests.support.service import Service
 from tests.support.service_examples import APP, make_app
 from tests.support.waiting import eventually
@@ -103,3 +107,33 @@ def test_ctrl_c_ends_simulated_instances_with_a_summary(service: Service, tmp_pa
     *told, summary = (tmp_path / "printed").read_text().splitlines()
     assert re.fullmatch(r"10 clients: \d+ checks, 0 updates, 0 failures", summary)
     assert all("noupdate: up to date" in line for line in told)
+
+
+def test_a_rollout_that_is_watched_on_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    with rollout_bar("group web", 3) as show:
+        show(2)
+
+    assert "group web" in screen.getvalue()
+    assert "2/3" in screen.getvalue()
+
+
+@pytest.mark.parametrize(("terminal", "instances"), [(False, 3), (True, 0)])
+def test_there_is_no_bar_in_a_file_nor_for_nobody(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, instances: int
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+
+    with rollout_bar("group web", instances) as show:
+        show(2)
+
+    assert "" == screen.getvalue()

@@ -1,11 +1,15 @@
 """Disruption budgets: a turn comes with a slot of each budget that the instance falls into, and ends with them."""
 
+import pytest
+
+from outrider.core.errors import Conflict
 from outrider.core.rollout.budgets import Budget
 from outrider.etcd.seam import Cluster, Delete, Put
-from outrider.model.documents import BudgetSlot, Presence, Target, encode
+from outrider.model.documents import BudgetSlot, Gone, Presence, Target, encode
 from outrider.model.keys import Keys
 from outrider.turns.turns import read_scope
 from tests.contracts.turns.words import APP, GROUP, NOON, SCOPE, Instance, Start, contender, free_by_hand
+from tests.support.service_examples import open_store
 from tests.support.waiting import eventually
 
 ONE_PER_RACK = Budget(label="rack", max_out=1)
@@ -246,3 +250,46 @@ def test_in_a_shared_scope_each_group_has_its_own_budgets(start: Start, store: C
 
     other.turn()
     assert b.place().held
+
+
+def test_an_instance_that_is_deleted_frees_the_slots_of_its_budgets(start: Start, store: Cluster, keys: Keys) -> None:
+    """
+    1. a of rack 3 is out, and its machine dies: its turn and its budget's slot are dirty, and b waits
+    2. an operator deletes a, whose machine is off: b has a turn
+    """
+    set_budgets(store, keys, ONE_PER_RACK)
+    a = in_rack(start, "a", "3")
+    a.turn()
+    b = in_rack(start, "b", "3")
+    eventually(lambda: b.place().held)
+    a.client.away = True
+    store.revoke(a.lease)
+    service = open_store(store, keys.prefix)
+    service.apps.create(app=APP, label="")
+    fleet = service.fleet
+    with pytest.raises(Conflict, match="holds turn 1"):
+        fleet.forget(APP, "a")
+    assert ["rack=3/slots/0/a"] == taken(store, keys)
+
+    fleet.forget(APP, "a", machine_off=True)
+
+    b.turn()
+    assert ["rack=3/slots/0/b"] == taken(store, keys)
+
+
+def test_the_end_of_a_turn_that_removes_its_instance_frees_the_slots_of_its_budgets(
+    start: Start, store: Cluster, keys: Keys
+) -> None:
+    """As a decommissioned sidekick ends its turn: with the marker that it is gone, in one transaction."""
+    set_budgets(store, keys, ONE_PER_RACK)
+    a = in_rack(start, "a", "3")
+    turn = a.turn()
+    b = in_rack(start, "b", "3")
+    eventually(lambda: b.place().held)
+    marker = Gone(app=APP, group=GROUP, instance="a", how="decommissioned", at=NOON)
+
+    a.lock.release(turn, ops=(Put(key=keys.gone(APP, "a"), value=encode(marker)),))
+
+    b.turn()
+    assert ["rack=3/slots/0/b"] == taken(store, keys)
+    assert store.get(keys.gone(APP, "a")) is not None

@@ -1,5 +1,6 @@
 """``outrider rollout``: the progress of a group's rollout, and commands to pause, halt and resume it."""
 
+import contextlib
 import math
 import sys
 import time
@@ -14,6 +15,7 @@ from outrider.cli.main import Group
 from outrider.cli.options import json_option, operator, service_options
 from outrider.cli.output import confirm, echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient, ours_only
+from outrider.cli.rollout_bar import rollout_bar
 from outrider.core.errors import NotFound, Unknown
 
 STOPPED, TIMED_OUT = 2, 4
@@ -81,8 +83,25 @@ def wait(app_id: str, group_id: str, timeout: str | None, service: ServiceClient
 @service_options
 @json_option
 def watch_(app_id: str, group_id: str, timeout: str | None, service: ServiceClient, as_json: bool) -> None:
-    """Print a line whenever a group's rollout gets on, until it has ended; leaves as `rollout wait` does."""
-    sys.exit(follow_until_end(service, app_id, group_id, timeout, as_json=as_json, tell=True))
+    """Print a line whenever a group's rollout gets on, until it has ended; leaves as `rollout wait` does.
+
+    On a terminal a bar shows how many of the group's instances are updated.
+    """
+    instances = 0
+    if not as_json:
+        with contextlib.suppress(Unknown):  # a service that is away is asked again, and there is no bar
+            instances = len(service.get_all("apps", app_id, "instances", group=group_id))
+    with rollout_bar(f"group {group_id}", instances) as show_bar:
+        status = follow_until_end(
+            service,
+            app_id,
+            group_id,
+            timeout,
+            as_json=as_json,
+            tell=True,
+            seen=lambda found: show_bar(found["succeeded"]),
+        )
+    sys.exit(status)
 
 
 @rollout.command("list")
@@ -123,9 +142,14 @@ def _words(verb: str, said: Json) -> str:
 
 
 def follow_until_end(
-    service: ServiceClient, app_id: str, group_id: str, timeout: str | None, *, as_json: bool, tell: bool
-) -> int:
-    """Ask for the rollout until it has ended; its status for the shell. A service that is away is asked again."""
+    service: ServiceClient, app_id: str, group_id: str, timeout: str | None, *, as_json: bool, tell: bool,
+    seen: Callable[[Json], object] = lambda found: None,
+) -> int:  # fmt: skip
+    """Ask for the rollout until it has ended; its status for the shell. A service that is away is asked again.
+
+    Args:
+        seen: Gets each answer.
+    """
     deadline = time.monotonic() + seconds(timeout) if timeout else math.inf
     told, pause_s = "", ASK_MIN_S
     while True:
@@ -137,6 +161,7 @@ def follow_until_end(
         else:
             if found["version"] is None:
                 raise NotFound(f"group {group_id!r} of {app_id} has no release to wait for: `channel update` makes one")
+            seen(found)
             text, ending = describe(found, blocked), status_of(found, blocked)
         if ending is not None:
             echo_json(found) if as_json else click.echo(text)
