@@ -215,6 +215,7 @@ class Runner:
             self.fixture.all_on(self.case_run.wanted)
             and self.case_run.bad <= set(self.fixture.blocked())
             and not self.fixture.cluster.list(self.fixture.keys.turns(group_scope(APP_ID, GROUP))).entries
+            and all(arm.scenario.ends_when(self.case_run) for arm in self.arms)
         )
 
     def _judge_instances(self, numbers: dict[str, int], *, freed: bool) -> None:

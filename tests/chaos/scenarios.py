@@ -12,7 +12,9 @@ from pathlib import Path
 from outrider.core.errors import Conflict
 from outrider.demo.fleet import APP_ID, GROUP, SERVICE, workloads
 from outrider.etcd.seam import Delete
+from outrider.model.documents import decode
 from outrider.model.keys import group_scope
+from outrider.model.tasks import Task
 from outrider.runtimes import RunnableRelease, WorkloadSpec
 from outrider.turns.turns import free_turn, read_scope
 from tests.chaos.fixture import TTL_S, ChaosFixture
@@ -52,6 +54,7 @@ class Scenario:
         release: Once the fleet is at rest again with the armed sidekick in it.
         barrier: EFFECT/FAILPOINT before which ``at_barrier`` happens.
         repair_when: What must be true before that; dead sidekicks are restarted meanwhile.
+        ends_when: What must be true besides at its end.
         repair: After the fault: what belongs to the scenario, not to the repair of the fault.
         freed, apps_die, leaves: See ``auditor.Rules``; the armed instance leaves.
         options: Of the armed sidekick, besides.
@@ -66,6 +69,7 @@ class Scenario:
     barrier: str = ""
     at_barrier: Deed = nothing
     repair_when: Callable[[CaseRun], bool] = lambda case_run: True
+    ends_when: Callable[[CaseRun], bool] = lambda case_run: True
     repair: Deed = nothing
     freed: bool = False
     apps_die: bool = False
@@ -265,6 +269,16 @@ def _release_that_is_followed(case_run: CaseRun) -> None:
     case_run.wanted = version
 
 
+def _is_followed(case_run: CaseRun) -> bool:
+    """All that follows is done. Asked of etcd's own, for the service may be away for a moment."""
+    fixture, done = case_run.fixture, set[str]()
+    for entry in fixture.cluster.list(fixture.keys.all_tasks()).entries:
+        task = decode(Task, entry.key, entry.value)
+        if (task.version, task.state) == (case_run.wanted, "done"):
+            done.add(task.name)
+    return done == set(_FOLLOWING)
+
+
 def _look_after_what_follows(case_run: CaseRun) -> None:
     """Each is begun once, whatever befell its runner, and none is lost."""
     fixture, retries = case_run.fixture, Counter[str]()
@@ -294,7 +308,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "good": Scenario(release=_good),
     "good-2": Scenario(release=_good),
     "tasked": Scenario(goes_first=True, release=_release_with_a_task, repair=_look_after_the_task),
-    "followed": Scenario(release=_release_that_is_followed, repair=_look_after_what_follows),
+    "followed": Scenario(release=_release_that_is_followed, ends_when=_is_followed, repair=_look_after_what_follows),
     "unhealthy": Scenario(goes_first=True, release=_bad("unhealthy")),
     "unhealthy-2": Scenario(goes_first=True, release=_bad("unhealthy")),
     "stuck-2": Scenario(
