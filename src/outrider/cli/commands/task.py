@@ -85,12 +85,12 @@ _verb(
 )
 _verb(
     "failed",
-    "Say that a task of which nobody knows how far it came has failed: the release is blocked.",
+    "Say that a task of which nobody knows how far it came has failed: if it is a pre task, the release is blocked.",
     "Has it failed?",
 )
 _verb(
     "retry",
-    "Let a task run again that failed, or of which nobody knows how far it came; its release is unblocked.",
+    "Let a task run again that failed, or of which nobody knows how far it came; what it blocked is unblocked.",
     "Let it run again?",
 )
 

@@ -24,7 +24,7 @@ class TaskShown(Shown):
     name: str
     kind: str
     command: str
-    state: str = Field(description="waiting, running, done, failed, or unknown: its runner has ended.")
+    state: str = Field(description="waiting, due, running, done, failed, or unknown: its runner has ended.")
     release: str
     instance: str = Field(description="The one that runs it, or has run it.")
     started: datetime | None
