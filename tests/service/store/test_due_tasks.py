@@ -192,3 +192,20 @@ def test_what_waits_for_the_end_of_the_rollout_is_listed_with_what_it_waits_for(
 
     assert ("waiting", "runs once the whole group has the release") == listed["warm"]
     assert ("waiting", "runs only if the release is blocked") == listed["mend"]
+
+
+def test_what_was_due_and_never_began_is_left_behind_with_its_release(group: Store, client: FakeCluster) -> None:
+    finish(group, client)
+    assert {"warm": "due"} == states(group, client)
+    group.channels.save(APP, "beta", version="1.0.0")
+
+    assert {} == states(group, client)
+
+
+def test_what_runs_is_not_left_behind(group: Store, client: FakeCluster) -> None:
+    finish(group, client)
+    states(group, client)
+    end(group, client, "warm", "running")
+    group.channels.save(APP, "beta", version="1.0.0")
+
+    assert {"warm": "running"} == states(group, client)

@@ -32,6 +32,8 @@ def note_due(snapshot: GroupSnapshot) -> bool:
     """
     waits = False
     target = None if snapshot.target is None else snapshot.target.release
+    if not snapshot.has_begun:
+        _leave_behind(snapshot, target)
     if target is not None:
         after = _of_kind(snapshot, target, "post")
         if after and snapshot.progress.finished is not None and snapshot.progress.version == target.label:
@@ -88,6 +90,18 @@ def _next(snapshot: GroupSnapshot, release: ReleaseId, tasks: tuple[TaskSpec, ..
         stored = change.read_or_none(Task, key)
         if stored is None or stored.state != "done":
             return
+
+
+def _leave_behind(snapshot: GroupSnapshot, target: ReleaseId | None) -> None:
+    """The group wants another payload now: what was to follow the one before, and never began, isn't due any more."""
+    change, group = snapshot.change, snapshot.group
+    for entry in change.list(snapshot.context.keys.tasks(group.app, group.id)).entries:
+        task = read_or_none(Task, entry.key, entry.value)
+        if task is None or (task.kind, task.state) != ("post", "due"):
+            continue
+        if target is None or task.sha256 != target.sha256:
+            change.guard(Task, entry)
+            change.delete(entry.key)
 
 
 def _withdraw(snapshot: GroupSnapshot, target: ReleaseId) -> None:
