@@ -115,6 +115,7 @@ def test_a_policy_is_shown_and_its_warnings_go_to_stderr(run: Run) -> None:
         ("--pin=1.2", {"pin": "1.2"}),
         ("--pin=none --max-failures=none", {"pin": "", "max_failures": None}),
         ("--update-timeout=30m --max-failures=2", {"update_timeout_s": 1800, "max_failures": 2}),
+        ("--count-new", {"count_new": True}),
         ("--disabled --ignore-timeouts", {"enabled": False, "count_timeouts": False}),
         (
             "--window='fri,sat 22:00-04:00' --window=01:00-02:00",

@@ -56,6 +56,7 @@ def test_every_setting_is_set_by_its_option_and_shown(run: Run, service: Service
         time_zone="Europe/Berlin",
         update_timeout_s=1800,
         max_failures=2,
+        count_new=True,
         count_timeouts=False,
         min_healthy=3,
         pin="1.2",

@@ -405,6 +405,7 @@ class Deferral(Document, frozen=True, kw_only=True):
 
     Attributes:
         runs: Label of the release that it runs; empty: it names a version only.
+        is_new: It never ran anything.
         asked_at: When it asked last; written anew now and then.
         woken_at: When it was called and hasn't asked since; a place is kept for it for a while.
         calls: How often it was called since it asked last.
@@ -417,6 +418,7 @@ class Deferral(Document, frozen=True, kw_only=True):
     prefix: str = ""
     rollback_allowed: bool = False
     rollback_forbidden: bool = False
+    is_new: bool = False
     since: datetime
     asked_at: datetime
     woken_at: datetime | None = None

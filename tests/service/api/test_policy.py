@@ -25,6 +25,7 @@ EVERYTHING = {
     "time_zone": "Europe/Berlin",
     "update_timeout_s": 1800,
     "max_failures": 2,
+    "count_new": True,
     "count_timeouts": False,
     "min_healthy": 3,
     "pin": "1.2",

@@ -238,6 +238,41 @@ def test_a_package_of_another_architecture_is_no_package(fleet: Fleet, store: St
     assert "this instance is amd64" in held.why
 
 
+def test_a_new_instance_takes_no_place_in_the_interval_but_one_in_progress(fleet: Fleet) -> None:
+    fleet.set(max_per_interval=Rate(count=1, interval_s=300), max_in_progress=2)
+
+    new = [fleet.granted(name, "0.0.0") for name in ("new-1", "new-2")]
+    busy = fleet.why_deferred("new-3", "0.0.0")
+    fleet.succeeds("new-1")
+    again = fleet.granted("new-3", "0.0.0")
+    fleet.succeeds("new-2")
+    old, next_old = fleet.granted("old-1", "1.0.0"), fleet.why_deferred("old-2", "1.0.0")
+
+    assert ["2.0.0", "2.0.0"] == new
+    assert "2 of 2 in progress: new-1, new-2" == busy
+    assert ("2.0.0", "2.0.0") == (again, old)
+    assert "2 of 2 in progress" in next_old
+    fleet.succeeds("new-3")
+    assert "1 per 5 min" in fleet.why_deferred("old-2", "1.0.0")
+
+
+def test_a_policy_can_count_new_instances(fleet: Fleet) -> None:
+    fleet.set(max_per_interval=Rate(count=1, interval_s=300), count_new=True)
+    fleet.granted("new-1", "0.0.0")
+
+    assert "1 per 5 min" in fleet.why_deferred("new-2", "0.0.0")
+
+
+def test_an_instance_that_has_run_something_is_not_new_again(fleet: Fleet) -> None:
+    """A watcher begins with 0.0.0 after each start; its history tells better."""
+    fleet.granted("web-1", "0.0.0")
+    fleet.succeeds("web-1")
+    fleet.set(max_per_interval=Rate(count=1, interval_s=300))
+    fleet.granted("web-2", "1.0.0")
+
+    assert "1 per 5 min" in fleet.why_deferred("web-1", "0.0.0")
+
+
 def test_an_instance_without_an_architecture_is_granted_and_its_row_says_so(fleet: Fleet, store: Store) -> None:
     store.packages.create(APP, "2.1.0", payload_of("2.1.0"), arch="amd64")
     store.channels.save(APP, "beta", version="2.1.0")

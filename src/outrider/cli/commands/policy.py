@@ -246,6 +246,11 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "--max-failures", metavar="N", help="Number of failed instances that halts the rollout; none for no limit."
 )
 @click.option(
+    "--count-new/--ignore-new",
+    default=None,
+    help="Whether an instance that never ran anything counts against --max-per-interval.",
+)
+@click.option(
     "--count-timeouts/--ignore-timeouts", default=None, help="Whether an update without a result counts as a failure."
 )
 @click.option(

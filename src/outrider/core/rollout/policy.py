@@ -79,6 +79,7 @@ class Situation:
         living: Instances with an open grant.
         reserved: Other instances that were woken a moment ago; a place is kept for each.
         serving: Number of other instances of the group that serve and do not update.
+        is_new: The instance never ran anything, so its first update takes nothing out of service.
         own_labels: Labels of the instance (``core.labels``); None: it has some, and they aren't known.
         wave: The wave that the rollout is at; None without waves.
     """
@@ -104,6 +105,7 @@ class Situation:
     living: frozenset[str] = frozenset()
     reserved: tuple[str, ...] = ()
     serving: int = 0
+    is_new: bool = False
     own_labels: Mapping[str, str] | None = field(default_factory=dict)
     wave: WaveState | None = None
     now: datetime = LONG_AGO
@@ -363,7 +365,7 @@ def _too_many_under_way(situation: Situation, goal: str) -> Defer | None:
 
 def _too_many_lately(situation: Situation, goal: str) -> Defer | None:
     rate, progress = situation.policy.max_per_interval, situation.progress
-    if rate is None or progress is None:
+    if rate is None or progress is None or not counts_in_interval(situation.policy, is_new=situation.is_new):
         return None
     free_at = next_time(progress, situation.policy, len(situation.reserved), situation.now)
     if free_at is None:
@@ -406,6 +408,11 @@ def standstill_of(progress: Progress, policy: Policy) -> str | None:
         state, why, by = "halted", braked, ""
     said = f" by {by}" if by else ""
     return f"rollout of {progress.version} is {state}{said}" + (f": {why}" if why else "")
+
+
+def counts_in_interval(policy: Policy, *, is_new: bool) -> bool:
+    """Whether a grant takes one of the places of ``max_per_interval``."""
+    return policy.count_new or not is_new
 
 
 def per(rate: Rate) -> str:

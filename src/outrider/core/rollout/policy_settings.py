@@ -38,6 +38,7 @@ class Policy:
     Attributes:
         enabled: Updates are on.
         max_per_interval: Largest number of grants in an interval; None for no limit.
+        count_new: An instance that never ran anything counts against ``max_per_interval``, too.
         max_in_progress: Largest number of updates in progress; None for no limit.
         percent: Share of the instances that may update, 0 to 100.
         canary: Number of instances that update first. The others follow when these have succeeded; none follows when
@@ -63,6 +64,7 @@ class Policy:
 
     enabled: bool = True
     max_per_interval: Rate | None = None
+    count_new: bool = False
     max_in_progress: int | None = None
     percent: float = 100.0
     canary: int = 0

@@ -26,7 +26,7 @@ class Opened:
     """A grant without a result yet, to the release with the label ``version``.
 
     ``for_new_machine``: it leads to what the group serves, not to the target. ``wave``: number of the wave in which it
-    was made, 0 outside the waves.
+    was made, 0 outside the waves. ``in_interval``: it took a place of ``max_per_interval``.
     """
 
     instance: str
@@ -34,6 +34,7 @@ class Opened:
     at: datetime
     for_new_machine: bool = False
     wave: int = 0
+    in_interval: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,14 +187,27 @@ def granted(
     *,
     for_new_machine: bool = False,
     wave: int = 0,
+    in_interval: bool = True,
 ) -> Progress:
-    """One more grant; it takes the place of an earlier one of the same instance. ``wave``: in which it counts."""
+    """One more grant; it takes the place of an earlier one of the same instance.
+
+    Args:
+        wave: In which it counts.
+        in_interval: It takes a place of ``max_per_interval``.
+    """
     others = tuple(one for one in progress.opened if one.instance != instance)
-    mine = Opened(instance=instance, version=version, at=now, for_new_machine=for_new_machine, wave=wave)
+    mine = Opened(
+        instance=instance,
+        version=version,
+        at=now,
+        for_new_machine=for_new_machine,
+        wave=wave,
+        in_interval=in_interval,
+    )
     return replace(
         progress,
         opened=(*others, mine),
-        times=_kept((*progress.times, now), policy, now),
+        times=_kept((*progress.times, now) if in_interval else progress.times, policy, now),
     )
 
 
@@ -209,7 +223,7 @@ def ended(
         return _late(progress, instance, result, error, policy, now)
     progress = replace(progress, opened=tuple(one for one in progress.opened if one is not mine))
     if result in ("refused", "recalled"):
-        return replace(progress, times=_without(progress.times, mine.at))
+        return replace(progress, times=_without(progress.times, mine.at)) if mine.in_interval else progress
     if not progress.is_ours(mine) or mine.for_new_machine:
         return progress  # a new machine's way to what the group serves says nothing of this release
     if result == "failed":

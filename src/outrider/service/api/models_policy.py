@@ -91,6 +91,9 @@ class PolicyGiven(Given):
         DEFAULT_TIMEOUT_S, description="Seconds after which an update without a result has failed."
     )
     max_failures: int | None = Field(None, description="The number of failed instances that halts the rollout.")
+    count_new: bool = Field(
+        False, description="An instance that never ran anything counts against max_per_interval, too."
+    )
     count_timeouts: bool = Field(True, description="An update without a result in time counts as a failure.")
     min_healthy: int = Field(0, description="The number of other instances that must serve while one updates.")
     pin: str = Field("", description="Only versions with this beginning.", examples=["1.2"])
@@ -196,6 +199,7 @@ class PolicyShown(Shown):
     time_zone: str
     update_timeout_s: int
     max_failures: int | None
+    count_new: bool
     count_timeouts: bool
     min_healthy: int
     pin: str

@@ -45,6 +45,7 @@ from outrider.service.rollouts.rows import (
     RUNNING,
     STATUS,
     described,
+    never_ran,
     with_event,
     with_verdict,
     word,
@@ -313,6 +314,7 @@ class _Checkin:
             rollback_forbidden=self.app.rollback_forbidden,
             takes_turns=self.app.takes_turns,
             proved=proved,
+            is_new=never_ran(row, self.app.version),
         )
         opened = snapshot.progress.opened_for(checking.instance)
         if opened is not None and opened.version == (checking.runs or checking.running):

@@ -11,6 +11,7 @@ import msgspec
 
 from outrider.core.omaha import AppRequest, OmahaEvent, failure_text, is_local_refusal
 from outrider.core.rollout.policy import Defer, Grant, Verdict
+from outrider.core.versions import NOTHING
 from outrider.model.documents import Happening, Instance
 
 MAX_HISTORY = 50
@@ -45,6 +46,13 @@ def described(row: Instance, app: AppRequest, *, arch: str, group: str, address:
         oem=word(app.oem) or row.oem,
         arch=arch or row.arch,
         address=address or row.address,
+    )
+
+
+def never_ran(row: Instance, running: str) -> bool:
+    """It runs nothing, and by its row it never ran or tried anything: its first update takes nothing out of service."""
+    return running == NOTHING and not any(
+        line.version not in ("", NOTHING) or line.event in ("3:0", "3:1") for line in row.history
     )
 
 

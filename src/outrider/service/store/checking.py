@@ -18,6 +18,7 @@ class CheckingInstance:
         running: Version that it runs.
         runs: Label of the release that it runs; empty: it names a version only.
         proved: The check-in is.
+        is_new: It never ran anything, as far as its row says.
     """
 
     instance: str
@@ -29,6 +30,7 @@ class CheckingInstance:
     rollback_forbidden: bool = False
     takes_turns: bool = False
     proved: bool = False
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class DeferredInstance:
             rollback_allowed=deferred.rollback_allowed,
             rollback_forbidden=deferred.rollback_forbidden,
             proved=deferred.proved,
+            is_new=deferred.is_new,
         )
 
     def has_reservation(self, now: datetime) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 from outrider.core.architectures import ANY
 from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout, waves
-from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, decide, destination
+from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, counts_in_interval, decide, destination
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.recall import begin_before
 from outrider.core.rollout.rollout import Override, Progress, Result, WaveState
@@ -240,6 +240,7 @@ class GroupSnapshot:
             living=living,
             reserved=reserved,
             serving=len(self.serving - opened - {checking.instance}),
+            is_new=checking.is_new,
             own_labels=self.own_labels(checking) if policy.uses_labels else {},
             wave=waves.current(progress, policy, self.members.values(), self.now),
             now=self.now,
@@ -376,6 +377,7 @@ class GroupSnapshot:
             *(replace(self.progress, wave=wave), checking.instance, version, group.policy, self.now),
             for_new_machine=apart,
             wave=0 if apart else number,
+            in_interval=counts_in_interval(self.policy, is_new=checking.is_new),
         )
         key = keys.grant(group.app, group.id, checking.instance)
         grant = OpenGrant(
@@ -420,6 +422,7 @@ class GroupSnapshot:
             prefix=checking.prefix,
             rollback_allowed=checking.rollback_allowed,
             rollback_forbidden=checking.rollback_forbidden,
+            is_new=checking.is_new,
             since=self.now if old is None else old.since,
             asked_at=self.now,
             proved=checking.proved,
@@ -595,4 +598,5 @@ def _is_same(old: Deferral, new: Deferral) -> bool:
 
 
 def _words(one: Deferral) -> tuple[object, ...]:
-    return one.running, one.runs, one.arch, one.prefix, one.rollback_allowed, one.rollback_forbidden, one.proved
+    flags = one.rollback_allowed, one.rollback_forbidden, one.is_new, one.proved
+    return one.running, one.runs, one.arch, one.prefix, *flags
