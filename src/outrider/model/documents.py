@@ -303,6 +303,7 @@ class Target(Document, frozen=True, kw_only=True):
         budgets: Disruption budgets of the group.
         others: Further releases that the update service has offered under this target, newest last: floors, and what
             the group serves. A sidekick runs no other payload than these and the target's own (P13).
+        since: When the group was given this release; None of one that an older service has written.
     """
 
     version: str | None
@@ -315,6 +316,7 @@ class Target(Document, frozen=True, kw_only=True):
     generation: int = 0
     budgets: tuple[Budget, ...] = ()
     others: tuple[ReleaseId, ...] = ()
+    since: datetime | None = None
 
     @property
     def releases(self) -> tuple[ReleaseId, ...]:

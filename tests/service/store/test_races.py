@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from outrider.core.errors import Conflict, NotFound, OutriderError
@@ -113,7 +114,10 @@ def assert_consistent(store: Store) -> None:
         channel = context.get(Channel, keys.channel(APP, group.channel))
         assert channel is not None, f"group {group.id} follows {group.channel}, which doesn't exist"
         package = None if channel.version is None else context.get(Package, keys.package(APP, channel.version))
-        assert target_that_follows(group, channel, package) == target_of(store, group.id)
+        found = target_of(store, group.id)
+        follows = target_that_follows(group, channel, package)
+        assert msgspec.structs.replace(follows, since=found.since) == found
+        assert (follows.version is None) == (found.since is None)
 
 
 def test_a_move_and_a_pause_at_once_both_hold_at_the_end(pair: Pair) -> None:

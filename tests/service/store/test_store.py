@@ -69,7 +69,7 @@ def test_moving_a_channel_moves_every_group_on_it_in_the_same_transaction(
         client.get(key) for key in (keys.channel(APP, "beta"), keys.target(APP, "beta"), keys.target(APP, "second"))
     ]
     assert 1 == len({entry.mod_revision for entry in entries if entry})
-    expected = Target(version="2.0.0", sha256=payload_of("2.0.0").sha256)
+    expected = Target(version="2.0.0", sha256=payload_of("2.0.0").sha256, since=NOON)
     assert expected == target_of(store)
     assert ("2.0.0", 3) == (target_of(store, "second").version, target_of(store, "second").slots)
 
@@ -110,7 +110,8 @@ def test_pausing_and_slots_reach_the_target(store: Store) -> None:
 
     store.groups.update(APP, "beta", paused=True, slots=4)
 
-    assert Target(version="1.0.0", sha256=payload_of("1.0.0").sha256, paused=True, slots=4) == target_of(store)
+    expected = Target(version="1.0.0", sha256=payload_of("1.0.0").sha256, paused=True, slots=4, since=NOON)
+    assert expected == target_of(store)
 
 
 def test_a_group_that_changes_its_channel_runs_what_that_one_points_at(store: Store) -> None:
@@ -151,7 +152,7 @@ def test_a_package_that_comes_after_its_channel_aims_the_groups_that_waited_for_
 
     assert "no package yet" in saved.notes[0]
     assert Target(version=None) == before
-    assert Target(version="1.0.0", sha256=payload_of("1.0.0").sha256) == target_of(store)
+    assert Target(version="1.0.0", sha256=payload_of("1.0.0").sha256, since=NOON) == target_of(store)
 
 
 def test_pointing_a_channel_at_a_release_that_is_blocked_says_so(store: Store) -> None:

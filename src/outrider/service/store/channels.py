@@ -158,7 +158,7 @@ class Channels:
             if old is None or old.version != new.version:
                 self._refer(change, new, package)
             notes = (*self._notes(new, package), *moving_notes(self.context, new, moves=version is not None))
-            aim_all(change, keys, (new,), package, ends_undo=version is not None)
+            aim_all(change, keys, (new,), package, self.context.now(), ends_undo=version is not None)
             return Saved(document=new, created=old is None, notes=notes)
 
         return apply(self.context.cluster, attempt, self.auditing)

@@ -158,7 +158,7 @@ class Environments:
             package = None
             if channel.version is not None:
                 package = change.read(Package, keys.package(app_id, channel.version))
-            aim(change, keys, new, channel, package)
+            aim(change, keys, new, channel, package, self.context.now())
             self._forget(change, new, present)
             return Saved(document=new, created=True)
 

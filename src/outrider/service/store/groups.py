@@ -102,7 +102,7 @@ class Groups:
             change.touch(keys.app(app_id))
             followed, notes = self._follow(change, new)
             change.put(key, new)
-            aim(change, keys, new, followed, self._package(change, followed))
+            aim(change, keys, new, followed, self._package(change, followed), self.context.now())
             return Saved(document=new, created=True, notes=notes)
 
         return apply(self.context.cluster, attempt, self.auditing)
@@ -143,7 +143,7 @@ class Groups:
             if new.channel != old.channel:
                 change.touch(channel_key)
             change.put(key, new)
-            aim(change, keys, new, followed, self._package(change, followed))
+            aim(change, keys, new, followed, self._package(change, followed), self.context.now())
             if new.paused != old.paused:
                 # The rollout controller takes the grants back; from now on no turn is taken for them.
                 brake_key = keys.brake(app_id, group)

@@ -235,7 +235,7 @@ class Packages:
             for entry, channel in readable(Channel, direct(change.list(prefix).entries, prefix))
             if channel.version == package.version
         ]
-        aim_all(change, self.context.keys, waiting, package)
+        aim_all(change, self.context.keys, waiting, package, self.context.now())
 
     def delete(self, app: str, version: str) -> Package:
         """Remove a package that nothing needs. A stored payload file stays.

@@ -511,6 +511,8 @@ def read_snapshot(
     wanted = None if target is None else target.release
     stored = change.read(Rollout, keys.rollout(app, group_id))
     progress = following(None if stored is None else stored.progress, wanted, now)
+    if target is not None and target.since is not None and (stored is None or progress is not stored.progress):
+        progress = replace(progress, started=min(target.since, now))  # it began with the target, not with a grant
     change.read_or_none(Brake, keys.brake(app, group_id))  # only its revision counts
     brake = change.entry(keys.brake(app, group_id))
     change.fetch(keys.channel(app, group.channel), *(() if wanted is None else _keys_of(context, group, wanted)))

@@ -6,11 +6,12 @@ reader ever sees a target that contradicts them.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 
 import msgspec
 
 from outrider.core.errors import Conflict
-from outrider.model.damage import readable
+from outrider.model.damage import read_or_none, readable
 from outrider.model.documents import Channel, Group, Package, Target
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Change
@@ -48,20 +49,34 @@ def _target(group: Group, package: Package, *, go_back: bool = False) -> Target:
     )
 
 
-def aim(change: Change, keys: Keys, group: Group, channel: Channel, package: Package | None) -> None:
+def dated(new: Target, old: Target | None, now: datetime) -> Target:
+    """The new target with the time at which the group was given its release."""
+    if new.release is None:
+        return new
+    is_same = old is not None and old.release is not None and old.label == new.label
+    return msgspec.structs.replace(new, since=old.since if old is not None and is_same else now)
+
+
+def aim(change: Change, keys: Keys, group: Group, channel: Channel, package: Package | None, now: datetime) -> None:
     """Write the target of one group, unless it is stored already."""
     key = keys.target(group.app, group.id)
-    change.read_or_none(Target, key)
+    old = change.read_or_none(Target, key)
     if group.undo is None:
-        change.put(key, target_of(group, channel, package))
+        change.put(key, dated(target_of(group, channel, package), old, now))
         return
     back = change.read(Package, keys.package(group.app, group.undo.version))
     if back is not None:
-        change.put(key, undo_target(group, back))
+        change.put(key, dated(undo_target(group, back), old, now))
 
 
 def aim_all(
-    change: Change, keys: Keys, channels: Iterable[Channel], package: Package | None, *, ends_undo: bool = False
+    change: Change,
+    keys: Keys,
+    channels: Iterable[Channel],
+    package: Package | None,
+    now: datetime,
+    *,
+    ends_undo: bool = False,
 ) -> None:
     """Write the target of every group on ``channels``, which all point at ``package``.
 
@@ -70,6 +85,7 @@ def aim_all(
         keys: Names the keys.
         channels: Of one app.
         package: Of their version; None while it has none.
+        now: Since when their groups have it.
         ends_undo: Groups that an operator took back follow their channel again; otherwise they keep their target.
 
     Raises:
@@ -99,8 +115,10 @@ def aim_all(
             group = msgspec.structs.replace(group, undo=None)
             change.put(entry.key, group)
         key = keys.target(app, group.id)
+        old = None
         if key in targets:
             change.guard_unread(targets[key])
+            old = read_or_none(Target, key, targets[key].value)
         else:
             change.read(Target, key)
-        change.put(key, target_of(group, by_name[group.channel], package))
+        change.put(key, dated(target_of(group, by_name[group.channel], package), old, now))

@@ -16,7 +16,7 @@ from outrider.core.rollout.policy_settings import begins_with
 from outrider.model.documents import Channel, Group, GroupBlock, Package, Restarted, Rollout, Undo
 from outrider.service.store.served import before, read_served
 from outrider.service.store.snapshot import GroupSnapshot, following
-from outrider.service.store.targets import aim, target_of, undo_target
+from outrider.service.store.targets import aim, dated, target_of, undo_target
 
 MAX_GROUP_BLOCKS = 100
 """Versions that one group blocks for itself."""
@@ -79,7 +79,7 @@ def undo(snapshot: GroupSnapshot, *, to: str | None, keep: bool, at_once: bool, 
         new = msgspec.structs.replace(new, undo=pinned)
         aimed = undo_target(new, package)
     change.put(keys.group(group.app, group.id), new)
-    change.put(keys.target(group.app, group.id), aimed)
+    change.put(keys.target(group.app, group.id), dated(aimed, snapshot.target, now))
     change.touch(keys.package(group.app, back.version))  # a change that deletes the package must see this
     snapshot.write_brake("undo", by)
     # The way back is a rollout of its own: it begins without the pause, the halt and the failures of the last one.
@@ -104,7 +104,7 @@ def follow(snapshot: GroupSnapshot) -> Group:
     package = None if channel.version is None else change.read(Package, keys.package(group.app, channel.version))
     new = msgspec.structs.replace(group, undo=None)
     change.put(keys.group(group.app, group.id), new)
-    aim(change, keys, new, channel, package)
+    aim(change, keys, new, channel, package, snapshot.now)
     return new
 
 
@@ -137,7 +137,8 @@ def restart(snapshot: GroupSnapshot, by: str, why: str) -> Group:
     )
     new = msgspec.structs.replace(group, restarted=restarted, generations=generation)
     change.put(keys.group(group.app, group.id), new)
-    change.put(keys.target(group.app, group.id), msgspec.structs.replace(snapshot.target, generation=generation))
+    again = dated(msgspec.structs.replace(snapshot.target, generation=generation), snapshot.target, now)
+    change.put(keys.target(group.app, group.id), again)
     return new
 
 
