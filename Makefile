@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha pin etcd docker systemd clean
+.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha pin sbom audit etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -135,6 +135,13 @@ bench-omaha: setup etcd ## measure the update service's check-ins: how many a se
 
 pin: ## write constraints.txt anew from pyproject.toml (newest versions: make pin upgrade=1)
 	tools/pin.sh "$$(tools/setup.sh find)" $(if $(upgrade),--upgrade)
+
+sbom: $(stamp) ## a CycloneDX bill of materials and a list of licences for each way to install, into build/sbom
+	tools/supply.sh
+	$(bin)/python tools/sbom.py build/sbom
+
+audit: ## ask the vulnerability service of the package index about every pinned package (pip-audit; needs the network)
+	@tools/supply.sh && python3 tools/audit.py
 
 etcd: $(etcd) ## fetch the etcd that the tests kill and restart (into .cache)
 

@@ -29,8 +29,11 @@ PYTHON
 "$pin/bin/uv" pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make pin" \
   --output-file constraints.txt "$@" pyproject.toml "$pin/build.in"
-if grep -nE "://|^--|^-[ief]|@ |$root" constraints.txt; then
-  echo "pin: constraints.txt names a place (above): only names, versions and hashes may stand there" >&2
+"$pin/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint constraints.txt \
+  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make pin" \
+  --output-file tools/supply.txt "$@" tools/supply.in
+if grep -nE "://|^--|^-[ief]|@ |$root" constraints.txt tools/supply.txt; then
+  echo "pin: a list names a place (above): only names, versions and hashes may stand there" >&2
   exit 1
 fi
 echo "pin: $(grep -c '==' constraints.txt) packages in constraints.txt"
