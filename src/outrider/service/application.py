@@ -23,6 +23,7 @@ from outrider.service.api import users as rest_users
 from outrider.service.api.auth import AccessRules, AuthMiddleware
 from outrider.service.api.hosts import own_hosts
 from outrider.service.context import Context, request_context_of
+from outrider.service.cup import CupSigner
 from outrider.service.history.destinations import Destinations
 from outrider.service.inlet import Inlet
 from outrider.service.limits import Limits, Network, checkin_buckets
@@ -54,6 +55,7 @@ def create_application(
     protect_metrics: bool = False,
     audit_days: int = KEPT_DAYS,
     omaha_secret: str | None = None,
+    cup: CupSigner | None = None,
     registries: Registries | None = None,
     destinations: Destinations | None = None,
     limits: Limits | None = None,
@@ -69,6 +71,7 @@ def create_application(
         protect_metrics: ``/metrics`` asks for a token, too.
         audit_days: Days for which entries of the audit log are kept.
         omaha_secret: Last part of the Omaha address.
+        cup: Signs Omaha answers for clients that ask for it.
         registries: Where it asks which image a tag names; None: nowhere.
         destinations: Where webhooks may lead; None: to public addresses.
         limits: What it takes; None: the defaults.
@@ -105,6 +108,7 @@ def create_application(
         payloads=payloads,
         public_url=public_url.rstrip("/") if public_url else None,
         omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
+        cup=cup,
         registries=registries or NoRegistries(),
         destinations=destinations or Destinations(),
         limits=limits,

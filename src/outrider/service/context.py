@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from outrider.core.errors import Unauthorized
 from outrider.service.admission import AdmissionControl
+from outrider.service.cup import CupSigner
 from outrider.service.history.destinations import Destinations
 from outrider.service.limits import Buckets, Limits, checkin_buckets
 from outrider.service.payloads.folder import PayloadFolder
@@ -29,6 +30,7 @@ class Context:
     Attributes:
         public_url: The address for clients, without a slash at the end; None: each request's own Host.
         omaha_secret: Last part of the Omaha address; None: no secret.
+        cup: Signs Omaha answers for clients that ask for it; None: nobody does.
         registries: Where it asks which image a tag names.
         limits: What it takes.
         destinations: Where webhooks may lead.
@@ -41,6 +43,7 @@ class Context:
     payloads: PayloadFolder
     public_url: str | None = None
     omaha_secret: str | None = None
+    cup: CupSigner | None = None
     registries: Registries = field(default_factory=NoRegistries)
     limits: Limits = field(default_factory=Limits)
     destinations: Destinations = field(default_factory=Destinations)

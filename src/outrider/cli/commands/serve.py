@@ -55,6 +55,11 @@ if TYPE_CHECKING:
     help="Address or network that webhooks may reach besides public ones, such as 10.1.0.0/16; repeat for several.",
 )
 @click.option("--protect-metrics", is_flag=True, help="Ask for a token at /metrics, too.")
+@click.option(
+    "--cup-key",
+    multiple=True,
+    help="Sign Omaha answers for clients that ask with cup2key (CUP): ID:FILE, a P-256 key in PEM; repeat for several.",
+)
 @click.option("--omaha-secret", help="Serve Omaha only at /v1/update/SECRET. Prefer the environment variable.")
 @click.option(
     "--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Days for which the audit log is kept."
@@ -111,6 +116,7 @@ def serve(
     allow_webhooks_to: tuple[str, ...],
     trusted_proxy: tuple[str, ...],
     limits: "Limits",
+    cup_key: tuple[str, ...],
     omaha_secret: str | None,
     audit_days: int,
     registry_auth: Path | None,
@@ -139,6 +145,7 @@ def serve(
         raise ConfigError(f"the Python package {error.name} is missing; install outrider[server]") from error
     from outrider.config.sections import LogSettings
     from outrider.log import setup_logging
+    from outrider.service.cup import load_cup
     from outrider.service.history.background import background_tasks
     from outrider.service.history.destinations import parse_allowed
     from outrider.service.limits import parse_proxies
@@ -156,6 +163,7 @@ def serve(
         click_context.with_resource(_development_etcd(etcd, dev_dir.absolute()))
         if click_context.get_parameter_source("payload_dir") is ParameterSource.DEFAULT:
             payload_dir = dev_dir / "payloads"
+    cup = load_cup(cup_key)
     tls = None
     if tls_cert is not None and tls_key is not None:
         tls = Tls(TlsFiles(certificate=tls_cert, key=tls_key, client_ca=tls_client_ca))
@@ -180,6 +188,7 @@ def serve(
             protect_metrics=protect_metrics,
             audit_days=audit_days,
             omaha_secret=omaha_secret,
+            cup=cup,
             registries=registries,
             destinations=destinations,
             limits=limits,

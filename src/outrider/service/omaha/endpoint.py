@@ -29,6 +29,7 @@ from outrider.core.omaha import (
 )
 from outrider.service.admission import come_back_s
 from outrider.service.context import Context, base_url_of, context_of, is_wanted_by
+from outrider.service.cup import PARAMETER
 from outrider.service.limits import option_of
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.rollouts.checkins import Caller
@@ -109,9 +110,14 @@ async def _update(request: Request, token: ClientToken | None = None) -> Respons
         body = await _read(request)
         if body is None:
             return _line(413, f"omaha request: more than {MAX_REQUEST_BYTES} bytes")
-        return await admission.run(lambda is_busy: _answer(ours, body, caller, is_wanted_by(request), is_busy=is_busy))
+        answer = await admission.run(
+            lambda is_busy: _answer(ours, body, caller, is_wanted_by(request), is_busy=is_busy)
+        )
     except Throttled as error:
         return _come_later(503, error)
+    if ours.cup is not None and (given := request.query_params.get(PARAMETER)):
+        answer.headers.update(ours.cup.headers(given, body, bytes(answer.body)))
+    return answer
 
 
 async def _read(request: Request) -> bytes | None:
