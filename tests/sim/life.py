@@ -97,7 +97,7 @@ class Life:
             group=GROUP,
             instance=member.name,
             post=self.post,
-            own_keys=(KEYS.server(SERVICE, member.name),),
+            own_keys=(KEYS.server(SERVICE, member.name), KEYS.presence(APP, GROUP, member.name)),
         )
         payloads = cast(PayloadStore, SimPayloads(member.host, self.spend, self._cut_download))
         environments = cast(Environments, SimEnvironments())
@@ -258,6 +258,7 @@ class Life:
             return
         self._looks_for_due = True
         self.at(self.fleet.random.uniform(0.01, 1.0), partial(look_for_due, self, due_tasks_of(self, self._process)))
+
     def proof(self) -> str:
         """As ``PresenceWriter.proof``."""
         if self.keeper.lease is None or self.acknowledged != self.keeper.lease:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from outrider.core.errors import DriverError, OutriderError
 from outrider.core.sidekick.memory import Release
 from outrider.core.tasks import TaskSpec
-from outrider.etcd.seam import Delete, Put
+from outrider.etcd.seam import CreatedAt, Delete, Put
 from outrider.model.documents import Block, Package, Presence, decode, encode
 from outrider.model.tasks import Task
 from outrider.service.store.context import StoreContext
@@ -199,7 +199,8 @@ def write_presence(life: "Life", process: str, at: Callable[[], None]) -> None:
     life.client.spent_s = 0.0
     try:
         key = KEYS.presence(APP, GROUP, life.member.name)
-        life.client.txn((), (Put(key=key, value=encode(presence), lease=lease),))
-        life.acknowledged = lease
+        admitted = CreatedAt(key=KEYS.gone(APP, life.member.name), revision=0)
+        if life.client.txn((admitted,), (Put(key=key, value=encode(presence), lease=lease),)).succeeded:
+            life.acknowledged = lease
     except DriverError:
         life.at(2.0, at)
