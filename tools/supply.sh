@@ -5,8 +5,8 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=.cache/supply
-[ "$(cksum <tools/supply.txt)" != "$(cat "$venv/stamp" 2>/dev/null)" ] || exit 0
+[ "$(cksum <tools/supply.txt)" != "$(cat "$venv/made-of" 2>/dev/null)" ] || exit 0
 python=$(tools/setup.sh find)
 "$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --require-hashes -r tools/supply.txt
-cksum <tools/supply.txt >"$venv/stamp"
+cksum <tools/supply.txt >"$venv/made-of"
