@@ -48,12 +48,24 @@ def load_sidekick_chart() -> Chart:
     Raises:
         ChartError: it is missing, or unsound.
     """
-    path = find_sidekick_chart()
+    return load_chart_file(None)
+
+
+def load_chart_file(file: Path | None) -> Chart:
+    """The chart in ``file``, checked; None: the one that every sidekick runs.
+
+    Raises:
+        ChartError: it is missing, or unsound.
+    """
+    path = file or find_sidekick_chart()
     return load_chart(read_chart_file(path), path.name, VOCABULARY)
 
 
-def render_picture(dot: str, kind: str) -> bytes:
+def render_picture(dot: str, kind: str, engine: tuple[str, ...] = ()) -> bytes:
     """Draw Graphviz source as ``svg`` or ``png``, without any system package.
+
+    Args:
+        engine: Options that choose the layout, when it isn't the usual one.
 
     Raises:
         ChartError: the optional extra ``diagrams`` is missing, or refuses the picture.
@@ -62,7 +74,7 @@ def render_picture(dot: str, kind: str) -> bytes:
     if program is None:
         raise ChartError("picture", None, f"{kind} needs graphviz-pure: pip install 'outrider[diagrams]'")
     drawn = subprocess.run(
-        [program, f"-T{kind}"], input=dot.encode(), capture_output=True, timeout=RENDER_LIMIT_S, check=False
+        [program, *engine, f"-T{kind}"], input=dot.encode(), capture_output=True, timeout=RENDER_LIMIT_S, check=False
     )
     if drawn.returncode != 0:
         last = drawn.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from outrider.cli.draw_marks import marks_of
 from outrider.cli.main import main
-from outrider.statechart import find_sidekick_chart, render_picture
+from outrider.statechart import find_sidekick_chart, load_sidekick_chart, render_picture
 
 render_once = cache(render_picture)
 
@@ -18,7 +19,7 @@ render_once = cache(render_picture)
 @pytest.fixture(autouse=True)
 def rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each picture of the overview is drawn by one process for all tests here: it takes half a second."""
-    monkeypatch.setattr("outrider.cli.commands.statechart.render_picture", render_once)
+    monkeypatch.setattr("outrider.cli.commands.statechart_draw.render_picture", render_once)
 
 
 def run(*arguments: str) -> Result:
@@ -64,6 +65,10 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, why: 
         (("--format", "png"), b"\x89PNG\r\n"),
         (("--format", "svg", "--strategy", "stop-first"), b"<?xml"),
         (("--strategy", "start-first"), b"stateDiagram-v2\n"),
+        (("--format", "plantuml", "--theme", "dark"), b"@startuml\n"),
+        (("--format", "scxml", "--strategy", "stop-first"), b"<?xml"),
+        (("--format", "html", "--strategy", "stop-first", "--view", "rollback"), b"<!DOCTYPE html>\n"),
+        (("--format", "png", "--strategy", "stop-first", "--view", "rollback", "--theme", "dark"), b"\x89PNG\r\n"),
     ],
 )
 def test_a_chart_is_drawn_to_a_file_or_to_stdout(tmp_path: Path, arguments: tuple[str, ...], begin: bytes) -> None:
@@ -142,5 +147,50 @@ def test_the_path_needs_one_strategy_and_svg() -> None:
     assert (1, 1, 1) == (split.exit_code, format_.exit_code, sideways.exit_code)
     assert "the success path splits at 'swapping.queueing', and a drawing needs one" in split.stderr
     for result in (format_, sideways):
-        assert "--view path is drawn as svg and from the top down: use --format svg without --sideways" in result.stderr
+        assert (
+            "--view path is drawn as svg, png, html and from the top down: use --format svg without --sideways"
+            in result.stderr
+        )
     assert 2 == run("draw", "--strategy", "stop-frist").exit_code
+
+
+# --- marks ----------------------------------------------------------------------------------------------------------
+
+JOURNAL = Path(__file__).parent.parent / "data" / "journals" / "bad_release.jsonl"
+
+
+def test_the_way_of_an_update_is_marked() -> None:
+    result = run("draw", "--path", str(JOURNAL), "--strategy", "start-first", "--format", "svg")
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert "Marked: the way of the update of web-a to 2.0.0" in result.stdout
+    assert ">step 6, 5.0 s</text>" in result.stdout
+    part = run("draw", "--path", str(JOURNAL), "--view", "swapping")
+    assert "step 6, 5.0 s" in part.stdout
+    assert part.stderr.startswith("warning: marked, but not in this drawing: checking, ")
+
+
+def test_marks_need_a_picture_and_one_kind() -> None:
+    for arguments, words, code in (
+        (("--path", str(JOURNAL), "--format", "scxml"), "--format scxml is the chart alone", 1),
+        (("--path", str(JOURNAL), "--live", "web/production"), "--live and --path exclude each other", 2),
+        (("--live", "web"), "--live web: name an app and a group: APP/GROUP", 2),
+        (("--path", "/nonexistent/journal.jsonl"), "No such file", 1),
+        (("--format", "html", "--view", "sketch"), "--view sketch has no html", 1),
+    ):
+        result = run("draw", *arguments)
+
+        assert code == result.exit_code, arguments
+        assert words in result.stderr
+
+
+def test_instances_are_counted_in_their_states() -> None:
+    where = {"swapping.probing": ["a"], "idle.waiting": ["b", "c", "d", "e"], "idle.unheard": ["f"]}
+
+    marks = marks_of(load_sidekick_chart(), "web/production", where, ["g"])
+
+    assert {"swapping.probing": ("1 instance: a",), "idle.waiting": ("4 instances: b, c, d and 1 more",)} == marks.notes
+    assert (
+        "Marked: where the 6 instances of web/production that are connected stand now. Not connected: g. "
+        "In idle.unheard, which this chart doesn't have: f."
+    ) == marks.legend

@@ -14,6 +14,8 @@ from tests.support.typing_verbs import Run, typist
 NOBODY = "127.0.0.1:9"
 """The port of the discard service, where nothing listens."""
 
+DRAW = f"statechart draw --live {APP}/beta --format dot"
+
 
 @pytest.fixture
 def run(service: Service) -> Run:
@@ -31,7 +33,15 @@ def ask(service: Service, command: str, *, etcd: str | None) -> Result:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", f"status {APP}", f"status {APP}/beta", f"why {APP} web-1", f"status {APP} --json"]
+    "command",
+    [
+        "status",
+        f"status {APP}",
+        f"status {APP}/beta",
+        f"why {APP} web-1",
+        f"status {APP} --json",
+        f"statechart draw --live {APP}/beta --format dot",
+    ],
 )
 def test_the_service_says_the_same_as_etcd_and_it_is_told_who_was_asked(
     run: Run, service: Service, command: str
@@ -81,3 +91,10 @@ def test_programs_get_the_cells_and_the_facts(run: Run, service: Service) -> Non
 
     assert "web-1" == shown["instance"]
     assert "0.9.0" == shown["alive"]["version"]
+
+
+def test_where_instances_are_is_drawn(run: Run) -> None:
+    drawn = run(f"statechart draw --live {APP}/beta --strategy start-first --format svg").stdout
+
+    assert ">1 instance: web-1</text>" in drawn
+    assert f"where the 2 instances of {APP}/beta that are connected stand now." in drawn.replace("</text>\n", " ")

@@ -92,7 +92,7 @@ def tell(lines: Sequence[Line], chart: Chart) -> tuple[Story, ...]:
         StoryError: a line has an event that doesn't exist, or a value of the wrong type.
     """
     known = [know(line) for line in lines]
-    return tuple(_tell_one(known, begin, end, chart) for begin, end in _updates(known))
+    return tuple(_tell_one(known, begin, end, chart) for begin, end in updates(known))
 
 
 def render(story: Story) -> list[str]:
@@ -119,7 +119,7 @@ def duration(seconds: float, *, plus: bool = False) -> str:
     return f"{sign}{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def _updates(known: Sequence[Known]) -> Iterator[tuple[int, int]]:
+def updates(known: Sequence[Known]) -> Iterator[tuple[int, int]]:
     """First and one past the last record of each update."""
     begin = 0
     for position in range(1, len(known) + 1):

@@ -98,7 +98,7 @@ def status(
         else:
             show()
 
-    _ask(etcd, prefix, service, tell)
+    ask(etcd, prefix, service, tell)
 
 
 def _addressed(address: str | None, group: str | None) -> tuple[str | None, str | None]:
@@ -133,10 +133,10 @@ def why(app: str, name: str, service: ServiceClient, etcd: EtcdAddress, prefix: 
         for line in rest:
             click.echo(f"  {line}")
 
-    _ask(etcd, prefix, service, tell)
+    ask(etcd, prefix, service, tell)
 
 
-def _ask(etcd: EtcdAddress, prefix: str, service: ServiceClient, tell: Callable[[Source], None]) -> None:
+def ask(etcd: EtcdAddress, prefix: str, service: ServiceClient, tell: Callable[[Source], None]) -> None:
     """Ask etcd. Ask the service when no etcd is named and a service is, or when no node of etcd answers.
 
     Raises:

@@ -7,7 +7,7 @@ chart gives the same bytes on every machine.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from outrider.core.chart.flat import flattened
@@ -23,6 +23,7 @@ class Box:
     Attributes:
         note: What a leaf waits for.
         children: Empty for everything that is drawn without an inside.
+        marks: What the drawing shows there besides the chart.
         initial: The child that is entered first.
     """
 
@@ -34,6 +35,7 @@ class Box:
     initial: str = ""
     resting: bool = False
     top: int = 0
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,15 @@ def sketch(chart: Chart) -> Picture:
     """The overview without any labels: small enough for a front page."""
     picture = overview(chart)
     return replace(picture, arrows=tuple(replace(arrow, lines=()) for arrow in picture.arrows))
+
+
+def marked(picture: Picture, notes: Mapping[str, tuple[str, ...]]) -> Picture:
+    """``picture`` with notes in its boxes, by their ids."""
+
+    def with_marks(box: Box) -> Box:
+        return replace(box, marks=tuple(notes.get(box.id, ())), children=tuple(map(with_marks, box.children)))
+
+    return replace(picture, boxes=tuple(map(with_marks, picture.boxes)))
 
 
 def main_road(state: State) -> tuple[Transition, ...]:

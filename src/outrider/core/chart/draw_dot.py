@@ -4,6 +4,8 @@ import textwrap
 from collections.abc import Iterator
 
 from outrider.core.chart.draw import Arrow, Box, Picture
+from outrider.core.chart.draw_sheet import MARK, MARK_PAPER
+from outrider.core.chart.draw_theme import Theme, recolored
 
 PAPER = ("#e8f0fe", "#fff4dc", "#e6f4ea", "#f3e8fd", "#e4f7fb", "#fde8e8", "#eeeeee", "#fbe9f3")
 """Backgrounds of the top states, in turn."""
@@ -12,7 +14,7 @@ WIDTH = 26
 """Characters in one line of a note."""
 
 
-def to_dot(picture: Picture, sideways: bool = False) -> str:
+def to_dot(picture: Picture, sideways: bool = False, theme: Theme = "light") -> str:
     """Graphviz source for ``picture``.
 
     Args:
@@ -22,18 +24,20 @@ def to_dot(picture: Picture, sideways: bool = False) -> str:
     lines = [
         f"digraph {_quote(picture.name)} {{",
         f"  graph [compound=true, rankdir={'LR' if sideways else 'TB'}, fontname=Arimo, fontsize={size + 2}, "
-        f"nodesep=0.28, ranksep={gap}, pad=0.15, newrank=true, bgcolor=white];",
-        '  node [shape=box, style="rounded,filled", fillcolor=white, color="#5f6368", fontname=Arimo, '
+        f'nodesep=0.28, ranksep={gap}, pad=0.15, newrank=true, bgcolor="white"];',
+        '  node [shape=box, style="rounded,filled", fillcolor="white", color="#5f6368", fontname=Arimo, '
         f'fontsize={size}, margin="0.08,0.05", height=0.3, width=0.5];',
         '  edge [fontname=Arimo, fontsize=9, color="#80868b", fontcolor="#5f6368", arrowsize=0.65];',
     ]
+    if theme == "dark":  # Graphviz' own ink is black
+        lines.append('  graph [fontcolor="#202124"]; node [fontcolor="#202124"];')
     inwards = {arrow.source for arrow in picture.arrows if arrow.target.startswith(f"{arrow.source}.")}
     for box in picture.boxes:
         lines += _box(box, inwards, indent="  ")
     if picture.initial:
         lines += [_dot("start", "  "), f"  start -> {_end(picture, picture.initial, 'lhead')};"]
     lines += [_arrow(picture, arrow) for arrow in picture.arrows]
-    return "\n".join([*lines, "}"]) + "\n"
+    return recolored("\n".join([*lines, "}"]) + "\n", theme)
 
 
 def _box(box: Box, inwards: set[str], indent: str) -> Iterator[str]:
@@ -58,9 +62,14 @@ def _box(box: Box, inwards: set[str], indent: str) -> Iterator[str]:
 
 def _look(box: Box, paper: str) -> str:
     label = _quote(box.label)
-    if box.note:
+    if box.note or box.marks:
         note = "<br/>".join(map(_escape, textwrap.wrap(box.note, WIDTH)))
-        label = f'<<b>{_escape(box.label)}</b><br/><font point-size="8.5" color="#5f6368">{note}</font>>'
+        label = f"<b>{_escape(box.label)}</b>"
+        label += "".join(f'<br/><font color="{MARK}"><b>{_escape(mark)}</b></font>' for mark in box.marks)
+        label += f'<br/><font point-size="8.5" color="#5f6368">{note}</font>' if note else ""
+        label = f"<{label}>"
+    if box.marks:
+        paper = MARK_PAPER
     match box.kind:
         case "history":
             return f"label={label}, shape=circle, width=0.3, margin=0"
@@ -70,7 +79,8 @@ def _look(box: Box, paper: str) -> str:
             return f'label={label}, style="rounded,dashed,filled", fillcolor="{paper}"'
         case _:
             alone = "." not in box.id
-            return f'label={label}, fillcolor="{paper if alone else "white"}"' + (", penwidth=1.6" if alone else "")
+            filled = alone or box.marks
+            return f'label={label}, fillcolor="{paper if filled else "white"}"' + (", penwidth=1.6" if alone else "")
 
 
 def _dot(name: str, indent: str) -> str:

@@ -8,27 +8,35 @@ arrows between its direct children; every other arrow comes at the top level, af
 from collections.abc import Iterator, Mapping
 
 from outrider.core.chart.draw import Arrow, Box, Picture
+from outrider.core.chart.draw_sheet import MARK, MARK_PAPER
+from outrider.core.chart.draw_theme import DARK, Theme
 
 
-def to_mermaid(picture: Picture, sideways: bool = False) -> str:
+def to_mermaid(picture: Picture, sideways: bool = False, theme: Theme = "light") -> str:
     """Mermaid source for ``picture``.
 
     Args:
         sideways: From left to right; else from the top down.
     """
-    names = _names(picture.boxes)
-    lines = ["stateDiagram-v2", f"  direction {'LR' if sideways else 'TB'}"]
+    names = plain_names(picture.boxes)
+    lines = ["%%{init: {'theme': 'dark'}}%%"] if theme == "dark" else []
+    lines += ["stateDiagram-v2", f"  direction {'LR' if sideways else 'TB'}"]
     written: list[Arrow] = []
     for box in picture.boxes:
         lines += _box(box, picture, names, written, "  ")
     if picture.initial:
         lines.append(f"  [*] --> {names[picture.initial]}")
     lines += [_arrow(arrow, names, "  ") for arrow in picture.arrows if arrow not in written]
+    marked = [names[box.id] for box in all_boxes(picture.boxes) if box.marks]
+    if marked:
+        fill, ink = (DARK[MARK_PAPER], DARK[MARK]) if theme == "dark" else (MARK_PAPER, MARK)
+        lines += [f"  classDef marked fill:{fill},color:{ink}", *(f"  class {name} marked" for name in marked)]
     return "\n".join(lines) + "\n"
 
 
 def _box(box: Box, picture: Picture, names: Mapping[str, str], written: list[Arrow], indent: str) -> Iterator[str]:
-    title = f'{indent}state "{_escape(box.label)}" as {names[box.id]}'
+    label = "<br/>".join(map(_escape, (box.label, *box.marks)))
+    title = f'{indent}state "{label}" as {names[box.id]}'
     if not box.children:
         yield title
         if box.kind == "final":
@@ -52,20 +60,21 @@ def _arrow(arrow: Arrow, names: Mapping[str, str], indent: str) -> str:
     return f"{indent}{names[arrow.source]} --> {names[arrow.target]}" + (f": {label}" if label else "")
 
 
-def _names(boxes: tuple[Box, ...]) -> Mapping[str, str]:
+def plain_names(boxes: tuple[Box, ...]) -> Mapping[str, str]:
     """Mermaid's names may not hold dots or dashes; ids that would become the same name are counted."""
     names: dict[str, str] = {}
-    for box in _all(boxes):
+    for box in all_boxes(boxes):
         plain = box.id.replace(".", "_").replace("-", "_")
         taken = sum(name == plain or name.startswith(f"{plain}__") for name in names.values())
         names[box.id] = f"{plain}__{taken + 1}" if taken else plain
     return names
 
 
-def _all(boxes: tuple[Box, ...]) -> Iterator[Box]:
+def all_boxes(boxes: tuple[Box, ...]) -> Iterator[Box]:
+    """Every box, with those inside of others."""
     for box in boxes:
         yield box
-        yield from _all(box.children)
+        yield from all_boxes(box.children)
 
 
 def _escape(text: str) -> str:

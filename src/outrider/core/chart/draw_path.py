@@ -13,7 +13,22 @@ from dataclasses import dataclass, field, replace
 from outrider.core.chart.draw import filled, label_of
 from outrider.core.chart.draw_dot import PAPER
 from outrider.core.chart.draw_lanes import Net, assign_lanes
-from outrider.core.chart.draw_sheet import LINE, MAIN, SIZE, Dot, Frame, Sheet, Text, Wire, text_width, wrap
+from outrider.core.chart.draw_plan import Plan, around, lands
+from outrider.core.chart.draw_sheet import (
+    LINE,
+    MAIN,
+    MARK,
+    MARK_PAPER,
+    SIZE,
+    Dot,
+    Frame,
+    Marks,
+    Sheet,
+    Text,
+    Wire,
+    text_width,
+    wrap,
+)
 from outrider.core.chart.model import Chart, Transition
 from outrider.core.chart.success import path_begin, success_path
 from outrider.core.errors import ChartError
@@ -38,12 +53,19 @@ TITLE = 14
 
 INK = "#202124"
 GREY = "#5f6368"
-COLORS = ("#c5221f", "#1967d2", "#9334e6", "#b06000", "#00796b", "#c2185b", "#3949ab", "#5d4037", "#0277bd", "#6a1b9a")
+NOTHING_WRONG = "what happens when nothing goes wrong"
+COLORS = ("#c5221f", "#1967d2", "#9334e6", "#9e5600", "#00796b", "#c2185b", "#3949ab", "#5d4037", "#016fb1", "#6a1b9a")
 """Of the lines, one lane after the other; words in them can be read on all of ``PAPER``."""
 
 
-def lay_out_path(chart: Chart, title: str) -> Sheet:
+NO_MARKS = Marks()
+
+
+def lay_out_path(chart: Chart, title: str, marks: Marks = NO_MARKS, *, line: str = NOTHING_WRONG) -> Sheet:
     """Place the whole of ``chart`` around its success path.
+
+    Args:
+        line: What the green line is.
 
     Raises:
         ChartError: it declares no success path, or guards split it (``prune`` the chart first).
@@ -51,10 +73,10 @@ def lay_out_path(chart: Chart, title: str) -> Sheet:
     steps = success_path(chart)
     if not steps:
         raise ChartError(chart.source, None, 'no success path: mark its transitions with o:success="true"')
-    plan = _Plan(chart, (path_begin(chart), *(_lands(chart, way.target or "") for way in steps)), steps)
+    plan = Plan(chart, (path_begin(chart), *(lands(chart, way.target or "") for way in steps)), steps, marks)
     left, right = _Column(plan, plan.path, mirrored=False), _Column(plan, plan.others, mirrored=True)
     # The columns' own widths are known before anything is placed; with lanes between them it can only get wider.
-    heading = _heading(plan.path, title, left.right + 28 + right.right)
+    heading = _heading(plan, title, line, left.right + 28 + right.right)
     left.y = right.y = heading[-1].y + LINE
     for column in (left, right):
         column.lay_out()
@@ -88,9 +110,10 @@ def lay_out_path(chart: Chart, title: str) -> Sheet:
     )
 
 
-def _heading(path: tuple[str, ...], title: str, width: int) -> list[Text]:
+def _heading(plan: Plan, title: str, line: str, width: int) -> list[Text]:
+    path = plan.path
     words = (
-        f"Green: what happens when nothing goes wrong, from {path[0]} to {path[-1]}. Every other line leads "
+        f"Green: {line}, from {path[0]} to {path[-1]}. Every other line leads "
         "to the state whose name and colour it bears. A transition is taken when its event comes and what stands in "
         "[brackets] holds; for the same event, those with brackets are asked first. Again: left and entered anew."
     )
@@ -99,12 +122,9 @@ def _heading(path: tuple[str, ...], title: str, width: int) -> list[Text]:
         Text(x=MARGIN, y=(y := y + 20), words=line, size=17, bold=True) for line in wrap(title, room, 17, bold=True)
     ]
     y += 4
-    return texts + [Text(x=MARGIN, y=(y := y + LINE), words=line, color=GREY) for line in wrap(words, room)]
-
-
-def _lands(chart: Chart, target: str) -> str:
-    """The box at which an arrow ends: a state with an inside is entered at a leaf."""
-    return target if target in chart.histories else chart.entry_leaf(target)
+    texts += [Text(x=MARGIN, y=(y := y + LINE), words=line, color=GREY) for line in wrap(words, room)]
+    legend = wrap(plan.marks.legend, room, bold=True)
+    return texts + [Text(x=MARGIN, y=(y := y + LINE), words=line, bold=True, color=MARK) for line in legend]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,65 +137,7 @@ class _Pin:
     enters: bool = False
 
 
-class _Plan:
-    """What leads where, before anything has a place."""
-
-    def __init__(self, chart: Chart, path: tuple[str, ...], steps: tuple[Transition, ...]) -> None:
-        self.chart, self.path = chart, path
-        self.others = tuple(name for name in _in_order(chart) if name not in path)
-        self.bundles: dict[tuple[str, str], list[Transition]] = {}
-        self.inside: dict[str, list[Transition]] = {}
-        for way in chart.transitions:
-            if way.target is None or _lands(chart, way.target) == way.source:
-                self.inside.setdefault(way.source, []).append(way)
-            else:
-                self.bundles.setdefault((way.source, _lands(chart, way.target)), []).append(way)
-        # From one box straight down to the next: the path, and what comes next in the other column.
-        self.links = {
-            (one, other): (step.source, other) for one, other, step in zip(path, path[1:], steps, strict=False)
-        }
-        for one, other in zip(self.others, self.others[1:], strict=False):
-            if (one, other) in self.bundles and _parent(one) == _parent(other):
-                self.links[one, other] = (one, other)
-        straight = set(self.links.values())
-        self.rows = {ends: ways for ends, ways in self.bundles.items() if ends not in straight}
-        entered = {target for _, target in self.rows}
-        self.entered = tuple(name for name in (*path, *self.others) if name in entered)
-
-    def rows_of(self, source: str) -> list[tuple[str, list[Transition]]]:
-        """What leads away from ``source`` through the channel, by target."""
-        return [(target, ways) for (start, target), ways in self.rows.items() if start == source]
-
-    def short(self, name: str) -> str:
-        """The last part of an id, where that says which one is meant."""
-        own = name.rpartition(".")[2]
-        same = [other for other in (*self.path, *self.others) if other.rpartition(".")[2] == own]
-        return own if len(same) == 1 and name not in self.chart.histories else name
-
-
-def _in_order(chart: Chart) -> Iterator[str]:
-    """Leaves in document order, histories after the leaves beside them."""
-
-    def inside(name: str) -> Iterator[str]:
-        children = chart.states[name].children if name else tuple(top.id for top in chart.tops)
-        for child in children:
-            yield from inside(child) if chart.states[child].children else (child,)
-        yield from (history.id for history in chart.histories.values() if history.parent == name and name)
-
-    return inside("")
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _around(name: str) -> list[str]:
-    """The states around ``name``, from the outside in."""
-    parts = name.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _nets(plan: _Plan, left: "_Column", right: "_Column") -> Iterator[Net]:
+def _nets(plan: Plan, left: "_Column", right: "_Column") -> Iterator[Net]:
     for target in plan.entered:
         sides = [tuple(pin.y for pin in column.pins if pin.target == target) for column in (left, right)]
         yield Net(target=target, left=sides[0], right=sides[1])
@@ -185,7 +147,7 @@ def _nets(plan: _Plan, left: "_Column", right: "_Column") -> Iterator[Net]:
 class _Column:
     """Places one column from the top down. ``mirrored``: words left of the boxes, else right of them."""
 
-    plan: _Plan
+    plan: Plan
     names: tuple[str, ...]
     mirrored: bool
     y: int = 0
@@ -200,7 +162,7 @@ class _Column:
     @property
     def depth(self) -> int:
         """Frames around the innermost box."""
-        return max((len(_around(name)) for name in self.names), default=0)
+        return max((len(around(name)) for name in self.names), default=0)
 
     @property
     def right(self) -> int:
@@ -227,16 +189,16 @@ class _Column:
         open_frames: list[tuple[str, int]] = []
         last = ""
         for name in (*self.names, ""):
-            around = _around(name)
+            holders = around(name)
             while open_frames and (
-                len(open_frames) > len(around) or open_frames[-1][0] != around[len(open_frames) - 1]
+                len(open_frames) > len(holders) or open_frames[-1][0] != holders[len(open_frames) - 1]
             ):
                 self._close(*open_frames.pop(), depth=len(open_frames))
             if not name:
                 break
             if last:
                 self._gap(last, name)
-            for state in around[len(open_frames) :]:
+            for state in holders[len(open_frames) :]:
                 open_frames.append((state, self.y))
                 self._head(state)
             self._leaf(name)
@@ -261,7 +223,7 @@ class _Column:
 
     def _head(self, state: str) -> None:
         """The name of a state with an inside, and what leads away from all that lies in it."""
-        both = any(state in _around(name) for name in self.plan.path) and self.mirrored
+        both = any(state in around(name) for name in self.plan.path) and self.mirrored
         title = f"{state}, off the path" if both else state
         self.y = self._title(title, self.words_x, self.y, LABEL - 18) + 6
         if both or state in self.headed:
@@ -289,12 +251,15 @@ class _Column:
         state = chart.states.get(name)
         x, width = self.box_x + 10, BOX - 20
         y = self._title(name.rpartition(".")[2], x, top + 2, width)
+        marked = self.plan.marks.notes.get(name, ())
+        said = [wrap(words, width, bold=True) for words in marked]
+        y = self._words([[Text(x=0, y=0, words=line, bold=True, color=MARK) for line in lines] for lines in said], x, y)
         note = "history" if state is None else filled(state.why)
         y = self._words([[Text(x=0, y=0, words=line, color=GREY) for line in wrap(note, width)]], x, y)
         for way in self.plan.inside.get(name, ()):
             y = self._words([self._said("stays on " if way.target is None else "again on ", way, width)], x, y + 3)
         self.y = max(self.y + 4, y + 8)
-        fill = "white" if "." in name else self._paper(name)
+        fill = MARK_PAPER if marked else "white" if "." in name else self._paper(name)
         kind = "history" if state is None else "state"
         self.frames.append(
             Frame(id=name, kind=kind, x=self.box_x, y=top, width=BOX, height=self.y - top, fill=fill, main=main)
@@ -334,7 +299,7 @@ class _Column:
         said = [self._said("", way, width) for way in ways]
         name = f"→ {self.plan.short(target)}"
         last = said[-1][-1]
-        room = last.x + text_width(last.words) + 8
+        room = last.x + text_width(last.words, SIZE, last.bold) + 8
         fits = room + text_width(name, SIZE, bold=True) <= width
         if not fits:
             said.append([Text(x=0, y=0, words=line, bold=True, to=target) for line in wrap(name, width, bold=True)])
@@ -348,9 +313,11 @@ class _Column:
 
     def _said(self, lead: str, way: Transition, width: int, bold: bool = False) -> list[Text]:
         """What a transition listens to, in lines that are not placed yet; all but the first are set in."""
+        taken = self.plan.is_taken(way)
+        bold, color = bold or taken, MARK if taken else INK
         lines = wrap(f"{lead}{label_of(way)}", width - 10, bold=bold)
         return [
-            Text(x=10 if place else 0, y=0, words=words, bold=bold, way=None if place else way)
+            Text(x=10 if place else 0, y=0, words=words, bold=bold, color=color, way=None if place else way)
             for place, words in enumerate(lines)
         ]
 

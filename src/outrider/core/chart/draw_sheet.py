@@ -3,7 +3,8 @@
 Widths of text come from one fixed table, so that a layout has the same bytes on every machine.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from outrider.core.chart.model import Transition
 
@@ -15,6 +16,9 @@ SIZE = 12
 
 MAIN = "#188038"
 """The colour of the success path."""
+
+MARK, MARK_PAPER = "#174ea6", "#fde293"
+"""Words and boxes that are marked."""
 
 # Advance widths of Helvetica in thousandths of the font size (Adobe's AFM files); Arial, Arimo and Liberation Sans
 # have the same. Characters with the same width stand together.
@@ -49,6 +53,21 @@ def wrap(words: str, width: float, size: int = SIZE, bold: bool = False) -> list
             rest = rest[fits:]
         lines.append(rest)
     return lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What a drawing shows besides the chart: instances that are somewhere now, or the way that one update took.
+
+    Attributes:
+        legend: What is marked, in a sentence; empty when nothing is.
+        notes: Lines for each marked leaf, by its id.
+        taken: The leaf that was left, and the line in the chart's file, of each transition that was taken.
+    """
+
+    legend: str = ""
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    taken: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,31 +2,47 @@
 
 Every text says how long it is (``textLength``): where none of the fonts is installed, another one is squeezed or
 stretched into the same place instead of running over its neighbours. The paper is white by itself, so that the drawing
-can be read on a dark page.
+can be read on a dark page; the dark theme has dark paper in the same way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from outrider.core.chart.draw_sheet import MAIN, Frame, Sheet, Text, Wire, text_width
+from outrider.core.chart.draw_theme import Theme, recolored
 
 FONTS = "Arimo, 'Liberation Sans', Arial, Helvetica, sans-serif"
 
 
-def to_svg(sheet: Sheet) -> str:
-    """The whole file."""
+def _as_drawn(_: Frame | Text, drawn: str) -> str:
+    return drawn
+
+
+def to_svg(
+    sheet: Sheet,
+    theme: Theme = "light",
+    *,
+    around_frame: Callable[[Frame, str], str] = _as_drawn,
+    around_text: Callable[[Text, str], str] = _as_drawn,
+) -> str:
+    """The whole file.
+
+    Args:
+        around_frame: Given a frame and what is drawn for it, gives what stands in the file, such as a link around it.
+        around_text: The same for words.
+    """
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{sheet.width}" height="{sheet.height}" '
         f'viewBox="0 0 {sheet.width} {sheet.height}" font-family="{FONTS}">',
         f"<title>{_escape(sheet.title)}</title>",
         f'<rect width="{sheet.width}" height="{sheet.height}" fill="white"/>',
-        *(_frame(frame) for frame in sheet.frames),
+        *(around_frame(frame, _frame(frame)) for frame in sheet.frames),
     ]
     for wire in sheet.wires:
         lines += _wire(wire)
     lines += [f'<circle cx="{dot.x}" cy="{dot.y}" r="{dot.radius}" fill="{dot.color}"/>' for dot in sheet.dots]
-    lines += [_text(text) for text in sheet.texts]
-    return "\n".join([*lines, "</svg>"]) + "\n"
+    lines += [around_text(text, _text(text)) for text in sheet.texts]
+    return recolored("\n".join([*lines, "</svg>"]) + "\n", theme)
 
 
 def _frame(frame: Frame) -> str:

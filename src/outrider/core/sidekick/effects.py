@@ -272,6 +272,8 @@ class WatchProbe(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopProbe(Effect):
+    """End all health checks."""
+
     name: ClassVar[str] = "probe.stop"
     answered_by: ClassVar[Answers] = ()
 
@@ -293,6 +295,8 @@ class StartAnalysis(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAnalysis(Effect):
+    """Analyse no more."""
+
     name: ClassVar[str] = "analysis.stop"
     answered_by: ClassVar[Answers] = ()
 
@@ -386,6 +390,8 @@ class CheckRelease(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadRelease(Effect):
+    """Fetch the payload, or the rest of it."""
+
     name: ClassVar[str] = "release.download"
     answered_by: ClassVar[Answers] = (said.ReleaseDownloaded,)
     release: Release
@@ -441,6 +447,8 @@ class LeaveTask(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportDownloading(Effect):
+    """Tell the update service that the download has begun."""
+
     name: ClassVar[str] = "report.downloading"
     answered_by: ClassVar[Answers] = ()
     update: str
@@ -452,6 +460,8 @@ class ReportDownloading(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportDownloaded(Effect):
+    """Tell the update service that the payload is on disk."""
+
     name: ClassVar[str] = "report.downloaded"
     answered_by: ClassVar[Answers] = ()
     update: str

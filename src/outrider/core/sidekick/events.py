@@ -114,11 +114,15 @@ class Commanded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorPaused(Commanded):
+    """Begin no update until resumed; one under way stops at the next safe point."""
+
     name: ClassVar[str] = "operator.paused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorResumed(Commanded):
+    """Updates may begin again."""
+
     name: ClassVar[str] = "operator.resumed"
 
 
@@ -282,6 +286,8 @@ class ReleaseProgressed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseDownloaded(Event):
+    """The whole payload is on disk, not yet verified."""
+
     name: ClassVar[str] = "release.downloaded"
 
 

@@ -37,6 +37,7 @@ def decided_by(strategy: Strategy) -> Mapping[str, bool]:
 
 @guard
 def is_paused(memory: Memory) -> bool:
+    """An operator has paused the instance."""
     return memory.paused
 
 
@@ -92,16 +93,19 @@ def is_refused(memory: Memory) -> bool:
 
 @guard
 def has_candidate(memory: Memory) -> bool:
+    """There is an update that can go on, or a version to go back to."""
     return memory.candidate is not None
 
 
 @guard
 def is_candidate_down(memory: Memory) -> bool:
+    """The candidate ended."""
     return memory.candidate_down
 
 
 @guard
 def is_candidate_blocked(memory: Memory) -> bool:
+    """The release under way is proved bad."""
     return memory.candidate is not None and memory.candidate.release.label in memory.blocked
 
 
@@ -156,6 +160,7 @@ def has_tasks(memory: Memory) -> bool:
 
 @guard
 def is_exposed(memory: Memory) -> bool:
+    """The balancer may send requests to the candidate."""
     return memory.exposed
 
 
@@ -167,6 +172,7 @@ def is_release_bad(memory: Memory) -> bool:
 
 @guard
 def is_crash_looping(memory: Memory) -> bool:
+    """The sidekick was restarted so often in this update that the update is suspected of it."""
     return memory.restarts > MAX_RESTARTS
 
 
