@@ -56,8 +56,8 @@ def _text(sheet: Sheet, text: Text) -> str:
     left, top, right, bottom = text.area
     words = _quote(text.words)
     if text.bold:
-        # Bold letters are a little narrower than the area that is kept for them: they begin where it begins.
-        words = f'<<b>{_escape(text.words)}</b><br align="left"/>>'
+        # Bold letters are a little narrower than the area that is kept for them, and stand in its middle.
+        words = f"<<b>{_escape(text.words)}</b>>"
     # A letter stands a little higher in Graphviz' line than in the area that we reckon.
     place = _place(sheet, left, top - 0.04 * text.size, right - left, bottom - top)
     return f'shape=plaintext, label={words}, fontsize={text.size}, fontcolor="{text.color}", {place}'
