@@ -44,9 +44,9 @@ def test_a_token_is_made_used_listed_and_revoked(service: Service) -> None:
     )
     assert token not in json.dumps(listed) + run(f"client-token list --app-id {APP}")
 
-    run(f"client-token delete --app-id {APP} {shown['id']}")
+    run(f"client-token delete --app-id {APP} --id {shown['id']}")
     assert "is revoked" in check(service, "kiosk-7", f"/{token}")
-    assert "no client token" in run(f"client-token delete --app-id {APP} {shown['id']}", 1)
+    assert "no client token" in run(f"client-token delete --app-id {APP} --id {shown['id']}", 1)
     assert "no group 'absent'" in run(f"client-token create --app-id {APP} --group-id absent", 1)
 
 

@@ -50,11 +50,11 @@ def list_(app_id: str, service: ServiceClient, as_json: bool) -> None:
 
 @client_token.command()
 @app_option
-@click.argument("token_id", metavar="ID")
+@click.option("--id", "token_id", metavar="ID", required=True, help="Of the token, as `list` shows it.")
 @service_options
 @json_option
 def delete(app_id: str, token_id: str, service: ServiceClient, as_json: bool) -> None:
-    """Revoke the token with this ID: it proves nothing any more."""
+    """Revoke a token: it proves nothing any more."""
     show([service.delete("apps", app_id, "client-tokens", token_id)], as_json)
 
 
