@@ -41,7 +41,7 @@ def test_every_setting_is_set_by_its_option_and_shown(run: Run, service: Service
     shown = run(
         f"group policy {WORDS} --disabled --max-per-interval=1/5m --max-in-progress=2 --percent=12.5 --canary=1 "
         "--window='fri,sat 22:00-04:00' --window=01:00-02:00 --time-zone=Europe/Berlin --update-timeout=30m "
-        "--max-failures=2 --ignore-timeouts --min-healthy=3 --pin=1.2 --downgrade=asked "
+        "--max-failures=2 --count-new --ignore-timeouts --min-healthy=3 --pin=1.2 --downgrade=asked "
         "--deny-window='fri 12:00-24:00' --freeze='2026-12-20..2027-01-03 the holidays' --freeze=2026-11-27 "
         "--approval --approve-after=4h"
     )
