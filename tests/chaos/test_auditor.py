@@ -14,7 +14,7 @@ Story = list[tuple[int, str, str | None]]
 
 
 def slot(number: int) -> str:
-    return f"{SCOPE}/slots/{number}"
+    return f"{SCOPE}/slots/{number}/a"
 
 
 def queue(instance: str) -> str:

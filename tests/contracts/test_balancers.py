@@ -27,7 +27,7 @@ from tests.sim.fake_etcd import FakeEtcd
 
 OLD, NEW, FOREIGN = "http://127.0.0.1:8085", "http://127.0.0.1:8086", "http://10.0.0.9:80"
 URL_KEY = "traefik/http/services/hello/loadbalancer/servers/web-1/url"
-SLOT = "/outrider/v1/turns/hello/g/slots/0"
+SLOT = "/outrider/v1/turns/hello/g/slots/0/web-1"
 LAYOUTS = {name: found for name, kit in BALANCER_KITS.items() if (found := kit.layout()) is not None}
 
 

@@ -19,7 +19,7 @@ from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.servers import EtcdServer
 
 FOREIGN = "http://10.0.0.9:80"
-SLOT = "/outrider/v1/turns/hello/g/slots/0"
+SLOT = "/outrider/v1/turns/hello/g/slots/0/web-1"
 GUARD = "/outrider/v1/servers/hello/web-1"
 WEIGHT_KEY = "traefik/http/services/hello/loadbalancer/servers/web-1/weight"
 

@@ -20,7 +20,7 @@ from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 
 KEY, KEYS = "/apisix/upstreams/hello", Keys()
 OLD, NEW = "http://127.0.0.1:8085", "http://127.0.0.1:8086"
-SLOT = "/outrider/v1/turns/hello/g/slots/0"
+SLOT = "/outrider/v1/turns/hello/g/slots/0/web-1"
 IDS = ("web-1", "web-2", "web-3")
 
 

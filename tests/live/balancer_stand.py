@@ -28,7 +28,7 @@ from tests.support.waiting import eventually
 
 HOST = "hello.test"
 KEYS = Keys()
-SLOT = KEYS.slot(group_scope(SERVICE, "g"), 0)
+SLOT = KEYS.slot(group_scope(SERVICE, "g"), 0, "web-1")
 BY_COUNT = DrainSettings(wait_s=20.0)
 """Time alone would show: what ends sooner was counted."""
 BY_APP = DrainSettings(wait_s=20.0, inflight_path="/inflight")

@@ -26,7 +26,7 @@ def main() -> None:
     cluster = connect(EtcdAddress(endpoints=endpoints))
     context = BalancerContext(cluster=cluster, keys=Keys())
     entry = BALANCERS.load(kind).make(settings_with(kind, None), context).entry
-    slot = Keys().slot(group_scope(SERVICE, "g"), 0)
+    slot = Keys().slot(group_scope(SERVICE, "g"), 0, "web-1")
     cluster.txn((), (Put(key=slot, value=b"mine", lease=cluster.grant(TTL_S)),))
     turn = cluster.get(slot)
     assert turn is not None

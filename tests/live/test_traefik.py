@@ -86,7 +86,7 @@ class Service:
         self._traefik = traefik
         self.entry = EtcdEntry(self._cluster, TraefikKeys(settings, service=name), service=name, server_id="web-1")
         self.entry.ensure_static()
-        slot = f"/outrider/v1/turns/{name}/g/slots/0"
+        slot = f"/outrider/v1/turns/{name}/g/slots/0/web-1"
         self._cluster.txn((), (Put(key=slot, value=b"mine"),))
         entry = self._cluster.get(slot)
         assert entry is not None

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outrider.cli.commands.lock import Named, budget
 from outrider.core.errors import Conflict
+from outrider.etcd.seam import Delete, Put
 from outrider.model.activity import Activity, activity_key
 from outrider.model.documents import encode
 from outrider.service.history.activity_log import read_activity
@@ -46,9 +47,9 @@ DAMAGED = {
     "command": f"{P}/commands/{APP}/web-9",
     "wake-up": f"{P}/wakeups/{APP}/web-9",
     "block": f"{P}/blocks/{APP}/9.9.9",
-    "slot of another group": f"{P}/turns/{APP}/other/slots/0",
+    "slot of another group": f"{P}/turns/{APP}/other/slots/0/a",
     "queue": f"{P}/turns/{APP}/beta/queue/web-9",
-    "shared slot": f"{P}/shared-turns/many/slots/0",
+    "shared slot": f"{P}/shared-turns/many/slots/0/a",
     "shared queue": f"{P}/shared-turns/many/queue/{APP}/web-9",
     "activity": f"{P}/activity/{APP}/zz-broken",
     "webhook": f"{P}/webhooks/broken",
@@ -184,7 +185,7 @@ def test_a_slot_that_can_not_be_read_is_taken_and_the_others_are_free(store: Sto
     keys = store.context.keys
     scope = f"turns/{APP}/beta"
     hold_turn(store, "web-1", NOON, number=1)
-    put(client, keys.slot(scope, 0), b"garbage")
+    put(client, keys.slot(scope, 0, "web-9"), b"garbage")
 
     seen = read_scope(client, keys, scope)
 
@@ -312,3 +313,24 @@ def test_a_damaged_user_among_others_is_refused_and_the_others_work(
         store.users.delete("ann")
     with pytest.raises(Conflict, match="can't be read"):
         store.users.delete("bob")
+
+
+def test_a_turn_in_the_name_of_another_is_nobodys(store: Store, client: FakeCluster) -> None:
+    """etcd's roles let an instance write its own slot keys alone: the key counts, and not what is in it."""
+    keys, scope = store.context.keys, f"turns/{APP}/beta"
+    hold_turn(store, "web-1", NOON, number=0)
+    forged = client.get(keys.slot(scope, 0, "web-1"))
+    assert forged is not None
+    client.txn((), (Delete(key=forged.key), Put(key=keys.slot(scope, 1, "web-9"), value=forged.value)))
+
+    seen = read_scope(client, keys, scope)
+
+    assert (None, "unreadable-turn") == (seen.slot_of("web-1"), seen.slots[1].slot.member)
+
+
+def test_two_keys_of_one_slot_stop_their_scope(store: Store, client: FakeCluster) -> None:
+    for name in ("web-1", "web-2"):
+        hold_turn(store, name, NOON, number=0)
+
+    with pytest.raises(Conflict, match=r"slots/0/web-1 and .*slots/0/web-2: two keys of one slot"):
+        read_scope(client, store.context.keys, f"turns/{APP}/beta")

@@ -37,14 +37,16 @@ class Work:
             client, KEYS, lock, cast(LeaseKeeper, None), app="app", group="g", instance=instance,
             post=self.events.append, resigned=lambda: self.resigned.append(len(self.events)),
         )  # fmt: skip
-        lease = client.grant(60.0)
+        lease, number = client.grant(60.0), "ab".index(instance)
         waiter = contender.waiter(release="2.0.0", since=NOON)
         slot = contender.slot(release="2.0.0", since=NOON, update="u1")
-        keys = KEYS.waiter(SCOPE, instance), KEYS.slot(SCOPE, 0)
+        keys = KEYS.waiter(SCOPE, instance), KEYS.slot(SCOPE, number, instance)
         made = client.txn(
             (), (Put(key=keys[0], value=encode(waiter), lease=lease), Put(key=keys[1], value=encode(slot)))
         )
-        self.turn = Turn(scope=SCOPE, number=0, slot_revision=made.revision, waiter_revision=made.revision, update="u1")
+        self.turn = Turn(
+            scope=SCOPE, number=number, slot_revision=made.revision, waiter_revision=made.revision, update="u1"
+        )
 
     def block(self) -> LockReleased:
         effect = BlockLock(turn=self.turn, update="u1", version="2.0.0", sha256="2" * 64, cause="503")
@@ -156,7 +158,7 @@ def test_one_that_removes_itself_looks_anew_whether_it_is_the_instance_after_it_
 def test_without_its_turn_nothing_is_removed_and_that_is_refused() -> None:
     client = FakeEtcd().client()
     holder = Work(client, "a")
-    client.txn((), (Delete(key=KEYS.slot(SCOPE, 0)), Delete(key=KEYS.waiter(SCOPE, "a"))))
+    client.txn((), (Delete(key=KEYS.slot(SCOPE, 0, "a")), Delete(key=KEYS.waiter(SCOPE, "a"))))
 
     holder.work.perform(ResignLock(turn=holder.turn, update="u1", at=NOON, by="ann"), 1)
 
@@ -174,7 +176,8 @@ def runs(client: FakeCluster, instance: str = "a") -> list[str]:
     """Group and version of each release that may run on an instance."""
     prefix = KEYS.running("app")
     keys = [entry.key.removeprefix(prefix) for entry in client.list(prefix).entries]
-    return [key.rpartition("/")[0] for key in keys if key.endswith(f"/{instance}")]
+    parts = [key.split("/") for key in keys]
+    return [f"{group}/{release}" for group, whose, release in parts if whose == instance]
 
 
 def test_a_commit_records_what_may_run_beside_what_ran_until_the_turn_ends(client: FakeCluster) -> None:

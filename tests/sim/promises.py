@@ -65,7 +65,7 @@ class Promises:
             if key.startswith(_SERVERS):
                 self._moved(key.removeprefix(_SERVERS).partition("/")[0], new.value.decode() if new else None)
             elif key.startswith(_SLOTS):
-                number = int(key.removeprefix(_SLOTS))
+                number = int(key.removeprefix(_SLOTS).partition("/")[0])
                 if old is not None:
                     self._ended(self.slots.pop(number), blocked=blocked)
                 if new is not None:
@@ -84,7 +84,7 @@ class Promises:
                     self._may_be_blocked(version, key.removeprefix(_BLOCKS))
                 (self.blocked.discard if new is None else self.blocked.add)(version)
             elif key.startswith(_RUNNING):
-                version, _, name = key.removeprefix(_RUNNING).partition("/")
+                name, _, version = key.removeprefix(_RUNNING).partition("/")
                 known = self.runs.setdefault(name, set())
                 (known.discard if new is None else known.add)(version)
             elif key.startswith(_PROOFS) and new is not None:

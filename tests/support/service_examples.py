@@ -87,7 +87,7 @@ def hold_turn(
     """Write a slot key; ``scope``: of the scope with this name."""
     who = Contender(app=app, group=group, instance=instance, shared_scope=scope)
     document = who.slot(release="2.0.0", since=at, update=f"update-of-{instance}")
-    put(store.context.cluster, store.context.keys.slot(who.scope, number), encode(document))
+    put(store.context.cluster, store.context.keys.slot(who.scope, number, who.member), encode(document))
 
 
 def stand_in_line(

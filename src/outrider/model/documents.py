@@ -702,7 +702,7 @@ class Waiter(Contender, frozen=True, kw_only=True):
 
 
 class Slot(Contender, frozen=True, kw_only=True):
-    """``{scope}/slots/{n}``, without a lease: it outlives its owner, so that a crash can't free it.
+    """``{scope}/slots/{n}/{member}``, without a lease: it outlives its owner, so that a crash can't free it.
 
     Attributes:
         update: Id of the update in the owner's journal: how a restarted sidekick knows the turn as its own.

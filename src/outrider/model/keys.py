@@ -231,9 +231,13 @@ class Keys:
         """The same of one group."""
         return f"{self.running(app)}{check_part('group', group)}/"
 
+    def running_of(self, app: str, group: str, instance: str) -> str:
+        """The same of one instance: before the release, so that etcd's roles can give each instance its own."""
+        return f"{self.running_in(app, group)}{check_part('instance', instance)}/"
+
     def running_at(self, app: str, group: str, release: str, instance: str) -> str:
         """``release``: the text for keys of one (``ReleaseId.key``)."""
-        return f"{self.running_in(app, group)}{check_part('release', release)}/{check_part('instance', instance)}"
+        return self.running_of(app, group, instance) + check_part("release", release)
 
     def all_tasks(self) -> str:
         """Prefix of the tasks of all apps."""
@@ -288,8 +292,13 @@ class Keys:
     def slots(self, scope: str) -> str:
         return f"{self.turns(scope)}slots/"
 
-    def slot(self, scope: str, number: int) -> str:
-        return f"{self.slots(scope)}{number}"
+    def slot_of_number(self, scope: str, number: int) -> str:
+        """Prefix of the one key that takes a slot: whoever takes it compares that there is none."""
+        return f"{self.slots(scope)}{number}/"
+
+    def slot(self, scope: str, number: int, member: str) -> str:
+        """The turn of ``member``; its name is a part of the key, so that etcd's roles can give each its own."""
+        return self.slot_of_number(scope, number) + _check_member(member)
 
     def budgets(self, scope: str) -> str:
         """Prefix of the slots of all disruption budgets of a scope."""

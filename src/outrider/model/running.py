@@ -7,7 +7,7 @@ from outrider.model.documents import Document
 
 
 class Running(Document, frozen=True, kw_only=True):
-    """``running/{app}/{group}/{release}/{instance}``, without a lease: this release may run on this instance.
+    """``running/{app}/{group}/{instance}/{release}``, without a lease: this release may run on this instance.
 
     Attributes:
         since: When it was committed, or its first start began.

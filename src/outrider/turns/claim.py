@@ -311,7 +311,7 @@ class Claim:
         allowed = self._permitted()
         if isinstance(allowed, Denied):
             return self._leave(entry, allowed)
-        slot_key = self._keys.slot(self._scope, take.number)
+        slot_key = self._keys.slot(self._scope, take.number, self._member)
         update, since = self._request.update, self._clock()
         slot = self._contender.slot(release=self._request.release, since=since, update=update)
         kept, taken = budgets.taking(self._keys, self._contender, number=take.number, update=update, since=since)
@@ -321,7 +321,7 @@ class Claim:
                 (
                     CreatedAt(key=entry.key, revision=self._waiter_revision),
                     ModifiedAt(key=entry.key, revision=entry.mod_revision),
-                    *(CreatedAt(key=self._keys.slot(self._scope, number), revision=0) for number in take.absent),
+                    *(NotNewer(key=self._keys.slot_of_number(self._scope, each), revision=0) for each in take.absent),
                     *self._request.conditions,
                     *kept,
                     *allowed.compares,

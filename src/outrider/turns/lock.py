@@ -36,7 +36,7 @@ def fence(keys: Keys, member: str, turn: Turn) -> tuple[CreatedAt, CreatedAt]:
     if not turn.waiter_revision:
         raise Refused(f"turn {turn.number} of {turn.scope} is dirty: reclaim it first")
     return (
-        CreatedAt(key=keys.slot(turn.scope, turn.number), revision=turn.slot_revision),
+        CreatedAt(key=keys.slot(turn.scope, turn.number, member), revision=turn.slot_revision),
         CreatedAt(key=keys.waiter(turn.scope, member), revision=turn.waiter_revision),
     )
 
@@ -153,7 +153,7 @@ class TurnLock:
             Refused: the slot isn't ours any more (an operator released it, the policy let it lapse).
             Unknown: no answer, or ``lease`` has ended already; call it again, under a lease that lives.
         """
-        slot_key = self._keys.slot(turn.scope, turn.number)
+        slot_key = self._keys.slot(turn.scope, turn.number, self._member)
         ours = CreatedAt(key=slot_key, revision=turn.slot_revision)
         for _ in range(10):
             with failpoint("turn.read"):
@@ -206,7 +206,7 @@ class TurnLock:
                 and this is its old value; or a condition doesn't hold.
             Unknown: no answer; call it again.
         """
-        slot_key = self._keys.slot(turn.scope, turn.number)
+        slot_key = self._keys.slot(turn.scope, turn.number, self._member)
         ours = CreatedAt(key=slot_key, revision=turn.slot_revision)
         alive = CreatedAt(key=self._waiter_key, revision=turn.waiter_revision)
         absent = CreatedAt(key=self._waiter_key, revision=0)

@@ -1,6 +1,6 @@
 """What may still run where, provably: one key for each release that an instance has committed and not replaced since.
 
-``running/{app}/{group}/{release}/{instance}`` has no lease, for a machine that is cut off goes on serving. It is
+``running/{app}/{group}/{instance}/{release}`` has no lease, for a machine that is cut off goes on serving. It is
 written with the commit, and by a first start with the turn, so before the app starts; the next commit or the
 decommissioning removes it. Until the commit whatever else runs does so under a turn.
 
@@ -99,7 +99,7 @@ class RunningKeys:
         """
         with failpoint("running.read"):
             listing = self._cluster.list(self._keys.running(self._app))
-        return tuple(entry for entry in listing.entries if entry.key.endswith(f"/{self._instance}"))
+        return tuple(entry for entry in listing.entries if entry.key.split("/")[-2] == self._instance)
 
     def _write(self, found: tuple[Entry, ...], key: str, ops: tuple[Op, ...]) -> bool:
         """Whether it was written: not when a key has changed, but also when the instance is gone for good."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from outrider.core.errors import ConfigError, Conflict
 from outrider.core.rollout.slots import Holding, Waiting
@@ -118,8 +119,8 @@ def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
     free it by its number.
 
     Raises:
-        Conflict: a key among the slots that names no number. It might be a turn, so nobody may take one before a person
-            has looked.
+        Conflict: a key among the slots that names no number and instance, or two keys of one slot. It might be a turn,
+            so nobody may take one before a person has looked.
     """
     with failpoint("turn.read"):
         listing = cluster.list(keys.turns(scope))
@@ -136,6 +137,9 @@ def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
             budgets.append(StoredBudget(entry=entry, slot=read_or_none(BudgetSlot, entry.key, entry.value)))
     queue.sort(key=lambda entry: entry.create_revision)
     slots.sort(key=lambda stored: stored.number)
+    for one, other in pairwise(slots):
+        if one.number == other.number:
+            raise Conflict(f"{one.entry.key} and {other.entry.key}: two keys of one slot; remove the wrong one")
     return Scope(
         revision=listing.revision,
         queue={entry.key.removeprefix(queue_prefix): entry for entry in queue},
@@ -144,11 +148,15 @@ def read_scope(cluster: Cluster, keys: Keys, scope: str) -> Scope:
     )
 
 
-def _stored_slot(entry: Entry, number: str) -> StoredSlot:
-    if not (number.isascii() and number.isdigit() and number == str(int(number))):
-        raise Conflict(f"{entry.key}: the key names no slot number and blocks the scope; remove it")
-    slot = read_or_none(Slot, entry.key, entry.value) or UNREADABLE
-    return StoredSlot(number=int(number), entry=entry, slot=slot)
+def _stored_slot(entry: Entry, rest: str) -> StoredSlot:
+    number, _, member = rest.partition("/")
+    if not (member and number.isascii() and number.isdigit() and number == str(int(number))):
+        raise Conflict(f"{entry.key}: the key names no slot number and instance, and blocks the scope; remove it")
+    slot = read_or_none(Slot, entry.key, entry.value)
+    # only the instance in the key may write it: what it says of another counts for nothing
+    return StoredSlot(
+        number=int(number), entry=entry, slot=UNREADABLE if slot is None or slot.member != member else slot
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

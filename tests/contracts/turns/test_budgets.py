@@ -93,7 +93,7 @@ def test_of_two_that_have_read_the_same_one_succeeds(start: Start, store: Cluste
         store.txn(
             (),
             (
-                Put(key=keys.slot(SCOPE, 2), value=encode(who.slot(release="2.0.0", since=NOON, update="u"))),
+                Put(key=keys.slot(SCOPE, 2, "a"), value=encode(who.slot(release="2.0.0", since=NOON, update="u"))),
                 Put(key=f"{keys.budget(SCOPE, 'rack', '3')}0/a", value=encode(place)),
             ),
         )

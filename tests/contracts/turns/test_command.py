@@ -312,7 +312,7 @@ def test_a_key_that_says_of_nobody_is_named_and_does_not_hide_the_others(
     a = start("a")
     a.acquire()
     a.turn()
-    broken, moved = keys.slot(shared_scope("us"), 0), keys.slot(shared_scope("asia"), 0)
+    broken, moved = keys.slot(shared_scope("us"), 0, "x"), keys.slot(shared_scope("asia"), 0, "x")
     astray = encode(contender("x").slot(release="1", since=NOON, update="u"))
     store.txn((), (Put(key=broken, value=b"{}"), Put(key=moved, value=astray)))
 

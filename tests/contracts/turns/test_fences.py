@@ -83,7 +83,7 @@ def test_a_turn_that_an_operator_ended_can_not_be_reclaimed(store: Cluster, keys
     store.revoke(a.lease)
     free_by_hand(store, keys, 0)
 
-    with pytest.raises(Refused, match=r"slots/0: is free; our turn of update update-of-a has ended"):
+    with pytest.raises(Refused, match=r"slots/0/a: is free; our turn of update update-of-a has ended"):
         a.lock.reclaim(turn, lease=store.grant(TTL_S))
 
 
@@ -201,7 +201,7 @@ def test_a_slot_removed_by_hand_leaves_no_ghost_at_the_head_of_the_queue(
     turn = a.turn()
     b.acquire()
     b.wait_at(0)
-    store.txn((), (Delete(key=keys.slot(SCOPE, 0)),))
+    store.txn((), (Delete(key=keys.slot(SCOPE, 0, "a")),))
     b.wait_at(1)
 
     a.lock.release(turn)

@@ -99,7 +99,7 @@ def test_a_take_that_was_given_up_and_is_carried_out_late_takes_no_second_slot(
 
     assert b.turn().number == 0
     (late,) = b.client.given_up
-    assert any(isinstance(op, Put) and op.key == keys.slot(SCOPE, 1) for op in late[1])
+    assert any(isinstance(op, Put) and op.key == keys.slot(SCOPE, 1, "b") for op in late[1])
     assert not store.txn(*late).succeeded
 
 
@@ -125,7 +125,7 @@ def test_a_lease_that_ended_before_queueing_is_told(store: Cluster, start: Start
 
 def test_a_slot_key_that_nobody_understands_is_a_turn_that_is_taken(store: Cluster, keys: Keys, start: Start) -> None:
     """It may be a turn, of a newer outrider: it counts against the budget, and the other slots are free."""
-    store.txn((), (Put(key=keys.slot(SCOPE, 0), value=b'{"schema": 9}'),))
+    store.txn((), (Put(key=keys.slot(SCOPE, 0, "x"), value=b'{"schema": 9}'),))
     a, b = start("a"), start("b")
 
     a.acquire(slots=2)
@@ -135,7 +135,7 @@ def test_a_slot_key_that_nobody_understands_is_a_turn_that_is_taken(store: Clust
     assert 1 == turn.number
     b.wait_at(0)
     assert all(isinstance(news, Queued) for news in b.news)
-    left = store.get(keys.slot(SCOPE, 0))
+    left = store.get(keys.slot(SCOPE, 0, "x"))
     assert left is not None
     assert b'{"schema": 9}' == left.value
 
@@ -181,7 +181,7 @@ def test_a_slot_that_was_taken_without_an_answer_is_given_back_by_the_withdrawal
 
     at_the_third(a, lose_the_take)
     a.acquire()
-    eventually(lambda: store.get(keys.slot(SCOPE, 0)))
+    eventually(lambda: store.get(keys.slot(SCOPE, 0, "a")))
     with pytest.raises(Unknown):
         a.lock.withdraw()
     a.client.away = False
@@ -325,7 +325,7 @@ def test_a_turn_of_another_update_must_be_ended_first(store: Cluster, keys: Keys
     later.acquire("update-2", slots=2)
 
     assert later.denial() == Denied(
-        reason=f"{keys.slot(SCOPE, 0)}: our own turn of update update-1 was never ended", why="left-over"
+        reason=f"{keys.slot(SCOPE, 0, 'a')}: our own turn of update update-1 was never ended", why="left-over"
     )
     assert store.txn(fence(keys, "a", turn), ()).succeeded
 

@@ -24,7 +24,7 @@ def test_a_turn_is_a_slot_key_without_a_lease_and_a_key_in_the_queue_with_one(
     a.acquire("update-1")
 
     turn = a.turn()
-    slot, waiter = store.get(keys.slot(SCOPE, 0)), store.get(keys.waiter(SCOPE, "a"))
+    slot, waiter = store.get(keys.slot(SCOPE, 0, "a")), store.get(keys.waiter(SCOPE, "a"))
     assert slot is not None
     assert waiter is not None
     assert (slot.lease, waiter.lease) == (0, a.lease)
@@ -170,7 +170,7 @@ def test_a_slot_that_appears_at_the_last_moment_is_not_overwritten(store: Cluste
     """Whoever wrote it: another tool, another outrider."""
     a = start("a")
     foreign = Put(
-        key=keys.slot(SCOPE, 0), value=encode(contender("x").slot(release="1.0.0", since=NOON, update="by-hand"))
+        key=keys.slot(SCOPE, 0, "x"), value=encode(contender("x").slot(release="1.0.0", since=NOON, update="by-hand"))
     )
 
     def arm_for_the_take() -> None:
@@ -229,7 +229,7 @@ def test_what_changes_between_the_look_and_the_watch_is_found_without_the_watch(
     client = etcd.client()
     waits: list[Wait] = []
     ahead = client.txn(
-        (), (Put(key=keys.slot(SCOPE, 0), value=encode(contender("x").slot(release="1", since=NOON, update="u"))),)
+        (), (Put(key=keys.slot(SCOPE, 0, "x"), value=encode(contender("x").slot(release="1", since=NOON, update="u"))),)
     )
     assert ahead.succeeded
     lock = TurnLock(client, keys, contender("a"), clock=lambda: NOON, start=waits.append)
@@ -241,7 +241,7 @@ def test_what_changes_between_the_look_and_the_watch_is_found_without_the_watch(
     def free_after_the_look(name: str, moment: str) -> None:
         seen.append(f"{name} {moment}")
         if seen.count("list after") == 1 and name == "list" and moment == "after":
-            etcd.apply([Delete(key=keys.slot(SCOPE, 0))])
+            etcd.apply([Delete(key=keys.slot(SCOPE, 0, "x"))])
 
     client.trouble = free_after_the_look
 

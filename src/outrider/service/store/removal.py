@@ -74,7 +74,7 @@ def read_traces(context: StoreContext, change: Change, app_id: str, instance: st
     for entry in entries:
         change.guard_unread(entry)
     parts = tuple(part for guard in guards if (part := _part(change, guard)) is not None)
-    runs = tuple(entry for entry in change.list(keys.running(app_id)).entries if entry.key.endswith(f"/{instance}"))
+    runs = tuple(entry for entry in change.list(keys.running(app_id)).entries if entry.key.split("/")[-2] == instance)
     for entry in runs:
         change.guard_unread(entry)
     return Traces(
