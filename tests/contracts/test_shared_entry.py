@@ -67,9 +67,9 @@ class Meeting:
         self._before("get")
         return self._cluster.get(key)
 
-    def list(self, prefix: str) -> object:
+    def list(self, prefix: str, *, exact: bool = False) -> object:
         self._before("list")
-        return self._cluster.list(prefix)
+        return self._cluster.list(prefix, exact=exact)
 
     def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
         lost = self._before("txn")

@@ -315,9 +315,9 @@ class FakeCluster:
         with self._call("get"):
             return self.store.entries.get(key)
 
-    def list(self, prefix: str) -> Listing:
+    def list(self, prefix: str, *, exact: bool = False) -> Listing:
         with self._call("list"):
-            return self.store.listing(lambda key: key.startswith(prefix))
+            return self.store.listing(lambda key: key == prefix if exact else key.startswith(prefix))
 
     def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
         # without operations it only reads what it compares

@@ -217,9 +217,8 @@ class EtcdEntry:
 
     def _read(self) -> Found:
         with failpoint("entry.read"):
-            entries = self._cluster.list(self._prefix).entries
-        if not self._prefix.endswith("/"):  # the one key itself, and not those whose names go on
-            entries = tuple(entry for entry in entries if entry.key == self._prefix)
+            # without a slash it is the one key itself, and not those whose names go on
+            entries = self._cluster.list(self._prefix, exact=not self._prefix.endswith("/")).entries
         guard = self._cluster.get(self._guard_key)
         return Found(
             entries=entries,

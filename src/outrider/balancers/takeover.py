@@ -68,7 +68,7 @@ class Pool:
             return self._look_at_shared(url, self._entry)
         prefix, pattern = self._layout.pool()
         mine = self._layout.owned_prefix(self._server_id)
-        own_keys = tuple(each for each in self._cluster.list(mine).entries if mine.endswith("/") or each.key == mine)
+        own_keys = self._cluster.list(mine, exact=not mine.endswith("/")).entries
         texts = {each.key: each.value.decode(errors="replace") for each in own_keys}
         own_url = self._layout.url_of(self._server_id, texts)
         own = PoolServer(id=self._server_id, keys=own_keys, url=own_url) if own_keys else None

@@ -57,7 +57,7 @@ class Announced:
         while not self._closed.is_set():
             try:
                 self._epoch.read()
-                return [self._cluster.list(key).revision for key, _, _ in self._subjects]
+                return [self._cluster.list(key, exact=exact).revision for key, exact, _ in self._subjects]
             except DriverError:
                 self._closed.wait(delay_s)
                 delay_s = min(RETRY_MAX_S, delay_s * 2)

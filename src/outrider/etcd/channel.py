@@ -107,6 +107,11 @@ class Nodes:
         self._lock = threading.Lock()
         self._closed = False
 
+    @property
+    def user(self) -> str | None:
+        """As whom we sign in; None: without a password."""
+        return self._address.user
+
     def __str__(self) -> str:
         return "etcd at " + ", ".join(f"{each.host}:{each.port}" for each in self._address.endpoints)
 

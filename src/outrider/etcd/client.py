@@ -6,7 +6,8 @@ what each call says to etcd.
 
 import builtins
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from etcd3 import etcdrpc
@@ -14,7 +15,8 @@ from etcd3 import etcdrpc
 from outrider.core.errors import Refused, Unknown
 from outrider.etcd.channel import Connection, Nodes
 from outrider.etcd.errors import Compacted, TooLarge
-from outrider.etcd.seam import Compare, Entry, EtcdAddress, Listing, Op, TxnResult, WatchEvent
+from outrider.etcd.permissions import Asked, Denials, asked_in, explained
+from outrider.etcd.seam import Compare, Entry, EtcdAddress, Listing, Op, PermissionDenied, TxnResult, WatchEvent
 from outrider.etcd.watch import EtcdWatch, Watchdog
 from outrider.etcd.wire import compare_message, encode_key, entry_of, op_message, prefix_range
 
@@ -39,13 +41,18 @@ class EtcdCluster:
     def __init__(self, nodes: Nodes, on_bug: Callable[[BaseException], None] | None = None) -> None:
         self._nodes, self._on_bug = nodes, on_bug
         self._watchdog = Watchdog()
+        self._denials = Denials()
+
+    def tell_denials(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener`` with what etcd doesn't permit at present, whenever that changes; empty: it permits all."""
+        self._denials.tell(listener)
 
     def get(self, key: str) -> Entry | None:
         response = self._range("get", etcdrpc.RangeRequest(key=encode_key(key)))
         return entry_of(response.kvs[0]) if response.kvs else None
 
-    def list(self, prefix: str) -> Listing:
-        return self._list_all(*prefix_range(prefix))
+    def list(self, prefix: str, *, exact: bool = False) -> Listing:
+        return self._list_all(*((encode_key(prefix), b"") if exact else prefix_range(prefix)))
 
     def _list_all(self, start: bytes, end: bytes) -> Listing:
         for _ in range(5):
@@ -75,7 +82,20 @@ class EtcdCluster:
             start = response.kvs[-1].key + b"\0"
 
     def _range(self, what: str, request: Any) -> Any:
-        return self._call(what, lambda c: c.kv.Range, request, repeatable=True)
+        asked = Asked(request.key, request.range_end, "read")
+        with self._permitted(lambda: (asked,)):
+            return self._call(what, lambda c: c.kv.Range, request, repeatable=True)
+
+    @contextmanager
+    def _permitted(self, asked: Callable[[], tuple[Asked, ...]]) -> Iterator[None]:
+        """Name key, user and role where etcd permits it not, and remember that until it does."""
+        try:
+            yield
+        except PermissionDenied as no:
+            error = explained(self._nodes, asked())
+            self._denials.denied(asked(), error)
+            raise error from no
+        self._denials.permitted(asked)
 
     def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
         compared = dict.fromkeys(compare.key for compare in compares)
@@ -84,7 +104,8 @@ class EtcdCluster:
             success=[op_message(op) for op in ops],
             failure=[etcdrpc.RequestOp(request_range=etcdrpc.RangeRequest(key=encode_key(key))) for key in compared],
         )
-        response = self._call("txn", lambda c: c.kv.Txn, request, repeatable=False)
+        with self._permitted(lambda: asked_in(compares, ops)):
+            response = self._call("txn", lambda c: c.kv.Txn, request, repeatable=False)
         found: tuple[Entry, ...] = ()
         if not response.succeeded:
             found = tuple(entry_of(kv) for each in response.responses for kv in each.response_range.kvs)
@@ -125,6 +146,13 @@ class EtcdCluster:
         if from_revision < 1:
             raise ValueError("list first, then watch from the listing's revision + 1")
         start, end = (encode_key(prefix), b"") if exact else prefix_range(prefix)
+        asked = Asked(start, end, "read")
+
+        def denied(reason: str) -> PermissionDenied:
+            error = explained(self._nodes, (asked,))
+            self._denials.denied((asked,), error)
+            return error
+
         watch = EtcdWatch(
             self._nodes,
             start,
@@ -134,6 +162,7 @@ class EtcdCluster:
             lambda: self._list_all(start, end),
             self._watchdog.remove,
             self._on_bug,
+            denied,
         )
         self._watchdog.add(watch)
         watch.start()

@@ -7,7 +7,7 @@ from typing import TypeVar
 import grpc
 
 from outrider.core.errors import Refused
-from outrider.etcd.seam import ReadOnly
+from outrider.etcd.seam import PermissionDenied, ReadOnly
 
 _UNSENT = ("failed to connect to all addresses", "DNS resolution failed")
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
@@ -72,6 +72,8 @@ def checked(ask: Callable[[], R]) -> R:
             raise Compacted(short(text)) from error
         if any(known in text for known in _READ_ONLY):
             raise ReadOnly(short(text)) from error
+        if code is grpc.StatusCode.PERMISSION_DENIED or "permission denied" in text:
+            raise PermissionDenied(short(text)) from error
         if code in _SAID_NO:
             raise Refused(f"etcd refused the request: {short(text)}") from error
         raise NoAnswer(short(text) or code.name) from error

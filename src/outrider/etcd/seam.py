@@ -14,6 +14,9 @@ from typing import Protocol
 
 from outrider.core.errors import Refused, Unknown
 
+DENIED_RETRY_S = 15.0
+"""Pause after what etcd doesn't permit: a person must change a role before another attempt can help."""
+
 
 class Unreachable(Unknown):
     """No node of etcd answered.
@@ -40,6 +43,16 @@ class ReadOnly(Refused):
             f"etcd takes no writes: {reason}; make room (`etcdctl compact`, `etcdctl defrag`), then"
             " `etcdctl alarm disarm`"
         )
+
+
+class PermissionDenied(Refused):
+    """etcd is there, and this user may not do that; a person must change a role or a user.
+
+    ``str()`` is ``etcd permits user web-a (role web-a) no write of /outrider/v1/...: permission denied; ...``.
+    """
+
+    kind = "permission"
+    evidence = "no-permission"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,14 +190,15 @@ class Cluster(Protocol):
     """A linearizable key-value store with leases and watches (etcd v3). Every method may be called by any thread.
 
     Raises (every method): ``Unknown`` without an answer in time; ``Refused`` when the store says no (permission,
-    bad request, too large), as ``ReadOnly`` when it takes no writes at all.
+    bad request, too large), as ``ReadOnly`` when it takes no writes at all, as ``PermissionDenied`` when it doesn't
+    permit it to us.
     """
 
     def get(self, key: str) -> Entry | None:
         """Read one key, linearizably."""
 
-    def list(self, prefix: str) -> Listing:
-        """Read all keys below ``prefix`` at one revision, however many megabytes they are."""
+    def list(self, prefix: str, *, exact: bool = False) -> Listing:
+        """Read all keys below ``prefix`` (or just that key when ``exact``) at one revision, however many megabytes."""
 
     def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
         """Apply all ``ops`` if all ``compares`` hold, else nothing, in one atomic step."""

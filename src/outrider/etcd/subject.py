@@ -6,7 +6,17 @@ from collections.abc import Callable
 from loguru import logger
 
 from outrider.core.errors import DriverError
-from outrider.etcd.seam import Cluster, Entry, KeyChanged, Listing, Resynced, Watch, WatchEvent
+from outrider.etcd.seam import (
+    DENIED_RETRY_S,
+    Cluster,
+    Entry,
+    KeyChanged,
+    Listing,
+    PermissionDenied,
+    Resynced,
+    Watch,
+    WatchEvent,
+)
 from outrider.failpoints import failpoint, for_same_instance
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
@@ -50,10 +60,12 @@ class Subject:
         while not self._closed.is_set():
             try:
                 with failpoint("announcement.read"):
-                    listing = self._cluster.list(self._prefix)
+                    listing = self._cluster.list(self._prefix, exact=self._exact)
             except DriverError as error:
-                logger.bind(error_kind=error.kind, cause=str(error), key=self._prefix).warning("etcd away")
-                self._closed.wait(delay_s)
+                denied = isinstance(error, PermissionDenied)
+                log = logger.bind(error_kind=error.kind, cause=str(error), key=self._prefix)
+                log.log("ERROR" if denied else "WARNING", "etcd does not permit it" if denied else "etcd away")
+                self._closed.wait(DENIED_RETRY_S if denied else delay_s)
                 delay_s = min(RETRY_MAX_S, delay_s * 2)
                 continue
             self._replace(listing)
@@ -72,6 +84,5 @@ class Subject:
                 self._replace(event.listing)
 
     def _replace(self, listing: Listing) -> None:
-        wanted = (entry for entry in listing.entries if not self._exact or entry.key == self._prefix)
-        self._entries = {entry.key: entry for entry in wanted}
+        self._entries = {entry.key: entry for entry in listing.entries}
         self._tell(dict(self._entries), listing.revision)

@@ -26,7 +26,7 @@ from loguru import logger
 from outrider.core.errors import DriverError, Refused, Unknown
 from outrider.etcd.channel import Connection, Nodes
 from outrider.etcd.errors import is_stale_token
-from outrider.etcd.seam import Listing, Resynced, WatchEvent
+from outrider.etcd.seam import DENIED_RETRY_S, Listing, PermissionDenied, Resynced, WatchEvent
 from outrider.etcd.wire import change_of
 
 LOOK_S = 0.5  # how often the watchdog looks
@@ -99,12 +99,14 @@ class EtcdWatch:
         read: Callable[[], Listing],
         closed: Callable[["EtcdWatch"], None],
         on_bug: Callable[[BaseException], None] | None = None,
+        denied: Callable[[str], PermissionDenied] = PermissionDenied,
     ) -> None:
         """Prepare; ``start`` runs it. ``read`` lists what is watched, ``closed`` is told when it is over.
 
-        ``on_bug`` gets what a delivery raised; it is logged in any case, and the deliveries go on.
+        ``on_bug`` gets what a delivery raised; it is logged in any case, and the deliveries go on. ``denied`` words
+        what etcd doesn't permit.
         """
-        self._on_bug = on_bug
+        self._on_bug, self._denied = on_bug, denied
         self._nodes, self._key, self._range_end = nodes, key, range_end
         self._deliver, self._read, self._on_closed = deliver, read, closed
         self._name = key.decode(errors="replace")
@@ -211,8 +213,11 @@ class EtcdWatch:
                 self._closing.set()
                 return
         log = logger.bind(watch=self._name, error=str(problem), revision=self._complete, retry=True)
-        log.log("DEBUG" if self._failures else "WARNING", "watch interrupted")
-        delay_s = min(0.05 * 2**self._failures, 1.0) * random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, no secret)
+        denied = isinstance(problem, PermissionDenied)
+        level = "ERROR" if denied else "DEBUG" if self._failures else "WARNING"
+        log.log(level, "etcd does not permit the watch" if denied else "watch interrupted")
+        longest_s = DENIED_RETRY_S if denied else min(0.05 * 2**self._failures, 1.0)
+        delay_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, no secret)
         self._failures = min(self._failures + 1, 10)
         self._closing.wait(delay_s)
 
@@ -319,7 +324,7 @@ class EtcdWatch:
             self._nodes.forget_token(stream.connection, stream.token)
             raise _Broken(reason)
         if "permission denied" in reason:
-            raise Refused(f"etcd refused the watch on {self._name}: {reason}")
+            raise self._denied(reason)
         raise _Broken(reason or "the server canceled the watch")
 
     def _look_over(self) -> None:

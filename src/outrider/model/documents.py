@@ -775,6 +775,10 @@ class Block(Document, frozen=True, kw_only=True):
     Attributes:
         group: Whose release it is; empty for one without environment and generation, which is every group's.
         task: Key of the task whose failure blocks it, below the prefix; empty: it was no task.
+        update: The update whose turn it was proved under (``Slot.update``); empty: under none.
+
+    It counts with its writer's own copy alone (``verdicts/{app}/{instance}/{release}``): the same bytes, in a key that
+    nobody but that instance, and the service, may write.
     """
 
     version: str
@@ -784,6 +788,7 @@ class Block(Document, frozen=True, kw_only=True):
     at: datetime
     group: str = ""
     task: str = ""
+    update: str = ""
     environment: int = 0
     environment_digest: str = ""
     generation: int = 0

@@ -350,6 +350,21 @@ class Keys:
         """``release``: the text for keys of one (``ReleaseId.key``)."""
         return self.blocks(app) + check_part("release", release)
 
+    def all_verdicts(self) -> str:
+        """Prefix of what the instances of every app have said themselves when they blocked releases."""
+        return f"{self.prefix}/verdicts/"
+
+    def verdicts(self, app: str) -> str:
+        return f"{self.all_verdicts()}{check_app(app)}/"
+
+    def verdicts_of(self, app: str, instance: str) -> str:
+        """Those of one instance, which its role alone may write (and the service's)."""
+        return f"{self.verdicts(app)}{check_part('instance', instance)}/"
+
+    def verdict(self, app: str, instance: str, release: str) -> str:
+        """The instance's own copy of its block of ``release``: a block without it is nobody's, and ends."""
+        return self.verdicts_of(app, instance) + check_part("release", release)
+
     def command(self, app: str, instance: str) -> str:
         return f"{self.prefix}/commands/{check_app(app)}/{check_part('instance', instance)}"
 

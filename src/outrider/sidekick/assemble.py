@@ -18,7 +18,7 @@ from outrider.core.sidekick.events import AnyEvent, LockLost
 from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.rules import make_rules
 from outrider.etcd.address import endpoints_of
-from outrider.etcd.client import connect
+from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.seam import Cluster, EtcdAddress
 from outrider.files import is_full
 from outrider.journal.journal import Journal
@@ -282,6 +282,8 @@ class Assembly:
             caution=unverified(service) or unproved(service),
         )
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
+        if isinstance(self._cluster, EtcdCluster):
+            self._cluster.tell_denials(self._presence.deny)
         self._running = RunningKeys(self._cluster, keys, app=app, group=instance.group, instance=instance.id)
         owner = Owner(app=app, group=instance.group, instance=instance.id, process=identity.process)
         balancer = BALANCERS.load(instance.balancer).make(

@@ -13,7 +13,7 @@ from datetime import datetime
 from loguru import logger
 
 from outrider.core.errors import OutriderError
-from outrider.etcd.seam import Cluster, Op, Put
+from outrider.etcd.seam import Cluster, Put
 from outrider.model.activity import ACTIVITY_KEPT_S, Activity, activity_key
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Crash, encode
@@ -44,8 +44,8 @@ def tell_crash(
             first=old.first if old is not None else at,
             at=at,
         )
-        ops: list[Op] = [Put(key=key, value=encode(crash), lease=cluster.grant(CRASH_KEPT_S))]
-        if not again:
+        cluster.txn((), (Put(key=key, value=encode(crash), lease=cluster.grant(CRASH_KEPT_S)),))
+        if not again:  # a sidekick whose etcd role permits no activity has left its last words already
             event = Activity(
                 at=at,
                 severity="error",
@@ -55,9 +55,8 @@ def tell_crash(
                 instance=instance,
                 text=f"the sidekick of {instance} ended unexpectedly in {state}: {what}",
             )
-            name = activity_key(keys, event, cluster.list(key).revision)
-            ops.append(Put(key=name, value=encode(event), lease=cluster.grant(ACTIVITY_KEPT_S)))
-        cluster.txn((), tuple(ops))
+            name = activity_key(keys, event, cluster.list(key, exact=True).revision)
+            cluster.txn((), (Put(key=name, value=encode(event), lease=cluster.grant(ACTIVITY_KEPT_S)),))
     except OutriderError as problem:
         logger.bind(error_kind=problem.kind, cause=str(problem)).error("the crash could not be told to the fleet")
 

@@ -24,7 +24,9 @@ class EntryWatch:
     def start(self) -> None:
         """Begin; nothing happens where the balancer has no entry."""
         if self._entry.watched:
-            self._subject = Subject(self._cluster, self._entry.watched, self.tell, exact=False)
+            self._subject = Subject(
+                self._cluster, self._entry.watched, self.tell, exact=not self._entry.watched.endswith("/")
+            )
 
     def look_again(self) -> None:
         """etcd was restored: read the entry anew."""

@@ -16,7 +16,16 @@ from msgspec.structs import replace
 
 from outrider.core.errors import Conflict, DriverError, Unknown
 from outrider.core.sidekick.events import IdentityAccepted, IdentityRefused
-from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Put
+from outrider.etcd.seam import (
+    DENIED_RETRY_S,
+    Cluster,
+    CreatedAt,
+    Delete,
+    Entry,
+    ModifiedAt,
+    PermissionDenied,
+    Put,
+)
 from outrider.etcd.subject import Subject
 from outrider.failpoints import failpoint, for_same_instance
 from outrider.model.documents import Contender, Gone, Presence, Stranger, decode, encode
@@ -64,7 +73,7 @@ class PresenceWriter:
         self._written = 0
         self._refused: tuple[str, int] | None = None
         self._is_accepted = False
-        self._others = self._warning = self._hint = ""
+        self._others = self._warning = self._hint = self._denied = ""
         self._changed = threading.Condition()
         self._newest: Presence | None = None
         self._note = ""
@@ -129,6 +138,13 @@ class PresenceWriter:
             "the update service wasn't asked: etcd hasn't acknowledged yet that this sidekick is"
             f" {self._us.app}/{self._us.instance}"
         )
+
+    def deny(self, text: str) -> None:
+        """Add what etcd doesn't permit to the notice; empty: it permits all."""
+        with self._changed:
+            if text != self._denied:
+                self._denied, self._stale = text, self._newest is not None
+                self._changed.notify_all()
 
     def doubt(self) -> None:
         """Say anew whether this process is the instance: it has just removed itself for good.
@@ -206,7 +222,7 @@ class PresenceWriter:
                 if self._closed:
                     return
                 presence, self._stale, others = self._newest, False, self._others or self._warning
-                hint = self._hint
+                hint = "; ".join(filter(None, (self._denied, self._hint)))
                 if presence is not None and self._note:
                     presence = replace(presence, why=f"{presence.why}: {self._note}" if presence.why else self._note)
             lease = self._lease()
@@ -216,10 +232,12 @@ class PresenceWriter:
                 notice = "; ".join(filter(None, (others or presence.notice, hint, self._caution)))
                 self._write(replace(presence, notice=notice), lease)
             except DriverError as error:
-                logger.bind(error_kind=error.kind, cause=str(error)).debug("presence not written")
+                denied = isinstance(error, PermissionDenied)
+                log = logger.bind(error_kind=error.kind, cause=str(error))
+                log.log("ERROR" if denied else "DEBUG", "presence not written")
                 with self._changed:
                     self._stale = True
-                    if self._changed.wait_for(lambda: self._closed, timeout=RETRY_S):
+                    if self._changed.wait_for(lambda: self._closed, timeout=DENIED_RETRY_S if denied else RETRY_S):
                         return
 
     def _write(self, presence: Presence, lease: int) -> None:

@@ -109,10 +109,8 @@ class ShutdownDrain:
         self._require_ours(presence)
         if presence.state in self._places.out:
             return Left(how="it had been drained before")
-        watch = self._cluster.watch(
-            self._presence_key, self._cluster.list(self._presence_key).revision + 1, lambda _: self._changed.set(),
-            exact=True,
-        )  # fmt: skip
+        seen = self._cluster.list(self._presence_key, exact=True).revision
+        watch = self._cluster.watch(self._presence_key, seen + 1, lambda _: self._changed.set(), exact=True)
         turn_by = self._clock() + self._settings.instance.shutdown_wait_s
         try:
             self._command()

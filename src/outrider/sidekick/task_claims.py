@@ -25,6 +25,7 @@ from outrider.model.damage import read_or_none
 from outrider.model.documents import Block, Package, Presence, decode, encode
 from outrider.model.keys import Keys
 from outrider.model.tasks import Task, TaskState
+from outrider.turns.blocks import block_puts
 from outrider.turns.permission import Permission, Permitted, permitted
 
 SENT_BY_OTHERS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
@@ -238,7 +239,7 @@ class TaskClaims:
         if ended.state == "failed" and effect is not None:
             block, absent = self._block_of(ended, key, effect)
             with failpoint("task.write"):
-                if self._cluster.txn((ours, *absent), (put, block)).succeeded:
+                if self._cluster.txn((ours, *absent), (put, *block)).succeeded:
                     return True
         with failpoint("task.write"):  # it is blocked already, or an instance runs it
             return self._cluster.txn((ours,), (put,)).succeeded
@@ -247,9 +248,9 @@ class TaskClaims:
         """The release is blocked as long as its task stands as failed: also another one of the same payload."""
         block, absent = self._block_of(task, entry.key, effect)
         with failpoint("task.write"):
-            self._cluster.txn((ModifiedAt(key=entry.key, revision=entry.mod_revision), *absent), (block,))
+            self._cluster.txn((ModifiedAt(key=entry.key, revision=entry.mod_revision), *absent), block)
 
-    def _block_of(self, task: Task, key: str, effect: RunTask) -> tuple[Put, tuple[Compare, ...]]:
+    def _block_of(self, task: Task, key: str, effect: RunTask) -> tuple[tuple[Put, ...], tuple[Compare, ...]]:
         release = effect.release.id
         name = release.key(self._group)
         block = Block(
@@ -266,7 +267,7 @@ class TaskClaims:
         )
         stands = self._keys.block(self._app, name)
         absent = (CreatedAt(key=stands, revision=0), CreatedAt(key=self._keys.proof(self._app, name), revision=0))
-        return Put(key=stands, value=encode(block)), absent
+        return block_puts(self._keys, self._app, block, name), absent
 
     def _claim(self, spec: TaskSpec, key: str, effect: RunTask) -> Claimed | Pending | None:
         conditions = self._conditions(effect)

@@ -51,9 +51,9 @@ class Client:
         self._count("get")
         return self.store.get(key)
 
-    def list(self, prefix: str) -> Listing:
+    def list(self, prefix: str, *, exact: bool = False) -> Listing:
         self._count("list")
-        return self.store.list(prefix)
+        return self.store.list(prefix, exact=exact)
 
     def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
         self._count("txn")

@@ -25,7 +25,7 @@ from outrider.balancers.agent.entries import wanted_in
 from outrider.clocks import seconds_since_boot
 from outrider.core.errors import Conflict, DriverError
 from outrider.etcd.lease import LeaseKeeper
-from outrider.etcd.seam import Cluster, Compare, CreatedAt, Entry, ModifiedAt, Put, Watch
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Entry, ModifiedAt, PermissionDenied, Put, Watch
 from outrider.failpoints import failpoint
 from outrider.model.balancer_agents import Agent, Applied
 from outrider.model.damage import read_or_none
@@ -133,7 +133,9 @@ class BalancerAgent:
         try:
             return one.tend(lease)
         except DriverError as error:
-            logger.bind(service=one.service, error_kind=error.kind, cause=str(error)).warning("etcd away")
+            denied = isinstance(error, PermissionDenied)
+            log = logger.bind(service=one.service, error_kind=error.kind, cause=str(error))
+            log.log("ERROR" if denied else "WARNING", "etcd does not permit it" if denied else "etcd away")
             return True
 
     def _watch(self) -> None:
@@ -141,7 +143,7 @@ class BalancerAgent:
         if self._watches:
             return
         try:
-            revision = self._cluster.list(self._keys.epoch()).revision + 1
+            revision = self._cluster.list(self._keys.epoch(), exact=True).revision + 1
             prefixes = [(self._keys.epoch(), True), *((self._keys.servers(s.service), False) for s in self._services)]
             for prefix, exact in prefixes:
                 self._watches.append(self._cluster.watch(prefix, revision, lambda _: self._wake.set(), exact=exact))

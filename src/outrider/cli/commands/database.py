@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from outrider.cli.commands.database_roles import roles
 from outrider.cli.commands.lock import operator
 from outrider.cli.main import Group
 from outrider.cli.options import etcd_options, json_option, open_cluster
@@ -33,6 +34,9 @@ payload_option = click.option(
 @click.group(cls=Group)
 def database() -> None:
     """Set up, back up and restore the data of the update service in etcd."""
+
+
+database.add_command(roles)
 
 
 @database.command()

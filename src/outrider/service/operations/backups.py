@@ -40,7 +40,7 @@ MAX_BATCH_KEYS = 100
 MAX_BATCH_BYTES = 512 * 1024
 """etcd takes 1.5 MB in one request."""
 NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "wakeups", "restoring", "cluster"})
-_ORDER = {"users": 0, "audit": 1, "blocks": 2, "instances": 3}
+_ORDER = {"users": 0, "audit": 1, "verdicts": 2, "blocks": 3, "instances": 4}
 """Blocks and rows come before the apps, so a check-in finds them or no app. The targets come last."""
 _APPS, _TARGETS, _OTHERS = 5, 6, 4
 

@@ -17,6 +17,7 @@ from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Entry, KeyChanged, Resynced, Watch, WatchEvent
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Gone, Group, Presence
+from outrider.service.rollouts.block_check import check_blocks
 from outrider.service.rollouts.wakeups import look
 from outrider.service.store.changes import Unaudited, apply
 from outrider.service.store.context import StoreContext
@@ -48,6 +49,8 @@ class RolloutController:
         self._count_serving: set[_Group] = set()
         self._tasks = True
         """A task may have lost its runner."""
+        self._blocks = True
+        """A block may be nobody's."""
         self._runners: frozenset[str] = frozenset()
         self._closed = False
         self._watches: list[Watch] = []
@@ -93,7 +96,7 @@ class RolloutController:
         with self._changed:
             while not self._closed and not (self._all or self._apps or self._to_look or self._gone):
                 wait_s = self._until_due_s()
-                if wait_s <= 0 or self._tasks:
+                if wait_s <= 0 or self._tasks or self._blocks:
                     break
                 self._changed.wait(min(wait_s, LONGEST_WAIT_S))
             if not self._closed:
@@ -110,6 +113,7 @@ class RolloutController:
             self._finish_removals()
             groups = self._take()
             self._end_lost_tasks()
+            self._check_blocks()
         except OutriderError as error:
             self._failed("groups not listed", error)
             return
@@ -134,6 +138,19 @@ class RolloutController:
             )
         with self._changed:
             self._gone -= gone
+
+    def _check_blocks(self) -> None:
+        """Let no block stand that its writer didn't make; after the watches began, so that none is missed."""
+        with self._changed:
+            is_due, self._blocks = self._blocks, False
+        if not is_due:
+            return
+        try:
+            check_blocks(self._context)
+        except OutriderError:
+            with self._changed:
+                self._blocks = True
+            raise
 
     def _end_lost_tasks(self) -> None:
         """Look for tasks whose runners have ended; after the watches began, so that no end is missed."""
@@ -180,7 +197,10 @@ class RolloutController:
         if not self._watches:
             prefixes = (
                 keys.apps(),
-                *(f"{keys.prefix}/{what}/" for what in ("blocks", "presence", "instances", "gone", "tasks")),
+                *(
+                    f"{keys.prefix}/{what}/"
+                    for what in ("blocks", "verdicts", "presence", "instances", "gone", "tasks")
+                ),
             )
             self._watch(prefixes, listing.revision + 1)
         found = (self._place_of(entry.key) for entry in listing.entries)
@@ -233,7 +253,7 @@ class RolloutController:
         with self._changed:
             match event:
                 case Resynced():
-                    self._all = self._tasks = True
+                    self._all = self._tasks = self._blocks = True
                 case KeyChanged(key=key, entry=entry):
                     if entry is not None and key.startswith(self._context.keys.all_presences()):
                         self._note_given_up(entry)
@@ -249,6 +269,10 @@ class RolloutController:
     def _note_key(self, key: str) -> None:
         what, _, rest = key[len(self._context.keys.prefix) + 1 :].partition("/")
         app, _, below = rest.partition("/")
+        if what in ("blocks", "verdicts"):
+            self._blocks = True
+        if what == "verdicts":
+            return
         if what == "tasks" or key in self._runners:
             self._tasks = True
         if what in ("presence", "instances"):

@@ -120,6 +120,7 @@ class Apps:
                 change.delete(keys.product(old.product_id))
             change.delete_below(keys.instances(app_id))
             change.delete_below(keys.blocks(app_id))
+            change.delete_below(keys.verdicts(app_id))
             change.delete_below(keys.proofs(app_id))
             change.delete_below(keys.app_environments(app_id))
             change.delete_below(keys.running(app_id))

@@ -22,7 +22,7 @@ _NOUNS = {
 }
 _OF_NO_APP = frozenset({"users", "webhooks", "payloads"})
 _NOT_RECORDED = frozenset(
-    {"presence", "turns", "shared-turns", "wakeups", "activity", "products", "unresolved", "cluster"}
+    {"presence", "turns", "shared-turns", "wakeups", "activity", "products", "unresolved", "cluster", "verdicts"}
 )
 _NOT_RECORDED_OF_A_GROUP = frozenset({"target", "brake", "served", "grants", "deferrals", "unproved"})
 

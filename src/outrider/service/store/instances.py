@@ -233,6 +233,9 @@ class Fleet:
                 why = "the document could not be read"
                 old = Block(version=release, sha256="", instance="(unknown)", why=why, at=self.context.now())
             change.delete(key)
+            for entry in change.list(keys.verdicts(app_id)).entries:
+                if entry.key.endswith(f"/{release}"):
+                    change.delete(entry.key)
             return old
 
         unblocked = apply(self.context.cluster, attempt, self.auditing)

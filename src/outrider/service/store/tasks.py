@@ -209,6 +209,8 @@ class Tasks:
         elif task.key != task.version:
             return  # of an environment that is no longer the group's: whoever meets the task blocks its own release
         change.put(stands, block)
+        change.exists(keys.verdict(task.app, task.instance, task.key))
+        change.put(keys.verdict(task.app, task.instance, task.key), block)
 
 
 def _require_over(task: Task, verb: TaskVerb) -> None:
@@ -253,6 +255,7 @@ def _unblock(change: Change, keys: Keys, app_id: str, key: str) -> None:
         if block is not None and block.task == below:
             change.guard(Block, entry)
             change.delete(entry.key)
+            change.delete(keys.verdict(app_id, block.instance, block.key))
 
 
 def _now(task: Task, group: str) -> TaskNow:

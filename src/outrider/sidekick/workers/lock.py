@@ -34,6 +34,7 @@ from outrider.model.damage import read_or_none
 from outrider.model.documents import Admission, Block, Gone, Proof, decode, encode
 from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
+from outrider.turns.blocks import block_puts
 from outrider.turns.lock import Denied, News, Permission, Queued, TurnGranted, TurnLock
 from outrider.turns.running import RunningKeys
 
@@ -235,28 +236,25 @@ class LockWork:
     def _block(self, effect: BlockLock, request: int | None) -> None:
         release = effect.release or ReleaseId(version=effect.version, sha256=effect.sha256)
         name = release.key(self._group)
-        block = Put(
-            key=self._keys.block(self._app, name),
-            value=encode(
-                Block(
-                    version=effect.version,
-                    sha256=effect.sha256,
-                    instance=self._instance,
-                    why=effect.cause,
-                    at=now(),
-                    group="" if release.is_plain else self._group,
-                    environment=release.environment,
-                    environment_digest=release.environment_digest,
-                    generation=release.generation,
-                )
-            ),
+        block = Block(
+            version=effect.version,
+            sha256=effect.sha256,
+            instance=self._instance,
+            why=effect.cause,
+            at=now(),
+            group="" if release.is_plain else self._group,
+            update=effect.update,
+            environment=release.environment,
+            environment_digest=release.environment_digest,
+            generation=release.generation,
         )
+        block_key, puts = self._keys.block(self._app, name), block_puts(self._keys, self._app, block, name)
         unproved = CreatedAt(key=self._keys.proof(self._app, name), revision=0)
         proved_by = self._proved_by(name)
-        if not proved_by and not self._end(effect.turn, effect.update, (block,), (unproved,)):
+        if not proved_by and not self._end(effect.turn, effect.update, puts, (unproved,)):
             # the turn is gone, and the verdict stands; or another instance has committed the release meanwhile
             with failpoint("block.write"):
-                self._cluster.txn((CreatedAt(key=block.key, revision=0), unproved), (block,))
+                self._cluster.txn((CreatedAt(key=block_key, revision=0), unproved), puts)
             proved_by = self._proved_by(name)
         if proved_by:
             self._end(effect.turn, effect.update, ())
