@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "database": "outrider.cli.commands.database:database",
     "demo": "outrider.cli.commands.demo:demo",
     "diff": "outrider.cli.commands.apply:diff",
+    "doctor": "outrider.cli.commands.doctor:doctor",
     "env": "outrider.cli.commands.env:env",
     "export": "outrider.cli.commands.apply:export",
     "group": "outrider.cli.commands.group:group",

@@ -42,7 +42,7 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # http_proxy in the environment is not meant for the store
     ("grpc.enable_retries", 0),
 )
-_LOSES_CHANGES = "this etcd version can lose or corrupt data after a crash; use 3.4.22, 3.5.6 or newer"
+LOSES_CHANGES = "this etcd version can lose or corrupt data after a crash; use 3.4.22, 3.5.6 or newer"
 
 R = TypeVar("R")
 
@@ -257,7 +257,7 @@ class Nodes:
             if status.leader == 0:
                 self.distrust(connection, dead=False)
                 raise NotSent("it has no leader")
-            connection.version = _version(status.version)
+            connection.version = version_of(status.version)
             self._warn_of(node, connection.version)
             if self._address.user is not None and connection.token is None:
                 self._sign_in(connection, None, deadline - time.monotonic())
@@ -311,17 +311,22 @@ class Nodes:
             connection.signing_in.release()
 
     def _warn_of(self, node: _Node, version: tuple[int, ...]) -> None:
-        bad = (3, 5, 0) <= version <= (3, 5, 2) or version in ((3, 5, 5), (3, 4, 21))
-        if bad and node.warned_of != version:
+        if loses_changes(version) and node.warned_of != version:
             node.warned_of = version
-            logger.bind(endpoint=_name(node), version=".".join(map(str, version))).warning(_LOSES_CHANGES)
+            logger.bind(endpoint=_name(node), version=".".join(map(str, version))).warning(LOSES_CHANGES)
 
 
 def _answer(call: Any, request: Any, limit_s: float, metadata: Any) -> Any:
     return checked(lambda: call(request, timeout=limit_s, metadata=metadata))
 
 
-def _version(text: str) -> tuple[int, int, int]:
+def loses_changes(version: tuple[int, ...]) -> bool:
+    """Whether such a server can lose changes after a crash (etcd's post-mortem of 3.5; 3.4 up to 3.4.21)."""
+    return (3, 5, 0) <= version <= (3, 5, 2) or version == (3, 5, 5) or (0, 0, 0) < version <= (3, 4, 21)
+
+
+def version_of(text: str) -> tuple[int, int, int]:
+    """``3.5.16`` as numbers; zeros: it is none."""
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2]), int(found[3])) if found else (0, 0, 0)
 

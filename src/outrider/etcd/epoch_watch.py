@@ -36,7 +36,7 @@ class EpochWatch:
         Raises:
             Unknown: etcd gives no answer.
         """
-        listing = self._cluster.list(self._key)
+        listing = self._cluster.list(self._key, exact=True)
         self._seen = SeenEpochs()
         self.tell({entry.key: entry for entry in listing.entries}, listing.revision)
 
