@@ -154,7 +154,9 @@ FAMILIES: tuple[Family, ...] = (
         sidekick=lambda k, w: (_write(k.grant(w.us.app, w.us.group, w.us.instance)),),
     ),
     Family(form="apps/{app}/groups/{group}/deferrals/{instance}"),
+    Family(form="apps/{app}/groups/{group}/unproved"),
     Family(form="unresolved/{app}/{version}"),
+    Family(form="client-tokens/{app}/{token}", secret=True),
     Family(
         form="environments/{app}/{group}/{number}",
         sidekick=lambda k, w: (_below(k.environments(w.us.app, w.us.group)),),
