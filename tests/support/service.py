@@ -90,6 +90,11 @@ class RunningServer:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
+    @property
+    def connections(self) -> list[Any]:
+        """Those that are open now."""
+        return list(self._server.server_state.connections)
+
     def __enter__(self) -> "RunningServer":
         self._thread.start()
         eventually(lambda: self._server.started)

@@ -59,6 +59,10 @@ class Connection(H11Protocol):
                 transport.abort()
                 return
             self.app_state = {**self.app_state, _PEER: uid}
+        elif connected is not None:
+            # header and body are two packets: without it the second waits for the client's delayed ACK, 40 ms; asyncio
+            # sets it only where the listening socket names its protocol
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._wait_for("header", self.limits.max_header_s)
         if len(self.connections) > self.limits.max_connections:
             self._make_room()
