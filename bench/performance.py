@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.performance")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for each crowd")
-    parser.add_argument("--bare", default="httptools uvloop", help="server of the ceiling: HTTP and loop of uvicorn")
+    parser.add_argument("--bare", default="h11 asyncio", help="server of the ceiling: HTTP and loop of uvicorn")
     given = parser.parse_args()
     load = f"{os.getloadavg()[0]:.1f}"
     rows: list[tuple[int, Row, Row]] = []

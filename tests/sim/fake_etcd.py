@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from outrider.core.errors import Refused, Unknown
@@ -227,9 +227,18 @@ class FakeWatch:
             self._position += 1
             self._from_revision = max(self._from_revision, change.revision)
             if change.revision >= self._from_revision and self.covers(change.key):
-                self._pending.append(change)
+                self._pending.append(replace(change, more=self._goes_on(change)))
         if self._position == store.end:
             self._from_revision = max(self._from_revision, store.revision + 1)
+
+    def _goes_on(self, change: KeyChanged) -> bool:
+        """Whether the same transaction has changed another key that is watched here."""
+        store, position = self._store, self._position
+        while position < store.end and store.change_at(position).revision == change.revision:
+            if self.covers(store.change_at(position).key):
+                return True
+            position += 1
+        return False
 
     def deliver_one(self) -> bool:
         """Deliver the next event, on the thread of the caller; False when there is none."""

@@ -13,6 +13,7 @@ import uvicorn
 from outrider import unix_sockets
 from outrider.etcd.seam import Cluster
 from outrider.model.keys import Keys
+from outrider.service.context import Context
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.server import configuration
 from outrider.service.store.store import Store
@@ -81,6 +82,7 @@ class RunningServer:
         self.host, self.port = self.socket.getsockname()[:2]
         sockets = [self.socket, *([unix_sockets.listen(local)] if local else [])]
         application = new_application(cluster, payloads, prefix=prefix, **options)
+        self.context: Context = application.state.context
         config = configuration(application)
         config.timeout_graceful_shutdown = 1
         self._server = uvicorn.Server(config)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from outrider.core.errors import DriverError
 from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Cluster, KeyChanged, Watch, WatchEvent
+from outrider.etcd.seen import SeenRevision
 from outrider.model.keys import Keys
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
@@ -19,8 +20,18 @@ class Announced:
     """
 
     def __init__(
-        self, cluster: Cluster, keys: Keys, *, app: str, group: str, instance: str, wake: Callable[[], None]
+        self,
+        cluster: Cluster,
+        keys: Keys,
+        *,
+        app: str,
+        group: str,
+        instance: str,
+        wake: Callable[[], None],
+        seen: SeenRevision | None = None,
     ) -> None:
+        """``seen``: notes what was heard; the update service answers from nothing older."""
+        self._seen = seen or SeenRevision()
         self._cluster, self._wake = cluster, wake
         self._subjects = (
             (keys.target(app, group), True, self._written),
@@ -30,6 +41,7 @@ class Announced:
         )
         self._watches: list[Watch] = []
         self._epoch = EpochWatch(cluster, keys, self._look_again)
+        self._seen.epoch = lambda: self._epoch.newest
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._begin, name="announced", daemon=True)
         self._thread.start()
@@ -46,6 +58,7 @@ class Announced:
         revisions = self._revisions()
         if not revisions:
             return
+        self._seen.note(max(revisions))
         for (key, exact, deliver), revision in zip(self._subjects, revisions, strict=True):
             self._watches.append(self._cluster.watch(key, revision + 1, deliver, exact=exact))
         self._epoch.start()
@@ -65,15 +78,21 @@ class Announced:
 
     def _look_again(self, why: str) -> None:
         """etcd was restored: ask, whatever was said last."""
+        self._seen.forget()
         for watch in self._watches:
             watch.look_again()
         self._wake()
 
     def _written(self, event: WatchEvent) -> None:
         """Removals say nothing: a wake-up whose lease ran out, a group that is gone."""
+        self._note(event)
         if not isinstance(event, KeyChanged) or event.entry is not None:
             self._wake()
 
     def _removed(self, event: WatchEvent) -> None:
+        self._note(event)
         if not isinstance(event, KeyChanged) or event.entry is None:
             self._wake()
+
+    def _note(self, event: WatchEvent) -> None:
+        self._seen.note(event.revision if isinstance(event, KeyChanged) else event.listing.revision)

@@ -27,6 +27,11 @@ class EpochWatch:
         self._closed = False
         self._subject: Subject | None = None
 
+    @property
+    def newest(self) -> str:
+        """The last token that was seen; empty for none."""
+        return self._seen.newest
+
     def read(self) -> None:
         """Take the epoch of now as seen. For who reads something next, and calls ``start`` after that.
 

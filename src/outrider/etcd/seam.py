@@ -153,11 +153,15 @@ class KeyChanged:
     """One key was written (``entry``) or removed (``entry`` is None) at ``revision``.
 
     A removal does not say why: the key was deleted, or its lease ran out.
+
+    Attributes:
+        more: Another change of the same transaction follows.
     """
 
     key: str
     entry: Entry | None
     revision: int
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from outrider.core.errors import DriverError, Refused, Unknown
 from outrider.etcd.channel import Connection, Nodes
 from outrider.etcd.errors import is_stale_token
 from outrider.etcd.seam import DENIED_RETRY_S, Listing, PermissionDenied, Resynced, WatchEvent
-from outrider.etcd.wire import change_of
+from outrider.etcd.wire import change_of, is_fragment
 
 LOOK_S = 0.5  # how often the watchdog looks
 PROBE_S = 2.5  # silence after which it asks for progress, and asks again
@@ -287,8 +287,11 @@ class EtcdWatch:
             return
         self._failures = 0
         self._remember(response.header)
-        for event in response.events:
-            self._take_event(event)
+        following = [event.kv.mod_revision for event in response.events[1:]]
+        if response.events:
+            following.append(response.events[-1].kv.mod_revision if is_fragment(response) else 0)
+        for event, revision in zip(response.events, following, strict=True):
+            self._take_event(event, more=event.kv.mod_revision == revision)
         if not response.events and stream.connection.version >= _PROGRESS_IS_EXACT:
             self._complete = max(self._complete, response.header.revision)
 
@@ -306,7 +309,7 @@ class EtcdWatch:
         # A follower may lag and will catch up, and a listing comes from the leader; an older copy never will.
         return bool(header.revision < revision) and self._read().revision < revision
 
-    def _take_event(self, event: Any) -> None:
+    def _take_event(self, event: Any, *, more: bool) -> None:
         kv = event.kv
         if kv.mod_revision <= self._complete:
             return
@@ -317,7 +320,7 @@ class EtcdWatch:
         if kv.key in self._seen:
             return
         self._seen.add(kv.key)
-        self._post(change_of(event))
+        self._post(change_of(event, more=more))
 
     def _canceled(self, stream: _Stream, reason: str) -> None:
         if is_stale_token(reason):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from etcd3 import etcdrpc
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from outrider.etcd.seam import (
     Compare,
@@ -81,7 +82,15 @@ def op_message(op: Op) -> Any:
             return etcdrpc.RequestOp(request_delete_range=gone)
 
 
-def change_of(event: Any) -> KeyChanged:
-    """Our form of one event of a watch."""
+def change_of(event: Any, *, more: bool = False) -> KeyChanged:
+    """Our form of one event of a watch; ``more``: the next one is of the same transaction."""
     entry = entry_of(event.kv)
-    return KeyChanged(key=entry.key, entry=None if event.type else entry, revision=entry.mod_revision)
+    return KeyChanged(key=entry.key, entry=None if event.type else entry, revision=entry.mod_revision, more=more)
+
+
+def is_fragment(response: Any) -> bool:
+    """Whether a watch's message ends within a transaction, perhaps; the client's stubs are older than this field."""
+    return any(field.field_number == _FRAGMENT and field.data for field in UnknownFieldSet(response))
+
+
+_FRAGMENT = 7

@@ -37,6 +37,15 @@ class SeenEpochs:
         self._tokens: deque[str] = deque(maxlen=KEPT_TOKENS)
         self._revision = 0
 
+    def knows(self, token: str) -> bool:
+        """Whether this token was seen, and etcd wasn't restored since."""
+        return token in self._tokens
+
+    @property
+    def newest(self) -> str:
+        """The last token; empty when none was seen."""
+        return self._tokens[-1] if self._tokens else ""
+
     def saw(self, epoch: Epoch | None, revision: int) -> str:
         """Note what is stored at ``revision`` (None: nothing), and say why etcd must have been restored.
 

@@ -215,6 +215,10 @@ class Keys:
         """A token that the service renews: by it a restored etcd is noticed."""
         return f"{self.prefix}/cluster/epoch"
 
+    def confirmed(self) -> str:
+        """A token that a service writes to learn how far its watch is."""
+        return f"{self.prefix}/cluster/confirmed"
+
     def gone(self, app: str, instance: str) -> str:
         """The marker of an instance that is gone for good: every join, enqueue, grant and presence compares it."""
         return f"{self.prefix}/gone/{check_app(app)}/{check_part('instance', instance)}"

@@ -86,6 +86,7 @@ class Upstream:
         on_date: Called with the ``Date`` of each answer.
         proof: Gives within so many seconds the secret that proves the instance, or raises; without it nothing is sent.
         allow_plain: The secret is sent also where others may read it on the way.
+        seen: The highest revision of etcd that the client has seen, and the epoch; an answer is never older.
 
     Raises:
         ConfigError: no address, or one that isn't ``http(s)://host``.
@@ -110,6 +111,7 @@ class Upstream:
         on_date: Callable[[str], None] = lambda date: None,
         proof: Callable[[float], str] | None = None,
         allow_plain: bool = False,
+        seen: Callable[[], tuple[int, str]] = lambda: (0, ""),
     ) -> None:
         if not urls:
             raise ConfigError("service.urls: empty; name at least one address of the update service")
@@ -126,6 +128,7 @@ class Upstream:
         )
         self._timeout_s, self._user_agent, self._clock, self._verify = timeout_s, user_agent, clock, verify
         self._on_date, self._certificate = on_date, certificate
+        self._seen = seen
         self._proof, self._allow_plain = proof, allow_plain
         self._lock = threading.Lock()
         self._preferred = 0
@@ -185,8 +188,11 @@ class Upstream:
         self._ask(self._request(app, "scheduler", report.update, report.request_id), _read_acknowledgement)
 
     def _request(self, app: AppRequest, source: str, update: str, request_id: str) -> OmahaRequest:
+        seen_revision, seen_epoch = self._seen()
         return OmahaRequest(
             apps=(app,),
+            seen_revision=seen_revision,
+            seen_epoch=seen_epoch,
             updater=f"outrider-{__version__}",
             updater_version=f"outrider-{__version__}",
             install_source=source,

@@ -42,6 +42,8 @@ class AdmissionControl:
         self._threads = threads
         self._clock = clock
         self._inside = 0
+        self.runs = 0
+        """Check-ins that a thread has begun or will begin."""
         self._service_time_s = 0.0
 
     @property
@@ -74,6 +76,7 @@ class AdmissionControl:
             return work(begun - came > BUSY_S), self._clock() - begun
 
         self._inside += 1
+        self.runs += 1
         try:
             outcome, service_time_s = await anyio.to_thread.run_sync(timed, limiter=self._limiter)
         finally:

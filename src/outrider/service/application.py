@@ -28,6 +28,7 @@ from outrider.service.history.destinations import Destinations
 from outrider.service.inlet import Inlet
 from outrider.service.limits import Limits, Network, checkin_buckets
 from outrider.service.omaha import endpoint as omaha_endpoint
+from outrider.service.omaha.quick import QuickEndpoint
 from outrider.service.operations import database as rest_database
 from outrider.service.operations import metrics
 from outrider.service.operations import status as rest_status
@@ -37,9 +38,11 @@ from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.problems import RETRY_HEADERS
 from outrider.service.rollouts.checkins import Checkins
 from outrider.service.rollouts.misaddressed import Misaddressed
+from outrider.service.rollouts.quick import QuickCheckins
 from outrider.service.rollouts.room import GroupRoom
 from outrider.service.store.audit import KEPT_DAYS
 from outrider.service.store.context import Clock
+from outrider.service.store.read_model import NotingCluster, ReadModel
 from outrider.service.store.store import open_stores, utc_now
 from outrider.service.store.users import KnownUsers
 
@@ -91,7 +94,9 @@ def create_application(
         generate_unique_id_function=openapi.operation_id,
     )
     limits = limits or Limits()
-    stores = open_stores(cluster, prefix, now, audit_days=audit_days)
+    noting = NotingCluster(cluster)
+    stores = open_stores(noting, prefix, now, audit_days=audit_days)
+    read_model = noting.model = ReadModel(cluster, stores.context.keys)
     known_users = KnownUsers(cluster, stores.context.keys)
     application.state.metrics = metrics.Metrics(stores.context)
     application.state.readiness = Readiness(stores.context)
@@ -113,6 +118,7 @@ def create_application(
         destinations=destinations or Destinations(),
         limits=limits,
         checkin_buckets=checkin_buckets(limits),
+        read_model=read_model,
     )
     problems.install(application)
     openapi.install(application)
@@ -141,7 +147,9 @@ def create_application(
         open_to_all=open_to_all, hosts=own_hosts(public_url, allowed_hosts), protect_metrics=protect_metrics
     )
     application.add_middleware(AuthMiddleware, known=known_users, keys=stores.context.keys, rules=rules)
-    application.add_middleware(Inlet, limits=limits, proxies=trusted_proxies)
+    context: Context = application.state.context
+    quick = QuickEndpoint(context, QuickCheckins(context.checkins, read_model))
+    application.add_middleware(Inlet, limits=limits, proxies=trusted_proxies, quick=quick)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)
     return application
 

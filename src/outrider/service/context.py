@@ -16,6 +16,7 @@ from outrider.service.limits import Buckets, Limits, checkin_buckets
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.rollouts.checkins import Checkins
+from outrider.service.store.read_model import ReadModel
 from outrider.service.store.request import RequestContext
 from outrider.service.store.store import Store, Stores
 from outrider.service.store.users import KnownUsers
@@ -35,6 +36,7 @@ class Context:
         limits: What it takes.
         destinations: Where webhooks may lead.
         checkin_buckets: How often each instance may check in.
+        read_model: Answers what needs no transaction, while it runs.
     """
 
     stores: Stores
@@ -49,6 +51,7 @@ class Context:
     destinations: Destinations = field(default_factory=Destinations)
     checkin_buckets: Buckets = field(default_factory=lambda: checkin_buckets(Limits()))
     admission: AdmissionControl = field(default_factory=AdmissionControl)
+    read_model: ReadModel | None = None
 
 
 def is_wanted_by(request: Request) -> Callable[[], bool]:

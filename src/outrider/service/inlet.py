@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from outrider.service.connections import UPLOADS, peer_of
 from outrider.service.context import GONE
 from outrider.service.limits import Buckets, Limits, Network, bucket_of, forwarded_address, option_of
+from outrider.service.omaha.quick import QuickEndpoint
 from outrider.service.problems import problem
 
 API = "/api/"
@@ -24,7 +25,15 @@ _COUNTED = ("/api/", "/v1/update", "/metrics")
 class Inlet:
     """Knows each client's address, refuses what is too often or too large, and stops work that nobody waits for."""
 
-    def __init__(self, application: ASGIApp, limits: Limits, proxies: tuple[Network, ...]) -> None:
+    def __init__(
+        self,
+        application: ASGIApp,
+        limits: Limits,
+        proxies: tuple[Network, ...],
+        quick: QuickEndpoint | None = None,
+    ) -> None:
+        """``quick``: answers some requests at once."""
+        self._quick = quick
         self._application, self._limits, self._proxies = application, limits, proxies
         self._buckets = Buckets(limits.max_requests_per_s, limits.max_burst)
 
@@ -47,6 +56,14 @@ class Inlet:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
+        if self._quick is not None and self._quick.is_for(scope):
+            first = await receive()
+            if first["type"] == "http.request" and not first.get("more_body", False):
+                answer = await self._quick.answer(scope, first.get("body", b""))
+                if answer is not None:
+                    await answer(scope, receive, send)
+                    return
+            receive = _beginning_with(first, receive)
         body = _Body(receive, most if is_api else math.inf)
         scope.setdefault("state", {})[GONE] = body.gone
         await self._while_wanted(scope, body, send, too_large)
@@ -109,6 +126,16 @@ class Inlet:
             with suppress(Exception):
                 work.exception()
             await _refusal(413, "too-large", too_large, scope["path"])(scope, body.receive, send)
+
+
+def _beginning_with(first: Message, receive: Receive) -> Receive:
+    """``receive`` once more from ``first``, which was taken from it already."""
+    waiting = [first]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
 
 
 class _Body:

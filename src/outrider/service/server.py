@@ -147,6 +147,7 @@ def serve(
             rollout_controller(context.stores.context, context.checkins.group_lock),
             epoch_renewal(context.stores.context),
             stranger_expiry(context.stores.context, context.limits),
+            contextlib.nullcontext() if context.read_model is None else context.read_model.running(),
             contextlib.nullcontext() if tls is None else tls.followed(),
         ):
             _HttpServer(configuration(application), on_ready, tls).run(sockets=list(bound))

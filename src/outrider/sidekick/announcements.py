@@ -6,7 +6,7 @@ back-off. An announcement is handed to the loop as an event; what it means is th
 
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from loguru import logger
@@ -28,6 +28,7 @@ from outrider.core.sidekick.events import (
 )
 from outrider.etcd.seam import Cluster, Entry, ModifiedAt
 from outrider.etcd.seam import Delete as DeleteKey
+from outrider.etcd.seen import SeenRevision
 from outrider.etcd.subject import RETRY_MAX_S, RETRY_MIN_S, Subject
 from outrider.failpoints import failpoint, for_same_instance
 from outrider.model.damage import read_or_none
@@ -52,7 +53,19 @@ older one still holds: the update service offers no such release, and etcd grant
 class Announcements:
     """Follows everything that this instance must hear of."""
 
-    def __init__(self, cluster: Cluster, keys: Keys, *, app: str, group: str, instance: str, post: Post) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        keys: Keys,
+        *,
+        app: str,
+        group: str,
+        instance: str,
+        post: Post,
+        seen: SeenRevision | None = None,
+    ) -> None:
+        """``seen``: notes what this instance knows of; the update service answers from nothing older."""
+        self._seen = seen or SeenRevision()
         self._cluster, self._post, self._group = cluster, post, group
         self._target, self._blocks = keys.target(app, group), keys.blocks(app)
         self._wakeup, self._command = keys.wakeup(app, instance), keys.command(app, instance)
@@ -65,6 +78,7 @@ class Announcements:
     def look_again(self) -> None:
         """etcd was restored: read everything anew, and let no revision of before count."""
         self._taken = self._told = 0
+        self._seen.forget()
         for subject in self._subjects:
             subject.begin_again()
 
@@ -82,12 +96,21 @@ class Announcements:
             (self._wakeup, self._tell_wakeup, True),
             (self._command, self._tell_command, True),
         ):
-            self._subjects.append(Subject(self._cluster, prefix, tell, exact=exact))
+            self._subjects.append(Subject(self._cluster, prefix, self._noting(tell), exact=exact))
 
     def close(self) -> None:
         self._closed.set()
         for subject in self._subjects:
             subject.close()
+
+    def _noting(self, tell: Callable[[dict[str, Entry], int], None]) -> Callable[[dict[str, Entry], int], None]:
+        """``tell``, after the revision is noted: the check-in that follows must know of it."""
+
+        def noted(entries: dict[str, Entry], revision: int) -> None:
+            self._seen.note(revision)
+            tell(entries, revision)
+
+        return noted
 
     def consumed(self, event: Commanded) -> None:
         """The command is in the journal: remove it from etcd."""

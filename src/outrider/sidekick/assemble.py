@@ -20,6 +20,7 @@ from outrider.core.sidekick.rules import make_rules
 from outrider.etcd.address import endpoints_of
 from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.seam import Cluster, EtcdAddress
+from outrider.etcd.seen import SeenRevision
 from outrider.files import is_full
 from outrider.journal.journal import Journal
 from outrider.model.documents import Contender, Owner
@@ -242,6 +243,7 @@ class Assembly:
         service_clock, service = ServiceClock(), settings.service
         verify = True if service.ca_file is None else str(service.ca_file)
         certificate = None if service.cert_file is None else str(service.cert_file)
+        seen = SeenRevision(lambda: self._session.epoch)
         upstream = Upstream(
             urls=settings.service.urls,
             app_id=instance.app,
@@ -252,6 +254,7 @@ class Assembly:
             takes_turns=True,
             allow_downgrade=instance.allow_downgrade,
             on_date=service_clock.tell,
+            seen=seen,
             verify=verify,
             certificate=certificate,
             proof=self._prove if service.kind == "outrider" else None,
@@ -375,7 +378,7 @@ class Assembly:
         }
         self._workers = {name: Worker(name, noun, self._post, self.crash) for name, noun in nouns.items()}
         self._announcements = Announcements(
-            self._cluster, keys, app=app, group=instance.group, instance=instance.id, post=self._post
+            self._cluster, keys, app=app, group=instance.group, instance=instance.id, post=self._post, seen=seen
         )
         reports = ReportWork(self._outbox.put, self._post)
         memory = first_memory(settings, self._runtime, identity)

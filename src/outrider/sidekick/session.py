@@ -41,6 +41,11 @@ class EtcdSession:
         """The lease's id while it can be trusted, else None."""
         return self._keeper.lease
 
+    @property
+    def epoch(self) -> str:
+        """The newest token of etcd's epoch that was seen."""
+        return self._epoch.newest
+
     def start(self) -> None:
         """Begin to ask for a lease; returns at once."""
         self._keeper.start()

@@ -42,7 +42,7 @@ def channel(store: Store) -> Store:
 
 def answered(store: Store, **facts: Any) -> Offer | NoUpdate:
     """What the service says to a syncer that differs in ``facts`` from Nebraska's."""
-    request = {"updater": "CoreOSUpdateEngine-0.1.0.0", "install_source": "scheduler", "arch": "x64"}
+    request: dict[str, Any] = {"updater": "CoreOSUpdateEngine-0.1.0.0", "install_source": "scheduler", "arch": "x64"}
     request |= {name: facts.pop(name) for name in list(facts) if name in request}
     asked = {name: getattr(ASKED, name) for name in ASKED.__dataclass_fields__} | facts
     sent = parse_request(render_request(OmahaRequest(apps=(AppRequest(**asked),), **request)))

@@ -58,6 +58,7 @@ def watch(
     from outrider.clients import Watcher, WatchSettings
     from outrider.clients.wake import Announced
     from outrider.core.omaha import app_key
+    from outrider.etcd.seen import SeenRevision
     from outrider.model.keys import Keys
     from outrider.omaha_client import Upstream
 
@@ -65,8 +66,9 @@ def watch(
     if shutil.which(program[0]) is None:
         raise ConfigError(f"program {program[0]!r} doesn't exist or isn't executable")
     instance = client_id or str(uuid.uuid4())
+    seen = SeenRevision()
     upstream = Upstream(
-        urls=(service.omaha_url,), app_id=app_id, group=group_id, instance=instance, verify=service.verify
+        urls=(service.omaha_url,), app_id=app_id, group=group_id, instance=instance, verify=service.verify, seen=seen
     )
     settings = WatchSettings(
         app_id=app_id,
@@ -88,6 +90,7 @@ def watch(
                 group=group_id,
                 instance=instance,
                 wake=watcher.wake,
+                seen=seen,
             )
             open_things.callback(announced.close)
         watcher.run()

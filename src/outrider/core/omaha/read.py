@@ -93,6 +93,8 @@ def parse_request(body: bytes) -> OmahaRequest:
         os_version=_text(system, "version"),
         service_pack=_text(system, "sp"),
         arch=_text(system, "arch"),
+        seen_revision=_revision(root),
+        seen_epoch=_text(root, "seenepoch"),
     )
 
 
@@ -211,6 +213,12 @@ def _read_offer(check: etree._Element, where: str) -> Offer:
         packages=(_with_action_digest(first, manifest, where), *others),
         release=release,
     )
+
+
+def _revision(root: etree._Element) -> int:
+    """A revision of etcd, below 2**63; 0 where there is none, or something else."""
+    word = _text(root, "seenrevision")
+    return int(word) if len(word) <= 18 and word.isascii() and word.isdigit() else 0
 
 
 def _release(element: etree._Element, what: str) -> ReleaseId | None:

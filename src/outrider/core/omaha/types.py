@@ -129,6 +129,8 @@ class OmahaRequest:
         session_id: The same for all requests of one update.
         request_id: Unique per request; a repeat of a request keeps it.
         os_version: ``version`` of ``<os>``; ``service_pack`` is its ``sp``.
+        seen_revision: The highest revision of etcd of which the client has seen anything; 0: it doesn't say. An
+            attribute of ours, which other servers ignore; so is the epoch in which it saw it.
     """
 
     apps: tuple[AppRequest, ...]
@@ -143,6 +145,8 @@ class OmahaRequest:
     os_version: str = ""
     service_pack: str = ""
     arch: str = ""
+    seen_revision: int = 0
+    seen_epoch: str = ""
 
     @property
     def copies(self) -> bool:

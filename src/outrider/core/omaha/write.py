@@ -38,6 +38,8 @@ def render_request(request: OmahaRequest) -> bytes:
         sessionid=request.session_id,
         userid=request.user_id,
         requestid=request.request_id,
+        seenrevision=str(request.seen_revision) if request.seen_revision else "",
+        seenepoch=request.seen_epoch,
     )
     _element(
         root,

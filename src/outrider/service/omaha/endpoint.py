@@ -143,7 +143,7 @@ def _answer(ours: Context, body: bytes, caller: Caller, is_wanted: Callable[[], 
         logger.bind(address=caller.address, cause=str(error)).warning("omaha request refused")
         return _line(400, str(error))
     try:
-        _count(ours, request, caller)
+        count_checkins(ours, request, caller)
         response = ours.checkins.answer(request, caller, is_wanted)
     except Throttled as error:
         return _come_later(429, error)
@@ -161,7 +161,7 @@ def _answer(ours: Context, body: bytes, caller: Caller, is_wanted: Callable[[], 
     return Response(render_response(response), headers=headers)
 
 
-def _count(ours: Context, request: OmahaRequest, caller: Caller) -> None:
+def count_checkins(ours: Context, request: OmahaRequest, caller: Caller) -> None:
     """Count the check-ins of each instance of the request: with each proof, and without one from each address.
 
     So nobody keeps an instance out by checking in under its name.

@@ -117,7 +117,7 @@ class Checkins:
         return OmahaResponse(apps=tuple(answers))
 
     def _answer_app(self, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer:
-        named = _key_part("app", app.app_key)
+        named = key_part("app", app.app_key)
         answer = None if named is None else self._answer_as(named, request, app, caller)
         if answer is None and named is not None:
             product = self.context.get_or_none(Product, self.context.keys.product(named))
@@ -131,8 +131,8 @@ class Checkins:
 
     def _answer_as(self, app_id: str, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer | None:
         """The answer for the app with this id; None when there is no such app."""
-        group_id = _key_part("group", app.track)
-        instance_id = _key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
+        group_id = key_part("group", app.track)
+        instance_id = key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
         if group_id is None or instance_id is None:
             if self.context.cluster.get(self.context.keys.app(app_id)) is None:
                 return None
@@ -145,7 +145,7 @@ class Checkins:
             copied = answer_syncer(self.context, app_id, group_id, request, app, caller.base_url)
             if copied is not None:
                 return answer_app(app, copied if app.update_check else None)
-        checkin = _Checkin(
+        checkin = Checkin(
             context=self.context,
             request=request,
             app=app,
@@ -191,8 +191,12 @@ class _Booked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Checkin:
-    """One app of a request, by one instance of one group."""
+class Checkin:
+    """One app of a request, by one instance of one group.
+
+    Attributes:
+        alone: No other instance is looked at (``quick.py``); then not every verdict counts.
+    """
 
     context: StoreContext
     request: OmahaRequest
@@ -203,6 +207,7 @@ class _Checkin:
     caller: Caller
     room: GroupRoom | None
     history: tuple[int, int]
+    alone: bool = False
 
     def book(self, change: Change, leases: Leases) -> _Booked | Literal["no app", "no group"]:
         """Update the row, record the events and judge the update check, in one transaction."""
@@ -250,7 +255,7 @@ class _Checkin:
         verdict: Verdict | None = None
         check: UpdateCheck | None = None
         if app.update_check or results:
-            snapshot = read_snapshot(self.context, change, self.app_id, self.group_id, checking=self.instance_id)
+            snapshot = self._snapshot(change, self.group_id)
             assert snapshot is not None, "the group was read in this change"
             snapshot.settle(self.instance_id)
             for result in results:
@@ -268,6 +273,10 @@ class _Checkin:
         note_unproved(self.context, change, group, one, known=standing.is_protected)
         check = NoUpdate(reason=standing.refusal) if self.app.update_check else None
         return _Booked(verdict=None, check=check, is_refused=True)
+
+    def _snapshot(self, change: Change, group: str) -> GroupSnapshot | None:
+        checking = self.instance_id
+        return read_snapshot(self.context, change, self.app_id, group, checking=checking, alone=self.alone)
 
     def _refused(self, change: Change, gone: Gone, now: datetime) -> _Booked:
         """Who was removed for good gets nothing, and has no row; that it called is noted for ``outrider why``."""
@@ -342,7 +351,7 @@ class _Checkin:
 
     def _leave(self, change: Change, group_id: str, leases: Leases) -> None:
         """The instance has changed its group: end its grant and its deferral in the old one."""
-        snapshot = read_snapshot(self.context, change, self.app_id, group_id, checking=self.instance_id)
+        snapshot = self._snapshot(change, group_id)
         if snapshot is not None:
             snapshot.end(self.instance_id, "withdrawn")
             snapshot.end_deferral(self.instance_id)
@@ -408,7 +417,7 @@ def _answered(verdict: Verdict, snapshot: GroupSnapshot, caller: Caller, *, spea
     )
 
 
-def _key_part(what: str, text: str) -> str | None:
+def key_part(what: str, text: str) -> str | None:
     try:
         return check_part(what, text)
     except ConfigError:

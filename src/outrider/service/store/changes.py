@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, assert_never
+from typing import Protocol, TypeVar, assert_never
 
 from loguru import logger
 
@@ -66,11 +66,18 @@ Auditing = Audited | Unaudited
 """Every change is one or the other; there is no default."""
 
 
+class Decode(Protocol):
+    """As ``documents.decode``."""
+
+    def __call__(self, kind: type[D], key: str, value: bytes) -> D: ...
+
+
 class Change:
     """What one transaction has read and is going to write."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, decode: Decode = documents.decode) -> None:
+        """``decode``: as ``documents.decode``, for who has decoded documents already."""
+        self._cluster, self._decode = cluster, decode
         self._entries: dict[str, Entry | None] = {}
         self._guards: dict[str, Compare] = {}
         self._writes: dict[str, Op] = {}
@@ -81,14 +88,19 @@ class Change:
         if key not in self._entries:
             self._guard(key, self._cluster.get(key))
         entry = self._entries[key]
-        return None if entry is None else documents.decode(kind, key, entry.value)
+        return None if entry is None else self._decode(kind, key, entry.value)
 
     def read_or_none(self, kind: type[D], key: str) -> D | None:
         """As ``read``; None also for a document that can't be read, which a later ``put`` replaces."""
         if key not in self._entries:
             self._guard(key, self._cluster.get(key))
         entry = self._entries[key]
-        return None if entry is None else read_or_none(kind, key, entry.value)
+        if entry is None:
+            return None
+        try:
+            return self._decode(kind, key, entry.value)
+        except Conflict:
+            return read_or_none(kind, key, entry.value)  # it logs and counts what can't be read
 
     def exists(self, key: str) -> bool:
         """Whether there is a value at ``key``, readable or not; guarded."""
@@ -220,6 +232,11 @@ class Change:
                 seen[key] = write.value
             else:
                 seen.pop(key, None)
+
+    @property
+    def has_writes(self) -> bool:
+        """Whether this change is going to write anything."""
+        return bool(self._writes)
 
     def writes(self, key: str) -> bool:
         """Whether this change is going to write or remove ``key``."""

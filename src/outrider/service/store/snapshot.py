@@ -484,7 +484,7 @@ def keys_of_check(context: StoreContext, app: str, group: str, instance: str) ->
 
 
 def read_snapshot(
-    context: StoreContext, change: Change, app: str, group_id: str, *, checking: str | None = None
+    context: StoreContext, change: Change, app: str, group_id: str, *, checking: str | None = None, alone: bool = False
 ) -> GroupSnapshot | None:
     """Read a group's snapshot.
 
@@ -494,6 +494,7 @@ def read_snapshot(
         app: The app's id.
         group_id: The group's.
         checking: The only instance that will be judged; None: any, so everything is read.
+        alone: Even so, no other instance is read: only verdicts of rules that look at none of them count.
 
     Returns:
         None when there is no such group.
@@ -528,7 +529,9 @@ def read_snapshot(
         has_begun=stored is not None and progress is stored.progress,
         _begun=progress,
     )
-    if checking is None or group.policy.counts:
+    if alone:
+        snapshot._members = {}
+    if checking is None or (group.policy.counts and not alone):
         _read_all_instances(snapshot)
     else:
         mine = change.read_or_none(OpenGrant, keys.grant(app, group_id, checking))
