@@ -61,16 +61,15 @@ class Subject:
             try:
                 with failpoint("announcement.read"):
                     listing = self._cluster.list(self._prefix, exact=self._exact)
+                self._replace(listing)
+                self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._deliver, exact=self._exact)
+                return
             except DriverError as error:
                 denied = isinstance(error, PermissionDenied)
                 log = logger.bind(error_kind=error.kind, cause=str(error), key=self._prefix)
                 log.log("ERROR" if denied else "WARNING", "etcd does not permit it" if denied else "etcd away")
                 self._closed.wait(DENIED_RETRY_S if denied else delay_s)
                 delay_s = min(RETRY_MAX_S, delay_s * 2)
-                continue
-            self._replace(listing)
-            self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._deliver, exact=self._exact)
-            return
 
     def _deliver(self, event: WatchEvent) -> None:
         match event:

@@ -134,6 +134,7 @@ FAMILIES: tuple[Family, ...] = (
         sidekick=lambda k, w: (_read(k.epoch()),),
         agent=lambda k, w: (_read(k.epoch()),),
     ),
+    Family(form="cluster/confirmed"),
     Family(form="cluster/users-existed", secret=True),
     Family(form="products/{product}"),
     Family(form="apps/{app}"),

@@ -50,13 +50,13 @@ def note_due(snapshot: GroupSnapshot) -> bool:
 def left_running(snapshot: GroupSnapshot, release: ReleaseId) -> tuple[str, ...]:
     """Where something else than ``release`` may still run in the group: ``web-3 (1.0.0)``."""
     keys, app, group = snapshot.context.keys, snapshot.group.app, snapshot.group.id
-    ours = keys.running_at(app, group, release.key(group), "x")[:-1]
     found = []
     for entry in snapshot.change.list(keys.running_in(app, group)).entries:
-        if not entry.key.startswith(ours):
+        instance, key = entry.key.split("/")[-2:]
+        if key != release.key(group):
             document = read_or_none(Running, entry.key, entry.value)
             version = "unknown" if document is None else document.release.label
-            found.append(f"{entry.key.rpartition('/')[2]} ({version})")
+            found.append(f"{instance} ({version})")
     return tuple(found)
 
 

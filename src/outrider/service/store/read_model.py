@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from loguru import logger
@@ -332,9 +333,10 @@ class ModelReader:
         """As ``Cluster.get``."""
         return self._model.entry(key)
 
-    def list(self, prefix: str) -> Listing:
+    def list(self, prefix: str, *, exact: bool = False) -> Listing:
         """As ``Cluster.list``."""
-        return self._model.below(prefix)
+        found = self._model.below(prefix)
+        return replace(found, entries=tuple(one for one in found.entries if one.key == prefix)) if exact else found
 
     def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
         """Read the compared keys, as a transaction does whose comparison can't hold."""
