@@ -529,6 +529,8 @@ class Presence(Document, frozen=True, kw_only=True):
             a swap the candidate's, once it is exposed. Empty while that isn't known.
         secret_sha256: Of this process's secret, which it sends with each check-in, 64 lower-case hex digits; empty: a
             sidekick too old to have one.
+        until, again_at: When the deadline of ``state`` passes, and when it tries or asks again by itself, by its own
+            clock as ``since``; None without such a time.
     """
 
     instance: str
@@ -561,6 +563,8 @@ class Presence(Document, frozen=True, kw_only=True):
     serves_release: str = ""
     serves_url: str = ""
     secret_sha256: str = ""
+    until: datetime | None = None
+    again_at: datetime | None = None
 
     @property
     def wants(self) -> str | None:

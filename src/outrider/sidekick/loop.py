@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -81,6 +82,7 @@ class Sidekick:
         self._notifier, self._clock = notifier, clock
         self._inbox: queue.SimpleQueue[AnyEvent | Crashed | None] = queue.SimpleQueue()
         self._timers: list[tuple[float, int, TimerExpired]] = []
+        self._due: dict[int, datetime] = {}
         self._chart = chart
         self._since = now()
         self._shown: Presence | None = None
@@ -192,6 +194,13 @@ class Sidekick:
             delay_s *= random.uniform(1.0, 1.2)  # noqa: S311 - not for secrets
         expired = TimerExpired(name=timer.event, at=now(), generation=timer.generation)
         heapq.heappush(self._timers, (self._clock() + delay_s, timer.generation, expired))
+        self._due[timer.generation] = expired.at + timedelta(seconds=delay_s)
+
+    def _next_due(self, ending: str) -> datetime | None:
+        """When the first timer whose event ends so runs out, by the wall clock at its start; None without one."""
+        running = {generation: expired.name for _, generation, expired in self._timers}
+        self._due = {generation: at for generation, at in self._due.items() if generation in running}
+        return min((at for generation, at in self._due.items() if running[generation].endswith(ending)), default=None)
 
     def _write(self, event: AnyEvent | None, step: Step) -> bool:
         """Append to the journal; a full disk stops all acting until there is room again."""
@@ -296,6 +305,8 @@ class Sidekick:
             labels=dict(memory.labels_now),
             serves_release=served.release.label if served is not None else "",
             serves_url=served.url if served is not None else "",
+            until=self._next_due(".expired"),
+            again_at=self._next_due(".due"),
         )
 
 

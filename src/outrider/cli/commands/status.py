@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import click
 
-from outrider.cli.addressing import from_context, instance_address, split
+from outrider.cli.addressing import from_context, split
 from outrider.cli.names import complete_address
 from outrider.cli.options import (
     etcd_options,
@@ -20,11 +20,12 @@ from outrider.cli.options import (
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.cli.signals import stopped_by_signals
-from outrider.core.errors import DriverError, OutriderError, Unknown
+from outrider.core.errors import DriverError, NotFound, OutriderError, Unknown
 from outrider.etcd.seam import Cluster, EtcdAddress, Unreachable, WatchEvent
 from outrider.model.keys import Keys
 from outrider.service.operations.readiness import unready
 from outrider.service.rollouts.explain import explain
+from outrider.service.rollouts.explain_groups import explain_groups
 from outrider.service.rollouts.status import read_status
 from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
@@ -54,6 +55,10 @@ class Source(Protocol):
 
     def why(self, app: str, instance: str) -> Sequence[str]:
         """Why the instance is as it is, a line each."""
+        ...
+
+    def why_groups(self, app: str, group: str | None) -> list[Json]:
+        """Why the group, or each group of the app, is as it is: app, group, reasons."""
         ...
 
     def follow(self, app: str | None, show: Callable[[], None]) -> None:
@@ -113,27 +118,69 @@ def _addressed(address: str | None, group: str | None) -> tuple[str | None, str 
 
 
 @click.command()
-@instance_address
+@click.argument("address", metavar="[APP[/GROUP[/INSTANCE]]]", nargs=-1, shell_complete=complete_address(3))
 @service_options
 @etcd_options
 @json_option
-def why(app: str, name: str, service: ServiceClient, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
-    """Explain the state of INSTANCE of APP and what it waits for.
+def why(address: tuple[str, ...], service: ServiceClient, etcd: EtcdAddress, prefix: str, as_json: bool) -> None:
+    """Explain what an instance, a group or all groups of APP wait for, and what ends it.
 
-    It is read from etcd; where no etcd is named, or none answers, from the update service.
+    APP INSTANCE and APP/INSTANCE name an instance, too. It is read from etcd; where no etcd is named, or none answers,
+    from the update service.
     """
+    asked = _asked(address)
 
     def tell(source: Source) -> None:
-        lines = source.why(app, name)
-        if as_json:
-            echo_json({"instance": name, "reasons": lines})
-            return
-        head, *rest = lines
+        for number, (app, group, instance) in enumerate(asked, start=1):
+            try:
+                _tell_why(source, app, group, instance, as_json=as_json)
+                return
+            except NotFound:
+                if number == len(asked):
+                    raise
+
+    ask(etcd, prefix, service, tell)
+
+
+def _asked(address: tuple[str, ...]) -> list[tuple[str, str | None, str | None]]:
+    """What an address may mean, as app, group and instance; the first that there is counts."""
+    if len(address) == 2 and not any("/" in word for word in address):
+        return [(address[0], None, address[1])]
+    if len(address) > 1:
+        raise click.UsageError(f"{' '.join(address)!r} is no address: write APP, APP/GROUP or APP/GROUP/INSTANCE")
+    context = from_context("app")
+    if not address:
+        if context is None:
+            raise click.UsageError("why what? Write APP, APP/GROUP, APP/GROUP/INSTANCE or APP INSTANCE")
+        return [(context, from_context("group"), None)]
+    app, *rest = split(address[0], 3)
+    if len(rest) == 2:
+        return [(app, rest[0], rest[1])]
+    if rest:
+        return [(app, None, rest[0]), (app, rest[0], None)]
+    if context is None or context == app:
+        return [(app, None, None)]
+    return [(context, None, app), (app, None, None)]
+
+
+def _tell_why(source: Source, app: str, group: str | None, instance: str | None, *, as_json: bool) -> None:
+    if instance is not None:
+        reasons = source.why(app, instance)
+        told = [reasons]
+        facts: Any = {"instance": instance, "reasons": reasons}
+    else:
+        found = source.why_groups(app, group)
+        told = [one["reasons"] for one in found]
+        facts = {"groups": found}
+    if as_json:
+        echo_json(facts)
+        return
+    if not told:
+        click.echo(f"app {app} has no group; `outrider group create` makes one")
+    for head, *rest in told:
         click.echo(head)
         for line in rest:
             click.echo(f"  {line}")
-
-    ask(etcd, prefix, service, tell)
 
 
 def ask(etcd: EtcdAddress, prefix: str, service: ServiceClient, tell: Callable[[Source], None]) -> None:
@@ -171,6 +218,9 @@ class _Etcd:
 
     def why(self, app: str, instance: str) -> Sequence[str]:
         return explain(self._context, app, instance)
+
+    def why_groups(self, app: str, group: str | None) -> list[Json]:
+        return [asdict(one) for one in explain_groups(self._context, app, group)]
 
     def follow(self, app: str | None, show: Callable[[], None]) -> None:
         app_id = app_id_of(app) if app is not None else None
@@ -236,6 +286,10 @@ class _Service:
     def why(self, app: str, instance: str) -> Sequence[str]:
         reasons: list[str] = self._get("apps", app, "instances", instance, "why")["reasons"]
         return reasons
+
+    def why_groups(self, app: str, group: str | None) -> list[Json]:
+        groups: list[Json] = self._get("apps", app, "why", group=group)["groups"]
+        return groups
 
     def follow(self, app: str | None, show: Callable[[], None]) -> None:
         def show_or_say() -> None:

@@ -69,6 +69,8 @@ def _state(parent: Node, chart: Chart, state: State) -> None:
         node.set("initial", state.initial)
     if state.why:
         node.set(_ours("why"), state.why)
+    if state.ends:
+        node.set(_ours("ends"), state.ends)
     for name, is_so in (("safe", state.safe), ("resting", state.resting), ("abstract", state.abstract)):
         if is_so:
             node.set(_ours(name), "true")

@@ -161,7 +161,7 @@ class _Reader:
         why = element.get(f"{{{OURS}}}why", "")
         if not final and not children and not why.strip():
             self._problem(element, f"state {own!r} must say what it waits for: add o:why")
-        for key in ("why", "safe", "resting"):
+        for key in ("why", "ends", "safe", "resting"):
             if children and element.get(f"{{{OURS}}}{key}"):
                 self._problem(element, f"o:{key} belongs on a leaf, and {own!r} has children")
         return State(
@@ -177,6 +177,7 @@ class _Reader:
             doc=_doc(element),
             safe=element.get(f"{{{OURS}}}safe") == "true",
             resting=element.get(f"{{{OURS}}}resting") == "true",
+            ends=element.get(f"{{{OURS}}}ends", ""),
             abstract=abstract,
             line=self.lines[element],
         )

@@ -112,6 +112,8 @@ class State:
         initial: The direct child that is entered with it; empty for a leaf.
         children: States only, in document order.
         why: What a leaf waits for, in words.
+        ends: What ends the wait of a leaf, and what a person may type: ``APP``, ``GROUP`` and ``INSTANCE`` stand for
+            names (``core.rollout.ends.filled_in``).
         safe: A safe point: a pause asked for in mid-swap may take effect here.
         resting: May wait forever: no deadline is needed.
         abstract: Holds what its children answer alike, and nothing else; it is no part of their ids.
@@ -131,6 +133,7 @@ class State:
     resting: bool
     abstract: bool
     line: int
+    ends: str = ""
 
     @property
     def name(self) -> str:

@@ -33,6 +33,7 @@ SCHEMA = b"""\
     <attribute name="id"><ref name="id.type"/></attribute>
     <optional><attribute name="initial"><ref name="id.type"/></attribute></optional>
     <optional><attribute name="o:why"><ref name="words.type"/></attribute></optional>
+    <optional><attribute name="o:ends"><ref name="words.type"/></attribute></optional>
     <optional><attribute name="o:safe"><ref name="yes.type"/></attribute></optional>
     <optional><attribute name="o:resting"><ref name="yes.type"/></attribute></optional>
     <optional><attribute name="o:abstract"><ref name="yes.type"/></attribute></optional>

@@ -74,6 +74,7 @@ class Held:
     rank: int
 
 
+TurnWord = Literal["free", "held", "dirty"]
 Decision = Take | WaitBehind | WatchSlots | Held
 
 
@@ -89,7 +90,7 @@ class TurnState:
     """
 
     number: int
-    state: Literal["free", "held", "dirty"]
+    state: TurnWord
     instance: str | None = None
     create_revision: int = 0
     surplus: bool = False

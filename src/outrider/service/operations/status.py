@@ -9,6 +9,7 @@ from outrider.service.context import Bound, OfSelector
 from outrider.service.operations.readiness import unready
 from outrider.service.problems import RESPONSES
 from outrider.service.rollouts.explain import explain
+from outrider.service.rollouts.explain_groups import explain_groups
 from outrider.service.rollouts.status import read_status
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
@@ -44,6 +45,22 @@ class WhyShown(BaseModel):
     reasons: list[str]
 
 
+class GroupWhyShown(BaseModel):
+    """Why a group is as it is."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    app: str
+    group: str
+    reasons: list[str]
+
+
+class AppWhyShown(BaseModel):
+    """Why an app is as it is: its groups by name."""
+
+    groups: list[GroupWhyShown]
+
+
 @router.get("/status", tags=["instances"])
 def get_status(
     store: Bound,
@@ -60,3 +77,14 @@ def get_status(
 def get_why(app: str, instance: str, store: Bound) -> WhyShown:
     """Explain the state of an instance, the most important first."""
     return WhyShown(instance=instance, reasons=list(explain(store.context, app, instance)))
+
+
+@router.get("/apps/{app}/why", tags=["groups"])
+def get_app_why(
+    app: str,
+    store: Bound,
+    group: Annotated[str | None, Query(description="Only this group of the app.")] = None,
+) -> AppWhyShown:
+    """Explain what the groups of an app wait for, and which instances of them wait for what."""
+    found = explain_groups(store.context, app, group)
+    return AppWhyShown(groups=[GroupWhyShown.model_validate(one) for one in found])

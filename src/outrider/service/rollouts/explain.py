@@ -6,12 +6,13 @@ The state is read directly from etcd, so these commands work without the update 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.release import ReleaseId
-from outrider.core.rollout.policy import Defer, Grant
+from outrider.core.rollout.ends import BUDGET_ENDS, ENDS, IDENTITY_ENDS, OFFLINE_ENDS, filled_in
+from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.model.damage import read_or_none, readable
 from outrider.model.documents import (
@@ -29,6 +30,17 @@ from outrider.model.documents import (
 )
 from outrider.model.identity import UnprovedCheckins
 from outrider.model.keys import group_scope, shared_scope
+from outrider.service.rollouts.waits import (
+    about,
+    about_interval,
+    again,
+    begin_before,
+    closing,
+    doing,
+    in_state,
+    length,
+    state_ends,
+)
 from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
 from outrider.service.store.rollouts import shown, unable
@@ -36,6 +48,9 @@ from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, rea
 from outrider.service.store.task_states import words_of_others
 from outrider.turns.budgets import read_budgets, taken_budgets
 from outrider.turns.turns import read_contenders, read_scope
+
+ENDS_WITH = "ends: "
+"""What the lines begin with that say what ends a wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +67,7 @@ class ScopeOverview:
         stuck: Instances with a dirty turn whose sidekicks live -> what these wait for.
         held: Instances that wait for a turn and that a disruption budget holds -> why.
         budgets: Slots of budgets that are taken: ``rack=3`` -> instances.
+        doing: What the group's living instances do: ``draining, 12s of at most 30s``.
     """
 
     shared: str
@@ -63,6 +79,7 @@ class ScopeOverview:
     stuck: Mapping[str, str] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
     budgets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    doing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -234,8 +251,9 @@ def _read(
     shared = {one.shared_scope for one in ours.values()}
     shared |= {one.shared_scope for one in sharing if (one.app, one.group) == (app_id, name)}
     words = {one.instance: one.why for one in ours.values()}
-    own = _scope(context, app_id, name, "", target.slots, words)
-    scopes = [_scope(context, app_id, name, one, target.slots, words) for one in sorted(shared - {""})]
+    busy = doing(ours, context.now())
+    own = _scope(context, app_id, name, "", target.slots, words, busy)
+    scopes = [_scope(context, app_id, name, one, target.slots, words, busy) for one in sorted(shared - {""})]
     if not scopes or "" in shared or own.queue or any(turn.state != "free" for turn in own.turns):
         scopes.insert(0, own)
     return GroupOverview(
@@ -266,7 +284,13 @@ def _block(context: StoreContext, app_id: str, group: str, release: ReleaseId) -
 
 
 def _scope(
-    context: StoreContext, app: str, group: str, shared: str, slots: int, words: Mapping[str, str]
+    context: StoreContext,
+    app: str,
+    group: str,
+    shared: str,
+    slots: int,
+    words: Mapping[str, str],
+    busy: Mapping[str, str],
 ) -> ScopeOverview:
     scope = read_scope(context.cluster, context.keys, shared_scope(shared) if shared else group_scope(app, group))
     contenders: dict[str, Contender] = {stored.slot.member: stored.slot for stored in scope.slots.values()}
@@ -293,6 +317,7 @@ def _scope(
             if member not in {stored.slot.member for stored in scope.slots.values()}
         },
         budgets=taken_budgets(scope),
+        doing=busy,
     )
 
 
@@ -320,7 +345,7 @@ def explain_in(overview: GroupOverview, instance: str, command: Command | None, 
     presence, row = overview.alive.get(instance), overview.rows.get(instance)
     lines = [
         *_where(instance, overview, presence, row, now),
-        *_turn(instance, overview),
+        *_turn(instance, overview, now),
         *_service(instance, overview, presence, row, now),
         *overview.tasks,
     ]
@@ -343,15 +368,19 @@ def _where(
     crashed = [f"{describe_crash(crash, now)}; its log has the traceback"] if crash is not None else []
     if presence is not None:
         wanted = f", target {presence.wants}" if presence.wants and presence.wants != presence.runs else ""
-        lines = [f"{name}: {presence.state} for {ago(presence.since, now)}, running {presence.runs}{wanted}"]
+        lines = [f"{name}: {presence.state} for {in_state(presence, now)}, running {presence.runs}{wanted}"]
         # A deferred instance's own reason is that of its last check-in; the present one comes further down.
-        lines += [f"reason: {presence.why}"] if presence.why and not current_reason(overview, instance) else []
+        if presence.why and not current_reason(overview, instance):
+            lines.append(f"reason: {presence.why}")
+            ends = filled_in(state_ends(presence), overview.app, overview.name, instance)
+            lines += [f"{ENDS_WITH}{ends}"] if ends else []
+            lines += [when] if (when := again(presence, now)) else []
         lines += [f"notice: {presence.notice}"] if presence.notice else []
         return [*lines, *overview.strangers_of(instance), *crashed]
     if overview.strangers_of(instance):
         return [f"{name}: no sidekick is known as this instance", *overview.strangers_of(instance), *crashed]
     if row is None:
-        return [f"{name}: sidekick offline; it has never checked in", *crashed]
+        return [f"{name}: sidekick offline; it has never checked in", *crashed, f"{ENDS_WITH}{OFFLINE_ENDS}"]
     seen = f"last check-in {ago(row.last_seen, now)} ago: running {row.runs or 'no version'}, status {row.status}"
     return [f"{name}: sidekick offline; {seen}", *crashed]
 
@@ -370,15 +399,15 @@ def _failure(instance: str, overview: GroupOverview, row: Instance) -> str:
     return failure_text(row.error_code or 0)
 
 
-def _turn(instance: str, overview: GroupOverview) -> list[str]:
-    return [each for scope in overview.scopes for each in _turn_in(instance, scope)]
+def _turn(instance: str, overview: GroupOverview, now: datetime) -> list[str]:
+    return [each for scope in overview.scopes for each in _turn_in(instance, scope, overview, now)]
 
 
-def _turn_in(instance: str, scope: ScopeOverview) -> list[str]:
+def _turn_in(instance: str, scope: ScopeOverview, overview: GroupOverview, now: datetime) -> list[str]:
     """Nothing where the instance neither holds a turn nor waits for one."""
     mine = next((turn for turn in scope.turns if turn.instance == instance), None)
     if mine is not None:
-        return [_with_remedy(scope, mine)]
+        return [with_remedy(scope, mine)]
     if instance not in scope.queue:
         return []
     ahead = scope.queue[: scope.queue.index(instance)]
@@ -388,7 +417,13 @@ def _turn_in(instance: str, scope: ScopeOverview) -> list[str]:
     ]
     if instance in scope.held:
         lines.append(f"held by {scope.held[instance]}")
-    return [*lines, *(_with_remedy(scope, turn) for turn in scope.turns if turn.state != "free")]
+        lines.append(f"{ENDS_WITH}{filled_in(BUDGET_ENDS, overview.app, overview.name)}")
+    lines += [with_remedy(scope, turn) for turn in scope.turns if turn.state != "free"]
+    if overview.snapshot is not None:
+        policy, progress = overview.snapshot.policy, overview.snapshot.progress
+        lines += filter(None, (begin_before(overview.snapshot, instance), closing(policy, now)))
+        lines += filter(None, (about(progress, len(ahead), now),))
+    return lines
 
 
 def describe_turn(scope: ScopeOverview, turn: TurnState) -> str:
@@ -402,10 +437,11 @@ def describe_turn(scope: ScopeOverview, turn: TurnState) -> str:
     return f"{name}: left behind by a crashed sidekick ({turn.instance})"
 
 
-def _with_remedy(scope: ScopeOverview, turn: TurnState) -> str:
-    """``describe_turn``, and of a dirty turn what ends it."""
+def with_remedy(scope: ScopeOverview, turn: TurnState) -> str:
+    """``describe_turn``, with what its holder does; of a dirty turn with what ends it."""
     if turn.state == "held":
-        return describe_turn(scope, turn)
+        busy = scope.doing.get(turn.instance or "")
+        return f"{describe_turn(scope, turn)}{f' ({busy})' if busy else ''}"
     if turn.instance in scope.stuck:
         return (
             f"{describe_turn(scope, turn)}; `outrider instance retry` tries again, `outrider instance rollback --to`"
@@ -425,23 +461,16 @@ def count(number: int, noun: str) -> str:
 def _service(
     instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
 ) -> list[str]:
-    running = presence.version if presence else row.version if row else None
     snapshot = overview.snapshot
     if overview.problem:
         return [overview.problem]
-    if snapshot is None or running is None:
+    verdict = verdict_of(overview, instance)
+    if snapshot is None or verdict is None:
         return []
-    if presence is None and row is not None and not snapshot.group.counts(row):
-        return [f"group {overview.name} asks for proved check-ins, and none of this instance was proved"]
+    if isinstance(verdict, str):
+        return [verdict]
     ahead = [one.instance for one in snapshot.waiting]
     waiting = next((one for one in snapshot.waiting if one.instance == instance), None)
-    known = waiting.checking if waiting is not None else CheckingInstance(instance=instance, running=running)
-    runs = presence.release if presence else row.release if row else ""
-    checking = replace(known, running=running, runs=runs, arch=known.arch or (row.arch if row else ""))
-    try:
-        verdict = snapshot.judge(checking)
-    except (Conflict, ConfigError) as error:
-        return [f"the update service cannot judge it: {error}"]
     if isinstance(verdict, Grant):
         opened = snapshot.progress.opened_for(instance)
         if verdict.standing and opened is not None:
@@ -454,11 +483,38 @@ def _service(
         before = ahead.index(instance)
         position = f"{before} ahead of it" if before else "first in line"
         lines = [f"deferred for {ago(waiting.deferred.since, now)}: {verdict.reason}; {position}"]
+        lines += filter(None, (about_interval(verdict, snapshot.policy, before, now),))
+    if isinstance(verdict, Defer) and verdict.by != "current":
+        lines.append(f"{ENDS_WITH}{filled_in(ENDS[verdict.by], overview.app, overview.name, instance)}")
     if waiting is not None and waiting.deferred.woken_at is not None:
         lines.append(f"woken {ago(waiting.deferred.woken_at, now)} ago; no check-in since then")
     if not isinstance(verdict, Defer) or verdict.pending:
         lines.append(overview.rollout)
     return lines
+
+
+def verdict_of(overview: GroupOverview, instance: str) -> Verdict | str | None:
+    """What the policy says of an instance now.
+
+    Returns:
+        A text where it can't be judged: why, and what ends that. None where nobody judges it: the update service
+        doesn't know the group, or not what the instance runs.
+    """
+    presence, row, snapshot = overview.alive.get(instance), overview.rows.get(instance), overview.snapshot
+    running = presence.version if presence else row.version if row else None
+    if snapshot is None or running is None:
+        return None
+    if presence is None and row is not None and not snapshot.group.counts(row):
+        asks = f"group {overview.name} asks for proved check-ins, and none of this instance was proved"
+        return f"{asks}; {ENDS_WITH}{IDENTITY_ENDS}"
+    waiting = next((one for one in snapshot.waiting if one.instance == instance), None)
+    known = waiting.checking if waiting is not None else CheckingInstance(instance=instance, running=running)
+    runs = presence.release if presence else row.release if row else ""
+    checking = replace(known, running=running, runs=runs, arch=known.arch or (row.arch if row else ""))
+    try:
+        return snapshot.judge(checking)
+    except (Conflict, ConfigError) as error:
+        return f"the update service cannot judge it: {error}"
 
 
 def current_reason(overview: GroupOverview, instance: str) -> str:
@@ -473,8 +529,4 @@ def current_reason(overview: GroupOverview, instance: str) -> str:
 
 def ago(then: datetime, now: datetime) -> str:
     """An age for people: ``7s``, ``12m``, ``5h``, ``3d``."""
-    seconds = max(timedelta(), now - then).total_seconds()
-    for limit, unit, name in ((120, 1, "s"), (7200, 60, "m"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{int(seconds // unit)}{name}"
-    return f"{int(seconds // 86400)}d"
+    return length(now - then)
