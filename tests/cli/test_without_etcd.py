@@ -39,6 +39,11 @@ def ask(service: Service, command: str, *, etcd: str | None) -> Result:
         f"status {APP}",
         f"status {APP}/beta",
         f"why {APP} web-1",
+        f"why {APP}",
+        f"why {APP}/beta",
+        f"why {APP}/web-1",
+        f"why {APP}/beta/web-1 --json",
+        f"why {APP}/beta --json",
         f"status {APP} --json",
         f"statechart draw --live {APP}/beta --format dot",
     ],
@@ -64,7 +69,7 @@ def test_the_service_says_the_same_as_etcd_and_it_is_told_who_was_asked(
 
 
 def test_what_does_not_exist_is_the_same_line_from_both(run: Run, service: Service) -> None:
-    for command in ("status nothing", f"status {APP}/nothing", f"why {APP} nothing"):
+    for command in ("status nothing", f"status {APP}/nothing", f"why {APP} nothing", f"why {APP}/nothing"):
         read = run(command, code=1).stderr
 
         asked = ask(service, command, etcd=None)
