@@ -2,10 +2,11 @@
 
 import pytest
 
-from outrider.config.cautions import cautions, unproved, unverified
+from outrider.config.cautions import cautions, trust_cautions, unproved, unverified
 from outrider.config.load import load_settings
-from outrider.config.sections import ServiceSettings
+from outrider.config.sections import ServiceSettings, TrustSettings
 from outrider.core.errors import ConfigError
+from tests.trust.minisigning import VECTORS
 
 INSTANCE = {
     "OUTRIDER_INSTANCE_APP": "shop",
@@ -71,3 +72,29 @@ def test_a_clients_token_in_an_address_is_hidden() -> None:
 def test_our_own_service_is_always_verified() -> None:
     with pytest.raises(ConfigError, match=r"has no effect, for service\.kind is outrider"):
         load_settings((), INSTANCE | {"OUTRIDER_SERVICE_ALLOW_UNVERIFIED": "true"})
+
+
+def test_signatures_that_bind_to_no_app_are_a_risk() -> None:
+    key = str(VECTORS / "ann.pub")
+    trust = INSTANCE | {"OUTRIDER_TRUST_KEYS": f'["{key}"]', "OUTRIDER_TRUST_ALLOW_UNBOUND_MINISIGN": "true"}
+
+    assert any(line.startswith("trust.allow_unbound_minisign: ") for line in load_settings((), trust).warnings)
+    assert [] == list(trust_cautions(TrustSettings(keys=(key,))))
+
+
+@pytest.mark.parametrize(
+    ("trust", "problem"),
+    [
+        ({"ALLOW_UNBOUND_MINISIGN": "true"}, "trust.allow_unbound_minisign: has no effect without trust.keys"),
+        ({"KEYS": f'["{VECTORS}/bound.minisig"]'}, "bound.minisig: minisign public key: 4 lines instead of 2"),
+        ({"KEYS": f'["{VECTORS}/payload"]'}, "payload: neither a public key in PEM nor one of minisign"),
+        (
+            {"KEYS": f'["{VECTORS}/ann.pub", "{VECTORS}/bob.pub"]', "THRESHOLD": "3"},
+            "trust.threshold: 3 signatures can't come from 2 keys",
+        ),
+    ],
+)
+def test_trust_that_cannot_work_is_refused(trust: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_settings((), INSTANCE | {f"OUTRIDER_TRUST_{key}": value for key, value in trust.items()})
+    assert problem in str(refused.value)

@@ -22,6 +22,7 @@ from outrider.sidekick.signatures import Known, SignatureCheck, Untrusted
 from outrider.sidekick.workers.worker import failure
 from tests.core.sidekick.test_sidekick import Sidekick
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
+from tests.trust.minisigning import PAYLOAD
 from tests.trust.signing import NOON, SHA, Signer, key_list, signed
 
 KEYS = Keys("/outrider/v1")
@@ -65,11 +66,11 @@ class Machine:
         return self
 
     def takes(self, release: Release = RELEASE, known: Known = NEVER) -> Known:
-        return self._check.check(release, known)
+        return self._check.check(release, known, PAYLOAD)
 
     def refuses(self, release: Release = RELEASE, known: Known = NEVER) -> str:
         with pytest.raises(Untrusted) as refused:
-            self._check.check(release, known)
+            self._check.check(release, known, PAYLOAD)
         return str(refused.value).removeprefix(f"{release.label} refused: ")
 
 

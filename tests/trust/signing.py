@@ -1,5 +1,6 @@
 """Keys and signed statements for tests."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from outrider.trust.keys import create_key, load_signer, public_file
 from outrider.trust.rotation import PAYLOAD_TYPE as KEYS_TYPE
 from outrider.trust.rotation import KeyList
 from outrider.trust.statement import PAYLOAD_TYPE, Statement, encode_statement
+from tests.trust.minisigning import MinisignSigner
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SHA = "2" * 64
@@ -34,7 +36,9 @@ def signed(*signers: Signer, **changes: Any) -> str:
     return sign(encode_statement(statement), PAYLOAD_TYPE, [load_signer(one.private) for one in signers])
 
 
-def key_list(number: int, to: list[Signer], by: list[Signer], threshold: int = 1, app: str = "shop") -> str:
+def key_list(
+    number: int, to: Sequence[Signer | MinisignSigner], by: list[Signer], threshold: int = 1, app: str = "shop"
+) -> str:
     """A list of keys, signed."""
     content = KeyList(
         app=app, number=number, keys=tuple(one.public.read_text() for one in to), threshold=threshold, made=NOON

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from outrider.core.errors import ConfigError
+from outrider.trust.comment import read_comment, said_by
 from outrider.trust.envelope import good_signatures
-from outrider.trust.keys import load_public_keys, read_public_key
+from outrider.trust.keys import load_public_keys, of_envelopes, read_public_key
+from outrider.trust.minisign import MinisignKey, PayloadBytes, read_minisign, read_minisign_key
 from outrider.trust.rotation import read_key_list
-from outrider.trust.statement import PAYLOAD_TYPE, parse_statement
+from outrider.trust.statement import PAYLOAD_TYPE, Statement, Wanted, parse_statement
 from tests.support.rings import mostly_long
-from tests.trust.signing import Signer, key_list, signed
+from tests.trust.minisigning import BOUND, PAYLOAD, VECTORS, vector
+from tests.trust.signing import NOON, SHA, Signer, key_list, signed
 
 LONG = 10_000
 _PIECES = (
@@ -55,7 +58,7 @@ def changed(content: bytes, random: random.Random) -> bytes:
 @pytest.mark.parametrize("inputs", mostly_long([300, LONG], short=lambda inputs: inputs < LONG))
 def test_no_input_is_taken_for_a_signature_or_ends_the_reader(tmp_path: Path, inputs: int) -> None:
     ann, bob = Signer(tmp_path, "ann"), Signer(tmp_path, "bob")
-    keys = load_public_keys([ann.public])
+    keys = of_envelopes(load_public_keys([ann.public]))
     good = signed(ann, bob)
     payload, _ = good_signatures(good, PAYLOAD_TYPE, keys)
     lists, pem = key_list(1, [bob], by=[ann]).encode(), ann.public.read_bytes()
@@ -76,3 +79,34 @@ def test_no_input_is_taken_for_a_signature_or_ends_the_reader(tmp_path: Path, in
         with suppress(ConfigError):
             read_key_list(changed(lists, dice).decode(errors="surrogateescape"))
     assert taken < inputs / 2, "hardly anything was changed"
+
+
+@pytest.mark.parametrize("inputs", mostly_long([300, LONG], short=lambda inputs: inputs < LONG))
+def test_no_file_of_minisign_says_more_than_was_signed(inputs: int) -> None:
+    key_file, comment = (VECTORS / "ann.pub").read_bytes(), f"{BOUND} expires=2027-01-31".encode()
+    key, payload = read_minisign_key(key_file), PayloadBytes(PAYLOAD)
+    wanted = Wanted(app="shop", version="2.0.0", sha256=SHA, size=9, environment="")
+    good, bad = ("bound", "legacy", "whole"), ("other-app", "other-payload", "unbound")
+
+    def said(text: str | bytes, by: MinisignKey) -> tuple[Statement, str]:
+        return said_by(read_minisign(text), [by], wanted, payload, NOON, allow_unbound=False)
+
+    meant = {said(vector(name), key)[0] for name in good}
+    dice = random.Random(11)
+    taken = 0
+    for _ in range(inputs):
+        text = changed(vector(dice.choice(good + bad)).encode(), dice).decode(errors="surrogateescape")
+        try:
+            statement, keyid = said(text, key)
+        except ConfigError:
+            pass
+        else:
+            taken += 1
+            assert (key.keyid, True) == (keyid, statement in meant), text
+        with suppress(ConfigError):
+            read_comment(changed(comment, dice).decode(errors="replace"), sha256=SHA, size=9)
+        with suppress(ConfigError):
+            other = read_minisign_key(changed(key_file, dice))
+            said(vector("bound"), other)
+            assert other.raw == key.raw
+    assert 0 < taken < inputs / 2

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from outrider.config.sections import ServiceSettings
+from outrider.config.sections import ServiceSettings, TrustSettings
 from outrider.core.addresses import is_loopback, is_private
 from outrider.core.client_tokens import masked
 
@@ -19,6 +19,15 @@ def cautions(service: ServiceSettings) -> Iterator[str]:
             )
     if unverified(service):
         yield f"service.allow_unverified: {unverified(service)}"
+
+
+def trust_cautions(trust: TrustSettings) -> Iterator[str]:
+    """One line for each."""
+    if trust.is_on and trust.allow_unbound_minisign:
+        yield (
+            "trust.allow_unbound_minisign: signatures that name no app and version count, so an old payload, or that of"
+            " another app with the same key, can be served as any version"
+        )
 
 
 def unverified(service: ServiceSettings) -> str:

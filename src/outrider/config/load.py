@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from outrider.balancers.drivers import BALANCERS
-from outrider.config.cautions import cautions
+from outrider.config.cautions import cautions, trust_cautions
 from outrider.config.contradictions import contradictions
 from outrider.config.drivers import Driver, DriverTable
 from outrider.config.moved import MOVED, moved_line
@@ -329,7 +329,8 @@ def _assemble(given: Mapping[str, _Given], folders: Sequence[Path], warnings: tu
     try:
         for key, problem in contradictions(settings):
             raise _Blame(key, problem)
-        return _completed(settings, origin, (*warnings, *_without_effect(settings, given), *cautions(settings.service)))
+        risks = (*cautions(settings.service), *trust_cautions(settings.trust))
+        return _completed(settings, origin, (*warnings, *_without_effect(settings, given), *risks))
     except _Blame as blame:
         one = given.get(blame.key)
         source = f"{one.name}: " if one is not None else ""

@@ -323,14 +323,21 @@ class TrustSettings:
 
     keys: tuple[str, ...] = setting(
         (),
-        "Files with public keys (PEM, Ed25519), as `outrider key create` writes them. Default: signatures are not asked"
-        " for. Needs the extra trust.",
+        "Files with public keys: Ed25519 in PEM, as `outrider key create` writes them, or those of minisign. Default:"
+        " signatures are not asked for. Needs the extra trust.",
         pattern=r"/.+",
         wanted="the whole path of a public key's file, beginning with /",
     )
     threshold: int = setting(1, "How many of these keys must have signed a release.", least=1)
     folder: Path | None = setting(
-        None, "Folder with envelopes (*.json) besides those in etcd: for an update service of another make."
+        None,
+        "Folder with envelopes (*.json) and signatures of minisign (*.minisig) besides those in etcd: for an update"
+        " service of another make.",
+    )
+    allow_unbound_minisign: bool = setting(
+        False,
+        "Also minisign signatures count whose trusted comment names no app and version: they prove the payload's bytes"
+        " alone, so an old payload, or that of another app with the same key, can be served as any version.",
     )
 
     @property

@@ -126,9 +126,11 @@ class Signatures(Document, frozen=True, kw_only=True):
 
     Attributes:
         envelopes: DSSE envelopes as JSON, newest last; bounded by the service.
+        minisign: Signature files of minisign, newest last; bounded by the service.
     """
 
     envelopes: tuple[str, ...] = ()
+    minisign: tuple[str, ...] = ()
 
 
 class KeyLists(Document, frozen=True, kw_only=True):

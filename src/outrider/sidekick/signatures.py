@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 from loguru import logger
 
 from outrider.config.sections import TrustSettings
-from outrider.core.blame import Evidence
+from outrider.core.blame import Evidence, seen_in
 from outrider.core.errors import ConfigError, DriverError
 from outrider.core.omaha import FailureCode
 from outrider.core.sidekick.memory import Release
@@ -21,9 +22,11 @@ from outrider.etcd.seam import Cluster
 from outrider.model.damage import read_or_none
 from outrider.model.documents import KeyLists, Signatures
 from outrider.model.keys import Keys
-from outrider.payloads.transfer import PayloadError
+from outrider.payloads.transfer import PayloadError, WriteFailed
+from outrider.trust.comment import said_by
 from outrider.trust.envelope import good_signatures
-from outrider.trust.keys import load_public_keys
+from outrider.trust.keys import load_public_keys, of_envelopes, of_minisign
+from outrider.trust.minisign import PayloadBytes, is_minisign, read_minisign
 from outrider.trust.rotation import Keyring
 from outrider.trust.statement import (
     MAX_BYTES,
@@ -37,7 +40,7 @@ from outrider.trust.statement import (
 )
 
 MAX_FILES = 200
-"""Envelopes that are read from ``trust.folder``."""
+"""Envelopes and signatures of minisign that are read from ``trust.folder``."""
 
 
 class Untrusted(PayloadError):
@@ -82,11 +85,15 @@ class SignatureCheck:
         self._settings, self._cluster, self._names, self._app, self._clock = settings, cluster, keys, app, clock
         self._keys = load_public_keys(Path(path) for path in settings.keys)
 
-    def check(self, release: Release, known: Known) -> Known:
+    def check(self, release: Release, known: Known, payload: Path) -> Known:
         """Return when the release may run, with what is known from then on.
+
+        Args:
+            payload: Where the release's payload is; its size and SHA-256 are what they should be.
 
         Raises:
             Untrusted: it may not; the text says why.
+            WriteFailed: the payload can't be read.
             Unknown: etcd gives no answer.
         """
         ring = Keyring(self._app, self._keys, self._settings.threshold)
@@ -103,13 +110,13 @@ class SignatureCheck:
                 f"{release.label} refused: older than {known.minimum}, and a signature says that no older version may"
                 " run; `outrider package sign` without --minimum doesn't lift that"
             )
-        accepted = self._accepted(release, ring)
+        accepted = self._accepted(release, ring, payload)
         minimum = newest((known.minimum, *(one.minimum for one in accepted)))
         if is_below(release.version, minimum):
             raise Untrusted(f"{release.label} refused: older than {minimum}, which its own signatures name")
         return replace(known, minimum=minimum, keys=ring.name)
 
-    def _accepted(self, release: Release, ring: Keyring) -> list[Statement]:
+    def _accepted(self, release: Release, ring: Keyring, payload: Path) -> list[Statement]:
         """The statements that let the release run.
 
         Raises:
@@ -122,36 +129,74 @@ class SignatureCheck:
             size=release.size_bytes,
             environment=release.environment_digest,
         )
-        signed: dict[bytes, set[str]] = {}
-        for text in self._texts(release.version):
-            try:
-                payload, ids = good_signatures(text, PAYLOAD_TYPE, ring.keys)
-            except ConfigError as error:
-                logger.bind(cause=str(error)).warning("signature not read")
-                continue
-            signed.setdefault(payload, set()).update(ids)
-        found, problems = [], []
-        for payload, by in signed.items():
+        said, problems = self._said(wanted, ring, payload)
+        found = []
+        for statement, by in said.items():
             if len(by) < ring.threshold:
                 problems.append(f"is by {len(by)} of the keys that count here, and {ring.threshold} are needed")
-                continue
-            try:
-                statement = parse_statement(payload)
-            except ConfigError as error:
-                problems.append(f"can't be read: {error}")
-                continue
-            if problem := mismatch(statement, wanted, self._clock()):
+            elif problem := mismatch(statement, wanted, self._clock()):
                 problems.append(problem)
             else:
                 found.append(statement)
         if found:
             return found
-        if not signed:
+        if not problems:
             raise Untrusted(
                 f"{release.label} refused: it isn't signed, and this machine asks for it (trust.keys);"
                 f" `outrider package sign --app-id {self._app} --version {release.version}`"
             )
         raise Untrusted(f"{release.label} refused: its signature {'; another '.join(dict.fromkeys(problems))}")
+
+    def _said(self, wanted: Wanted, ring: Keyring, payload: Path) -> tuple[dict[Statement, set[str]], list[str]]:
+        """What was signed, with the ids of the keys, and what is wrong with the rest.
+
+        Signatures add up when they say the same, in whatever form.
+
+        Raises:
+            WriteFailed: the payload can't be read.
+        """
+        signed: dict[bytes, set[str]] = {}
+        said: dict[Statement, set[str]] = {}
+        problems: list[str] = []
+        content = PayloadBytes(payload)
+        for text in self._texts(wanted.version):
+            try:
+                if not is_minisign(text):
+                    statement_bytes, ids = good_signatures(text, PAYLOAD_TYPE, of_envelopes(ring.keys))
+                    signed.setdefault(statement_bytes, set()).update(ids)
+                    continue
+                signature = read_minisign(text)
+            except ConfigError as error:
+                logger.bind(cause=str(error)).warning("signature not read")
+                continue
+            try:
+                statement, keyid = said_by(
+                    signature,
+                    of_minisign(ring.keys),
+                    wanted,
+                    content,
+                    self._clock(),
+                    allow_unbound=self._settings.allow_unbound_minisign,
+                )
+            except ConfigError as error:
+                problems.append(str(error))
+            except OSError as error:
+                what = f"{payload}: can't verify: {error.strerror or error}"
+                raise WriteFailed(what, evidence=seen_in(error.errno)) from error
+            else:
+                said.setdefault(statement, set()).add(keyid)
+        for statement_bytes, by in signed.items():
+            if not by:
+                problems.append(f"is by 0 of the keys that count here, and {ring.threshold} are needed")
+                continue
+            try:
+                statement = parse_statement(statement_bytes)
+            except ConfigError as error:
+                problems.append(f"can't be read: {error}")
+                continue
+            same = msgspec.structs.replace(statement, environments=tuple(sorted(set(statement.environments))))
+            said.setdefault(same, set()).update(by)
+        return said, problems
 
     def _lists(self) -> tuple[str, ...]:
         key = self._names.key_lists(self._app)
@@ -165,11 +210,12 @@ class SignatureCheck:
         found = None if entry is None else read_or_none(Signatures, key, entry.value)
         if found is not None:
             yield from found.envelopes
+            yield from found.minisign
         folder = self._settings.folder
         if folder is None:
             return
         try:
-            names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))[:MAX_FILES]
+            names = sorted(name for name in os.listdir(folder) if name.endswith((".json", ".minisig")))[:MAX_FILES]
         except OSError as error:
             raise DriverError(f"trust.folder {folder}: {error.strerror or error}", evidence="wrong-setting") from error
         for name in names:

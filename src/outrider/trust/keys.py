@@ -1,16 +1,18 @@
-"""Key files: Ed25519 in PEM, as openssl and others read and write them.
+"""Key files: Ed25519 in PEM, as openssl and others read and write them, and public keys of minisign.
 
-A key is known by its id, the SHA-256 of its 32 bytes: the same key in two files is one key, and counts once.
+A key in PEM signs envelopes, one of minisign signs in minisign's own way, and neither the other. A key is known by its
+id, the SHA-256 of its 32 bytes: the same key in two files is one key, and counts once.
 """
 
 import importlib.util
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outrider.core.errors import ConfigError
+from outrider.trust.minisign import MinisignKey, is_minisign, read_minisign_key
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, SSlibKey
@@ -84,8 +86,8 @@ def load_signer(path: Path, passphrase: bytes = b"") -> "CryptoSigner":
     return CryptoSigner(key, _named(key.public_key()))
 
 
-def load_public_keys(paths: Iterable[Path]) -> "tuple[SSlibKey, ...]":
-    """The public keys of some files.
+def load_public_keys(paths: Iterable[Path]) -> "tuple[SSlibKey | MinisignKey, ...]":
+    """The public keys of some files, of either kind.
 
     Raises:
         ConfigError: one can't be read or isn't a key, or two are the same.
@@ -95,7 +97,7 @@ def load_public_keys(paths: Iterable[Path]) -> "tuple[SSlibKey, ...]":
     keys = []
     for path in paths:
         try:
-            key = read_public_key(_read(path))
+            key = read_key_of_either_kind(_read(path))
         except ConfigError as error:
             raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
         if key.keyid in known:
@@ -103,6 +105,25 @@ def load_public_keys(paths: Iterable[Path]) -> "tuple[SSlibKey, ...]":
         known[key.keyid] = path
         keys.append(key)
     return tuple(keys)
+
+
+def read_key_of_either_kind(content: bytes) -> "SSlibKey | MinisignKey":
+    """A public key in PEM, or of minisign.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    return read_minisign_key(content) if is_minisign(content) else read_public_key(content)
+
+
+def of_envelopes(keys: "Sequence[SSlibKey | MinisignKey]") -> "tuple[SSlibKey, ...]":
+    """Those of ``keys`` that sign envelopes."""
+    return tuple(key for key in keys if not isinstance(key, MinisignKey))
+
+
+def of_minisign(keys: "Sequence[SSlibKey | MinisignKey]") -> tuple[MinisignKey, ...]:
+    """Those of ``keys`` that sign with minisign."""
+    return tuple(key for key in keys if isinstance(key, MinisignKey))
 
 
 def read_public_key(content: bytes) -> "SSlibKey":
@@ -121,7 +142,7 @@ def read_public_key(content: bytes) -> "SSlibKey":
     try:
         key = serialization.load_pem_public_key(content)
     except Exception as error:  # the library's own errors have no common class
-        raise ConfigError("not a public key in PEM") from error
+        raise ConfigError("neither a public key in PEM nor one of minisign") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigError("not an Ed25519 key; `outrider key create` makes one")
     return _named(key)

@@ -2,7 +2,7 @@
 
 Each list has a number, one more than the list before. A machine begins with the keys of its settings and follows the
 lists in order; it never goes back behind a list that it has followed once, so that keys which were replaced because
-somebody else had them don't count again.
+somebody else had them don't count again. A list may name keys of minisign, which sign releases, and no lists.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ import msgspec
 
 from outrider.core.errors import ConfigError
 from outrider.trust.envelope import good_signatures, read_envelope
-from outrider.trust.keys import read_public_key
+from outrider.trust.keys import of_envelopes, read_key_of_either_kind
+from outrider.trust.minisign import MinisignKey
 from outrider.trust.statement import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class KeyList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Attributes:
         app: By its canonical key.
         number: 1 for the first that replaces the keys of the settings.
-        keys: In PEM.
+        keys: In PEM, or as minisign's files.
         threshold: How many of them must sign a release, and the next list.
     """
 
@@ -48,7 +49,7 @@ class Keyring:
         passed: Names of the settings' keys and of every list that was followed: the last one's keys count.
     """
 
-    def __init__(self, app: str, keys: "Sequence[SSlibKey]", threshold: int) -> None:
+    def __init__(self, app: str, keys: "Sequence[SSlibKey | MinisignKey]", threshold: int) -> None:
         self._app, self.keys, self.threshold = app, tuple(keys), threshold
         self.passed = [name_of(self.keys, threshold)]
 
@@ -77,7 +78,7 @@ class Keyring:
         for (text, found, keys), name in zip(lists[begin:], names[begin:], strict=True):
             if found.app != self._app:
                 return f"list {found.number} of keys is for app {found.app}"
-            _, signers = good_signatures(text, PAYLOAD_TYPE, self.keys)
+            _, signers = good_signatures(text, PAYLOAD_TYPE, of_envelopes(self.keys))
             if len(signers) < self.threshold:
                 return (
                     f"list {found.number} of keys is signed by {len(signers)} of the keys before it, and"
@@ -88,7 +89,7 @@ class Keyring:
         return problem
 
 
-def name_of(keys: "Sequence[SSlibKey]", threshold: int) -> str:
+def name_of(keys: "Sequence[SSlibKey | MinisignKey]", threshold: int) -> str:
     """A short name of these keys with this threshold, 64 hex digits."""
     return hashlib.sha256(f"{threshold}:{','.join(sorted(key.keyid for key in keys))}".encode()).hexdigest()
 
@@ -124,8 +125,8 @@ def key_list_problem(found: KeyList) -> str:
     return ""
 
 
-def _keys_of(found: KeyList) -> "tuple[SSlibKey, ...]":
-    keys = tuple(read_public_key(text.encode()) for text in found.keys)
+def _keys_of(found: KeyList) -> "tuple[SSlibKey | MinisignKey, ...]":
+    keys = tuple(read_key_of_either_kind(text.encode()) for text in found.keys)
     if len({key.keyid for key in keys}) < len(keys):
         raise ConfigError("names a key twice")
     return keys

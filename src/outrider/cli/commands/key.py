@@ -1,6 +1,7 @@
 """``outrider key``: keys that sign releases, and new ones in place of old ones."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,16 +26,16 @@ def key() -> None:
     """Keys that sign releases."""
 
 
-def key_option(command: F) -> F:
-    """Add ``--private-key FILE``, any number of times."""
+def key_option(*, required: bool = True) -> Callable[[F], F]:
+    """``--private-key FILE``, any number of times."""
     return click.option(
         "--private-key",
         "key_files",
         multiple=True,
-        required=True,
+        required=required,
         type=click.Path(path_type=Path),
         help="File with a private key; repeatable. Its passphrase, if it has one, is in OUTRIDER_KEY_PASSPHRASE.",
-    )(command)
+    )
 
 
 def passphrase() -> bytes:
@@ -56,14 +57,14 @@ def create(path: Path) -> None:
 
 @key.command()
 @app_option
-@key_option
+@key_option()
 @click.option(
     "--to",
     "new_files",
     multiple=True,
     required=True,
     type=click.Path(path_type=Path),
-    help="File with a public key that counts from now on; repeatable: all of them.",
+    help="File with a public key, also one of minisign, that counts from now on; repeatable: all of them.",
 )
 @click.option("--threshold", type=click.IntRange(min=1), default=1, show_default=True, help="How many must sign.")
 @service_options

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from outrider.cli import addressing
 from outrider.cli.commands.key import key_option, passphrase
@@ -12,10 +13,13 @@ from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError, NotFound
+from outrider.trust.comment import NEVER, comment_of, is_bound, read_comment
 from outrider.trust.envelope import read_envelope, sign
 from outrider.trust.keys import load_signer
+from outrider.trust.minisign import read_minisign
 from outrider.trust.statement import (
     ANY_ENVIRONMENT,
+    MAX_BYTES,
     NO_ENVIRONMENT,
     PAYLOAD_TYPE,
     Statement,
@@ -31,7 +35,19 @@ DAYS = 90
 @click.command("sign")
 @app_option
 @version_option
-@key_option
+@key_option(required=False)
+@click.option(
+    "--minisign",
+    "minisign_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Add this .minisig file, which minisign made of the payload; repeatable.",
+)
+@click.option(
+    "--minisign-comment",
+    is_flag=True,
+    help="Sign nothing, and print the trusted comment for `minisign -S -t`, which says what would be signed.",
+)
 @click.option(
     "--expires",
     default=f"{DAYS}d",
@@ -49,6 +65,8 @@ def sign_package(
     app_id: str,
     version: str,
     key_files: tuple[Path, ...],
+    minisign_files: tuple[Path, ...],
+    minisign_comment: bool,
     expires: str,
     minimum: str,
     groups: tuple[str, ...],
@@ -62,17 +80,24 @@ def sign_package(
 
     What is signed: the app, the version, the payload's SHA-256 and size, the environments and the end. Compare the
     SHA-256 that is printed with the one of your own build: the signature says that these bytes may run.
+
+    A signature that minisign made of the payload is added with --minisign. Its trusted comment says for what it is:
+    minisign -S -m PAYLOAD -t "$(outrider package sign ... --minisign-comment)"
     """
+    _require_one(key_files, minisign_files, minisign_comment=minisign_comment)
     package = service.get("apps", app_id, "packages", version)
+    if minisign_files:
+        stored = {}
+        for text in [_read_minisign(path, package) for path in minisign_files]:
+            stored = service.post("apps", app_id, "packages", version, "signatures", body={"minisign": text})
+        show(stored, as_json)
+        return
     signers = [load_signer(path, passphrase()) for path in key_files]
+    known = ""
     if join:
-        known = service.get("apps", app_id, "packages", version, "signatures")["envelopes"]
-        if not known:
-            raise NotFound(f"package {version} has no signature to join; leave out --join")
-        payload, _ = read_envelope(known[-1], PAYLOAD_TYPE)
-        statement = parse_statement(payload)
+        known = _newest(service.get("apps", app_id, "packages", version, "signatures"), version)
+        statement = parse_statement(read_envelope(known, PAYLOAD_TYPE)[0])
         _compare(statement, package)
-        envelope = sign(payload, PAYLOAD_TYPE, signers, known[-1])
     else:
         statement = Statement(
             app=package["app"],
@@ -83,15 +108,19 @@ def sign_package(
             expires=_end(expires, datetime.now(UTC)),
             minimum=minimum,
         )
-        envelope = sign(encode_statement(statement), PAYLOAD_TYPE, signers)
+    content = read_envelope(known, PAYLOAD_TYPE)[0] if known else encode_statement(statement)
     click.echo(f"signing SHA-256 {statement.sha256}, until {statement.expires:%Y-%m-%d %H:%M} UTC", err=True)
+    if minisign_comment:
+        click.echo(comment_of(statement))
+        return
+    envelope = sign(content, PAYLOAD_TYPE, signers, known)
     if output is not None:
         try:
             output.write_text(f"{envelope}\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--output {output}: {error.strerror or error}") from error
     stored = service.post("apps", app_id, "packages", version, "signatures", body={"envelope": envelope})
-    show(stored["envelopes"], as_json)
+    show(stored, as_json)
 
 
 @click.command("signatures")
@@ -101,22 +130,87 @@ def sign_package(
 @json_option
 def signatures(app_id: str, version: str, service: ServiceClient, as_json: bool) -> None:
     """List what was signed of a package. Each machine checks it by its own keys."""
-    show(service.get("apps", app_id, "packages", version, "signatures")["envelopes"], as_json)
+    show(service.get("apps", app_id, "packages", version, "signatures"), as_json)
 
 
-def show(envelopes: list[str], as_json: bool) -> None:
-    """Print what is signed, by whom and until when."""
+def show(found: Json, as_json: bool) -> None:
+    """Print what is signed, by whom and until when; as JSON, a list of the texts."""
+    envelopes, minisign = found["envelopes"], found.get("minisign", [])  # none from an older service
     if as_json:
-        echo_json(envelopes)
+        echo_json([*envelopes, *minisign])
         return
     rows = []
     for text in envelopes:
         payload, signed = read_envelope(text, PAYLOAD_TYPE)
-        one = parse_statement(payload)
-        environments = ", ".join(each[:12] or "none" for each in one.environments)
-        by = ", ".join(each.keyid[:12] for each in signed)
-        rows.append((one.version, f"{one.expires:%Y-%m-%d %H:%M}", one.minimum or "-", environments, by))
+        rows.append((*_row(parse_statement(payload)), ", ".join(each.keyid[:12] for each in signed)))
+    for text in minisign:
+        one = read_minisign(text)
+        by = f"minisign {one.name}"
+        if is_bound(one.comment):
+            rows.append((*_row(read_comment(one.comment, sha256="0" * 64, size=0)), by))
+        else:
+            rows.append(("any", "-", "-", "any", by))
     echo_table(("Version", "Expires", "Minimum", "Environments", "Signed by"), rows)
+
+
+def _row(one: Statement) -> tuple[str, str, str, str]:
+    environments = ", ".join(each[:12] or "none" for each in one.environments)
+    return (
+        one.version,
+        "-" if one.expires == NEVER else f"{one.expires:%Y-%m-%d %H:%M}",
+        one.minimum or "-",
+        environments,
+    )
+
+
+def _require_one(key_files: tuple[Path, ...], minisign_files: tuple[Path, ...], *, minisign_comment: bool) -> None:
+    """Refuse all but one of the ways to sign, and options that minisign's comment has said already."""
+    if [bool(key_files), bool(minisign_files), minisign_comment].count(True) != 1:
+        raise click.UsageError("give one of --private-key, --minisign and --minisign-comment")
+    context = click.get_current_context()
+    refused = {"expires", "minimum", "groups", "any_environment", "join"} if minisign_files else set()
+    refused |= {"output"} if minisign_files or minisign_comment else set()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in refused and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"{parameter.opts[0]} goes with --private-key"
+                + (
+                    "; what a minisign signature says is in its trusted comment (--minisign-comment)"
+                    * (name != "output")
+                )
+            )
+
+
+def _read_minisign(path: Path, package: Json) -> str:
+    """The text of a .minisig file, compared with the package as far as it can be without the payload."""
+    try:
+        text = path.read_bytes()[: MAX_BYTES + 1].decode()
+        signature = read_minisign(text)
+        if is_bound(signature.comment):
+            read_comment(signature.comment, sha256=package["sha256"], size=package["size_bytes"])
+    except OSError as error:
+        raise ConfigError(f"--minisign {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"--minisign {path}: {error}") from error
+    if not is_bound(signature.comment):
+        click.echo(
+            f"{path}: the trusted comment names no app and version, so machines refuse it unless they have"
+            " trust.allow_unbound_minisign; --minisign-comment prints one that does",
+            err=True,
+        )
+    return text
+
+
+def _newest(found: Json, version: str) -> str:
+    """The newest envelope.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if not found["envelopes"]:
+        raise NotFound(f"package {version} has no signature to join; leave out --join")
+    return str(found["envelopes"][-1])
 
 
 def _compare(statement: Statement, package: Json) -> None:

@@ -4,6 +4,8 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 from pydantic.types import JsonValue
 
+from outrider.core.errors import ConfigError
+from outrider.model.documents import Signatures
 from outrider.service.api.models import Given, Shown
 from outrider.service.context import Bound
 from outrider.service.problems import RESPONSES
@@ -23,6 +25,24 @@ class NewEnvelope(Given):
     envelope: str = Field(description="The envelope as JSON, in a text.", max_length=MAX_BYTES)
 
 
+class NewSignature(Given):
+    """A signature of a package: either a DSSE envelope, or a signature file of minisign."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    envelope: str = Field("", description="The envelope as JSON, in a text.", max_length=MAX_BYTES)
+    minisign: str = Field(
+        "", description="What minisign wrote into its .minisig file: four lines.", max_length=MAX_BYTES
+    )
+
+
+class SignaturesShown(Shown):
+    """What was signed of a package; the service has checked no signature."""
+
+    envelopes: list[str]
+    minisign: list[str]
+
+
 class EnvelopesShown(Shown):
     """What was signed, as DSSE envelopes; the service has checked no signature."""
 
@@ -30,16 +50,20 @@ class EnvelopesShown(Shown):
 
 
 @router.get("/apps/{app}/packages/{version}/signatures", tags=["packages"])
-def list_signatures(app: str, version: str, store: Bound) -> EnvelopesShown:
+def list_signatures(app: str, version: str, store: Bound) -> SignaturesShown:
     """List what was signed of a package."""
     store.packages.get(app, version)
-    return EnvelopesShown(envelopes=list(store.signing.of(app, version)))
+    return _shown(store.signing.of(app, version))
 
 
 @router.post("/apps/{app}/packages/{version}/signatures", tags=["packages"])
-def add_signature(app: str, version: str, new: NewEnvelope, store: Bound) -> EnvelopesShown:
+def add_signature(app: str, version: str, new: NewSignature, store: Bound) -> SignaturesShown:
     """Add a signature of a package."""
-    return EnvelopesShown(envelopes=list(store.signing.add(app, version, new.envelope)))
+    if bool(new.envelope) == bool(new.minisign):
+        raise ConfigError("envelope, minisign: give one of them")
+    if new.minisign:
+        return _shown(store.signing.add_minisign(app, version, new.minisign))
+    return _shown(store.signing.add(app, version, new.envelope))
 
 
 @router.get("/apps/{app}/key-lists", tags=["apps"])
@@ -59,3 +83,7 @@ def add_key_list(app: str, new: NewEnvelope, store: Bound) -> EnvelopesShown:
 def forget_key_lists(app: str, store: Bound) -> EnvelopesShown:
     """Remove the lists of signing keys, once every machine's settings name the newest keys."""
     return EnvelopesShown(envelopes=list(store.signing.forget_key_lists(app)))
+
+
+def _shown(found: Signatures) -> SignaturesShown:
+    return SignaturesShown(envelopes=list(found.envelopes), minisign=list(found.minisign))

@@ -1,7 +1,8 @@
-"""What was signed of packages, and which keys took the place of which: kept for the machines, which check it.
+"""What was signed of packages (envelopes, and signatures of minisign), and which keys took the place of which: kept for
+the machines, which check it.
 
-The service has no keys and checks no signature. It refuses what no machine could use: an envelope that can't be read,
-or that is about something else than the package.
+The service has no keys and checks no signature. It refuses what no machine could use: what can't be read, or is about
+something else than the package.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from outrider.model.documents import App, KeyLists, Package, Signatures
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, absent_app, app_id_of
 from outrider.service.store.packages import absent_package
+from outrider.trust.comment import is_bound, read_comment
 from outrider.trust.envelope import read_envelope
+from outrider.trust.minisign import read_minisign
 from outrider.trust.rotation import read_key_list
 from outrider.trust.statement import PAYLOAD_TYPE, parse_statement
 
 MAX_ENVELOPES = 16
-"""Of one package; the oldest goes."""
+"""Of one package, and as many signatures of minisign; the oldest goes."""
 MAX_LISTS = 32
 """Lists of keys of one app."""
 
@@ -28,12 +31,12 @@ class Signing:
     context: StoreContext
     auditing: Auditing
 
-    def of(self, app: str, version: str) -> tuple[str, ...]:
-        """The envelopes of a package, newest last."""
+    def of(self, app: str, version: str) -> Signatures:
+        """What was signed of a package."""
         found = self.context.get_or_none(Signatures, self.context.keys.signatures(app_id_of(app), version))
-        return () if found is None else found.envelopes
+        return found or Signatures()
 
-    def add(self, app: str, version: str, envelope: str) -> tuple[str, ...]:
+    def add(self, app: str, version: str, envelope: str) -> Signatures:
         """Add an envelope; those over the same statement become one as machines count them.
 
         Raises:
@@ -45,7 +48,7 @@ class Signing:
         statement = parse_statement(payload)
         app_id, keys = app_id_of(app), self.context.keys
 
-        def attempt(change: Change) -> tuple[str, ...]:
+        def attempt(change: Change) -> Signatures:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             package = change.require(Package, keys.package(app_id, version), absent_package(app_id, version))
             for what, signed, known in (
@@ -59,9 +62,39 @@ class Signing:
             key = keys.signatures(app_id, version)
             old = change.read_or_none(Signatures, key) or Signatures()
             others = tuple(one for one in old.envelopes if one != envelope)
-            new = Signatures(envelopes=(*others, envelope)[-MAX_ENVELOPES:])
+            new = Signatures(envelopes=(*others, envelope)[-MAX_ENVELOPES:], minisign=old.minisign)
             change.put(key, new)
-            return new.envelopes
+            return new
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def add_minisign(self, app: str, version: str, text: str) -> Signatures:
+        """Add a signature file of minisign.
+
+        One whose trusted comment names neither app nor version is taken: some machines count it.
+
+        Raises:
+            NotFound: there is no such app or package.
+            ConfigError: it isn't a signature, or its trusted comment can't be read.
+            Conflict: the trusted comment is about something else than the package.
+        """
+        signature = read_minisign(text)
+        app_id, keys = app_id_of(app), self.context.keys
+
+        def attempt(change: Change) -> Signatures:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            package = change.require(Package, keys.package(app_id, version), absent_package(app_id, version))
+            if is_bound(signature.comment):
+                said = read_comment(signature.comment, sha256=package.sha256, size=package.size_bytes)
+                for what, signed, known in (("app", said.app, app_id), ("version", said.version, version)):
+                    if signed != known:
+                        raise Conflict(f"the signature is for {what} {signed}, not for {known}")
+            key = keys.signatures(app_id, version)
+            old = change.read_or_none(Signatures, key) or Signatures()
+            others = tuple(one for one in old.minisign if one != text)
+            new = Signatures(envelopes=old.envelopes, minisign=(*others, text)[-MAX_ENVELOPES:])
+            change.put(key, new)
+            return new
 
         return apply(self.context.cluster, attempt, self.auditing)
 

@@ -148,7 +148,7 @@ class ReleaseWork:
         payload = self._payloads.verify(self._path, release.size_bytes, release.sha256)
         known = Known(minimum=effect.minimum, keys=effect.keys)
         if self._signatures is not None:
-            known = self._signatures.check(release, known)
+            known = self._signatures.check(release, known, payload)
         # Here too, and not only after a swap: a row of bad releases would fill the disk. And first, to make room.
         needed = [one.sha256 for one in effect.needed]
         self._payloads.prune(needed)
