@@ -67,6 +67,10 @@ def test_a_change_drops_no_request_and_a_bad_one_reaches_one_instance_and_is_und
         assert ["blue"] * 3 == [told(fleet, one, "COLOUR") for one in fleet.instances]
         assert ["first"] * 3 == [told(fleet, one, "PASSWORD") for one in fleet.instances]
 
+        # what undo goes back to is what the group has wholly taken
+        finished = "rollout of 1.0.0 with environment 1: finished"
+        eventually(lambda: finished in fleet.outrider("status", APP_ID), within_s=LIMIT_S)
+
         fleet.outrider("env", "set", WHERE, "PYTHONHOME=/nonexistent")
         eventually(lambda: "1.0.0 with environment 2" in fleet.outrider("release", "list", APP_ID), within_s=LIMIT_S)
         eventually(lambda: all_at(fleet, "1.0.0 with environment 1"), within_s=LIMIT_S)

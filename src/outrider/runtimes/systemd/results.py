@@ -16,8 +16,8 @@ GONE = "gone"
 _EXITED, _KILLED, _DUMPED = 1, 2, 3  # waitid(2): CLD_EXITED, CLD_KILLED, CLD_DUMPED
 _LINES = 5
 _JOURNAL_S = 5.0
-_QUIET_S = 1.0
-"""How long the journal is asked for lines that it has not yet."""
+_QUIET_S = 5.0
+"""How long the journal is asked for lines that it has not yet: what they say decides whose fault it was."""
 _SHOWN = 200
 
 _SETUP: Mapping[int, tuple[str, Evidence]] = {
