@@ -98,10 +98,11 @@ ARGUMENTS = {
 
 def all_keys() -> Iterator[tuple[str, str]]:
     """Each method of ``Keys`` and what it returns, in a group's scope and in a shared one."""
-    for name, method in inspect.getmembers(KEYS, inspect.ismethod):
-        parameters = [one for one in inspect.signature(method).parameters if not name.startswith("_")]
+    for name, _ in inspect.getmembers(Keys, inspect.isfunction):  # of an instance with slots 3.11.2 can't tell them
         if name.startswith("_"):
             continue
+        method = getattr(KEYS, name)
+        parameters = list(inspect.signature(method).parameters)
         given = {one: ARGUMENTS.get(one, one) for one in parameters}
         yield name, method(**given)
         if "scope" in given:
