@@ -126,7 +126,7 @@ def test_what_is_no_date_changes_nothing(date: str) -> None:
 
 def test_a_wrong_clock_is_said_once_in_the_log() -> None:
     lines: list[str] = []
-    sink = logger.add(lambda line: lines.append(str(line)), format="{message}")
+    sink = logger.add(lambda line: lines.append(str(line)), format="{message}", filter=ServiceClock.__module__)
     machine = [NOON + timedelta(hours=1)]
     clock = ServiceClock(machine=lambda: machine[0], clock=Hand())
     try:

@@ -92,13 +92,14 @@ class Outboxes:
 
 @contextmanager
 def logged() -> Iterator[list[Line]]:
-    """Every line that is logged meanwhile."""
+    """Every line that outboxes log meanwhile; what another test left running logs, too."""
     lines: list[Line] = []
     sink = logger.add(
         lambda message: lines.append(
             (message.record["level"].name, message.record["message"], dict(message.record["extra"]))
         ),
         level="DEBUG",
+        filter=Outbox.__module__,
     )
     yield lines
     logger.remove(sink)
