@@ -1,8 +1,21 @@
 """Caddy's driver: the one change that it makes to a handler, from what Caddy 2.11 answered."""
 
+import json
 from typing import Any
 
-from outrider.balancers.agent.caddy import CaddyState, Upstream, handler_with, plan, report, upstreams_in
+import pytest
+
+from outrider.balancers.agent.caddy import (
+    SETTLE_S,
+    CaddyDriver,
+    CaddyState,
+    Patch,
+    Upstream,
+    handler_with,
+    plan,
+    report,
+    upstreams_in,
+)
 from outrider.balancers.agent.driver import AgentServer
 
 OLD = AgentServer(id="web-1", url="http://127.0.0.1:8085")
@@ -82,3 +95,31 @@ def test_weights_that_do_not_fit_the_upstreams_mean_that_all_of_them_serve() -> 
 
 def test_an_only_upstream_with_weight_0_serves_all_the_same() -> None:
     assert (Upstream(dial=OLD_DIAL, weight=1),) == upstreams_in(handler(OLD_DIAL, weights=[0]), {})
+
+
+def test_a_server_that_leaves_counts_as_busy_for_a_moment_after_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration before may still be reading a request that it has accepted, and nothing counts that one."""
+    now = [100.0]
+    swapped = handler(NEW_DIAL, OLD_DIAL, weights=[3, 0])
+    counts = [{"address": OLD_DIAL, "num_requests": 0}, {"address": NEW_DIAL, "num_requests": 7}]
+
+    def ask(driver: CaddyDriver, method: str, path: str, *_: object) -> tuple[int, dict[str, str], bytes]:
+        return 200, {}, json.dumps(counts if path == "/reverse_proxy/upstreams" else swapped).encode()
+
+    monkeypatch.setattr(CaddyDriver, "_ask", ask)
+    driver = CaddyDriver(admin_url="http://127.0.0.1:2019", handler="id/hello", clock=lambda: now[0])
+
+    def told() -> dict[str, int | None]:
+        return {one.dial: one.open for one in driver.look().upstreams}
+
+    assert {OLD_DIAL: 1, NEW_DIAL: 7} == told(), "an agent that was just started can't know when Caddy was changed"
+    now[0] += SETTLE_S
+    assert {OLD_DIAL: 0, NEW_DIAL: 7} == told()
+    driver.perform(Patch(upstreams=((NEW_DIAL, 3), (OLD_DIAL, 0)), etag=""))
+    now[0] += SETTLE_S / 2
+    assert {OLD_DIAL: 1, NEW_DIAL: 7} == told()
+    counts[0]["num_requests"] = 4
+    assert {OLD_DIAL: 4, NEW_DIAL: 7} == told()
+    now[0] += SETTLE_S / 2
+    counts[0]["num_requests"] = 0
+    assert {OLD_DIAL: 0, NEW_DIAL: 7} == told()

@@ -9,12 +9,17 @@ and counts go on through a reload.
 Every change is a reload of Caddy's configuration: it ends websockets, unless ``stream_close_delay`` is set, and Caddy
 may drop a request that arrives in that moment (measured; a GET is sent again, a POST is lost). So a swap is one change:
 what has drained stays with weight 0 until the next one.
+
+The answer to a change doesn't wait for the configuration before it: connections that this one has accepted are served
+by it to their end, so a request that it is still reading goes to a server that is leaving, and no count shows it
+before. Therefore a server that leaves counts as busy for ``SETTLE_S`` after each change.
 """
 
 import http.client
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +27,8 @@ from outrider.balancers.agent.driver import AgentServer, Away, CannotFollow, Rep
 
 TIMEOUT_S = 10.0
 POLICY = "weighted_round_robin"
+SETTLE_S = 1.0
+"""How long the configuration before a change may still be reading a request that it has accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,17 +124,27 @@ def upstreams_in(handler: Mapping[str, Any], open_at: Mapping[str, int]) -> tupl
     )
 
 
+def unsettled(upstream: Upstream) -> Upstream:
+    """So soon after a change one request more than those that are counted may be on its way to a server that leaves."""
+    if upstream.weight or upstream.open is None:
+        return upstream
+    return replace(upstream, open=max(1, upstream.open))
+
+
 class CaddyDriver:
     """One ``reverse_proxy`` handler of one Caddy."""
 
-    def __init__(self, *, admin_url: str, handler: str) -> None:
-        """Nothing is contacted.
+    def __init__(self, *, admin_url: str, handler: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is contacted. Who changed Caddy last, and when, isn't known: it counts as changed now.
 
         Args:
             admin_url: ``http://127.0.0.1:2019``.
             handler: Path of the handler in the admin API: ``id/example`` when it has that ``@id``, else
                 ``config/apps/http/servers/...``.
+            clock: Monotonic seconds.
         """
+        self._clock = clock
+        self._changed_at = clock()
         self.name = "caddy"
         parts = urlsplit(admin_url)
         self._host, self._port = parts.hostname or "", parts.port or 2019
@@ -150,7 +167,10 @@ class CaddyDriver:
             for one in (told if isinstance(told, list) else [])
             if isinstance(one, dict) and "address" in one
         }
-        return CaddyState(upstreams=upstreams_in(handler, open_at), etag=headers.get("etag", ""), handler=handler)
+        upstreams = upstreams_in(handler, open_at)
+        if self._clock() - self._changed_at < SETTLE_S:
+            upstreams = tuple(unsettled(one) for one in upstreams)
+        return CaddyState(upstreams=upstreams, etag=headers.get("etag", ""), handler=handler)
 
     def plan(self, servers: tuple[AgentServer, ...], state: CaddyState) -> tuple[Patch, ...]:
         """See the function ``plan``."""
@@ -164,7 +184,10 @@ class CaddyDriver:
         """See ``AgentDriver.perform``. When somebody was faster, the next look says what is to be done."""
         body = json.dumps(handler_with(command.handler, command.upstreams)).encode()
         headers = {"Content-Type": "application/json", "If-Match": command.etag}
-        status, _, answer = self._ask("PATCH", self._path, body, headers)
+        try:
+            status, _, answer = self._ask("PATCH", self._path, body, headers)
+        finally:
+            self._changed_at = self._clock()
         if status not in (200, 412):
             told = _json(answer)
             why = told.get("error", "") if isinstance(told, dict) else ""
