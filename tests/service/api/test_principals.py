@@ -261,4 +261,5 @@ def test_what_may_write_unaudited_is_stated_here_one_by_one() -> None:
         ("service/history/background.py", "webhook sender"),
         ("service/api/payloads.py", "download"),
         ("service/store/packages.py", "resolving an image"),
+        ("service/store/finishing.py", "finished"),
     } == reasons

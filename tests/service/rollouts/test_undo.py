@@ -10,6 +10,7 @@ from outrider.core.rollout.windows import Window
 from outrider.service.rollouts.explain import current_reason, read_overviews
 from outrider.service.rollouts.wakeups import look
 from outrider.service.store.effects import effects
+from outrider.service.store.environments import EnvironmentEdit
 from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.served import before
 from outrider.service.store.store import Store
@@ -380,3 +381,32 @@ def test_a_result_of_the_way_back_counts_in_its_rollout(half_rolled: Fleet, code
     half_rolled.sends("web-1", "2.0.0", code, next_version="2.0.0")
 
     assert counts == (half_rolled.progress.succeeded, len(half_rolled.progress.failures))
+
+
+@pytest.mark.parametrize("verb", ["restart", "env", "channel"])
+def test_what_was_complete_in_the_moment_of_the_next_change_is_where_undo_goes(fleet: Fleet, verb: str) -> None:
+    """
+    1. both instances have come to 2.0.0, and nobody has looked at the group since
+    2. the next release is made in that moment; no instance has begun with it
+    3. undo goes to 2.0.0, not to what was before it
+    """
+    served(fleet, "2.0.0")
+    promote(fleet, "3.0.0")
+    for instance in ("web-1", "web-2"):
+        assert "3.0.0" == fleet.granted(instance, "2.0.0", takes_turns=True)
+        fleet.succeeds(instance, "3.0.0")
+    assert fleet.progress.finished is None
+    if verb == "restart":
+        fleet.store.rollouts.restart(APP, "beta")
+    elif verb == "env":
+        fleet.store.environments.change(APP, "beta", EnvironmentEdit(variables={"COLOUR": "red"}))
+    else:
+        promote(fleet, "4.0.0")
+
+    fleet.store.rollouts.undo(APP, "beta")
+
+    assert ("3.0.0", 0, 0) == (
+        target_of(fleet.store).version,
+        target_of(fleet.store).environment,
+        target_of(fleet.store).generation,
+    )

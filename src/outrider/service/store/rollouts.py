@@ -16,6 +16,7 @@ from outrider.core.rollout.rollout import Approval, Failure, Opened, Override, P
 from outrider.model.documents import App, Group, Instance, Presence, Rollout, Target
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
+from outrider.service.store.finishing import finish_what_is_complete
 from outrider.service.store.groups import absent_group
 from outrider.service.store.members import read_members
 from outrider.service.store.recalls import recall
@@ -242,6 +243,7 @@ class Rollouts:
             snapshot = self._snapshot(change, app, group)
             return undo(snapshot, to=to, keep=keep, at_once=at_once, by=by, why=why)
 
+        finish_what_is_complete(self.context, app_id_of(app), (group,))
         return apply(self.context.cluster, attempt, self.auditing)
 
     def restart(self, app: str, group: str, *, why: str = "", by: str = "") -> Group:
@@ -252,6 +254,7 @@ class Rollouts:
             Conflict: the group has no target, or its target is blocked.
         """
         why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
+        finish_what_is_complete(self.context, app_id_of(app), (group,))
         return apply(
             self.context.cluster, lambda change: restart(self._snapshot(change, app, group), by, why), self.auditing
         )
