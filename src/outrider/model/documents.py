@@ -414,6 +414,7 @@ class Deferral(Document, frozen=True, kw_only=True):
         woken_at: When it was called and hasn't asked since; a place is kept for it for a while.
         calls: How often it was called since it asked last.
         proved: Its check-in was.
+        takes_turns: It is a sidekick's.
     """
 
     running: str
@@ -428,6 +429,7 @@ class Deferral(Document, frozen=True, kw_only=True):
     woken_at: datetime | None = None
     calls: int = 0
     proved: bool = False
+    takes_turns: bool = False
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):

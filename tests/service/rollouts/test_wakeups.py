@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from outrider.model.documents import Wakeup, decode
 from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.wakeups import BATCH, GONE, LAGGING, Look, look
 from outrider.service.store.group_lock import GroupLock
+from outrider.service.store.packages import Payload
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.service import NOON
@@ -344,3 +346,24 @@ def test_an_etcd_that_comes_late_is_no_end_of_the_rollout_controller(
         other.mend()
 
         eventually(lambda: is_called(busy, "web-3"))
+
+
+def test_whoever_waits_for_an_image_to_be_resolved_is_called_when_it_is_and_not_before(fleet: Fleet) -> None:
+    """
+    1. two sidekicks wait: nobody knows yet which image 3.0.0 is
+    2. nobody is called, however often the controller looks
+    3. its digest is known: they are called
+    """
+    image = Payload(size_bytes=10, sha256="ab" * 32, url="http://s/3.json", image="registry.example/web:3.0.0")
+    fleet.store.packages.create(APP, "3.0.0", image)
+    fleet.store.channels.save(APP, "beta", version="3.0.0")
+    for instance in ("web-1", "web-2"):
+        be_alive(fleet.store, instance, NOON)
+        assert "nobody knows yet which image" in fleet.why_deferred(instance, takes_turns=True)
+    assert [] == called(fleet)
+    fleet.passes(60)
+    assert [] == called(fleet)
+
+    fleet.store.packages.resolve(APP, "3.0.0", replace(image, digest="sha256:" + "cd" * 32))
+
+    assert ["web-1", "web-2"] == called(fleet)

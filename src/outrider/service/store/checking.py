@@ -55,6 +55,7 @@ class DeferredInstance:
             rollback_forbidden=deferred.rollback_forbidden,
             proved=deferred.proved,
             is_new=deferred.is_new,
+            takes_turns=deferred.takes_turns,
         )
 
     def has_reservation(self, now: datetime) -> bool:

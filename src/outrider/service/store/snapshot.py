@@ -426,6 +426,7 @@ class GroupSnapshot:
             since=self.now if old is None else old.since,
             asked_at=self.now,
             proved=checking.proved,
+            takes_turns=checking.takes_turns,
         )
         if old is None or self.now - old.asked_at >= FRESH or not _is_same(old, new):
             self.change.put(key, new)
@@ -603,5 +604,5 @@ def _is_same(old: Deferral, new: Deferral) -> bool:
 
 
 def _words(one: Deferral) -> tuple[object, ...]:
-    flags = one.rollback_allowed, one.rollback_forbidden, one.is_new, one.proved
+    flags = one.rollback_allowed, one.rollback_forbidden, one.is_new, one.proved, one.takes_turns
     return one.running, one.runs, one.arch, one.prefix, *flags
