@@ -36,6 +36,7 @@ FAILPOINTS: Mapping[str, str] = {
     "proof.write": "it is recorded that an instance has committed the release",
     "running.read": "what may still run here is listed",
     "running.write": "what may run here is recorded, or is no longer",
+    "oldest.read": "the oldest version that may run is read, before a turn is taken or what runs is recorded",
     # tasks
     "task.read": "a package's tasks, or their claims, are read",
     "task.claim": "a task's claim is created: nobody else runs it",
@@ -102,11 +103,12 @@ AGENT_FAILPOINTS: Mapping[str, str] = {
 _RUN = ("workload.clear", "workload.unpack", "workload.record", "workload.spawn")
 _REMOVE = ("workload.signal", "workload.rename", "workload.erase")
 _WRITE = ("static.write", "entry.read", "entry.write")
+_PERMIT = ("oldest.read", "running.write")
 _DRAIN = ("balancer.ask", "app.ask")
 _REPORT = ("outbox.write", "outbox.rename")
 
 FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
-    "lock.acquire": ("turn.read", "turn.ticket", "turn.enqueue", "turn.take", "turn.leave"),
+    "lock.acquire": ("turn.read", "oldest.read", "turn.ticket", "turn.enqueue", "turn.take", "turn.leave"),
     "lock.reclaim": ("turn.read", "turn.reclaim"),
     "lock.retake": (
         "admission.read",
@@ -119,7 +121,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
         "turn.leave",
     ),
     "lock.release": ("proof.write", "running.read", "running.write", "turn.read", "turn.leave", "turn.release"),
-    "lock.prove": ("proof.write", "running.write"),
+    "lock.prove": ("proof.write", "oldest.read", "running.write"),
     "lock.suspend": ("turn.read", "turn.leave"),
     "lock.block": (
         "proof.read",
@@ -131,7 +133,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
         "running.write",
     ),
     "lock.resign": ("admission.read", "running.read", "turn.read", "turn.leave", "turn.release"),
-    "workload.ensure": _RUN,
+    "workload.ensure": (*_PERMIT, *_RUN),
     "workload.tidy": _REMOVE,
     "workload.start": _RUN,
     "workload.replace": ("workload.signal", *_RUN),
@@ -148,7 +150,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
     "balancer.switch": _WRITE,
     "balancer.leave": ("entry.read", "entry.remove"),
     "balancer.join": _WRITE,
-    "balancer.return": _WRITE,
+    "balancer.return": (*_PERMIT, *_WRITE),
     "balancer.restore": ("entry.read", "entry.write", "entry.remove"),
     "balancer.drain": _DRAIN,
     "balancer.undrain": _DRAIN,

@@ -308,7 +308,7 @@ def test_other_tasks_of_a_package_that_is_there_are_refused(run: Run, write: Wri
 @pytest.mark.parametrize(
     ("task", "problem"),
     [
-        ('warm = "bin/warm"', "task 'warm': kind 'warm' is none of pre, post, on-failure; give it a kind"),
+        ('warm = "bin/warm"', "task 'warm': kind 'warm' is none of pre, post, contract, on-failure; give it a kind"),
         ("pre = { command = 3 }", "task 'pre': command must be a text"),
         ('pre = { command = "bin/x", limit_s = "soon" }', "task 'pre': limit_s 'soon': write a time such as 90s"),
         ('pre = { command = "bin/x", per = "day" }', "task 'pre': per 'day' is none of payload, release"),

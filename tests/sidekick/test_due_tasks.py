@@ -12,10 +12,11 @@ from outrider.core.sidekick.memory import Release
 from outrider.core.tasks import TaskKind, TaskSpec
 from outrider.etcd.seam import Delete
 from outrider.model.documents import Package, Presence, Target, decode, encode
-from outrider.model.keys import Keys
+from outrider.model.keys import Keys, group_scope
 from outrider.model.tasks import Task
 from outrider.sidekick.due_tasks import DueTasks
 from outrider.sidekick.task_claims import Claimed, Result, TaskClaims
+from outrider.turns.oldest import OldestVersion
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.service_examples import put
 from tests.support.waiting import eventually
@@ -86,6 +87,7 @@ class Sidekick:
             KEYS,
             claims,
             self.programs,
+            OldestVersion(client, KEYS, app="app", group="g", scope=group_scope("app", "g")),
             app="app",
             group="g",
             instance=name,

@@ -19,6 +19,7 @@ from outrider.core.sidekick.effects import (
     AcquireLock,
     BalancerEffect,
     DrainBalancer,
+    EnsureWorkload,
     ReleaseLock,
     StartWorkload,
     UndrainBalancer,
@@ -37,6 +38,7 @@ from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Put
 from outrider.model.documents import Block, Command, Contender, encode
 from outrider.model.keys import Keys, group_scope
+from outrider.model.oldest import Oldest
 from outrider.payloads.store import PayloadStore
 from outrider.payloads.transfer import PayloadError, TransferFailed, WriteFailed
 from outrider.sidekick.announcements import KEPT_BLOCKS, Announcements
@@ -45,6 +47,8 @@ from outrider.sidekick.workers.lock import LockWork
 from outrider.sidekick.workers.worker import failure
 from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.turns.lock import TurnLock
+from outrider.turns.oldest import OldestVersion, TooOld
+from outrider.turns.running import RunningKeys
 from outrider.turns.turns import read_scope
 from tests.sim.agenda import Agenda
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
@@ -242,3 +246,68 @@ def test_what_a_release_failed_with_has_a_code_that_can_be_reported(
     assert isinstance(event, ReleaseFailed)
     assert (code, retry_after_s) == (event.error_code, event.retry_after_s)
     assert code == failed(event.error_code).error_code
+
+
+OLDEST = Oldest(app="app", group="g", version="2.0.0", task="drop", instance="b", since=NOON)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_is_older_than_what_may_run_is_not_started_again_and_stopped(
+    client: FakeCluster, tmp_path: Path, known: bool, runs: bool
+) -> None:
+    """Unless it is written that it may run here: then the task that made it too old has not begun."""
+    host = Host(
+        name="a", agenda=Agenda(), random=Random(1), faults=FaultProfile(), bad={}, ports=1,
+        changed=lambda host: None, started=lambda host, version: None,
+    )  # fmt: skip
+    runtime = SimRuntime(host, lambda seconds: None, lambda delay_s, action: host.agenda.at(delay_s, action))
+    events: list[AnyEvent] = []
+    old = Release(version="1.0.0", urls=("http://x/1",), sha256="1" * 64, size_bytes=1)
+    installed = Installed(release=old, workload_id="a-1")
+    payloads = PayloadStore(tmp_path, DownloadSettings())
+    payloads.find = lambda sha256: tmp_path  # type: ignore[method-assign]
+    oldest = OldestVersion(client, KEYS, app="app", group="g", scope=group_scope("app", "g"))
+    running = RunningKeys(client, KEYS, app="app", group="g", instance="a", oldest=oldest)
+    work = WorkloadWork(
+        runtime, payloads, stop_grace_s=1.0, post=events.append, permit=lambda release: running.note(release, NOON)
+    )
+    if runs:
+        work.perform(StartWorkload(installed=installed), 1)
+    if known:
+        running.note(old, NOON)
+    client.txn((), (Put(key=KEYS.oldest("app", "g"), value=encode(OLDEST)),))
+
+    if known:
+        work.perform(EnsureWorkload(installed=installed), 2)
+    else:
+        with pytest.raises(TooOld, match=r"1\.0\.0 is older than 2\.0\.0") as caught:
+            work.perform(EnsureWorkload(installed=installed), 2)
+        assert "machine" == judge(caught.value.evidence)
+
+    assert known == (runtime.find("a-1") is not None)
+    assert known == bool(client.list(KEYS.running("app")).entries)
+
+
+def test_while_etcd_is_away_what_ran_here_is_started(etcd: FakeEtcd, tmp_path: Path) -> None:
+    host = Host(
+        name="a", agenda=Agenda(), random=Random(1), faults=FaultProfile(), bad={}, ports=1,
+        changed=lambda host: None, started=lambda host, version: None,
+    )  # fmt: skip
+    runtime = SimRuntime(host, lambda seconds: None, lambda delay_s, action: host.agenda.at(delay_s, action))
+    away = etcd.client("a")
+    payloads = PayloadStore(tmp_path, DownloadSettings())
+    payloads.find = lambda sha256: tmp_path  # type: ignore[method-assign]
+    oldest = OldestVersion(away, KEYS, app="app", group="g", scope=group_scope("app", "g"))
+    running = RunningKeys(away, KEYS, app="app", group="g", instance="a", oldest=oldest)
+    events: list[AnyEvent] = []
+    work = WorkloadWork(
+        runtime, payloads, stop_grace_s=1.0, post=events.append, permit=lambda release: running.note(release, NOON)
+    )
+    release = Release(version="1.0.0", urls=("http://x/1",), sha256="1" * 64, size_bytes=1)
+    away.cut_off()
+
+    work.perform(EnsureWorkload(installed=Installed(release=release, workload_id="a-1")), 1)
+
+    assert ["WorkloadStarted"] == [type(event).__name__ for event in events]
+    away.close()

@@ -40,6 +40,8 @@ from outrider.sidekick.workers.task import Follow, TaskWork
 from outrider.sidekick.workers.worker import Noun
 from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.turns.lock import TurnLock
+from outrider.turns.oldest import OldestVersion
+from outrider.turns.running import RunningKeys
 from outrider.turns.wait import Wait
 from tests.sim.host import SimAnalysis, SimEnvironments, SimPayloads, SimProber, SimRuntime
 from tests.sim.keeper import SimAnnouncements, SimKeeper, SimSubject
@@ -121,10 +123,17 @@ class Life:
             process=memory.process,
             clock=fleet.now,
         )
+        self.oldest = OldestVersion(self.client, KEYS, app=APP, group=GROUP, scope=group_scope(APP, GROUP))
+        running = RunningKeys(self.client, KEYS, app=APP, group=GROUP, instance=member.name, oldest=self.oldest)
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(
-                self.runtime, payloads, stop_grace_s=STOP_GRACE_S, post=self.post, environments=environments
+                self.runtime,
+                payloads,
+                stop_grace_s=STOP_GRACE_S,
+                post=self.post,
+                environments=environments,
+                permit=lambda release: running.note(release, fleet.now()),
             ),
             "balancer": BalancerWork(
                 entry, cast(Drain, SimDrain(self)), KEYS, member=member.name, inflight_path="", post=self.post

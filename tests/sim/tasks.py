@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from outrider.core import versions
 from outrider.core.errors import DriverError, OutriderError
 from outrider.core.sidekick.memory import Release
 from outrider.core.tasks import TaskSpec
 from outrider.etcd.seam import CreatedAt, Delete, Put
 from outrider.model.documents import Block, Package, Presence, decode, encode
+from outrider.model.oldest import Oldest
 from outrider.model.tasks import Task
 from outrider.service.store.context import StoreContext
 from outrider.service.store.task_states import due_again, end_lost
@@ -66,6 +68,12 @@ class SimTasks:
         found = (decode(Task, key, entry.value) for key, entry in entries.items() if key.startswith(KEYS.all_tasks()))
         return {task.name: task for task in found}
 
+    def oldest(self) -> tuple[Oldest, ...]:
+        """The oldest version that may run, as far as a task has made one."""
+        places = (KEYS.oldest(APP, GROUP), KEYS.oldest(APP, ""))
+        found = ((place, self._fleet.store.entries.get(place)) for place in places)
+        return tuple(decode(Oldest, place, entry.value) for place, entry in found if entry is not None)
+
     def make_due(self, version: str, spec: TaskSpec) -> None:
         """What the service writes once the group has wholly taken a release; and every sidekick looks from now on."""
         task = Task(
@@ -105,8 +113,11 @@ class SimTasks:
             self._fleet.promises.fail(f"task {spec.name} of {version} runs twice")
 
     def check_started(self, name: str, version: str) -> None:
-        """A version starts on an instance: everything that must run before it is done."""
+        """A version starts on an instance: everything that must run before it is done, and it isn't too old."""
         stored = self.stored()
+        for oldest in self.oldest():
+            if versions.is_newer(oldest.version, version):
+                self._fleet.promises.fail(f"{name} starts {version}: {oldest.refusal(version)}")
         for spec in self.specs.get(version, ()):
             if spec.kind != "pre":
                 continue
@@ -176,6 +187,7 @@ def due_tasks_of(life: "Life", process: str) -> DueTasks:
         KEYS,
         claims,
         SimPrograms(life),
+        life.oldest,
         app=APP,
         group=GROUP,
         instance=name,

@@ -149,3 +149,67 @@ def test_a_task_that_follows_a_rollout_runs_once_whatever_befalls_its_runner(see
 
     fleet.run(lambda: warm_is(fleet, "done"))
     assert 1 == fleet.tasks.ran["1.0.0", "warm"]
+
+
+DROP = TaskSpec(name="drop", kind="contract", command=("bin/drop",))
+
+
+def drop_is(fleet: Fleet, *states: str) -> bool:
+    task = fleet.tasks.stored().get("drop")
+    return task is not None and task.state in states
+
+
+@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
+def test_once_a_contract_task_has_begun_nothing_older_starts(strategy: str, seed: int) -> None:
+    """
+    1. a group of four is on its way to 2.0.0; the contract task is due too early, and waits for the last one
+    2. at some moment an operator goes back to 1.0.0, and an instance crashes
+    3. either the task had begun, and everybody stays at 2.0.0; or it never begins, and everybody is at 1.0.0
+    """
+    fleet = Fleet(seed, instances=4, strategy=strategy)  # type: ignore[arg-type]
+    serve(fleet, "1.0.0")
+    fleet.tasks.give("2.0.0", DROP)
+    fleet.faults.lost_answers, fleet.faults.lost_calls, fleet.faults.late = 0.05, 0.05, 0.05
+    fleet.promote("2.0.0")
+    fleet.run(lambda: "2.0.0" in fleet.versions())
+    fleet.tasks.make_due("2.0.0", DROP)
+    still = 2 if seed % 2 else 0
+    fleet.run(lambda: fleet.versions().count("1.0.0") <= still)
+    begun_s, wait_s = fleet.now_s, fleet.random.uniform(0.0, 12.0)
+    fleet.run(lambda: fleet.now_s > begun_s + wait_s)
+
+    fleet.undo("1.0.0")
+    fleet.crash(fleet.random.choice(fleet.members), fleet.random.uniform(1.0, 60.0))
+    fleet.run(lambda: fleet.now_s > begun_s + 400.0)
+    fleet.faults.lost_answers = fleet.faults.lost_calls = fleet.faults.late = 0.0
+
+    if fleet.tasks.oldest():
+        fleet.run(lambda: drop_is(fleet, "done", "unknown"))
+        assert ["2.0.0"] * 4 == fleet.versions()
+    else:
+        serve(fleet, "1.0.0")
+        assert drop_is(fleet, "due")
+        assert not fleet.tasks.ran["2.0.0", "drop"]
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_both_outcomes_of_that_race_are_seen(is_early: bool) -> None:
+    """Otherwise the test above would show nothing."""
+    fleet = Fleet(7, instances=2)
+    serve(fleet, "1.0.0")
+    fleet.tasks.give("2.0.0", DROP)
+    fleet.promote("2.0.0")
+    fleet.run(lambda: "2.0.0" in fleet.versions())
+    if is_early:
+        fleet.undo("1.0.0")
+    fleet.tasks.make_due("2.0.0", DROP)
+    serve(fleet, "1.0.0" if is_early else "2.0.0")
+    if not is_early:
+        fleet.run(lambda: drop_is(fleet, "done"))
+        fleet.undo("1.0.0")
+        undone_s = fleet.now_s
+        fleet.run(lambda: fleet.now_s > undone_s + 300.0)
+
+    assert ([] if is_early else ["2.0.0"]) == [one.version for one in fleet.tasks.oldest()]
+    assert ["1.0.0" if is_early else "2.0.0"] * 2 == fleet.versions()

@@ -14,13 +14,16 @@ from typing import Literal, get_args
 from outrider.core.errors import ConfigError
 from outrider.core.release import ReleaseId
 
-TaskKind = Literal["pre", "post", "on-failure"]
+TaskKind = Literal["pre", "post", "contract", "on-failure"]
 """When it runs. ``pre``: before the first instance swaps. ``post``: once the group has wholly taken the release.
-``on-failure``: once the release is blocked for the group.
+``contract``: after those, and nothing older may run in the group from then on. ``on-failure``: once the release is
+blocked for the group.
 """
 Per = Literal["payload", "release"]
 TaskScope = Literal["group", "app"]
 KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
+FOLLOWING: tuple[TaskKind, ...] = ("post", "contract")
+"""Those that follow a finished rollout, in this order."""
 
 MAX_TASKS = 16
 """Of one package; each is compared by the transaction that takes a turn."""

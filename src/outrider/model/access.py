@@ -195,6 +195,10 @@ FAMILIES: tuple[Family, ...] = (
             _below(k.tasks(w.us.app, ""), write=True),
         ),
     ),
+    Family(
+        form="oldest/{app}/{group}",
+        sidekick=lambda k, w: (_write(k.oldest(w.us.app, w.us.group)), _write(k.oldest(w.us.app, ""))),
+    ),
     Family(form="wakeups/{app}/{instance}", sidekick=lambda k, w: (_read(k.wakeup(w.us.app, w.us.instance)),)),
     Family(form="commands/{app}/{instance}", sidekick=lambda k, w: (_write(k.command(w.us.app, w.us.instance)),)),
     Family(form="crashes/{app}/{instance}", sidekick=lambda k, w: (_write(k.crash(w.us.app, w.us.instance)),)),

@@ -243,6 +243,14 @@ class Keys:
         """``release``: the text for keys of one (``ReleaseId.key``)."""
         return self.running_of(app, group, instance) + check_part("release", release)
 
+    def oldest_of(self, app: str) -> str:
+        """Prefix of the oldest versions that may run of an app."""
+        return f"{self.prefix}/oldest/{check_app(app)}/"
+
+    def oldest(self, app: str, group: str) -> str:
+        """The oldest version that may run in a group. Empty: in every group of the app; no group has such a name."""
+        return self.oldest_of(app) + (check_part("group", group) if group else "@app")
+
     def all_tasks(self) -> str:
         """Prefix of the tasks of all apps."""
         return f"{self.prefix}/tasks/"

@@ -59,6 +59,7 @@ from outrider.sidekick.workers.worker import Noun, Worker, now
 from outrider.sidekick.workers.workload import WorkloadWork
 from outrider.statechart import load_sidekick_chart
 from outrider.turns.lock import TurnLock
+from outrider.turns.oldest import OldestVersion, TooOld
 from outrider.turns.running import RunningKeys
 
 STOP_WITHIN_S = 5.0
@@ -287,7 +288,10 @@ class Assembly:
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
         if isinstance(self._cluster, EtcdCluster):
             self._cluster.tell_denials(self._presence.deny)
-        self._running = RunningKeys(self._cluster, keys, app=app, group=instance.group, instance=instance.id)
+        oldest = OldestVersion(self._cluster, keys, app=app, group=instance.group, scope=us.scope)
+        self._running = RunningKeys(
+            self._cluster, keys, app=app, group=instance.group, instance=instance.id, oldest=oldest
+        )
         owner = Owner(app=app, group=instance.group, instance=instance.id, process=identity.process)
         balancer = BALANCERS.load(instance.balancer).make(
             settings,
@@ -331,6 +335,7 @@ class Assembly:
             keys,
             claims,
             after,
+            oldest,
             app=app,
             group=instance.group,
             instance=instance.id,
@@ -348,6 +353,7 @@ class Assembly:
                 post=self._post,
                 is_disk_full=lambda: is_full(instance.state_dir),
                 environments=environments,
+                permit=lambda release: self._running.note(release, now()),
             ),
             "balancer": BalancerWork(
                 balancer.entry,
@@ -356,6 +362,7 @@ class Assembly:
                 member=us.member,
                 inflight_path=settings.drain.inflight_path,
                 post=self._post,
+                permit=self._permit_join,
             ),
             "release": ReleaseWork(
                 upstream,
@@ -493,6 +500,15 @@ class Assembly:
         """What runs already, and was committed by an earlier outrider, in another group or by nobody: adopted."""
         memory = self._sidekick.memory
         if memory.running is not None and not memory.update:
+            try:
+                self._running.note(memory.running.release, now())
+            except TooOld as error:
+                logger.bind(error_kind=error.kind, cause=str(error)).error("what runs here is too old")
+
+    def _permit_join(self, workload: str) -> None:
+        """What was committed comes back only if it may run; what an update brings in has a turn for that."""
+        memory = self._sidekick.memory
+        if memory.running is not None and memory.running.workload_id == workload and not memory.update:
             self._running.note(memory.running.release, now())
 
     def _post(self, event: AnyEvent) -> None:

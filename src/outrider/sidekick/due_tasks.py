@@ -21,8 +21,8 @@ from loguru import logger
 
 from outrider.core.errors import Conflict, DriverError, OutriderError, Unknown
 from outrider.core.sidekick.memory import Release
-from outrider.core.tasks import TaskSpec
-from outrider.etcd.seam import Cluster, Compare, Entry, ModifiedAt, Put
+from outrider.core.tasks import FOLLOWING, TaskSpec
+from outrider.etcd.seam import Cluster, Compare, Entry, ModifiedAt, Op, Put
 from outrider.etcd.subject import Subject
 from outrider.failpoints import failpoint, for_same_instance
 from outrider.model.damage import read_or_none
@@ -32,6 +32,7 @@ from outrider.model.tasks import Task
 from outrider.sidekick.task_claims import NO_PRESENCE, Claimed, Result, TaskClaims
 from outrider.sidekick.task_programs import Interrupted
 from outrider.sidekick.workers.task import LOOK_S, RETRY_MAX_S, RETRY_MIN_S, Programs
+from outrider.turns.oldest import OldestVersion
 
 UNABLE_S = 60.0
 """After a task could not be begun on this machine another one has so long to claim it before this one tries again."""
@@ -47,6 +48,7 @@ class DueTasks:
         keys: Keys,
         claims: TaskClaims,
         programs: Programs,
+        oldest: OldestVersion,
         *,
         app: str,
         group: str,
@@ -61,10 +63,12 @@ class DueTasks:
 
         Args:
             programs: Runs them; not the one that runs the tasks of an update, which may run at the same time.
+            oldest: What a ``contract`` task compares and leaves behind.
             find_payload: By its digest; None: it isn't on this machine.
             crash: Told of a bug that the thread died of.
         """
         self._cluster, self._keys, self._claims, self._programs = cluster, keys, claims, programs
+        self._oldest = oldest
         self._app, self._group, self._instance, self._process = app, group, instance, process
         self._find_payload, self._clock, self._crash, self._monotonic = find_payload, clock, crash, monotonic
         self._changed = threading.Condition()
@@ -183,9 +187,17 @@ class DueTasks:
             why="",
         )
         ours = ModifiedAt(key=entry.key, revision=entry.mod_revision)
+        also: tuple[Op, ...] = ()
+        if task.kind == "contract":
+            begins = self._oldest.begins(claimed, spec.scope, self._instance)
+            if isinstance(begins, str):
+                self._note(entry, begins)
+                return None
+            compares, also = begins
+            conditions = (*conditions, *compares)
         try:
             with failpoint("due.claim"):
-                done = self._cluster.txn((ours, *conditions), (Put(key=entry.key, value=encode(claimed)),))
+                done = self._cluster.txn((ours, *conditions), (Put(key=entry.key, value=encode(claimed)), *also))
         except Unknown:
             self._unanswered.add(claimed.claim)
             raise
@@ -212,7 +224,7 @@ class DueTasks:
         present = self._claims.present()
         if present is None:
             return NO_PRESENCE
-        if task.kind != "post":
+        if task.kind not in FOLLOWING:
             return (present,)
         key = self._keys.target(self._app, self._group)
         with failpoint("task.read"):

@@ -7,7 +7,7 @@ handling of its own: either the slot is there with our update, or it isn't.
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar, Literal, assert_never
 
@@ -20,6 +20,7 @@ from outrider.model.damage import read_or_none
 from outrider.model.documents import Contender, Waiter, encode
 from outrider.model.keys import Keys
 from outrider.turns.budgets import Budgets, read_budgets
+from outrider.turns.oldest import TooOld
 from outrider.turns.permission import Permission, Permitted, permitted
 from outrider.turns.turns import Scope, StoredSlot, read_scope
 
@@ -85,6 +86,7 @@ class TurnRequest:
     slots: int
     conditions: tuple[Compare, ...] = ()
     permission: Permission | None = None
+    permits: Callable[[], tuple[Compare, ...]] = tuple
     also: tuple[Op, ...] = ()
 
 
@@ -354,11 +356,17 @@ class Claim:
         return None
 
     def _permitted(self) -> Permitted | Denied:
+        try:
+            permits = self._request.permits()
+        except TooOld as error:
+            return Denied(reason=str(error), why="recalled")
         permission = self._request.permission
         if permission is None:
-            return Permitted()
+            return Permitted(compares=permits)
         answer = permitted(self._cluster, permission, self._clock())
-        return answer if isinstance(answer, Permitted) else Denied(reason=answer, why="recalled")
+        if isinstance(answer, Permitted):
+            return replace(answer, compares=(*answer.compares, *permits))
+        return Denied(reason=answer, why="recalled")
 
     def _difference(self, condition: Compare, found: Entry | None) -> Denied | None:
         match condition:

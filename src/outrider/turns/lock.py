@@ -66,6 +66,11 @@ class TurnLock:
         self._changing = threading.Lock()
         self._wait: Wait | None = None
 
+    @property
+    def scope(self) -> str:
+        """Where the turns are taken."""
+        return self._scope
+
     def acquire(
         self,
         *,
@@ -75,6 +80,7 @@ class TurnLock:
         slots: int,
         conditions: tuple[Compare, ...] = (),
         permission: Permission | None = None,
+        permits: Callable[[], tuple[Compare, ...]] = tuple,
         also: tuple[Op, ...] = (),
         deliver: Callable[[News], None],
     ) -> None:
@@ -93,6 +99,8 @@ class TurnLock:
             conditions: Must hold in the transaction that takes the turn; when one doesn't, the answer is ``Denied``.
             permission: For an update that the service granted: the grant, read at each attempt, must hold; the
                 transaction that takes the turn compares it and marks it as begun. None for any other turn.
+            permits: What else must hold in that transaction, read at each attempt; raises ``TooOld`` for a version
+                that may not run.
             also: Written in the transaction that takes the turn.
             deliver: Must not block, nor wait for another thread that calls this lock: put the news in a queue.
         """
@@ -112,6 +120,7 @@ class TurnLock:
                     slots=slots,
                     conditions=conditions,
                     permission=permission,
+                    permits=permits,
                     also=also,
                 ),
                 clock=self._clock,

@@ -11,11 +11,12 @@ from datetime import datetime
 
 from outrider.core.errors import Unknown
 from outrider.core.sidekick.memory import Release
-from outrider.etcd.seam import Cluster, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, Entry, ModifiedAt, Op, Put
 from outrider.failpoints import failpoint
 from outrider.model.documents import encode
 from outrider.model.keys import Keys
 from outrider.model.running import Running
+from outrider.turns.oldest import OldestVersion, TooOld
 
 
 class RunningKeys:
@@ -24,10 +25,20 @@ class RunningKeys:
     Args:
         app: By its canonical key.
         group: Where its commits are written; what is removed may be of a group that it was in before.
+        oldest: What may run there; None: nobody asks.
     """
 
-    def __init__(self, cluster: Cluster, keys: Keys, *, app: str, group: str, instance: str) -> None:
-        self._cluster, self._keys = cluster, keys
+    def __init__(
+        self,
+        cluster: Cluster,
+        keys: Keys,
+        *,
+        app: str,
+        group: str,
+        instance: str,
+        oldest: OldestVersion | None = None,
+    ) -> None:
+        self._cluster, self._keys, self._oldest = cluster, keys, oldest
         self._app, self._group, self._instance = app, group, instance
         self._gone = keys.gone(app, instance)
 
@@ -54,12 +65,32 @@ class RunningKeys:
     def note(self, release: Release, at: datetime) -> None:
         """Write it, unless it is there; an instance that is gone for good writes nothing.
 
+        What stands there already may run whatever the oldest version is: a task that makes it so compares this key.
+
         Raises:
-            Unknown: no answer; call it again.
+            TooOld: it isn't there, and the release is older than what may run; nothing was written.
+            Unknown: no answer, or the oldest version changes all the time; call it again.
         """
         put = self.begins(release, at)
-        with failpoint("running.write"):
-            self._cluster.txn((CreatedAt(key=put.key, revision=0), CreatedAt(key=self._gone, revision=0)), (put,))
+        absent = CreatedAt(key=put.key, revision=0), CreatedAt(key=self._gone, revision=0)
+        for _ in range(5):
+            permits: tuple[Compare, ...] = ()
+            refusal = None
+            if self._oldest is not None:
+                try:
+                    permits = self._oldest.permits(release.version)
+                except TooOld as error:
+                    refusal = error
+            if refusal is not None:
+                with failpoint("oldest.read"):
+                    if self._cluster.get(put.key) is not None:
+                        return
+                raise refusal
+            with failpoint("running.write"):
+                done = self._cluster.txn((*absent, *permits), (put,))
+            if done.succeeded or {entry.key for entry in done.found} & {put.key, self._gone}:
+                return
+        raise Unknown(f"{put.key}: the oldest version that may run changed five times meanwhile; try again")
 
     def settle(self, release: Release, left: Release | None, at: datetime) -> None:
         """From now on ``release`` may run here, and ``left``, which couldn't be stopped; nothing else.

@@ -15,6 +15,7 @@ from loguru import logger
 from outrider.core.omaha import AppRequest, OmahaRequest
 from outrider.model.documents import Instance, Served, encode
 from outrider.model.identity import StoredToken
+from outrider.model.oldest import Oldest
 from outrider.service.api.auth import API, READING, AuthMiddleware
 from outrider.service.rollouts.checkins import CHECK_IN, Caller, Checkins
 from outrider.service.store.audit import AuditEntry, AuditLog, Wanted
@@ -102,6 +103,7 @@ WRITES = (
         )
         for verb in ("done", "failed", "retry")
     ),
+    Write(operation=f"POST {OF_GROUP}/oldest-version/lift", noun="oldest version"),
     Write(operation="POST /api/v1/payloads", noun="payload", body="a file"),
     Write(operation="POST /api/v1/webhooks", noun="webhook", body={"name": "ops", "url": "https://example.org/x"}),
     Write(operation="PUT /api/v1/webhooks/{name}", noun="webhook", body={"least": "warning"}, names={"name": "ops"}),
@@ -150,6 +152,8 @@ def application(client: FakeCluster, tmp_path: Path, store: Store) -> FastAPI:
     block(store, "9.0.0", "it crashed", NOON)
     for name in ("done", "failed", "retry"):
         put(client, store.context.keys.task(APP, "beta", "1" * 64, name), encode(lost_task(name, NOON)))
+    oldest = Oldest(app=APP, group="beta", version="0.0.1", task="drop", instance="web-1", since=NOON)
+    put(client, store.context.keys.oldest(APP, "beta"), encode(oldest))
     row = Instance(app=APP, id="gone", group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
     put(client, store.context.keys.instance(APP, "gone"), encode(row))
     token = StoredToken(app=APP, id="a" * 12, group="beta", token_sha256="1" * 64, token_end="x7Qa", created=NOON)

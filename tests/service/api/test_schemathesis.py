@@ -30,6 +30,7 @@ from schemathesis.specs.openapi.checks import (
 from outrider.etcd.seam import Cluster
 from outrider.model.documents import Gone, Instance, Role, Served, encode
 from outrider.model.identity import StoredToken
+from outrider.model.oldest import Oldest
 from outrider.service.api.auth import API, OPEN, role_needed
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.payloads.folder import PayloadFolder
@@ -165,6 +166,8 @@ def filled(service: Service, cluster: Cluster) -> Service:
     for instance in ("web-1", "gone"):
         row = Instance(app=APP, id=instance, group="beta", version="1.0.0", first_seen=NOON, last_seen=NOON)
         put(cluster, store.context.keys.instance(APP, instance), encode(row))
+    oldest = Oldest(app=APP, group="beta", version="0.0.1", task="drop", instance="web-1", since=NOON)
+    put(cluster, store.context.keys.oldest(APP, "beta"), encode(oldest))
     gone = Gone(app=APP, group="beta", instance="removed", how="deleted", at=NOON)
     put(cluster, store.context.keys.gone(APP, "removed"), encode(gone))
     put(cluster, store.context.keys.task(APP, "beta", "1" * 64, TASK), encode(lost_task(TASK, NOON)))

@@ -1,5 +1,6 @@
 """When a task that follows a rollout is due, and when not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
@@ -9,7 +10,8 @@ from outrider.core.errors import Conflict
 from outrider.core.rollout.rollout import Progress
 from outrider.core.tasks import TaskSpec
 from outrider.etcd.seam import Delete
-from outrider.model.documents import Rollout, decode, encode
+from outrider.model.documents import Rollout, Served, decode, encode
+from outrider.model.oldest import Oldest
 from outrider.model.running import Running
 from outrider.model.tasks import Task
 from outrider.service.rollouts.explain import read_overviews
@@ -209,3 +211,97 @@ def test_what_runs_is_not_left_behind(group: Store, client: FakeCluster) -> None
     group.channels.save(APP, "beta", version="1.0.0")
 
     assert {"warm": "running"} == states(group, client)
+
+
+DROP = TaskSpec(name="drop", kind="contract", command=("bin/drop",))
+
+
+@pytest.fixture
+def contracting(store: Store) -> Store:
+    """A group whose target has a contract task before a post task in its package."""
+    make_app(store, versions=("1.0.0",))
+    store.packages.create(APP, "2.0.0", payload_of("2.0.0"), tasks=[DROP, WARM])
+    store.channels.save(APP, "beta", version="2.0.0")
+    return store
+
+
+def oldest_is(store: Store, client: FakeCluster, version: str, group: str = "beta") -> None:
+    document = Oldest(app=APP, group=group, version=version, task="drop", instance="web-1", since=NOON)
+    put(client, store.context.keys.oldest(APP, group), encode(document))
+
+
+def test_a_contract_task_is_due_after_the_post_tasks_and_when_nothing_older_runs(
+    contracting: Store, client: FakeCluster
+) -> None:
+    finish(contracting, client)
+    older = still_runs(contracting, client, "1.0.0")
+
+    assert {} == states(contracting, client)
+    client.txn((), (Delete(key=older),))
+    assert {"warm": "due"} == states(contracting, client)
+    end(contracting, client, "warm", "done")
+    assert {"warm": "done", "drop": "due"} == states(contracting, client)
+
+
+OLDER: dict[str, Callable[[Store], object]] = {
+    "undo": lambda store: store.rollouts.undo(APP, "beta"),
+    "undo --to": lambda store: store.rollouts.undo(APP, "beta", to="1.0.0"),
+    "channel update": lambda store: store.channels.save(APP, "beta", version="1.0.0"),
+    "group update": lambda store: store.groups.update(APP, "beta", channel="old"),
+    "channel of another group": lambda store: store.channels.save(APP, "empty", version="1.0.0"),
+}
+
+
+@pytest.mark.parametrize("scope", ["beta", ""])
+@pytest.mark.parametrize("verb", OLDER)
+def test_what_is_older_than_the_oldest_version_is_wanted_no_more(
+    contracting: Store, client: FakeCluster, verb: str, scope: str
+) -> None:
+    """The same whether the task ran for the group or for the whole app; 2.0.0 itself and newer ones go on."""
+    contracting.packages.create(APP, "3.0.0", payload_of("3.0.0"))
+    contracting.channels.create(APP, "old", version="1.0.0")
+    contracting.channels.create(APP, "empty")
+    contracting.groups.create(APP, "other", channel="empty")
+    put(client, contracting.context.keys.served(APP, "beta"), encode(Served(versions=("1.0.0",))))
+    for each in (scope, "other" if scope else ""):
+        oldest_is(contracting, client, "2.0.0", each)
+    before = contracting.groups.get(APP, "beta")
+
+    with pytest.raises(Conflict, match=r"1\.0\.0 is older than 2\.0\.0, the oldest version that may run in .*drop"):
+        OLDER[verb](contracting)
+
+    assert before == contracting.groups.get(APP, "beta")
+    contracting.channels.save(APP, "beta", version="3.0.0")
+    contracting.rollouts.undo(APP, "beta", to="2.0.0")
+
+
+def test_lifted_older_versions_run_again_and_not_while_the_task_runs(contracting: Store, client: FakeCluster) -> None:
+    finish(contracting, client)
+    states(contracting, client)
+    end(contracting, client, "warm", "done")
+    states(contracting, client)
+    with pytest.raises(Conflict, match="no contract task has begun"):
+        contracting.tasks.lift(APP, "beta")
+    oldest_is(contracting, client, "2.0.0")
+    end(contracting, client, "drop", "running")
+    with pytest.raises(Conflict, match=r"task drop of 2\.0\.0 runs on web-1"):
+        contracting.tasks.lift(APP, "beta")
+    end(contracting, client, "drop", "done")
+
+    (lifted,) = contracting.tasks.lift(APP, "beta")
+
+    assert "2.0.0" == lifted.version
+    assert () == contracting.tasks.oldest(APP, "beta")
+    contracting.channels.save(APP, "beta", version="1.0.0")
+
+
+def test_a_contract_task_that_was_done_by_hand_counts_as_if_it_had_run(contracting: Store, client: FakeCluster) -> None:
+    finish(contracting, client)
+    states(contracting, client)
+    end(contracting, client, "warm", "done")
+    states(contracting, client)
+
+    contracting.tasks.say(APP, "beta", "2.0.0", "drop", "done", by="ann")
+
+    (oldest,) = contracting.tasks.oldest(APP, "beta")
+    assert ("2.0.0", "drop", "beta") == (oldest.version, oldest.task, oldest.group)

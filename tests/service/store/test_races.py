@@ -140,7 +140,7 @@ def test_a_move_and_a_pause_at_once_both_hold_at_the_end(pair: Pair) -> None:
 def test_a_group_that_is_born_during_a_move_is_moved_too(pair: Pair) -> None:
     one, two = pair.one, pair.two
     make_app(one)
-    for number in range(40):
+    for number in range(39):
         version = ("2.0.0", "1.0.0")[number % 2]
 
         errors = pair.at_once(

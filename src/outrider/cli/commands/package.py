@@ -80,7 +80,7 @@ def list_packages(app_id: str, service: ServiceClient, as_json: bool) -> None:
     "tasks",
     multiple=True,
     metavar="KIND[:NAME]=COMMAND",
-    help="Runs once: pre (before any swap), post (when all have the release), on-failure. May be repeated.",
+    help="Runs once: pre (before any swap), post, contract (when all have the release), on-failure. May be repeated.",
 )
 @click.option("--task-limit", "limits", multiple=True, metavar="NAME=TIME", help="Longest time of a task, not 10min.")
 @click.option("--task-repeatable", "repeatable", multiple=True, metavar="NAME", help="Running it twice is harmless.")

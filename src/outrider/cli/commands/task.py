@@ -34,11 +34,40 @@ def list_(app_id: str, group_id: str, service: ServiceClient, as_json: bool) -> 
     """List the tasks of a group's releases, and what became of them."""
     with ours_only("tasks"):
         found = service.get_all("apps", app_id, "groups", group_id, "tasks")
+        oldest = service.get("apps", app_id, "groups", group_id, "oldest-version")["items"]
     if as_json:
         echo_json(found)
         return
     rows = [(one["name"], one["version"], one["kind"], one["state"], one["instance"], one["why"]) for one in found]
     echo_table(HEADER, rows)
+    for one in oldest:
+        click.echo(f"Nothing older than {_oldest(one)}.")
+
+
+@task.command()
+@app_option
+@group_option
+@yes_option
+@service_options
+@json_option
+def lift(app_id: str, group_id: str, yes: bool, service: ServiceClient, as_json: bool) -> None:
+    """Let older versions run again, once what a contract task took away from them is back."""
+    with ours_only("tasks"):
+        oldest = service.get("apps", app_id, "groups", group_id, "oldest-version")["items"]
+    for one in oldest:
+        click.echo(f"Nothing older than {_oldest(one)}.", err=True)
+    confirm("Older versions may then be started again. Is what the task took away back?", yes=yes)
+    lifted = service.post("apps", app_id, "groups", group_id, "oldest-version", "lift", body={})["items"]
+    if as_json:
+        echo_json(lifted)
+        return
+    for one in lifted:
+        click.echo(f"Lifted: {_oldest(one)}.")
+
+
+def _oldest(one: Json) -> str:
+    where = f"group {one['group']}" if one["group"] else f"all groups of {one['app']}"
+    return f"{one['version']} may run in {where}, since its task {one['task']} began ({one['since']})"
 
 
 @task.command()

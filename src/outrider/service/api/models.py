@@ -210,7 +210,8 @@ class TaskGiven(Given):
 
     name: str = Field("", description="Unique in the package. Default: its kind.")
     kind: str = Field(
-        description="pre: before the first instance swaps. post: once the group has it. on-failure: once it is blocked."
+        description="pre: before the first instance swaps. post, contract: once the group has it. on-failure: once it"
+        " is blocked."
     )
     command: list[str] = Field(description="Program and arguments; an absolute path is a program of the machine.")
     limit_s: float = Field(LIMIT_S, description="It is ended, and has failed, after so many seconds.")

@@ -36,6 +36,17 @@ class TaskShown(Shown):
     repeatable: bool
 
 
+class OldestShown(Shown):
+    """The oldest version that may run, since a ``contract`` task has begun."""
+
+    app: str
+    group: str = Field(description="Empty: it holds for every group of the app.")
+    version: str
+    task: str
+    instance: str = Field(description="Where the task ran; empty: somebody said that it is done.")
+    since: datetime
+
+
 class TaskSaid(Given):
     """What an operator says of a task."""
 
@@ -73,6 +84,18 @@ def say_failed(app: str, group: str, version: str, task: str, said: TaskSaid, st
 def retry_task(app: str, group: str, version: str, task: str, said: TaskSaid, store: Bound, asked: Asked) -> TaskShown:
     """Let a task that failed, or of which nobody knows how far it came, run again."""
     return _say(store, app, group, version, task, "retry", said, asked)
+
+
+@router.get("/apps/{app}/groups/{group}/oldest-version")
+def get_oldest_version(app: str, group: str, store: Bound) -> Items[OldestShown]:
+    """Show the oldest version that may run in a group; nothing: none has been set by a contract task."""
+    return Items(items=[OldestShown.model_validate(one) for one in store.tasks.oldest(app, group)])
+
+
+@router.post("/apps/{app}/groups/{group}/oldest-version/lift")
+def lift_oldest_version(app: str, group: str, store: Bound) -> Items[OldestShown]:
+    """Let older versions run again, once what a contract task took away is back; shows what was lifted."""
+    return Items(items=[OldestShown.model_validate(one) for one in store.tasks.lift(app, group)])
 
 
 def _say(

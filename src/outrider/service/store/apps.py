@@ -125,6 +125,7 @@ class Apps:
             change.delete_below(keys.app_environments(app_id))
             change.delete_below(keys.running(app_id))
             change.delete_below(keys.app_tasks(app_id))
+            change.delete_below(keys.oldest_of(app_id))
             change.delete_below(keys.all_signatures(app_id))
             change.delete(keys.key_lists(app_id))
             change.delete_below(keys.client_tokens(app_id))

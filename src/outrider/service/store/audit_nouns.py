@@ -15,6 +15,7 @@ _NOUNS = {
     ("gone", 3): "removal",
     ("commands", 3): "command",
     ("tasks", 5): "task",
+    ("oldest", 3): "oldest version",
     ("client-tokens", 3): "client token",
     ("users", 2): "user",
     ("webhooks", 2): "webhook",

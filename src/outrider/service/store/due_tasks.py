@@ -1,8 +1,9 @@
 """Tasks that follow a rollout: the update service says that one is due, and an instance of the group claims it.
 
-``post``: the rollout is finished, and no other release may still run anywhere in the group. ``on-failure``: the group's
-target is blocked, or the group has undone the release. They become due one after the other, in the order of their
-package, each when the one before it is done: what failed stops those behind it until an operator has spoken.
+``post``: the rollout is finished, and no other release may still run anywhere in the group. ``contract``: the same,
+after those; who claims one compares it once more, and what is older may run no more from then on. ``on-failure``: the
+group's target is blocked, or the group has undone the release. They become due one after the other, in the order of
+their package, each when the one before it is done: what failed stops those behind it until an operator has spoken.
 
 The key is created in the transaction that compares all of that. So a task that is due is due once, with any number of
 service processes; and once it was claimed it is never made due again by itself.
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from outrider.core.release import ReleaseId
-from outrider.core.tasks import TaskKind, TaskSpec
+from outrider.core.tasks import FOLLOWING, TaskKind, TaskSpec
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Package
 from outrider.model.running import Running
@@ -35,7 +36,7 @@ def note_due(snapshot: GroupSnapshot) -> bool:
     if not snapshot.has_begun:
         _leave_behind(snapshot, target)
     if target is not None:
-        after = _of_kind(snapshot, target, "post")
+        after = tuple(task for kind in FOLLOWING for task in _of_kind(snapshot, target, kind))
         if after and snapshot.progress.finished is not None and snapshot.progress.version == target.label:
             waits = bool(left_running(snapshot, target))
             if not waits:
@@ -97,7 +98,7 @@ def _leave_behind(snapshot: GroupSnapshot, target: ReleaseId | None) -> None:
     change, group = snapshot.change, snapshot.group
     for entry in change.list(snapshot.context.keys.tasks(group.app, group.id)).entries:
         task = read_or_none(Task, entry.key, entry.value)
-        if task is None or (task.kind, task.state) != ("post", "due"):
+        if task is None or task.kind not in FOLLOWING or task.state != "due":
             continue
         if target is None or task.sha256 != target.sha256:
             change.guard(Task, entry)

@@ -182,6 +182,8 @@ class Groups:
             change.delete_below(f"{keys.group(app_id, group)}/")
             change.delete_below(keys.environments(app_id, group))
             change.delete_below(keys.tasks(app_id, group))
+            if change.exists(keys.oldest(app_id, group)):
+                change.delete(keys.oldest(app_id, group))
             change.delete(keys.analysis(app_id, group))
             for entry, token in readable(StoredToken, change.list(keys.client_tokens(app_id)).entries):
                 if token.group == group:

@@ -16,9 +16,12 @@ from outrider.model.documents import Channel, Group, Package, Target
 from outrider.model.keys import Keys
 from outrider.service.store.changes import Change
 from outrider.service.store.context import direct
+from outrider.service.store.oldest import require_permitted
 
-MAX_GROUPS_PER_CHANNEL = 60
-"""A move compares each group and its target: 2 x 60 + the channel, the package and the app stay below etcd's 128."""
+MAX_GROUPS_PER_CHANNEL = 40
+"""A move compares each group, its target and its oldest version: 3 x 40 + the channel, the package, the app and the
+app's oldest version stay below etcd's 128.
+"""
 
 
 def target_of(group: Group, channel: Channel, package: Package | None) -> Target:
@@ -61,6 +64,7 @@ def aim(change: Change, keys: Keys, group: Group, channel: Channel, package: Pac
     """Write the target of one group, unless it is stored already."""
     key = keys.target(group.app, group.id)
     old = change.read_or_none(Target, key)
+    require_permitted(change, keys, group, channel.version if group.undo is None else group.undo.version)
     if group.undo is None:
         change.put(key, dated(target_of(group, channel, package), old, now))
         return
@@ -114,6 +118,7 @@ def aim_all(
                 continue
             group = msgspec.structs.replace(group, undo=None)
             change.put(entry.key, group)
+        require_permitted(change, keys, group, by_name[group.channel].version)
         key = keys.target(app, group.id)
         old = None
         if key in targets:

@@ -8,21 +8,24 @@ from typing import Literal, assert_never
 import msgspec
 
 from outrider.core.errors import Conflict, NotFound
-from outrider.core.tasks import TaskKind
+from outrider.core.tasks import FOLLOWING, TaskKind
 from outrider.etcd.seam import Entry
 from outrider.model.damage import read_or_none
 from outrider.model.documents import App, Block, Group, Package, Target
 from outrider.model.keys import Keys
+from outrider.model.oldest import Oldest
 from outrider.model.tasks import Task
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.groups import absent_group
+from outrider.service.store.oldest import note_oldest
 from outrider.service.store.task_states import due_again, key_of, task_in
 
 TaskVerb = Literal["done", "failed", "retry"]
 MAX_WHY = 500
 WAITS_FOR: Mapping[TaskKind, str] = {
     "post": "runs once the whole group has the release",
+    "contract": "runs once the whole group has the release, and nothing older may run from then on",
     "on-failure": "runs only if the release is blocked",
 }
 """Why a task that no instance has claimed isn't due yet."""
@@ -125,6 +128,8 @@ class Tasks:
                     _require_due(change, keys, old)
                     new = due_again(old, said)
                 case "done":
+                    if old.kind == "contract":
+                        note_oldest(change, keys, entry.key, old, self.context.now())
                     new = msgspec.structs.replace(old, state="done", why=said, ended=old.ended or self.context.now())
                     _unblock(change, keys, app_id, entry.key)
                 case "failed":
@@ -135,6 +140,48 @@ class Tasks:
                     assert_never(verb)
             change.put(entry.key, new)
             return _now(new, group)
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def oldest(self, app: str, group: str) -> tuple[Oldest, ...]:
+        """What a ``contract`` task has made the oldest version that may run: in the group, and in the whole app.
+
+        Raises:
+            NotFound: there is no such app or group.
+        """
+        app_id, keys = self.context.require_app(app), self.context.keys
+        if self.context.get(Group, keys.group(app_id, group)) is None:
+            raise NotFound(absent_group(app_id, group))
+        found = (self.context.get_or_none(Oldest, keys.oldest(app_id, each)) for each in (group, ""))
+        return tuple(one for one in found if one is not None)
+
+    def lift(self, app: str, group: str) -> tuple[Oldest, ...]:
+        """Let older versions run again in the group, and with it, where a task ran for the whole app, in all groups.
+
+        Raises:
+            NotFound: there is no such app or group.
+            Conflict: older versions may run there; or the task that took away what they need still runs.
+        """
+        app_id, keys = app_id_of(app), self.context.keys
+
+        def attempt(change: Change) -> tuple[Oldest, ...]:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            change.require_only_existing(Group, keys.group(app_id, group), absent_group(app_id, group))
+            lifted = []
+            for each in (group, ""):
+                key = keys.oldest(app_id, each)
+                oldest = change.read_or_none(Oldest, key)
+                if oldest is not None:
+                    lifted.append(oldest)
+                if change.exists(key):
+                    change.delete(key)
+            if not lifted:
+                raise Conflict(f"older versions may run in group {group!r}: no contract task has begun there")
+            for entry in self._entries(app_id, group):
+                task = task_in(entry)
+                if task is not None and (task.kind, task.state) == ("contract", "running"):
+                    raise Conflict(f"task {task.name} of {task.version} runs on {task.instance}; wait for its end")
+            return tuple(lifted)
 
         return apply(self.context.cluster, attempt, self.auditing)
 
@@ -239,7 +286,7 @@ def _require_due(change: Change, keys: Keys, task: Task) -> None:
                 " more; `outrider task done` ends it"
             )
     target = change.read_or_none(Target, keys.target(task.app, task.group))
-    if task.kind == "post" and (target is None or target.sha256 != task.sha256):
+    if task.kind in FOLLOWING and (target is None or target.sha256 != task.sha256):
         wanted = "nothing" if target is None or target.label is None else target.label
         raise Conflict(
             f"task {task.name} of {task.version} follows that release, but group {task.group!r} wants {wanted} now;"

@@ -14,6 +14,7 @@ from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout
 from outrider.core.rollout.policy_settings import begins_with
 from outrider.model.documents import Channel, Group, GroupBlock, Package, Restarted, Rollout, Undo
+from outrider.service.store.oldest import require_permitted
 from outrider.service.store.served import before, read_served
 from outrider.service.store.snapshot import GroupSnapshot, following
 from outrider.service.store.targets import aim, dated, target_of, undo_target
@@ -78,6 +79,7 @@ def undo(snapshot: GroupSnapshot, *, to: str | None, keep: bool, at_once: bool, 
         )
         new = msgspec.structs.replace(new, undo=pinned)
         aimed = undo_target(new, package)
+    require_permitted(change, keys, group, back.version)
     change.put(keys.group(group.app, group.id), new)
     change.put(keys.target(group.app, group.id), dated(aimed, snapshot.target, now))
     change.touch(keys.package(group.app, back.version))  # a change that deletes the package must see this

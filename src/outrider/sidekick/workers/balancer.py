@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import assert_never
 
 from outrider.balancers import Entry
@@ -37,6 +38,7 @@ class BalancerWork:
 
     Args:
         member: The instance's name in its scope, as ``Contender.member`` has it.
+        permit: Called with the workload before it comes in without a turn; raises when it may not run.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class BalancerWork:
         member: str,
         inflight_path: str,
         post: Post,
+        permit: Callable[[str], None] = lambda workload: None,
     ) -> None:
+        self._permit = permit
         self._entry, self._drain, self._keys = entry, drain, keys
         self._member, self._inflight_path, self._post = member, inflight_path, post
         self._waits: deque[threading.Event] = deque()
@@ -83,6 +87,7 @@ class BalancerWork:
             case ReturnBalancer():
                 written = 0
                 if effect.url is not None:
+                    self._permit(effect.workload)
                     self._entry.ensure_static()
                     written = self._entry.join(effect.url, replacing=effect.replacing, workload=effect.workload)
                 self._post(BalancerJoined(at=now(), request=request, url=effect.url, revision=written))

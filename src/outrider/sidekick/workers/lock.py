@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, assert_never
 
 from loguru import logger
@@ -36,6 +37,7 @@ from outrider.model.keys import Keys
 from outrider.sidekick.workers.worker import Post, now
 from outrider.turns.blocks import block_puts
 from outrider.turns.lock import Denied, News, Permission, Queued, TurnGranted, TurnLock
+from outrider.turns.oldest import OldestVersion
 from outrider.turns.running import RunningKeys
 
 
@@ -76,6 +78,7 @@ class LockWork:
         self._target, self._brake = keys.target(app, group), keys.brake(app, group)
         self._grant = f"{keys.grants(app, group)}{instance}"
         self._admission = keys.admission(app, instance)
+        self._oldest = OldestVersion(cluster, keys, app=app, group=group, scope=lock.scope)
         self._running = RunningKeys(cluster, keys, app=app, group=group, instance=instance)
         self._mutex = threading.Lock()
         self._pending: tuple[LockEffect, int | None] | None = None
@@ -145,6 +148,7 @@ class LockWork:
                     release=effect.version,
                     slots=effect.slots,
                     conditions=self._conditions(effect),
+                    permits=partial(self._oldest.permits, effect.version),
                     permission=self._permission(effect),
                     also=() if effect.first_start is None else (self._running.begins(effect.first_start, now()),),
                     deliver=lambda news: self._tell(news, request),

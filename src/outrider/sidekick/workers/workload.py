@@ -6,7 +6,7 @@ from typing import assert_never
 from loguru import logger
 
 from outrider.core.blame import Evidence
-from outrider.core.errors import DriverError
+from outrider.core.errors import DriverError, Unknown
 from outrider.core.sidekick.effects import (
     EnsureWorkload,
     RemoveWorkload,
@@ -25,11 +25,12 @@ from outrider.core.sidekick.events import (
     WorkloadRetired,
     WorkloadStarted,
 )
-from outrider.core.sidekick.memory import Installed
+from outrider.core.sidekick.memory import Installed, Release
 from outrider.payloads.store import PayloadStore
 from outrider.runtimes import Exited, ExitWatch, Given, Restarter, RunnableRelease, Runtime, Workload, WorkloadSpec
 from outrider.sidekick.environments import Environments
 from outrider.sidekick.workers.worker import Post, now
+from outrider.turns.oldest import TooOld
 
 
 class WorkloadWork:
@@ -44,13 +45,16 @@ class WorkloadWork:
         post: Post,
         is_disk_full: Callable[[], bool] = lambda: False,
         environments: Environments | None = None,
+        permit: Callable[[Release], None] = lambda release: None,
     ) -> None:
         """Prepare.
 
         Args:
             is_disk_full: Asked when a workload has ended, for that may be why.
             environments: What releases are started with; None: no release has an environment.
+            permit: Called before a release that was committed earlier is started; see ``RunningKeys.note``.
         """
+        self._permit = permit
         self._environments = environments
         self._runtime, self._payloads = runtime, payloads
         self._grace_s, self._post, self._is_disk_full = stop_grace_s, post, is_disk_full
@@ -65,6 +69,7 @@ class WorkloadWork:
                 if effect.installed is None:
                     self._post(WorkloadAbsent(at=now(), request=request))
                 else:
+                    self._require_permitted(effect.installed)
                     self._started(self._start(effect.installed), request)
             case TidyWorkload():
                 self._tidy(effect.keep)
@@ -95,6 +100,24 @@ class WorkloadWork:
                     self._start(installed)
             case _:
                 assert_never(effect)
+
+    def _require_permitted(self, installed: Installed) -> None:
+        """Nothing is started again that is too old by now, and what starts by itself is stopped.
+
+        A place in which it is written that this release may run is nearly always there. It isn't for an instance that
+        was removed and let back. While etcd is away what was committed here is started.
+
+        Raises:
+            TooOld: it may not run any more.
+        """
+        try:
+            self._permit(installed.release)
+        except TooOld:
+            if self._runtime.find(installed.workload_id) is not None:
+                self._stop(installed)
+            raise
+        except Unknown as error:
+            logger.bind(version=installed.release.version, cause=str(error)).warning("started without asking etcd")
 
     def close(self) -> None:
         """Workloads go on running; only the looking-out ends."""
