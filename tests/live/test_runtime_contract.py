@@ -2,15 +2,21 @@
 
 import pytest
 
+from tests.contracts import test_endings as endings
 from tests.contracts import test_runtimes as contract
 from tests.contracts.kits.runtimes import RUNTIME_KITS
 
 LIVE = [name for name, kit in RUNTIME_KITS.items() if kit.is_live]
-FIXTURES = ("kit", "runtime", "spec", "state_dir")
+FIXTURES = ("kit", "old", "runtime", "spec", "state_dir")
 
 # The tests themselves and their fixtures; which runtime they are for is said here.
 globals().update(
-    {name: found for name, found in vars(contract).items() if name.startswith("test_") or name in FIXTURES}
+    {
+        name: found
+        for part in (contract, endings)
+        for name, found in vars(part).items()
+        if name.startswith("test_") or name in FIXTURES
+    }
 )
 
 

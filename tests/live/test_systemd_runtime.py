@@ -17,6 +17,7 @@ from outrider.core.blame import judge
 from outrider.core.errors import DriverError, Refused, Unknown
 from outrider.runtimes import Exited, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.systemd import SystemdSettings
+from outrider.runtimes.systemd import runtime as runtime_module
 from outrider.runtimes.systemd.bus import Manager
 from outrider.runtimes.systemd.names import unit_of
 from outrider.runtimes.systemd.runtime import SystemdRuntime
@@ -133,6 +134,14 @@ def told(workload: Workload) -> dict[str, object]:
             raise AssertionError(f"no answer: {error}") from error
 
     return eventually(tried)
+
+
+def see_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a start waits until what ends at once has ended, however long a busy machine takes for that.
+
+    What ends later is the watch's to tell, with the same words: tests/contracts/test_endings.py.
+    """
+    monkeypatch.setattr(runtime_module, "_AT_ONCE_S", 60)
 
 
 def expect_old_serves(runtime: SystemdRuntime, machine: SystemdMachine) -> None:
@@ -252,10 +261,11 @@ def test_what_crashes_is_told_with_its_status(make: Make, tmp_path: Path) -> Non
 
 
 def test_a_version_that_ends_at_once_is_refused_with_its_last_words(
-    make: Make, tmp_path: Path, machine: SystemdMachine
+    make: Make, tmp_path: Path, machine: SystemdMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = make()
     answer(runtime.start(old(tmp_path)))
+    see_at_once(monkeypatch)
 
     with pytest.raises(Refused, match=r"ends at once: exit 3; it said: .*no licence") as caught:
         runtime.start(new(tmp_path, "print('no licence', flush=True)\nraise SystemExit(3)"))
@@ -277,10 +287,11 @@ def test_a_missing_program_is_this_machines_fault(make: Make, tmp_path: Path, ma
 
 
 def test_a_program_that_a_script_misses_is_this_machines_fault(
-    make: Make, tmp_path: Path, machine: SystemdMachine
+    make: Make, tmp_path: Path, machine: SystemdMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer(make().start(old(tmp_path)))
     runtime = make(command=("/bin/sh", "app.py"))
+    see_at_once(monkeypatch)
 
     with pytest.raises(DriverError, match="frobnicate is not on this machine: install it") as caught:
         runtime.start(new(tmp_path, "exec frobnicate"))
@@ -289,9 +300,12 @@ def test_a_program_that_a_script_misses_is_this_machines_fault(
     expect_old_serves(runtime, machine)
 
 
-def test_a_user_that_is_not_there_is_this_machines_fault(make: Make, tmp_path: Path, machine: SystemdMachine) -> None:
+def test_a_user_that_is_not_there_is_this_machines_fault(
+    make: Make, tmp_path: Path, machine: SystemdMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer(make().start(old(tmp_path)))
     runtime = make(user="nobody-we-know")
+    see_at_once(monkeypatch)
 
     with pytest.raises(DriverError, match=r"217/USER|[Uu]ser") as caught:
         runtime.start(new(tmp_path))
@@ -317,7 +331,8 @@ def test_a_full_disk_is_this_machines_fault(
 ) -> None:
     runtime = make()
     answer(runtime.start(old(tmp_path)))
-    monkeypatch.setattr("outrider.runtimes.systemd.runtime.is_full", lambda folder: True)
+    monkeypatch.setattr("outrider.runtimes.endings.is_full", lambda folder: True)
+    see_at_once(monkeypatch)
 
     with pytest.raises(DriverError, match="this machine's disk is full") as caught:
         runtime.start(new(tmp_path, "raise SystemExit('No space left on device')"))

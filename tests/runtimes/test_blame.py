@@ -209,7 +209,7 @@ def test_an_app_that_ends_because_its_port_is_taken_is_this_machines_trouble(
     runtime_of: Callable[..., ProcessRuntime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "outrider.runtimes.process.runtime.in_use", lambda host, port: f"; port {port} is in use by pid 7 (nginx)"
+        "outrider.runtimes.endings.in_use", lambda host, port, besides: f"; port {port} is in use by pid 7 (nginx)"
     )
     ends = Trouble("server", {"server": "#!/bin/sh\nexit 98\n"}, "", "unknown")
 
@@ -245,7 +245,7 @@ def test_a_program_is_found_by_the_bytes_of_its_name(
 def test_an_app_that_ends_on_a_full_disk_is_not_the_releases_fault(
     runtime_of: Callable[..., ProcessRuntime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outrider.runtimes.process.runtime.is_full", lambda folder: True)
+    monkeypatch.setattr("outrider.runtimes.endings.is_full", lambda folder: True)
     ends = Trouble("server", {"server": "#!/bin/sh\nexit 1\n"}, "", "unknown")
 
     with pytest.raises(DriverError, match="is full: make room there") as caught:

@@ -12,9 +12,8 @@ from loguru import logger
 from outrider.config.sections import InstanceSettings, WorkloadSettings
 from outrider.core.blame import judge
 from outrider.core.errors import DriverError, Refused
-from outrider.runtimes import Exited, WorkloadSpec
+from outrider.runtimes import Exited, WorkloadSpec, endings
 from outrider.runtimes.command import problems
-from outrider.runtimes.command import runtime as module
 from outrider.runtimes.command.programs import Call, Running, run
 from outrider.runtimes.command.runtime import CommandRuntime
 from outrider.runtimes.process.identity import boot_id, look_at, marked
@@ -180,7 +179,7 @@ def test_a_port_in_use_is_this_machines_fault_and_names_who_has_it(make: Make, t
 def test_a_full_disk_is_this_machines_fault(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = make()
     switch(tmp_path, "start.exits", "65")
-    monkeypatch.setattr(module, "is_full", lambda folder: True)
+    monkeypatch.setattr(endings, "is_full", lambda folder: True)
 
     with pytest.raises(DriverError, match="this machine's disk is full") as caught:
         runtime.start(spec(tmp_path))

@@ -105,3 +105,17 @@ def test_only_a_listener_on_that_address_holds_the_port(
     found = holder_of(host, 8085, tmp_path)
 
     assert ("a process of user 4711 that this user may not look at" if is_named else "") == found
+
+
+def test_who_does_not_count_as_a_holder_is_asked_only_when_somebody_listens() -> None:
+    """What an app has left behind is no other process that took its port."""
+    with listener("127.0.0.1") as busy:
+        port = busy.getsockname()[1]
+
+        assert "" == holder_of("127.0.0.1", port, besides=lambda: [os.getpid()])
+        assert holder_of("127.0.0.1", port, besides=list).startswith(f"pid {os.getpid()} ")
+
+    def nobody() -> list[int]:
+        raise AssertionError("asked")
+
+    assert "" == holder_of("127.0.0.1", port, besides=nobody)

@@ -1,7 +1,8 @@
 """A stand-in for fleetd 1.0 with one machine: its API on a unix socket, and the units as processes.
 
 ``tests/runtimes/test_fleet.py`` holds it to every exchange that was captured from a real fleetd. What a unit's machine
-says of it is kept apart from what is wanted, and is said late (``lag_s``), as with the real one.
+says of it is kept apart from what is wanted, and is said late (``lag_s``), as with the real one. What units print goes
+to a journal of its own, which its ``journalctl`` reads.
 """
 
 import hashlib
@@ -19,8 +20,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+
 MACHINE = "4965a491e0b14faaa11f153cd1625586"
 _UNITS = "/fleet/v1/units/"
+_JOURNALCTL = """#!/bin/sh
+for word; do
+  case $word in _SYSTEMD_UNIT=*) unit=${word#*=} ;; esac
+done
+[ -z "${unit:-}" ] || cat "%s/$unit" 2>/dev/null || true
+"""
 _TYPES = ("service", "socket", "timer", "path", "mount", "automount", "device")
 
 
@@ -45,6 +54,8 @@ class FleetStandIn:
     def __init__(self, folder: Path, *, lag_s: float = 0.0, runs_programs: bool = True) -> None:
         """Listen on a socket in ``folder``. Without ``runs_programs`` a unit that is launched runs nothing."""
         self.socket, self.lag_s, self._runs_programs = folder / "fleet.sock", lag_s, runs_programs
+        self._journal = folder / "journal"
+        self._journal.mkdir(exist_ok=True)
         self.url = f"unix://{self.socket}"
         self.units: dict[str, _Unit] = {}
         self.silent = False
@@ -73,6 +84,14 @@ class FleetStandIn:
 
         self._server = Server(str(self.socket), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fleet", daemon=True).start()
+
+    def use_journal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process read its journal, for one test."""
+        programs = self.socket.with_name("bin")
+        programs.mkdir(exist_ok=True)
+        (programs / "journalctl").write_text(_JOURNALCTL % self._journal)
+        (programs / "journalctl").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
 
     def close(self) -> None:
         """End it, and all that its units run."""
@@ -138,22 +157,28 @@ class FleetStandIn:
             unit.options = options
         unit.desired = desired
         if desired == "launched" and self._machine(unit):
-            self._launch(unit)
+            self._launch(name, unit)
         elif desired != "launched":
             _end(unit, 2)
         unit.said_at = time.monotonic() + self.lag_s
         return (201, None) if is_new else (204, None)
 
-    def _launch(self, unit: _Unit) -> None:
+    def _launch(self, name: str, unit: _Unit) -> None:
         if (unit.process is not None and unit.process.poll() is None) or not self._runs_programs:
             return
         told = [each["value"] for each in unit.options if each["name"] == "Environment"]
         pairs = (text.partition("=") for value in told for text in shlex.split(value.replace("%%", "%")))
         environment = {"PATH": os.defpath, **{name: text for name, _, text in pairs}}
         command = next(each["value"] for each in unit.options if each["name"] == "ExecStart")
-        unit.process = subprocess.Popen(
-            shlex.split(command), env=environment, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        with (self._journal / name).open("ab") as journal:
+            unit.process = subprocess.Popen(
+                shlex.split(command),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=journal,
+                stderr=journal,
+                start_new_session=True,
+            )
 
     def _machine(self, unit: _Unit) -> str:
         """The machine that it is scheduled to: the only one, unless it must follow a unit that isn't there."""

@@ -86,12 +86,16 @@ class Exited:
 
     Attributes:
         status: For people: ``exit 3``, ``signal 9``, ``gone``.
-        evidence: What the runtime found out about it.
+        more: What belongs behind it: its last words, and what was found out.
+        evidence: What the runtime found out about it, if the workload had not served yet (see ``runtimes.endings``).
+        after_serving: The same, if it had; None: no difference.
     """
 
     workload_id: str
     status: str
+    more: str = field(default="", compare=False)
     evidence: Evidence = field(default="ended", compare=False)
+    after_serving: Evidence | None = field(default=None, compare=False)
 
 
 class ExitWatch(Protocol):

@@ -21,7 +21,6 @@ from outrider.etcd.address import endpoints_of
 from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.seam import Cluster, EtcdAddress
 from outrider.etcd.seen import SeenRevision
-from outrider.files import is_full
 from outrider.journal.journal import Journal
 from outrider.model.documents import Contender, Owner
 from outrider.model.keys import Keys
@@ -351,7 +350,6 @@ class Assembly:
                 payloads,
                 stop_grace_s=settings.workload.stop_grace_s,
                 post=self._post,
-                is_disk_full=lambda: is_full(instance.state_dir),
                 environments=environments,
                 permit=lambda release: self._running.note(release, now()),
             ),

@@ -8,20 +8,37 @@ import urllib.request
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pytest
 
+from outrider.core.blame import Evidence
 from outrider.runtimes import RunnableRelease, Workload
 from outrider.runtimes.docker import DockerSettings
 from outrider.runtimes.fleet import FleetSettings
 from outrider.runtimes.systemd import SystemdSettings
 from tests.support import docker_images
+from tests.support.barriers import WAIT, WAIT_SH, Barrier, ContainerBarrier, SocketBarrier
 from tests.support.command_programs import command_settings
 from tests.support.fleet_stand_in import MACHINE, FleetStandIn
 from tests.support.systemd_machine import systemd_machine
 from tests.support.waiting import eventually
 from tests.support.workloads import SETTINGS, answer, payload, release
+
+Ending = Literal["exit", "bind", "full", "program"]
+"""It says that it has no licence; its port is taken; it met a full disk and says so; it lacks a program."""
+_ENDS: Mapping[Ending, str] = {
+    "exit": "print('no licence', flush=True)\nraise SystemExit(3)",
+    "bind": "import socket\nsocket.socket().bind((os.environ['HOST'], int(os.environ['PORT'])))",
+    "full": "raise OSError(28, 'No space left on device')",
+    "program": "os.execvp('sh', ['sh', '-c', 'exec frobnicate'])",
+}
+_ENDS_SH: Mapping[Ending, str] = {
+    "exit": "echo no licence; exit 3",
+    "bind": "exit 1",
+    "full": "echo 'write: No space left on device'; exit 1",
+    "program": "exec frobnicate",
+}
 
 
 class RuntimeKit(Protocol):
@@ -53,6 +70,15 @@ class RuntimeKit(Protocol):
     def bad(self, folder: Path) -> tuple[RunnableRelease, str]:
         """A release that can't run for a reason of its own, and the pattern of what is said about it."""
 
+    def ending(self, folder: Path, version: str, how: Ending) -> RunnableRelease:
+        """A release of an app that ends by itself, before it serves; where ``barrier`` is used once that is open."""
+
+    def seen_in(self, how: Ending) -> Evidence | None:
+        """What such an end is evidence of here; None: it can't come about."""
+
+    def barrier(self) -> Barrier:
+        """What lets such an app go on, when it was given the barrier's variables."""
+
     def answer(self, workload: Workload) -> Mapping[str, object]:
         """The environment of the app, once it answers."""
 
@@ -81,6 +107,20 @@ class ProcessKit:
         path.write_text("<html>not found</html>" * 100)
         return release("1.0.0", path), r"bad\.payload: not a tar file"
 
+    def ending(self, folder: Path, version: str, how: Ending) -> RunnableRelease:
+        home = folder / f"ending-{version}"
+        home.mkdir(exist_ok=True)
+        return release(version, payload(home, {"app.py": WAIT + _ENDS[how]}))
+
+    def seen_in(self, how: Ending) -> Evidence | None:
+        seen: Mapping[Ending, Evidence] = {
+            "exit": "ended", "bind": "no-port", "full": "disk-full", "program": "no-interpreter"
+        }  # fmt: skip
+        return seen[how]
+
+    def barrier(self) -> Barrier:
+        return SocketBarrier()
+
     def answer(self, workload: Workload) -> Mapping[str, object]:
         return answer(workload)
 
@@ -107,6 +147,21 @@ class DockerKit:
         path = folder / "bad.payload"
         path.write_text("<html>not found</html>" * 100)
         return release("1.0.0", path), r"bad\.payload: not a tar file as `docker save` writes it"
+
+    def ending(self, folder: Path, version: str, how: Ending) -> RunnableRelease:
+        path = folder / f"ending-{version}.payload"
+        image = docker_images.build(version, {"run": f"#!/bin/sh\n{WAIT_SH}{_ENDS_SH[how]}\n"})
+        return release(version, docker_images.save(image, path))
+
+    def seen_in(self, how: Ending) -> Evidence | None:
+        # Docker takes the published port before the app is started; an image lacks what it lacks on every machine
+        seen: Mapping[Ending, Evidence | None] = {
+            "exit": "ended", "bind": None, "full": "disk-full", "program": "ended"
+        }  # fmt: skip
+        return seen[how]
+
+    def barrier(self) -> Barrier:
+        return ContainerBarrier()
 
     def answer(self, workload: Workload) -> Mapping[str, object]:
         def ask() -> Mapping[str, object]:
@@ -169,6 +224,7 @@ class FleetKit(ProcessKit):
     def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         assert isinstance(self.settings, FleetSettings)
         self._fleets.append(FleetStandIn(Path(self.settings.url.removeprefix("unix://")).parent))
+        self._fleets[-1].use_journal(monkeypatch)
 
     def clean(self, state_dir: Path) -> None:
         fleet = self._fleets.pop()

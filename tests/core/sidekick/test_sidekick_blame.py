@@ -176,3 +176,35 @@ def test_a_turn_that_ends_without_a_commit_proves_nothing() -> None:
     step = sidekick.answer("workload.remove", ev.WorkloadRemoved)
 
     assert effect(step, ReleaseLock).committed is None
+
+
+@pytest.mark.parametrize(
+    ("evidence", "after_serving", "before", "after"),
+    [
+        ("disk-full", "unknown", "machine", "world"),
+        ("no-port", "ended", "machine", "release"),
+        ("unknown", "ended", "world", "release"),
+        ("disk-full", None, "machine", "machine"),
+    ],
+)
+def test_an_end_is_judged_by_whether_the_candidate_has_served(
+    evidence: Evidence, after_serving: Evidence | None, before: str, after: str
+) -> None:
+    """What an app needs to come up is no reason any more once it has proved healthy and gets requests."""
+    loading, serving = Sidekick().probe(), Sidekick().switch()
+
+    blames = []
+    for sidekick in (loading, serving):
+        candidate = sidekick.memory.candidate
+        assert candidate is not None
+        sidekick.tell(
+            ev.WorkloadExited,
+            workload_id=candidate.workload_id,
+            status="exit 1",
+            evidence=evidence,
+            after_serving=after_serving,
+        )
+        assert sidekick.memory.fault is not None
+        blames.append(sidekick.memory.fault.blame)
+
+    assert [before, after] == blames

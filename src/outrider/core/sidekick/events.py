@@ -188,12 +188,19 @@ class LockLost(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadExited(Event):
-    """A workload ended by itself. ``evidence``: what was found out about it."""
+    """A workload ended by itself.
+
+    Attributes:
+        status: How, and what was found out about it, for people.
+        evidence: What was found out, if the workload had not served yet.
+        after_serving: The same, if it had: then a full disk or a taken port is no reason. None: no difference.
+    """
 
     name: ClassVar[str] = "workload.exited"
     workload_id: str
     status: str
     evidence: Evidence = "ended"
+    after_serving: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -451,7 +451,9 @@ def _workload(memory: Memory, event: WorkloadStarted | WorkloadExited | Workload
             return memory
         case WorkloadExited():
             if memory.candidate is not None and memory.candidate.workload_id == event.workload_id:
-                fault = fault_of(event.evidence, f"it ended by itself: {event.status}")
+                # it is exposed once it has proved healthy
+                seen = event.evidence if event.after_serving is None or not memory.exposed else event.after_serving
+                fault = fault_of(seen, f"it ended by itself: {event.status}")
                 return replace(memory, candidate_down=True, trouble=fault)
             if memory.running is not None and memory.running.workload_id == event.workload_id:
                 return replace(memory, down=True, trouble=world(f"what runs ended by itself: {event.status}"))

@@ -18,6 +18,7 @@ from outrider.runtimes import (
     WorkloadSpec,
 )
 from outrider.runtimes.adopted import AdoptedRecord, Foreign, Sighting, adopter, forget_record, read_record
+from outrider.runtimes.endings import Run, look_at_end
 
 
 def with_adopted(runtime: Runtime, settings: Settings, environment: Mapping[str, str]) -> Runtime:
@@ -110,7 +111,8 @@ class AdoptedRuntime:
             return self._runtime.watch(workload_id, deliver)
 
         def tell(status: str, evidence: Evidence) -> None:
-            deliver(Exited(workload_id=workload_id, status=status, evidence=evidence))
+            found = look_at_end(status, (), Run(disk=self._state_dir), evidence=evidence)
+            deliver(found.exited(workload_id, status))
 
         return self._foreign.watch(tell)
 

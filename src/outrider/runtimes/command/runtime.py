@@ -13,18 +13,20 @@ from urllib.parse import urlsplit
 import msgspec
 
 from outrider.config.sections import InstanceSettings, WorkloadSettings
+from outrider.core.blame import Evidence
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
-from outrider.files import is_full, make_folder, read_file, write_file
+from outrider.files import make_folder, read_file, write_file
 from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.command import CommandSettings
 from outrider.runtimes.command.programs import Call, Done, end_left, run
+from outrider.runtimes.endings import Finding, Run, look_at_end
 from outrider.runtimes.inherited import passed_on
 from outrider.runtimes.polling import Polling
-from outrider.runtimes.process.identity import boot_id
+from outrider.runtimes.process.command import last_lines
+from outrider.runtimes.process.identity import boot_id, marked
 from outrider.runtimes.process.output import Outputs
-from outrider.runtimes.process.ports import in_use
 from outrider.runtimes.process.prepared import Prepared
 from outrider.runtimes.records import Records, WorkloadRecord, image_of, workload_of
 
@@ -148,8 +150,13 @@ class CommandRuntime:
         self._outputs.close()
 
     def _ended(self, workload_id: str) -> Exited | None:
-        found = self.find(workload_id)
-        return Exited(workload_id=workload_id, status=_GONE) if found is None else None
+        if self.find(workload_id) is not None:
+            return None
+        record = self._records.read(workload_id)
+        if record is None:
+            return Exited(workload_id=workload_id, status=_GONE)
+        others = [each for each in self.running() if each.workload_id != workload_id]
+        return self._look_at_end(record, others).exited(workload_id, _GONE)
 
     def _prepare(self, release: RunnableRelease, point: str) -> None:
         """Run ``prepare``, unless it has been done on this boot, then ``check``."""
@@ -192,21 +199,36 @@ class CommandRuntime:
         return workload_of(record, f"{record.note or self.name}, start {record.run}")
 
     def _problem(self, record: WorkloadRecord, text: str, done: Done, others: Collection[Workload]) -> DriverError:
-        """Why it did not start, and whose fault that is.
-
-        What ended at once is the release's fault only if ``find`` knows another version here: else nobody can tell it
-        from a program that doesn't fit this machine.
-        """
+        """Why it did not start, and whose fault that is: what ``find`` doesn't see has ended at once."""
         name = record.workload_id or record.version
-        if is_full(self._state_dir):
-            return DriverError(f"{name}: {text}; this machine's disk is full: make room there", evidence="disk-full")
-        if record.port and (taken := in_use(record.host, record.port)):
-            return DriverError(f"{name}: {text}{taken}", evidence="no-port")
-        if done.code == 0 and others:
-            return Refused(f"{name}: {text}", evidence="ended")
-        if done.evidence == "bad-payload":
+        if done.code == 0:
+            return self._look_at_end(record, others).error(f"{name}: {text}")
+        found = look_at_end(f"exit {done.code}", done.lines, self._run_of(record), evidence="unknown", shown=0)
+        evidence = found.evidence if found.evidence != "unknown" else done.evidence
+        if evidence == "bad-payload":
             return Refused(f"{name}: {text}")
-        return DriverError(f"{name}: {text}", evidence=done.evidence)
+        return DriverError(f"{name}: {text}{found.text}", evidence=evidence)
+
+    def _look_at_end(self, record: WorkloadRecord, others: Collection[Workload]) -> Finding:
+        """Why it has ended.
+
+        That is the release's fault only if ``find`` knows another version here: else nobody can tell it from a program
+        that doesn't fit this machine. What has served fits.
+        """
+        lines = last_lines(self._records.home(record.workload_id) / "output.log")
+        evidence: Evidence = "ended" if others else "unknown"
+        return look_at_end(_GONE, lines, self._run_of(record), evidence=evidence, after_serving="ended")
+
+    def _run_of(self, record: WorkloadRecord) -> Run:
+        marks = {"OUTRIDER_WORKLOAD": record.workload_id, "OUTRIDER_INSTANCE_DIR": str(self._state_dir)}
+        return Run(
+            disk=self._state_dir,
+            host=record.host,
+            port=record.port,
+            root=self._prepared / record.sha256,
+            environment={**self._inherited, **self._shared.env},
+            own=lambda: [each.pid for each in marked(marks)],
+        )
 
     def _run(
         self,

@@ -197,11 +197,22 @@ class Images:
             with self._lock:
                 self._pull = None
 
-    def _check_room(self, version: str, size_bytes: int) -> None:
-        """Refuse what surely doesn't fit, where Docker's disk can be seen from here."""
+    def disk(self) -> Path | None:
+        """The folder of Docker's images and containers; None where it can't be seen from here."""
+        try:
+            return self._root()
+        except DriverError:
+            return None
+
+    def _root(self) -> Path | None:
         with self._engine.client() as docker:
             root = Path(str(docker.info().get("DockerRootDir") or "/"))
-        if not os.path.isdir(root) or not self._engine.is_local:
+        return root if os.path.isdir(root) and self._engine.is_local else None
+
+    def _check_room(self, version: str, size_bytes: int) -> None:
+        """Refuse what surely doesn't fit, where Docker's disk can be seen from here."""
+        root = self._root()
+        if root is None:
             return
         free, reserve = free_bytes(root), wanted_bytes(root, self._reserve_bytes)
         if free < _ROOM_TIMES * size_bytes + reserve:

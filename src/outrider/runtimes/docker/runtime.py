@@ -30,6 +30,7 @@ from outrider.runtimes.docker.container import (
 from outrider.runtimes.docker.engine import Engine, EngineError, evidence_in
 from outrider.runtimes.docker.exits import ContainerWatch
 from outrider.runtimes.docker.images import Images
+from outrider.runtimes.endings import Finding, Run, look_at_end
 from outrider.runtimes.process.ports import address, in_use, port_again
 
 _AT_ONCE_S = 0.5
@@ -118,11 +119,13 @@ class DockerRuntime:
     def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> ExitWatch:
         """As ``Runtime.watch``; also of a container that an earlier sidekick started."""
 
-        def tell(ending: Ending) -> None:
-            deliver(Exited(workload_id=workload_id, status=ending.status, evidence=ending.evidence))
-
         found = self._containers(workload_id, ended=True)
         container = found[0]["Id"] if found else ""
+        port = (port_of(found[0]["Labels"]) or 0) if found else 0
+
+        def tell(ending: Ending) -> None:
+            deliver(self._look_at_end(container, port, ending).exited(workload_id, ending.status))
+
         return ContainerWatch(self._engine, container, tell, memory_bytes=self._docker.memory_bytes)
 
     def health(self, url: str) -> str:
@@ -235,24 +238,34 @@ class DockerRuntime:
             away=False,
             memory_bytes=self._docker.memory_bytes,
         )
-        said = self._last_line(container)
-        text = f"{spec.workload_id}: ends at once: {ending.status}" + (f"; it said: {said}" if said else "")
-        # what the kernel makes of a program for another processor, in the words of Docker's own starter
-        foreign = evidence_in(said) == "other-architecture"
-        evidence: Evidence = "other-architecture" if foreign else ending.evidence
-        if self._docker.network == "host" and (taken := in_use(self._shared.host, port)):
-            text, evidence = f"{text}{taken}", "no-port"
+        seen = self._look_at_end(container, port, ending)
         self._discard(spec.workload_id)
-        raise _problem(text, evidence)
+        raise seen.error(f"{spec.workload_id}: ends at once: {ending.status}")
 
-    def _last_line(self, container: str) -> str:
-        """What it printed last; empty where Docker can't read its log driver."""
+    def _look_at_end(self, container: str, port: int, ending: Ending) -> Finding:
+        """Why it has ended. What it lacks is not looked for on this machine: an image brings everything with it.
+
+        A published port was had when the container started, and what listens inside is none of this machine's ports.
+        """
+        said = self._last_lines(container)
+        evidence = ending.evidence
+        # what the kernel makes of a program for another processor, in the words of Docker's own starter
+        if evidence == "ended" and said and evidence_in(said[-1]) == "other-architecture":
+            evidence = "other-architecture"
+        is_on_host = self._docker.network == "host"
+        run = Run(disk=self._images.disk(), host=self._shared.host, port=port if is_on_host else 0)
+        return look_at_end(ending.status, said, run, evidence=evidence)
+
+    def _last_lines(self, container: str) -> tuple[str, ...]:
+        """What it printed last; nothing where Docker can't read its log driver, or is away."""
+        if not container:
+            return ()
         try:
             with self._engine.client() as docker:
                 lines = docker.logs(container, tail=_LINES).decode(errors="replace").strip().splitlines()
-        except EngineError:
-            return ""
-        return str(lines[-1].strip()[:_SHOWN]) if lines else ""
+        except DriverError:
+            return ()
+        return tuple(line.strip()[:_SHOWN] for line in lines if line.strip())
 
     def _start_problem(self, workload_id: str, said: EngineError, port: int) -> DriverError:
         text, evidence = f"{workload_id}: Docker can't start it: {said}", said.evidence

@@ -6,21 +6,21 @@ something else is said, or until it has been said for long enough.
 
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from outrider.config.sections import InstanceSettings, WorkloadSettings
-from outrider.core.blame import seen_in
+from outrider.core.blame import Evidence, seen_in
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
-from outrider.files import is_full, make_folder
+from outrider.files import make_folder
 from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes.endings import Finding, Run, look_at_end
 from outrider.runtimes.fleet import FleetSettings
 from outrider.runtimes.fleet.api import Fleet, FleetState
 from outrider.runtimes.fleet.template import default_name, filled, name_of, read_template
 from outrider.runtimes.polling import Polling
-from outrider.runtimes.process.ports import in_use
 from outrider.runtimes.process.prepared import Prepared
 from outrider.runtimes.records import Records, WorkloadRecord, image_of, workload_of
 from outrider.runtimes.systemd.results import said
@@ -28,6 +28,10 @@ from outrider.runtimes.systemd.units import environment_of, no_arguments, open_t
 
 _STALE_S = 15.0
 """fleet's agents say how their units are every 5 s, and etcd keeps that for a while."""
+_SHOWN = 5
+"""Lines of the journal that a report has."""
+_QUIET_S = 1.0
+"""How long the journal is asked for the last words of what may have served, where it can't say that it has them all."""
 
 
 class FleetRuntime:
@@ -212,19 +216,26 @@ class FleetRuntime:
         return DriverError(f"{text} ({state.active if state is not None else 'not heard of'})", evidence="no-answer")
 
     def _failed(self, record: WorkloadRecord, what: str, others: Collection[Workload]) -> DriverError:
-        """Why a start failed, and whose fault that is.
-
-        fleet doesn't say how a unit ended. That the same template runs another version here, now, speaks for template
-        and machine; without that nobody is blamed.
-        """
+        """Why a start failed, and whose fault that is."""
         lines = said(record.unit, "")
         self._give_up(record)
-        text = f"{record.workload_id}: {record.unit} {what}" + (f"; it said: {' | '.join(lines)}" if lines else "")
-        if is_full(self._state_dir):
-            return DriverError(f"{text}; this machine's disk is full: make room there", evidence="disk-full")
-        if taken := in_use(record.host, record.port):
-            return DriverError(f"{text}{taken}", evidence="no-port")
-        return Refused(text, evidence="ended") if others else DriverError(text)
+        return self._look_at_end(record, lines, others).error(f"{record.workload_id}: {record.unit} {what}")
+
+    def _look_at_end(self, record: WorkloadRecord, lines: Sequence[str], others: Collection[Workload]) -> Finding:
+        """Why it has ended.
+
+        fleet doesn't say how a unit ended. That the same template runs another version here, now, speaks for template
+        and machine; without that nobody is blamed. What has served fits.
+        """
+        run = Run(
+            disk=self._state_dir,
+            host=record.host,
+            port=record.port,
+            root=self._records.home(record.workload_id) / "root",
+            environment=self._shared.env,
+        )
+        evidence: Evidence = "ended" if others else "unknown"
+        return look_at_end("gone", lines, run, evidence=evidence, after_serving="ended", shown=_SHOWN)
 
     def _give_up(self, record: WorkloadRecord) -> None:
         """Leave nothing of a failed start behind. What can't be ended now is ended when it is removed."""
@@ -246,7 +257,11 @@ class FleetRuntime:
         state = self._fleet.state(record.unit) if record is not None else None
         if state is not None and state.runs:
             return None
-        return Exited(workload_id=workload_id, status=state.active if state is not None else "gone")
+        status = state.active if state is not None else "gone"
+        if record is None:
+            return Exited(workload_id=workload_id, status=status)
+        others = [each for each in self.running() if each.workload_id != workload_id]
+        return self._look_at_end(record, said(record.unit, "", _QUIET_S), others).exited(workload_id, status)
 
 
 def _workload(record: WorkloadRecord, state: FleetState) -> Workload:

@@ -33,6 +33,8 @@ _NOT_FOUND = re.compile(
 )
 """How shells and env(1) say that a program is missing: ``run.sh: 2: exec: python3: not found``."""
 _SHOWN = 5
+_LINES = 20
+"""Some languages print where they were, and who they are, behind what was wrong."""
 
 
 def problem(text: str, evidence: Evidence) -> DriverError:
@@ -195,12 +197,12 @@ def exec_problem(program: str, root: Path, error: OSError, environment: Mapping[
 
 
 def missing_program(status: str, said: str, root: Path, environment: Mapping[str, str]) -> str:
-    """The program that an app lacks which ended at once; empty when it ended for another reason.
+    """The program that an app lacked which has ended; empty when it ended for another reason.
 
     Shells and env(1) end with 127 and name what they didn't find. Only what is neither in the payload nor on this
-    machine counts: then it is missing here.
+    machine counts: then it is missing here. Where nobody knows the code (``gone``), the words alone have to do.
     """
-    found = _NOT_FOUND.search(said) if status == "exit 127" else None
+    found = _NOT_FOUND.search(said) if status in ("exit 127", "gone") else None
     if found is None or (root / found[1]).exists() or found[1].startswith("./"):
         return ""
     path = environment.get("PATH", os.defpath)
@@ -208,12 +210,20 @@ def missing_program(status: str, said: str, root: Path, environment: Mapping[str
 
 
 def last_line(output: Path) -> str:
-    """The last line that the app wrote to ``output``, shortened to 200 characters; empty when it said nothing."""
-    with output.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
-        lines = file.read().decode(errors="replace").split("\n")
+    """The last of ``last_lines``; empty when the app said nothing."""
+    return "".join(last_lines(output)[-1:])
+
+
+def last_lines(output: Path) -> tuple[str, ...]:
+    """The last lines that the app wrote to ``output``, each shortened to 200 characters; none when it said nothing."""
+    try:
+        with output.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4000))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ()
     said = [line.strip() for line in lines if line.strip()]
-    return said[-1][:200] if said else ""
+    return tuple(line[:200] for line in said[-_LINES:])
 
 
 def _is_inside(program: Path, root: Path) -> bool:

@@ -9,7 +9,7 @@ import os
 import pwd
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +32,18 @@ class _Listener:
     inode: str
 
 
-def holder_of(host: str, port: int, proc: Path = PROC) -> str:
+def holder_of(host: str, port: int, proc: Path = PROC, besides: Callable[[], Collection[int]] = tuple) -> str:
     """The process that keeps ``host:port`` from being listened on: ``pid 4711 (nginx: master process)``.
 
-    Empty when no socket listens there. When the process belongs to another user, that user is named instead.
+    Empty when no socket listens there, or one that a process of ``besides`` has. When the process belongs to another
+    user, that user is named instead.
     """
     listeners = [one for one in _listeners(proc) if one.port == port and _conflicts(one.address, host)]
     if not listeners:
         return ""
     wanted = {f"socket:[{one.inode}]" for one in listeners}
+    if any(_has_open(proc / str(pid), wanted) for pid in besides()):
+        return ""
     for pid in sorted(int(entry) for entry in os.listdir(proc) if entry.isdigit()):
         if _has_open(proc / str(pid), wanted):
             return f"pid {pid} ({_command(proc / str(pid))})"

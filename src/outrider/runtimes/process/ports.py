@@ -4,7 +4,7 @@ import contextlib
 import errno
 import random
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from outrider.config.sections import port_range
@@ -82,9 +82,12 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def in_use(host: str, port: int) -> str:
-    """``; port 8085 is in use by pid 4711 (nginx: master process)`` when a process listens there; else empty."""
-    holder = holder_of(host, port)
+def in_use(host: str, port: int, besides: Callable[[], Collection[int]] = tuple) -> str:
+    """``; port 8085 is in use by pid 4711 (nginx: master process)`` when a process listens there; else empty.
+
+    ``besides``: gives the processes that don't count. It is called only when somebody listens there.
+    """
+    holder = holder_of(host, port, besides=besides)
     return f"; port {port} is in use by {holder}" if holder else ""
 
 

@@ -24,9 +24,10 @@ from outrider.core.blame import seen_in
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
-from outrider.files import as_bytes, clear_file, is_file, is_full, make_folder, open_file, read_file, write_file
+from outrider.files import as_bytes, clear_file, is_file, make_folder, open_file, read_file, write_file
 from outrider.journal.reserve import spend as spend_reserve
 from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes.endings import Finding, Run, look_at_end
 from outrider.runtimes.inherited import passed_on
 from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.cgroups import find_delegated
@@ -34,9 +35,7 @@ from outrider.runtimes.process.command import (
     check_program,
     command_line,
     exec_problem,
-    last_line,
-    missing_program,
-    problem,
+    last_lines,
 )
 from outrider.runtimes.process.exits import GONE, Exits
 from outrider.runtimes.process.family import (
@@ -57,7 +56,7 @@ from outrider.runtimes.process.identity import (
     marked,
 )
 from outrider.runtimes.process.output import Outputs
-from outrider.runtimes.process.ports import address, in_use, port_again
+from outrider.runtimes.process.ports import address, port_again
 from outrider.runtimes.process.prepared import Prepared
 from outrider.runtimes.process.signals import send, wait_for_end
 
@@ -242,8 +241,8 @@ class ProcessRuntime:
         """As ``Runtime.watch``; a workload that an earlier sidekick started ends with the status ``gone``."""
 
         def tell(status: str) -> None:
-            known = self._statuses.get(workload_id, GONE)
-            deliver(Exited(workload_id=workload_id, status=known if status == GONE else status))
+            known = self._statuses.get(workload_id, GONE) if status == GONE else status
+            deliver(self._look_at_end(workload_id, known).exited(workload_id, known))
 
         record = self._running_record(workload_id)
         # A child of ours may have ended a moment ago, and its status not been read yet.
@@ -308,15 +307,17 @@ class ProcessRuntime:
                     assert process is not None, "a child stays in /proc until its status is read"
                     self._families.claim(record.workload_id, process)
             except OSError as error:
-                found = exec_problem(command[0], home / "root", error, environment)
-                raise type(found)(f"{record.workload_id}: {found}", evidence=found.evidence) from error
+                fault = exec_problem(command[0], home / "root", error, environment)
+                raise type(fault)(f"{record.workload_id}: {fault}", evidence=fault.evidence) from error
         record = msgspec.structs.replace(record, pid=child.pid, started=process.started, cgroup=cgroup_line(child.pid))
         self._exits.own(child, process.started, note)
         self._children[record.workload_id] = (child.pid, process.started)
         self._write(record)
         if ended.wait(_AT_ONCE_S):
             self._end(record.workload_id, 0)
-            raise self._ended_at_once(record, environment)
+            status = self._statuses[record.workload_id]
+            found = self._look_at_end(record.workload_id, status, environment)
+            raise found.error(f"{record.workload_id}: ends at once: {status}")
         return _workload(record)
 
     def _command(self, root: Path, environment: Mapping[str, str], placeholders: Mapping[str, str]) -> list[str]:
@@ -330,17 +331,18 @@ class ProcessRuntime:
         check_program(Path(command[0]), root, environment)
         return command
 
-    def _ended_at_once(self, record: ProcessRecord, environment: Mapping[str, str]) -> DriverError:
-        home, status = self._home(record.workload_id), self._statuses[record.workload_id]
-        said = last_line(home / "output.log")
-        text = f"{record.workload_id}: ends at once: {status}" + (f"; it said: {said}" if said else "")
-        if missing := missing_program(status, said, home / "root", environment):
-            return problem(f"{text}; {missing} is not on this machine: install it", "no-interpreter")
-        if is_full(home):
-            return problem(f"{text}; the disk of {home} is full: make room there", "disk-full")
-        if taken := in_use(record.host, record.port):
-            return problem(f"{text}{taken}", "no-port")
-        return problem(text, "ended")
+    def _look_at_end(self, workload_id: str, status: str, environment: Mapping[str, str] | None = None) -> Finding:
+        """Why it has ended by itself. ``environment``: the app's, where that is known."""
+        home, record = self._home(workload_id), self._record(workload_id)
+        run = Run(
+            disk=self._folder,
+            host=self._shared.host if record is None else record.host,
+            port=0 if record is None else record.port,
+            root=home / "root",
+            environment=environment or {**self._inherited, **self._shared.env},
+            own=lambda: [each.pid for each in self._members(workload_id)],
+        )
+        return look_at_end(status, last_lines(home / "output.log"), run)
 
     def _environment(self, record: ProcessRecord, given: Given) -> dict[str, str]:
         return {

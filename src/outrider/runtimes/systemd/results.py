@@ -3,6 +3,7 @@
 Source: systemd.exec(5) "Process Exit Codes" and ``$SERVICE_RESULT``; org.freedesktop.systemd1(5).
 """
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from outrider.core.blame import Evidence
 
 GONE = "gone"
 _EXITED, _KILLED, _DUMPED = 1, 2, 3  # waitid(2): CLD_EXITED, CLD_KILLED, CLD_DUMPED
-_LINES = 5
+_LINES = 20
 _JOURNAL_S = 5.0
 _QUIET_S = 5.0
 """How long the journal is asked for lines that it has not yet: what they say decides whose fault it was."""
@@ -80,12 +81,16 @@ def result_of(service: Mapping[str, Any]) -> Result:
     return Result(status=GONE)
 
 
-def said(unit: str, invocation: str) -> tuple[str, ...]:
-    """The last lines that this run of the unit wrote to the journal; none when it may not be read."""
-    deadline = time.monotonic() + _QUIET_S
-    while not (lines := _journal(unit, invocation)) and time.monotonic() < deadline:
+def said(unit: str, invocation: str, within_s: float = _QUIET_S) -> tuple[str, ...]:
+    """The last lines that this run of the unit wrote to the journal; none when it may not be read.
+
+    journald takes its time on a busy machine. Who may (root) lets it store first what it was sent; others ask again,
+    for at most ``within_s`` seconds, until it has something.
+    """
+    deadline = time.monotonic() + (0 if _is_synced() else within_s)
+    while (lines := _journal(unit, invocation)) == () and time.monotonic() < deadline:
         time.sleep(0.1)
-    return lines
+    return lines or ()
 
 
 def invocation_of(unit: Mapping[str, Any]) -> str:
@@ -93,16 +98,27 @@ def invocation_of(unit: Mapping[str, Any]) -> str:
     return bytes(unit.get("InvocationID", b"")).hex()
 
 
-def _journal(unit: str, invocation: str) -> tuple[str, ...]:
+def _is_synced() -> bool:
+    """Whether journald has stored all that was sent to it before now (journalctl(1), ``--sync``)."""
+    words = ["journalctl", "--quiet", "--sync"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return not subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_JOURNAL_S, check=False
+        ).returncode
+    return False
+
+
+def _journal(unit: str, invocation: str) -> tuple[str, ...] | None:
+    """The lines that are there now; None when there is no journal to read."""
     words = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={_LINES}", f"_SYSTEMD_UNIT={unit}"]
     if invocation:
         words.append(f"_SYSTEMD_INVOCATION_ID={invocation}")
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_JOURNAL_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ()
+        return None
     lines = (line.strip() for line in done.stdout.decode(errors="replace").splitlines())
-    return tuple(line[:_SHOWN] for line in lines if line) if done.returncode == 0 else ()
+    return tuple(line[:_SHOWN] for line in lines if line) if done.returncode == 0 else None
 
 
 def _signal_name(number: int) -> str:

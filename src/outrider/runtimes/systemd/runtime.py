@@ -14,11 +14,10 @@ from outrider.core.blame import seen_in
 from outrider.core.errors import DriverError, Refused
 from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
-from outrider.files import is_full, make_folder
+from outrider.files import make_folder
 from outrider.runtimes import Exited, ExitWatch, RunnableRelease, Workload, WorkloadSpec
+from outrider.runtimes.endings import Run, look_at_end
 from outrider.runtimes.polling import Polling
-from outrider.runtimes.process.command import missing_program, problem
-from outrider.runtimes.process.ports import in_use
 from outrider.runtimes.process.prepared import Prepared
 from outrider.runtimes.records import Records, WorkloadRecord, image_of, workload_of
 from outrider.runtimes.systemd import SystemdSettings
@@ -28,6 +27,10 @@ from outrider.runtimes.systemd.units import POLL_S, stop_unit, units_for
 
 _AT_ONCE_S = 0.2
 """As for the runtime process: a missing library or a wrong argument shows within that time."""
+_SHOWN = 5
+"""Lines of the journal that a report has."""
+_QUIET_S = 1.0
+"""How long the journal is asked for the last words of what may have served, where it can't say that it has them all."""
 _BACK_S = 5.0
 """How long a failed start is given to leave nothing behind."""
 
@@ -205,21 +208,20 @@ class SystemdRuntime:
         # of one that restarts the run that failed isn't the present one
         lines = said(record.unit, "" if restarts else invocation_of(self._manager.properties(state, "Unit")))
         self._give_up(record)
-        home = self._records.home(record.workload_id)
         status = result.status
         if status == GONE:
             status = "ended, and restarted by systemd" if restarts else "exit 0"
-        text = f"{record.workload_id}: {record.unit} ends at once: {status}{_quoted(lines)}"
-        if result.evidence != "ended":
-            return DriverError(text, evidence=result.evidence)
-        last = lines[-1] if lines else ""
-        if missing := missing_program(status, last, home / "root", dict(self._shared.env)):
-            return problem(f"{text}; {missing} is not on this machine: install it", "no-interpreter")
-        if is_full(self._state_dir):
-            return problem(f"{text}; this machine's disk is full: make room there", "disk-full")
-        if taken := in_use(record.host, record.port):
-            return problem(f"{text}{taken}", "no-port")
-        return problem(text, "ended")
+        found = look_at_end(status, lines, self._run(record), evidence=result.evidence, shown=_SHOWN)
+        return found.error(f"{record.workload_id}: {record.unit} ends at once: {status}")
+
+    def _run(self, record: WorkloadRecord) -> Run:
+        return Run(
+            disk=self._state_dir,
+            host=record.host,
+            port=record.port,
+            root=self._records.home(record.workload_id) / "root",
+            environment=self._shared.env,
+        )
 
     def _give_up(self, record: WorkloadRecord) -> None:
         """Leave nothing of a failed start behind. What can't be ended now is ended when it is removed."""
@@ -234,8 +236,11 @@ class SystemdRuntime:
         state = self._manager.state(record.unit)
         if state.runs:
             return None
-        result = result_of(self._manager.properties(state) if state.load != "not-found" else {})
-        return Exited(workload_id=workload_id, status=result.status, evidence=result.evidence)
+        is_known = state.load != "not-found"
+        result = result_of(self._manager.properties(state) if is_known else {})
+        lines = said(record.unit, invocation_of(self._manager.properties(state, "Unit")) if is_known else "", _QUIET_S)
+        found = look_at_end(result.status, lines, self._run(record), evidence=result.evidence, shown=_SHOWN)
+        return found.exited(workload_id, result.status)
 
     def _record(self, workload_id: str) -> WorkloadRecord | None:
         """Its record; when that is lost one made from the unit, for a unit that outrider made says enough."""

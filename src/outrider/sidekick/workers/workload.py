@@ -1,11 +1,9 @@
 """The workload's worker: starts, finds and ends versions through a ``Runtime``, and tells when one ends by itself."""
 
-from collections.abc import Callable
 from typing import assert_never
 
 from loguru import logger
 
-from outrider.core.blame import Evidence
 from outrider.core.errors import DriverError, Unknown
 from outrider.core.sidekick.effects import (
     EnsureWorkload,
@@ -43,21 +41,19 @@ class WorkloadWork:
         *,
         stop_grace_s: float,
         post: Post,
-        is_disk_full: Callable[[], bool] = lambda: False,
         environments: Environments | None = None,
         permit: Callable[[Release], None] = lambda release: None,
     ) -> None:
         """Prepare.
 
         Args:
-            is_disk_full: Asked when a workload has ended, for that may be why.
             environments: What releases are started with; None: no release has an environment.
             permit: Called before a release that was committed earlier is started; see ``RunningKeys.note``.
         """
         self._permit = permit
         self._environments = environments
         self._runtime, self._payloads = runtime, payloads
-        self._grace_s, self._post, self._is_disk_full = stop_grace_s, post, is_disk_full
+        self._grace_s, self._post = stop_grace_s, post
         self._watches: dict[str, ExitWatch] = {}
 
     def interrupt(self, effect: WorkloadEffect) -> None:
@@ -184,6 +180,12 @@ class WorkloadWork:
             watch.close()
 
     def _exited(self, exited: Exited) -> None:
-        evidence: Evidence = "disk-full" if self._is_disk_full() else exited.evidence
-        status = f"{exited.status}; this machine's disk is full" if evidence == "disk-full" else exited.status
-        self._post(WorkloadExited(at=now(), workload_id=exited.workload_id, status=status, evidence=evidence))
+        self._post(
+            WorkloadExited(
+                at=now(),
+                workload_id=exited.workload_id,
+                status=f"{exited.status}{exited.more}",
+                evidence=exited.evidence,
+                after_serving=exited.after_serving,
+            )
+        )
