@@ -15,19 +15,23 @@ from outrider.etcd.client import connect
 from outrider.etcd.seam import CreatedAt, EtcdAddress, Put
 from outrider.failpoints import FailpointHit, observe
 from outrider.model.keys import Keys, group_scope
+from tests.contracts.kits.balancers import BALANCER_KITS
 from tests.contracts.kits.settings import SERVICE, settings_with
 
 TTL_S = 2.0
+OWN = {kind: BALANCER_KITS[kind] for kind in ("vulcand", "keys", "apisix")}
+"""Those that need settings of their own to write anything."""
 
 
 def main() -> None:
-    kind, endpoint, url = sys.argv[1:]
+    kind, endpoint, url, *more = sys.argv[1:]
+    ttl_s = float(more[0]) if more else TTL_S
     endpoints, _ = endpoints_of([endpoint], tls=False)
     cluster = connect(EtcdAddress(endpoints=endpoints))
     context = BalancerContext(cluster=cluster, keys=Keys())
-    entry = BALANCERS.load(kind).make(settings_with(kind, None), context).entry
+    entry = BALANCERS.load(kind).make(settings_with(kind, OWN[kind].settings if kind in OWN else None), context).entry
     slot = Keys().slot(group_scope(SERVICE, "g"), 0, "web-1")
-    cluster.txn((), (Put(key=slot, value=b"mine", lease=cluster.grant(TTL_S)),))
+    cluster.txn((), (Put(key=slot, value=b"mine", lease=cluster.grant(ttl_s)),))
     turn = cluster.get(slot)
     assert turn is not None
 
