@@ -12,11 +12,14 @@ import pytest
 
 from outrider.cli import main
 from outrider.config.sections import DrainSettings, InstanceSettings
+from outrider.runtimes.fleet.template import read_template, unknown_placeholders
 from outrider.sidekick.shutdown import MARGIN_S
 from tests.support.requirements import skip_or_fail
 
 UNITS = Path(__file__).parent.parent / "units"
 SIDEKICK = UNITS / "outrider-sidekick@.service"
+SIDEKICKS = UNITS / "outrider-sidekicks.service"
+EXAMPLE = UNITS / "example@.service"
 SERVE = UNITS / "outrider-serve.service"
 SHUTDOWN = UNITS / "outrider-shutdown@.service"
 AGENT = UNITS / "outrider-balancer-agent@.service"
@@ -29,6 +32,8 @@ EXPOSURE = {
     "outrider-balancer-agent@envoy.service": 1.5,
     "outrider-balancer-agent@nginx.service": 1.9,  # nginx -t and a reload: units/README.md
     "outrider-sidekick@a.service": 1.5,
+    "outrider-sidekicks.service": 1.5,
+    "example@1.0.0-a.service": 1.5,
 }
 """What systemd-analyze security may say at most, each with the drop-ins that are shipped for it."""
 WITHOUT_DROP_IN = 2.5
@@ -61,17 +66,18 @@ def only(unit: Unit, section: str, key: str) -> str:
     return value
 
 
-@pytest.fixture(params=[SIDEKICK, SERVE, SHUTDOWN, AGENT], ids=lambda path: path.name)
+@pytest.fixture(params=[SIDEKICK, SIDEKICKS, SERVE, SHUTDOWN, AGENT], ids=lambda path: path.name)
 def unit(request: pytest.FixtureRequest) -> Unit:
     return read_unit(request.param)
 
 
 def test_every_unit_file_is_looked_at_here() -> None:
-    assert set(UNITS.glob("*.service")) == {SIDEKICK, SERVE, SHUTDOWN, AGENT}
+    assert set(UNITS.glob("*.service")) == {SIDEKICK, SIDEKICKS, SERVE, SHUTDOWN, AGENT, EXAMPLE}
 
 
-def test_a_restart_of_the_sidekick_leaves_the_workload_running() -> None:
-    unit = read_unit(SIDEKICK)
+@pytest.mark.parametrize("path", [SIDEKICK, SIDEKICKS], ids=lambda path: path.name)
+def test_a_restart_of_the_sidekick_leaves_the_workload_running(path: Path) -> None:
+    unit = read_unit(path)
 
     assert only(unit, "Service", "KillMode") == "process"
     assert only(unit, "Service", "OOMPolicy") == "continue"
@@ -88,14 +94,42 @@ def test_the_drain_at_shutdown_ends_before_the_sidekick_and_has_the_time_that_it
     assert int(only(unit, "Service", "TimeoutStopSec")) > longest_s
 
 
-def test_a_hanging_sidekick_is_restarted_for_ever() -> None:
-    unit = read_unit(SIDEKICK)
+@pytest.mark.parametrize("path", [SIDEKICK, SIDEKICKS], ids=lambda path: path.name)
+def test_a_hanging_sidekick_is_restarted_for_ever(path: Path) -> None:
+    unit = read_unit(path)
 
     assert only(unit, "Service", "Type") == "notify"
     assert only(unit, "Service", "NotifyAccess") == "main"
     assert int(only(unit, "Service", "WatchdogSec")) > 0
     assert only(unit, "Service", "Restart") == "always"
     assert only(unit, "Unit", "StartLimitIntervalSec") == "0"
+
+
+def test_the_unit_for_all_instances_confines_as_the_one_for_one_does() -> None:
+    alone, together = (dict(read_unit(path)["Service"]) for path in (SIDEKICK, SIDEKICKS))
+    differ = {"ExecStart", "ExecReload", "Environment", "StateDirectory"}
+
+    assert differ == {key for key in alone | together if alone.get(key) != together.get(key)}
+    one, all_ = (UNITS / f"{path.name}.d/app-elsewhere.conf" for path in (SIDEKICK, SIDEKICKS))
+    assert one.read_text() == all_.read_text()
+
+
+def test_the_example_of_an_apps_own_unit_is_a_template_that_fleets_runtime_takes() -> None:
+    text = EXAMPLE.read_text()
+    unit = read_unit(EXAMPLE)
+
+    assert () == unknown_placeholders(text)
+    options = {(one.section, one.name): one.value for one in read_template(EXAMPLE)}
+    assert "outrider-sidekick@{instance}.service" == options["X-Fleet", "MachineOf"]
+    assert "Install" not in unit
+    variables = set(re.findall(r"\$\{(\w+)\}", text))
+    assert {"HOST", "PORT", "OUTRIDER_IMAGE"} == variables, "what the runtime systemd writes into the file env"
+
+
+def test_started_means_that_the_update_service_answers() -> None:
+    unit = read_unit(SERVE)
+
+    assert ("notify", "main") == (only(unit, "Service", "Type"), only(unit, "Service", "NotifyAccess"))
 
 
 def test_what_is_started_is_a_command_with_options_that_outrider_has(unit: Unit) -> None:
@@ -158,11 +192,12 @@ def test_what_a_unit_leaves_open_is_little_and_named_in_the_readme(installed: Pa
 
 
 def test_a_sidekick_is_confined_without_its_drop_in_too(installed: Path) -> None:
-    shutil.rmtree(installed / "etc/systemd/system/outrider-sidekick@.service.d")
+    for unit in ("outrider-sidekick@a.service", "outrider-sidekicks.service"):
+        shutil.rmtree(installed / f"etc/systemd/system/{unit.replace('@a', '@')}.d")
 
-    found, lines = exposure(installed, "outrider-sidekick@a.service")
+        found, lines = exposure(installed, unit)
 
-    assert found <= WITHOUT_DROP_IN, lines
+        assert found <= WITHOUT_DROP_IN, lines
 
 
 def test_what_units_and_pages_set_for_an_agent_are_options_that_it_has() -> None:
@@ -184,11 +219,13 @@ def test_what_units_and_pages_set_for_an_agent_are_options_that_it_has() -> None
 def test_systemd_knows_every_key_and_value(tmp_path: Path, installed: Path) -> None:
     program = Path(sys.executable).with_name("outrider")
     copies = []
-    for path in (SIDEKICK, SERVE, SHUTDOWN, AGENT):
+    for path in (SIDEKICK, SIDEKICKS, SERVE, SHUTDOWN, AGENT, EXAMPLE):
         for product in ("haproxy", "nginx", "envoy") if path == AGENT else ("a",):
             name = path.name.replace("@", f"@{product}")
             copies.append(tmp_path / name)
-            copies[-1].write_text(path.read_text().replace(INSTALLED, str(program)))
+            # Docker's client need not be here: any program is one that systemd finds
+            text = path.read_text().replace(INSTALLED, str(program)).replace("/usr/bin/docker", "/bin/true")
+            copies[-1].write_text(text)
             for folder in {path.name, name}:  # drop-ins lie beside the file
                 if (UNITS / f"{folder}.d").is_dir():
                     shutil.copytree(UNITS / f"{folder}.d", tmp_path / f"{folder}.d", dirs_exist_ok=True)
@@ -202,6 +239,6 @@ def test_systemd_knows_every_key_and_value(tmp_path: Path, installed: Path) -> N
     )
 
     # it leaves with 0 after an unknown key, and it talks of other units of the machine as well
-    problems = [line for line in said.stderr.splitlines() if "outrider" in line]
+    problems = [line for line in said.stderr.splitlines() if "outrider" in line or "example" in line]
     assert problems == []
     assert said.returncode == 0, said.stderr

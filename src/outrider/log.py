@@ -1,4 +1,4 @@
-"""Logging: one line per fact on stdout, text on a terminal and JSON elsewhere.
+"""Logging: one line per fact on stdout: text on a terminal, entries where journald reads it, and JSON elsewhere.
 
 Messages are constants, facts are bound fields. The stdlib's loggers end up here as well, with the loud ones capped.
 """
@@ -14,6 +14,7 @@ from loguru import logger
 
 from outrider.config.sections import LogSettings
 from outrider.core.client_tokens import masked
+from outrider.journald import Journal, priority_of, reads_stream
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -35,7 +36,8 @@ def setup_logging(settings: LogSettings, stream: TextIO | None = None, *, verbos
     """Send everything that is logged in this process to ``stream``; calling again replaces what was set up before.
 
     Args:
-        settings: ``format = "auto"`` means text when ``stream`` is a terminal, else JSON lines.
+        settings: ``format = "auto"`` means text when ``stream`` is a terminal, entries of journald with priority and
+            fields when it is what a unit's process is given (``JOURNAL_STREAM``), else JSON lines.
         stream: stdout when None.
         verbosity: Number of ``-v``: one shows our DEBUG lines, two those of the libraries as well.
     """
@@ -43,9 +45,13 @@ def setup_logging(settings: LogSettings, stream: TextIO | None = None, *, verbos
     level = min(LEVELS[settings.level], LEVELS["debug"] if verbosity else LEVELS["error"])
     as_text = out.isatty() if settings.format == "auto" else settings.format == "text"
     colours = as_text and out.isatty()
+    journal = Journal(out) if settings.format == "auto" and reads_stream(out, os.environ) else None
 
     def write(message: "Message") -> None:
         record = message.record
+        if journal is not None:
+            journal.write(masked(sentence(record)), priority_of(record["level"].no), journal_fields(record))
+            return
         out.write(masked(text_line(record, colours=colours) if as_text else json_line(record)) + "\n")
         out.flush()
 
@@ -86,6 +92,37 @@ def text_line(record: "Record", *, colours: bool) -> str:
     fields = " ".join(f"{key}={_field(value)}" for key, value in record["extra"].items())
     line = f"{record['time']:%H:%M:%S} {head} {_one_line(record['message'])}{'  ' if fields else ''}{fields}"
     return line if record["exception"] is None else f"{line}\n{_traceback(record)}"
+
+
+def sentence(record: "Record") -> str:
+    """One line for people, without time and level, which journald keeps by themselves.
+
+    For example ``a: release can't be prepared: no space left (version 2.0.0)``: the instance, what happened and why,
+    then the other fields. Of a traceback the last line; the whole is a field.
+    """
+    fields = dict(record["extra"])
+    instance = fields.pop("instance", None)
+    message, reasons = record["message"], []
+    if message == "step" and {"event", "source", "target"} <= fields.keys():
+        message = f"{fields.pop('source')} on {fields.pop('event')} to {fields.pop('target')}"
+    reasons = [str(value) for name in ("cause", "why", "what") if (value := fields.pop(name, None)) not in (None, "")]
+    if (exception := record["exception"]) is not None and exception.type is not None:
+        last = f"{exception.type.__name__}: {exception.value}"
+        reasons += [] if any(str(exception.value) == each for each in reasons) else [last]
+    told = [f"{name} {_field(value)}" for name, value in fields.items() if value not in (None, "", (), [])]
+    line = ": ".join([*([] if instance is None else [str(instance)]), message, *reasons])
+    return _one_line(f"{line} ({', '.join(told)})" if told else line)
+
+
+def journal_fields(record: "Record") -> dict[str, str]:
+    """The bound fields as journald keeps them beside the sentence: ``OUTRIDER_EVENT=release.found`` and so on."""
+    fields = {"OUTRIDER_MESSAGE": record["message"]}
+    for name, value in record["extra"].items():
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        fields[f"OUTRIDER_{name}".upper()] = masked(text)
+    if record["exception"] is not None:
+        fields["OUTRIDER_EXCEPTION"] = masked(_traceback(record))
+    return fields
 
 
 def _time(record: "Record") -> str:

@@ -4,6 +4,7 @@ Update service, sidekick and balancer agent run on the machine; etcd, a first up
 here. The sidekick's app runs in units of its own.
 """
 
+import json
 import re
 import shutil
 import sysconfig
@@ -120,10 +121,11 @@ def process(machine: SystemdMachine, unit: str) -> dict[str, str]:
 
 def test_the_hardened_units_do_their_work(fixture: Fleet, machine: SystemdMachine, haproxy: Haproxy) -> None:
     """
-    1. the update service answers
+    1. the update service answers as soon as its unit is started
     2. the agent, as a user of its own, puts a server into HAProxy and writes its file
     3. the sidekick, as a user of its own, runs one version as a unit and updates it to the next
     4. none of the three has a capability, and each is under a filter of system calls
+    5. the journal has entries with priorities, fields and one sentence each
     """
     (port,) = free_ports(1)
     endpoint = f"127.0.0.1:{fixture.etcd.endpoint.port}"
@@ -140,8 +142,10 @@ def test_the_hardened_units_do_their_work(fixture: Fleet, machine: SystemdMachin
     machine.write("/etc/outrider/instances/web-a.toml", fixture.configuration())
     entry = ServerEntry(url=SERVER)
     fixture.cluster.txn((), (Put(key=fixture.keys.server_entry(SERVICE, "a"), value=encode(entry)),))
-    for unit in (SERVE, AGENT, SIDEKICK):
+    for unit in (AGENT, SIDEKICK):
         machine.run("systemctl", "start", "--no-block", unit)
+    machine.run("systemctl", "start", SERVE)
+    assert 200 == requests.get(f"http://127.0.0.1:{port}/healthz", timeout=10).status_code, told_by(machine, SERVE)
 
     def answers() -> bool:
         try:
@@ -174,3 +178,10 @@ def test_the_hardened_units_do_their_work(fixture: Fleet, machine: SystemdMachin
         found = process(machine, unit)
         assert ("0000000000000000", "2", "1") == (found["CapEff"], found["Seccomp"], found["NoNewPrivs"]), unit
         assert "0" not in found["Uid"].split(), unit
+        entries = [json.loads(line) for line in machine.run("journalctl", "-o", "json", "-u", unit).splitlines()]
+        ours = [one for one in entries if "OUTRIDER_MESSAGE" in one]
+        assert ours, unit
+        assert {"2", "3", "4", "6", "7"} >= {one["PRIORITY"] for one in ours}
+        assert not [one["MESSAGE"] for one in ours if not isinstance(one["MESSAGE"], str) or "\n" in one["MESSAGE"]]
+    steps = machine.run("journalctl", "-o", "cat", "OUTRIDER_INSTANCE=web-a", "OUTRIDER_MESSAGE=step")
+    assert re.search(r"^web-a: \S+ on \S+ to \S+", steps, re.MULTILINE), steps

@@ -351,7 +351,10 @@ class LogSettings:
     """[log]: what is written to stdout."""
 
     level: Literal["debug", "info", "warning", "error"] = setting("info", "Least severe level that is written.")
-    format: Literal["auto", "json", "text"] = setting("auto", "auto is text on a terminal and JSON lines elsewhere.")
+    format: Literal["auto", "json", "text"] = setting(
+        "auto",
+        "auto is text on a terminal, an entry of the journal for a unit of systemd, and JSON lines elsewhere.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,6 +145,7 @@ def serve(
         raise ConfigError(f"the Python package {error.name} is missing; install outrider[server]") from error
     from outrider.config.sections import LogSettings
     from outrider.log import setup_logging
+    from outrider.sd_notify import Notifier
     from outrider.service.cup import load_cup
     from outrider.service.history.background import background_tasks
     from outrider.service.history.destinations import parse_allowed
@@ -176,6 +177,7 @@ def serve(
     if local := _local_socket(socket_path):
         bound.append(click_context.with_resource(local))
     cluster = open_cluster(etcd)
+    notifier = Notifier.from_environment(os.environ)
     registries = HttpRegistries(auth_file=registry_auth, ca_file=registry_ca, plain=frozenset(plain_registry))
     try:
         application = create_application(
@@ -197,6 +199,7 @@ def serve(
 
         def ready() -> None:
             click.echo(f"outrider update service on {address}")
+            notifier.ready(f"answers on {address}")
             # Beside the serving: etcd may be away, and then the first request of the API reads them.
             users = application.state.context.known_users
             threading.Thread(target=_read_users, args=(users,), name="outrider-users", daemon=True).start()
@@ -214,6 +217,7 @@ def serve(
         ):
             server.serve(application, bound, ready, tls)
     finally:
+        notifier.stopping()
         cluster.close()
 
 

@@ -93,6 +93,7 @@ def run(
     loaded = load_settings(files, os.environ)
     settings = loaded.settings
     setup_logging(settings.log, verbosity=verbose)
+    logger.configure(extra={"instance": settings.instance.id})  # of every thread
     for line in loaded.warnings:
         logger.bind(setting=line).warning("a setting should be changed")
     assembly = Assembly(settings, owns_process=True)
