@@ -1,6 +1,6 @@
 """One connection to the service, below HTTP: who is at its other end, and how long it may keep us waiting.
 
-Built on uvicorn's own protocol over h11. What is found out here reaches the application as ``scope["state"]``.
+How requests are read is in ``http1.py``. What is found out here reaches the application as ``scope["state"]``.
 
 A connection is either served, or we wait for its client: for a header, for a body, or until it has read what we sent.
 Waiting has a limit. When there are as many connections as may be, a new one takes the place of the one for which we
@@ -12,12 +12,12 @@ import os
 import socket
 from typing import Any, ClassVar, Literal
 
-import h11
 from loguru import logger
 from starlette.types import Scope
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from outrider import unix_sockets
+from outrider.service.http1 import Shortcut, StrictProtocol
 from outrider.service.limits import Limits, option_of
 
 _PEER = "outrider_peer_uid"
@@ -27,7 +27,7 @@ WINDOW_BYTES = 64 * 1024
 STALLED_S = 60.0
 """A client that has read nothing for so long makes room for a new one before those that read."""
 
-Phase = Literal["header", "body", "served"]
+Phase = Literal["idle", "header", "body", "served"]
 
 
 def peer_of(scope: Scope) -> int | None:
@@ -36,7 +36,7 @@ def peer_of(scope: Scope) -> int | None:
     return uid if isinstance(uid, int) else None
 
 
-class Connection(H11Protocol):
+class Connection(StrictProtocol):
     """One connection. At the Unix socket the kernel says whose it is; a stranger's is closed at once."""
 
     limits: ClassVar[Limits] = Limits()
@@ -45,6 +45,8 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **keywords)
         self._phase: Phase = "header"
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        """When the phase ends; the timer may come earlier, and is set again then: most phases end much sooner."""
         self._received_bytes = 0
         self.waiting_since: float | None = None
 
@@ -73,7 +75,8 @@ class Connection(H11Protocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
-            if self._phase != "header" or self._timer is None:  # the first byte of the next request
+            # also the rest of a body whose answer was given without it
+            if self.is_inside and self._phase != "header":
                 self._wait_for("header", self.limits.max_header_s)
         elif self.cycle.more_body:
             if self._phase != "body":
@@ -82,14 +85,21 @@ class Connection(H11Protocol):
             self._serve()
 
     def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
         self._serve()
-        super().on_response_complete()
-        if self.cycle is None or self.cycle.response_complete:
-            # uvicorn ends a connection that stays silent; one that says a byte gets the time for a header
-            self._phase, self.waiting_since = "header", self.loop.time()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.is_inside:
+            self._wait_for("header", self.limits.max_header_s)
+        else:
+            self._wait_for("idle", self.limits.max_idle_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._serve()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -98,30 +108,40 @@ class Connection(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.waiting_since = None
+        self.waiting_since = None if self._phase == "served" else self.loop.time()
 
     def _serve(self) -> None:
         """It isn't the client's turn any more."""
         self._phase, self.waiting_since = "served", None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _wait_for(self, phase: Phase, within_s: float) -> None:
-        self._serve()
-        self._phase, self.waiting_since = phase, self.loop.time()
-        self._received_bytes = 0
-        self._timer = self.loop.call_later(within_s, self._too_slow)
+        now = self.loop.time()
+        self._phase, self.waiting_since, self._received_bytes = phase, now, 0
+        self._deadline = now + within_s
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self.loop.call_at(self._deadline, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self._phase == "served" or self.transport.is_closing():
+            return
+        if self.loop.time() < self._deadline:
+            self._timer = self.loop.call_at(self._deadline, self._on_time)
+            return
+        self._too_slow()
 
     def _too_slow(self) -> None:
-        self._timer = None
+        if self._phase == "idle":
+            self.transport.close()
+            return
         if self._phase == "body" and self.scope["path"] == UPLOADS and self._received_bytes >= WINDOW_BYTES:
             self._wait_for("body", self.limits.max_body_s)
             return
         name = "max_header_s" if self._phase == "header" else "max_body_s"
-        self._refuse(
-            408, "Request Timeout", f"no whole {self._phase} within {getattr(self.limits, name)} s ({option_of(name)})"
-        )
+        self.refuse(408, f"no whole {self._phase} within {getattr(self.limits, name)} s ({option_of(name)})")
 
     def _make_room(self) -> None:
         """Close the connection for which we wait longest; this one, if we wait for none."""
@@ -133,26 +153,30 @@ class Connection(H11Protocol):
             if each.waiting_since <= now
         ]
         longest = min(waiting)[2] if waiting else self
-        many = f"{self.limits.max_connections} connections already ({option_of('max_connections')})"
-        longest._refuse(503, "Service Unavailable", many)
+        longest.refuse(503, f"{self.limits.max_connections} connections already ({option_of('max_connections')})")
 
-    def _refuse(self, status: int, reason: str, why: str) -> None:
+    def refuse(self, status: int, words: str) -> None:
         """Say why, unless an answer has begun, and close. The application hears of a client that has gone."""
         if self.transport.is_closing():
             return
-        answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        if not answering and self.conn.our_state is not h11.ERROR:
-            body = f"{why}\n".encode()
-            head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
-            self.transport.write(f"{head}Retry-After: 10\r\nConnection: close\r\n\r\n".encode() + body)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        cycle = self.cycle
+        is_open = cycle is not None and not cycle.response_complete
+        # the rest of a body whose answer was given already is refused without a word: nothing more is awaited
+        is_answered = cycle is not None and cycle.response_started and (is_open or cycle.more_body)
+        if not is_answered:
+            body = f"{words}\n".encode()
+            head = (
+                f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\nRetry-After: 10\r\nConnection: close\r\n"
+            )
+            self.transport.write(STATUS_LINE[status] + head.encode() + b"\r\n" + body)
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
         self._serve()
         self.connections.discard(self)
         self.transport.close()
 
 
-def connections_within(limits: Limits) -> type[Connection]:
+def connections_within(limits: Limits, shortcut: Shortcut | None = None) -> type[Connection]:
     """The class of a service's connections."""
-    return type("LimitedConnection", (Connection,), {"limits": limits})
+    return type("LimitedConnection", (Connection,), {"limits": limits, "shortcut": shortcut})

@@ -101,6 +101,7 @@ def configuration(application: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         http=connections_within(limits),
+        loop="auto",  # uvloop, where it is installed
         # whose word about a client's address counts, the inlet decides
         proxy_headers=False,
         ws="none",
