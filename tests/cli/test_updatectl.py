@@ -181,7 +181,7 @@ def test_its_variables_are_updatectls(run: Run) -> None:
     with RestStub(lambda _: Say(body={"items": []})) as stub:
         done = run("app", "list", UPDATECTL_SERVER=stub.url + "/", UPDATECTL_USER="admin", UPDATECTL_KEY="or_k")
 
-    assert (0, "Id  Label  Description\n") == (done.returncode, done.stdout)
+    assert (0, "Id\tLabel\tDescription\n") == (done.returncode, done.stdout)
     assert ["/api/v1/apps"] == [asked.target for asked in stub.asked]
     assert stub.asked[0].headers["authorization"].startswith("Basic ")
 
@@ -190,3 +190,38 @@ def test_its_shell_completion_knows_the_verbs(run: Run) -> None:
     done = run(_UPDATECTL_COMPLETE="bash_complete", COMP_WORDS="updatectl package cr", COMP_CWORD="2")
 
     assert ["plain,create"] == done.stdout.split()
+
+
+REAL_COLUMNS = {
+    "app list": ("Id", "Label", "Description"),
+    "channel list": ("Label", "Version", "Publish", "Upstream"),
+    "group list": ("Label", "App", "Channel", "Id", "Updates Paused", "Percent", "Rollout Active"),
+    "package list": ("Version", "URL", "Size"),
+    "instance list-updates": ("AppID", "ClientID", "Version", "LastSeen", "Group", "OEM"),
+    "instance list-app-versions": ("AppID", "GroupID", "Version", "Clients"),
+    "group versions": ("Version", "Timestamp", "Count"),
+    "group events": ("Version", "Type", "Result", "Timestamp", "Count"),
+}
+"""Source: updateservicectl app.go, channel.go, group.go, pkg.go, instance.go."""
+
+
+@pytest.mark.parametrize("verb", REAL_COLUMNS)
+def test_tables_have_the_real_programs_columns_with_a_tab_between(verb: str, run: Run) -> None:
+    flags = [] if verb == "app list" else ["--app-id=x"]
+    flags += ["--group-id=y"] if verb in ("group versions", "group events") else []
+
+    with RestStub(lambda _: Say(body={"items": []})) as stub:
+        done = run(*verb.split(), *flags, UPDATECTL_SERVER=stub.url)
+
+    assert 0 == done.returncode, done.stderr
+    header = done.stdout.splitlines()[0].split("\t")
+    assert list(REAL_COLUMNS[verb]) == header[: len(REAL_COLUMNS[verb])]
+
+
+def test_a_cell_with_blanks_is_one_field(run: Run) -> None:
+    app = {"id": "x", "label": "An  app", "description": "a\tb"}
+
+    with RestStub(lambda _: Say(body={"items": [app]})) as stub:
+        done = run("app", "list", UPDATECTL_SERVER=stub.url)
+
+    assert ["x", "An  app", "a b"] == done.stdout.splitlines()[1].split("\t")

@@ -126,7 +126,7 @@ def test_a_whole_life_of_every_noun(run: Run, service: Service) -> None:
 
     assert [["Version", "URL", "Size"], ["1.2.3", "http://files.example/web.tar", "6"]] == lines(created.stdout)
     assert ["web", APP, "stable", "web", "true", "3"] == lines(paused.stdout)[1]
-    header = ["Label", "App", "Channel", "Id", "Updates Paused", "Slots"]
+    header = ["Label", "App", "Channel", "Id", "Updates Paused", "Percent", "Rollout Active", "Slots"]
     assert [header, ["Web", APP, "stable", "web", "false", "2"]] == lines(unpaused.stdout)
     run(f"group delete --app-id={APP} --group-id=web")
     run(f"channel delete --app-id={APP} --channel=stable")

@@ -4,7 +4,6 @@ Three machines run ``updatectl watch`` with an ``./update.sh`` of their own; the
 """
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -103,11 +102,7 @@ class Shell:
     def table(self, command: str) -> list[dict[str, str]]:
         """What a command prints, row by row, by the columns' names."""
         header, *rows = self.type(command).stdout.splitlines()
-        columns = [(match[0], match.start()) for match in re.finditer(r"\S+(?: \S+)*", header)]
-        ends = [*(start for _, start in columns[1:]), None]
-        return [
-            {name: row[start:end].strip() for (name, start), end in zip(columns, ends, strict=True)} for row in rows
-        ]
+        return [dict(zip(header.split("\t"), row.split("\t"), strict=True)) for row in rows]
 
     @staticmethod
     def _words(command: str) -> list[str]:

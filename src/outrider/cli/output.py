@@ -27,7 +27,7 @@ def echo_table(
     """Print rows below a header, without the column ``dropped_when_empty`` where no row has anything in it.
 
     On a terminal: by ``rich`` where it is installed, with long cells wrapped and trouble in colour. Elsewhere: columns
-    aligned by two blanks, as updatectl does with tabs.
+    aligned by two blanks; of ``updatectl`` separated by a tab, as scripts for the real program cut them.
     """
     cells = [tuple("" if cell is None else str(cell) for cell in row) for row in rows]
     if dropped_when_empty is not None and not any(row[header.index(dropped_when_empty)] for row in cells):
@@ -36,9 +36,19 @@ def echo_table(
     if sys.stdout.isatty() and _echo_rich_table(header, cells):
         return
     lines = [tuple(header), *cells]
+    if _is_updatectl() and not sys.stdout.isatty():
+        for line in lines:
+            click.echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in line))
+        return
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _is_updatectl() -> bool:
+    """The command was typed by updatectl's name."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.find_root().info_name == "updatectl"
 
 
 def _echo_rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:

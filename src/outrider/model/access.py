@@ -163,6 +163,8 @@ FAMILIES: tuple[Family, ...] = (
         sidekick=lambda k, w: (_below(k.environments(w.us.app, w.us.group)),),
         secret=True,
     ),
+    Family(form="frames/{app}/{group}"),
+    Family(form="hawk-nonces/{user}/{nonce}", secret=True),
     Family(form="analysis/{app}/{group}", sidekick=lambda k, w: (_write(k.analysis(w.us.app, w.us.group)),)),
     Family(form="instances/{app}/{instance}"),
     Family(

@@ -13,6 +13,7 @@ from outrider.core.errors import Conflict
 from outrider.core.images import ImagePlatform, parse_image
 from outrider.core.release import ReleaseId
 from outrider.core.rollout.budgets import Budget
+from outrider.core.rollout.frames import Frame
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.rollout import Progress
 from outrider.core.tasks import TaskSpec
@@ -234,6 +235,7 @@ class Group(Document, frozen=True, kw_only=True):
             whether that waits for no update window.
         identity: Whether a check-in must be proved; auto: once there was a sidekick that proves itself.
         had_sidekick: There was one.
+        frames_since: When its frames were activated, which then say the percentage; None: the policy says it.
     """
 
     app: str
@@ -254,7 +256,13 @@ class Group(Document, frozen=True, kw_only=True):
     back_at_once: bool = False
     identity: IdentityMode = "auto"
     had_sidekick: bool = False
+    frames_since: datetime | None = None
     created: datetime
+
+    @property
+    def percent(self) -> float:
+        """What the policy says of its instances; active frames may say something else."""
+        return self.policy.percent
 
     @property
     def requires_identity(self) -> bool:
@@ -291,6 +299,14 @@ class Served(Document, frozen=True, kw_only=True):
 
     versions: tuple[str, ...] = ()
     releases: tuple[ReleaseId, ...] = ()
+
+
+class Frames(Document, frozen=True, kw_only=True):
+    """``frames/{app}/{group}``: steps of the group's percentage, as CoreUpdate's clients have set them."""
+
+    app: str
+    group: str
+    frames: tuple[Frame, ...]
 
 
 class Target(Document, frozen=True, kw_only=True):
@@ -889,6 +905,8 @@ class User(Document, frozen=True, kw_only=True):
             2**256 tokens; passwords, which people choose, would need a slow one.
         token_end: The token's last four characters, for a person who wonders which one it is.
         apps: The role holds for these apps alone, by their ids; empty: for all.
+        hawk_key: A second key, by which CoreUpdate's clients sign (Hawk). It must be readable: who checks a signature
+            needs the key itself. Empty: the user has none.
         created: When the user was made; ``token_created`` when the present token was.
     """
 
@@ -897,8 +915,14 @@ class User(Document, frozen=True, kw_only=True):
     token_sha256: str
     token_end: str
     apps: tuple[str, ...] = ()
+    hawk_key: str = ""
     created: datetime
     token_created: datetime
+
+    @property
+    def has_hawk_key(self) -> bool:
+        """It may sign requests to CoreUpdate's API."""
+        return bool(self.hawk_key)
 
 
 def unreadable_gone(app: str, group: str, instance: str, at: datetime) -> Gone:

@@ -173,6 +173,14 @@ class Keys:
         """What the group's instances have counted together of a release under analysis."""
         return f"{self.prefix}/analysis/{check_app(app)}/{check_part('group', group)}"
 
+    def frames(self, app: str, group: str) -> str:
+        """Frames of the group's rollout; beside the group, for they are read only while they are active."""
+        return f"{self.all_frames(app)}{check_part('group', group)}"
+
+    def all_frames(self, app: str) -> str:
+        """Prefix of the frames of all groups of an app."""
+        return f"{self.prefix}/frames/{check_app(app)}/"
+
     def brake(self, app: str, group: str) -> str:
         """What a pause, a halt and their ends write; every turn for an update is taken against its revision."""
         return f"{self.group(app, group)}/brake"
@@ -395,6 +403,10 @@ class Keys:
 
     def user(self, name: str) -> str:
         return self.users() + check_part("user", name)
+
+    def hawk_nonce(self, user: str, digest: str) -> str:
+        """A nonce of Hawk that a user's request has used; it lives as long as its time counts."""
+        return f"{self.prefix}/hawk-nonces/{check_part('user', user)}/{check_part('nonce', digest)}"
 
     def users_existed(self) -> str:
         """The marker that there was a user: without one, the API stays closed. No restore removes it."""

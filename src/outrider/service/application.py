@@ -23,6 +23,10 @@ from outrider.service.api import users as rest_users
 from outrider.service.api.auth import AccessRules, AuthMiddleware
 from outrider.service.api.hosts import own_hosts
 from outrider.service.context import Context, request_context_of
+from outrider.service.coreupdate import figures as coreupdate_figures
+from outrider.service.coreupdate import uploads as coreupdate_uploads
+from outrider.service.coreupdate import verbs as coreupdate_verbs
+from outrider.service.coreupdate.auth import HawkMiddleware
 from outrider.service.cup import CupSigner
 from outrider.service.history.destinations import Destinations
 from outrider.service.inlet import Inlet
@@ -59,6 +63,7 @@ def create_application(
     audit_days: int = KEPT_DAYS,
     omaha_secret: str | None = None,
     cup: CupSigner | None = None,
+    coreupdate_api: bool = False,
     registries: Registries | None = None,
     destinations: Destinations | None = None,
     limits: Limits | None = None,
@@ -75,6 +80,7 @@ def create_application(
         audit_days: Days for which entries of the audit log are kept.
         omaha_secret: Last part of the Omaha address.
         cup: Signs Omaha answers for clients that ask for it.
+        coreupdate_api: Serve CoreUpdate's REST API, too.
         registries: Where it asks which image a tag names; None: nowhere.
         destinations: Where webhooks may lead; None: to public addresses.
         limits: What it takes; None: the defaults.
@@ -136,6 +142,8 @@ def create_application(
     application.include_router(rest_status.router, dependencies=[Depends(request_context_of)])
     application.include_router(metrics.router)
     application.include_router(rest_database.router, dependencies=[Depends(request_context_of)])
+    for router in (coreupdate_verbs.router, coreupdate_figures.router, coreupdate_uploads.router):
+        application.include_router(router)
     application.add_api_route("/healthz", healthz, tags=["operation"], response_class=PlainTextResponse)
     not_ready: dict[int | str, dict[str, Any]] = {
         503: {"description": "The reason, in one line", "content": {"text/plain": {}}}
@@ -147,6 +155,15 @@ def create_application(
         open_to_all=open_to_all, hosts=own_hosts(public_url, allowed_hosts), protect_metrics=protect_metrics
     )
     application.add_middleware(AuthMiddleware, known=known_users, keys=stores.context.keys, rules=rules)
+    application.add_middleware(
+        HawkMiddleware,
+        known=known_users,
+        cluster=noting,
+        keys=stores.context.keys,
+        rules=rules,
+        enabled=coreupdate_api,
+        now_s=lambda: now().timestamp(),
+    )
     context: Context = application.state.context
     quick = QuickEndpoint(context, QuickCheckins(context.checkins, read_model))
     application.add_middleware(Inlet, limits=limits, proxies=trusted_proxies, quick=quick)

@@ -21,7 +21,7 @@ from outrider.service.http1 import Shortcut, StrictProtocol
 from outrider.service.limits import Limits, option_of
 
 _PEER = "outrider_peer_uid"
-UPLOADS = "/api/v1/payloads"
+UPLOADS = frozenset({"/api/v1/payloads", "/package-upload"})
 WINDOW_BYTES = 64 * 1024
 """An upload may take long, but so much of it comes in each ``max_body_s``."""
 STALLED_S = 60.0
@@ -137,7 +137,7 @@ class Connection(StrictProtocol):
         if self._phase == "idle":
             self.transport.close()
             return
-        if self._phase == "body" and self.scope["path"] == UPLOADS and self._received_bytes >= WINDOW_BYTES:
+        if self._phase == "body" and self.scope["path"] in UPLOADS and self._received_bytes >= WINDOW_BYTES:
             self._wait_for("body", self.limits.max_body_s)
             return
         name = "max_header_s" if self._phase == "header" else "max_body_s"

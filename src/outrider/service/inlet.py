@@ -19,7 +19,8 @@ from outrider.service.omaha.quick import QuickEndpoint
 from outrider.service.problems import problem
 
 API = "/api/"
-_COUNTED = ("/api/", "/v1/update", "/metrics")
+COREUPDATE = ("/_ah/", "/package-upload", "/db/backup", "/admin/v1/init")
+_COUNTED = ("/api/", "/v1/update", "/metrics", *COREUPDATE)
 
 
 class Inlet:
@@ -46,10 +47,10 @@ class Inlet:
         self._find_client(scope, headers)
         path: str = scope["path"]
         refusal = self._too_often(scope, path)
-        most = self._limits.max_upload_bytes if path == UPLOADS else self._limits.max_json_bytes
-        name = "max_upload_bytes" if path == UPLOADS else "max_json_bytes"
+        most = self._limits.max_upload_bytes if path in UPLOADS else self._limits.max_json_bytes
+        name = "max_upload_bytes" if path in UPLOADS else "max_json_bytes"
         announced = headers.get("content-length", "")
-        is_api = path.startswith(API)  # Omaha has a limit of its own
+        is_api = path.startswith((API, *COREUPDATE))  # Omaha has a limit of its own
         too_large = f"more than {most} bytes ({option_of(name)})"
         if refusal is None and is_api and announced.isdigit() and int(announced) > most:
             refusal = _refusal(413, "too-large", too_large, path)

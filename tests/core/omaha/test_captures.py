@@ -301,7 +301,11 @@ FLEET = {
 
 
 def test_every_recorded_file_has_its_facts_here() -> None:
-    assert sorted([*REQUESTS, *RESPONSES, *FLEET]) == captured_files()
+    # calls of CoreUpdate's API have theirs in tests/service/coreupdate/test_captured_calls.py
+    coreupdate = captured_files("coreupdate-api/*.txt")
+    assert 22 == len(coreupdate)
+
+    assert sorted([*REQUESTS, *RESPONSES, *FLEET, *coreupdate]) == captured_files()
 
 
 def test_no_recorded_byte_has_changed() -> None:

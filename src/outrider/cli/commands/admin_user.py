@@ -7,7 +7,7 @@ from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 
-HEADER = ("Name", "Role", "Token", "Created", "Token Created", "Apps")
+HEADER = ("Name", "Role", "Token", "Created", "Token Created", "Apps", "Hawk")
 
 
 @click.group("admin-user", cls=Group)
@@ -25,14 +25,26 @@ def admin_user() -> None:
 )
 @click.option("--only-app", "apps", multiple=True, help="The role holds for this app alone; repeat for several.")
 @click.option("--all-apps", is_flag=True, help="The role holds for all apps again.")
+@click.option(
+    "--hawk",
+    is_flag=True,
+    help="Make a second key, for the real updateservicectl (`serve --coreupdate-api`). etcd keeps it readable."
+    " Without this option an earlier one ends.",
+)
 @service_options
 @json_option
 def create(
-    username: str, role: str | None, apps: tuple[str, ...], all_apps: bool, service: ServiceClient, as_json: bool
+    username: str,
+    role: str | None,
+    apps: tuple[str, ...],
+    all_apps: bool,
+    hawk: bool,
+    service: ServiceClient,
+    as_json: bool,
 ) -> None:
     """Make USERNAME, or give an existing user a new token: the old one ends.
 
-    The token is shown this once.
+    The token is shown this once; with --hawk the Hawk key follows on a line of its own.
     """
     if role is None:
         # The verb's name says what it makes; but a new token alone must not make an admin of a viewer.
@@ -40,13 +52,16 @@ def create(
         role = None if username in known else "operator" if apps else "admin"
     if apps and all_apps:
         raise click.UsageError("--only-app and --all-apps contradict each other")
-    body: Json = {"name": username, "role": role}
+    body: Json = {"name": username, "role": role} | ({"hawk": True} if hawk else {})
     made = service.post("users", body=body | ({"apps": apps} if apps or all_apps else {}))
     if as_json:
         echo_json(made)
         return
-    click.echo(f"{made['name']} is {made['role']}; keep the token, it is not shown again:", err=True)
+    what = "token and Hawk key, they are" if hawk else "token, it is"
+    click.echo(f"{made['name']} is {made['role']}; keep the {what} not shown again:", err=True)
     click.echo(made["token"])
+    if hawk:
+        click.echo(made["hawk_key"])
 
 
 @admin_user.command("list")
@@ -75,7 +90,8 @@ def show(users: list[Json], as_json: bool) -> None:
         (
             *(one["name"], one["role"], f"...{one['token_end']}", one["created"][:19], one["token_created"][:19]),
             ", ".join(one["apps"]) or "all",
+            "yes" if one.get("has_hawk_key") else "",
         )
         for one in users
     ]
-    echo_table(HEADER, rows)
+    echo_table(HEADER, rows, dropped_when_empty="Hawk")

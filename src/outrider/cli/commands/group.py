@@ -11,7 +11,7 @@ from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError
 
-HEADER = ("Label", "App", "Channel", "Id", "Updates Paused", "Slots")
+HEADER = ("Label", "App", "Channel", "Id", "Updates Paused", "Percent", "Rollout Active", "Slots")
 app_option = addressing.app_option("Application that the group belongs to.")
 group_option = addressing.group_option("ID of the group.")
 
@@ -154,7 +154,10 @@ def show(groups: list[Json], as_json: bool) -> None:
         echo_json(groups)
     else:
         rows = [
-            (one["label"], one["app"], one["channel"], one["id"], str(one["paused"]).lower(), one["slots"])
+            (
+                *(one["label"], one["app"], one["channel"], one["id"], str(one["paused"]).lower()),
+                *(f"{one.get('percent', 100):.6g}", str(one.get("rollout_active", False)).lower(), one["slots"]),
+            )
             for one in groups
         ]
         echo_table(HEADER, rows)

@@ -60,6 +60,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="Sign Omaha answers for clients that ask with cup2key (CUP): ID:FILE, a P-256 key in PEM; repeat for several.",
 )
+@click.option(
+    "--coreupdate-api",
+    is_flag=True,
+    help="Serve CoreUpdate's REST API for the real updateservicectl, too; its users need a Hawk key.",
+)
 @click.option("--omaha-secret", help="Serve Omaha only at /v1/update/SECRET. Prefer the environment variable.")
 @click.option(
     "--audit-days", type=click.IntRange(1), default=90, show_default=True, help="Days for which the audit log is kept."
@@ -117,6 +122,7 @@ def serve(
     trusted_proxy: tuple[str, ...],
     limits: "Limits",
     cup_key: tuple[str, ...],
+    coreupdate_api: bool,
     omaha_secret: str | None,
     audit_days: int,
     registry_auth: Path | None,
@@ -191,6 +197,7 @@ def serve(
             audit_days=audit_days,
             omaha_secret=omaha_secret,
             cup=cup,
+            coreupdate_api=coreupdate_api,
             registries=registries,
             destinations=destinations,
             limits=limits,

@@ -16,6 +16,7 @@ from outrider.core.errors import ConfigError
 from outrider.core.labels import parse_selector
 from outrider.core.rollout import waves
 from outrider.core.rollout.calendar import closed
+from outrider.core.rollout.frames import RunningFrames
 from outrider.core.rollout.percent import percentage_of
 from outrider.core.rollout.policy_settings import Policy, Rate, begins_with
 from outrider.core.rollout.rollout import Opened, Progress, WaveState, approval_due, brake, next_time
@@ -82,6 +83,7 @@ class Situation:
         is_new: The instance never ran anything, so its first update takes nothing out of service.
         own_labels: Labels of the instance (``core.labels``); None: it has some, and they aren't known.
         wave: The wave that the rollout is at; None without waves.
+        frames: They say the percentage in place of the policy; None without.
     """
 
     running: str
@@ -108,6 +110,7 @@ class Situation:
     is_new: bool = False
     own_labels: Mapping[str, str] | None = field(default_factory=dict)
     wave: WaveState | None = None
+    frames: RunningFrames | None = None
     now: datetime = LONG_AGO
 
     def label(self, version: str) -> str:
@@ -276,11 +279,15 @@ def _note_on(situation: Situation, goal: str) -> str:
 def _outside_the_percentage(situation: Situation, goal: str) -> Defer | None:
     # By the target, not by a floor on the way: an instance that passed a floor may go on.
     target = situation.label(situation.wanted or goal)
-    percent, number = situation.policy.percent, percentage_of(situation.instance, target)
+    frames, number = situation.frames, percentage_of(situation.instance, target)
+    percent = situation.policy.percent if frames is None else frames.percent_at(situation.now)
     if number < percent:
         return None
-    reason = f"{target} goes to {percent:g} % of the instances; this one is at {number:.2f} %"
-    return Defer(reason=reason, by="percent", pending=True)
+    reason = f"{target} goes to {percent:.4g} % of the instances; this one is at {number:.2f} %"
+    again_at = None if frames is None else frames.reaches(number, situation.now)
+    if again_at is not None:
+        reason += f", whose frame begins {_clock(situation, again_at)}"
+    return Defer(reason=reason, by="percent", pending=True, again_at=again_at)
 
 
 def _not_approved(situation: Situation, goal: str) -> Defer | None:

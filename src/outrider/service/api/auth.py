@@ -40,7 +40,7 @@ _ADMINS_ALONE = re.compile(r"(?:[A-Z]+ /api/v1/(?:users|database)(?:/.*)?|DELETE
 _APPROVERS_TOO = re.compile(r"POST /api/v1/apps/[^/]*/groups/[^/]*/rollout/(?:approve|reject)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 MAX_DID = 1000
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
 def role_needed(method: str, path: str) -> Role:
@@ -88,7 +88,7 @@ class AuthMiddleware:
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         reading = method in READING
         resource = resource_of(self._keys, path)
-        request_id, seen = _request_id(headers), Seen()
+        request_id, seen = request_id_of(headers), Seen()
         answer = AnswerWithEtag(send, request_id, seen, resource, headers, reading=reading)
         try:
             asked = RequestContext(
@@ -110,41 +110,16 @@ class AuthMiddleware:
         return path.startswith(API) and path not in OPEN
 
     async def _admit(self, scope: Scope, headers: Headers) -> Principal:
-        peer = peer_of(scope)
-        if peer is None:
-            check_host(headers.get("host", ""), self._rules.hosts)
-        if not self._known.loaded:
-            await run_in_threadpool(self._known.load)
-        address = scope["client"][0] if scope.get("client") else ""
-        if not self._known.ever_existed:
-            return self._first_hour(peer, address, headers)
-        if not self._known.all():
-            # Closed, not open: who damaged or removed them may be a stranger (P13).
-            raise Forbidden(
-                f"no user can be read ({', '.join(self._known.damaged)}), so nobody is let in; with access to etcd,"
-                " `outrider database init --again --name NAME` gives one of them a new token"
-                if self._known.exist
-                else "there were users and none is left, so nobody is let in; with access to etcd, `outrider database"
-                " init` makes the first one anew"
-            )
+        address = address_of(scope)
+        anybody = await admitted_without_user(scope, headers, self._known, self._rules)
+        if anybody is not None:
+            return anybody
         user = self._user(headers.get("authorization", ""))
         needed = role_needed(scope["method"], scope["path"])
         if not may(user.role, needed):
             raise Forbidden(f"this request needs the role {needed}; {user.name} has the role {user.role}")
         check_apps(user, scope["method"], scope["path"], scope["query_string"])
         return Principal(name=user.name, role=user.role, address=address, apps=user.apps)
-
-    def _first_hour(self, peer: int | None, address: str, headers: Headers) -> Principal:
-        """The principal while there never was a user."""
-        proxied = next((name for name in _FORWARDED if name in headers), None)
-        if peer is not None and proxied is None:
-            return Principal(name=f"({_user_name(peer)})", role="admin")
-        if peer is None and self._rules.open_to_all and not is_of_a_foreign_page(headers, self._rules.hosts):
-            return Principal(name="(anybody)", role="admin", address=address)
-        raise Unauthorized(
-            "there are no users yet, so only the service's Unix socket may be used, on its own machine and by the user"
-            " that runs it; create the first user there: outrider database init"
-        )
 
     def _user(self, authorization: str) -> User:
         scheme, _, credentials = authorization.strip().partition(" ")
@@ -159,7 +134,55 @@ class AuthMiddleware:
         return user
 
 
-def _request_id(headers: Headers) -> str:
+def address_of(scope: Scope) -> str:
+    """The client's IP address; empty when unknown."""
+    return scope["client"][0] if scope.get("client") else ""
+
+
+async def admitted_without_user(
+    scope: Scope, headers: Headers, known: KnownUsers, rules: AccessRules
+) -> Principal | None:
+    """The principal of a request while there never was a user; None: it must say which user makes it, and prove that.
+
+    Raises:
+        Misdirected: it was sent to another name.
+        Unauthorized: there are no users yet, and it may do nothing.
+        Forbidden: there are users, and none can be read.
+        Unknown: etcd gives no answer.
+    """
+    peer = peer_of(scope)
+    if peer is None:
+        check_host(headers.get("host", ""), rules.hosts)
+    if not known.loaded:
+        await run_in_threadpool(known.load)
+    if not known.ever_existed:
+        return _first_hour(peer, address_of(scope), headers, rules)
+    if not known.all():
+        # Closed, not open: who damaged or removed them may be a stranger (P13).
+        raise Forbidden(
+            f"no user can be read ({', '.join(known.damaged)}), so nobody is let in; with access to etcd,"
+            " `outrider database init --again --name NAME` gives one of them a new token"
+            if known.exist
+            else "there were users and none is left, so nobody is let in; with access to etcd, `outrider database"
+            " init` makes the first one anew"
+        )
+    return None
+
+
+def _first_hour(peer: int | None, address: str, headers: Headers, rules: AccessRules) -> Principal:
+    """The principal while there never was a user."""
+    proxied = next((name for name in FORWARDED if name in headers), None)
+    if peer is not None and proxied is None:
+        return Principal(name=f"({_user_name(peer)})", role="admin")
+    if peer is None and rules.open_to_all and not is_of_a_foreign_page(headers, rules.hosts):
+        return Principal(name="(anybody)", role="admin", address=address)
+    raise Unauthorized(
+        "there are no users yet, so only the service's Unix socket may be used, on its own machine and by the user"
+        " that runs it; create the first user there: outrider database init"
+    )
+
+
+def request_id_of(headers: Headers) -> str:
     asked = headers.get("x-request-id", "")
     return asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
 

@@ -189,6 +189,8 @@ class GroupShown(Shown):
     blocked: list[GroupBlockShown] = Field([], description="Releases that only this group does not take.")
     environment: int = Field(0, description="Number of the environment that its releases run with; 0: none.")
     restarted: RestartedShown | None = Field(None, description="Its last rolling restart.")
+    percent: float = Field(100.0, description="Share of its instances that may update now.")
+    rollout_active: bool = Field(False, description="Frames, as CoreUpdate has them, raise the percentage by and by.")
     created: datetime
     notes: list[str] = []
 

@@ -30,6 +30,7 @@ class NewUser(Given):
     name: str = Field(description="1 to 64 letters, digits or . _ @ + -", examples=["ann"])
     role: Role | None = Field(None, description=f"{ROLE} Default: the present role; for a new user, operator.")
     apps: list[str] | None = Field(None, description=f"{APPS} Default: as before; for a new user, all.")
+    hawk: bool = Field(False, description="Make a Hawk key, too: CoreUpdate's clients sign with it. An old one ends.")
 
 
 class UserShown(Shown):
@@ -39,6 +40,7 @@ class UserShown(Shown):
     role: Role = Field(description=ROLE)
     apps: list[str] = Field(description=APPS)
     token_end: str = Field(description="The token's last four characters.", examples=["x7Qa"])
+    has_hawk_key: bool = Field(description="It may sign requests to CoreUpdate's API.")
     created: datetime
     token_created: datetime = Field(description="When the present token was created.")
 
@@ -47,3 +49,4 @@ class UserCreated(UserShown):
     """A user with the new token, which is shown only once."""
 
     token: str = Field(description="Send it as `Authorization: Bearer TOKEN`.")
+    hawk_key: str = Field("", description="For `updateservicectl --key`; empty: none was asked for.")

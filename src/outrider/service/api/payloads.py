@@ -20,7 +20,7 @@ from outrider.service.payloads.images import restored_descriptor
 from outrider.service.problems import RESPONSES
 from outrider.service.rollouts.syncers import SEPARATOR
 from outrider.service.store.packages import absent_package
-from outrider.service.store.request import Edit
+from outrider.service.store.request import Edit, RequestContext
 
 router = APIRouter(responses=RESPONSES)
 Ours = Annotated[Context, Depends(context_of)]
@@ -45,14 +45,19 @@ async def upload(request: Request, ours: Ours, asked: Asked) -> PayloadShown:
         await run_in_threadpool(arriving.write, bytes(waiting))
         stored = await run_in_threadpool(arriving.finish)
     # The file comes first: a client repeats an upload that etcd could not record, and the repeat is recorded.
-    await run_in_threadpool(ours.stores.audit_log.record, asked, _edit_of(ours, stored))
+    await run_in_threadpool(record_upload, ours, asked, stored)
     return PayloadShown.model_validate(stored)
 
 
-def _edit_of(ours: Context, stored: StoredFile) -> Edit:
+def record_upload(ours: Context, asked: RequestContext, stored: StoredFile) -> None:
+    """Record an upload in the audit log.
+
+    Raises:
+        Unknown: etcd gives no answer; the client uploads the file again.
+    """
     facts = {"sha256": stored.sha256, "size_bytes": stored.size_bytes}
     key = f"{ours.stores.context.keys.prefix}/payloads/{stored.sha256}"
-    return Edit(key=key, before=None, after=json.dumps(facts).encode())
+    ours.stores.audit_log.record(asked, Edit(key=key, before=None, after=json.dumps(facts).encode()))
 
 
 @router.head("/packages/{app}/{version}/{name}", include_in_schema=False)

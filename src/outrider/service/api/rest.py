@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from outrider.core import versions
 from outrider.core.errors import ConfigError, Conflict
 from outrider.core.labels import parse_selector
-from outrider.model.documents import Instance, Package
+from outrider.model.documents import Group, Instance, Package
 from outrider.service.api.models import (
     AppChange,
     AppShown,
@@ -148,7 +148,7 @@ def delete_channel(app: str, channel: str, store: Bound) -> ChannelShown:
 def list_groups(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) -> Items[GroupShown]:
     """List the groups of an app, by id."""
     page, following = page_of(store.groups.list(app), limit=limit, after=after, name=lambda group: group.id)
-    return Items(items=[GroupShown.model_validate(group) for group in page], next=following)
+    return Items(items=[_group(group, store) for group in page], next=following)
 
 
 @router.post("/apps/{app}/groups", status_code=201, tags=["groups"])
@@ -168,9 +168,11 @@ def create_group(app: str, new: NewGroup, store: Bound) -> GroupShown:
 
 
 @router.get("/apps/{app}/groups/{group}", tags=["groups"])
-def get_group(app: str, group: str, store: Bound) -> GroupShown:
+def get_group(app: str, group: str, store: Bound, asked: Asked) -> GroupShown:
     """Show one group."""
-    return GroupShown.model_validate(store.groups.get(app, group))
+    found = store.groups.get(app, group)
+    asked.seen.shows_more = found.frames_since is not None  # its percentage changes by itself
+    return _group(found, store)
 
 
 @router.patch("/apps/{app}/groups/{group}", tags=["groups"])
@@ -223,7 +225,7 @@ def list_packages(
         rank=lambda name: (versions.parse(name), name),
         descending=True,
     )
-    return Items(items=[_package(package, request) for package in page], next=following)
+    return Items(items=[package_shown(package, request) for package in page], next=following)
 
 
 @router.post("/apps/{app}/packages", status_code=201, tags=["packages"])
@@ -235,7 +237,7 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
         *(app, new.version, payload),
         release_notes=notes, arch=new.arch, required=new.required, tasks=tasks, files=files_of(new, ours),
     )  # fmt: skip
-    shown = _package(made, request, store)
+    shown = package_shown(made, request, store)
     waiting = {channel.name for channel in store.channels.list(app) if channel.version == made.version}
     return shown.model_copy(update={"notes": [*shown.notes, *_effects_on(store, app, waiting)]})
 
@@ -243,7 +245,7 @@ def create_package(app: str, new: NewPackage, store: Bound, ours: Ours, request:
 @router.get("/apps/{app}/packages/{version}", tags=["packages"])
 def get_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
     """Show one package."""
-    return _package(store.packages.get(app, version), request, store)
+    return package_shown(store.packages.get(app, version), request, store)
 
 
 @router.get("/apps/{app}/packages/{version}/needed", tags=["packages"])
@@ -256,7 +258,7 @@ def get_needed(app: str, version: str, store: Bound) -> NeededShown:
 @router.delete("/apps/{app}/packages/{version}", tags=["packages"])
 def delete_package(app: str, version: str, store: Bound, request: Request) -> PackageShown:
     """Remove a package that nothing runs or needs."""
-    return _package(store.packages.delete(app, version), request)
+    return package_shown(store.packages.delete(app, version), request)
 
 
 @router.post("/apps/{app}/packages/{version}/resolve", tags=["packages"])
@@ -268,7 +270,7 @@ def resolve_package(app: str, version: str, new: NewDigest, store: Bound, ours: 
     known = package.image_digest
     if not (known and new.digest in (None, known)):
         package = resolve(store, ours.payloads, ours.registries, package, new.digest or "")
-    return _package(package, request, store)
+    return package_shown(package, request, store)
 
 
 @router.get("/apps/{app}/instances", tags=["instances"])
@@ -408,8 +410,20 @@ def _payload(new: NewPackage, ours: Context) -> Payload:
     return Payload(url=new.url, size_bytes=new.size_bytes, sha256=new.sha256, sha1=sha1)
 
 
-def _package(package: Package, request: Request, store: Store | None = None) -> PackageShown:
-    """``store``: where the reason stands why an image has no digest; None: leave it out."""
+def _group(group: Group, store: Store) -> GroupShown:
+    """With the percentage that active frames say."""
+    shown = GroupShown.model_validate(group)
+    if group.frames_since is None:
+        return shown
+    now = store.frames.of(group)
+    return shown.model_copy(update={"percent": now.percent, "rollout_active": now.active})
+
+
+def package_shown(package: Package, request: Request, store: Store | None = None) -> PackageShown:
+    """A package as answers show it.
+
+    ``store``: where the reason stands why an image has no digest; None: leave it out.
+    """
     unresolved = store.packages.unresolved(package.app, package.version) if store and package.is_unresolved else None
     where = codebase_of(package, package.app, base_url_of(request)) + package.name
     return PackageShown.model_validate(package).model_copy(

@@ -27,10 +27,10 @@ def list_users(store: Bound, limit: Limit = DEFAULT_LIMIT, after: After = None) 
 @router.post("/users", responses={201: {"model": UserCreated, "description": "Created: there was none"}})
 def create_user(new: NewUser, store: Bound, response: Response) -> UserCreated:
     """Create a user (201), or replace its token (200). Only this answer contains the token."""
-    made = store.users.create(new.name, new.role, new.apps)
+    made = store.users.create(new.name, new.role, new.apps, hawk=new.hawk)
     response.status_code = 201 if made.created else 200
     response.headers["Cache-Control"] = "no-store"
-    return UserCreated(**UserShown.model_validate(made.user).model_dump(), token=made.token)
+    return UserCreated(**UserShown.model_validate(made.user).model_dump(), token=made.token, hawk_key=made.hawk_key)
 
 
 @router.get("/users/{name}")

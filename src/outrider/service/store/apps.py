@@ -123,6 +123,7 @@ class Apps:
             change.delete_below(keys.verdicts(app_id))
             change.delete_below(keys.proofs(app_id))
             change.delete_below(keys.app_environments(app_id))
+            change.delete_below(keys.all_frames(app_id))
             change.delete_below(keys.running(app_id))
             change.delete_below(keys.app_tasks(app_id))
             change.delete_below(keys.oldest_of(app_id))

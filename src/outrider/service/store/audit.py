@@ -41,7 +41,9 @@ from outrider.service.store.request import Edit, Principal, RequestContext
 KEPT_DAYS = 90
 MAX_TEXT = 2000
 """Characters of one field in the log; release notes may be longer, and the package has them."""
-SECRET_FIELDS = frozenset({"token_sha256", "secret", "secrets", "salt"})
+MAX_ITEMS = 100
+"""Of a list in the log; the frames of a rollout may be more."""
+SECRET_FIELDS = frozenset({"token_sha256", "hawk_key", "secret", "secrets", "salt"})
 
 Facts = dict[str, object]
 
@@ -375,6 +377,8 @@ def _facts(value: bytes | None) -> Facts | None:
 def _shortened(fact: object) -> object:
     if isinstance(fact, str) and len(fact) > MAX_TEXT:
         return f"{fact[:MAX_TEXT]}... ({len(fact)} characters)"
+    if isinstance(fact, list) and len(fact) > MAX_ITEMS:
+        return [*fact[:MAX_ITEMS], f"... ({len(fact)} in all)"]
     return fact
 
 

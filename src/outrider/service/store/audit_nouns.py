@@ -10,6 +10,7 @@ _NOUNS = {
     ("key-lists", 3): "key list",
     ("channels", 4): "channel",
     ("groups", 4): "group",
+    ("frames", 3): "frames",
     ("instances", 3): "instance",
     ("blocks", 3): "release",
     ("gone", 3): "removal",
@@ -23,7 +24,18 @@ _NOUNS = {
 }
 _OF_NO_APP = frozenset({"users", "webhooks", "payloads"})
 _NOT_RECORDED = frozenset(
-    {"presence", "turns", "shared-turns", "wakeups", "activity", "products", "unresolved", "cluster", "verdicts"}
+    {
+        "presence",
+        "turns",
+        "shared-turns",
+        "wakeups",
+        "activity",
+        "products",
+        "unresolved",
+        "cluster",
+        "verdicts",
+        "hawk-nonces",
+    }
 )
 _NOT_RECORDED_OF_A_GROUP = frozenset({"target", "brake", "served", "grants", "deferrals", "unproved"})
 

@@ -185,6 +185,7 @@ class Groups:
             if change.exists(keys.oldest(app_id, group)):
                 change.delete(keys.oldest(app_id, group))
             change.delete(keys.analysis(app_id, group))
+            change.delete(keys.frames(app_id, group))
             for entry, token in readable(StoredToken, change.list(keys.client_tokens(app_id)).entries):
                 if token.group == group:
                     change.guard(StoredToken, entry)

@@ -13,10 +13,11 @@ from outrider.core.rollout import rollout, waves
 from outrider.core.rollout.policy_lint import Surroundings, lint
 from outrider.core.rollout.policy_settings import Policy, check_policy
 from outrider.core.rollout.rollout import Approval, Failure, Opened, Override, Progress, State, WaveState, brake
-from outrider.model.documents import App, Group, Instance, Presence, Rollout, Target
+from outrider.model.documents import App, Frames, Group, Instance, Presence, Rollout, Target
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
 from outrider.service.store.finishing import finish_what_is_complete
+from outrider.service.store.frames import by_hand, frames_note
 from outrider.service.store.groups import absent_group
 from outrider.service.store.members import read_members
 from outrider.service.store.recalls import recall
@@ -98,7 +99,7 @@ class Rollouts:
         def attempt(change: Change) -> Group:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             key = keys.group(app_id, group)
-            new = msgspec.structs.replace(change.require(Group, key, absent_group(app_id, group)), policy=policy)
+            new = by_hand(change.require(Group, key, absent_group(app_id, group)), policy)
             change.put(key, new)
             target = change.read_or_none(Target, keys.target(app_id, group))
             if target is not None and target.budgets != policy.budgets:
@@ -351,7 +352,8 @@ class Rollouts:
             drain_s=DrainSettings().max_s,
             soak_s=SoakSettings().duration_s,
         )
-        return lint(group.policy, around)
+        stored = self.context.get_or_none(Frames, self.context.keys.frames(group.app, group.id))
+        return (*frames_note(group, () if stored is None else stored.frames, self.context), *lint(group.policy, around))
 
 
 def _waits_after(progress: Progress, wave: int) -> bool:

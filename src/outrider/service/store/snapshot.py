@@ -17,6 +17,7 @@ import msgspec
 from outrider.core.architectures import ANY
 from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout, waves
+from outrider.core.rollout.frames import RunningFrames
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, counts_in_interval, decide, destination
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.recall import begin_before
@@ -29,6 +30,7 @@ from outrider.model.documents import (
     Brake,
     Channel,
     Deferral,
+    Frames,
     Group,
     Instance,
     OpenGrant,
@@ -132,13 +134,26 @@ class GroupSnapshot:
     def policy(self) -> Policy:
         """The group's policy. On its way back the whole group goes, unasked, and at once if an operator said so."""
         undo, group, policy = self.group.undo, self.group, self.group.policy
-        to_environment = undo is None and bool(group.back_to) and group.back_to == self.wanted
+        to_environment = self._goes_back_to_an_environment
         if undo is not None or to_environment:
             policy = replace(policy, percent=100.0, approval=False, approve_after_s=None, waves=())
         at_once = undo.at_once if undo is not None else to_environment and group.back_at_once
         if self.emergency is not None or at_once:
             policy = replace(policy, windows=(), deny_windows=(), freezes=())
         return policy
+
+    @property
+    def _goes_back_to_an_environment(self) -> bool:
+        return self.group.undo is None and bool(self.group.back_to) and self.group.back_to == self.wanted
+
+    @property
+    def frames(self) -> RunningFrames | None:
+        """What says the percentage in place of the policy; None: nothing, as on the way back."""
+        since = self.group.frames_since
+        if since is None or self.group.undo is not None or self._goes_back_to_an_environment:
+            return None
+        stored = self.change.read_or_none(Frames, self.context.keys.frames(self.group.app, self.group.id))
+        return None if stored is None else RunningFrames(frames=stored.frames, since=since)
 
     @property
     def emergency(self) -> Override | None:
@@ -243,6 +258,7 @@ class GroupSnapshot:
             is_new=checking.is_new,
             own_labels=self.own_labels(checking) if policy.uses_labels else {},
             wave=waves.current(progress, policy, self.members.values(), self.now),
+            frames=self.frames,
             now=self.now,
         )
         goal = destination(situation)

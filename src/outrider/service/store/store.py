@@ -13,6 +13,7 @@ from outrider.service.store.client_tokens import ClientTokens
 from outrider.service.store.context import Clock, StoreContext
 from outrider.service.store.environments import Environments
 from outrider.service.store.floors import Floors
+from outrider.service.store.frames import FramesOfRollouts
 from outrider.service.store.groups import Groups
 from outrider.service.store.instances import Fleet
 from outrider.service.store.packages import Packages
@@ -58,6 +59,10 @@ class Store:
     @property
     def rollouts(self) -> Rollouts:
         return Rollouts(context=self.context, auditing=self.auditing)
+
+    @property
+    def frames(self) -> FramesOfRollouts:
+        return FramesOfRollouts(context=self.context, auditing=self.auditing)
 
     @property
     def packages(self) -> Packages:

@@ -1,6 +1,7 @@
 """Users of the API, with their tokens and roles.
 
 A token is shown once, when it is created; etcd has its SHA-256. A program that can write to etcd needs no token.
+A Hawk key, for CoreUpdate's clients, is made only where it is asked for, and etcd has the key itself.
 
 A marker says that there was a user. It is written with the first one, and outlives all of them: users that were wiped
 out, by whatever means, open nothing. Only ``database init`` removes it, when an operator with access to etcd says so.
@@ -26,15 +27,16 @@ from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, app_id_of
 
 TOKEN_PREFIX = "or_"  # noqa: S105 - every token begins with it, so people and secret scanners recognise one
+HAWK_PREFIX = "orh_"
 TOKEN_BYTES = 32
 ROLES: tuple[Role, ...] = ("viewer", "approver", "operator", "admin")
 """Each role includes the roles before it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
-def new_token() -> str:
+def new_token(prefix: str = TOKEN_PREFIX) -> str:
     """Create a random token."""
-    return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+    return prefix + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def digest_of(token: str) -> str:
@@ -53,11 +55,15 @@ class UsersExisted(Document, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """A user with the new token. ``created``: the user is new."""
+    """A user with the new token. ``created``: the user is new. ``hawk_key`` is empty where none was asked for."""
 
     user: User
     token: str
     created: bool
+
+    @property
+    def hawk_key(self) -> str:
+        return self.user.hawk_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +88,16 @@ class Users:
             raise NotFound(_absent(name))
         return found
 
-    def create(self, name: str, role: Role | None = None, apps: Sequence[str] | None = None) -> NewUser:
-        """Create a user, or replace the token of an existing one: the old token is revoked.
+    def create(
+        self, name: str, role: Role | None = None, apps: Sequence[str] | None = None, *, hawk: bool = False
+    ) -> NewUser:
+        """Create a user, or replace the token of an existing one: the old token, and an old Hawk key, are revoked.
 
         Args:
             name: 1 to 64 letters, digits or ``. _ @ + -``.
             role: None keeps the user's role; a new user becomes an operator.
             apps: The role holds for these alone; empty: for all; None keeps what holds, for a new user all.
+            hawk: Make a Hawk key, too, by which CoreUpdate's clients sign their requests.
 
         Raises:
             ConfigError: the name, or that of an app, is invalid; or an admin's role would be limited to apps.
@@ -96,7 +105,7 @@ class Users:
         """
         key, token, now = self.context.keys.user(_checked_name(name)), new_token(), self.context.now()
         wanted = None if apps is None else tuple(sorted({app_id_of(app) for app in apps}))
-        marker = self.context.keys.users_existed()
+        marker, hawk_key = self.context.keys.users_existed(), new_token(HAWK_PREFIX) if hawk else ""
 
         def attempt(change: Change) -> NewUser:
             old = change.read_or_none(User, key)  # one that can't be read is replaced: that is how it is mended
@@ -106,6 +115,7 @@ class Users:
                 apps=wanted if wanted is not None else old.apps if old else (),
                 token_sha256=digest_of(token),
                 token_end=token[-4:],
+                hawk_key=hawk_key,
                 created=old.created if old else now,
                 token_created=now,
             )
