@@ -237,6 +237,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(form="activity/{app}/{record}"),
     Family(form="activity-seen"),
+    Family(form="history/{app}/{group}/{chunk}"),
+    Family(form="history-seen"),
+    Family(
+        form="steps/{app}/{group}/{instance}",
+        sidekick=lambda k, w: (_write(k.steps(w.us.app, w.us.group, w.us.instance)),),
+    ),
     Family(form="users/{user}", secret=True),
     Family(form="webhooks/{webhook}", secret=True),
     Family(form="webhook-outbox/**", secret=True),

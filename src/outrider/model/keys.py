@@ -423,3 +423,31 @@ class Keys:
     def audit_entries(self, day: str) -> str:
         """Prefix of one day's entries in the audit log; ``day`` is ``YYYY-MM-DD``."""
         return f"{self.prefix}/audit/entries/{check_part('day', day)}/"
+
+    def all_history(self) -> str:
+        """Prefix of the chunks of history of all groups."""
+        return f"{self.prefix}/history/"
+
+    def app_history(self, app: str) -> str:
+        """Prefix of the chunks of an app's groups."""
+        return f"{self.all_history()}{check_app(app)}/"
+
+    def history(self, app: str, group: str) -> str:
+        """Prefix of a group's chunks, in the order of the revisions that they tell of."""
+        return f"{self.app_history(app)}{check_part('group', group)}/"
+
+    def chunk(self, app: str, group: str, number: int) -> str:
+        """The chunk whose first step came at the revision ``number``."""
+        return f"{self.history(app, group)}{number:016x}"
+
+    def history_seen(self) -> str:
+        """A revision up to which everything is in the history."""
+        return f"{self.prefix}/history-seen"
+
+    def all_steps(self) -> str:
+        """Prefix of what the living sidekicks tell of their last updates."""
+        return f"{self.prefix}/steps/"
+
+    def steps(self, app: str, group: str, instance: str) -> str:
+        """What a sidekick tells of its last update, under its lease."""
+        return f"{self.all_steps()}{check_app(app)}/{check_part('group', group)}/{check_part('instance', instance)}"

@@ -46,6 +46,10 @@ class Limits:
     max_stranger_days: int = limit(7, "Days after which an instance that never had a sidekick is forgotten.")
     max_history: int = limit(50, "Events that are kept of an instance; of one that never had a sidekick a fifth.")
     max_webhooks: int = limit(20, "Webhooks.")
+    max_story_bytes: int = limit(64_000_000, "Bytes of the history of all groups; beyond, the oldest is removed.")
+    max_story_update_bytes: int = limit(
+        2048, "Bytes of one update of one instance in the history, 1000 at least; further steps are left out."
+    )
 
 
 NAMES = tuple(each.name for each in fields(Limits))
@@ -65,6 +69,9 @@ def checked(limits: Limits) -> Limits:
     for name in NAMES:
         if getattr(limits, name) < 1:
             raise ConfigError(f"{option_of(name)} {getattr(limits, name)}: write 1 or more")
+    if limits.max_story_update_bytes < 1000:
+        given = f"{option_of('max_story_update_bytes')} {limits.max_story_update_bytes}"
+        raise ConfigError(f"{given}: write 1000 at least: less has no room for the end of an update")
     if limits.max_apps_per_request > 100:
         raise ConfigError(f"{option_of('max_apps_per_request')} {limits.max_apps_per_request}: write 100 at most")
     return limits

@@ -218,6 +218,8 @@ def serve(
                 prefix.rstrip("/"),
                 public_url=(public_url or address).rstrip("/"),
                 destinations=destinations,
+                max_story_bytes=limits.max_story_bytes,
+                max_story_update_bytes=limits.max_story_update_bytes,
             ),
             image_resolver(stores, payloads, registries),
             tag_follower(stores, payloads, registries),

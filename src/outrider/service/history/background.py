@@ -1,4 +1,4 @@
-"""The background tasks of a service process: it records activity events and sends webhooks."""
+"""The background tasks of a service process: it records activity events and the history, and sends webhooks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from outrider.etcd.seam import Cluster
 from outrider.model.keys import Keys
 from outrider.service.history.destinations import Destinations
+from outrider.service.history.history_recorder import MAX_BYTES, HistoryRecorder
 from outrider.service.history.recorder import ActivityRecorder
+from outrider.service.history.tracker import UPDATE_BYTES
 from outrider.service.history.webhook_sender import RETRY_MIN_S, WebhookSender
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.store.changes import Unaudited
@@ -23,22 +25,31 @@ def background_tasks(
     retry_min_s: float = RETRY_MIN_S,
     public_url: str | None = None,
     destinations: Destinations | None = None,
+    max_story_bytes: int = MAX_BYTES,
+    max_story_update_bytes: int = UPDATE_BYTES,
 ) -> Iterator[None]:
-    """Run both while the block runs; any number of processes may.
+    """Run all while the block runs; any number of processes may.
 
     Args:
         public_url: For links in events.
         destinations: Where webhooks may lead; None: to public addresses.
+        max_story_bytes: Of the history of all groups.
+        max_story_update_bytes: Of one update of one instance in it.
     """
     context = StoreContext(cluster=cluster, keys=Keys(prefix), now=now)
     unaudited = Unaudited("webhook sender: the receiver answered 410 Gone")
     webhooks = Webhooks(context=context, auditing=unaudited, destinations=destinations or Destinations())
     activity_recorder = ActivityRecorder(cluster, context.keys, now, also=webhooks.deliveries, public_url=public_url)
     webhook_sender = WebhookSender(webhooks, retry_min_s=retry_min_s)
+    history_recorder = HistoryRecorder(
+        cluster, context.keys, now, max_bytes=max_story_bytes, update_bytes=max_story_update_bytes
+    )
     activity_recorder.start()
+    history_recorder.start()
     webhook_sender.start()
     try:
         yield
     finally:
         activity_recorder.close()
+        history_recorder.close()
         webhook_sender.close()

@@ -39,7 +39,9 @@ MAX_BATCH_KEYS = 100
 """Each key is compared and written; etcd takes 128 comparisons and 128 writes in one transaction."""
 MAX_BATCH_BYTES = 512 * 1024
 """etcd takes 1.5 MB in one request."""
-NOT_KEPT = frozenset({"presence", "turns", "shared-turns", "commands", "wakeups", "restoring", "cluster"})
+NOT_KEPT = frozenset(
+    {"presence", "turns", "shared-turns", "commands", "wakeups", "restoring", "cluster", "history", "history-seen"}
+)
 _ORDER = {"users": 0, "audit": 1, "verdicts": 2, "blocks": 3, "instances": 4}
 """Blocks and rows come before the apps, so a check-in finds them or no app. The targets come last."""
 _APPS, _TARGETS, _OTHERS = 5, 6, 4

@@ -63,11 +63,15 @@ class Confirmed(Document, frozen=True, kw_only=True):
 
 
 class ReadModel:
-    """A copy of everything below the prefix. Safe to use from several threads, and from an event loop."""
+    """A copy of everything below the prefix but the history, which is large and seldom asked for.
+
+    Safe to use from several threads, and from an event loop.
+    """
 
     def __init__(self, cluster: Cluster, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock``: a monotonic one, in seconds."""
         self._cluster, self._keys, self._clock = cluster, keys, clock
+        self._history = keys.all_history()
         self._changed = threading.Condition(threading.RLock())
         self._entries: dict[str, Entry] = {}
         self._folders: dict[str, dict[str, Entry]] = {}
@@ -264,6 +268,8 @@ class ReadModel:
                     self._release()
 
     def _apply(self, change: KeyChanged) -> None:
+        if change.key.startswith(self._history):
+            return
         folder = change.key[: change.key.rfind("/") + 1]
         if change.entry is None:
             self._entries.pop(change.key, None)
@@ -276,7 +282,7 @@ class ReadModel:
         self._folders[folder][change.key] = change.entry
 
     def _replace(self, listing: Listing) -> None:
-        entries = {entry.key: entry for entry in listing.entries}
+        entries = {entry.key: entry for entry in listing.entries if not entry.key.startswith(self._history)}
         folders: dict[str, dict[str, Entry]] = {}
         below: dict[str, set[str]] = {}
         for key, entry in entries.items():
