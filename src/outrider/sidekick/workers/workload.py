@@ -1,5 +1,6 @@
 """The workload's worker: starts, finds and ends versions through a ``Runtime``, and tells when one ends by itself."""
 
+from collections.abc import Callable
 from typing import assert_never
 
 from loguru import logger
