@@ -16,11 +16,12 @@ from tests.support.applications import new_application
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back; names of headers are in lower case."""
+    """What came back; names of headers are in lower case. ``cookies``: each ``Set-Cookie``."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: tuple[str, ...] = ()
 
 
 def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True, **options: Any) -> FastAPI:
@@ -36,8 +37,17 @@ def ask(application: ASGIApp, method: str, path: str, body: bytes = b"", **heade
     return asyncio.run(ask_in_loop(application, method, path, body, **headers))
 
 
-async def ask_in_loop(application: ASGIApp, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
-    """As ``ask``, for who has a loop already."""
+async def ask_in_loop(
+    application: ASGIApp,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    scheme: str = "http",
+    at_socket: bool = True,
+    **headers: str,
+) -> Answer:
+    """As ``ask``, for who has a loop already. ``at_socket``: as a command makes it at the Unix socket."""
     named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     where, _, query = path.partition("?")
     scope = {
@@ -45,7 +55,7 @@ async def ask_in_loop(application: ASGIApp, method: str, path: str, body: bytes 
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": method,
-        "scheme": "http",
+        "scheme": scheme,
         "path": where,
         "raw_path": where.encode(),
         "query_string": query.encode(),
@@ -54,7 +64,7 @@ async def ask_in_loop(application: ASGIApp, method: str, path: str, body: bytes 
         ],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 8000),
-        "state": {"outrider_peer_uid": os.geteuid()},
+        "state": {"outrider_peer_uid": os.geteuid()} if at_socket else {},
     }
     incoming = iter([{"type": "http.request", "body": body, "more_body": False}])
     sent: list[Message] = []
@@ -78,5 +88,6 @@ async def ask_in_loop(application: ASGIApp, method: str, path: str, body: bytes 
     return Answer(
         status=start["status"],
         headers={name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]},
+        cookies=tuple(value.decode() for name, value in start["headers"] if name == b"set-cookie"),
         body=b"".join(part.get("body", b"") for part in parts),
     )

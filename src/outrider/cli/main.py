@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "lock": "outrider.cli.commands.lock:lock",
     "man": "outrider.cli.commands.man:man",
     "package": "outrider.cli.commands.package:package",
+    "page": "outrider.cli.commands.page:page",
     "release": "outrider.cli.commands.release:release",
     "rollout": "outrider.cli.commands.rollout:rollout",
     "serve": "outrider.cli.commands.serve:serve",

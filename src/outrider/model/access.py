@@ -244,6 +244,8 @@ FAMILIES: tuple[Family, ...] = (
         sidekick=lambda k, w: (_write(k.steps(w.us.app, w.us.group, w.us.instance)),),
     ),
     Family(form="users/{user}", secret=True),
+    Family(form="sessions/{digest}", secret=True),
+    Family(form="page-links/{digest}", secret=True),
     Family(form="webhooks/{webhook}", secret=True),
     Family(form="webhook-outbox/**", secret=True),
     Family(form="webhook-senders/**", secret=True),

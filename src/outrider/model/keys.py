@@ -412,6 +412,17 @@ class Keys:
         """The marker that there was a user: without one, the API stays closed. No restore removes it."""
         return f"{self.prefix}/cluster/users-existed"
 
+    def sessions(self) -> str:
+        """Prefix of the sessions of the web page, by the digests of their cookies, each under a lease."""
+        return f"{self.prefix}/sessions/"
+
+    def session(self, digest: str) -> str:
+        return self.sessions() + check_part("session", digest)
+
+    def page_link(self, digest: str) -> str:
+        """A link that begins a session once, by the digest of its secret, under a lease of a minute."""
+        return f"{self.prefix}/page-links/{check_part('page link', digest)}"
+
     def audit_days(self) -> str:
         """Prefix of the days that have entries in the audit log."""
         return f"{self.prefix}/audit/days/"

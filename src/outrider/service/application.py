@@ -15,6 +15,7 @@ from outrider.service.api import audit as rest_audit
 from outrider.service.api import client_tokens as rest_client_tokens
 from outrider.service.api import environment as rest_environment
 from outrider.service.api import openapi, rest
+from outrider.service.api import page_links as rest_page_links
 from outrider.service.api import payloads as payload_endpoint
 from outrider.service.api import policy as rest_policy
 from outrider.service.api import signing as rest_signing
@@ -49,6 +50,7 @@ from outrider.service.store.context import Clock
 from outrider.service.store.read_model import NotingCluster, ReadModel
 from outrider.service.store.store import open_stores, utc_now
 from outrider.service.store.users import KnownUsers
+from outrider.service.web.application import Pages, Web
 
 
 def create_application(
@@ -57,6 +59,7 @@ def create_application(
     *,
     prefix: str = DEFAULT_PREFIX,
     public_url: str | None = None,
+    own_url: str | None = None,
     open_to_all: bool = False,
     allowed_hosts: tuple[str, ...] = (),
     protect_metrics: bool = False,
@@ -74,6 +77,7 @@ def create_application(
 
     Args:
         public_url: The address for clients; None: each request's own Host.
+        own_url: Where this process listens, for links that are made at its Unix socket.
         open_to_all: While there never was a user, the network may do everything too.
         allowed_hosts: Further names by which clients call the service, as ``Host`` has them.
         protect_metrics: ``/metrics`` asks for a token, too.
@@ -118,6 +122,7 @@ def create_application(
         known_users=known_users,
         payloads=payloads,
         public_url=public_url.rstrip("/") if public_url else None,
+        own_url=own_url,
         omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
         cup=cup,
         registries=registries or NoRegistries(),
@@ -137,6 +142,7 @@ def create_application(
     application.include_router(rest_signing.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_client_tokens.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_users.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_page_links.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_audit.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_activity.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_status.router, dependencies=[Depends(request_context_of)])
@@ -165,6 +171,8 @@ def create_application(
         now_s=lambda: now().timestamp(),
     )
     context: Context = application.state.context
+    web = application.state.web = Web(context, rules, application.state.readiness)
+    application.add_middleware(Pages, web=web)
     quick = QuickEndpoint(context, QuickCheckins(context.checkins, read_model))
     application.add_middleware(Inlet, limits=limits, proxies=trusted_proxies, quick=quick)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)

@@ -30,6 +30,7 @@ class Context:
 
     Attributes:
         public_url: The address for clients, without a slash at the end; None: each request's own Host.
+        own_url: Where this process itself listens, for who is on its machine; None: nobody said.
         omaha_secret: Last part of the Omaha address; None: no secret.
         cup: Signs Omaha answers for clients that ask for it; None: nobody does.
         registries: Where it asks which image a tag names.
@@ -44,6 +45,7 @@ class Context:
     known_users: KnownUsers
     payloads: PayloadFolder
     public_url: str | None = None
+    own_url: str | None = None
     omaha_secret: str | None = None
     cup: CupSigner | None = None
     registries: Registries = field(default_factory=NoRegistries)

@@ -17,6 +17,7 @@ from outrider.service.context import GONE
 from outrider.service.limits import Buckets, Limits, Network, bucket_of, forwarded_address, option_of
 from outrider.service.omaha.quick import QuickEndpoint
 from outrider.service.problems import problem
+from outrider.service.web.paths import is_page
 
 API = "/api/"
 COREUPDATE = ("/_ah/", "/package-upload", "/db/backup", "/admin/v1/init")
@@ -81,7 +82,7 @@ class Inlet:
             scope["scheme"] = headers["x-forwarded-proto"].lower()
 
     def _too_often(self, scope: Scope, path: str) -> Response | None:
-        if peer_of(scope) is not None or not path.startswith(_COUNTED):
+        if peer_of(scope) is not None or not (path.startswith(_COUNTED) or is_page(path)):
             return None
         address = scope["client"][0] if scope.get("client") else ""
         wait_s = self._buckets.take(bucket_of(address))

@@ -50,6 +50,8 @@ class Limits:
     max_story_update_bytes: int = limit(
         2048, "Bytes of one update of one instance in the history, 1000 at least; further steps are left out."
     )
+    max_live_pages: int = limit(200, "Pages in browsers that follow what happens; others ask now and then.")
+    max_session_h: int = limit(12, "Hours after which a session of the web page ends that nobody uses.")
 
 
 NAMES = tuple(each.name for each in fields(Limits))

@@ -21,6 +21,7 @@ from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.rollouts.epoch import epoch_renewal
 from outrider.service.rollouts.expiry import stranger_expiry
 from outrider.service.tls import Tls
+from outrider.service.web.application import Web
 
 OTHER_FILES = 256
 """Payloads, etcd, webhooks, logs."""
@@ -70,10 +71,16 @@ def address_of(bound: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+def local_address_of(bound: socket.socket, scheme: str = "http") -> str:
+    """The bound address as a URL for who is on this machine."""
+    host, port = bound.getsockname()[:2]
+    return f"{scheme}://localhost:{port}" if host in ("0.0.0.0", "::") else address_of(bound, scheme)  # noqa: S104
+
+
 class _HttpServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], tls: Tls | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, web: Web, on_ready: Callable[[], None], tls: Tls | None = None) -> None:
         super().__init__(config)
-        self._on_ready, self._tls = on_ready, tls
+        self._on_ready, self._tls, self._web = on_ready, tls, web
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self._tls is None or sockets is None:
@@ -82,6 +89,11 @@ class _HttpServer(uvicorn.Server):
             await self._start_with_tls(self._tls, sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # pages follow without end, and nothing is lost when they come back
+        self._web.live.end()
+        await super().shutdown(sockets)
 
     async def _start_with_tls(self, tls: Tls, sockets: list[socket.socket]) -> None:
         """TLS for what leaves the machine; a Unix socket is proved by its peer."""
@@ -151,7 +163,7 @@ def serve(
             contextlib.nullcontext() if context.read_model is None else context.read_model.running(),
             contextlib.nullcontext() if tls is None else tls.followed(),
         ):
-            _HttpServer(configuration(application), on_ready, tls).run(sockets=list(bound))
+            _HttpServer(configuration(application), application.state.web, on_ready, tls).run(sockets=list(bound))
     finally:
         for each in bound:
             each.close()

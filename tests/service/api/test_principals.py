@@ -108,6 +108,7 @@ WRITES = (
     Write(operation="POST /api/v1/webhooks", noun="webhook", body={"name": "ops", "url": "https://example.org/x"}),
     Write(operation="PUT /api/v1/webhooks/{name}", noun="webhook", body={"least": "warning"}, names={"name": "ops"}),
     Write(operation="DELETE /api/v1/webhooks/{name}", noun="webhook", names={"name": "ops"}),
+    Write(operation="POST /api/v1/page-links", noun="page link", body={}),
     # The users come last: from the first one on, a request needs a token.
     Write(operation="POST /api/v1/users", noun="user", body={"name": "ann", "role": "admin"}),
     Write(operation="DELETE /api/v1/users/{name}", noun="user", names={"name": "bob"}),

@@ -179,7 +179,9 @@ def serve(
     payloads = PayloadFolder(folder=payload_dir)
     payloads.prepare()
     bound = [server.bind(server.parse_listen(listen))]
-    address = server.address_of(bound[0], "http" if tls is None else "https")
+    scheme = "http" if tls is None else "https"
+    address = server.address_of(bound[0], scheme)
+    own_url = server.local_address_of(bound[0], scheme)
     if local := _local_socket(socket_path):
         bound.append(click_context.with_resource(local))
     cluster = open_cluster(etcd)
@@ -191,6 +193,7 @@ def serve(
             payloads,
             prefix=prefix.rstrip("/"),
             public_url=public_url,
+            own_url=own_url,
             open_to_all=insecure_listen,
             allowed_hosts=allow_host,
             protect_metrics=protect_metrics,

@@ -11,14 +11,22 @@ from urllib.parse import parse_qs
 from outrider.core.errors import ConfigError, Forbidden
 from outrider.model.documents import User
 from outrider.service.store.context import app_id_of, some
+from outrider.service.store.request import Principal
 
 _OF_AN_APP = re.compile(r"/api/v1/apps/([^/]+)(?:/.*)?", re.DOTALL)
 _BY_PARAMETER = frozenset({"/api/v1/status", "/api/v1/activity", "/api/v1/audit"})
-_FOR_ALL = frozenset({("GET", "/api/v1/whoami"), ("GET", "/api/v1/apps"), ("POST", "/api/v1/payloads")})
+_FOR_ALL = frozenset(
+    {
+        ("GET", "/api/v1/whoami"),
+        ("GET", "/api/v1/apps"),
+        ("POST", "/api/v1/payloads"),
+        ("POST", "/api/v1/page-links"),
+    }
+)
 """The list of apps shows a user's own ones; an uploaded file belongs to an app once a package names it."""
 
 
-def check_apps(user: User, method: str, path: str, query: bytes) -> None:
+def check_apps(user: User | Principal, method: str, path: str, query: bytes) -> None:
     """Refuse a request beyond the apps that the user's role holds for.
 
     Args:

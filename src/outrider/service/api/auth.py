@@ -37,6 +37,8 @@ API = "/api/"
 OPEN = frozenset({"/api/v1/openapi.json"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMINS_ALONE = re.compile(r"(?:[A-Z]+ /api/v1/(?:users|database)(?:/.*)?|DELETE /api/v1/apps/[^/]*)", re.DOTALL)
+_VIEWERS_TOO = re.compile(r"POST /api/v1/page-links")
+"""It changes nothing but the user's own session."""
 _APPROVERS_TOO = re.compile(r"POST /api/v1/apps/[^/]*/groups/[^/]*/rollout/(?:approve|reject)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 MAX_DID = 1000
@@ -49,10 +51,25 @@ def role_needed(method: str, path: str) -> Role:
         return "admin"
     if _APPROVERS_TOO.fullmatch(f"{method} {path}"):
         return "approver"
+    if _VIEWERS_TOO.fullmatch(f"{method} {path}"):
+        return "viewer"
     return "viewer" if method in READING else "operator"
 
 
 METRICS = "/metrics"
+
+
+def no_users_left(known: KnownUsers) -> Forbidden:
+    """Why nobody is let in where there were users. Closed, not open: who damaged or removed them may be a stranger
+    (P13).
+    """
+    return Forbidden(
+        f"no user can be read ({', '.join(known.damaged)}), so nobody is let in; with access to etcd,"
+        " `outrider database init --again --name NAME` gives one of them a new token"
+        if known.exist
+        else "there were users and none is left, so nobody is let in; with access to etcd, `outrider database"
+        " init` makes the first one anew"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,14 +175,7 @@ async def admitted_without_user(
     if not known.ever_existed:
         return _first_hour(peer, address_of(scope), headers, rules)
     if not known.all():
-        # Closed, not open: who damaged or removed them may be a stranger (P13).
-        raise Forbidden(
-            f"no user can be read ({', '.join(known.damaged)}), so nobody is let in; with access to etcd,"
-            " `outrider database init --again --name NAME` gives one of them a new token"
-            if known.exist
-            else "there were users and none is left, so nobody is let in; with access to etcd, `outrider database"
-            " init` makes the first one anew"
-        )
+        raise no_users_left(known)
     return None
 
 
@@ -183,6 +193,7 @@ def _first_hour(peer: int | None, address: str, headers: Headers, rules: AccessR
 
 
 def request_id_of(headers: Headers) -> str:
+    """The id of a request: the client's own, else a new one."""
     asked = headers.get("x-request-id", "")
     return asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
 

@@ -19,10 +19,12 @@ _NOUNS = {
     ("oldest", 3): "oldest version",
     ("client-tokens", 3): "client token",
     ("users", 2): "user",
+    ("sessions", 2): "session",
+    ("page-links", 2): "page link",
     ("webhooks", 2): "webhook",
     ("payloads", 2): "payload",
 }
-_OF_NO_APP = frozenset({"users", "webhooks", "payloads"})
+_OF_NO_APP = frozenset({"users", "sessions", "page-links", "webhooks", "payloads"})
 _NOT_RECORDED = frozenset(
     {
         "presence",

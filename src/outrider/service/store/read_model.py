@@ -138,6 +138,11 @@ class ReadModel:
         with self._changed:
             yield self._reader
 
+    def copied(self) -> tuple[int, dict[str, Entry]]:
+        """The revision of the copy, and a copy of it for who reads for long: it follows nothing."""
+        with self._changed:
+            return self._revision, dict(self._entries)
+
     def decode(self, kind: type[D], key: str, value: bytes) -> D:
         """As ``documents.decode``; a value of the copy is decoded once."""
         known = self._decoded.get(key)

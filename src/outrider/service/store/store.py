@@ -19,6 +19,7 @@ from outrider.service.store.instances import Fleet
 from outrider.service.store.packages import Packages
 from outrider.service.store.request import RequestContext
 from outrider.service.store.rollouts import Rollouts
+from outrider.service.store.sessions import Sessions
 from outrider.service.store.signing import Signing
 from outrider.service.store.tasks import Tasks
 from outrider.service.store.users import Users
@@ -87,6 +88,10 @@ class Store:
     @property
     def users(self) -> Users:
         return Users(context=self.context, auditing=self.auditing)
+
+    @property
+    def sessions(self) -> Sessions:
+        return Sessions(context=self.context, auditing=self.auditing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

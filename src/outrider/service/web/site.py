@@ -1,0 +1,148 @@
+"""Pages and actions as values: what the application routes, and what a new one has to say."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from outrider.model.keys import Keys
+from outrider.service.context import Context
+from outrider.service.store.context import StoreContext
+from outrider.service.store.request import RequestContext
+from outrider.service.store.store import Store
+from outrider.service.web.doors import Visitor
+
+Kind = Literal["text", "textarea", "number", "checkbox", "select", "hidden", "password"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One look at a page: who, where, and the copy of etcd that it is made from.
+
+    Attributes:
+        names: The variable parts of the path, by name.
+        query: What stands behind the question mark; of several values the last one.
+        context: Reads from the copy.
+        ours: The service's parts.
+        problems: Asks etcd why the fleet can't be served as it is stored (``/readyz``).
+    """
+
+    visitor: Visitor
+    names: Mapping[str, str]
+    query: Mapping[str, str]
+    context: StoreContext
+    ours: Context
+    problems: Callable[[], tuple[str, ...]]
+
+    @property
+    def now(self) -> datetime:
+        return self.context.now()
+
+    @property
+    def keys(self) -> Keys:
+        return self.context.keys
+
+    def may(self, method: str, path: str) -> bool:
+        """Whether the API would let the visitor do that."""
+        return self.visitor.may(method, path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page.
+
+    Attributes:
+        path: With ``{name}`` for what is variable; one part each.
+        template: Below ``templates/``; what may change is in its block ``live``.
+        reads: The operation of the API that shows the same: its role, and its limits to apps, are the page's.
+        view: Gives the template's facts. Called for each page, and for each turn of its stream; raises ``NotFound``.
+        title: Gives the title; ``{name}`` as in the path.
+        nav: Its word in the navigation; empty: it isn't there.
+        is_live: It has a block ``live``.
+    """
+
+    path: str
+    template: str
+    reads: str
+    view: Callable[[Visit], Mapping[str, Any]]
+    title: str
+    nav: str = ""
+    is_live: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A field of an action's form.
+
+    Attributes:
+        choices: Of a select: value and words.
+    """
+
+    name: str
+    label: str
+    kind: Kind = "text"
+    value: str = ""
+    help: str = ""
+    required: bool = False
+    choices: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What an action is going to do, said before it is done.
+
+    Attributes:
+        instances: How many it changes, or stops.
+        lines: Sentences.
+        refused: Why it can't be done now; empty: it can.
+    """
+
+    instances: int
+    lines: tuple[str, ...]
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """An action that was confirmed.
+
+    Attributes:
+        store: Bound to the request, as in the API: what it changes is audited.
+        form: What the form says.
+    """
+
+    store: Store
+    asked: RequestContext
+    names: Mapping[str, str]
+    form: Mapping[str, str]
+    ours: Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """Something that can be done: first its effect is shown, then it is asked for, then it is done and audited.
+
+    Attributes:
+        path: Of its form, with ``{name}`` as a page's.
+        operation: The operation of the API that does the same: method and path with the same names. Its role decides.
+        title: Of the form, with ``{name}`` for parts of the path.
+        button: What the button says: a verb.
+        back: The page to which it leads.
+        effect: What it is going to do, for what the form says so far.
+        do: Does it; returns notes for the person.
+        fields: Of the form.
+        danger: It stops something, or can't be taken back.
+        lint: Says what is wrong with what the form says, while somebody types; None: it is not asked.
+    """
+
+    path: str
+    operation: str
+    title: str
+    button: str
+    back: str
+    effect: Callable[[Visit, Mapping[str, str]], Effect]
+    do: Callable[[Doing], Sequence[str]]
+    fields: Callable[[Visit], tuple[Field, ...]] = lambda visit: ()
+    danger: bool = False
+    lint: Callable[[Visit, Mapping[str, str]], Sequence[str]] | None = None
+    confirm_template: str = "action.html"
