@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, str] = {
     "man": "outrider.cli.commands.man:man",
     "package": "outrider.cli.commands.package:package",
     "page": "outrider.cli.commands.page:page",
+    "policy": "outrider.cli.commands.policy_verify:policy",
     "release": "outrider.cli.commands.release:release",
     "rollout": "outrider.cli.commands.rollout:rollout",
     "serve": "outrider.cli.commands.serve:serve",

@@ -11,6 +11,7 @@ import click
 
 from outrider.cli import addressing
 from outrider.cli.commands.policy import app_option, change, group_option, seconds, tell_outcome
+from outrider.cli.commands.rollout_preview import preview, replay
 from outrider.cli.main import Group
 from outrider.cli.options import json_option, operator, service_options
 from outrider.cli.output import confirm, echo_json, echo_table
@@ -451,3 +452,7 @@ for _name, _done, _help in (
     ("reject", "is rejected", "Reject a release: no further update to it starts, until it is approved after all."),
 ):
     rollout.add_command(click.command(_name, help=_help)(_judging(_name, _done)))
+
+
+rollout.add_command(preview)
+rollout.add_command(replay)
