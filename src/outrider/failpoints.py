@@ -121,7 +121,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
         "turn.leave",
     ),
     "lock.release": ("proof.write", "running.read", "running.write", "turn.read", "turn.leave", "turn.release"),
-    "lock.prove": ("proof.write", "oldest.read", "running.write"),
+    "lock.prove": ("proof.write", "running.write"),
     "lock.suspend": ("turn.read", "turn.leave"),
     "lock.block": (
         "proof.read",

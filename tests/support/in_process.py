@@ -34,7 +34,7 @@ def application_over(client: FakeCluster, folder: Path, *, prepare: bool = True,
 
 def ask(application: ASGIApp, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
     """One request, as a command makes it at the Unix socket."""
-    return asyncio.run(ask_in_loop(application, method, path, body, **headers))
+    return asyncio.run(ask_in_loop(application, method, path, body, at_socket=True, **headers))
 
 
 async def ask_in_loop(

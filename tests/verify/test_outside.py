@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from outrider.core.errors import ChartError
+from outrider.core.sidekick.memory import Strategy
 from outrider.statechart import find_sidekick_chart, load_sidekick_chart
 from outrider.verify import outside
 from outrider.verify.check import STRATEGIES
 from outrider.verify.explore import BLOCKED, TOUCHED, TURN
 from outrider.verify.outside import RELEASES, SERVES, digest_of, make_view, read_views, shipped_views, written
+from outrider.verify.world import Badness
 
 SCXML = find_sidekick_chart().read_bytes()
 
@@ -51,7 +53,7 @@ def test_what_is_written_is_read_again() -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("badness", RELEASES)
 def test_who_does_not_serve_has_a_turn_and_a_turn_of_a_bad_release_ends_with_its_block(
-    strategy: outside.Strategy, badness: outside.Badness
+    strategy: Strategy, badness: Badness
 ) -> None:
     view = shipped_views(SCXML)[strategy, badness]
 
@@ -66,7 +68,7 @@ def test_who_does_not_serve_has_a_turn_and_a_turn_of_a_bad_release_ends_with_its
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_views_are_what_the_chart_gives_today(strategy: outside.Strategy) -> None:
+def test_the_views_are_what_the_chart_gives_today(strategy: Strategy) -> None:
     shipped = shipped_views(SCXML)
 
     assert {badness: shipped[strategy, badness] for badness in RELEASES} == {

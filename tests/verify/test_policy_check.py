@@ -13,9 +13,10 @@ from outrider.core.sidekick.memory import Strategy
 from outrider.statechart import find_sidekick_chart
 from outrider.verify.check import STRATEGIES
 from outrider.verify.group import GroupModel, explore_group
-from outrider.verify.outside import SERVES, Badness, OutsideView, shipped_views
+from outrider.verify.outside import SERVES, OutsideView, shipped_views
 from outrider.verify.phases import Class, phases_of
 from outrider.verify.policy_check import Row, check_policy, required_by
+from outrider.verify.world import Badness
 
 VIEWS = shipped_views(find_sidekick_chart().read_bytes())
 STOP_FIRST: tuple[Strategy, ...] = ("stop-first",)

@@ -54,7 +54,14 @@ class Omaha:
     def judge(self, one: Input) -> None:
         """Send one input and hold the answer to what the service promises."""
         answer = self.runner.run(
-            ask_in_loop(self.application, "POST", one.path, one.body, **({"host": "updates.example"} | one.headers))
+            ask_in_loop(
+                self.application,
+                "POST",
+                one.path,
+                one.body,
+                at_socket=True,
+                **({"host": "updates.example"} | one.headers),
+            )
         )
         self.statuses[answer.status] += 1
         assert SECRET.encode() not in answer.body
