@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-policy pin sbom audit etcd docker systemd clean
+.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy pin sbom audit etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -125,7 +125,7 @@ diagrams: $(stamp) ## redraw the pictures and generated pages from statechart an
 man: $(stamp) ## write the manual pages to build/man/man1
 	$(bin)/outrider man --dir build/man/man1
 
-bench: bench-etcd bench-omaha bench-service bench-policy ## run all benchmarks
+bench: bench-etcd bench-omaha bench-service bench-grants bench-policy ## run all benchmarks
 
 bench-etcd: setup etcd ## measure the etcd seam: delivery, hand-off beside etcdctl lock
 	$(bin)/python -m bench.etcd
@@ -138,6 +138,9 @@ bench-service: setup etcd ## measure check-ins beside a bare ASGI server, two mi
 
 bench-policy: $(stamp) ## measure outrider policy verify: a bad policy, the default, 300 instances in 5 racks
 	$(bin)/python -m bench.policy
+
+bench-grants: setup etcd ## measure grants beside a bare ASGI server: eight clients, 500 at once, bytes in etcd; half a minute
+	$(bin)/python -m bench.grants
 
 pin: ## write constraints.txt anew from pyproject.toml (newest versions: make pin upgrade=1)
 	tools/pin.sh "$$(tools/setup.sh find)" $(if $(upgrade),--upgrade)

@@ -142,24 +142,40 @@ def bare(server: str) -> Iterator[tuple[str, int]]:
 @contextmanager
 def service() -> Iterator[tuple[str, int, int]]:
     """``outrider serve`` with an etcd of its own, and a group that has nothing to update; address and processes."""
+    with store() as etcd, serving_on(etcd) as (url, pid):
+        yield url, pid, etcd.pid
+
+
+@contextmanager
+def store() -> Iterator[EtcdServer]:
+    """An etcd of our own."""
     with tempfile.TemporaryDirectory(prefix="outrider-bench-") as folder:
         etcd = EtcdServer(Path(folder) / "etcd").start().wait_ready()
-        command = [sys.executable, "-m", "outrider", "serve", "--listen", "127.0.0.1:0", "--insecure-listen"]
-        command += ["--max-requests-per-s=1000000", "--max-burst=1000000", "--max-strangers=100000"]
-        command += ["--max-instances=100000", "--max-checkins-per-s=100000", "--etcd", f"127.0.0.1:{etcd.port}"]
-        command += ["--payload-dir", f"{folder}/payloads"]
-        environment = {**os.environ, "OUTRIDER_LOG_LEVEL": "error"}
-        with (Path(folder) / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True)
         try:
-            assert process.stdout is not None
-            url = process.stdout.readline().split()[-1]
-            prepare(url)
-            yield url, process.pid, etcd.pid
+            yield etcd
         finally:
-            process.terminate()
-            process.wait(20)
             etcd.stop()
+
+
+@contextmanager
+def serving_on(etcd: EtcdServer) -> Iterator[tuple[str, int]]:
+    """``outrider serve`` with a group that has nothing to update; its address and process."""
+    folder = etcd.folder.parent
+    command = [sys.executable, "-m", "outrider", "serve", "--listen", "127.0.0.1:0", "--insecure-listen"]
+    command += ["--max-requests-per-s=1000000", "--max-burst=1000000", "--max-strangers=100000"]
+    command += ["--max-instances=100000", "--max-checkins-per-s=100000", "--etcd", f"127.0.0.1:{etcd.port}"]
+    command += ["--payload-dir", f"{folder}/payloads"]
+    environment = {**os.environ, "OUTRIDER_LOG_LEVEL": "error"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        prepare(url)
+        yield url, process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def wait_answering(url: str) -> None:

@@ -87,6 +87,6 @@ class Pair(Generic[S]):
         snapshot = self.snapshot(group)
         assert 1 == len(offered), group
         assert offered == list(snapshot.living) == [one.instance for one in snapshot.progress.opened]
-        assert 1 == len(snapshot.progress.times)
+        assert 1 == snapshot.progress.made_lately
         assert set(answers) - set(offered) == {one.instance for one in snapshot.waiting}
         assert all(answer.reason for answer in answers.values() if isinstance(answer, NoUpdate))

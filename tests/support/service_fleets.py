@@ -7,7 +7,9 @@ from outrider.core.omaha import AppAnswer, AppRequest, NoUpdate, Offer, OmahaEve
 from outrider.core.rollout.rollout import Progress
 from outrider.model.documents import Instance
 from outrider.service.rollouts.checkins import Caller, Checkins
-from outrider.service.store.changes import Change
+from outrider.service.rollouts.overdue import OverdueGrants
+from outrider.service.rollouts.wakeups import ROLLOUT_CONTROLLER
+from outrider.service.store.changes import Change, apply
 from outrider.service.store.snapshot import GroupSnapshot, read_snapshot
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeEtcd
@@ -25,9 +27,11 @@ class Fleet:
     etcd: FakeEtcd
     clock: WallClock
     checkins: Checkins = field(init=False)
+    overdue: OverdueGrants = field(init=False)
 
     def __post_init__(self) -> None:
         self.checkins = Checkins(context=self.store.context)
+        self.overdue = OverdueGrants(self.etcd.clock)
 
     def set(self, **policy: Any) -> None:
         """Change the group's policy."""
@@ -35,9 +39,18 @@ class Fleet:
         self.store.rollouts.set_policy(APP, "beta", replace(now, **policy))
 
     def passes(self, seconds: float) -> None:
-        """Time passes, for the service and for the leases."""
+        """Time passes, for the service and for the leases; a rollout controller ends what is overdue."""
+        self.overdue.of(self.snapshot)
         self.clock.advance(seconds)
         self.etcd.clock.advance(seconds)
+        if self.overdue.of(self.snapshot)[0]:
+            apply(self.store.context.cluster, self._end_overdue, ROLLOUT_CONTROLLER)
+
+    def _end_overdue(self, change: Change) -> None:
+        snapshot = read_snapshot(self.store.context, change, APP, "beta")
+        assert snapshot is not None
+        snapshot.settle(self.overdue.of(snapshot)[0])
+        snapshot.write()
 
     def sends(self, instance: str, version: str, *codes: str, check: bool = False, **app: Any) -> AppAnswer:
         """One request; ``codes`` are events such as ``13:1`` or ``3:0:44``."""

@@ -15,7 +15,7 @@ from outrider.core.release import ReleaseId
 from outrider.core.rollout.budgets import Budget
 from outrider.core.rollout.frames import Frame
 from outrider.core.rollout.policy_settings import Policy
-from outrider.core.rollout.rollout import Progress
+from outrider.core.rollout.rollout import Opened, Progress
 from outrider.core.tasks import TaskSpec
 from outrider.model.keys import group_scope, shared_scope
 
@@ -364,24 +364,29 @@ class Target(Document, frozen=True, kw_only=True):
 class Rollout(Document, frozen=True, kw_only=True):
     """``apps/{app}/groups/{group}/rollout``: how far the group is. Every grant and every result is written here, too.
 
-    One of another version than the target's is over; the first who grants something writes the new one.
+    One of another version than the target's is over; the first who grants something writes the new one. The open
+    grants are only counted here; each has its own key, which is made and deleted in a transaction that writes this.
     """
 
     progress: Progress
 
 
-class OpenGrant(Document, frozen=True, kw_only=True):
-    """``apps/{app}/groups/{group}/grants/{instance}``, under a lease as long as the update may take.
+class OpenGrant(Document, frozen=True, kw_only=True, omit_defaults=True):
+    """``apps/{app}/groups/{group}/grants/{instance}``, without a lease.
 
-    The service writes and deletes it. The sidekick writes it once: the transaction that takes a turn for the update
-    compares it and sets ``begun``, so a grant ends either before the swap begins or not at all.
+    The service writes and deletes it, together with the rollout that counts it; it ends one that is overdue. The
+    sidekick writes it once: the transaction that takes a turn for the update compares it and sets ``begun``, so a
+    grant ends either before the swap begins or not at all.
 
     Attributes:
         version: Label of the release.
         takes_turns: The instance is a sidekick that takes a turn against this grant. The grant of any other client
             can't be taken back, because nothing tells when its update begins.
+        ends_after_s: So long after the service has first seen it, an update without a result is over; 0: of an older
+            version of outrider, under a lease.
         begun: When it took its turn; None before.
         begin_before: From this time on no turn is taken for it; None: no limit.
+        for_new_machine, wave, in_interval: What it counts for, as in ``rollout.Opened``.
         brake: etcd revision of the group's brake when the grant was made; 0 when there was none.
         running, runs, arch, prefix, rollback_allowed, rollback_forbidden: As the instance described itself.
     """
@@ -389,8 +394,12 @@ class OpenGrant(Document, frozen=True, kw_only=True):
     version: str
     at: datetime
     takes_turns: bool = False
+    ends_after_s: float = 0.0
     begun: datetime | None = None
     begin_before: datetime | None = None
+    for_new_machine: bool = False
+    wave: int = 0
+    in_interval: bool = True
     brake: int = 0
     running: str = ""
     runs: str = ""
@@ -398,6 +407,17 @@ class OpenGrant(Document, frozen=True, kw_only=True):
     prefix: str = ""
     rollback_allowed: bool = False
     rollback_forbidden: bool = False
+
+    def opened(self, instance: str) -> Opened:
+        """What the rollout counts."""
+        return Opened(
+            instance=instance,
+            version=self.version,
+            at=self.at,
+            for_new_machine=self.for_new_machine,
+            wave=self.wave,
+            in_interval=self.in_interval,
+        )
 
 
 class Brake(Document, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """What happenings make of a rollout. By values."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,15 +10,23 @@ from hypothesis import strategies as st
 from outrider.core.rollout.policy_settings import Policy, Rate
 from outrider.core.rollout.rollout import (
     KEPT_TIMES,
+    MOST_TIMES,
     TIMEOUT,
+    OpenCounts,
     Progress,
+    WaveState,
+    counted,
     ended,
     following,
     granted,
     lapsed,
     next_time,
     told,
+    with_all_known,
+    with_known,
+    without,
 )
+from outrider.model.documents import Rollout, encode
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 FREE = Policy()
@@ -48,7 +57,7 @@ def test_a_new_target_starts_anew_but_forgets_neither_times_nor_who_is_under_way
 
     new = following(old, "2.1.0", after(60))
 
-    assert (old.times, old.opened) == (new.times, new.opened)
+    assert (old.lately, old.opened) == (new.lately, new.opened)
     assert ((), 0, "running", after(60)) == (new.failures, new.succeeded, new.state, new.started)
 
 
@@ -65,7 +74,7 @@ def test_a_second_grant_of_one_instance_takes_the_place_of_the_first_and_counts_
     progress = granted(begun("web-1"), "web-1", "2.0.1", FREE, after(60))
 
     assert ["2.0.1"] == [one.version for one in progress.opened]
-    assert 2 == len(progress.times)
+    assert 2 == progress.made_lately
 
 
 def test_a_success_counts_once_however_often_it_is_told() -> None:
@@ -193,34 +202,100 @@ def test_a_refusal_that_comes_after_the_silence_was_counted_changes_nothing() ->
 
 def test_the_times_of_grants_are_kept_within_bounds() -> None:
     progress = following(None, "2.0.0", NOON)
-    for number in range(KEPT_TIMES + 50):
+    for number in range(500):
         progress = granted(progress, f"web-{number}", "2.0.0", FREE, after(number))
 
-    assert KEPT_TIMES == len(progress.times)
-    assert after(KEPT_TIMES + 49) == progress.times[-1]
+    assert (KEPT_TIMES, 500) == (len(progress.lately), progress.made_lately)
+    assert after(499) == progress.lately[-1][0]
+
+
+def test_what_is_stored_is_as_large_for_a_thousand_open_grants_as_for_one() -> None:
+    policy = Policy(max_per_interval=Rate(count=1000, interval_s=3600))
+    progress, sizes = following(None, "2.0.0", NOON), []
+    for number in range(1000):
+        known = granted(counted(progress), f"web-{number}", "2.0.0", policy, after(number))
+        progress = counted(known)
+        sizes.append(len(encode(Rollout(progress=progress))))
+
+    assert (1000, 1000) == (progress.open.total, progress.made_lately)
+    assert max(sizes) < sizes[MOST_TIMES] + 100
+
+
+def test_open_grants_are_counted_by_rollout_and_wave() -> None:
+    wave = WaveState(number=2, began=NOON)
+    old = granted(following(None, "1.9.0", NOON), "web-1", "1.9.0", FREE, after(1))
+    progress = replace(following(counted(old), "2.0.0", after(10)), wave=wave)
+    for number, where in enumerate((0, 1, 2, 2)):
+        progress = counted(granted(progress, f"web-{number + 2}", "2.0.0", FREE, after(11), wave=where))
+
+    assert OpenCounts(total=5, ours=4, in_wave=2) == progress.open
+    assert () == progress.opened
+
+
+def test_a_grant_that_becomes_known_is_counted_once_and_ends_as_it_was_counted() -> None:
+    progress = begun("web-1", "web-2")
+    mine, stored = progress.opened[0], counted(progress)
+
+    known = with_known(stored, mine)
+    done = counted(ended(known, "web-1", "succeeded", FREE, after(30)))
+
+    assert (progress.open, (mine,), OpenCounts(total=1, ours=1)) == (known.open, known.opened, known.others)
+    assert (OpenCounts(total=1, ours=1), 1) == (done.open, done.succeeded)
+
+
+def test_a_wrong_count_is_put_right_by_who_knows_all() -> None:
+    wrong = replace(counted(begun("web-1", "web-2")), others=OpenCounts(total=7, ours=7))
+
+    assert OpenCounts(total=1, ours=1) == with_all_known(wrong, [begun("web-1").opened[0]]).open
+
+
+def test_grants_that_an_older_version_stored_one_by_one_are_counted() -> None:
+    """Before, the rollout listed its open grants and the time of each."""
+    listed = begun("web-1", "web-2")
+    old = replace(listed, lately=(), times=(NOON, after(1)))
+
+    assert counted(listed) == counted(old)
+
+
+def test_a_grant_by_a_clock_that_is_behind_belongs_to_the_rollout_all_the_same() -> None:
+    progress = granted(following(None, "2.0.0", after(5)), "web-1", "2.0.0", FREE, NOON)
+
+    assert OpenCounts(total=1, ours=1) == progress.open
 
 
 @given(
-    st.integers(1, 5),
+    st.one_of(st.integers(1, 5), st.integers(40, 120)),
     st.integers(1, 300),
-    st.lists(st.floats(0, 400, allow_nan=False), max_size=60),
+    st.lists(st.tuples(st.floats(0, 40, allow_nan=False), st.integers(1, 30)), max_size=60),
 )
 def test_no_interval_wherever_it_begins_holds_more_grants_than_the_limit(
-    count: int, interval_s: int, pauses: list[float]
+    count: int, interval_s: int, pauses: list[tuple[float, int]]
 ) -> None:
-    """Many ask, at any times; each is granted when the limit leaves a place."""
+    """Many ask, at any times; each is granted when the limit leaves a place. Larger limits are counted in buckets."""
     policy = Policy(max_per_interval=Rate(count=count, interval_s=interval_s))
-    progress, now = following(None, "2.0.0", NOON), NOON
-    for number, pause in enumerate(pauses):
+    progress, now, times = following(None, "2.0.0", NOON), NOON, []
+    for number, (pause, crowd) in enumerate(pauses):
         now += timedelta(seconds=pause)
         if number % 7 == 6:
             progress = following(progress, f"2.0.{number}", now)
-        if next_time(progress, policy, 0, now) is None:
-            progress = granted(progress, f"web-{number}", "2.0.0", policy, now)
+        for each in range(crowd):
+            if next_time(progress, policy, 0, now) is None:
+                progress = counted(granted(progress, f"web-{number}-{each}", "2.0.0", policy, now))
+                times.append(now)
+            now += timedelta(milliseconds=7)
 
-    times = progress.times
     for begin in times:
         assert sum(begin <= at < begin + timedelta(seconds=interval_s) for at in times) <= count
+    assert len(progress.lately) <= MOST_TIMES
+
+
+def test_a_grant_that_counts_as_never_made_leaves_the_places_of_others_alone() -> None:
+    """What was forgotten, or may be in another's bucket, gives no place back."""
+    lately = ((after(10), 1), (after(20), 3), (after(30), 1))
+
+    assert ((after(20), 3), (after(30), 1)) == without(lately, after(10))
+    assert ((after(10), 1), (after(20), 2), (after(30), 1)) == without(lately, after(15))
+    assert lately == without(lately, after(5)) == without(lately, after(31))
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 4))

@@ -6,6 +6,7 @@ import pytest
 
 from outrider.core.errors import Unknown
 from outrider.core.rollout.policy_settings import Rate
+from outrider.model.documents import OpenGrant, decode
 from outrider.model.keys import Keys
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster
@@ -14,7 +15,7 @@ from tests.support.service_examples import APP, open_store, payload_of
 from tests.support.service_fleets import Fleet
 
 
-def test_a_grant_is_a_key_under_a_lease_as_long_as_the_update_may_take(
+def test_a_grant_is_a_key_without_a_lease_that_says_how_long_the_update_may_take(
     fleet: Fleet, keys: Keys, client: FakeCluster
 ) -> None:
     fleet.set(update_timeout_s=600)
@@ -23,7 +24,7 @@ def test_a_grant_is_a_key_under_a_lease_as_long_as_the_update_may_take(
     entry = client.get(keys.grant(APP, "beta", "web-1"))
 
     assert entry is not None
-    assert 600 == fleet.etcd.leases[entry.lease].ttl_s
+    assert (0, 600) == (entry.lease, decode(OpenGrant, entry.key, entry.value).ends_after_s)
     assert ("2.0.0", NOON) == (fleet.row("web-1").granted_version, fleet.row("web-1").granted_at)
     assert [("web-1", "2.0.0", NOON)] == [(one.instance, one.version, one.at) for one in fleet.progress.opened]
 
@@ -50,7 +51,7 @@ def test_a_granted_instance_that_asks_again_gets_the_same_answer_and_takes_no_se
     again = fleet.checks("web-1")
 
     assert first == again
-    assert 1 == len(fleet.progress.times)
+    assert 1 == fleet.progress.made_lately
     assert ("downloading", NOON) == (fleet.row("web-1").status, fleet.row("web-1").granted_at)
 
 
@@ -63,7 +64,7 @@ def test_nobody_is_stuck_in_the_middle_of_an_update(fleet: Fleet, code: str) -> 
     fleet.passes(601)
 
     assert "2.0.0" == fleet.granted("web-1")
-    assert 2 == len(fleet.progress.times)
+    assert 2 == fleet.progress.made_lately
 
 
 @pytest.mark.parametrize("result", ["succeeds", "fails"])
@@ -193,7 +194,7 @@ def test_a_check_that_changes_nothing_writes_nothing(fleet: Fleet) -> None:
 
 
 def test_a_check_costs_few_calls(fleet: Fleet, client: FakeCluster) -> None:
-    """No limits: two reads, and for a grant its lease and its transaction."""
+    """No limits: two reads, and for a grant its transaction."""
     costs = []
     for _ in range(2):
         client.calls.clear()
@@ -201,17 +202,16 @@ def test_a_check_costs_few_calls(fleet: Fleet, client: FakeCluster) -> None:
         costs.append(list(client.calls))
 
     # the first try found that it needs its turn, and read in vain
-    assert [["get", "get", "get", "get", "grant", "txn"], ["get", "get"]] == costs
+    assert [["get", "get", "get", "get", "txn"], ["get", "get"]] == costs
 
 
-def test_a_lost_transaction_leaves_no_lease_behind(fleet: Fleet, client: FakeCluster, store: Store) -> None:
-    """Somebody else takes the place between the read and the write."""
+def test_who_takes_the_place_between_read_and_write_has_it(fleet: Fleet, client: FakeCluster, store: Store) -> None:
     fleet.set(max_in_progress=1)
     meddler = Fleet(store=store, etcd=fleet.etcd, clock=fleet.clock)
     done: list[str | None] = []
 
     def take_the_place(name: str, moment: str) -> None:
-        if name == "grant" and moment == "after" and not done:
+        if name == "txn" and moment == "before" and not done:
             done.append("begun")
             done[0] = meddler.granted("web-2")
 
@@ -221,7 +221,6 @@ def test_a_lost_transaction_leaves_no_lease_behind(fleet: Fleet, client: FakeClu
 
     assert (["2.0.0"], None) == (done, mine)
     assert ["web-2"] == fleet.under_way
-    assert 1 == len(fleet.etcd.leases)
 
 
 def test_an_answer_that_was_lost_grants_once(fleet: Fleet, client: FakeCluster) -> None:
@@ -236,7 +235,7 @@ def test_an_answer_that_was_lost_grants_once(fleet: Fleet, client: FakeCluster) 
     client.trouble = None
 
     assert "2.0.0" == first
-    assert ("2.0.0", 1) == (fleet.granted("web-1"), len(fleet.progress.times))
+    assert ("2.0.0", 1) == (fleet.granted("web-1"), fleet.progress.made_lately)
 
 
 def test_a_grant_whose_answer_was_lost_lives_on_when_others_were_granted_meanwhile(
@@ -245,16 +244,14 @@ def test_a_grant_whose_answer_was_lost_lives_on_when_others_were_granted_meanwhi
     """
     1. web-1's grant is written, and the answer to the write is lost
     2. before the service reads again, another process grants web-2: the rollout isn't what was written any more
-    3. web-1 gets its grant all the same, once, and its lease lives; nobody has failed
+    3. web-1 gets its grant all the same, once; nobody has failed
     """
     fleet.set(canary=2, max_failures=1)
     rival = Fleet(store=open_store(fleet.etcd.client("rival"), now=fleet.clock), etcd=fleet.etcd, clock=fleet.clock)
     state: list[str] = []
 
     def lose_the_write(name: str, moment: str) -> None:
-        if (name, moment) == ("grant", "after") and not state:
-            state.append("a lease for it")
-        elif (name, moment) == ("txn", "after") and state == ["a lease for it"] and rival.under_way == ["web-1"]:
+        if (name, moment) == ("txn", "after") and not state and rival.under_way == ["web-1"]:
             state.append("written")
             rival.granted("web-2")
             raise Unknown("the answer was lost")
@@ -263,8 +260,8 @@ def test_a_grant_whose_answer_was_lost_lives_on_when_others_were_granted_meanwhi
     granted = fleet.granted("web-1")
     client.trouble = None
 
-    assert ("2.0.0", ["a lease for it", "written"]) == (granted, state)
-    assert (["web-1", "web-2"], (), 2) == (fleet.under_way, fleet.progress.failures, len(fleet.progress.times))
+    assert ("2.0.0", ["written"]) == (granted, state)
+    assert (["web-1", "web-2"], (), 2) == (fleet.under_way, fleet.progress.failures, fleet.progress.made_lately)
 
 
 def test_a_product_id_finds_the_app_and_is_echoed(fleet: Fleet, store: Store) -> None:

@@ -84,7 +84,7 @@ def test_what_stops_new_updates_also_ends_the_grants_of_those_that_have_not_begu
     assert ["web-1"] == fleet.under_way
     assert ["web-1"] == [one.instance for one in fleet.progress.opened]
     assert [] == list(fleet.progress.failures)
-    assert 1 == len(fleet.progress.times)
+    assert 1 == fleet.progress.made_lately
 
 
 @pytest.mark.parametrize("stop", ["rollout pause", "rollout halt", "updates off", "a percentage", "a pin"])
@@ -137,7 +137,7 @@ def test_a_halt_by_the_policy_writes_the_brake_too(fleet: Fleet) -> None:
 
 
 def test_a_closing_window_ends_them_at_its_minute(fleet: Fleet) -> None:
-    fleet.set(windows=OPEN)
+    fleet.set(windows=OPEN, update_timeout_s=7200)
     granted(fleet, "web-1", "web-2")
     begin(fleet, "web-1")
     due = looks(fleet).again_at

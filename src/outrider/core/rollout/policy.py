@@ -353,9 +353,10 @@ def _canary_first(situation: Situation, goal: str) -> Defer | None:
         who = f"canary first: {proved} of {policy.canary} succeeded; canaries are {policy.canary_selector}"
         return Defer(reason=f"{who}, which this instance isn't", by="canary", pending=True)
     trying = [one.instance for one in _under_way(situation) if progress is not None and progress.is_ours(one)]
-    if proved + len(trying) + len(situation.reserved) < policy.canary:
+    more = progress.others.ours if progress is not None else 0
+    if proved + len(trying) + more + len(situation.reserved) < policy.canary:
         return None
-    at_it = f"; in progress: {_names([*trying, *situation.reserved])}"
+    at_it = f"; in progress: {_names([*trying, *situation.reserved], more)}"
     return Defer(reason=f"canary first: {proved} of {policy.canary} succeeded{at_it}", by="canary", pending=True)
 
 
@@ -364,10 +365,13 @@ def _too_many_under_way(situation: Situation, goal: str) -> Defer | None:
     if limit is None:
         return None
     busy = [one.instance for one in _under_way(situation)]
-    if len(busy) + len(situation.reserved) < limit:
+    more = situation.progress.others.total if situation.progress is not None else 0
+    number = len(busy) + more
+    if number + len(situation.reserved) < limit:
         return None
     kept = f"; woken: {_names(situation.reserved)}" if situation.reserved else ""
-    return Defer(reason=f"{len(busy)} of {limit} in progress: {_names(busy)}{kept}", by="max-in-progress", pending=True)
+    reason = f"{number} of {limit} in progress: {_names(busy, more)}{kept}"
+    return Defer(reason=reason, by="max-in-progress", pending=True)
 
 
 def _too_many_lately(situation: Situation, goal: str) -> Defer | None:
@@ -431,14 +435,16 @@ def per(rate: Rate) -> str:
 
 
 def _under_way(situation: Situation) -> list[Opened]:
-    """Open grants of other instances that have no result yet."""
+    """Known open grants of other instances that have no result yet."""
     opened = situation.progress.opened if situation.progress is not None else ()
     return [one for one in opened if one.instance in situation.living and one.instance != situation.instance]
 
 
-def _names(instances: tuple[str, ...] | list[str]) -> str:
-    more = len(instances) - SHOWN
+def _names(instances: tuple[str, ...] | list[str], unknown: int = 0) -> str:
+    more = max(len(instances) - SHOWN, 0) + unknown
     shown = ", ".join(instances[:SHOWN])
+    if more and not shown:
+        return f"{more} instances" if more > 1 else "1 instance"
     return f"{shown} and {more} more" if more > 0 else shown or "nobody"
 
 

@@ -6,14 +6,14 @@ are looked at in the order in which they were made, and each is judged as if it 
 So a limit that has become smaller leaves the oldest grants.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from outrider.core.rollout.calendar import next_stop
 from outrider.core.rollout.policy import Grant, Verdict
 from outrider.core.rollout.policy_settings import Policy
-from outrider.core.rollout.rollout import Opened, Override, Progress, next_time
+from outrider.core.rollout.rollout import Opened, Override, Progress, counted, next_time, with_counted, without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +47,15 @@ def recalled(
     """
     candidates = sorted(unbegun, key=lambda one: (one.opened.at, one.opened.instance))
     ours = {one.opened.instance for one in candidates}
-    kept = tuple(one for one in progress.opened if one.instance not in ours)
-    times = _without(progress.times, [one.opened.at for one in candidates])
-    found = []
+    lately = progress.lately
     for one in candidates:
-        earlier = replace(progress, opened=kept, times=tuple(at for at in times if at <= one.opened.at))
+        lately = without(lately, one.opened.at) if one.opened.in_interval else lately
+    others = tuple(one for one in progress.opened if one.instance not in ours)
+    state, found = counted(replace(progress, opened=others, lately=lately)), []
+    for one in candidates:
+        earlier = replace(state, lately=tuple(each for each in state.lately if each[0] <= one.opened.at))
         if one.brake == brake and _still_granted(one, judge(one, earlier), earlier, policy):
-            kept, times = (*kept, one.opened), tuple(sorted((*times, one.opened.at)))
+            state = with_counted(state, one.opened, policy)
         else:
             found.append(one.opened.instance)
     return tuple(found)
@@ -74,11 +76,3 @@ def _still_granted(one: Unbegun, verdict: Verdict, earlier: Progress, policy: Po
     # The limit per interval is about the time of the grant, not about now: ``judge`` is not asked for it.
     in_rate = next_time(earlier, policy, 0, one.opened.at) is None
     return in_rate and isinstance(verdict, Grant) and verdict.version == one.opened.version
-
-
-def _without(times: tuple[datetime, ...], gone: Collection[datetime]) -> tuple[datetime, ...]:
-    left = list(times)
-    for at in gone:
-        if at in left:
-            left.remove(at)
-    return tuple(left)

@@ -2,17 +2,23 @@
 
 A new target starts a new rollout. Open grants and recent grant times go over into it, so that moving the channel passes
 no limit. Results do not: a grant of an earlier rollout says nothing about this release.
+
+What is stored has a bounded size: the number of open grants, not the grants, which have keys of their own; and grant
+times in buckets. So one more grant costs the same however many are open.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 
 from outrider.core.rollout.policy_settings import MAX_COUNTED_FAILURES, Policy
 
-KEPT_TIMES = 100
-"""Grant times that are kept beyond the interval, for a limit that is set or made longer during a rollout."""
+KEPT_TIMES = 16
+"""Buckets of grant times that are kept beyond the interval, for a limit that is set or made longer in a rollout."""
+MOST_TIMES = 48
+"""Buckets of grant times at most. A limit of no more grants than that is exact; a larger one frees a place late."""
 TIMEOUT = "no result in time"
 
 State = Literal["running", "paused", "halted"]
@@ -35,6 +41,21 @@ class Opened:
     for_new_machine: bool = False
     wave: int = 0
     in_interval: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCounts:
+    """How many grants are open.
+
+    Attributes:
+        total: All of the group.
+        ours: Those that belong to this rollout.
+        in_wave: Those of them that were made in the present wave.
+    """
+
+    total: int = 0
+    ours: int = 0
+    in_wave: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +142,10 @@ class Progress:
         why: The reason of a pause or a halt, for people.
         by: The person who paused or halted it; empty for the policy.
         since: When ``state`` became what it is.
-        times: When grants were made lately, oldest first.
-        opened: Grants without a result, oldest first.
+        lately: How many grants were made lately, oldest first: the time of the last one of a bucket, and how many.
+        opened: Grants without a result that are known one by one, oldest first; never stored.
+        others: How many there are besides.
+        times: Grant times as older versions of outrider stored them; ``counted`` puts them into ``lately``.
         failures: One per instance, oldest first.
         succeeded: Instances that came to ``version``.
         finished: When every known instance had come to it; None before. A later instance changes nothing.
@@ -137,8 +160,10 @@ class Progress:
     state: State = "running"
     why: str = ""
     by: str = ""
-    times: tuple[datetime, ...] = ()
+    lately: tuple[tuple[datetime, int], ...] = ()
     opened: tuple[Opened, ...] = ()
+    others: OpenCounts = OpenCounts()
+    times: tuple[datetime, ...] = ()
     failures: tuple[Failure, ...] = ()
     succeeded: int = 0
     finished: datetime | None = None
@@ -150,6 +175,26 @@ class Progress:
     def opened_for(self, instance: str) -> Opened | None:
         """The instance's grant without a result."""
         return next((one for one in self.opened if one.instance == instance), None)
+
+    @property
+    def open(self) -> OpenCounts:
+        """All grants without a result."""
+        more = [self._counts_of(one) for one in self.opened]
+        return OpenCounts(
+            total=self.others.total + len(more),
+            ours=self.others.ours + sum(one.ours for one in more),
+            in_wave=self.others.in_wave + sum(one.in_wave for one in more),
+        )
+
+    @property
+    def made_lately(self) -> int:
+        """How many grants ``lately`` counts."""
+        return sum(number for _, number in self.lately)
+
+    def _counts_of(self, opened: Opened) -> OpenCounts:
+        ours = self.is_ours(opened)
+        in_wave = ours and self.wave is not None and opened.wave == self.wave.number
+        return OpenCounts(total=1, ours=int(ours), in_wave=int(in_wave))
 
     def is_ours(self, opened: Opened) -> bool:
         """The grant belongs to this rollout, not to one before."""
@@ -175,7 +220,46 @@ def following(progress: Progress | None, version: str | None, now: datetime, *, 
     fresh = Progress(version=version, package=package, started=now, since=now)
     if progress is None:
         return fresh
-    return replace(fresh, times=progress.times, opened=progress.opened)
+    return replace(
+        fresh, lately=progress.lately, opened=progress.opened, others=OpenCounts(total=progress.others.total)
+    )
+
+
+def counted(progress: Progress) -> Progress:
+    """The rollout as it is stored: its open grants are numbers."""
+    if not progress.opened and not progress.times:
+        return progress
+    lately = progress.lately
+    for at in progress.times:
+        lately = _one_later(lately, at)
+    return replace(progress, opened=(), times=(), others=progress.open, lately=lately)
+
+
+def with_counted(progress: Progress, opened: Opened, policy: Policy) -> Progress:
+    """One more open grant, which is only counted."""
+    one, others = progress._counts_of(opened), progress.others
+    more = OpenCounts(total=others.total + one.total, ours=others.ours + one.ours, in_wave=others.in_wave + one.in_wave)
+    lately = progress.lately
+    if opened.in_interval and policy.max_per_interval is not None:
+        lately = _kept(_one_later(lately, opened.at), policy, opened.at)
+    return replace(progress, others=more, lately=lately)
+
+
+def with_known(progress: Progress, opened: Opened) -> Progress:
+    """A stored rollout of which one of the open grants is known; it was among the others until now."""
+    one, others = progress._counts_of(opened), progress.others
+    left = OpenCounts(
+        total=max(others.total - 1, 0),
+        ours=max(others.ours - one.ours, 0),
+        in_wave=max(others.in_wave - one.in_wave, 0),
+    )
+    return replace(progress, opened=(*progress.opened, opened), others=left)
+
+
+def with_all_known(progress: Progress, opened: Collection[Opened]) -> Progress:
+    """A stored rollout of which all open grants are known, whatever was counted. Of one moment: in their order."""
+    every = tuple(sorted(opened, key=lambda one: one.at))
+    return replace(progress, opened=every, others=OpenCounts())
 
 
 def granted(
@@ -192,6 +276,12 @@ def granted(
     """One more grant; it takes the place of an earlier one of the same instance.
 
     Args:
+        progress: Of which an earlier grant of the instance is known.
+        instance: Who gets it.
+        version: Label of the release that it leads to.
+        policy: The group's.
+        now: The time.
+        for_new_machine: It leads to what the group serves.
         wave: In which it counts.
         in_interval: It takes a place of ``max_per_interval``.
     """
@@ -199,7 +289,7 @@ def granted(
     mine = Opened(
         instance=instance,
         version=version,
-        at=now,
+        at=max(now, progress.started),  # the clock of who began the rollout may be ahead of ours
         for_new_machine=for_new_machine,
         wave=wave,
         in_interval=in_interval,
@@ -207,7 +297,7 @@ def granted(
     return replace(
         progress,
         opened=(*others, mine),
-        times=_kept((*progress.times, now) if in_interval else progress.times, policy, now),
+        lately=_kept(_one_later(progress.lately, mine.at) if in_interval else progress.lately, policy, now),
     )
 
 
@@ -223,7 +313,7 @@ def ended(
         return _late(progress, instance, result, error, policy, now)
     progress = replace(progress, opened=tuple(one for one in progress.opened if one is not mine))
     if result in ("refused", "recalled"):
-        return replace(progress, times=_without(progress.times, mine.at)) if mine.in_interval else progress
+        return replace(progress, lately=without(progress.lately, mine.at)) if mine.in_interval else progress
     if not progress.is_ours(mine) or mine.for_new_machine:
         return progress  # a new machine's way to what the group serves says nothing of this release
     if result == "failed":
@@ -238,7 +328,7 @@ def lapsed(progress: Progress, dead: Collection[str], policy: Policy, now: datet
     """The grants of ``dead`` ended without a result.
 
     Args:
-        dead: Instances whose grant lives no more.
+        dead: Instances whose grant is overdue.
         counts: Silence counts as a failure: they had not been told to wait.
     """
     over = [one for one in progress.opened if one.instance in dead]
@@ -309,13 +399,17 @@ def next_time(progress: Progress, policy: Policy, taken: int, now: datetime) -> 
     if rate is None:
         return None
     interval = timedelta(seconds=rate.interval_s)
-    recent = sorted(at for at in progress.times if now - at < interval)
-    free = rate.count - len(recent) - taken
+    recent = [(at, number) for at, number in progress.lately if now - at < interval]
+    free = rate.count - sum(number for _, number in recent) - taken
     if free > 0:
         return None
     if not recent:
         return now + interval  # every place is kept for somebody, who takes it now or leaves it soon
-    return recent[min(len(recent), 1 - free) - 1] + interval
+    for at, number in recent:
+        free += number
+        if free > 0:
+            return at + interval
+    return recent[-1][0] + interval
 
 
 def _late(progress: Progress, instance: str, result: Result, error: str, policy: Policy, now: datetime) -> Progress:
@@ -337,9 +431,22 @@ def _one_more(progress: Progress, wave: int) -> Progress:
     return replace(progress, succeeded=progress.succeeded + 1, wave=state)
 
 
-def _without(times: tuple[datetime, ...], at: datetime) -> tuple[datetime, ...]:
-    place = times.index(at) if at in times else len(times)
-    return times[:place] + times[place + 1 :]
+def without(lately: tuple[tuple[datetime, int], ...], at: datetime) -> tuple[tuple[datetime, int], ...]:
+    """Grant times without one that counts as never made; unchanged where it isn't certain which bucket counts it."""
+    place = next((number for number, (last, _) in enumerate(lately) if at <= last), None)
+    if place is None or (place == 0 and lately[0][0] != at):
+        return lately
+    last, number = lately[place]
+    left = ((last, number - 1),) if number > 1 else ()
+    return (*lately[:place], *left, *lately[place + 1 :])
+
+
+def _one_later(lately: tuple[tuple[datetime, int], ...], at: datetime) -> tuple[tuple[datetime, int], ...]:
+    """One more grant time; those of one moment share a bucket. Another clock may have written later ones."""
+    place = next((number for number, (last, _) in enumerate(lately) if at <= last), len(lately))
+    if lately[place : place + 1] and lately[place][0] == at:
+        return (*lately[:place], (at, lately[place][1] + 1), *lately[place + 1 :])
+    return (*lately[:place], (at, 1), *lately[place:])
 
 
 def _failure(opened: Opened, error: str, now: datetime) -> Failure:
@@ -378,7 +485,19 @@ def brake(progress: Progress, policy: Policy) -> str | None:
     return None
 
 
-def _kept(times: tuple[datetime, ...], policy: Policy, now: datetime) -> tuple[datetime, ...]:
+def _kept(lately: tuple[tuple[datetime, int], ...], policy: Policy, now: datetime) -> tuple[tuple[datetime, int], ...]:
+    """Bounded: old buckets are forgotten, and of those that count the two closest are taken together.
+
+    They count until the later one is over, so a limit may free a place late, and never early.
+    """
     rate = policy.max_per_interval
-    recent = 0 if rate is None else sum(now - at < timedelta(seconds=rate.interval_s) for at in times)
-    return tuple(sorted(times))[-max(recent, KEPT_TIMES) :]
+    recent = 0 if rate is None else sum(now - at < timedelta(seconds=rate.interval_s) for at, _ in lately)
+    if rate is not None:
+        lately = lately[-max(recent, KEPT_TIMES) :]
+    most = KEPT_TIMES if rate is None else MOST_TIMES
+    while len(lately) > most:
+        gaps = [(later - at, place) for place, ((at, _), (later, _)) in enumerate(pairwise(lately))]
+        _, place = min(gaps)
+        (_, number), (at, more) = lately[place : place + 2]
+        lately = (*lately[:place], (at, number + more), *lately[place + 2 :])
+    return lately

@@ -64,6 +64,7 @@ def advanced(progress: Progress, policy: Policy, members: Collection[Member], no
         if state.waits_for_approval or now < _over(state, wave):
             break
         state = _begun(progress, policy, state.number + 1, members, now)
+        progress = replace(progress, others=replace(progress.others, in_wave=0))
     is_news = state is not None and (state.number > 1 or state.proved is not None or progress.wave is not None)
     return replace(progress, wave=state) if is_news else progress
 
@@ -104,10 +105,11 @@ def deferral_of(
     ]
     failures = progress.failures if progress is not None else ()
     failed = [one.instance for one in failures if one.wave == number and one.instance != instance]
-    taken = state.there + state.succeeded + len(trying) + len(failed) + len(reserved)
+    more = progress.others.in_wave if progress is not None else 0
+    taken = state.there + state.succeeded + len(trying) + more + len(failed) + len(reserved)
     if wave.selects(labels) and (wave.takes_all or taken < (wave.count or state.size)):
         return None
-    return Held(reason=f"{name} first: {_counts(state, trying, failed)}")
+    return Held(reason=f"{name} first: {_counts(state, trying, failed, more)}")
 
 
 def place_of(
@@ -131,7 +133,7 @@ def describe(progress: Progress, policy: Policy, state: WaveState | None) -> str
         return _between(state, policy, name).reason
     trying = [one.instance for one in progress.opened if progress.is_ours(one) and one.wave == state.number]
     failed = [one.instance for one in progress.failures if one.wave == state.number]
-    return f"{name}: {_counts(state, trying, failed)}"
+    return f"{name}: {_counts(state, trying, failed, progress.others.in_wave)}"
 
 
 def due(progress: Progress, policy: Policy) -> datetime | None:
@@ -167,7 +169,7 @@ def _grown(state: WaveState, wave: Wave, members: Collection[Member]) -> WaveSta
 
 
 def _is_complete(progress: Progress, state: WaveState, wave: Wave, members: Collection[Member]) -> bool:
-    if any(progress.is_ours(one) and one.wave == state.number for one in progress.opened):
+    if progress.others.in_wave or any(progress.is_ours(one) and one.wave == state.number for one in progress.opened):
         return False
     selected = [one.is_there for one in members if wave.selects(one.labels)]
     if wave.takes_all:
@@ -201,18 +203,20 @@ def _between(state: WaveState, policy: Policy, name: str) -> Held:
     return Held(reason=f"{name} succeeded; {following} may begin at {_clock(over, policy)}", again_at=over)
 
 
-def _counts(state: WaveState, trying: Collection[str], failed: Collection[str]) -> str:
+def _counts(state: WaveState, trying: Collection[str], failed: Collection[str], more: int = 0) -> str:
     if not state.size:
         return "no known instance has these labels"
     parts = [f"{state.there + state.succeeded} of {state.size} succeeded"]
     parts += [f"failed: {_names(failed)}"] if failed else []
-    parts += [f"in progress: {_names(trying)}"] if trying else []
+    parts += [f"in progress: {_names(trying, more)}"] if trying or more else []
     return "; ".join(parts)
 
 
-def _names(instances: Collection[str]) -> str:
-    shown = ", ".join(list(instances)[:3])
-    return f"{shown} and {len(instances) - 3} more" if len(instances) > 3 else shown
+def _names(instances: Collection[str], unknown: int = 0) -> str:
+    shown, more = ", ".join(list(instances)[:3]), max(len(instances) - 3, 0) + unknown
+    if more and not shown:
+        return str(more)
+    return f"{shown} and {more} more" if more else shown
 
 
 def _clock(at: datetime, policy: Policy) -> str:

@@ -2,8 +2,8 @@
 
 A backup is JSON lines: a header, one line per key, and a last line with the number of keys and a checksum of all lines
 before it. All keys are from one revision. A backup leaves out short-lived state: keys with a lease (presence, queues,
-grants, wake-ups), turns and commands. A turn of a living sidekick is fenced by its keys' revisions, which no restore
-can give back; a sidekick would obey a command a second time.
+wake-ups), open grants, turns and commands. A turn of a living sidekick is fenced by its keys' revisions, which no
+restore can give back; a sidekick would obey a command a second time.
 
 Readers see a restore as all or nothing: a mark says that it is running, every transaction compares the mark, and
 targets come last, so no sidekick acts on a part of it. An interrupted restore is repeated with ``replace``.
@@ -23,6 +23,7 @@ import msgspec
 
 from outrider import __version__
 from outrider.core.errors import ConfigError, Conflict, Unknown
+from outrider.core.rollout.rollout import OpenCounts
 from outrider.etcd.seam import Compare, Delete, DeletePrefix, Entry, ModifiedAt, Op, Put
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Document, Package, Rollout, decode, encode
@@ -88,7 +89,15 @@ def restoring_key(keys: Keys) -> str:
 
 def is_kept(below: str, lease: int) -> bool:
     """Whether a key is a part of a backup."""
-    return not lease and below.partition("/")[0] not in NOT_KEPT
+    return not lease and below.partition("/")[0] not in NOT_KEPT and not _is_grant(below)
+
+
+def _is_grant(below: str) -> bool:
+    match below.split("/"):
+        case ["apps", _, "groups", _, "grants", _]:
+            return True
+        case _:
+            return False
 
 
 def backup_lines(context: StoreContext, *, with_secrets: bool = True, cipher: Cipher | None = None) -> Iterator[bytes]:
@@ -278,9 +287,9 @@ def _below(keys: Keys, entry: Entry) -> str:
 
 
 def _lasting(below: str, value: bytes) -> bytes:
-    """A value without short-lived state: a rollout's grants, whose leases are not in a backup.
+    """A value without short-lived state: how many grants of a rollout are open: the grants are not in a backup.
 
-    They would count as failed at once, and halt a good rollout.
+    Whose update they let begin is over with it long before it is restored.
     """
     match below.split("/"):
         case ["apps", _, "groups", _, "rollout"]:
@@ -288,7 +297,8 @@ def _lasting(below: str, value: bytes) -> bytes:
                 rollout = decode(Rollout, below, value)
             except Conflict:
                 return value  # written by another version, so kept unchanged
-            return encode(msgspec.structs.replace(rollout, progress=dataclasses.replace(rollout.progress, opened=())))
+            progress = dataclasses.replace(rollout.progress, opened=(), others=OpenCounts())
+            return encode(msgspec.structs.replace(rollout, progress=progress))
         case _:
             return value
 

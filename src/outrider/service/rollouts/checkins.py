@@ -257,11 +257,11 @@ class Checkin:
         if app.update_check or results:
             snapshot = self._snapshot(change, self.group_id)
             assert snapshot is not None, "the group was read in this change"
-            snapshot.settle(self.instance_id)
+            snapshot.settle()
             for result in results:
                 result.apply(snapshot, self.instance_id)
             if app.update_check:
-                row, verdict = self._judged(snapshot, row, leases, proved=standing.proved)
+                row, verdict = self._judged(snapshot, row, proved=standing.proved)
                 check = _answered(verdict, snapshot, self.caller, speaks_of_releases=self.app.release is not None)
             _write(snapshot, leases)
         if old is None or row != old or now - old.last_seen >= QUIET:
@@ -310,9 +310,7 @@ class Checkin:
                 results.append(_Result(event=event, runs=runs, failed=row.status == "error"))
         return row, results
 
-    def _judged(
-        self, snapshot: GroupSnapshot, row: Instance, leases: Leases, *, proved: bool
-    ) -> tuple[Instance, Verdict]:
+    def _judged(self, snapshot: GroupSnapshot, row: Instance, *, proved: bool) -> tuple[Instance, Verdict]:
         checking = CheckingInstance(
             instance=self.instance_id,
             running=self.app.version,
@@ -334,8 +332,7 @@ class Checkin:
         verdict = snapshot.judge(checking)
         match verdict:
             case Grant(standing=False):
-                key = self.context.keys.grant(self.app_id, self.group_id, self.instance_id)
-                snapshot.grant(checking, verdict, leases.new(snapshot.group.policy.update_timeout_s, key))
+                snapshot.grant(checking, verdict)
             case Defer(pending=pending, by=by):
                 if by == "approval":
                     snapshot.progress = rollout.asked(snapshot.progress, snapshot.now)

@@ -6,18 +6,20 @@ starts with a look at every group, so it catches up after a time without any pro
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from loguru import logger
 
+from outrider.clocks import seconds_since_boot
 from outrider.core.errors import DriverError, OutriderError
 from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Entry, KeyChanged, Resynced, Watch, WatchEvent
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Gone, Group, Presence
 from outrider.service.rollouts.block_check import check_blocks
+from outrider.service.rollouts.overdue import OverdueGrants
 from outrider.service.rollouts.wakeups import look
 from outrider.service.store.changes import Unaudited, apply
 from outrider.service.store.context import StoreContext
@@ -37,9 +39,15 @@ _Group = tuple[str, str]
 class RolloutController:
     """Wakes deferred instances from ``start`` until ``close``."""
 
-    def __init__(self, context: StoreContext, group_lock: GroupLock | None = None) -> None:
-        """``group_lock``: the lock of this process's check-ins."""
+    def __init__(
+        self,
+        context: StoreContext,
+        group_lock: GroupLock | None = None,
+        clock: Callable[[], float] = seconds_since_boot,
+    ) -> None:
+        """``group_lock``: the lock of this process's check-ins. ``clock``: seconds that never go back."""
         self._context, self._group_lock = context, group_lock or GroupLock()
+        self._clock, self._overdue, self._ends = clock, OverdueGrants(clock), dict[_Group, float]()
         self._changed = threading.Condition()
         self._to_look: set[_Group] = set()
         self._apps: set[str] = set()
@@ -104,9 +112,10 @@ class RolloutController:
             return not self._closed
 
     def _until_due_s(self) -> float:
+        ends_in_s = min(self._ends.values(), default=LONGEST_WAIT_S + self._clock()) - self._clock()
         if not self._due:
-            return LONGEST_WAIT_S
-        return (min(self._due.values()) - self._context.now()).total_seconds()
+            return ends_in_s
+        return min(ends_in_s, (min(self._due.values()) - self._context.now()).total_seconds())
 
     def _round(self) -> None:
         try:
@@ -180,12 +189,14 @@ class RolloutController:
         now = self._context.now()
         with self._changed:
             groups |= {group for group, due in self._due.items() if due <= now}
+            groups |= {group for group, ends_s in self._ends.items() if ends_s <= self._clock()}
             if everything:
                 self._all = False
             self._apps -= apps
             self._to_look -= groups
             for group in groups:
                 self._due.pop(group, None)
+                self._ends.pop(group, None)
         return groups
 
     def _begin(self) -> set[_Group]:
@@ -227,13 +238,15 @@ class RolloutController:
             # Before the look, so that no change during the look is missed.
             self._count_serving.add(group)
         try:
-            outcome = look(self._context, self._group_lock, *group)
+            outcome = look(self._context, self._group_lock, *group, self._overdue)
         except OutriderError as error:
             self._failed("queue not checked", error, group)
             return
         with self._changed:
             if outcome.again_at is not None:
                 self._due[group] = outcome.again_at
+            if outcome.overdue_in_s is not None:
+                self._ends[group] = self._clock() + outcome.overdue_in_s
             if not outcome.counts_serving:
                 self._count_serving.discard(group)
         if outcome.called:
@@ -296,9 +309,11 @@ class RolloutController:
 
 
 @contextmanager
-def rollout_controller(context: StoreContext, group_lock: GroupLock | None = None) -> Iterator[None]:
+def rollout_controller(
+    context: StoreContext, group_lock: GroupLock | None = None, clock: Callable[[], float] = seconds_since_boot
+) -> Iterator[None]:
     """Run the rollout controller while the block runs; any number of processes may."""
-    controller = RolloutController(context, group_lock)
+    controller = RolloutController(context, group_lock, clock)
     controller.start()
     try:
         yield

@@ -88,7 +88,7 @@ def _rollout(overview: GroupOverview, now: datetime) -> list[str]:
         lines.append(f"{ENDS_WITH}{ends}")
     snapshot = overview.snapshot
     if snapshot is not None and snapshot.wanted is not None and snapshot.progress.finished is None:
-        waits = len(snapshot.waiting) + len(snapshot.progress.opened)
+        waits = len(snapshot.waiting) + snapshot.progress.open.total
         lines += filter(None, (closing(snapshot.policy, now),))
         lines += filter(None, (about(snapshot.progress, waits - 1, now) if waits else "",))
     return lines

@@ -14,6 +14,7 @@ from outrider.core.rollout import waves
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Deferral, Presence, Wakeup
+from outrider.service.rollouts.overdue import OverdueGrants
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext
 from outrider.service.store.due_tasks import LEFT_RUNNING, note_due
@@ -42,15 +43,21 @@ class Look:
         again_at: Time of the next look if nothing changes before; None: look after the next change.
         counts_serving: The sidekicks' states matter: an instance waits for others to serve, or has a grant that ends
             when its sidekick is idle.
+        overdue_in_s: Seconds until the next open grant is overdue; None without one.
     """
 
     called: tuple[str, ...] = ()
     again_at: datetime | None = None
     counts_serving: bool = False
+    overdue_in_s: float | None = None
 
 
-def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> Look:
-    """Close expired grants, wake the instances that may update now, and finish the rollout if it is complete.
+def look(
+    context: StoreContext, group_lock: GroupLock, app: str, group: str, overdue: OverdueGrants | None = None
+) -> Look:
+    """Close overdue grants, wake the instances that may update now, and finish the rollout if it is complete.
+
+    ``overdue``: which they are, as this process has seen them; None: none.
 
     Raises:
         Unknown: etcd gives no answer; look again.
@@ -61,9 +68,11 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
         snapshot = read_snapshot(context, change, app, group)
         if snapshot is None:
             return Look()
-        snapshot.settle()
+        ended, overdue_in_s = (frozenset[str](), None) if overdue is None else overdue.of(snapshot)
+        more = len(ended) > BATCH
+        snapshot.settle(sorted(ended)[:BATCH])
         _end_given_up(snapshot)
-        dues = [snapshot.now] if recall(snapshot) else []
+        dues = [snapshot.now] if recall(snapshot) or more else []
         outcome = _go_through(snapshot, leases) if snapshot.waiting else Look()
         if (closes := closes_at(snapshot)) is not None:
             # While grants are open that a closing window, or an instance that no longer serves, would end.
@@ -81,7 +90,7 @@ def look(context: StoreContext, group_lock: GroupLock, app: str, group: str) -> 
         if snapshot.has_changed and not leases.has_group_lock:
             raise NeedsGroupLock
         snapshot.write()
-        return outcome
+        return replace(outcome, overdue_in_s=overdue_in_s)
 
     return group_lock.apply(context.cluster, f"{app}/{group}", attempt, ROLLOUT_CONTROLLER)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from outrider.core.rollout.policy import Verdict
+from outrider.core.rollout.policy import LONG_AGO, Verdict
 from outrider.core.rollout.recall import Unbegun, recalled
 from outrider.core.rollout.rollout import Progress
 from outrider.model.damage import read_or_none
@@ -30,9 +30,13 @@ def recall(snapshot: GroupSnapshot) -> bool:
     if not every:
         return False
     living, policy = frozenset(snapshot.living), replace(snapshot.policy, max_per_interval=None)
+    verdicts: dict[OpenGrant, Verdict] = {}
 
     def judge(one: Unbegun, progress: Progress) -> Verdict:
         known = unbegun[one.opened.instance]
+        alike = None if policy.counts or policy.percent < 100 else _words(known)
+        if alike is not None and alike in verdicts:
+            return verdicts[alike]
         checking = CheckingInstance(
             instance=one.opened.instance,
             running=known.running,
@@ -42,12 +46,31 @@ def recall(snapshot: GroupSnapshot) -> bool:
             rollback_allowed=known.rollback_allowed,
             rollback_forbidden=known.rollback_forbidden,
         )
-        return snapshot.judge_in(checking, progress=progress, policy=policy, standing=None, reserved=(), living=living)
+        verdict = snapshot.judge_in(
+            checking, progress=progress, policy=policy, standing=None, reserved=(), living=living
+        )
+        if alike is not None:
+            verdicts[alike] = verdict
+        return verdict
 
     over = recalled(snapshot.progress, every, brake=snapshot.brake, policy=snapshot.policy, judge=judge)
     for instance in over[:BATCH]:
         take_back(snapshot, instance)
     return len(over) > BATCH
+
+
+def _words(grant: OpenGrant) -> OpenGrant:
+    """What the rules that look at no other instance see of it."""
+    return OpenGrant(
+        version="",
+        at=LONG_AGO,
+        running=grant.running,
+        runs=grant.runs,
+        arch=grant.arch,
+        prefix=grant.prefix,
+        rollback_allowed=grant.rollback_allowed,
+        rollback_forbidden=grant.rollback_forbidden,
+    )
 
 
 def end_void(snapshot: GroupSnapshot, instance: str) -> None:

@@ -316,7 +316,7 @@ class Rollouts:
         """Not `snapshot.write()`: the state of a rollout without any update is written as well."""
         recall(snapshot)  # the rest of a large group follows at once; the brake holds them until then
         key = self.context.keys.rollout(snapshot.group.app, snapshot.group.id)
-        snapshot.change.put(key, Rollout(progress=snapshot.progress))
+        snapshot.change.put(key, Rollout(progress=rollout.counted(snapshot.progress)))
         return shown(snapshot)
 
     def _recall(self, change: Change, group: Group) -> None:

@@ -2,13 +2,14 @@
 
 Check-ins, the rollout controller and ``outrider why`` judge by the same snapshot, so they cannot disagree.
 
-Two reads are not compared, because they need not be: a grant that ends in between only makes room, and the set of
-serving instances changes every second. Every *grant* and every *result* writes the rollout's key, which is compared:
-that alone keeps grants exact (P6) for any number of processes.
+Some reads are not compared, because they need not be: who waits and who serves changes every second. Every *grant* and
+every end of one writes the rollout's key, which counts the open grants and is compared: that alone keeps grants exact
+(P6) for any number of processes. So the grants that are listed are those that the rollout counts, or the transaction
+fails; a count that is wrong all the same (a key that a person has removed) is put right by the next who lists them.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -21,7 +22,7 @@ from outrider.core.rollout.frames import RunningFrames
 from outrider.core.rollout.policy import Defer, Grant, Situation, Verdict, counts_in_interval, decide, destination
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.recall import begin_before
-from outrider.core.rollout.rollout import Override, Progress, Result, WaveState
+from outrider.core.rollout.rollout import Opened, Override, Progress, Result, WaveState, counted
 from outrider.core.versions import NOTHING
 from outrider.etcd.seam import Entry
 from outrider.model.damage import read_or_none
@@ -65,7 +66,7 @@ class GroupSnapshot:
 
     Attributes:
         progress: The rollout to the group's target; this transaction's changes are added to it.
-        living: Label of the release of each living grant; only the checking instance's when no other matters.
+        living: Label of the release of each open grant; only the checking instance's when no other matters.
         grants: The stored keys of these grants.
         brake: Revision of the group's brake; -1 when this transaction writes it.
         waiting: Deferred instances, first come first.
@@ -232,7 +233,6 @@ class GroupSnapshot:
         living: frozenset[str],
     ) -> Verdict:
         """As ``judge``, with another rollout, policy and other grants than those that are stored."""
-        opened = {one.instance for one in progress.opened}
         floors = tuple(floor.version for floor in self.channel.floors) if self.channel is not None else ()
         wanted = self._wanted_version
         situation = Situation(
@@ -254,7 +254,7 @@ class GroupSnapshot:
             standing=standing,
             living=living,
             reserved=reserved,
-            serving=len(self.serving - opened - {checking.instance}),
+            serving=self._serving_besides(checking.instance, progress) if policy.min_healthy else 0,
             is_new=checking.is_new,
             own_labels=self.own_labels(checking) if policy.uses_labels else {},
             wave=waves.current(progress, policy, self.members.values(), self.now),
@@ -284,6 +284,9 @@ class GroupSnapshot:
         if isinstance(verdict, Defer) and verdict.by in STANDSTILLS and checking.running == NOTHING:
             return self._for_a_new_machine(situation) or verdict
         return verdict
+
+    def _serving_besides(self, instance: str, progress: Progress) -> int:
+        return len(self.serving - {one.instance for one in progress.opened} - {instance})
 
     def _decided(self, situation: Situation, version: str, package: Package | None) -> Verdict:
         verdict = decide(
@@ -367,24 +370,54 @@ class GroupSnapshot:
         mine = self.progress.opened_for(instance)
         return mine.version if mine is not None and self.living.get(instance) == mine.version else None
 
-    def settle(self, *instances: str) -> None:
-        """Close the expired grants: all of them in a whole snapshot, else those of ``instances``.
+    def look_at(self, instance: str) -> None:
+        """Know the instance's own grant, which is compared."""
+        key = self.context.keys.grant(self.group.app, self.group.id, instance)
+        grant = self.change.read_or_none(OpenGrant, key)
+        entry = self.change.entry(key)
+        if self.is_whole or entry is None or instance in self.living:
+            return
+        self._know(instance, entry, grant)
+        self.progress = rollout.with_known(self.progress, self._opened(instance, grant))
+
+    def know_all(self, grants: Iterable[tuple[str, Entry]]) -> None:
+        """Know every open grant."""
+        ordered = sorted(grants, key=lambda one: one[1].create_revision)
+        known = [(instance, entry, read_or_none(OpenGrant, entry.key, entry.value)) for instance, entry in ordered]
+        for instance, entry, grant in known:
+            self._know(instance, entry, grant)
+        every = [self._opened(instance, grant) for instance, _, grant in known]
+        self.progress = rollout.with_all_known(self.progress, every)
+
+    def _know(self, instance: str, entry: Entry, grant: OpenGrant | None) -> None:
+        # One that can't be read still counts as an update under way, to no known version (P6).
+        self.living[instance] = "" if grant is None else grant.version
+        self.grants[instance] = entry
+
+    def _opened(self, instance: str, grant: OpenGrant | None) -> Opened:
+        if grant is not None:
+            return grant.opened(instance)
+        wave = 0 if self.progress.wave is None else self.progress.wave.number
+        return Opened(instance=instance, version="", at=self.progress.started, wave=wave)
+
+    def settle(self, overdue: Collection[str] = ()) -> None:
+        """Close the grants of ``overdue``, and let time do what it does to the rollout.
 
         A release that nobody has judged in time is approved, if the policy says so.
         """
-        candidates = [one.instance for one in self.progress.opened] if self.is_whole else instances
-        dead = {instance for instance in candidates if instance not in self.living}
-        if dead:
+        if overdue:
             counts = not self.paused and self.standstill is None
-            self.progress = rollout.lapsed(self.progress, dead, self.group.policy, self.now, counts=counts)
+            self.progress = rollout.lapsed(self.progress, overdue, self.group.policy, self.now, counts=counts)
+            for instance in overdue:
+                self._remove(instance)
         if self.is_whole:
             self.progress = waves.advanced(self.progress, self.policy, self.members.values(), self.now)
         due = rollout.approval_due(self.progress, self.policy)
         if due is not None and self.now >= due:
             self.progress = rollout.judged(self.progress, "approved", by="", why="nobody rejected it in time", now=due)
 
-    def grant(self, checking: CheckingInstance, verdict: Grant, lease: int) -> None:
-        """Grant the update, under a lease that lives as long as the update may take."""
+    def grant(self, checking: CheckingInstance, verdict: Grant) -> None:
+        """Grant the update; the rollout controller ends the grant when it takes too long."""
         keys, group, version = self.context.keys, self.group, verdict.version
         apart = verdict.for_new_machine and not self.progress.leads_to(version)
         wave, labels = self.wave, self.own_labels(checking)
@@ -395,10 +428,15 @@ class GroupSnapshot:
             wave=0 if apart else number,
             in_interval=counts_in_interval(self.policy, is_new=checking.is_new),
         )
+        mine = self.progress.opened[-1]
         key = keys.grant(group.app, group.id, checking.instance)
         grant = OpenGrant(
             version=version,
-            at=self.now,
+            at=mine.at,
+            ends_after_s=group.policy.update_timeout_s,
+            for_new_machine=mine.for_new_machine,
+            wave=mine.wave,
+            in_interval=mine.in_interval,
             takes_turns=checking.takes_turns,
             begin_before=begin_before(self.policy, self.now, emergency=self.emergency)
             if checking.takes_turns
@@ -411,13 +449,16 @@ class GroupSnapshot:
             rollback_allowed=checking.rollback_allowed,
             rollback_forbidden=checking.rollback_forbidden,
         )
-        self.change.put(key, grant, lease=lease)
+        self.change.put(key, grant)
         self.living[checking.instance] = version
         self.end_deferral(checking.instance)
 
     def end(self, instance: str, result: Result, *, error: str = "") -> None:
         """Note the result of an instance's update."""
         self.progress = rollout.ended(self.progress, instance, result, self.group.policy, self.now, error=error)
+        self._remove(instance)
+
+    def _remove(self, instance: str) -> None:
         if self.living.pop(instance, None) is not None:
             self.change.delete(self.context.keys.grant(self.group.app, self.group.id, instance))
 
@@ -461,7 +502,7 @@ class GroupSnapshot:
         """
         progress = self.progress
         done = progress.succeeded and progress.state == "running" and progress.finished is None
-        if not done or progress.opened or self.waiting or progress.version is None or not self.is_whole:
+        if not done or progress.open.total or self.waiting or progress.version is None or not self.is_whole:
             return False
         rows = self.context.children(Instance, self.context.keys.instances(self.group.app))
         ours = [row for row in rows if row.group == self.group.id and self.group.counts(row)]
@@ -476,7 +517,8 @@ class GroupSnapshot:
     @property
     def has_changed(self) -> bool:
         """This transaction has changed the rollout."""
-        return self.progress is not self._begun and self.progress != self._begun
+        begun = self._begun
+        return begun is not None and self.progress is not begun and counted(self.progress) != counted(begun)
 
     def write(self) -> None:
         """Write the rollout if this transaction has changed it, and the brake when the policy has halted it."""
@@ -484,7 +526,9 @@ class GroupSnapshot:
         if self.progress.state == "halted" and not was_halted:
             self.write_brake("halt")
         if self.has_changed:
-            self.change.put(self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=self.progress))
+            self.change.put(
+                self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=counted(self.progress))
+            )
 
 
 def keys_of_check(context: StoreContext, app: str, group: str, instance: str) -> tuple[str, ...]:
@@ -528,8 +572,9 @@ def read_snapshot(
     target = change.read(Target, keys.target(app, group_id))
     wanted = None if target is None else target.release
     stored = change.read(Rollout, keys.rollout(app, group_id))
-    progress = following(None if stored is None else stored.progress, wanted, now)
-    if target is not None and target.since is not None and (stored is None or progress is not stored.progress):
+    known = None if stored is None else counted(stored.progress)
+    progress = following(known, wanted, now)
+    if target is not None and target.since is not None and progress is not known:
         progress = replace(progress, started=min(target.since, now))  # it began with the target, not with a grant
     change.read_or_none(Brake, keys.brake(app, group_id))  # only its revision counts
     brake = change.entry(keys.brake(app, group_id))
@@ -543,7 +588,7 @@ def read_snapshot(
         progress=progress,
         now=now,
         brake=0 if brake is None else brake.mod_revision,
-        has_begun=stored is not None and progress is stored.progress,
+        has_begun=known is not None and progress is known,
         _begun=progress,
     )
     if alone:
@@ -551,29 +596,23 @@ def read_snapshot(
     if checking is None or (group.policy.counts and not alone):
         _read_all_instances(snapshot)
     else:
-        mine = change.read_or_none(OpenGrant, keys.grant(app, group_id, checking))
-        entry = change.entry(keys.grant(app, group_id, checking))
-        if mine is not None and entry is not None:
-            snapshot.living, snapshot.grants = {checking: mine.version}, {checking: entry}
+        snapshot.look_at(checking)
     return snapshot
 
 
 def _read_all_instances(snapshot: GroupSnapshot) -> None:
     keys, app, group = snapshot.context.keys, snapshot.group.app, snapshot.group.id
     grants, deferred = keys.grants(app, group), keys.deferrals(app, group)
-    waiting = []
+    waiting, granted = [], []
     for entry in snapshot.change.list(f"{keys.group(app, group)}/").entries:
         if entry.key.startswith(grants):
-            grant = read_or_none(OpenGrant, entry.key, entry.value)
-            # One that can't be read still counts as an update under way, to no known version (P6).
-            snapshot.living[entry.key[len(grants) :]] = "" if grant is None else grant.version
-            if grant is not None:
-                snapshot.grants[entry.key[len(grants) :]] = entry
+            granted.append((entry.key[len(grants) :], entry))
         elif entry.key.startswith(deferred):
             one = read_or_none(Deferral, entry.key, entry.value)
             if one is None or (snapshot.group.requires_identity and not one.proved):
                 continue
             waiting.append(DeferredInstance(instance=entry.key[len(deferred) :], deferred=one, entry=entry))
+    snapshot.know_all(granted)
     snapshot.waiting = tuple(sorted(waiting, key=lambda one: one.entry.create_revision))
     snapshot.is_whole = True
     if snapshot.group.policy.min_healthy:

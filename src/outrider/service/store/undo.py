@@ -88,7 +88,7 @@ def undo(snapshot: GroupSnapshot, *, to: str | None, keep: bool, at_once: bool, 
     progress = following(snapshot.progress, aimed.release, now)
     if progress is snapshot.progress:
         progress = rollout.told(progress, "running", "", by, now)
-    change.put(keys.rollout(group.app, group.id), Rollout(progress=progress))
+    change.put(keys.rollout(group.app, group.id), Rollout(progress=rollout.counted(progress)))
     return new
 
 
