@@ -14,6 +14,7 @@ from outrider.service.api import activity as rest_activity
 from outrider.service.api import audit as rest_audit
 from outrider.service.api import client_tokens as rest_client_tokens
 from outrider.service.api import environment as rest_environment
+from outrider.service.api import history as rest_history
 from outrider.service.api import openapi, rest
 from outrider.service.api import page_links as rest_page_links
 from outrider.service.api import payloads as payload_endpoint
@@ -145,6 +146,7 @@ def create_application(
     application.include_router(rest_page_links.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_audit.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_activity.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_history.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_status.router, dependencies=[Depends(request_context_of)])
     application.include_router(metrics.router)
     application.include_router(rest_database.router, dependencies=[Depends(request_context_of)])

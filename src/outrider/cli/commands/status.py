@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import click
+import msgspec
 
 from outrider.cli.addressing import from_context, split
 from outrider.cli.names import complete_address
@@ -23,6 +24,7 @@ from outrider.cli.signals import stopped_by_signals
 from outrider.core.errors import DriverError, NotFound, OutriderError, Unknown
 from outrider.etcd.seam import Cluster, EtcdAddress, Unreachable, WatchEvent
 from outrider.model.keys import Keys
+from outrider.service.history.stories import GroupStory, GroupThen, fleet_at, parse_moment, read_story
 from outrider.service.operations.readiness import unready
 from outrider.service.rollouts.explain import explain
 from outrider.service.rollouts.explain_groups import explain_groups
@@ -31,6 +33,7 @@ from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.store import utc_now
 
 HEADER = ("GROUP", "INSTANCE", "LABELS", "STATE", "VERSION", "WANTED", "SINCE", "WHY")
+THEN_HEADER = ("GROUP", "INSTANCE", "STATE", "VERSION", "WANTED", "SINCE", "TURN", "WHY")
 ALL_HEADER = ("APP", "GROUP", "TARGET", "INSTANCES", "ROLLOUT")
 REFRESH_S = 5.0
 """Seconds. The table shows ages, so it is printed again after this time even if nothing changes."""
@@ -61,6 +64,14 @@ class Source(Protocol):
         """Why the group, or each group of the app, is as it is: app, group, reasons."""
         ...
 
+    def story(self, app: str, group: str, *, instance: str, rollout: str) -> GroupStory:
+        """The story of a rollout, whole or of one instance."""
+        ...
+
+    def then(self, app: str, group: str | None, at: str) -> Sequence[GroupThen]:
+        """The groups as they were at a revision, at a time, or so long ago."""
+        ...
+
     def follow(self, app: str | None, show: Callable[[], None]) -> None:
         """Call ``show`` whenever something has changed, until a signal ends it."""
         ...
@@ -71,6 +82,7 @@ class Source(Protocol):
 @click.option("--group", help="Only this group.")
 @selector_option
 @click.option("--watch", is_flag=True, help="Print again whenever something changes, until Ctrl-C.")
+@click.option("--at", metavar="WHEN", help="As it was at a revision of etcd, a time, or so long ago: 30m, 12h, 3d.")
 @service_options
 @etcd_options
 @json_option
@@ -79,6 +91,7 @@ def status(
     group: str | None,
     selector: str,
     watch: bool,
+    at: str | None,
     service: ServiceClient,
     etcd: EtcdAddress,
     prefix: str,
@@ -87,9 +100,16 @@ def status(
     """Show the instances of APP: their state, what they wait for, and which of them hold a turn.
 
     Without APP: all apps with their groups, a line each. It is read from etcd; where no etcd is named, or none answers,
-    from the update service.
+    from the update service. With --at: the instances of APP as they were, from the history that the service records.
     """
     app, group = _addressed(address, group)
+    if at is not None:
+        if app is None:
+            raise click.UsageError("--at needs an app: write APP or APP/GROUP")
+        if watch or selector:
+            raise click.UsageError("--at goes neither with --watch nor with --selector")
+        ask(etcd, prefix, service, lambda source: _print_then(source.then(app, group, at), as_json=as_json))
+        return
 
     def tell(source: Source) -> None:
         def show() -> None:
@@ -104,6 +124,27 @@ def status(
             show()
 
     ask(etcd, prefix, service, tell)
+
+
+def _print_then(found: Sequence[GroupThen], *, as_json: bool) -> None:
+    if as_json:
+        echo_json(msgspec.to_builtins(found))
+        return
+    rows = [
+        (
+            *(one.group, each.instance, each.state, each.version, each.wanted, f"{each.since:%Y-%m-%d %H:%M:%S}"),
+            *("" if each.turn is None else f"slot {each.turn}", each.why),
+        )
+        for one in found
+        for each in one.instances
+    ]
+    echo_table(THEN_HEADER, rows, dropped_when_empty="TURN")
+    for one in found:
+        click.echo("")
+        seen = f"; last step at revision {one.revision}, {one.at:%Y-%m-%d %H:%M:%S} UTC" if one.at is not None else ""
+        click.echo(f"group {one.group}: target: {one.target or 'none'}{seen}")
+        for note in one.notes:
+            click.echo(f"  {note}")
 
 
 def _addressed(address: str | None, group: str | None) -> tuple[str | None, str | None]:
@@ -222,6 +263,12 @@ class _Etcd:
     def why_groups(self, app: str, group: str | None) -> list[Json]:
         return [asdict(one) for one in explain_groups(self._context, app, group)]
 
+    def story(self, app: str, group: str, *, instance: str, rollout: str) -> GroupStory:
+        return read_story(self._context, app, group, instance=instance, rollout=rollout)
+
+    def then(self, app: str, group: str | None, at: str) -> Sequence[GroupThen]:
+        return fleet_at(self._context, app, group, parse_moment(at, self._context.now()))
+
     def follow(self, app: str | None, show: Callable[[], None]) -> None:
         app_id = app_id_of(app) if app is not None else None
         changed = threading.Event()
@@ -290,6 +337,26 @@ class _Service:
     def why_groups(self, app: str, group: str | None) -> list[Json]:
         groups: list[Json] = self._get("apps", app, "why", group=group)["groups"]
         return groups
+
+    def story(self, app: str, group: str, *, instance: str, rollout: str) -> GroupStory:
+        lines: list[Json] = []
+        after: str | None = None
+        while True:
+            page = self._get(
+                *("apps", app, "groups", group, "story"),
+                instance=instance or None,
+                rollout=rollout or None,
+                after=after,
+                limit="1000",
+            )
+            lines += page.pop("items")
+            after = page.pop("next")
+            if not after:
+                return msgspec.convert(page | {"lines": lines}, type=GroupStory)
+
+    def then(self, app: str, group: str | None, at: str) -> Sequence[GroupThen]:
+        groups = self._get("apps", app, "status", at=at, group=group)["groups"]
+        return msgspec.convert(groups, type=list[GroupThen])
 
     def follow(self, app: str | None, show: Callable[[], None]) -> None:
         def show_or_say() -> None:

@@ -34,7 +34,7 @@ from outrider.etcd.seam import (
 from outrider.model.history import Step, copied, milliseconds
 from outrider.model.keys import Keys
 from outrider.service.history.chunks import MAX_STEPS, Tail
-from outrider.service.history.tracker import UPDATE_BYTES, Place, Tracked, Tracker
+from outrider.service.history.tracker import UPDATE_BYTES, GroupId, Tracked, Tracker
 from outrider.service.store.context import Clock
 
 MAX_BYTES = 64_000_000
@@ -72,7 +72,7 @@ class HistoryRecorder:
         self._prefix, self._below = f"{keys.prefix}/", len(keys.prefix) + 1
         self._changed = threading.Condition()
         self._tracker = Tracker(keys, update_bytes)
-        self._tails: dict[Place, Tail] = {}
+        self._tails: dict[GroupId, Tail] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
         """Key of each chunk -> revision of its creation, size of key and value in bytes."""
         self._complete = self._marked = self._mark_revision = self._late = self._last_at = 0
@@ -195,7 +195,7 @@ class HistoryRecorder:
     def _add(self, key: str, entry: Entry | None, revision: int, arrived: int) -> None:
         """Take a change that came at ``arrived``, unless another process, or this one before, has recorded it."""
 
-        def is_wanted(place: Place) -> bool:
+        def is_wanted(place: GroupId) -> bool:
             return self._tail(place).last < arrived
 
         at = self._time()
@@ -263,7 +263,7 @@ class HistoryRecorder:
                     self._add(ended, None, listing.revision, listing.revision)
         self._complete = listing.revision
 
-    def _living(self, listing: Listing) -> set[Place]:
+    def _living(self, listing: Listing) -> set[GroupId]:
         """Groups that have a sidekick."""
         parts = (entry.key[self._below :].split("/") for entry in listing.entries)
         return {(one[1], one[2]) for one in parts if one[0] == "presence" and len(one) == 4}
@@ -277,17 +277,17 @@ class HistoryRecorder:
         firsts = [tail.pending[0].revision - 1 for tail in self._tails.values() if tail.pending]
         return min(firsts, default=self._complete)
 
-    def _gap(self, place: Place, since: int, revision: int, why: str) -> None:
+    def _gap(self, place: GroupId, since: int, revision: int, why: str) -> None:
         step = Step(revision=revision, kind="gap", at=self._time(), number=since, text=why)
         self._tail(place).add(revision, step)
 
-    def _tail(self, place: Place) -> Tail:
+    def _tail(self, place: GroupId) -> Tail:
         return self._tails.setdefault(place, Tail())
 
     def _note_size(self, entry: Entry) -> None:
         self._sizes[entry.key] = (entry.create_revision, len(entry.key) + len(entry.value))
 
-    def _place_of(self, key: str) -> Place | None:
+    def _place_of(self, key: str) -> GroupId | None:
         match key[self._below :].split("/"):
             case ["history", app, group, _]:
                 return app, group
@@ -302,7 +302,7 @@ class HistoryRecorder:
                 pass
         self._trim()
 
-    def _flush_group(self, place: Place) -> bool:
+    def _flush_group(self, place: GroupId) -> bool:
         """Write a group's next chunk; True when there is more to write at once."""
         with self._changed:
             tail = self._tail(place)

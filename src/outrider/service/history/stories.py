@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -23,6 +23,8 @@ from outrider.model.history import (
 )
 from outrider.service.store.context import StoreContext, app_id_of, some
 from outrider.story.merged import StoryLine, merge
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class GroupStory(msgspec.Struct, frozen=True, kw_only=True):
@@ -257,6 +259,28 @@ def fleet_at(context: StoreContext, app: str, group: str | None, at: int | datet
         if at > now:
             raise ConfigError(f"revision {at}: etcd is at revision {now}")
     return tuple(_group_at(history, at) for history in histories)
+
+
+def parse_moment(text: str, now: datetime) -> int | datetime:
+    """Read a revision of etcd, a time, or an age.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    if text[-1:] in _UNITS and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 12:
+        try:
+            return now - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
+        except OverflowError:
+            raise ConfigError(f"{text!r}: longer ago than there are years") from None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{text[:40]!r}: write a revision of etcd, a time like 2026-11-30T10:00:00Z, or an age like 30m, 12h, 3d"
+        ) from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _group_at(history: History, at: int | datetime) -> GroupThen:

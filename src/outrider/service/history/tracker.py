@@ -21,7 +21,7 @@ from outrider.model.history import Group, Known, LocalSteps, Step, local_steps_o
 from outrider.model.keys import Keys
 from outrider.service.history.budget import FOR_A_VERSION, FOR_THE_END, Budget
 
-Place = tuple[str, str]
+GroupId = tuple[str, str]
 """App and group."""
 MAX_TEXT = 100
 MAX_EVENT_TEXT = 200
@@ -43,7 +43,7 @@ class Tracker:
 
     def __init__(self, keys: Keys, update_bytes: int = UPDATE_BYTES) -> None:
         self._keys, self._update_bytes = keys, update_bytes
-        self.groups: dict[Place, Tracked] = {}
+        self.groups: dict[GroupId, Tracked] = {}
 
     def adopt(self, key: str, entry: Entry, at: int) -> None:
         """Know what ``entry`` says, without a step: it was so before the next change."""
@@ -58,9 +58,9 @@ class Tracker:
         revision: int,
         at: int,
         *,
-        wanted: Callable[[Place], bool],
+        wanted: Callable[[GroupId], bool],
         is_late: bool = False,
-    ) -> list[tuple[Place, Step]]:  # fmt: skip
+    ) -> list[tuple[GroupId, Step]]:  # fmt: skip
         """The steps that a change brings.
 
         Args:
@@ -83,7 +83,7 @@ class Tracker:
                 taken.append((place, admitted))
         return taken
 
-    def is_news(self, place: Place, step: Step) -> bool:
+    def is_news(self, place: GroupId, step: Step) -> bool:
         """Whether a step, made from what was known otherwise, still says something new."""
         group = self._of(place).group
         known = group.instances.get(step.instance, Known())
@@ -103,20 +103,20 @@ class Tracker:
             case _:
                 return True
 
-    def forget_gone(self, place: Place, at: int) -> None:
+    def forget_gone(self, place: GroupId, at: int) -> None:
         """Forget the instances of a group that have left long ago, at ``at``."""
         tracked = self._of(place)
         tracked.group = tracked.group.without_gone(at)
         tracked.budgets = {name: one for name, one in tracked.budgets.items() if name in tracked.group.instances}
 
-    def _of(self, place: Place) -> Tracked:
+    def _of(self, place: GroupId) -> Tracked:
         return self.groups.setdefault(place, Tracked())
 
-    def _known(self, place: Place, instance: str) -> Known:
+    def _known(self, place: GroupId, instance: str) -> Known:
         tracked = self.groups.get(place)
         return Known() if tracked is None else tracked.group.instances.get(instance, Known())
 
-    def _read(self, key: str, entry: Entry | None, revision: int, at: int) -> Iterator[tuple[Place, Step]]:
+    def _read(self, key: str, entry: Entry | None, revision: int, at: int) -> Iterator[tuple[GroupId, Step]]:
         match key.removeprefix(f"{self._keys.prefix}/").split("/"):
             case ["presence", app, group, instance]:
                 yield from self._presence((app, group), instance, key, entry, revision, at)
@@ -132,8 +132,8 @@ class Tracker:
                 yield from self._told((app, group), instance, entry, revision, at)
 
     def _presence(
-        self, place: Place, instance: str, key: str, entry: Entry | None, revision: int, at: int
-    ) -> Iterator[tuple[Place, Step]]:
+        self, place: GroupId, instance: str, key: str, entry: Entry | None, revision: int, at: int
+    ) -> Iterator[tuple[GroupId, Step]]:
         known = self._known(place, instance)
         if entry is None:
             if known.is_there:
@@ -163,8 +163,8 @@ class Tracker:
             yield place, step
 
     def _target(
-        self, place: Place, key: str, entry: Entry | None, revision: int, at: int
-    ) -> Iterator[tuple[Place, Step]]:
+        self, place: GroupId, key: str, entry: Entry | None, revision: int, at: int
+    ) -> Iterator[tuple[GroupId, Step]]:
         target = read_or_none(Target, key, entry.value) if entry is not None else None
         if entry is not None and target is None:
             return
@@ -175,7 +175,7 @@ class Tracker:
 
     def _slot(
         self, key: str, entry: Entry | None, revision: int, at: int, number: str, app: str, instance: str
-    ) -> Iterator[tuple[Place, Step]]:
+    ) -> Iterator[tuple[GroupId, Step]]:
         if not number.isdigit():
             return
         if entry is None:
@@ -192,7 +192,7 @@ class Tracker:
             if self.is_news((slot.app, slot.group), step):
                 yield (slot.app, slot.group), step
 
-    def _activity(self, app: str, record: str, entry: Entry, at: int) -> Iterator[tuple[Place, Step]]:
+    def _activity(self, app: str, record: str, entry: Entry, at: int) -> Iterator[tuple[GroupId, Step]]:
         event = read_or_none(Activity, entry.key, entry.value)
         if event is None:
             return
@@ -221,7 +221,9 @@ class Tracker:
         found = (place[1] for place, one in self.groups.items() if place[0] == app and instance in one.group.instances)
         return next(found, "") if instance else ""
 
-    def _told(self, place: Place, instance: str, entry: Entry, revision: int, at: int) -> Iterator[tuple[Place, Step]]:
+    def _told(
+        self, place: GroupId, instance: str, entry: Entry, revision: int, at: int
+    ) -> Iterator[tuple[GroupId, Step]]:
         told = read_or_none(LocalSteps, entry.key, entry.value)
         if told is None:
             return
@@ -261,7 +263,7 @@ class Tracker:
             )
             yield place, step
 
-    def _admitted(self, place: Place, step: Step) -> Step | None:
+    def _admitted(self, place: GroupId, step: Step) -> Step | None:
         """The step, if its update has room for it; a state may also be the mark that further ones are left out."""
         if not step.instance:
             return step
