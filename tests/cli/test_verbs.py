@@ -125,9 +125,9 @@ def test_a_whole_life_of_every_noun(run: Run, service: Service) -> None:
     unpaused = run(f"group unpause --app-id={APP} --group-id=web")
 
     assert [["Version", "URL", "Size"], ["1.2.3", "http://files.example/web.tar", "6"]] == lines(created.stdout)
-    assert ["web", APP, "stable", "web", "true", "3"] == lines(paused.stdout)[1]
+    assert ["web", APP, "stable", "web", "true", "100", "false", "3"] == lines(paused.stdout)[1]
     header = ["Label", "App", "Channel", "Id", "Updates Paused", "Percent", "Rollout Active", "Slots"]
-    assert [header, ["Web", APP, "stable", "web", "false", "2"]] == lines(unpaused.stdout)
+    assert [header, ["Web", APP, "stable", "web", "false", "100", "false", "2"]] == lines(unpaused.stdout)
     run(f"group delete --app-id={APP} --group-id=web")
     run(f"channel delete --app-id={APP} --channel=stable")
     run(f"package delete --app-id={APP} --version=1.2.3")

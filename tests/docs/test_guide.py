@@ -17,7 +17,6 @@ from outrider.etcd.seam import Cluster
 from tests.service.test_serve import Process, serving
 from tests.support.servers import EtcdServer
 from tests.support.service_examples import open_store
-from tests.support.typing_verbs import lines
 from tests.support.waiting import eventually
 from tests.support.watched import Program
 
@@ -163,7 +162,7 @@ def test_the_guide_word_for_word(shell: Shell, fresh: Process, machines: Machine
     assert [
         ["Id", "Label", "Description"],
         [APP, "Example App", "Sample application to test container updates"],
-    ] == lines(created.stdout)
+    ] == [line.split("\t") for line in created.stdout.splitlines()]
     assert ("Example Group", APP, "master", GROUP, "false") == tuple(
         group[0][column] for column in ("Label", "App", "Channel", "Id", "Updates Paused")
     )

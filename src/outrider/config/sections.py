@@ -160,7 +160,12 @@ class ServiceSettings:
         None, "PEM file with this machine's certificate and its key, for a service that asks for one (--tls-client-ca)."
     )
     poll_interval_s: float = setting(
-        3600.0, "Time between checks when nothing was announced through etcd; jitter is added.", least=1
+        3600.0,
+        "With kind outrider: time between checks when nothing was announced through etcd; jitter is added.",
+        least=1,
+    )
+    foreign_poll_interval_s: float = setting(
+        300.0, "With kind omaha: time between checks, for nobody announces anything; jitter is added.", least=1
     )
     timeout_s: float = setting(10.0, "Longest time for one request.", above=0)
     retry_min_s: float = setting(5.0, "First wait after a failed request; it doubles from there.", above=0)

@@ -26,10 +26,12 @@ from outrider.core.omaha import (
     AppAnswer,
     AppRequest,
     CheckError,
+    FailureCode,
     NoUpdate,
     Offer,
     OmahaRequest,
     Report,
+    failed,
     parse_response,
     render_request,
     running,
@@ -47,13 +49,14 @@ MAX_RETRY_AFTER_S = 86_400
 """ServerProtocolV3: a longer wait than a day is cut to a day."""
 
 # Nebraska answers with an error where others say noupdate; it means "not now" (NEB pkg/omaha/omaha.go:238-266).
+_UNFINISHED = "error-updateInProgressOnInstance"
 _HELD_BACK = {
     "error-noPackageFound": "the channel has no package",
     "error-updatesDisabled": "updates are disabled in the group, or it is outside its office hours",
     "error-maxUpdatesPerPeriodLimitReached": "the group's limit of updates per period is reached",
     "error-maxConcurrentUpdatesLimitReached": "the group's limit of updates at the same time is reached",
     "error-maxTimedOutUpdatesLimitReached": "too many updates of the group have timed out",
-    "error-updateInProgressOnInstance": "an earlier update of this instance isn't finished at the service",
+    _UNFINISHED: "an earlier update of this instance isn't finished at the service",
 }
 _WRONG = {
     "error-unknownApplication": "check instance.app",
@@ -87,6 +90,9 @@ class Upstream:
         proof: Gives within so many seconds the secret that proves the instance, or raises; without it nothing is sent.
         allow_plain: The secret is sent also where others may read it on the way.
         seen: The highest revision of etcd that the client has seen, and the epoch; an answer is never older.
+        is_foreign: It isn't outrider's own. A check then says nothing of what runs: Nebraska books event 3:2 as the end
+            of the update that it has granted, whatever version it names, so it would count releases that were refused
+            or rolled back as complete.
 
     Raises:
         ConfigError: no address, or one that isn't ``http(s)://host``.
@@ -112,6 +118,7 @@ class Upstream:
         proof: Callable[[float], str] | None = None,
         allow_plain: bool = False,
         seen: Callable[[], tuple[int, str]] = lambda: (0, ""),
+        is_foreign: bool = False,
     ) -> None:
         if not urls:
             raise ConfigError("service.urls: empty; name at least one address of the update service")
@@ -129,7 +136,7 @@ class Upstream:
         self._timeout_s, self._user_agent, self._clock, self._verify = timeout_s, user_agent, clock, verify
         self._on_date, self._certificate = on_date, certificate
         self._seen = seen
-        self._proof, self._allow_plain = proof, allow_plain
+        self._proof, self._allow_plain, self._is_foreign = proof, allow_plain, is_foreign
         self._lock = threading.Lock()
         self._preferred = 0
         self._quiet_until: dict[str, float] = {}
@@ -143,7 +150,7 @@ class Upstream:
         on_demand: bool = False,
         release: ReleaseId | None = None,
     ) -> Offer | NoUpdate:
-        """Ask whether there is an update for this instance: one request with ping, update check and event 3:2.
+        """Ask whether there is an update for this instance: one request with ping, update check and, to our own, 3:2.
 
         Args:
             version: What runs now.
@@ -169,11 +176,23 @@ class Upstream:
             release=release,
             ping=True,
             update_check=True,
-            events=(replace(running(previous_version=previous_version), release=release),),
+            events=() if self._is_foreign else (replace(running(previous_version=previous_version), release=release),),
         )
         source = "ondemandupdate" if on_demand else "scheduler"
         with failpoint("omaha.check"):
             return self._ask(self._request(app, source, update, str(uuid.uuid4())), _read_check)
+
+    def end_unfinished(self, *, version: str, update: str) -> None:
+        """Tell a server that believes in an earlier update of this instance that it has failed; ``version`` runs.
+
+        Whoever has lost what it knew of an update can't say more. Nebraska offers such an instance nothing until then.
+
+        Raises:
+            Refused, Throttled, Unknown, OmahaError, DriverError: as in ``check``; the server says the same next time.
+        """
+        app = replace(self._app, version=version, events=(failed(FailureCode.ERROR, previous_version=version),))
+        with failpoint("omaha.check"):
+            self._ask(self._request(app, "scheduler", update, str(uuid.uuid4())), _read_acknowledgement)
 
     def send(self, report: Report) -> None:
         """Deliver one report; returns once the service has acknowledged it.
@@ -285,7 +304,11 @@ class _Answer:
 def _read_check(answer: _Answer) -> Offer | NoUpdate:
     status = answer.app.status
     if status in _HELD_BACK:
-        return NoUpdate(reason=f"{_HELD_BACK[status]} ({status})", poll_interval_s=_whole(answer.retry_after_s))
+        return NoUpdate(
+            reason=f"{_HELD_BACK[status]} ({status})",
+            poll_interval_s=_whole(answer.retry_after_s),
+            is_unfinished=status == _UNFINISHED,
+        )
     _check_app_status(answer)
     match answer.app.update_check:
         case Offer(version=version) as offer:

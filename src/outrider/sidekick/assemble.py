@@ -105,9 +105,11 @@ def delays(settings: Settings) -> Mapping[str, float]:
     again_s = settings.etcd.timeout_s + 2.0
     # several such calls, and the time for some of them to be tried again
     entry_s = 5.0 * settings.etcd.timeout_s
+    service = settings.service
+    poll_s = service.foreign_poll_interval_s if service.kind == "omaha" else service.poll_interval_s
     return {
-        "poll": settings.service.poll_interval_s,
-        "poll-deferred": settings.service.poll_interval_s,
+        "poll": poll_s,
+        "poll-deferred": poll_s,
         "check": settings.service.timeout_s * len(settings.service.urls) + _SLACK_S,
         "download": settings.download.deadline_s + _SLACK_S,
         "verify": settings.download.verify_timeout_s,
@@ -259,6 +261,7 @@ class Assembly:
             certificate=certificate,
             proof=self._prove if service.kind == "outrider" else None,
             allow_plain=service.allow_plain_identity,
+            is_foreign=service.kind == "omaha",
         )
         payloads = PayloadStore(
             instance.state_dir / "payloads",
@@ -371,6 +374,7 @@ class Assembly:
                 claims.tasks_of,
                 provenance=provenance_of(settings, self._cluster, keys, app=app),
                 signatures=signatures_of(settings.trust, self._cluster, keys, app=app),
+                has_reports=lambda: self._outbox.pending() > 0,
             ),
             "task": TaskWork(self._cluster, claims, programs, post=self._post, crash=self.crash),
             "probe": ProbeWork(

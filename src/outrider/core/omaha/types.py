@@ -240,10 +240,12 @@ class NoUpdate:
     Attributes:
         reason: For people (``info`` on the wire, which old clients ignore); may be empty.
         poll_interval_s: The server asks not to be asked earlier than that; None when it says nothing.
+        is_unfinished: The server believes that an earlier update of the client still goes on.
     """
 
     reason: str = ""
     poll_interval_s: int | None = None
+    is_unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

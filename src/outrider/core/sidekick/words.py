@@ -187,8 +187,8 @@ def _idle(memory: Memory) -> str:
     wanted, running = memory.wanted, _name(memory.running)
     if wanted == running:
         return ""
-    if wanted is None:
-        return memory.deferred_reason if memory.unfit else ""
+    if wanted is None:  # a foreign server, or a channel that points at nothing: its own words are all there is
+        return memory.deferred_reason
     known = memory.group_paused or wanted in memory.blocked or wanted == memory.undone or given_up(memory, wanted)
     if not known:
         return memory.deferred_reason

@@ -195,23 +195,28 @@ class Fleet:
         found = self.context.all_below(Presence, self.context.keys.presences(app_id))
         return tuple(presence for presence in found if group is None or presence.group == group)
 
-    def blocks(self, app: str) -> tuple[Block, ...]:
+    def blocks(self, app: str, *, known_to_sidekicks: bool = False) -> tuple[Block, ...]:
         """The blocked releases of an app, by version; then those that one group only blocks, because it undid them.
+
+        Args:
+            app: The app.
+            known_to_sidekicks: It is enough that sidekicks know the app, which another update service serves.
 
         Raises:
             NotFound: there is no such app.
         """
-        app_id = self.context.require_app(app)
+        app_id = app_id_of(app) if known_to_sidekicks else self.context.require_app(app)
         groups = self.context.children(Group, self.context.keys.groups(app_id))
         own = [block_of(group, one) for group in groups for one in group.blocked]
         return (*self.context.children(Block, self.context.keys.blocks(app_id)), *own)
 
-    def unblock(self, app: str, release: str) -> Block:
+    def unblock(self, app: str, release: str, *, known_to_sidekicks: bool = False) -> Block:
         """Unblock a release, and wake the living sidekicks that wait for it.
 
         Args:
             app: The app.
             release: Its name in keys (``ReleaseId.key``), or its label where one group alone blocks it.
+            known_to_sidekicks: As in ``blocks``.
 
         Raises:
             NotFound: there is no such app, or the release is not blocked.
@@ -219,7 +224,8 @@ class Fleet:
         app_id, keys = app_id_of(app), self.context.keys
 
         def attempt(change: Change) -> Block:
-            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            if not known_to_sidekicks:
+                change.require_only_existing(App, keys.app(app_id), absent_app(app))
             own = self._unblock_in_groups(change, app_id, release)
             if own is not None and " " in release:  # a label, which is no part of a key
                 return own
@@ -282,14 +288,20 @@ class Fleet:
         return found
 
     def _wake(self, app_id: str, label: str, why: str) -> None:
-        """Wake the sidekicks of all groups with the target ``label``; nothing else would wake them."""
+        """Wake the sidekicks of all groups with the target ``label``; nothing else would wake them.
+
+        Of a group that another update service serves nobody knows the target.
+        """
         keys = self.context.keys
-        wanting = {
+        groups = self.context.children(Group, keys.groups(app_id))
+        others = {
             group.id
-            for group in self.context.children(Group, keys.groups(app_id))
-            if (target := self.context.get_or_none(Target, keys.target(app_id, group.id))) and target.label == label
+            for group in groups
+            if (target := self.context.get_or_none(Target, keys.target(app_id, group.id))) is None
+            or target.label != label
         }
-        waiting = [presence.instance for presence in self.presences(app_id) if presence.group in wanting]
+        alive = self.context.all_below(Presence, keys.presences(app_id))
+        waiting = [presence.instance for presence in alive if presence.group not in others]
         if not waiting:
             return
         lease = self.context.cluster.grant(WAKEUP_TTL_S)

@@ -47,6 +47,7 @@ class ReleaseWork:
         *,
         provenance: Provenance | None = None,
         signatures: SignatureCheck | None = None,
+        has_reports: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare.
 
@@ -55,9 +56,10 @@ class ReleaseWork:
             tasks_of: By version and digest of its payload: what must run once before any instance swaps to it.
             provenance: What an offer must be proved by; None: nothing.
             signatures: What a payload must be signed by; None: nobody.
+            has_reports: Whether reports wait for the update service: what it believes of an update may be old then.
         """
         self._environments, self._tasks_of = environments, tasks_of
-        self._provenance, self._signatures = provenance, signatures
+        self._provenance, self._signatures, self._has_reports = provenance, signatures, has_reports
         self._upstream, self._payloads, self._runtime, self._post = upstream, payloads, runtime, post
         self._abandoned: deque[threading.Event] = deque()
         self._path: Path | None = None
@@ -109,6 +111,11 @@ class ReleaseWork:
             release=effect.release or ReleaseId(version=effect.version),
         )
         if isinstance(answer, NoUpdate):
+            if answer.is_unfinished and not self._has_reports():
+                # Nothing is under way here, or it would not ask: its folder was lost, or an operator ended the update.
+                self._upstream.end_unfinished(version=effect.version, update=update)
+                logger.bind(version=effect.version).warning("an earlier update was unfinished at the server, ended")
+                answer = replace(answer, reason=f"{answer.reason}; now it is: it was reported as failed")
             self._post(
                 ReleaseMissing(
                     at=now(),
