@@ -267,6 +267,7 @@ def test_another_operator_who_is_faster_is_not_overwritten_and_it_says_what_was_
     )
 
 
+NEWLINE, VERSION = "\n", '"1.0.0"'
 TASKS = """
 [apps.shop.packages."1.0.0".tasks]
 pre = "bin/migrate up --to '1.0.0'"
@@ -294,6 +295,64 @@ def test_tasks_of_a_package_come_and_are_exported_in_their_order(run: Run, servi
     exported = write(run("export").stdout, "exported.toml")
     assert "no changes" in run(f"diff {exported} --exit-code").stdout
     assert "tasks" in exported.read_text()
+
+
+def test_extra_files_beside_an_uploaded_payload_come_and_are_exported(run: Run, service: Service, write: Write) -> None:
+    write("payload", "web.bin")
+    write("signature", "web.sig")
+    uploaded = SMALL.replace('url = "http://files.example/shop-1.0.0.tar"', 'file = "web.bin"')
+    uploaded = uploaded.replace("size_bytes = 6\n", "").replace(f'sha256 = "{SHA256}"\n', "")
+    path = write(uploaded + '\n[apps.shop.packages."1.0.0".extra_files]\n"web.sig" = "web.sig"\n')
+
+    shown = run(f"diff {path}").stdout
+    run(f"apply {path} --yes")
+
+    assert "extra file web.sig, 9 bytes" in shown
+    (extra,) = service.store.packages.get("shop", "1.0.0").files
+    assert ("web.sig", 9) == (extra.name, extra.size_bytes)
+    assert "nothing to change" in run(f"apply {path} --yes").stdout
+    exported = write(run("export").stdout, "exported.toml")
+    assert f'stored = "{extra.sha256}"' in exported.read_text()
+    assert "no changes" in run(f"diff {exported} --exit-code").stdout
+
+    write("another one", "web.sig")
+    refused = run(f"diff {path}", code=1)
+    assert "has other extra files at the service (web.sig); a package never changes" in refused.stderr
+
+
+def test_extra_files_beside_an_address_are_measured_or_said(run: Run, service: Service, write: Write) -> None:
+    write("signature", "a.sig")
+    more = f'"a.sig" = {{ file = "a.sig" }}\n"b.sig" = {{ size_bytes = 3, sha256 = "{SHA256}" }}\n'
+    path = write(f'{SMALL}\n[apps.shop.packages."1.0.0".extra_files]\n{more}')
+
+    run(f"apply {path} --yes")
+
+    found = service.store.packages.get("shop", "1.0.0").files
+    assert [("a.sig", 9, True), ("b.sig", 3, False)] == [(one.name, one.size_bytes, bool(one.sha1)) for one in found]
+    exported = write(run("export").stdout, "exported.toml")
+    assert "no changes" in run(f"diff {exported} --exit-code").stdout
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            '"x.sig" = { stored = "' + SHA256 + '" }',
+            "a table with file, or with size_bytes and sha256",
+        ),
+        ('"x.sig" = { size = 3 }', "unknown"),
+        ('"x.sig" = "x.sig"', "extra file x.sig: no such file in"),
+    ],
+)
+def test_extra_files_that_can_not_be_are_refused_with_their_line(
+    run: Run, write: Write, entry: str, words: str
+) -> None:
+    refused = run(
+        f"diff {write(f'{SMALL}{NEWLINE}[apps.shop.packages.{VERSION}.extra_files]{NEWLINE}{entry}')}", code=1
+    )
+
+    assert words in refused.stderr
+    assert "shop.toml:" in refused.stderr
 
 
 def test_other_tasks_of_a_package_that_is_there_are_refused(run: Run, write: Write) -> None:

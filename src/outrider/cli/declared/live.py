@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from outrider.cli.declared.environments import of_service
+from outrider.cli.declared.extra_files import files_of_service
 from outrider.cli.declared.policies import DEFAULT
 from outrider.cli.declared.state import (
     AppState,
@@ -111,6 +112,7 @@ def _package(one: Json) -> PackageState:
         required=one["required"],
         release_notes=one["release_notes"],
         tasks=tasks_of_service(one.get("tasks", ())),
+        extra_files=files_of_service(one.get("files", ()), has_address=one["url"] is not None),
     )
 
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from outrider.cli.declared.extra_files import bodies_of, check_same, said_of_file
 from outrider.cli.declared.state import AppState, PackageState, Payload
 from outrider.cli.declared.steps import Session, Step
 from outrider.cli.declared.tasks import said_of
@@ -43,11 +44,17 @@ def _new(app: str, package: PackageState) -> Step:
 
     def create(session: Session) -> tuple[str, ...]:
         body = facts | _source(session, payload, measured)
+        if package.extra_files:
+            body |= {"files": bodies_of(session, package.extra_files, has_address=payload.kind == "url")}
         made = session.write("POST", "apps", app, "packages", body=body)
         digest = (f"{made['image']} is {made['digest']}",) if made["image"] and made["digest"] else ()
         return (*digest, *made["notes"])
 
-    details = (_said(payload, measured), *(said_of(task) for task in package.tasks or ()))
+    details = (
+        _said(payload, measured),
+        *(said_of_file(one) for one in package.extra_files or ()),
+        *(said_of(task) for task in package.tasks or ()),
+    )
     return Step(sign="+", what=f"package {app} {package.version}", details=details, make=create)
 
 
@@ -114,6 +121,7 @@ def _known(app: str, package: PackageState, known: PackageState) -> Iterator[Ste
     if package.tasks is not None and package.tasks != (known.tasks or ()):
         there = "; ".join(said_of(task) for task in known.tasks or ()) or "none"
         raise ConfigError(f"has other tasks at the service ({there}); {remedy}")
+    check_same(package.extra_files, known.extra_files, remedy)
     if ours.kind == "image" or theirs.kind == "image":
         if theirs.kind != "image" or ours.kind != "image":
             raise ConfigError(f"is {_named(theirs)} at the service, not {_named(ours)}; {remedy}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from outrider.cli.declared.environments import read_environment
+from outrider.cli.declared.extra_files import read_extra_files
 from outrider.cli.declared.inline import pack, problem_of
 from outrider.cli.declared.policies import read_policy
 from outrider.cli.declared.reader import Reader, line_of, plain
@@ -42,7 +43,19 @@ _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
     "image": ("digest",),
     "stored": ("name",),
 }
-_PACKAGE = (*_SOURCES, "size_bytes", "sha256", "sha1", "digest", "name", "arch", "required", "release_notes", "tasks")
+_PACKAGE = (
+    *_SOURCES,
+    "size_bytes",
+    "sha256",
+    "sha1",
+    "digest",
+    "name",
+    "arch",
+    "required",
+    "release_notes",
+    "tasks",
+    "extra_files",
+)
 _CHANNEL = ("version", "publish", "follow", "follow_moves", "floors", "excluded", "allow_missing")
 _GROUP = ("channel", "label", "slots", "paused", "identity", "policy", "environment", "sidekick")
 _APP = ("label", "description", "product_id", "packages", "channels", "groups")
@@ -133,6 +146,7 @@ def _package(reader: Reader, folder: Path, what: str, version: str, line: int, n
         required=reader.flag(table, "required", what),
         release_notes=reader.text(table, "release_notes", what),
         tasks=read_tasks(reader, what, table, is_image=kind == "image"),
+        extra_files=read_extra_files(reader, folder, what, table, kind),
         line=line,
     )
 

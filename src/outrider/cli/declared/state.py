@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from outrider.cli.declared.extra_files import ExtraFile
 from outrider.cli.rest_client import Json
 from outrider.core.errors import ConfigError
 from outrider.core.tasks import TaskSpec
@@ -66,6 +67,7 @@ class PackageState:
     required: bool | None = None
     release_notes: str | None = None
     tasks: tuple[TaskSpec, ...] | None = None
+    extra_files: tuple[ExtraFile, ...] | None = None
     line: int = 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from outrider.cli.declared.environments import as_document as as_table
+from outrider.cli.declared.extra_files import files_document
 from outrider.cli.declared.policies import shown
 from outrider.cli.declared.state import MASKED, AppState, ChannelState, GroupState, PackageState, State, WebhookState
 from outrider.cli.declared.tasks import tasks_document
@@ -45,6 +46,7 @@ def _package(package: PackageState) -> Json:
         found = {"stored": payload.sha256, "name": payload.where}
     found |= _filled(arch=package.arch if package.arch != "all" else None, release_notes=package.release_notes)
     found |= _filled(tasks=tasks_document(package.tasks or ()))
+    found |= _filled(extra_files=files_document(package.extra_files or ()))
     return found | ({} if package.required else {"required": False})
 
 
