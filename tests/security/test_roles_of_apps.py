@@ -16,7 +16,12 @@ from tests.support.service_examples import open_store
 from tests.support.waiting import eventually
 from tests.support.wall_clock import NOON
 
-OPEN_TO_ALL = {("GET", "/api/v1/whoami"), ("GET", "/api/v1/apps"), ("POST", "/api/v1/payloads")}
+OPEN_TO_ALL = {
+    ("GET", "/api/v1/whoami"),
+    ("GET", "/api/v1/apps"),
+    ("POST", "/api/v1/payloads"),
+    ("POST", "/api/v1/page-links"),
+}
 WITH_PARAMETER = {("GET", "/api/v1/status"), ("GET", "/api/v1/activity"), ("GET", "/api/v1/audit")}
 
 

@@ -118,6 +118,15 @@ class Rollouts:
         """
         return self._warnings(self._group(app, group))
 
+    def warnings_of(self, app: str, group: str, policy: Policy | None) -> tuple[str, ...]:
+        """As ``warnings``, if the group had this policy; None: its own.
+
+        Raises:
+            NotFound: there is no such app or group.
+        """
+        found = self._group(app, group)
+        return self._warnings(found if policy is None else msgspec.structs.replace(found, policy=policy))
+
     def get(self, app: str, group: str) -> RolloutNow:
         """The rollout of a group.
 

@@ -1,8 +1,15 @@
-"""All pages and actions: a new one has a line here."""
+"""All pages, pictures and actions: a new one has a line here."""
 
-from outrider.service.web.actions import rollout
+from outrider.service.web.actions import channel, instance, policy, rollout, turns
 from outrider.service.web.pages import group, overview
-from outrider.service.web.site import Action, Page
+from outrider.service.web.site import Action, Drawing, Page
 
 PAGES: tuple[Page, ...] = (overview.PAGE, group.PAGE)
-ACTIONS: tuple[Action, ...] = rollout.ACTIONS
+DRAWINGS: tuple[Drawing, ...] = (group.STATECHART,)
+ACTIONS: tuple[Action, ...] = (
+    *rollout.ACTIONS,
+    *channel.ACTIONS,
+    *instance.ACTIONS,
+    *turns.ACTIONS,
+    *policy.ACTIONS,
+)

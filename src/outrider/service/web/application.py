@@ -22,7 +22,7 @@ from outrider.service.context import Context
 from outrider.service.operations.readiness import Readiness
 from outrider.service.problems import RETRY_HEADERS, status_of
 from outrider.service.web.action_requests import ActionRequests
-from outrider.service.web.all import ACTIONS, PAGES
+from outrider.service.web.all import ACTIONS, DRAWINGS, PAGES
 from outrider.service.web.desk import SCRIPT, Desk
 from outrider.service.web.doors import Visitor, cookie_of
 from outrider.service.web.live import Live
@@ -79,6 +79,7 @@ class Web:
             routes.append(Route(page.path, pages.of_page(page), methods=["GET"]))
             if page.is_live:
                 routes.append(Route(f"/live{page.path}", pages.of_stream(page), methods=["GET"]))
+        routes += [Route(one.path, pages.of_drawing(one), methods=["GET"]) for one in DRAWINGS]
         for action in ACTIONS:
             routes.append(Route(action.path, actions.of_action(action), methods=["GET", "POST"]))
             if action.lint is not None:

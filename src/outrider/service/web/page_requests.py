@@ -13,7 +13,7 @@ from outrider.service.web.desk import Desk, filled
 from outrider.service.web.doors import Visitor
 from outrider.service.web.live import Have, new_name
 from outrider.service.web.rendering import Fragments
-from outrider.service.web.site import Page, Visit
+from outrider.service.web.site import Drawing, Page, Visit
 
 
 class PageRequests:
@@ -54,12 +54,23 @@ class PageRequests:
             response.headers["X-Outrider-At"] = at_least
         return self._desk.with_cookies(response, request, visitor)
 
-    def _visit(self, page: Page, request: Request, visitor: Visitor) -> Visit:
+    def _visit(self, page: Page | Drawing, request: Request, visitor: Visitor) -> Visit:
         names, query = dict(request.path_params), dict(request.query_params)
         visitor.check("GET", filled(page.reads.partition(" ")[2], names))
         at_least = request.query_params.get("at", "")
         copy = self._desk.reading.copy(at_least=int(at_least) if at_least.isdecimal() and len(at_least) < 19 else 0)
         return self._desk.look(visitor, names, query, copy)
+
+    def of_drawing(self, drawing: Drawing) -> Callable[[Request], Awaitable[Response]]:
+        def draw(request: Request) -> Response:
+            visitor = self._desk.visitor(request)
+            drawn = drawing.draw(self._visit(drawing, request, visitor))
+            return Response(drawn, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=60"})
+
+        async def answer(request: Request) -> Response:
+            return await run_in_threadpool(draw, request)
+
+        return answer
 
     def of_stream(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

@@ -71,6 +71,15 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A picture: an SVG file, which a page shows as an image. ``path``, ``reads``: as a page's."""
+
+    path: str
+    reads: str
+    draw: Callable[[Visit], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """A field of an action's form.
 
