@@ -1,4 +1,4 @@
-"""What ``rollout preview`` foresees, and what the demo's fleet then takes: real etcd, Traefik, service and sidekicks."""
+"""What ``rollout preview`` foresees, and what the demo's fleet takes: real etcd, Traefik, service and sidekicks."""
 
 import json
 import shutil

@@ -71,7 +71,7 @@ def problems(settings: Settings) -> tuple[Problem, ...]:
 
 
 def make(settings: Settings, context: RuntimeContext) -> Runtime:
-    return Starting(settings.workload.env["URL"])  # type: ignore[return-value]
+    return Starting(settings.workload.env["URL"])
 
 
 class Healthy(BaseHTTPRequestHandler):
