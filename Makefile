@@ -142,6 +142,9 @@ bench-policy: $(stamp) ## measure outrider policy verify: a bad policy, the defa
 bench-grants: setup etcd ## measure grants beside a bare ASGI server: eight clients, 500 at once, bytes in etcd; half a minute
 	$(bin)/python -m bench.grants
 
+bench-preview: setup etcd ## what rollout preview foresees beside what fleets of 3 and 12 take, minutes
+	$(bin)/python -m bench.preview
+
 pin: ## write constraints.txt anew from pyproject.toml (newest versions: make pin upgrade=1)
 	tools/pin.sh "$$(tools/setup.sh find)" $(if $(upgrade),--upgrade)
 
