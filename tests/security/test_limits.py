@@ -18,7 +18,7 @@ from outrider.cli.rest_client import ServiceClient
 from outrider.core.errors import ConfigError
 from outrider.etcd.seam import Put
 from outrider.model.documents import Instance, encode
-from outrider.service.inlet import Inlet
+from outrider.service.inlet import ClientRules, Inlet
 from outrider.service.limits import (
     NAMES,
     Buckets,
@@ -367,7 +367,7 @@ def test_work_that_nobody_waits_for_is_stopped() -> None:
             happened.append("answered")
 
         scope = {"type": "http", "path": "/v1/update", "method": "POST", "headers": [], "client": ("10.0.0.1", 1)}
-        request = asyncio.ensure_future(Inlet(application, Limits(), ())(scope, receive, send))
+        request = asyncio.ensure_future(Inlet(application, Limits(), ClientRules(Limits(), ()))(scope, receive, send))
         while "begun" not in happened:
             await asyncio.sleep(0)
         gone.set()

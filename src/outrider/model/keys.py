@@ -9,6 +9,7 @@ the group or the scope's name reads them in the documents.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 from outrider.core.errors import ConfigError
@@ -20,6 +21,7 @@ _SCOPE = re.compile(rf"turns/{_WORD}/{_WORD}|shared-turns/{_WORD}")
 _MEMBER = re.compile(rf"({_WORD}/)?{_WORD}")
 
 
+@lru_cache(maxsize=8192)  # a check-in names the same few parts dozens of times
 def check_part(what: str, text: str) -> str:
     """Return ``text`` if it may be a part of a key, else raise.
 
@@ -33,6 +35,7 @@ def check_part(what: str, text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=1024)
 def check_app(app: str) -> str:
     """Return ``app`` if it is the canonical key of an app, else raise.
 

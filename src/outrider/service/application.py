@@ -31,7 +31,7 @@ from outrider.service.coreupdate import verbs as coreupdate_verbs
 from outrider.service.coreupdate.auth import HawkMiddleware
 from outrider.service.cup import CupSigner
 from outrider.service.history.destinations import Destinations
-from outrider.service.inlet import Inlet
+from outrider.service.inlet import ClientRules, Inlet
 from outrider.service.limits import Limits, Network, checkin_buckets
 from outrider.service.omaha import endpoint as omaha_endpoint
 from outrider.service.omaha.quick import QuickEndpoint
@@ -46,6 +46,8 @@ from outrider.service.rollouts.checkins import Checkins
 from outrider.service.rollouts.misaddressed import Misaddressed
 from outrider.service.rollouts.quick import QuickCheckins
 from outrider.service.rollouts.room import GroupRoom
+from outrider.service.rollouts.touches import Touches
+from outrider.service.shortcut import ROUTE, CheckinShortcut
 from outrider.service.store.audit import KEPT_DAYS
 from outrider.service.store.context import Clock
 from outrider.service.store.read_model import NotingCluster, ReadModel
@@ -175,8 +177,12 @@ def create_application(
     context: Context = application.state.context
     web = application.state.web = Web(context, rules, application.state.readiness)
     application.add_middleware(Pages, web=web)
-    quick = QuickEndpoint(context, QuickCheckins(context.checkins, read_model))
-    application.add_middleware(Inlet, limits=limits, proxies=trusted_proxies, quick=quick)
+    touches = application.state.touches = Touches(noting)
+    quick = QuickEndpoint(context, QuickCheckins(context.checkins, read_model, touches))
+    client_rules = ClientRules(limits, trusted_proxies)
+    observe = application.state.metrics.requests.labels("POST", ROUTE, "200").observe
+    application.state.shortcut = CheckinShortcut(client_rules, quick, observe)
+    application.add_middleware(Inlet, limits=limits, rules=client_rules, quick=quick)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)
     return application
 

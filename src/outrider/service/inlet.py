@@ -22,6 +22,40 @@ from outrider.service.web.paths import is_page
 API = "/api/"
 COREUPDATE = ("/_ah/", "/package-upload", "/db/backup", "/admin/v1/init")
 _COUNTED = ("/api/", "/v1/update", "/metrics", *COREUPDATE)
+_FOUND, _COUNTS = "outrider_client_found", "outrider_counted"
+"""Marks in the state of a request: its client is known, and it was counted."""
+
+
+class ClientRules:
+    """Whose request it is, and how often each may ask."""
+
+    def __init__(self, limits: Limits, proxies: tuple[Network, ...]) -> None:
+        self._proxies = proxies
+        self._buckets = Buckets(limits.max_requests_per_s, limits.max_burst)
+
+    def find_client(self, scope: Scope, headers: Headers) -> None:
+        """Put the client's own address into the scope, where a trusted proxy names it."""
+        client = scope.get("client")
+        if client is None or not self._proxies or _FOUND in scope["state"]:
+            return
+        scope["state"][_FOUND] = True
+        address = forwarded_address(client[0], ",".join(headers.getlist("x-forwarded-for")), self._proxies)
+        if address == client[0]:
+            return
+        scope["client"] = (address, 0)
+        if headers.get("x-forwarded-proto", "").lower() in ("http", "https"):
+            scope["scheme"] = headers["x-forwarded-proto"].lower()
+
+    def wait_s(self, scope: Scope, path: str) -> float:
+        """Count the request, once; 0, or the seconds after which its address may ask again."""
+        state = scope["state"]
+        is_counted = path.startswith(_COUNTED) or is_page(path)
+        if not is_counted or _COUNTS in state or peer_of(scope) is not None:
+            return 0.0
+        wait_s = self._buckets.take(bucket_of(scope["client"][0] if scope.get("client") else ""))
+        if not wait_s:
+            state[_COUNTS] = True
+        return wait_s
 
 
 class Inlet:
@@ -31,13 +65,12 @@ class Inlet:
         self,
         application: ASGIApp,
         limits: Limits,
-        proxies: tuple[Network, ...],
+        rules: ClientRules,
         quick: QuickEndpoint | None = None,
     ) -> None:
         """``quick``: answers some requests at once."""
-        self._quick = quick
-        self._application, self._limits, self._proxies = application, limits, proxies
-        self._buckets = Buckets(limits.max_requests_per_s, limits.max_burst)
+        self._quick, self._rules = quick, rules
+        self._application, self._limits = application, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -45,7 +78,8 @@ class Inlet:
             await self._application(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        self._find_client(scope, headers)
+        scope.setdefault("state", {})
+        self._rules.find_client(scope, headers)
         path: str = scope["path"]
         refusal = self._too_often(scope, path)
         most = self._limits.max_upload_bytes if path in UPLOADS else self._limits.max_json_bytes
@@ -67,28 +101,14 @@ class Inlet:
                     return
             receive = _beginning_with(first, receive)
         body = _Body(receive, most if is_api else math.inf)
-        scope.setdefault("state", {})[GONE] = body.gone
+        scope["state"][GONE] = body.gone
         await self._while_wanted(scope, body, send, too_large)
 
-    def _find_client(self, scope: Scope, headers: Headers) -> None:
-        client = scope.get("client")
-        if client is None or not self._proxies:
-            return
-        address = forwarded_address(client[0], ",".join(headers.getlist("x-forwarded-for")), self._proxies)
-        if address == client[0]:
-            return
-        scope["client"] = (address, 0)
-        if headers.get("x-forwarded-proto", "").lower() in ("http", "https"):
-            scope["scheme"] = headers["x-forwarded-proto"].lower()
-
     def _too_often(self, scope: Scope, path: str) -> Response | None:
-        if peer_of(scope) is not None or not (path.startswith(_COUNTED) or is_page(path)):
-            return None
-        address = scope["client"][0] if scope.get("client") else ""
-        wait_s = self._buckets.take(bucket_of(address))
+        wait_s = self._rules.wait_s(scope, path)
         if not wait_s:
             return None
-        most = self._limits.max_requests_per_s
+        most, address = self._limits.max_requests_per_s, scope["client"][0] if scope.get("client") else ""
         why = f"more than {most} requests per second from {address} ({option_of('max_requests_per_s')}); come later"
         return _refusal(429, "throttled", why, path, after_s=math.ceil(wait_s) + 1)
 

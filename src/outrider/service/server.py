@@ -112,7 +112,7 @@ def configuration(application: FastAPI) -> uvicorn.Config:
     limits = application.state.context.limits
     return uvicorn.Config(
         application,
-        http=connections_within(limits),
+        http=connections_within(limits, application.state.shortcut),
         loop="auto",  # uvloop, where it is installed
         # whose word about a client's address counts, the inlet decides
         proxy_headers=False,
@@ -161,6 +161,7 @@ def serve(
             epoch_renewal(context.stores.context),
             stranger_expiry(context.stores.context, context.limits),
             contextlib.nullcontext() if context.read_model is None else context.read_model.running(),
+            application.state.touches.running(),
             contextlib.nullcontext() if tls is None else tls.followed(),
         ):
             _HttpServer(configuration(application), application.state.web, on_ready, tls).run(sockets=list(bound))

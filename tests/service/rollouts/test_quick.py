@@ -1,6 +1,7 @@
 """Check-ins that are answered from the read model get the answer that a transaction would have given."""
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,8 +19,10 @@ from outrider.core.omaha import (
 )
 from outrider.core.rollout.policy_settings import Policy
 from outrider.model.documents import Instance
-from outrider.service.rollouts.checkins import Checkins
+from outrider.service.rollouts.checkins import Caller, Checkins
+from outrider.service.rollouts.identity import Claim
 from outrider.service.rollouts.quick import QuickCheckins
+from outrider.service.rollouts.touches import Touches
 from outrider.service.store import read_model
 from outrider.service.store.read_model import ReadModel
 from outrider.service.store.store import Store
@@ -167,10 +170,65 @@ def test_who_has_seen_the_target_is_never_answered_from_before_it(served: Served
 
 
 def test_the_own_writes_of_the_process_are_waited_for(served: Served) -> None:
-    request = served.known("web-1")
-    served.model.note_written(served.etcd.revision + 1)
+    """Of what the answer depends on: the row of another instance keeps nobody waiting."""
+    request, keys = served.known("web-1"), served.store.context.keys
+    later = served.etcd.revision + 1
 
+    served.model.note_written(later, [keys.instance(APP, "web-2")])
+    assert "up to date" == reason_of(served.at_once(request))
+    served.model.note_written(later, [keys.channel(APP, "beta")])
     assert served.at_once(request) is None
+
+
+def test_a_row_that_was_only_seen_is_written_afterwards(served: Served) -> None:
+    """
+    1. a minute after its last check-in an instance says the same: it is answered, and nothing is written
+    2. the row is written in the background, with all others, unless it was changed meanwhile
+    """
+    touches = Touches(served.store.context.cluster)
+    quick = QuickCheckins(served.checkins, served.model, touches)
+    requests = [served.known(f"web-{number}") for number in range(3)]
+    served.clock.advance(60)
+    served.monotonic = 0.0
+    before = served.etcd.revision
+
+    assert served.at_once(requests[0]) is None, "nobody would write that it was seen"
+    with touches.running(3600):
+        answers = [asyncio.run(quick.answer(request, CALLER)) for request in requests]
+        assert ["up to date"] * 3 == [reason_of(answer) for answer in answers]
+        assert before == served.etcd.revision
+        served.decided(served.request("web-1", "1.5.0"))
+        changed = served.etcd.revision
+        assert 2 == touches.write()
+    assert changed + 1 == served.etcd.revision
+    rows = {row.id: row for row in served.store.fleet.instances(APP)}
+    assert {served.clock()} == {row.last_seen for row in rows.values()}
+    assert "1.5.0" == rows["web-1"].version
+
+
+def test_a_proof_that_a_group_asks_for_is_looked_at_without_a_transaction_too(served: Served) -> None:
+    """
+    1. the group asks for proofs; the sidekick of web-1 proves itself, and is answered at once
+    2. the same words without its secret, or with another one, are decided by a transaction, which refuses them
+    """
+    secret, other = "s" * 43, "o" * 43
+    served.store.groups.update(APP, "beta", identity="required")
+    be_alive(served.store, "web-1", served.clock(), secret_sha256=hashlib.sha256(secret.encode()).hexdigest())
+    proved, without, wrong = (replace(CALLER, claim=Claim(secret=each)) for each in (secret, "", other))
+    request = served.request("web-1", "1.0.0")
+    served.checkins.answer(request, proved)
+    served.catch_up()
+
+    def asked(caller: Caller) -> str | None:
+        return reason_of(asyncio.run(served.quick.answer(request, caller)))
+
+    assert "up to date" == asked(proved)
+    for caller in (without, wrong):
+        assert asked(caller) is None
+        assert "unproved check-in" in str(reason_of(served.checkins.answer(request, caller)))
+        served.catch_up()
+        assert asked(caller) is None, "also when it is noted already"
+    assert "up to date" == asked(proved)
 
 
 def test_what_was_seen_in_another_epoch_is_decided_by_etcd(served: Served) -> None:

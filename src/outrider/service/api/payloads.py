@@ -8,11 +8,12 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from outrider.core.errors import NotFound
 from outrider.core.images import DESCRIPTOR_MEDIA_TYPE
+from outrider.service.api.delivery import PayloadResponse
 from outrider.service.api.models import PayloadShown
 from outrider.service.context import Asked, Context, context_of
 from outrider.service.payloads.folder import CHUNK_BYTES, StoredFile
@@ -95,4 +96,4 @@ def download(app: str, version: str, name: str, ours: Ours, request: Request) ->
     if any(tag.strip().removeprefix("W/") in ("*", headers["ETag"]) for tag in known.split(",")):
         return Response(status_code=304, headers=headers)
     media_type = DESCRIPTOR_MEDIA_TYPE if package.image else "application/octet-stream"
-    return FileResponse(path, media_type=media_type, headers=headers)
+    return PayloadResponse(path, media_type=media_type, headers=headers)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from outrider.core.errors import OmahaError, OutriderError
-from outrider.core.omaha import MAX_REQUEST_BYTES, parse_request, render_response
+from outrider.core.omaha import MAX_REQUEST_BYTES, OmahaRequest, OmahaResponse, parse_request, render_response
 from outrider.service.context import Context
 from outrider.service.omaha.endpoint import count_checkins
 from outrider.service.rollouts.checkins import Caller
@@ -41,25 +41,44 @@ class QuickEndpoint:
         given = path.removeprefix(f"{_PATH}/").encode("utf-8", "surrogateescape")
         return path.startswith(f"{_PATH}/") and hmac.compare_digest(given, secret.encode())
 
+    def at_once(self, scope: Scope, headers: Headers, body: bytes) -> bytes | None:
+        """Answer a whole request without waiting; None: it needs more than a look."""
+        asked = self._read(scope, headers, body)
+        if asked is None:
+            return None
+        request, caller = asked
+        response = self._checkins.at_once(request, caller)
+        return self._written(request, caller, response) if isinstance(response, OmahaResponse) else None
+
     async def answer(self, scope: Scope, body: bytes) -> Response | None:
-        """Answer a whole request; None: it needs more than a look."""
-        ours = self._context
+        """As ``at_once``, but a copy that is a moment behind is waited for."""
+        asked = self._read(scope, Headers(scope=scope), body)
+        if asked is None:
+            return None
+        request, caller = asked
+        response = await self._checkins.answer(request, caller)
+        text = None if response is None else self._written(request, caller, response)
+        return None if text is None else Response(text, headers={"Content-Type": "text/xml"})
+
+    def _read(self, scope: Scope, headers: Headers, body: bytes) -> tuple[OmahaRequest, Caller] | None:
         if len(body) > MAX_REQUEST_BYTES:
             return None
         client = scope.get("client")
         # an answer without an update names no address of ours
-        claim = read_claim(Headers(scope=scope).get(HEADER, ""), None)
-        caller = Caller(address=client[0] if client else "", base_url="", claim=claim)
+        claim = read_claim(headers.get(HEADER, ""), None)
         try:
             request = parse_request(body)
-            if len(request.apps) > ours.limits.max_apps_per_request:
-                return None
-            response = await self._checkins.answer(request, caller)
-            if response is None:
-                return None
-            count_checkins(ours, request, caller)
-        except (OmahaError, OutriderError):
+        except OmahaError:
+            return None
+        if len(request.apps) > self._context.limits.max_apps_per_request:
+            return None
+        return request, Caller(address=client[0] if client else "", base_url="", claim=claim)
+
+    def _written(self, request: OmahaRequest, caller: Caller, response: OmahaResponse) -> bytes | None:
+        try:
+            count_checkins(self._context, request, caller)
+        except OutriderError:
             return None
         for told in response.apps:
             logger.bind(app=told.app_id, address=caller.address).debug("no update, from the read model")
-        return Response(render_response(response), headers={"Content-Type": "text/xml"})
+        return render_response(response)

@@ -183,11 +183,13 @@ class _Booked:
 
     Attributes:
         is_refused: Nothing of it counts, because it was not proved.
+        touched: The row, when nothing but the time at which it was seen is new, and no transaction was to write it.
     """
 
     verdict: Verdict | None
     check: UpdateCheck | None
     is_refused: bool = False
+    touched: Instance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,9 +266,14 @@ class Checkin:
                 row, verdict = self._judged(snapshot, row, proved=standing.proved)
                 check = _answered(verdict, snapshot, self.caller, speaks_of_releases=self.app.release is not None)
             _write(snapshot, leases)
+        touched: Instance | None = None
         if old is None or row != old or now - old.last_seen >= QUIET:
-            change.put(key, msgspec.structs.replace(row, last_seen=now))
-        return _Booked(verdict=verdict, check=check)
+            seen = msgspec.structs.replace(row, last_seen=now)
+            if self.alone and old is not None and row == old:
+                touched = seen
+            else:
+                change.put(key, seen)
+        return _Booked(verdict=verdict, check=check, touched=touched)
 
     def _unproved(self, change: Change, group: Group, standing: Standing, now: datetime) -> _Booked:
         one = UnprovedCheckin(instance=self.instance_id, address=self.caller.address, last=now)

@@ -5,14 +5,16 @@ and depends on no other instance. Everything else is decided by a transaction: a
 end a grant, one that joins or leaves the waiting list, one that nobody knows.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from outrider.core.errors import OutriderError
 from outrider.core.omaha import OmahaRequest, OmahaResponse, answer_app
 from outrider.core.rollout.policy import Defer, Rule
 from outrider.core.versions import NOTHING
 from outrider.service.rollouts.checkins import Caller, Checkin, Checkins, key_part
-from outrider.service.store.changes import Change
+from outrider.service.rollouts.touches import Touches
+from outrider.service.store.context import StoreContext
+from outrider.service.store.glance import Glance
 from outrider.service.store.group_lock import Leases, NeedsGroupLock
 from outrider.service.store.read_model import ModelReader, ReadModel
 
@@ -40,31 +42,52 @@ ALONE: frozenset[Rule] = frozenset(
 """The rules that look at no other instance. They rank before those that do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The copy must be at ``revision`` first."""
+
+    revision: int
+
+
 class QuickCheckins:
     """Answers from the read model, or not at all."""
 
-    def __init__(self, checkins: Checkins, model: ReadModel) -> None:
-        self._checkins, self._model = checkins, model
+    def __init__(self, checkins: Checkins, model: ReadModel, touches: Touches | None = None) -> None:
+        """``touches``: takes the rows whose only news is that they were seen."""
+        self._checkins, self._model, self._touches = checkins, model, touches
+        self._context: StoreContext | None = None
 
     async def answer(self, request: OmahaRequest, caller: Caller) -> OmahaResponse | None:
         """Answer one request; None: a transaction must decide."""
+        waited_for = 0
+        while isinstance(found := self.at_once(request, caller), Later):
+            if found.revision <= waited_for or not await self._model.reached(found.revision, CATCH_UP_S):
+                return None
+            waited_for = found.revision
+        return found
+
+    def at_once(self, request: OmahaRequest, caller: Caller) -> OmahaResponse | Later | None:
+        """As ``answer``, without waiting."""
         model = self._model
-        if not model.is_confirmed or not model.knows_epoch(request.seen_epoch):
+        if request.copies or not model.is_confirmed or not model.knows_epoch(request.seen_epoch):
             return None
-        least = max(request.seen_revision, model.written)
-        if model.revision < least and not await model.reached(least, CATCH_UP_S):
-            return None
+        if model.revision < request.seen_revision:
+            return Later(request.seen_revision)
         with model.reading() as reader:
             # once more, at the revision that is read now: a restore may have come between
-            if not model.is_confirmed or model.revision < least:
+            if not model.is_confirmed or model.revision < request.seen_revision:
                 return None
             return self._answer(request, caller, reader)
 
-    def _answer(self, request: OmahaRequest, caller: Caller, reader: ModelReader) -> OmahaResponse | None:
-        if request.copies:
-            return None
-        answers, verdicts = [], []
-        context = replace(self._checkins.context, cluster=reader)
+    def _context_of(self, reader: ModelReader) -> StoreContext:
+        if self._context is None or self._context.cluster is not reader:
+            self._context = replace(self._checkins.context, cluster=reader)
+        return self._context
+
+    def _answer(self, request: OmahaRequest, caller: Caller, reader: ModelReader) -> OmahaResponse | Later | None:
+        answers, verdicts, seen = [], [], []
+        context = self._context_of(reader)
+        leases = Leases(reader, has_group_lock=False)
         for app in request.apps:
             app_id, group_id = key_part("app", app.app_key), key_part("group", app.track)
             instance_id = key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
@@ -82,18 +105,25 @@ class QuickCheckins:
                 history=self._checkins.history,
                 alone=True,
             )
-            change = Change(reader, self._model.decode)
+            glance, lists = Glance(self._model, reader), reader.lists
             try:
-                outcome = checkin.book(change, Leases(reader, has_group_lock=False))
+                outcome = checkin.book(glance, leases)
             except (NeedsGroupLock, OutriderError):
-                return None
-            if isinstance(outcome, str) or change.has_writes:
+                outcome = "no app"
+            unseen = self._model.written if reader.lists != lists else self._model.unseen(glance.seen)
+            if unseen > self._model.revision:
+                return Later(unseen)  # of this process's own: it would be answered from before it
+            if isinstance(outcome, str) or glance.has_writes:
                 return None
             verdict = outcome.verdict
             if not isinstance(verdict, Defer) or verdict.by not in ALONE:
                 return None
+            if outcome.touched is not None:
+                seen.append((glance.entry(context.keys.instance(app_id, instance_id)), outcome.touched))
             answers.append(answer_app(app, outcome.check))
             verdicts.append((app_id, group_id, verdict))
+        if seen and (self._touches is None or not self._touches.take(seen)):
+            return None
         for told in verdicts:
             self._checkins.on_verdict(*told)
         return OmahaResponse(apps=tuple(answers))

@@ -16,7 +16,7 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -27,6 +27,7 @@ from outrider.core.errors import Conflict, DriverError
 from outrider.etcd.seam import (
     Cluster,
     Compare,
+    DeletePrefix,
     Entry,
     KeyChanged,
     Listing,
@@ -78,6 +79,7 @@ class ReadModel:
         self._below: dict[str, set[str]] = {}
         self._decoded: dict[str, tuple[bytes, type[Document], Document]] = {}
         self._revision = self._written = self._seen_revision = 0
+        self._unseen: dict[str, int] = {}
         self._pending: list[KeyChanged] = []
         self._epochs = SeenEpochs()
         self._confirmed_at: float | None = None
@@ -154,10 +156,18 @@ class ReadModel:
             self._decoded[key] = (value, kind, document)
         return document
 
-    def note_written(self, revision: int) -> None:
-        """This process has written at ``revision``: its clients may know of that."""
+    def note_written(self, revision: int, keys: Iterable[str] = ()) -> None:
+        """This process has written ``keys`` at ``revision``: its clients may know of that."""
         with self._changed:
             self._written = max(self._written, revision)
+            if revision > self._revision:
+                self._unseen.update(dict.fromkeys(keys, revision))
+
+    def unseen(self, keys: Collection[str]) -> int:
+        """The revision at which this process wrote one of ``keys`` last, if the copy isn't there yet; else 0."""
+        if not self._unseen:
+            return 0
+        return max((self._unseen.get(key, 0) for key in keys), default=0)
 
     def knows_epoch(self, token: str) -> bool:
         """Whether a revision seen under this epoch means something here; one without an epoch does."""
@@ -246,7 +256,7 @@ class ReadModel:
 
     def _doubt(self) -> None:
         with self._changed:
-            self._doubted, self._confirmed_at, self._written = True, None, 0
+            self._doubted, self._confirmed_at, self._written, self._unseen = True, None, 0, {}
             watch = self._watch
         if watch is not None:
             watch.look_again()
@@ -269,6 +279,7 @@ class ReadModel:
                     for change in changes:
                         self._apply(change)
                     self._revision = max(self._revision, event.revision)
+                    self._forget_written()
                     self._changed.notify_all()
                     self._release()
 
@@ -299,8 +310,13 @@ class ReadModel:
             self._entries, self._folders, self._below = entries, folders, below
             self._decoded, self._pending = {}, []
             self._revision, self._doubted = listing.revision, False
+            self._forget_written()
             self._changed.notify_all()
             self._release()
+
+    def _forget_written(self) -> None:
+        if self._unseen:
+            self._unseen = {key: revision for key, revision in self._unseen.items() if revision > self._revision}
 
     def _release(self) -> None:
         for revision, loop, future in self._waiting:
@@ -339,6 +355,8 @@ class ModelReader:
 
     def __init__(self, model: ReadModel) -> None:
         self._model = model
+        self.lists = 0
+        """How often more than one key was asked for."""
 
     def get(self, key: str) -> Entry | None:
         """As ``Cluster.get``."""
@@ -346,6 +364,7 @@ class ModelReader:
 
     def list(self, prefix: str, *, exact: bool = False) -> Listing:
         """As ``Cluster.list``."""
+        self.lists += 1
         found = self._model.below(prefix)
         return replace(found, entries=tuple(one for one in found.entries if one.key == prefix)) if exact else found
 
@@ -392,7 +411,8 @@ class NotingCluster:
         """As ``Cluster.txn``."""
         result = self._cluster.txn(compares, ops)
         if ops and result.succeeded and self.model is not None:
-            self.model.note_written(result.revision)
+            keys = [op.prefix if isinstance(op, DeletePrefix) else op.key for op in ops]
+            self.model.note_written(result.revision, keys)
         return result
 
 
