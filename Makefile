@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy pin sbom audit etcd docker systemd clean
+.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy pin sbom audit etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -73,9 +73,12 @@ test-pythons: etcd ## the first ring and the demo, on Debian's Python and on the
 	done
 
 test-install: setup etcd ## build wheel and sdist, install each into an empty environment and run it there, minutes
-	$(bin)/python -m pytest -m packages tests/packaging
+	$(bin)/python -m pytest -m packages tests/packaging/test_install.py
 
-test-all: test test-live test-fleet test-partitions test-long test-pythons test-install ## every ring, an hour
+test-packages: setup docker ## .deb on clean Debian 12 and 13 by the commands of install.md, lintian, rpmlint, the Ansible role, ten minutes
+	$(bin)/python -m pytest -n 0 -m packages $(or $(tests),tests/packaging/test_deb.py tests/packaging/test_checked.py)
+
+test-all: test test-live test-fleet test-partitions test-long test-pythons test-install test-packages ## every ring, an hour
 
 check: lint verify test ## what must hold before a commit: lint, types, imports, generated files, the model, the first ring
 
@@ -121,6 +124,9 @@ diagrams: $(stamp) ## redraw the pictures and generated pages from statechart an
 	$(bin)/python tools/diagrams.py
 	$(bin)/python tools/settings_doc.py
 	$(bin)/python tools/sentences.py --write
+
+packages: $(stamp) ## .deb for Debian 12 and 13, .rpm for their Pythons, into build/packages, minutes; needs root (release=bookworm)
+	$(bin)/python tools/packages.py $(release)
 
 man: $(stamp) ## write the manual pages to build/man/man1
 	$(bin)/outrider man --dir build/man/man1

@@ -29,10 +29,21 @@ PYTHON
 "$pin/bin/uv" pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make pin" \
   --output-file constraints.txt "$@" pyproject.toml "$pin/build.in"
-"$pin/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint constraints.txt \
-  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make pin" \
-  --output-file tools/supply.txt "$@" tools/supply.in
-if grep -nE "://|^--|^-[ief]|@ |$root" constraints.txt tools/supply.txt; then
+# lists beside it, for the same versions: of tools, and of what machines in production install
+part() {
+  local output=$1
+  shift
+  "$pin/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint constraints.txt \
+    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make pin" --output-file "$output" "$@"
+}
+part tools/supply.txt "$@" tools/supply.in
+part packages/tools.txt "$@" packages/tools.in
+part packages/ansible.txt "$@" packages/ansible.in
+part packages/requirements.txt --extra cli --extra docker --extra systemd --extra trust --extra backup pyproject.toml
+part packages/requirements-server.txt --extra server --extra notify --extra cli --extra docker --extra systemd \
+  --extra trust --extra backup pyproject.toml
+lists=(constraints.txt tools/supply.txt packages/{tools,ansible,requirements,requirements-server}.txt)
+if grep -nE "://|^--|^-[ief]|@ |$root" "${lists[@]}"; then
   echo "pin: a list names a place (above): only names, versions and hashes may stand there" >&2
   exit 1
 fi

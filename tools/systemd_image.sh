@@ -3,11 +3,24 @@
 #
 # It is of the machine's own release and from the mirror that its apt uses, so nothing is pulled from a registry. Made once:
 # two minutes, then kept. Needs root, or sudo without a password.
+#
+# Usage: tools/systemd_image.sh            that of the machine's release
+#        tools/systemd_image.sh CODENAME   of another release of Debian: .cache/systemd/CODENAME.tar
+#        tools/systemd_image.sh path [CODENAME]   prints where the tree is, or will be
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=$root/.cache/systemd
+own=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+only_path=
+[ "${1:-}" != path ] || { only_path=yes && shift; }
+codename=${1:-$own}
 tree=$cache/tree.tar
+[ "$codename" = "$own" ] || tree=$cache/$codename.tar
+if [ -n "$only_path" ]; then
+  echo "$tree"
+  exit 0
+fi
 # libpam-systemd is what polkitd takes for a logind; debootstrap doesn't find it by itself
 packages=systemd,systemd-sysv,dbus,libpam-systemd,polkitd,python3-minimal,libpython3-stdlib
 
@@ -27,11 +40,10 @@ exec 9>"$cache/lock"
 flock 9 # two test runs at once: the second finds the first one's result
 [ ! -s "$tree" ] || exit 0
 
-codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 [ -n "$codename" ] || fail "/etc/os-release names no release"
-# what apt has read the release from: a mirror, when the machine has one
+# what apt has read its own release from: a mirror, when the machine has one; it has the other releases, too
 targets() {
-  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' "Codename: $codename" 2>/dev/null |
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' "Codename: $own" 2>/dev/null |
     grep -E '^(https?|file|copy):' | head -n 1
 }
 mirror=$(targets || true)
@@ -46,7 +58,7 @@ trap '"${as_root[@]}" rm -rf "${work:?}"' EXIT
 if ! "${as_root[@]}" debootstrap --variant=minbase --include="$packages" "$codename" "$work/tree" $mirror \
   >"$cache/log" 2>&1 9>&-; then
   cat "$work/tree/debootstrap/debootstrap.log" >>"$cache/log" 2>/dev/null || true
-  fail "debootstrap failed, see .cache/systemd/log"
+  fail "debootstrap failed for $codename, see .cache/systemd/log"
 fi
 "${as_root[@]}" rm -rf "$work"/tree/var/cache/apt "$work"/tree/var/lib/apt/lists "$work"/tree/usr/share/{doc,man,locale}
 # systemd-tmpfiles empties /tmp at each start, with all that is mounted there from the machine that runs the tests: it must
@@ -63,4 +75,4 @@ done
 "${as_root[@]}" tar -C "$work/tree" --exclude='./dev/*' -cf "$tree.partial" .
 "${as_root[@]}" chown "$(id -u):$(id -g)" "$tree.partial"
 mv "$tree.partial" "$tree"
-echo "systemd_image: $codename is in .cache/systemd/tree.tar ($(du -h "$tree" | cut -f1))"
+echo "systemd_image: $codename is in .cache/systemd/${tree##*/} ($(du -h "$tree" | cut -f1))"
