@@ -27,11 +27,15 @@ def processes_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "balancer", mostly_long(("traefik", "haproxy", "nginx", "caddy"), short=lambda one: one in ("traefik", "haproxy"))
+    "chosen",
+    mostly_long(
+        ("--balancer=traefik", "--balancer=haproxy", "--balancer=nginx", "--balancer=caddy", "--runtime=docker"),
+        short=lambda one: one in ("--balancer=traefik", "--balancer=haproxy"),
+    ),
 )
-def test_the_demo_ends_as_promised_and_leaves_nothing(tmp_path: Path, balancer: str) -> None:
+def test_the_demo_ends_as_promised_and_leaves_nothing(tmp_path: Path, chosen: str) -> None:
     demo = subprocess.run(
-        [sys.executable, "-m", "outrider", "demo", f"--balancer={balancer}"],
+        [sys.executable, "-m", "outrider", "demo", chosen],
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,

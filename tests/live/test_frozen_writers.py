@@ -1,27 +1,31 @@
-"""A sidekick frozen past its lease changes nothing in a balancer that reads etcd and can't be had here.
+"""A sidekick frozen past its lease changes nothing in a balancer that can't be had here.
 
-What vulcand, confd and APISIX would serve is judged after every change of a real etcd. The balancers with agents, and
-Traefik, are there themselves: ``tests/live/test_balancer_agents.py``.
+What vulcand, confd and APISIX would serve is judged after every change of a real etcd, and what Envoy would serve by
+the file that a real agent writes for it. HAProxy, nginx, Caddy and Traefik are there themselves:
+``tests/live/test_balancer_agents.py``.
 """
 
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from outrider.balancers import Entry
 from outrider.balancers.drivers import BALANCERS, BalancerContext
-from outrider.demo.programs import start_etcd
+from outrider.demo.fleet import OUTRIDER
+from outrider.demo.programs import Program, start_etcd
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, Endpoint, EtcdAddress, Put
 from tests.contracts.kits.balancers import BALANCER_KITS
-from tests.contracts.kits.settings import settings_with
+from tests.contracts.kits.settings import SERVICE, settings_with
 from tests.live.balancer_stand import KEYS, SLOT
 from tests.live.test_balancer_agents import CHECKOUT, process_state
-from tests.support.etcd_readers import READERS, Follower
+from tests.support.etcd_readers import READERS, Follower, envoy
 from tests.support.waiting import eventually
 
 OLD, LATE, RIGHT, AFTER = (f"http://127.0.0.1:808{number}" for number in range(4))
@@ -59,9 +63,24 @@ def take_turn(cluster: Cluster) -> tuple[CreatedAt, ...]:
     return (CreatedAt(key=SLOT, revision=entry.create_revision),)
 
 
+@contextmanager
+def agent_of(kind: str, endpoint: str, folder: Path) -> Iterator[Callable[[], frozenset[str] | None]]:
+    """Run Envoy's agent where the balancer has one; gives what Envoy would serve, None for the others."""
+    if kind != "agent":
+        yield lambda: None
+        return
+    file = folder / "eds.json"
+    words = ("envoy", f"--eds-file={file}", f"--cluster={SERVICE}", f"--service={SERVICE}", "--name=lb-1")
+    agent = Program("agent", [*OUTRIDER, "balancer-agent", *words, f"--etcd={endpoint}"], folder)
+    try:
+        yield lambda: envoy(file)
+    finally:
+        agent.stop()
+
+
 @pytest.mark.parametrize("kind", READERS)
 def test_a_sidekick_frozen_past_its_lease_changes_nothing_in_the_balancer(
-    cluster: Cluster, endpoint: str, kind: str
+    cluster: Cluster, endpoint: str, kind: str, tmp_path: Path
 ) -> None:
     """
     1. a sidekick has its turn and stands still right before its transaction
@@ -72,7 +91,8 @@ def test_a_sidekick_frozen_past_its_lease_changes_nothing_in_the_balancer(
     entry.ensure_static()
     entry.join(OLD)
     neighbour.join(NEIGHBOUR)
-    with Follower(cluster, kind) as balancer:
+    with Follower(cluster, kind) as balancer, agent_of(kind, endpoint, tmp_path) as own_state:
+        eventually(lambda: own_state() in (None, {OLD, NEIGHBOUR}), every_s=0.05)
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.live.switch_child", kind, endpoint, LATE],
             cwd=CHECKOUT,
@@ -85,6 +105,7 @@ def test_a_sidekick_frozen_past_its_lease_changes_nothing_in_the_balancer(
             fence = take_turn(cluster)
             entry.switch(RIGHT, fence=fence)
             neighbour.join(MOVED, replacing=(NEIGHBOUR,))
+            eventually(lambda: own_state() in (None, {RIGHT, MOVED}), every_s=0.05)
             child.send_signal(signal.SIGCONT)
             said, _ = child.communicate(timeout=60)
         finally:
@@ -93,6 +114,7 @@ def test_a_sidekick_frozen_past_its_lease_changes_nothing_in_the_balancer(
         # whatever was written before this one has been read before it
         entry.switch(AFTER, fence=fence)
         eventually(lambda: balancer.served[-1] == {AFTER, MOVED}, every_s=0.05)
+        eventually(lambda: own_state() in (None, {AFTER, MOVED}), every_s=0.05)
 
     assert "fence" == said.strip()
     assert [{OLD, NEIGHBOUR}, {RIGHT, NEIGHBOUR}, {RIGHT, MOVED}, {AFTER, MOVED}] == balancer.served

@@ -103,10 +103,10 @@ def test_what_programs_print_goes_to_the_log(make: Make, tmp_path: Path) -> None
 
 
 def test_prepare_runs_once_and_check_each_time(make: Make, tmp_path: Path) -> None:
-    runtime = make()
+    runtime, wanted = make(), spec(tmp_path)
 
-    runtime.prepare(spec(tmp_path).release)
-    runtime.start(spec(tmp_path))
+    runtime.prepare(wanted.release)
+    runtime.start(wanted)
 
     assert ["prepare", "check", "check", "start", "find"] == calls(tmp_path)
 
@@ -228,6 +228,22 @@ def test_find_that_does_not_know_is_no_end(make: Make, tmp_path: Path) -> None:
     off(tmp_path, "find.exits")
     runtime.stop(ID, 5)
     assert Exited(workload_id=ID, status="gone") == ends.get(timeout=60)
+
+
+def test_a_look_that_comes_after_the_removal_leaves_no_folder(make: Make, tmp_path: Path, state_dir: Path) -> None:
+    """
+    1. the watch has read the record of a workload, and is about to ask for it
+    2. the workload is removed
+    3. the watch asks: it doesn't run, and its folder doesn't come back
+    """
+    runtime = make()
+    runtime.start(spec(tmp_path))
+    record = runtime._records.read(ID)
+    assert record is not None
+    runtime.remove(ID)
+
+    assert runtime._find(record) is None
+    assert [] == list((state_dir / "workloads").iterdir())
 
 
 def test_stop_that_fails_says_so_and_the_workload_runs_on(make: Make, tmp_path: Path) -> None:

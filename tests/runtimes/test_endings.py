@@ -1,6 +1,7 @@
 """What an end is evidence of: the table of ``outrider.runtimes.endings``, row by row."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from outrider.core.blame import Evidence, judge
 from outrider.core.errors import DriverError, Refused
 from outrider.runtimes import endings
-from outrider.runtimes.endings import Run, look_at_end
+from outrider.runtimes.endings import MemoryKills, Run, kills_for_memory, look_at_end
 
 Patch = Callable[..., None]
 TAKEN = "OSError: [Errno 98] Address already in use"
@@ -117,3 +118,50 @@ def test_as_an_error_of_a_start_it_is_a_refusal_only_where_the_release_is_to_bla
     assert isinstance(error, DriverError)
     assert not isinstance(error, Refused)
     assert ("release", "machine") == (judge(refused.evidence), judge(error.evidence))
+
+
+@pytest.mark.parametrize(
+    ("status", "known", "seen"),
+    [
+        ("gone", "ended", "no-resources"),
+        ("gone", "unknown", "no-resources"),
+        ("signal 9", "ended", "no-resources"),
+        ("exit 3", "ended", "ended"),
+        ("signal 11", "ended", "ended"),
+        ("gone", "not-now", "not-now"),
+    ],
+)
+def test_a_kill_for_memory_in_its_time_may_have_been_its_own(
+    machine: Patch, place: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, known: Evidence, seen: str
+) -> None:
+    """The kernel counts them, and doesn't say of whom: an end that is known to be another one is none of them."""
+    counts = tmp_path / "vmstat"
+    monkeypatch.setattr(endings, "_VMSTAT", counts)
+    kills = MemoryKills()
+    counts.write_text("oom_kill_disabled 0\noom_kill 38\n")
+    kills.note("web-1")
+    before = look_at_end(status, (), replace(place, kills_before=kills.of("web-1")), evidence=known)
+    counts.write_text("oom_kill 39\n")
+    kills.note("web-1")  # watched once more
+
+    found = look_at_end(status, (), replace(place, kills_before=kills.of("web-1")), evidence=known)
+
+    assert seen == found.evidence
+    assert ("no-resources" != seen) == ("killed a process for memory" not in found.text)
+    assert "no-resources" != before.evidence
+    kills.note("web-1", again=True)
+    assert 39 == kills.of("web-1")
+    kills.forget("web-1")
+    assert kills.of("web-1") is None
+
+
+def test_a_kernel_that_counts_no_kills_for_memory_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kills_for_memory() >= 0
+    for text in ("nr_free_pages 1\n", None):
+        path = tmp_path / f"vmstat-{text is None}"
+        if text is not None:
+            path.write_text(text)
+        monkeypatch.setattr(endings, "_VMSTAT", path)
+        assert 0 == kills_for_memory()

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Self
 
 from outrider.etcd.seam import Cluster, KeyChanged, WatchEvent
@@ -44,10 +45,30 @@ def apisix(keys: Mapping[str, bytes]) -> frozenset[str]:
         return frozenset()
 
 
+def agents(keys: Mapping[str, bytes]) -> frozenset[str]:
+    """Any agent and its service ``hello``: one key for each server, with its URL in JSON."""
+    found = (value for key, value in keys.items() if re.fullmatch(r"/outrider/v1/servers/hello/[^/]+/entry", key))
+    return frozenset(str(json.loads(value)["url"]) for value in found)
+
+
+def envoy(eds_file: Path) -> frozenset[str]:
+    """Envoy and its file of endpoints: those that are healthy get new requests."""
+    if not eds_file.exists():
+        return frozenset()
+    (assignment,) = json.loads(eds_file.read_bytes())["resources"]
+    urls = set()
+    for each in (one for locality in assignment["endpoints"] for one in locality["lb_endpoints"]):
+        address = each["endpoint"]["address"]["socket_address"]
+        if each["health_status"] == "HEALTHY":
+            urls.add(f"http://{address['address']}:{address['port_value']}")
+    return frozenset(urls)
+
+
 READERS: Mapping[str, tuple[str, Read]] = {
     "vulcand": ("/vulcand/", vulcand),
     "keys": ("/services/", confd),
     "apisix": ("/apisix/", apisix),
+    "agent": ("/outrider/v1/servers/", agents),
 }
 """Driver -> the root that its balancer reads, and how."""
 

@@ -87,11 +87,15 @@ class FleetStandIn:
 
     def use_journal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let this process read its journal, for one test."""
+        monkeypatch.setenv("PATH", f"{self.journal_programs()}:{os.environ['PATH']}")
+
+    def journal_programs(self) -> Path:
+        """A folder with a ``journalctl`` that reads its journal."""
         programs = self.socket.with_name("bin")
         programs.mkdir(exist_ok=True)
         (programs / "journalctl").write_text(_JOURNALCTL % self._journal)
         (programs / "journalctl").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        return programs
 
     def close(self) -> None:
         """End it, and all that its units run."""

@@ -15,6 +15,8 @@ another process listens on its port              no-port          ended
 the same, and its last words name a taken port   no-port          no-port
 its last words name its own port as taken        no-port          ended
 its last words name some taken port              unknown          ended
+how it ended isn't known, or by SIGKILL, and     no-resources     no-resources
+the kernel has killed for memory meanwhile
 killed by SIGKILL                                unknown          unknown
 none of these                                    ended            ended
 ===============================================  ===============  =================
@@ -40,6 +42,8 @@ _FULL = re.compile(r"no space left on device|disk quota exceeded|\benospc\b|\bed
 _TAKEN = re.compile(r"address already in use|\beaddrinuse\b", re.IGNORECASE)
 """The C library's words for ENOSPC, EDQUOT and EADDRINUSE, which most languages pass on, and the names themselves."""
 _KILLED = re.compile(r"signal 9\b")
+_KNOWN = re.compile(r"exit \d|signal (?!9\b)")
+_VMSTAT = Path("/proc/vmstat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class Run:
         root: Its unpacked payload; None: what it runs is not looked up on this machine, as in an image.
         environment: The app's; its ``PATH`` is looked through.
         own: Its processes that are left, and that may still have the port.
+        kills_before: ``kills_for_memory`` when it was started, or watched first; None: nobody looked.
     """
 
     disk: Path | None
@@ -60,6 +65,39 @@ class Run:
     root: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     own: Callable[[], Collection[int]] = tuple
+    kills_before: int | None = None
+
+
+class MemoryKills:
+    """What ``kills_for_memory`` said when each workload was started, or watched first by this process."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def note(self, workload_id: str, *, again: bool = False) -> None:
+        """Remember it as it is now; ``again``: of a new start."""
+        if again or workload_id not in self._counts:
+            self._counts[workload_id] = kills_for_memory()
+
+    def of(self, workload_id: str) -> int | None:
+        """``Run.kills_before``."""
+        return self._counts.get(workload_id)
+
+    def forget(self, workload_id: str) -> None:
+        """It was removed."""
+        self._counts.pop(workload_id, None)
+
+
+def kills_for_memory() -> int:
+    """How many processes the kernel here has ended for memory since its boot, in whatever control group.
+
+    0 when it doesn't say. Source: kernel mm/oom_kill.c (OOM_KILL), proc(5) ``/proc/vmstat``.
+    """
+    try:
+        found = re.search(r"^oom_kill (\d+)$", _VMSTAT.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +148,11 @@ def look_at_end(
         after_serving: The same if it has served; None: no difference.
         shown: How many of its last lines people see.
     """
+    killed, is_open = "", evidence in ("ended", "unknown") and not _KNOWN.match(status)
+    if is_open and run.kills_before is not None and kills_for_memory() > run.kills_before:
+        # of which one can't be told; either it needs more than before, or this machine gives less than others
+        evidence = after_serving = "no-resources"
+        killed = "; the kernel of this machine has killed a process for memory meanwhile"
     if evidence == "ended" and _KILLED.match(status):
         # nobody sends SIGKILL to itself: the kernel for memory, or a person
         evidence, after_serving = "unknown", "unknown"
@@ -120,7 +163,7 @@ def look_at_end(
     words = (*telling[-1:], *words) if shown and not set(telling[-1:]) <= set(words) else words
     quoted = f"; it said: {' | '.join(words)}" if words else ""
     if evidence not in ("ended", "unknown"):
-        return Finding(evidence=evidence, after_serving=after, text=quoted)
+        return Finding(evidence=evidence, after_serving=after, text=f"{quoted}{killed}")
     if missing := _missing(status, said, run):
         text = f"{quoted}; {missing} is not on this machine: install it"
         return Finding(evidence="no-interpreter", after_serving="no-interpreter", text=text)

@@ -92,7 +92,7 @@ class Call:
 
     Attributes:
         action: ``prepare``, ``check``, ``start``, ``find`` or ``stop``.
-        home: Its working folder, made when it is missing.
+        home: Its working folder, made when it is missing; a quiet program has none made.
         output: File that gets what it prints, behind what it holds; for a quiet program instead of that.
         limit_s: It is ended after so many seconds.
         is_logged: Whether what it prints goes to the log line by line. A program that isn't logged changes nothing,
@@ -115,8 +115,8 @@ def run(call: Call) -> Done:
         DriverError: it isn't there or can't be run here, or has not ended in time; nothing of it runs any more.
     """
     try:
-        make_folder(call.home)
         if call.is_logged:
+            make_folder(call.home)
             end_left(call.home)
         clear_file(call.output, keep=call.is_logged)
         with open(open_file(call.output, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+b", buffering=0) as output:

@@ -21,7 +21,7 @@ from outrider.files import make_folder, read_file, write_file
 from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
 from outrider.runtimes.command import CommandSettings
 from outrider.runtimes.command.programs import Call, Done, end_left, run
-from outrider.runtimes.endings import Finding, Run, look_at_end
+from outrider.runtimes.endings import Finding, MemoryKills, Run, look_at_end
 from outrider.runtimes.inherited import passed_on
 from outrider.runtimes.polling import Polling
 from outrider.runtimes.process.command import last_lines
@@ -60,6 +60,7 @@ class CommandRuntime:
         self._prepared = self._state_dir / "prepared"
         self._inherited = passed_on(environment)
         self._outputs = Outputs(self._state_dir / "workloads", _OUTPUT_MAX_BYTES)
+        self._kills = MemoryKills()
         self._polling = Polling(self.name, self._ended, settings.find_interval_s)
 
     def prepare(self, release: RunnableRelease) -> None:
@@ -90,6 +91,7 @@ class CommandRuntime:
         )
         self._records.keep(record)
         old = max(others, key=lambda each: each.order, default=None)
+        self._kills.note(name, again=True)
         with failpoint("workload.spawn"):
             before = old.version if old is not None else ""
             done = self._run("start", record, self._shared.start_timeout_s, old=before, given=spec.given)
@@ -135,9 +137,11 @@ class CommandRuntime:
         """As ``Runtime.remove``: its folder goes too."""
         self.stop(workload_id, self._shared.stop_grace_s)
         self._records.erase(workload_id)
+        self._kills.forget(workload_id)
 
     def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> ExitWatch:
         """As ``Runtime.watch``: ``find`` is run every ``command.find_interval_s``."""
+        self._kills.note(workload_id)
         return self._polling.watch(workload_id, deliver)
 
     def prune(self, needed: Collection[str]) -> None:
@@ -186,7 +190,12 @@ class CommandRuntime:
                     raise self._problem(record, done.told("check", self._settings.check[0]), done, ())
 
     def _find(self, record: WorkloadRecord) -> Workload | None:
-        done = self._run("find", record, self._settings.find_timeout_s)
+        try:
+            done = self._run("find", record, self._settings.find_timeout_s)
+        except DriverError:
+            if self._records.home(record.workload_id).is_dir():
+                raise
+            return None  # it was removed after its record was read; its folder is not made anew
         if done.code in _RUNS_NOT:
             return None
         if done.code != _RUNS:
@@ -228,6 +237,7 @@ class CommandRuntime:
             root=self._prepared / record.sha256,
             environment={**self._inherited, **self._shared.env},
             own=lambda: [each.pid for each in marked(marks)],
+            kills_before=self._kills.of(record.workload_id),
         )
 
     def _run(

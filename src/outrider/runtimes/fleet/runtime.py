@@ -16,7 +16,7 @@ from outrider.core.images import PayloadKind
 from outrider.failpoints import failpoint
 from outrider.files import make_folder
 from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
-from outrider.runtimes.endings import Finding, Run, look_at_end
+from outrider.runtimes.endings import Finding, MemoryKills, Run, look_at_end
 from outrider.runtimes.fleet import FleetSettings
 from outrider.runtimes.fleet.api import Fleet, FleetState
 from outrider.runtimes.fleet.template import default_name, filled, name_of, read_template
@@ -53,6 +53,7 @@ class FleetRuntime:
             max_members=settings.max_members,
             reserve_bytes=instance.reserve_bytes,
         )
+        self._kills = MemoryKills()
         self._polling = Polling(self.name, self._ended, settings.poll_interval_s)
 
     def prepare(self, release: RunnableRelease) -> None:
@@ -95,6 +96,7 @@ class FleetRuntime:
                 raise no_arguments(record, "the unit's template has a command of its own")
             options = self._options(record, home, spec.given)
             self._records.keep(record)
+            self._kills.note(name, again=True)
             with failpoint("workload.spawn"):
                 self._fleet.launch(unit, options)
             return self._started(record, before, others)
@@ -132,9 +134,11 @@ class FleetRuntime:
             with failpoint("workload.erase"):
                 self._fleet.destroy(record.unit)
         self._records.erase(workload_id)
+        self._kills.forget(workload_id)
 
     def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> ExitWatch:
         """As ``Runtime.watch``: fleet is asked every ``fleet.poll_interval_s``."""
+        self._kills.note(workload_id)
         return self._polling.watch(workload_id, deliver)
 
     def prune(self, needed: Collection[str]) -> None:
@@ -233,6 +237,7 @@ class FleetRuntime:
             port=record.port,
             root=self._records.home(record.workload_id) / "root",
             environment=self._shared.env,
+            kills_before=self._kills.of(record.workload_id),
         )
         evidence: Evidence = "ended" if others else "unknown"
         return look_at_end("gone", lines, run, evidence=evidence, after_serving="ended", shown=_SHOWN)

@@ -27,7 +27,7 @@ from outrider.failpoints import failpoint
 from outrider.files import as_bytes, clear_file, is_file, make_folder, open_file, read_file, write_file
 from outrider.journal.reserve import spend as spend_reserve
 from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workload, WorkloadSpec
-from outrider.runtimes.endings import Finding, Run, look_at_end
+from outrider.runtimes.endings import Finding, MemoryKills, Run, look_at_end
 from outrider.runtimes.inherited import passed_on
 from outrider.runtimes.process import ProcessSettings
 from outrider.runtimes.process.cgroups import find_delegated
@@ -137,6 +137,7 @@ class ProcessRuntime:
         self._exits = Exits(reaps=only_sidekicks)
         self._statuses: dict[str, str] = {}
         self._children: dict[str, tuple[int, int]] = {}
+        self._kills = MemoryKills()
 
     def prepare(self, release: RunnableRelease) -> None:
         """As ``Runtime.prepare``: unpack the archive, and see whether its program can be run here."""
@@ -223,6 +224,7 @@ class ProcessRuntime:
         home, trash = self._home(workload_id), self._folder / "workloads" / f".removed-{workload_id}"
         self._statuses.pop(workload_id, None)
         self._children.pop(workload_id, None)
+        self._kills.forget(workload_id)
         try:
             if home.is_dir():
                 with failpoint("workload.rename"):
@@ -244,6 +246,7 @@ class ProcessRuntime:
             known = self._statuses.get(workload_id, GONE) if status == GONE else status
             deliver(self._look_at_end(workload_id, known).exited(workload_id, known))
 
+        self._kills.note(workload_id)
         record = self._running_record(workload_id)
         # A child of ours may have ended a moment ago, and its status not been read yet.
         process = self._children.get(workload_id) if record is None else (record.pid, record.started)
@@ -285,6 +288,7 @@ class ProcessRuntime:
             raise type(error)(f"{record.workload_id}: {error}", evidence=error.evidence) from None
         ended = threading.Event()
         self._statuses.pop(record.workload_id, None)
+        self._kills.note(record.workload_id, again=True)
 
         def note(status: str) -> None:
             self._statuses[record.workload_id] = status
@@ -341,6 +345,7 @@ class ProcessRuntime:
             root=home / "root",
             environment=environment or {**self._inherited, **self._shared.env},
             own=lambda: [each.pid for each in self._members(workload_id)],
+            kills_before=self._kills.of(workload_id),
         )
         return look_at_end(status, last_lines(home / "output.log"), run)
 
