@@ -134,10 +134,11 @@ def test_commands_at_the_unix_socket_are_served_while_the_network_is_refused(ser
 def test_one_instance_checks_in_so_often_and_others_as_they_like(serve: Serve) -> None:
     running = serve()
 
-    statuses = [post(running, check("noisy")).status_code for _ in range(70)]
-    refused = post(running, check("noisy"))
+    answers = [post(running, check("noisy")) for _ in range(62)]
+    while (refused := post(running, check("noisy"))).status_code == 200:  # a slow machine fills the bucket meanwhile
+        answers.append(refused)
 
-    assert ([200] * 60, 429) == (statuses[:60], statuses[-1])
+    assert ({200}, 429) == ({answer.status_code for answer in answers[:60]}, refused.status_code)
     assert ("instance noisy" in refused.text, "--max-checkins-per-s" in refused.text) == (True, True)
     assert 200 == post(running, check("web-1")).status_code
 
