@@ -49,13 +49,14 @@ class Have:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """The fragments of a page at one revision."""
+    """The fragments of a page at one revision. ``pace_s``: until it is made anew at the earliest."""
 
     fragments: Fragments
     have: Have
     revision: int
     made_at: float
     now: datetime
+    pace_s: float
 
 
 Make = Callable[[], Awaitable[tuple[Fragments, int, datetime]]]
@@ -97,15 +98,24 @@ class Live:
             if kept is not None and kept.revision >= at_least and kept.revision == self._reading.revision != 0:
                 if loop.time() - kept.made_at < AGAIN_S:
                     return kept
-            elif kept is not None and kept.revision >= at_least and loop.time() - kept.made_at < PACE_S:
+            elif kept is not None and kept.revision >= at_least and loop.time() - kept.made_at < kept.pace_s:
                 return kept
+            began = loop.time()
             try:
                 fragments, revision, now = await make()
             except OutriderError:
                 if kept is None:
                     self._making.pop(key, None)
                 raise
-            made = Turn(fragments=fragments, have=Have.of(fragments), revision=revision, made_at=loop.time(), now=now)
+            made_at = loop.time()
+            made = Turn(
+                fragments=fragments,
+                have=Have.of(fragments),
+                revision=revision,
+                made_at=made_at,
+                now=now,
+                pace_s=max(PACE_S, 2 * (made_at - began)),  # a large group takes a third of a processor, not all of it
+            )
             self._turns[key] = made
             self._turns.move_to_end(key)
             while len(self._turns) > REMEMBERED:
@@ -148,7 +158,7 @@ class Live:
                     continue
                 had, told = self.message(turn, had)
                 yield _event("live", told)
-                await self._pause(max(0.0, PACE_S - (loop.time() - began)))
+                await self._pause(max(0.0, turn.pace_s - (loop.time() - began)))
                 if self._reading.revision == turn.revision:
                     await self._changed(turn.revision)
         finally:
