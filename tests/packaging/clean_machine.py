@@ -48,7 +48,7 @@ class CleanMachine:
             ["/sbin/init"],
             detach=True,
             name=f"outrider-clean-{uuid.uuid4().hex[:12]}",
-            cap_add=["SYS_ADMIN"],
+            cap_add=["SYS_ADMIN", "SYS_PTRACE"],  # without the second PrivateUsers= fails
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],
             cgroupns="host",
             tmpfs={"/run": "", "/run/lock": ""},
