@@ -86,6 +86,7 @@ FAILPOINTS: Mapping[str, str] = {
     "outbox.remove": "a delivered report is removed",
     # the fleet's eyes and the operator's words
     "presence.write": "the live state is written, under our lease",
+    "steps.write": "the states of the last update are told, under our lease",
     "announcement.read": "target, block, wake-up or command is listed",
     "command.remove": "a command that is in the journal is removed",
 }
@@ -177,7 +178,7 @@ FAILPOINTS_OF: Mapping[str, tuple[str, ...]] = {
 
 UNASKED: tuple[str, ...] = (
     "journal.write", "journal.sync", "journal.rotate", "lease.grant", "lease.keep", "lease.revoke", "outbox.send",
-    "outbox.remove", "presence.write", "announcement.read", "command.remove",
+    "outbox.remove", "presence.write", "steps.write", "announcement.read", "command.remove",
     "workload.adopt", "due.claim",
 )  # fmt: skip
 """Failpoints that no effect asks for: the loop itself, and threads that run all the time."""

@@ -114,6 +114,7 @@ SCENARIOS: Mapping[str, str] = {
     "/outbox.send": "good",
     "/outbox.remove": "good",
     "/presence.write": "good",
+    "/steps.write": "good",
     "/announcement.read": "started",
     "/command.remove": "commanded",
     "/workload.adopt": "adopted",

@@ -42,6 +42,11 @@ class EtcdCluster:
         self._nodes, self._on_bug = nodes, on_bug
         self._watchdog = Watchdog()
         self._denials = Denials()
+        self._written: list[Callable[[int], None]] = []
+
+    def tell_written(self, listener: Callable[[int], None]) -> None:
+        """Call ``listener`` with etcd's revision after each transaction that wrote something."""
+        self._written.append(listener)
 
     def tell_denials(self, listener: Callable[[str], None]) -> None:
         """Call ``listener`` with what etcd doesn't permit at present, whenever that changes; empty: it permits all."""
@@ -106,6 +111,9 @@ class EtcdCluster:
         )
         with self._permitted(lambda: asked_in(compares, ops)):
             response = self._call("txn", lambda c: c.kv.Txn, request, repeatable=False)
+        if response.succeeded and ops:
+            for tell in self._written:
+                tell(response.header.revision)
         found: tuple[Entry, ...] = ()
         if not response.succeeded:
             found = tuple(entry_of(kv) for each in response.responses for kv in each.response_range.kvs)

@@ -43,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         effects: Name, request number and fields of each effect of the step.
         machine: The machine's snapshot after the step.
         memory: The memory after the step.
+        seen: The highest revision of etcd that was seen or written before the step; 0: an older outrider wrote it.
     """
 
     schema: int = SCHEMA
@@ -55,6 +56,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     effects: tuple[dict[str, Any], ...] = ()
     machine: dict[str, Any]
     memory: dict[str, Any]
+    seen: int = 0
 
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")

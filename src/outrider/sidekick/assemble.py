@@ -45,6 +45,7 @@ from outrider.sidekick.prober import Prober
 from outrider.sidekick.provenance import provenance_of
 from outrider.sidekick.session import EtcdSession
 from outrider.sidekick.signatures import signatures_of
+from outrider.sidekick.steps import StepsTeller
 from outrider.sidekick.task_claims import TaskClaims
 from outrider.sidekick.task_programs import TaskPrograms
 from outrider.sidekick.workers.analysis import AnalysisWork
@@ -288,8 +289,20 @@ class Assembly:
             caution=unverified(service) or unproved(service),
         )
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
+        written = SeenRevision()
         if isinstance(self._cluster, EtcdCluster):
             self._cluster.tell_denials(self._presence.deny)
+            self._cluster.tell_written(written.note)
+        self._steps = StepsTeller(
+            self._cluster,
+            keys,
+            chart,
+            self._journal.path,
+            lambda: self._session.lease,
+            app=app,
+            group=instance.group,
+            instance=instance.id,
+        )
         oldest = OldestVersion(self._cluster, keys, app=app, group=instance.group, scope=us.scope)
         self._running = RunningKeys(
             self._cluster, keys, app=app, group=instance.group, instance=instance.id, oldest=oldest
@@ -404,7 +417,10 @@ class Assembly:
             consumed=self._announcements.consumed,
             notifier=notifier,
             clock=clock,
+            seen=lambda: max(seen()[0], written()[0]),
+            ended=self._steps.ended,
         )
+        self._written = written
         self._settings, self._notifier, self._keys = settings, notifier, keys
         self._references = ReferenceWatch(environments, lambda: self._sidekick.memory.running, self._presence.hint)
 
@@ -427,6 +443,7 @@ class Assembly:
             self._references.start()
             self._due_tasks.start()
             self._presence.start()
+            self._steps.start()
             self._sidekick.run()
         except Exception as error:
             if not isinstance(error, OutriderError):
@@ -463,6 +480,7 @@ class Assembly:
         self._entry_watch.close()
         self._references.close()
         self._due_tasks.close()
+        self._steps.close()
         for worker in self._workers.values():
             worker.close(STOP_WITHIN_S)
         if self._shares_session:
@@ -493,6 +511,7 @@ class Assembly:
 
     def store_restored(self) -> None:
         """As ``Member``."""
+        self._written.forget()
         self._announcements.look_again()
         self._entry_watch.look_again()
         self._due_tasks.look_again()

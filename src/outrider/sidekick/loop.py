@@ -60,6 +60,8 @@ class Sidekick:
         notifier: Notices,
         clock: Callable[[], float] = time.monotonic,
         hierarchy: Hierarchy | None = None,
+        seen: Callable[[], int] = lambda: 0,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         """Take up the journal's last record, or begin with ``memory``.
 
@@ -71,6 +73,8 @@ class Sidekick:
             consumed: Called when an operator's command is in the journal.
             clock: Seconds that never go back, for the chart's timers.
             hierarchy: As ``Machine`` takes it.
+            seen: The highest revision of etcd that was seen or written, for the journal.
+            ended: Called when an update has ended and its last step is in the journal; once at the start, too.
 
         Raises:
             ValueError: a noun has no worker. This must not show in the middle of a swap.
@@ -78,7 +82,7 @@ class Sidekick:
         if missing := NOUNS.keys() - nouns.keys():
             raise ValueError(f"nobody performs the effects of {', '.join(sorted(missing))}")
         self._journal, self._nouns = journal, nouns
-        self._show, self._consumed = show, consumed
+        self._show, self._consumed, self._seen, self._ended = show, consumed, seen, ended
         self._notifier, self._clock = notifier, clock
         self._inbox: queue.SimpleQueue[AnyEvent | Crashed | None] = queue.SimpleQueue()
         self._timers: list[tuple[float, int, TimerExpired]] = []
@@ -139,6 +143,7 @@ class Sidekick:
         for effect in self._restored.effects:  # reports of the last step may not have reached the outbox
             if effect["name"].startswith("report."):
                 self._repeat(effect)
+        self._ended()  # whatever ended last may not have been told
         event = SidekickRestarted(at=now())
         return self._settle(event, self._machine.step(event))
 
@@ -172,8 +177,11 @@ class Sidekick:
         self._log(step)
         if step.source != step.target:
             self._since = now()
+        before = self._journal.last
         if not self._write(event, step):
             return False
+        if before is not None and before.memory.get("update") and self.memory.update != before.memory["update"]:
+            self._ended()
         for action in step.actions:
             match action:
                 case Perform():
@@ -218,6 +226,7 @@ class Sidekick:
             ),
             machine=msgspec.to_builtins(self._machine.snapshot()),
             memory=msgspec.to_builtins(self._machine.memory),
+            seen=self._seen(),
         )
         held_back: list[AnyEvent | Crashed] = []
         while True:

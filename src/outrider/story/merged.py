@@ -19,6 +19,8 @@ from outrider.model.history import Step, moment
 
 SAME_MS = 2_000
 """A step is journalled, and shown in etcd, within that time of each other."""
+_OWN = ("state", "turn", "told")
+"""What the instance itself writes: its presence may end, and its turn be taken away, without its doing."""
 _RANKS = {"gap": 0, "target": 1, "event": 2, "turn": 3, "turn-ended": 4, "state": 5, "left": 6, "told": 7, "local": 8}
 
 
@@ -95,7 +97,7 @@ def _instance(name: str, steps: Sequence[Step]) -> Iterable[StoryLine]:
         following = (states[pairs[later]].revision for later in range(number + 1, len(told)) if later in pairs)
         before = next(following, None)
         if before is None:
-            before = next((one.revision for one in seen if one.revision > after and one.kind != "event"), None)
+            before = next((one.revision for one in seen if one.revision > after and one.kind in _OWN), None)
         yield StoryLine(
             id=_id(after, step, name),
             revision=None,

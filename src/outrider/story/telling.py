@@ -9,7 +9,7 @@ Times are of the machine's own clock, as it was when the step was written.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, assert_never
 
 from outrider.core.chart.model import Chart
@@ -43,6 +43,9 @@ class Moment:
         state: The state in which ``event`` came.
         in_state_s: For how long it had been the state, seconds; None when the journal doesn't have its beginning.
         times: How often the same was said in this stay.
+        number: Of its record in the journal.
+        seen: Revision of etcd that the sidekick had seen when the state began; of a step that stays, at the step.
+        leaves: The state ended with it.
     """
 
     at: datetime
@@ -51,6 +54,14 @@ class Moment:
     event: str
     text: str
     times: int = 1
+    number: int = 0
+    seen: int = 0
+    leaves: bool = True
+
+    @property
+    def entered(self) -> datetime | None:
+        """When the state began; None when the journal doesn't have that."""
+        return None if self.in_state_s is None else self.at - timedelta(seconds=self.in_state_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +207,7 @@ def _reason(known: Sequence[Known], begin: int, end: int) -> str:
 
 def _moments(known: Sequence[Known], start: int, last: int, chart: Chart) -> Iterator[Moment]:
     entered: datetime | None = None
+    seen = 0
     stay: list[Moment] = []
     for position in range(start, last + 1):
         now = known[position]
@@ -211,6 +223,9 @@ def _moments(known: Sequence[Known], start: int, last: int, chart: Chart) -> Ite
                 in_state_s=in_state_s,
                 event=now.event.name,
                 text=_text(before, now, in_state_s, chart),
+                number=now.record.number,
+                seen=seen if leaves else now.record.seen,
+                leaves=leaves,
             )
             same = next((one for one in stay if (one.event, one.text) == (moment.event, moment.text)), None)
             if same is None:
@@ -219,7 +234,7 @@ def _moments(known: Sequence[Known], start: int, last: int, chart: Chart) -> Ite
                 stay[stay.index(same)] = replace(same, times=same.times + 1)
         if leaves:
             yield from stay
-            stay, entered = [], now.record.at
+            stay, entered, seen = [], now.record.at, now.record.seen
     yield from stay
 
 

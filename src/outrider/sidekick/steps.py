@@ -1,0 +1,99 @@
+"""Tells the fleet, once, what states the last update went through: for the story of the rollout.
+
+Nothing depends on it. It is written by a thread of its own when an update has ended, and again after a start, for the
+process may have ended before; whoever records it knows the update. Under the sidekick's lease: what is gone leaves
+nothing behind.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from loguru import logger
+
+from outrider.core.chart.model import Chart
+from outrider.core.errors import DriverError, OutriderError
+from outrider.etcd.seam import Cluster, PermissionDenied, Put
+from outrider.failpoints import failpoint, for_same_instance
+from outrider.journal.journal import JournalError
+from outrider.model.documents import encode
+from outrider.model.history import LocalSteps
+from outrider.model.keys import Keys
+from outrider.story.lines import StoryError, read_lines
+from outrider.story.local import last_story, local_steps
+
+RETRY_S = 2.0
+
+
+class StepsTeller:
+    """Tells from ``start`` until ``close``."""
+
+    def __init__(
+        self, cluster: Cluster, keys: Keys, chart: Chart, journal: Path, lease: Callable[[], int | None], *,
+        app: str, group: str, instance: str,
+    ) -> None:  # fmt: skip
+        """``journal``: its file. ``lease``: the sidekick's, while it can be trusted."""
+        self._cluster, self._chart, self._journal, self._lease = cluster, chart, journal, lease
+        self._key, self._app, self._group = keys.steps(app, group, instance), app, group
+        self._changed = threading.Condition()
+        self._due = self._closed = False
+        self._told = ""
+        self._thread = threading.Thread(target=for_same_instance(self._run), name="steps", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def ended(self) -> None:
+        """An update has ended, and its journal is written."""
+        with self._changed:
+            self._due = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop; what isn't told by then is told after the next start."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(10.0)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._due or self._closed)
+                if self._closed:
+                    return
+                self._due = False
+            try:
+                is_told = self._tell()
+            except (JournalError, StoryError, PermissionDenied) as error:  # trying again can't help
+                self._say(error)
+                continue
+            except DriverError as error:
+                self._say(error)
+                is_told = False
+            with self._changed:
+                self._due = self._due or not is_told
+                if not is_told and self._changed.wait_for(lambda: self._closed, RETRY_S):
+                    return
+
+    def _say(self, error: OutriderError) -> None:
+        logger.bind(error_kind=error.kind, cause=str(error)).debug("steps of the last update not told")
+
+    def _tell(self) -> bool:
+        """False: there is no lease now."""
+        told = self._newest()
+        if told is None or told.update == self._told:
+            return True
+        lease = self._lease()
+        if lease is None:
+            return False
+        with failpoint("steps.write"):
+            self._cluster.txn((), (Put(key=self._key, value=encode(told), lease=lease),))
+        self._told = told.update
+        return True
+
+    def _newest(self) -> LocalSteps | None:
+        story = last_story(read_lines(self._journal), self._chart)
+        return None if story is None else local_steps(story, app=self._app, group=self._group)
