@@ -1,15 +1,17 @@
-"""Admission control: it measures how busy the service is with check-ins, instead of counting requests.
+"""Admission control: it measures how long check-ins wait for a thread, instead of guessing how long they would.
 
-A request that finds no free thread waits in a queue. The time that it really waited decides its fate when a thread
-takes it. On arrival, the least waiting time decides: ``waiting x service time / threads``. The service time is the time
-for which recent requests kept their threads, including etcd's answers. This is a lower bound, because threads hinder
-each other: no request is refused wrongly on arrival, and a request that was admitted too lightly is refused quickly
-later.
+A request that finds no free thread waits in line, first come first served. What it has really waited decides its fate,
+and nothing else: requests that were slow a moment ago say nothing about those that come now. One that has waited too
+long is refused without a thread. One that a thread has taken is answered within ``ANSWER_S``, whatever etcd does; its
+thread finishes what it began.
 
 Check-ins have threads of their own, so a fleet that checks in at once does not keep an operator from the API.
 """
 
+import asyncio
+import math
 import random
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
@@ -26,63 +28,102 @@ THREADS = 32
 BUSY_S = 1.0
 """From this waiting time on, polling clients are asked to come later."""
 FULL_S = 5.0
-"""From this waiting time on, a request is refused: half of a sidekick's timeout, so it still hears the answer."""
+"""After this waiting time, a request is refused: half of a sidekick's timeout, so it still hears the answer."""
+ANSWER_S = 9.5
+"""From its arrival to its answer, a request takes no longer: a sidekick's timeout is 10 s."""
 COME_BACK_S = (30, 90)
 """A random time between these, so that the clients do not return all at once."""
-_LATELY = 0.05
-"""Weight of the newest request in the average, which covers about the last twenty."""
 
 
 class AdmissionControl:
     """Runs check-ins on threads and measures how long they wait. Belongs to one event loop."""
 
-    def __init__(self, threads: int = THREADS, clock: Callable[[], float] = monotonic) -> None:
-        """Start without measurements: the waiting time is 0."""
-        self._limiter = anyio.CapacityLimiter(threads)
-        self._threads = threads
-        self._clock = clock
-        self._inside = 0
+    def __init__(
+        self,
+        threads: int = THREADS,
+        clock: Callable[[], float] = monotonic,
+        *,
+        full_s: float = FULL_S,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        """``clock``: what is measured by; ``full_s`` and ``answer_s``: as the constants, on the real clock."""
+        self._free, self._clock, self._full_s, self._answer_s = threads, clock, full_s, answer_s
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._unlimited: anyio.CapacityLimiter | None = None
         self.runs = 0
         """Check-ins that a thread has begun or will begin."""
-        self._service_time_s = 0.0
 
     @property
-    def least_wait_s(self) -> float:
-        """The least waiting time of the next request, in seconds."""
-        return max(self._inside - self._threads, 0) * self._service_time_s / self._threads
-
-    def let_in(self) -> None:
-        """Refuse a request that would wait too long.
-
-        Raises:
-            Throttled: with the time after which to try again.
-        """
-        if self.least_wait_s > FULL_S:
-            raise _too_busy(self.least_wait_s)
+    def waiting(self) -> int:
+        """Check-ins that wait for a thread."""
+        return sum(not one.done() for one in self._line)
 
     async def run(self, work: Callable[[bool], T]) -> T:
         """Run ``work`` on a thread, after earlier requests; its argument says whether the service is busy.
 
         Raises:
-            Throttled: it would wait, or has waited, too long; nothing was done.
+            Throttled: it has waited too long, and nothing was done; or its answer takes too long, and it may have been
+                booked all the same.
         """
-        self.let_in()
         came = self._clock()
-
-        def timed() -> tuple[T, float]:
-            begun = self._clock()
-            if begun - came > FULL_S:
-                raise _too_busy(begun - came)
-            return work(begun - came > BUSY_S), self._clock() - begun
-
-        self._inside += 1
+        real = monotonic()
         self.runs += 1
+        await self._enter(came)
+
+        def on_thread() -> T:
+            waited = self._clock() - came
+            if waited > FULL_S:
+                raise _too_busy(waited)
+            return work(waited > BUSY_S)
+
+        if self._unlimited is None:
+            self._unlimited = anyio.CapacityLimiter(math.inf)
+        # a task of its own: who goes away, or is answered before it has ended, leaves its thread to finish
+        task = asyncio.create_task(anyio.to_thread.run_sync(on_thread, limiter=self._unlimited))
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait((task,), timeout=max(self._answer_s - (monotonic() - real), 0.0))
+        if not done:
+            seconds = come_back_s()
+            raise Throttled(
+                f"no answer in time; the request may have been booked all the same; try again in {seconds} s",
+                retry_after_s=seconds,
+            )
+        return task.result()
+
+    async def _enter(self, came: float) -> None:
+        """Wait for a free thread; whoever came before goes before."""
+        if self._free:
+            self._free -= 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(place)
         try:
-            outcome, service_time_s = await anyio.to_thread.run_sync(timed, limiter=self._limiter)
-        finally:
-            self._inside -= 1
-        self._service_time_s += (service_time_s - self._service_time_s) * (_LATELY if self._service_time_s else 1.0)
-        return outcome
+            done, _ = await asyncio.wait((place,), timeout=self._full_s)
+        except BaseException:
+            self._give_up(place)
+            raise
+        if not done:
+            self._give_up(place)
+            raise _too_busy(max(self._clock() - came, self._full_s))
+
+    def _give_up(self, place: "asyncio.Future[None]") -> None:
+        """Leave the line; a thread that had just become free goes to the next."""
+        if place.done():
+            self._leave()
+        else:
+            place.cancel()
+            self._line.remove(place)
+
+    def _leave(self) -> None:
+        if self._line:
+            self._line.popleft().set_result(None)
+        else:
+            self._free += 1
+
+    def _ended(self, task: "asyncio.Task[T]") -> None:
+        self._leave()
+        if not task.cancelled():
+            task.exception()  # of one that nobody waits for any more
 
 
 def come_back_s() -> int:

@@ -106,7 +106,6 @@ async def _update(request: Request, token: ClientToken | None = None) -> Respons
         claim=read_claim(request.headers.get(HEADER, ""), token),
     )
     try:
-        admission.let_in()  # before the body is read
         body = await _read(request)
         if body is None:
             return _line(413, f"omaha request: more than {MAX_REQUEST_BYTES} bytes")
