@@ -34,6 +34,7 @@ from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Gone, Group, Happening, Instance, Presence, Product, unreadable_gone
 from outrider.model.identity import UnprovedCheckin
 from outrider.model.keys import check_part
+from outrider.service.rollouts.batches import Batch, Batches
 from outrider.service.rollouts.identity import NO_CLAIM, Claim, Standing, note_unproved, standing_of
 from outrider.service.rollouts.misaddressed import OnMisaddressed
 from outrider.service.rollouts.offers import codebase_of, offered
@@ -80,6 +81,24 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Booked:
+    """``verdict`` and the answer that follows from it; None without an update check.
+
+    Attributes:
+        is_refused: Nothing of it counts, because it was not proved.
+        touched: The row, when nothing but the time at which it was seen is new, and no transaction was to write it.
+    """
+
+    verdict: Verdict | None
+    check: UpdateCheck | None
+    is_refused: bool = False
+    touched: Instance | None = None
+
+
+_Outcome = _Booked | Literal["no app", "no group"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkins:
     """Answers Omaha requests; each app of a request gets its own answer.
 
@@ -93,6 +112,7 @@ class Checkins:
     context: StoreContext
     on_verdict: Callable[[str, str, Verdict], None] = lambda app, group, verdict: None
     group_lock: GroupLock = field(default_factory=GroupLock)
+    batches: Batches[_Outcome] = field(default_factory=Batches)
     room: GroupRoom | None = None
     history: tuple[int, int] = (MAX_HISTORY, MAX_HISTORY)
     on_misaddressed: OnMisaddressed = lambda app, group, machine, address: None
@@ -156,7 +176,7 @@ class Checkins:
             room=self.room,
             history=self.history,
         )
-        outcome = self.group_lock.apply(self.context.cluster, f"{app_id}/{group_id}", checkin.book, CHECK_IN)
+        outcome = self.batches.book(self.context.cluster, self.group_lock, f"{app_id}/{group_id}", checkin, CHECK_IN)
         match outcome:
             case "no app":
                 return None
@@ -178,21 +198,6 @@ class Checkins:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Booked:
-    """``verdict`` and the answer that follows from it; None without an update check.
-
-    Attributes:
-        is_refused: Nothing of it counts, because it was not proved.
-        touched: The row, when nothing but the time at which it was seen is new, and no transaction was to write it.
-    """
-
-    verdict: Verdict | None
-    check: UpdateCheck | None
-    is_refused: bool = False
-    touched: Instance | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkin:
     """One app of a request, by one instance of one group.
 
@@ -211,18 +216,48 @@ class Checkin:
     history: tuple[int, int]
     alone: bool = False
 
-    def book(self, change: Change, leases: Leases) -> _Booked | Literal["no app", "no group"]:
-        """Update the row, record the events and judge the update check, in one transaction."""
+    @property
+    def keys(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The keys that most check-ins need, and those of which only the existence counts."""
+        keys = self.context.keys
+        shared = keys_of_check(self.context, self.app_id, self.group_id, self.instance_id)
+        presence = keys.presence(self.app_id, self.group_id, self.instance_id)
+        own = keys.instance(self.app_id, self.instance_id), keys.gone(self.app_id, self.instance_id)
+        return (*own, *shared), (keys.app(self.app_id), presence)
+
+    @property
+    def own_keys(self) -> tuple[str, ...]:
+        """The keys of this instance alone."""
+        keys, app, group, instance = self.context.keys, self.app_id, self.group_id, self.instance_id
+        return (
+            keys.instance(app, instance),
+            keys.gone(app, instance),
+            keys.presence(app, group, instance),
+            keys.grant(app, group, instance),
+            keys.deferral(app, group, instance),
+        )
+
+    def book(self, change: Change, leases: Leases) -> _Outcome:
+        """Decide alone in a change; see ``book_in``.
+
+        Raises:
+            NeedsGroupLock: the rollout changes, and this thread doesn't hold the group lock.
+        """
+        batch = Batch(change)
+        outcome = self.book_in(batch)
+        if any(one.has_changed for one in batch.snapshots.values()) and not leases.has_group_lock:
+            raise NeedsGroupLock
+        batch.write()
+        return outcome
+
+    def book_in(self, batch: Batch) -> _Outcome:
+        """Update the row, record the events and judge the update check; the batch writes the rollout."""
+        change = batch.change
         keys, now, app = self.context.keys, self.context.now(), self.app
         key, app_key = keys.instance(self.app_id, self.instance_id), keys.app(self.app_id)
         presence_key = keys.presence(self.app_id, self.group_id, self.instance_id)
-        # The keys that most check-ins need, at one revision, in one call.
-        change.fetch(
-            key,
-            keys.gone(self.app_id, self.instance_id),
-            *keys_of_check(self.context, self.app_id, self.group_id, self.instance_id),
-            only_existing=(app_key, presence_key),
-        )
+        first, only_existing = self.keys
+        change.fetch(*first, only_existing=only_existing)
         if change.read(App, app_key) is None:
             return "no app"
         group = change.read(Group, keys.group(self.app_id, self.group_id))
@@ -248,7 +283,7 @@ class Checkin:
             self.room.take(self.app_id, self.group_id, is_stranger=row.is_stranger)
         ran_before = row.release or row.version
         if row.group != self.group_id:
-            self._leave(change, row.group, leases)
+            self._leave(batch, row.group)
         row = described(row, app, arch=self._arch, group=self.group_id, address=self.caller.address)
         presence = change.read_or_none(Presence, presence_key)
         if presence is not None and presence.labels != row.labels:
@@ -257,7 +292,7 @@ class Checkin:
         verdict: Verdict | None = None
         check: UpdateCheck | None = None
         if app.update_check or results:
-            snapshot = self._snapshot(change, self.group_id)
+            snapshot = self._snapshot(batch, self.group_id)
             assert snapshot is not None, "the group was read in this change"
             snapshot.settle()
             for result in results:
@@ -265,7 +300,6 @@ class Checkin:
             if app.update_check:
                 row, verdict = self._judged(snapshot, row, proved=standing.proved)
                 check = _answered(verdict, snapshot, self.caller, speaks_of_releases=self.app.release is not None)
-            _write(snapshot, leases)
         touched: Instance | None = None
         if old is None or row != old or now - old.last_seen >= QUIET:
             seen = msgspec.structs.replace(row, last_seen=now)
@@ -281,9 +315,16 @@ class Checkin:
         check = NoUpdate(reason=standing.refusal) if self.app.update_check else None
         return _Booked(verdict=None, check=check, is_refused=True)
 
-    def _snapshot(self, change: Change, group: str) -> GroupSnapshot | None:
+    def _snapshot(self, batch: Batch, group: str) -> GroupSnapshot | None:
+        snapshot = batch.snapshots.get(group)
+        if snapshot is not None:
+            snapshot.look_at(self.instance_id)
+            return snapshot
         checking = self.instance_id
-        return read_snapshot(self.context, change, self.app_id, group, checking=checking, alone=self.alone)
+        snapshot = read_snapshot(self.context, batch.change, self.app_id, group, checking=checking, alone=self.alone)
+        if snapshot is not None:
+            batch.snapshots[group] = snapshot
+        return snapshot
 
     def _refused(self, change: Change, gone: Gone, now: datetime) -> _Booked:
         """Who was removed for good gets nothing, and has no row; that it called is noted for ``outrider why``."""
@@ -335,7 +376,7 @@ class Checkin:
             # A client that never reports finishes here: it checks in with the granted version.
             snapshot.end(checking.instance, "succeeded")
         end_void(snapshot, checking.instance)
-        recall(snapshot)
+        recall(snapshot, checking.instance)
         verdict = snapshot.judge(checking)
         match verdict:
             case Grant(standing=False):
@@ -353,13 +394,12 @@ class Checkin:
             snapshot.record(verdict)
         return with_verdict(row, verdict, snapshot.now), verdict
 
-    def _leave(self, change: Change, group_id: str, leases: Leases) -> None:
+    def _leave(self, batch: Batch, group_id: str) -> None:
         """The instance has changed its group: end its grant and its deferral in the old one."""
-        snapshot = self._snapshot(change, group_id)
+        snapshot = self._snapshot(batch, group_id)
         if snapshot is not None:
             snapshot.end(self.instance_id, "withdrawn")
             snapshot.end_deferral(self.instance_id)
-            _write(snapshot, leases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,12 +439,6 @@ def _as_known(release: ReleaseId, snapshot: GroupSnapshot) -> str:
         and release.environment_digest != target.environment_digest
     )
     return f"{release.label} of another group" if is_another else release.label
-
-
-def _write(snapshot: GroupSnapshot, leases: Leases) -> None:
-    if snapshot.has_changed and not leases.has_group_lock:
-        raise NeedsGroupLock
-    snapshot.write()
 
 
 def _answered(verdict: Verdict, snapshot: GroupSnapshot, caller: Caller, *, speaks_of_releases: bool) -> UpdateCheck:

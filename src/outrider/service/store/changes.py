@@ -82,6 +82,8 @@ class Change:
         self._guards: dict[str, Compare] = {}
         self._writes: dict[str, Op] = {}
         self._records: tuple[Put, ...] = ()
+        self.moved: frozenset[str] = frozenset()
+        """After a commit that failed: the keys that others have written since they were read."""
 
     def read(self, kind: type[D], key: str) -> D | None:
         """Read a document and guard it, even when it is absent."""
@@ -238,6 +240,24 @@ class Change:
         """Whether this change is going to write anything."""
         return bool(self._writes)
 
+    @property
+    def size(self) -> int:
+        """How many of etcd's operations in a transaction this change takes as yet."""
+        return max(len(self._guards), len(self._writes))
+
+    def mark(self) -> "ChangeMark":
+        """What it has read and is going to write as yet."""
+        return dict(self._entries), dict(self._guards), dict(self._writes)
+
+    def back_to(self, mark: "ChangeMark") -> None:
+        """Forget everything since ``mark``."""
+        self._entries, self._guards, self._writes = (dict(one) for one in mark)  # type: ignore[assignment]
+
+    def overwrites(self, mark: "ChangeMark") -> bool:
+        """Whether it writes something anew that it was going to write at ``mark``."""
+        before = mark[2]
+        return any(key in before and op is not before[key] for key, op in self._writes.items())
+
     def writes(self, key: str) -> bool:
         """Whether this change is going to write or remove ``key``."""
         return key in self._writes
@@ -278,9 +298,19 @@ class Change:
         if keys > MAX_OPERATIONS:
             raise Conflict(f"{keys} keys in one change, but etcd takes {MAX_OPERATIONS}; change less at once")
         try:
-            return self._cluster.txn(compares, ops).succeeded
+            result = self._cluster.txn(compares, ops)
         except Unknown:
             return self._was_applied()
+        if not result.succeeded:
+            found = {entry.key: entry for entry in result.found}
+            self.moved = frozenset(key for key in self._guards if not self._is_as_read(key, found.get(key)))
+        return result.succeeded
+
+    def _is_as_read(self, key: str, now: Entry | None) -> bool:
+        guard = self._guards[key]
+        if isinstance(guard, CreatedAt):
+            return guard.revision == (0 if now is None else now.create_revision)
+        return guard.revision == (0 if now is None else now.mod_revision)
 
     def _guard(self, key: str, entry: Entry | None) -> None:
         self._entries[key] = entry
@@ -301,6 +331,10 @@ class Change:
             elif now is None or now.value != write.value or (before and now.mod_revision == before.mod_revision):
                 return False
         return True
+
+
+ChangeMark = tuple[dict[str, Entry | None], dict[str, Compare], dict[str, Op]]
+"""A point in a change to which it can go back."""
 
 
 def apply(cluster: Cluster, attempt: Callable[[Change], T], auditing: Auditing) -> T:

@@ -6,7 +6,8 @@ and only other processes are rivals.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from outrider.core.errors import DriverError
@@ -35,6 +36,12 @@ class GroupLock:
         except NeedsGroupLock:
             with self._locks[hash(name) % STRIPES]:
                 return _attempts(cluster, attempt, auditing, has_group_lock=True)
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Hold the lock of a group while the block runs."""
+        with self._locks[hash(name) % STRIPES]:
+            yield
 
 
 class Leases:

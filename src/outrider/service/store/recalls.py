@@ -15,8 +15,12 @@ BATCH = 40
 """Grants that one transaction takes back: each costs one comparison and one write, and etcd takes 128."""
 
 
-def recall(snapshot: GroupSnapshot) -> bool:
+def recall(snapshot: GroupSnapshot, only: str | None = None) -> bool:
     """Take back the grants that no longer hold and whose updates have not begun, ``BATCH`` at most.
+
+    Args:
+        snapshot: The group.
+        only: Of this instance alone.
 
     Returns:
         True: more of them are left.
@@ -27,7 +31,7 @@ def recall(snapshot: GroupSnapshot) -> bool:
         for one in snapshot.progress.opened
         if one.instance in unbegun
     ]
-    if not every:
+    if not every or (only is not None and only not in unbegun):
         return False
     living, policy = frozenset(snapshot.living), replace(snapshot.policy, max_per_interval=None)
     verdicts: dict[OpenGrant, Verdict] = {}
@@ -54,6 +58,7 @@ def recall(snapshot: GroupSnapshot) -> bool:
         return verdict
 
     over = recalled(snapshot.progress, every, brake=snapshot.brake, policy=snapshot.policy, judge=judge)
+    over = over if only is None else tuple(one for one in over if one == only)
     for instance in over[:BATCH]:
         take_back(snapshot, instance)
     return len(over) > BATCH

@@ -400,6 +400,16 @@ class GroupSnapshot:
         wave = 0 if self.progress.wave is None else self.progress.wave.number
         return Opened(instance=instance, version="", at=self.progress.started, wave=wave)
 
+    def mark(self) -> "SnapshotMark":
+        """What is decided as yet."""
+        known = self.progress, self.target, self.brake, dict(self.living), dict(self.grants)
+        return *known, self.waiting
+
+    def back_to(self, mark: "SnapshotMark") -> None:
+        """Forget what was decided since ``mark``."""
+        self.progress, self.target, self.brake, living, grants, self.waiting = mark
+        self.living, self.grants = dict(living), dict(grants)
+
     def settle(self, overdue: Collection[str] = ()) -> None:
         """Close the grants of ``overdue``, and let time do what it does to the rollout.
 
@@ -487,12 +497,19 @@ class GroupSnapshot:
         )
         if old is None or self.now - old.asked_at >= FRESH or not _is_same(old, new):
             self.change.put(key, new)
+        self._keep_no_place(checking.instance)
 
     def end_deferral(self, instance: str) -> None:
         """Remove the instance from the queue."""
         key = self.context.keys.deferral(self.group.app, self.group.id, instance)
         if self.change.exists(key):
             self.change.delete(key)
+        self._keep_no_place(instance)
+
+    def _keep_no_place(self, instance: str) -> None:
+        """It has checked in, so no place is kept for it, as those see it that are judged after it."""
+        if any(one.instance == instance for one in self.waiting):
+            self.waiting = tuple(one for one in self.waiting if one.instance != instance)
 
     def finish(self) -> bool:
         """Finish the rollout when no update is under way or deferred, and all recently seen instances run its version.
@@ -529,6 +546,10 @@ class GroupSnapshot:
             self.change.put(
                 self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=counted(self.progress))
             )
+
+
+SnapshotMark = tuple[Progress, Target | None, int, dict[str, str], dict[str, Entry], tuple[DeferredInstance, ...]]
+"""A point in what a transaction decides to which it can go back."""
 
 
 def keys_of_check(context: StoreContext, app: str, group: str, instance: str) -> tuple[str, ...]:
