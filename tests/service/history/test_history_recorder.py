@@ -282,3 +282,27 @@ def test_events_of_the_activity_log_stand_at_the_revision_of_what_happened(
     eventually(lambda: len(web.told()) == 3)
 
     assert (at, "event", "web-a", "release 2.0.0 is blocked by web-a") == web.told()[-1]
+
+
+def test_a_chunk_that_the_watch_brings_before_its_own_answer_loses_nothing(
+    web: Instances, recorders: Recorders, fake_etcd: FakeEtcd
+) -> None:
+    """
+    1. a chunk is written, and its answer is slow
+    2. meanwhile the watch brings the chunk, and further steps
+    """
+    client = fake_etcd.client("slow")
+    recorder = recorders(client=client)
+    written = [web.is_in("web-a", "swapping.s0")]
+
+    def wait(call: str, moment: str) -> None:
+        stored = [tail.revision for tail in recorder._tails.values()]
+        if (call, moment) == ("txn", "after") and len(written) == 1 and chunk_keys(web) and stored:
+            eventually(lambda: any(tail.revision for tail in recorder._tails.values()))
+            written.append(web.is_in("web-a", "swapping.s1"))
+            eventually(lambda: any(tail.pending for tail in recorder._tails.values()))
+
+    client.trouble = wait
+    eventually(lambda: len(written) == 2 and len(web.told()) == 2)
+
+    assert written == [step[0] for step in web.told()]

@@ -314,8 +314,8 @@ class HistoryRecorder:
         if not done.succeeded:
             return False  # another process was sooner: its chunk comes with the watch
         with self._changed:
-            if self._tails.get(place) is not tail or tail.revision > done.revision:
-                return False  # read anew meanwhile
+            if self._tails.get(place) is not tail or tail.revision >= done.revision:
+                return True  # the watch has brought it already, or all was read anew meanwhile
             if write.key != tail.key:
                 self._tracker.forget_gone(place, milliseconds(write.chunk.ended))
             tail.wrote(write, done.revision)
