@@ -35,7 +35,7 @@ MODULES = tuple(
         "runtimes/docker/runtime", "runtimes/docker/images", "runtimes/docker/pull", "runtimes/docker/exits",
         "runtimes/docker/container", "runtimes/docker/engine",
         "runtimes/process/prepared", "runtimes/process/signals", "runtimes/process/output", "sidekick/adoption",
-        "runtimes/command/runtime", "runtimes/command/programs", "runtimes/records", "runtimes/polling",
+        "runtimes/endings", "runtimes/command/runtime", "runtimes/command/programs", "runtimes/records", "runtimes/polling",
         "runtimes/inherited", "runtimes/systemd/bus", "runtimes/systemd/names", "runtimes/systemd/properties",
         "runtimes/systemd/results", "runtimes/systemd/runtime", "runtimes/systemd/units",
         "runtimes/fleet/api", "runtimes/fleet/runtime", "runtimes/fleet/template",
