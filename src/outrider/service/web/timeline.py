@@ -1,6 +1,6 @@
-"""A rollout as a timeline: a bar for each instance, its stages to scale.
+"""A rollout as a timeline: a bar for each instance, with what it did to scale.
 
-The stages are those that an instance has reported to the service, with their times; etcd keeps them. What an instance
+The parts are what an instance has reported to the service, with their times; etcd keeps them. What an instance
 is doing now, its sidekick's presence says.
 """
 
@@ -16,7 +16,7 @@ from outrider.service.web.fleet import Tone
 MOST = 200
 """Bars in one picture; those that are at work come first."""
 WIDTH = 1000
-_STAGES: dict[str, tuple[str, Tone]] = {
+_AFTER: dict[str, tuple[str, Tone]] = {
     "13:1": ("downloading", "busy"),
     "14:1": ("verified", "busy"),
     "800:1": ("waiting for a turn", "held"),
@@ -28,7 +28,7 @@ _STAGES: dict[str, tuple[str, Tone]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Part:
     """A part of a bar. ``x`` and ``width``: per mille of the picture."""
 
     words: str
@@ -42,7 +42,7 @@ class Bar:
     """The way of one instance through a rollout. ``words``: the same for who sees no picture."""
 
     instance: str
-    stages: tuple[Stage, ...]
+    parts: tuple[Part, ...]
     words: str
 
 
@@ -82,11 +82,11 @@ def timeline_of(overview: GroupOverview, now: datetime) -> Timeline | None:
 def _steps(
     row: Instance | None, presence: Presence | None, begins: datetime, ends: datetime, *, is_over: bool
 ) -> list[tuple[datetime, str, Tone]]:
-    """When each stage began, the earliest first."""
+    """When each part began, the earliest first."""
     steps: list[tuple[datetime, str, Tone]] = []
     if row is not None and row.granted_at is not None and begins <= row.granted_at <= ends:
         steps.append((row.granted_at, "granted", "held"))
-    steps += [(one.at, *_stage(one)) for one in (() if row is None else row.history) if begins <= one.at <= ends]
+    steps += [(one.at, *_after(one)) for one in (() if row is None else row.history) if begins <= one.at <= ends]
     steps.sort(key=lambda step: step[0])
     if not is_over and presence is not None and presence.state.partition(".")[0] != "idle" and presence.since >= begins:
         tone: Tone = "bad" if presence.state.startswith("rollback") else "busy"
@@ -94,15 +94,16 @@ def _steps(
     return steps
 
 
-def _stage(one: Happening) -> tuple[str, Tone]:
-    return _STAGES.get(one.event, (f"event {one.event}", "rest"))
+def _after(one: Happening) -> tuple[str, Tone]:
+    return _AFTER.get(one.event, (f"event {one.event}", "rest"))
 
 
 def _bar(name: str, steps: list[tuple[datetime, str, Tone]], begins: datetime, ends: datetime, span_s: float) -> Bar:
     def place(at: datetime) -> int:
         return min(WIDTH, max(0, round(WIDTH * (at - begins).total_seconds() / span_s)))
 
-    stages, said = [], []
+    parts: list[Part] = []
+    said: list[str] = []
     for number, (at, words, tone) in enumerate(steps):
         is_last = number + 1 == len(steps)
         settled = is_last and tone in ("good", "bad") and not words.startswith("rollback")
@@ -110,9 +111,9 @@ def _bar(name: str, steps: list[tuple[datetime, str, Tone]], begins: datetime, e
         x = place(at)
         width = max(place(until) - x, 6)
         took = "" if settled else f" for {length(until - at)}"
-        stages.append(Stage(words=f"{words}{took}", tone=tone, x=min(x, WIDTH - width), width=width))
+        parts.append(Part(words=f"{words}{took}", tone=tone, x=min(x, WIDTH - width), width=width))
         said.append(f"{words}{took}")
-    return Bar(instance=name, stages=tuple(stages), words=", ".join(said))
+    return Bar(instance=name, parts=tuple(parts), words=", ".join(said))
 
 
 def in_states(alive: Iterable[Presence]) -> dict[str, list[str]]:
