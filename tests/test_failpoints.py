@@ -35,7 +35,8 @@ MODULES = tuple(
         "runtimes/docker/runtime", "runtimes/docker/images", "runtimes/docker/pull", "runtimes/docker/exits",
         "runtimes/docker/container", "runtimes/docker/engine",
         "runtimes/process/prepared", "runtimes/process/signals", "runtimes/process/output", "sidekick/adoption",
-        "runtimes/endings", "runtimes/command/runtime", "runtimes/command/programs", "runtimes/records", "runtimes/polling",
+        "runtimes/endings", "runtimes/command/runtime", "runtimes/command/programs", "runtimes/records",
+        "runtimes/polling",
         "runtimes/inherited", "runtimes/systemd/bus", "runtimes/systemd/names", "runtimes/systemd/properties",
         "runtimes/systemd/results", "runtimes/systemd/runtime", "runtimes/systemd/units",
         "runtimes/fleet/api", "runtimes/fleet/runtime", "runtimes/fleet/template",
@@ -95,7 +96,7 @@ PURE = frozenset(
         "self._told.get", "self._keys.grant", "changed.get", "self._members.remove", "self.kinds.get",
         "self.targets.get", "server.get", "told.get",
         "self._latest.get", "self._limits.get", "total.get", "counts.get",
-        "self._unable.get",
+        "self._unable.get", "self._counts.get",
     }
 )  # fmt: skip
 UNDER: dict[tuple[str, str], str] = {

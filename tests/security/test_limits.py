@@ -18,6 +18,7 @@ from outrider.cli.rest_client import ServiceClient
 from outrider.core.errors import ConfigError
 from outrider.etcd.seam import Put
 from outrider.model.documents import Instance, encode
+from outrider.service.admission import AdmissionControl
 from outrider.service.inlet import ClientRules, Inlet
 from outrider.service.limits import (
     NAMES,
@@ -380,9 +381,17 @@ def test_work_that_nobody_waits_for_is_stopped() -> None:
 
 
 def test_check_ins_in_line_whose_clients_have_gone_are_never_begun(
-    serve: Serve, client: FakeCluster, fake_etcd: FakeEtcd
+    serve: Serve, client: FakeCluster, fake_etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All threads wait for etcd; a hundred more clients ask, and go away."""
+    """All threads wait for etcd, or for who asks it for them; fifty more clients ask, and go away."""
+    controls: list[AdmissionControl] = []
+    made = AdmissionControl.__init__
+
+    def make(control: AdmissionControl, *given: Any, **named: Any) -> None:
+        controls.append(control)
+        made(control, *given, **named)
+
+    monkeypatch.setattr(AdmissionControl, "__init__", make)
     running = serve()
     blocked, free = threading.Semaphore(0), threading.Event()
 
@@ -395,8 +404,9 @@ def test_check_ins_in_line_whose_clients_have_gone_are_never_begun(
     body = check("web-1")
     head = f"POST /v1/update HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     first = holding(running, 32, head + body)
-    for _ in range(32):
-        assert blocked.acquire(timeout=30)
+    assert blocked.acquire(timeout=30)
+    (control,) = controls
+    eventually(lambda: control.runs == 32)
     later = check("later-1")
     head = f"POST /v1/update HTTP/1.1\r\nHost: x\r\nContent-Length: {len(later)}\r\n\r\n".encode()
     for one in holding(running, 50, head + later):

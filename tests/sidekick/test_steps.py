@@ -11,7 +11,7 @@ from outrider.journal.journal import Journal
 from outrider.model.documents import decode, encode
 from outrider.model.history import LocalSteps, local_steps_of
 from outrider.model.keys import Keys
-from outrider.sidekick.steps import StepsTeller
+from outrider.sidekick.steps import StepsWriter
 from outrider.story import lines_of, tell
 from outrider.story.local import MAX_BYTES, last_story, local_steps
 from tests.sim.fake_etcd import FakeCluster
@@ -73,9 +73,9 @@ def test_a_state_is_told_with_the_revision_that_was_seen_when_it_began() -> None
 
 
 @pytest.fixture
-def teller(tmp_path: Path, client: FakeCluster) -> Iterator[StepsTeller]:
+def writer(tmp_path: Path, client: FakeCluster) -> Iterator[StepsWriter]:
     (tmp_path / "journal.jsonl").write_bytes((JOURNALS / "good_update.jsonl").read_bytes())
-    made = StepsTeller(
+    made = StepsWriter(
         client, KEYS, CHART, tmp_path / "journal.jsonl", lambda: LEASE[0], app="shop", group="beta", instance="web-a"
     )
     LEASE[:] = [client.grant(30.0)]
@@ -87,23 +87,23 @@ def teller(tmp_path: Path, client: FakeCluster) -> Iterator[StepsTeller]:
 LEASE: list[int | None] = [None]
 
 
-def test_an_update_is_told_once_under_the_lease(teller: StepsTeller, client: FakeCluster) -> None:
-    teller.ended()
+def test_an_update_is_told_once_under_the_lease(writer: StepsWriter, client: FakeCluster) -> None:
+    writer.ended()
     eventually(lambda: told_of(client) is not None)
     first = client.get(KEY)
-    teller.ended()
-    eventually(lambda: not teller._due)
+    writer.ended()
+    eventually(lambda: not writer._due)
 
     assert first is not None
     assert (LEASE[0], first) == (first.lease, client.get(KEY))
 
 
 def test_it_is_told_when_etcd_is_back(
-    teller: StepsTeller, client: FakeCluster, monkeypatch: pytest.MonkeyPatch
+    writer: StepsWriter, client: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("outrider.sidekick.steps.RETRY_S", 0.01)
     client.cut_off()
-    teller.ended()
+    writer.ended()
     client.mend()
 
     eventually(lambda: told_of(client) is not None)
@@ -111,11 +111,11 @@ def test_it_is_told_when_etcd_is_back(
 
 def test_a_journal_without_an_update_tells_nothing(tmp_path: Path, client: FakeCluster) -> None:
     journal = Journal(tmp_path)
-    teller = StepsTeller(client, KEYS, CHART, journal.path, lambda: 1, app="shop", group="beta", instance="web-a")
-    teller.start()
-    teller.ended()
-    eventually(lambda: not teller._due)
-    teller.close()
+    writer = StepsWriter(client, KEYS, CHART, journal.path, lambda: 1, app="shop", group="beta", instance="web-a")
+    writer.start()
+    writer.ended()
+    eventually(lambda: not writer._due)
+    writer.close()
     journal.close()
 
     assert told_of(client) is None

@@ -45,7 +45,7 @@ from outrider.sidekick.prober import Prober
 from outrider.sidekick.provenance import provenance_of
 from outrider.sidekick.session import EtcdSession
 from outrider.sidekick.signatures import signatures_of
-from outrider.sidekick.steps import StepsTeller
+from outrider.sidekick.steps import StepsWriter
 from outrider.sidekick.task_claims import TaskClaims
 from outrider.sidekick.task_programs import TaskPrograms
 from outrider.sidekick.workers.analysis import AnalysisWork
@@ -293,7 +293,7 @@ class Assembly:
         if isinstance(self._cluster, EtcdCluster):
             self._cluster.tell_denials(self._presence.deny)
             self._cluster.tell_written(written.note)
-        self._steps = StepsTeller(
+        self._steps = StepsWriter(
             self._cluster,
             keys,
             chart,

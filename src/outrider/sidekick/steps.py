@@ -25,7 +25,7 @@ from outrider.story.local import last_story, local_steps
 RETRY_S = 2.0
 
 
-class StepsTeller:
+class StepsWriter:
     """Tells from ``start`` until ``close``."""
 
     def __init__(
