@@ -21,7 +21,7 @@ SENDERS = 2
 """Threads for the pieces of all downloads: a piece takes no longer than the kernel needs to copy it."""
 _FLUSH_S = 0.001
 
-_pool = ThreadPoolExecutor(max_workers=SENDERS, thread_name_prefix="outrider-download")
+_pool = ThreadPoolExecutor(max_workers=SENDERS, thread_name_prefix="download")
 
 
 class Stallable(Protocol):

@@ -29,6 +29,8 @@ from schemathesis.specs.openapi.checks import (
 
 from outrider.etcd.seam import Cluster
 from outrider.model.documents import Gone, Instance, Role, Served, encode
+from outrider.model.history import Chunk, Content, Step, pack, rollouts_in
+from outrider.model.history import Group as HistoryGroup
 from outrider.model.identity import StoredToken
 from outrider.model.oldest import Oldest
 from outrider.service.api.auth import API, OPEN, role_needed
@@ -56,6 +58,7 @@ SIGNED: dict[str, Any] = {
         ("key-lists", key_list_of(APP)),
     )
 }
+SIGNED["GET /api/v1/apps/{app}/status"] = {"query": {"at": "0m"}}
 """What the document can't show: a statement about what this service has."""
 OMAHA = "POST /v1/update"
 """Its body is XML, which test_omaha_fuzz.py makes up."""
@@ -168,6 +171,13 @@ def filled(service: Service, cluster: Cluster) -> Service:
         put(cluster, store.context.keys.instance(APP, instance), encode(row))
     oldest = Oldest(app=APP, group="beta", version="0.0.1", task="drop", instance="web-1", since=NOON)
     put(cluster, store.context.keys.oldest(APP, "beta"), encode(oldest))
+    steps = (Step(revision=1, kind="target", version="1.1.0"), Step(revision=2, instance="web-1", state="idle"))
+    content = Content(before=HistoryGroup(), steps=steps)
+    told = Chunk(
+        app=APP, group="beta", first=1, last=2, earliest=1, began=NOON, ended=NOON, steps=2, packed=pack(content),
+        rollouts=rollouts_in(steps),
+    )  # fmt: skip
+    put(cluster, store.context.keys.history(APP, "beta") + "1", encode(told))
     gone = Gone(app=APP, group="beta", instance="removed", how="deleted", at=NOON)
     put(cluster, store.context.keys.gone(APP, "removed"), encode(gone))
     put(cluster, store.context.keys.task(APP, "beta", "1" * 64, TASK), encode(lost_task(TASK, NOON)))

@@ -40,15 +40,11 @@ class Machine:
 
     @property
     def seen(self) -> tuple[str, int, int]:
-        """Status, and the succeeded and open updates of its group's rollout."""
-        row = self.store.fleet.instance(self.app, self.name)
-        stored = self.store.context.get(Rollout, self.store.context.keys.rollout(self.app, self.group))
-        progress = None if stored is None else stored.progress
-        return (
-            row.status,
-            0 if progress is None else progress.succeeded,
-            0 if progress is None else len(progress.opened),
-        )
+        """Status, the succeeded updates of its group's rollout, and the open ones of the group."""
+        row, keys = self.store.fleet.instance(self.app, self.name), self.store.context.keys
+        stored = self.store.context.get(Rollout, keys.rollout(self.app, self.group))
+        grants = self.store.context.cluster.list(keys.grants(self.app, self.group)).entries
+        return row.status, 0 if stored is None else stored.progress.succeeded, len(grants)
 
 
 @pytest.fixture

@@ -72,11 +72,12 @@ def test_drains_are_counted_and_those_that_take_longer_than_was_said(service: Se
 def test_requests_are_measured_by_route_and_not_by_what_clients_type(service: Service) -> None:
     requests.get(f"{service.url}/api/v1/apps", timeout=60)
     requests.get(f"{service.url}/nonsense/{'x' * 50}", timeout=60)
-    requests.request("BREW", f"{service.url}/api/v1/apps", timeout=60)
+    requests.request("PROPFIND", f"{service.url}/api/v1/apps", timeout=60)
 
     samples = scrape(service.url)
 
-    counted = [dict(labels) for name, labels in samples if name == "outrider_http_request_seconds_count"]
+    name = "outrider_http_request_seconds_count"
+    counted = [dict(labels) for (each, labels), count in samples.items() if each == name and count]
     routes = {(labels["route"], labels["status"]) for labels in counted}
     assert ("/api/v1/apps", "200") in routes
     assert not any("nonsense" in route for route, _ in routes)
