@@ -2,10 +2,11 @@
 
 from outrider.service.web.actions import channel, instance, policy, rollout, turns
 from outrider.service.web.pages import group, overview
+from outrider.service.web.pages import instance as instance_page
 from outrider.service.web.site import Action, Drawing, Page
 
-PAGES: tuple[Page, ...] = (overview.PAGE, group.PAGE)
-DRAWINGS: tuple[Drawing, ...] = (group.STATECHART,)
+PAGES: tuple[Page, ...] = (overview.PAGE, group.PAGE, instance_page.PAGE)
+DRAWINGS: tuple[Drawing, ...] = (group.STATECHART, instance_page.STATECHART)
 ACTIONS: tuple[Action, ...] = (
     *rollout.ACTIONS,
     *channel.ACTIONS,

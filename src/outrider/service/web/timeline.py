@@ -86,7 +86,7 @@ def _steps(
     steps: list[tuple[datetime, str, Tone]] = []
     if row is not None and row.granted_at is not None and begins <= row.granted_at <= ends:
         steps.append((row.granted_at, "granted", "held"))
-    steps += [(one.at, *_after(one)) for one in (() if row is None else row.history) if begins <= one.at <= ends]
+    steps += [(one.at, *after_report(one)) for one in (() if row is None else row.history) if begins <= one.at <= ends]
     steps.sort(key=lambda step: step[0])
     if not is_over and presence is not None and presence.state.partition(".")[0] != "idle" and presence.since >= begins:
         tone: Tone = "bad" if presence.state.startswith("rollback") else "busy"
@@ -94,7 +94,8 @@ def _steps(
     return steps
 
 
-def _after(one: Happening) -> tuple[str, Tone]:
+def after_report(one: Happening) -> tuple[str, Tone]:
+    """What an instance does after a report, in words, and their tone."""
     return _AFTER.get(one.event, (f"event {one.event}", "rest"))
 
 
