@@ -8,7 +8,7 @@ import pytest
 from outrider.model.documents import Happening, Instance, encode
 from outrider.service.history.history_recorder import HistoryRecorder
 from outrider.service.store.store import Store
-from tests.service.web.test_sessions import token_of
+from tests.service.web.visitors import logged_in
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.browsers import Browser
 from tests.support.histories import APP as SHOP
@@ -69,23 +69,25 @@ def test_an_instance_without_a_history_says_so_and_is_drawn_where_it_is(browser:
 
 
 def test_commands_are_for_operators_and_an_instance_that_is_not_there_is_not_found(
-    browser: Browser, store: Store
+    browser: Browser, store: Store, tmp_path: Path, clock: WallClock
 ) -> None:
     browser.get(PAGE)
     assert f'href="{PAGE}/drain"' in browser.text
     assert 404 == browser.get(f"{GROUP}/instances/nobody").status
     assert 404 == browser.get(f"{GROUP}/instances/nobody/statechart.svg").status
 
-    browser.log_in(token_of(store, "eve", "viewer"))
+    browser = logged_in(store, tmp_path, clock, "viewer")
     browser.get(PAGE)
 
     assert "eve · viewer" in browser.text
     assert f'href="{PAGE}/drain"' not in browser.text
 
 
-def test_a_limited_user_sees_instances_of_its_apps_alone(browser: Browser, store: Store) -> None:
+def test_a_limited_user_sees_instances_of_its_apps_alone(store: Store, tmp_path: Path, clock: WallClock) -> None:
+    make_app(store)
+    be_alive(store, "web-1", clock())
     other = store.apps.create(label="Other").id
-    browser.log_in(token_of(store, "eve", "operator", apps=[other]))
+    browser = logged_in(store, tmp_path, clock, "operator", apps=[other])
 
     assert 403 == browser.get(PAGE).status
     assert 403 == browser.get(f"{PAGE}/statechart.svg").status

@@ -41,12 +41,12 @@ def list_audit(
     found = ours.stores.audit_log.list(wanted, limit=limit + 1, before=position_of(after))
     page = found[:limit]
     return Items(
-        items=[_shown(one, full=may(asked.principal.role, "operator")) for one in page],
+        items=[shown_entry(one, full=may(asked.principal.role, "operator")) for one in page],
         next=token_of(page[-1].id) if len(found) > limit else None,
     )
 
 
-def _shown(one: StoredAuditEntry, *, full: bool) -> AuditShown:
+def shown_entry(one: StoredAuditEntry, *, full: bool) -> AuditShown:
     """``full``: with the addresses of webhooks, whose paths are often secret."""
     shown = AuditShown.model_validate(one.entry).model_copy(update={"id": one.id})
     if shown.noun != "webhook":

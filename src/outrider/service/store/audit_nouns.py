@@ -24,6 +24,8 @@ _NOUNS = {
     ("webhooks", 2): "webhook",
     ("payloads", 2): "payload",
 }
+NOUNS = tuple(sorted({*_NOUNS.values(), "environment", "rollout", "turn"}))
+"""Those that are met most, to choose from."""
 _OF_NO_APP = frozenset({"users", "sessions", "page-links", "webhooks", "payloads"})
 _NOT_RECORDED = frozenset(
     {

@@ -1,11 +1,11 @@
 """All pages, pictures and actions: a new one has a line here."""
 
 from outrider.service.web.actions import channel, instance, policy, rollout, turns
-from outrider.service.web.pages import group, overview
+from outrider.service.web.pages import activity, audit, group, overview
 from outrider.service.web.pages import instance as instance_page
 from outrider.service.web.site import Action, Drawing, Page
 
-PAGES: tuple[Page, ...] = (overview.PAGE, group.PAGE, instance_page.PAGE)
+PAGES: tuple[Page, ...] = (overview.PAGE, group.PAGE, instance_page.PAGE, activity.PAGE, audit.PAGE)
 DRAWINGS: tuple[Drawing, ...] = (group.STATECHART, instance_page.STATECHART)
 ACTIONS: tuple[Action, ...] = (
     *rollout.ACTIONS,

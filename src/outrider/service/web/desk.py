@@ -21,7 +21,7 @@ from outrider.service.web.doors import COOKIE, SECURE_COOKIE, Doors, Visitor, ch
 from outrider.service.web.live import Live
 from outrider.service.web.reading import Copy, Reading
 from outrider.service.web.rendering import Templates
-from outrider.service.web.site import Visit
+from outrider.service.web.site import Page, Visit
 
 MAX_FORM_BYTES = 256 * 1024
 MAX_FIELDS = 400
@@ -89,7 +89,7 @@ class Desk:
         return {
             "title": title,
             "visitor": visitor,
-            "pages": [page for page in PAGES if page.nav and visitor is not None],
+            "pages": [] if visitor is None else pages_in_nav(visitor),
             "path": request.url.path,
             "version": __version__,
             "notes": self.notes(request, visitor),
@@ -119,6 +119,11 @@ class Desk:
         if not visitor.has_session and cookie_of(request) != visitor.cookie:
             self.set_session(response, request, visitor.cookie)
         return response
+
+
+def pages_in_nav(visitor: Visitor) -> list[Page]:
+    """Those that the visitor may look at."""
+    return [page for page in PAGES if page.nav and visitor.may(*page.operation(visitor, {}, {}))]
 
 
 def filled(text: str, names: Mapping[str, str]) -> str:

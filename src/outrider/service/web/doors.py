@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -77,6 +78,10 @@ class Visitor:
         if not may(self.principal.role, needed):
             raise Forbidden(f"this needs the role {needed}; {self.principal.name} has the role {self.principal.role}")
         check_apps(self.principal, method, path, query.encode())
+
+    def app_of(self, query: Mapping[str, str]) -> str:
+        """The app that a query names; without one the first of those that the role holds for; empty: all."""
+        return query.get("app", "").strip() or next(iter(self.principal.apps), "")
 
     @property
     def csrf(self) -> str:

@@ -56,7 +56,10 @@ class PageRequests:
 
     def _visit(self, page: Page | Drawing, request: Request, visitor: Visitor) -> Visit:
         names, query = dict(request.path_params), dict(request.query_params)
-        visitor.check("GET", filled(page.reads.partition(" ")[2], names))
+        if isinstance(page, Page):
+            visitor.check(*page.operation(visitor, names, query))
+        else:
+            visitor.check("GET", filled(page.reads.partition(" ")[2], names))
         at_least = request.query_params.get("at", "")
         copy = self._desk.reading.copy(at_least=int(at_least) if at_least.isdecimal() and len(at_least) < 19 else 0)
         return self._desk.look(visitor, names, query, copy)

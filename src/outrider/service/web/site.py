@@ -1,9 +1,11 @@
 """Pages and actions as values: what the application routes, and what a new one has to say."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from outrider.model.keys import Keys
 from outrider.service.context import Context
@@ -59,6 +61,7 @@ class Page:
         title: Gives the title; ``{name}`` as in the path.
         nav: Its word in the navigation; empty: it isn't there.
         is_live: It has a block ``live``.
+        by_app: The operation takes the parameter ``app``; who may see some apps alone sees them one at a time.
     """
 
     path: str
@@ -68,6 +71,14 @@ class Page:
     title: str
     nav: str = ""
     is_live: bool = True
+    by_app: bool = False
+
+    def operation(self, visitor: Visitor, names: Mapping[str, str], query: Mapping[str, str]) -> tuple[str, str]:
+        """The API's request that shows the same: its method and its path."""
+        method, _, path = self.reads.partition(" ")
+        path = re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path)
+        app = visitor.app_of(query) if self.by_app else ""
+        return method, f"{path}?{urlencode({'app': app})}" if app else path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
