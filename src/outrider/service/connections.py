@@ -27,6 +27,12 @@ WINDOW_BYTES = 64 * 1024
 STALLED_S = 60.0
 """A client that has read nothing for so long makes room for a new one before those that read."""
 
+
+def is_upload(path: str) -> bool:
+    """Whether a request for ``path`` may take long."""
+    return path in UPLOADS or (path.startswith("/apps/") and path.endswith("/packages/upload"))
+
+
 Phase = Literal["idle", "header", "body", "served"]
 
 
@@ -137,7 +143,7 @@ class Connection(StrictProtocol):
         if self._phase == "idle":
             self.transport.close()
             return
-        if self._phase == "body" and self.scope["path"] in UPLOADS and self._received_bytes >= WINDOW_BYTES:
+        if self._phase == "body" and is_upload(self.scope["path"]) and self._received_bytes >= WINDOW_BYTES:
             self._wait_for("body", self.limits.max_body_s)
             return
         name = "max_header_s" if self._phase == "header" else "max_body_s"

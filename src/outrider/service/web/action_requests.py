@@ -1,19 +1,17 @@
 """Requests for actions: what one is going to do, and doing it."""
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
-from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from outrider.core.errors import OutriderError
 from outrider.service.api.auth import request_id_of
 from outrider.service.problems import status_of
 from outrider.service.store.request import RequestContext
-from outrider.service.web.desk import NOTE_COOKIE, NOTE_S, SCRIPT, Desk, filled, filled_path
-from outrider.service.web.doors import Visitor, check_csrf, is_secure
+from outrider.service.web.desk import Desk, filled, filled_path
+from outrider.service.web.doors import Visitor, check_csrf
 from outrider.service.web.site import Action, Doing
 
 
@@ -93,20 +91,8 @@ class ActionRequests:
         return answer
 
     def _done(self, action: Action, request: Request, visitor: Visitor, notes: tuple[str, ...]) -> Response:
-        back = f"{filled_path(action.back, dict(request.path_params))}?at={self._desk.written()}"
-        if SCRIPT in request.headers:
-            return JSONResponse({"notes": list(notes), "title": action.title, "back": back})
-        response = RedirectResponse(back, status_code=303)
-        text = quote(json.dumps(notes)[:3000])
-        response.set_cookie(
-            NOTE_COOKIE,
-            f"{visitor.signed(text)}.{text}",
-            max_age=NOTE_S,
-            httponly=True,
-            samesite="strict",
-            secure=is_secure(request),
-        )
-        return response
+        back = filled_path(action.back, dict(request.path_params))
+        return self._desk.done(request, visitor, back, action.title, notes)
 
 
 def _operation(action: Action, names: Mapping[str, str]) -> tuple[str, str]:

@@ -1,11 +1,12 @@
 """All pages, pictures and actions: a new one has a line here."""
 
 from outrider.service.web.actions import channel, instance, policy, rollout, turns
-from outrider.service.web.pages import activity, audit, group, overview
+from outrider.service.web.actions import packages as package_actions
+from outrider.service.web.pages import activity, audit, group, overview, packages
 from outrider.service.web.pages import instance as instance_page
 from outrider.service.web.site import Action, Drawing, Page
 
-PAGES: tuple[Page, ...] = (overview.PAGE, group.PAGE, instance_page.PAGE, activity.PAGE, audit.PAGE)
+PAGES: tuple[Page, ...] = (overview.PAGE, group.PAGE, instance_page.PAGE, activity.PAGE, audit.PAGE, packages.PAGE)
 DRAWINGS: tuple[Drawing, ...] = (group.STATECHART, instance_page.STATECHART)
 ACTIONS: tuple[Action, ...] = (
     *rollout.ACTIONS,
@@ -13,4 +14,5 @@ ACTIONS: tuple[Action, ...] = (
     *instance.ACTIONS,
     *turns.ACTIONS,
     *policy.ACTIONS,
+    *package_actions.ACTIONS,
 )

@@ -28,8 +28,10 @@ from outrider.service.web.doors import Visitor, cookie_of
 from outrider.service.web.live import Live
 from outrider.service.web.login_requests import LoginRequests, here
 from outrider.service.web.page_requests import PageRequests
+from outrider.service.web.pages.packages import PATH
 from outrider.service.web.paths import is_page
 from outrider.service.web.rendering import STATIC
+from outrider.service.web.upload_requests import UploadRequests
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
@@ -79,6 +81,7 @@ class Web:
             routes.append(Route(page.path, pages.of_page(page), methods=["GET"]))
             if page.is_live:
                 routes.append(Route(f"/live{page.path}", pages.of_stream(page), methods=["GET"]))
+        routes.append(Route(f"{PATH}/upload", UploadRequests(desk).upload, methods=["POST"]))
         routes += [Route(one.path, pages.of_drawing(one), methods=["GET"]) for one in DRAWINGS]
         for action in ACTIONS:
             routes.append(Route(action.path, actions.of_action(action), methods=["GET", "POST"]))

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from outrider import __version__
 from outrider.core.errors import ConfigError, OutriderError
@@ -106,6 +106,23 @@ class Desk:
         if visitor is None or not dot or not hmac.compare_digest(mark.encode(), visitor.signed(text).encode()):
             return []
         return [str(note) for note in json.loads(unquote(text))]
+
+    def done(self, request: Request, visitor: Visitor, back: str, title: str, notes: tuple[str, ...]) -> Response:
+        """What a form gets that was carried out. ``back``: the path of the page that says the notes."""
+        to = f"{back}?at={self.written()}"
+        if SCRIPT in request.headers:
+            return JSONResponse({"notes": list(notes), "title": title, "back": to})
+        response = RedirectResponse(to, status_code=303)
+        text = quote(json.dumps(notes)[:3000])
+        response.set_cookie(
+            NOTE_COOKIE,
+            f"{visitor.signed(text)}.{text}",
+            max_age=NOTE_S,
+            httponly=True,
+            samesite="strict",
+            secure=is_secure(request),
+        )
+        return response
 
     def set_session(self, response: Response, request: Request, cookie: str) -> None:
         secure = is_secure(request)

@@ -2,3 +2,4 @@
 import "./times.js";
 import "./live.js";
 import "./forms.js";
+import "./upload.js";
