@@ -10,7 +10,7 @@ from outrider.core.errors import OutriderError
 from outrider.service.api.auth import request_id_of
 from outrider.service.problems import status_of
 from outrider.service.store.request import RequestContext
-from outrider.service.web.desk import Desk, filled, filled_path
+from outrider.service.web.desk import SCRIPT, Desk, filled, filled_path
 from outrider.service.web.doors import Visitor, check_csrf
 from outrider.service.web.site import Action, Doing
 
@@ -91,7 +91,11 @@ class ActionRequests:
         return answer
 
     def _done(self, action: Action, request: Request, visitor: Visitor, notes: tuple[str, ...]) -> Response:
-        back = filled_path(action.back, dict(request.path_params))
+        back, names = filled_path(action.back, dict(request.path_params)), dict(request.path_params)
+        if action.is_shown_once and SCRIPT not in request.headers:
+            facts = {**self._desk.common(request, visitor, filled(action.title, names)), "told": notes, "back": back}
+            html, _ = self._desk.templates.page("done.html", facts)
+            return HTMLResponse(html)
         return self._desk.done(request, visitor, back, action.title, notes)
 
 

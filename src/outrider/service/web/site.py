@@ -112,12 +112,12 @@ class Effect:
     """What an action is going to do, said before it is done.
 
     Attributes:
-        instances: How many it changes, or stops.
+        instances: How many it changes, or stops; None: it is not about instances.
         lines: Sentences.
         refused: Why it can't be done now; empty: it can.
     """
 
-    instances: int
+    instances: int | None
     lines: tuple[str, ...]
     refused: str = ""
 
@@ -152,6 +152,7 @@ class Action:
         do: Does it; returns notes for the person.
         fields: Of the form.
         danger: It stops something, or can't be taken back.
+        is_shown_once: What ``do`` returns has a secret: the answer shows it, and nothing keeps it.
         lint: Says what is wrong with what the form says, while somebody types; None: it is not asked.
     """
 
@@ -166,3 +167,4 @@ class Action:
     danger: bool = False
     lint: Callable[[Visit, Mapping[str, str]], Sequence[str]] | None = None
     confirm_template: str = "action.html"
+    is_shown_once: bool = False
