@@ -152,7 +152,8 @@ class Action:
         do: Does it; returns notes for the person.
         fields: Of the form.
         danger: It stops something, or can't be taken back.
-        is_shown_once: What ``do`` returns has a secret: the answer shows it, and nothing keeps it.
+        is_shown_once: What ``do`` returns has a secret: the answer shows it, and nothing keeps it. Links to its form
+            have no ``data-dialog``: a page that is live may be loaded again, and forget the answer.
         lint: Says what is wrong with what the form says, while somebody types; None: it is not asked.
     """
 

@@ -73,7 +73,6 @@ def view(visit: Visit) -> Mapping[str, Any]:
     """The instance that the path names."""
     overview, name = _overview_with(visit)
     command = visit.context.get_or_none(Command, visit.keys.command(overview.app, name))
-    presence, stored = overview.alive.get(name), overview.rows.get(name)
     events = read_activity(visit.context, app=overview.app, group=overview.name, instance=name)[:MOST_EVENTS]
     return {
         "app": visit.names["app"],
@@ -82,9 +81,7 @@ def view(visit: Visit) -> Mapping[str, Any]:
         "target": overview.target.label or "",
         "reasons": explain_in(overview, name, command, visit.now),
         "facts": _facts(overview, name),
-        "until": None if presence is None else presence.until,
-        "again_at": None if presence is None else presence.again_at,
-        "reports": _reports(stored),
+        "reports": _reports(overview.rows.get(name)),
         "events": [one for _, one in events],
         "may_command": visit.may("POST", f"{API_INSTANCE}/command".format(**visit.names)),
         "may_see_activity": visit.may("GET", f"/api/v1/activity?app={overview.app}"),
