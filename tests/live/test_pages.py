@@ -6,11 +6,10 @@ The Content-Security-Policy is never bypassed: axe-core is evaluated as a debugg
 import re
 from pathlib import Path
 
-from playwright.sync_api import Browser, expect
-
 from outrider.demo.fleet import APP_ID
 from tests.live.live_fixture import LiveFixture
 from tests.live.test_page import NAMES, PAGE, WITHIN_MS, Tab, chromium, fleet, shoot
+from tests.support.chromium import Browser, expect
 
 __all__ = ["chromium", "fleet"]
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
