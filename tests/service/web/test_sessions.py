@@ -13,6 +13,7 @@ from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.browsers import Browser
 from tests.support.in_process import application_over, ask
 from tests.support.service_examples import APP, be_alive, make_app
+from tests.support.waiting import eventually
 from tests.support.wall_clock import WallClock
 
 GROUP = f"/apps/{APP}/groups/beta"
@@ -90,7 +91,7 @@ def test_a_session_ends_with_its_users_token(browser: Browser, store: Store) -> 
 
     store.users.create("ann")
 
-    assert 401 == browser.get("/").status
+    eventually(lambda: browser.get("/").status == 401)
 
 
 def test_a_session_ends_when_its_user_logs_out(browser: Browser, store: Store, client: FakeCluster) -> None:
@@ -182,7 +183,7 @@ def test_a_link_ends_with_its_users_token(browser: Browser, application: FastAPI
 
     store.users.create("ann")
 
-    assert 401 == browser.post(link, {}).status
+    eventually(lambda: browser.post(link, {}).status == 401)
 
 
 def test_while_there_never_was_a_user_a_link_of_this_machine_lets_in(
@@ -196,7 +197,7 @@ def test_while_there_never_was_a_user_a_link_of_this_machine_lets_in(
 
     assert 200 == browser.get("/").status
     store.users.create("root", "admin")
-    assert 401 == browser.get("/").status  # that session is of nobody who is known
+    eventually(lambda: browser.get("/").status == 401)  # that session is of nobody who is known
 
 
 def test_another_page_can_not_log_anybody_in(browser: Browser, store: Store) -> None:

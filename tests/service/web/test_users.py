@@ -12,6 +12,7 @@ from tests.service.web.visitors import logged_in
 from tests.sim.fake_etcd import FakeCluster
 from tests.support.browsers import Browser
 from tests.support.service_examples import APP, make_app
+from tests.support.waiting import eventually
 from tests.support.wall_clock import WallClock
 
 TOKEN = re.compile(r"or_[A-Za-z0-9_-]{40,}")
@@ -63,8 +64,7 @@ def test_a_script_gets_the_token_in_its_answer(browser: Browser) -> None:
 def test_users_are_listed_and_get_new_tokens_and_roles(browser: Browser, store: Store) -> None:
     before = store.users.create("bob", "viewer")
 
-    browser.get("/users")
-    assert "3 users" in browser.text
+    eventually(lambda: browser.get("/users").status == 200 and "3 users" in browser.text)
     assert before.user.token_end in browser.text
     form = fill(browser, "/users/of/bob/token", role="operator")
     assert f"ends with {before.user.token_end}" in browser.text
@@ -92,6 +92,7 @@ def test_a_name_that_is_taken_loses_no_token(browser: Browser, store: Store) -> 
 def test_the_last_admin_stays(browser: Browser, store: Store) -> None:
     store.users.delete("root")
 
+    eventually(lambda: browser.get("/users/of/ann/delete").status == 200 and "the last admin" in browser.text)
     form = fill(browser, "/users/of/ann/delete")
     assert "this is the last admin" in browser.text
     assert "this is you" in browser.text
