@@ -181,9 +181,11 @@ def test_a_link_is_over_after_a_minute(browser: Browser, application: FastAPI, s
 def test_a_link_ends_with_its_users_token(browser: Browser, application: FastAPI, store: Store) -> None:
     link = link_of(application, token_of(store, "ann"))
 
-    store.users.create("ann")
+    token = store.users.create("ann").token
+    bearer = {"authorization": f"Bearer {token}"}
+    eventually(lambda: ask(application, "GET", "/api/v1/whoami", b"", **bearer).status == 200)
 
-    eventually(lambda: browser.post(link, {}).status == 401)
+    assert 401 == browser.post(link, {}).status
 
 
 def test_while_there_never_was_a_user_a_link_of_this_machine_lets_in(
