@@ -23,7 +23,8 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Leave the process' loggers as they were."""
+    """Leave the process' loggers as they were; what another test's sidekick added to every line isn't there."""
+    logger.configure(extra={})
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

@@ -86,7 +86,7 @@ def test_downloads_that_nobody_reads_keep_no_thread_and_stop_nobody(running: Run
 
         assert requests.get(f"{running.url}/healthz", timeout=30).ok
         assert requests.get(url_of(running), timeout=30).content == CONTENT
-        senders = [each for each in threading.enumerate() if each.name.startswith("outrider-download")]
+        senders = [each for each in threading.enumerate() if each.name.startswith("download")]
         assert 1 <= len(senders) <= SENDERS
         received = b""
         while len(received) < len(CONTENT):
