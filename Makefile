@@ -85,8 +85,8 @@ check: lint verify test ## what must hold before a commit: lint, types, imports,
 partitions: setup etcd docker ## cut containers from one thing after the other in every substate, half an hour (a part: only="etcd")
 	OUTRIDER_TEST_PARTITIONS=all $(bin)/python -m pytest tests/partitions $(if $(only),-k "$(only)")
 
-verify: $(stamp) ## run the statechart exhaustively against the promises, five minutes or more
-	$(bin)/outrider statechart verify
+verify: $(stamp) ## run the statechart exhaustively against the promises, ten minutes or more (a part: sample=1/2)
+	$(bin)/outrider statechart verify $(if $(sample),--part $(sample))
 
 verify-all: $(stamp) ## the same within larger bounds, an hour or more
 	$(bin)/outrider statechart verify --bounds large

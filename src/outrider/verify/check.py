@@ -131,6 +131,12 @@ STATE_LIMIT = 5_000_000
 """More than that is no chart of this size, but one that counts something without end; it would fill the memory."""
 
 
+def part_of(plan: Sequence[Configuration], number: int, parts: int) -> tuple[Configuration, ...]:
+    """One of ``parts`` parts of a plan, from 0 on; each has its share of either strategy."""
+    by_strategy = (tuple(several) for _, several in groupby(plan, key=lambda one: one.strategy))
+    return tuple(one for several in by_strategy for one in several[number::parts])
+
+
 def check(chart: Chart, plan: Sequence[Configuration], *, jobs: int = 1) -> Iterator[Result]:
     """Check one configuration after the other, and stop after the first that breaks a promise.
 

@@ -11,6 +11,14 @@ from outrider.cli.main import Group
 from outrider.statechart import load_chart_file
 
 
+def read_part(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, int]:
+    """``2/5`` as the second of five parts: (1, 5)."""
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise click.BadParameter(f"{text!r}: write K/N, for example 2/5 for the second of five parts")
+    return int(number) - 1, int(parts)
+
+
 @click.group(cls=Group)
 def statechart() -> None:
     """Check, draw and verify the statechart of the sidekick."""
@@ -38,13 +46,21 @@ def check(file: Path | None) -> None:
 )
 @click.option("--quick", "bounds", flag_value="small", help="The same as --bounds small.")
 @click.option("--jobs", type=click.IntRange(min=0), default=0, help="Number of processes. Default: one per processor.")
+@click.option(
+    "--part",
+    callback=read_part,
+    default="1/1",
+    show_default=True,
+    metavar="K/N",
+    help="The K-th of N parts of the bounds.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def verify(file: Path | None, bounds: str, jobs: int, as_json: bool) -> None:
+def verify(file: Path | None, bounds: str, jobs: int, part: tuple[int, int], as_json: bool) -> None:
     """Check FILE exhaustively against the promises. Default: the shipped chart.
 
     Leaves with 0 when all of them hold, and with 1 and the shortest story found when one doesn't.
     """
-    if not verify_chart(load_chart_file(file), bounds, jobs=jobs, as_json=as_json):
+    if not verify_chart(load_chart_file(file), bounds, jobs=jobs, as_json=as_json, part=part):
         sys.exit(1)
 
 

@@ -8,20 +8,21 @@ from collections.abc import Mapping, Sequence
 import click
 
 from outrider.core.chart.model import Chart
-from outrider.verify.check import PLANS, Configuration, Result, check
+from outrider.verify.check import PLANS, Configuration, Result, check, part_of
 from outrider.verify.world import Setting
 
 PROMISES = "P1, P2, P3, P5, no verdict changed nor undone, from every state a way back to idle"
 _COLUMNS = "{:12} {:10} {:12} {:>8} {:>9} {:>7} {:>6}  {}"
 
 
-def verify_chart(chart: Chart, bounds: str, *, jobs: int, as_json: bool) -> bool:
+def verify_chart(chart: Chart, bounds: str, *, jobs: int, as_json: bool, part: tuple[int, int] = (0, 1)) -> bool:
     """Check ``chart``, print what comes out, and tell whether all promises hold.
 
     Args:
         jobs: Processes at the same time; 0: one for each processor that we may use.
+        part: Which part of the bounds, from 0 on, and of how many.
     """
-    plan = PLANS[bounds]
+    plan = part_of(PLANS[bounds], *part)
     if not as_json:
         click.echo(f"{chart.source}: {PROMISES}\n")
         click.echo(
