@@ -32,6 +32,7 @@ def is_finished(fixture: LiveFixture, version: str) -> bool:
     return found["version"] == version and bool(found["finished"])
 
 
+@pytest.mark.long  # a fleet and two rollouts; tests/preview has the same against the simulated fleet
 def test_a_fleet_that_has_measured_itself_is_foreseen_with_what_it_measured(fixture: LiveFixture) -> None:
     """
     1. three instances run 1.0.0 and take 2.0.0: their rows have the events of that

@@ -18,7 +18,6 @@ FLEET = (
     "tests/partitions/test_partitions.py",
     "tests/soak/",
     "tests/live/test_demo.py",
-    "tests/live/test_preview.py",
 )
 """Whole fleets with their load: each takes the machine for itself."""
 
