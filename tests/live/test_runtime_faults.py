@@ -239,8 +239,9 @@ def memory_group() -> Iterator[Path | None]:
 
 
 def two_ports() -> int:
-    """The first of two adjacent ports that are free, below those of outgoing connections."""
-    for port in range(21000, 30000, 2):
+    """The first of two adjacent ports that are free, below those of outgoing connections; each worker has its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
+    for port in range(21000 + 500 * worker, 21500 + 500 * worker, 2):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for each in (port, port + 1):
                 stack.enter_context(socket.create_server(("127.0.0.1", each)))

@@ -56,8 +56,9 @@ class Pair(Generic[S]):
         deadline_s = time.monotonic() + 60.0
         while True:
             answer = requests.post(f"{server.url}/v1/update", data=body, timeout=60)
-            # It has waited in line for seconds already; nothing was done for it.
-            if answer.status_code != 503 or "too busy" not in answer.text or time.monotonic() > deadline_s:
+            # It has waited for seconds already. Nothing was done for it, or it is told again what was.
+            is_late = "too busy" in answer.text or "booked all the same" in answer.text
+            if answer.status_code != 503 or not is_late or time.monotonic() > deadline_s:
                 break
         answer.raise_for_status()
         (told,) = parse_response(answer.content).apps

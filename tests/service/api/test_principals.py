@@ -268,4 +268,5 @@ def test_what_may_write_unaudited_is_stated_here_one_by_one() -> None:
         ("service/store/packages.py", "resolving an image"),
         ("service/store/finishing.py", "finished"),
         ("service/web/actions/policy.py", "page"),
+        ("service/web/pages/packages.py", "a page reads"),
     } == reasons
