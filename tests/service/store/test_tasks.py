@@ -11,6 +11,7 @@ from outrider.model.documents import Block, decode, encode
 from outrider.model.tasks import Task
 from outrider.service.rollouts.controller import rollout_controller
 from outrider.service.store.changes import Change
+from outrider.service.store.judging import judge
 from outrider.service.store.packages import Payload
 from outrider.service.store.snapshot import CheckingInstance, read_snapshot
 from outrider.service.store.store import Store
@@ -51,7 +52,7 @@ def stored(store: Store, client: FakeCluster) -> Task | None:
 def verdict(store: Store, *, takes_turns: bool = True) -> object:
     snapshot = read_snapshot(store.context, Change(store.context.cluster), APP, "beta")
     assert snapshot is not None
-    return snapshot.judge(CheckingInstance(instance="web-2", running="1.0.0", takes_turns=takes_turns))
+    return judge(snapshot, CheckingInstance(instance="web-2", running="1.0.0", takes_turns=takes_turns))
 
 
 def test_what_the_target_waits_for_is_listed_before_anybody_has_claimed_it(group: Store) -> None:

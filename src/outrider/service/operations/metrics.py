@@ -26,6 +26,7 @@ from outrider.model.damage import DAMAGE
 from outrider.model.documents import App, Presence
 from outrider.service.rollouts.explain import GroupOverview, read_overviews
 from outrider.service.store.context import StoreContext
+from outrider.service.store.judging import judge
 from outrider.service.store.rollouts import effective
 from outrider.service.store.snapshot import GroupSnapshot
 
@@ -203,7 +204,7 @@ def _rollouts(snapshots: list[GroupSnapshot]) -> list[GaugeMetricFamily]:
     for snapshot in snapshots:
         of = (snapshot.group.app, snapshot.group.id)
         try:
-            verdicts = [snapshot.judge(one.checking) for one in snapshot.waiting]
+            verdicts = [judge(snapshot, one.checking) for one in snapshot.waiting]
         except (Conflict, ConfigError) as error:  # of this group alone
             logger.bind(app=of[0], group=of[1], error_kind=error.kind, cause=str(error)).warning("group not judged")
             continue

@@ -55,6 +55,7 @@ from outrider.service.rollouts.syncers import answer_syncer
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext, absent_app
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
+from outrider.service.store.judging import judge
 from outrider.service.store.recalls import end_void, recall
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, keys_of_check, read_snapshot
 
@@ -377,7 +378,7 @@ class Checkin:
             snapshot.end(checking.instance, "succeeded")
         end_void(snapshot, checking.instance)
         recall(snapshot, checking.instance)
-        verdict = snapshot.judge(checking)
+        verdict = judge(snapshot, checking)
         match verdict:
             case Grant(standing=False):
                 snapshot.grant(checking, verdict)

@@ -43,6 +43,7 @@ from outrider.service.rollouts.waits import (
 )
 from outrider.service.store.changes import Change
 from outrider.service.store.context import StoreContext, absent_app, app_id_of, direct
+from outrider.service.store.judging import judge
 from outrider.service.store.rollouts import shown, unable
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, read_snapshot
 from outrider.service.store.task_states import words_of_others
@@ -512,7 +513,7 @@ def verdict_of(overview: GroupOverview, instance: str) -> Verdict | str | None:
     runs = presence.release if presence else row.release if row else ""
     checking = replace(known, running=running, runs=runs, arch=known.arch or (row.arch if row else ""))
     try:
-        return snapshot.judge(checking)
+        return judge(snapshot, checking)
     except (Conflict, ConfigError) as error:
         return f"the update service cannot judge it: {error}"
 
@@ -523,7 +524,7 @@ def current_reason(overview: GroupOverview, instance: str) -> str:
     waiting = [] if snapshot is None else [one for one in snapshot.waiting if one.instance == instance]
     if snapshot is None or not waiting or presence is None or presence.state.partition(".")[0] != "idle":
         return ""
-    verdict = snapshot.judge(replace(waiting[0].checking, running=presence.version, runs=presence.release))
+    verdict = judge(snapshot, replace(waiting[0].checking, running=presence.version, runs=presence.release))
     return verdict.reason if isinstance(verdict, Defer) else f"{verdict.version} may be granted now"
 
 

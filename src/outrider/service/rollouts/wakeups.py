@@ -20,6 +20,7 @@ from outrider.service.store.context import StoreContext
 from outrider.service.store.due_tasks import LEFT_RUNNING, note_due
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
 from outrider.service.store.instances import WAKEUP_TTL_S
+from outrider.service.store.judging import judge
 from outrider.service.store.recalls import closes_at, recall, take_back
 from outrider.service.store.snapshot import PATIENCE, DeferredInstance, GroupSnapshot, read_snapshot
 
@@ -145,7 +146,7 @@ def _go_through(snapshot: GroupSnapshot, leases: Leases) -> Look:
             else:
                 dues.append(one.deferred.asked_at + GONE)
             continue
-        match snapshot.judge(one.checking, reserved=tuple(name for name in reserved if name != one.instance)):
+        match judge(snapshot, one.checking, reserved=tuple(name for name in reserved if name != one.instance)):
             case Grant():
                 calls.append(one)
                 reserved.append(one.instance)

@@ -9,6 +9,7 @@ from outrider.core.rollout.recall import Unbegun, recalled
 from outrider.core.rollout.rollout import Progress
 from outrider.model.damage import read_or_none
 from outrider.model.documents import OpenGrant
+from outrider.service.store.judging import judge_in
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot
 
 BATCH = 40
@@ -50,8 +51,8 @@ def recall(snapshot: GroupSnapshot, only: str | None = None) -> bool:
             rollback_allowed=known.rollback_allowed,
             rollback_forbidden=known.rollback_forbidden,
         )
-        verdict = snapshot.judge_in(
-            checking, progress=progress, policy=policy, standing=None, reserved=(), living=living
+        verdict = judge_in(
+            snapshot, checking, progress=progress, policy=policy, standing=None, reserved=(), living=living
         )
         if alike is not None:
             verdicts[alike] = verdict
