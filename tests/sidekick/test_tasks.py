@@ -1,5 +1,6 @@
 """A task is claimed by one sidekick, under the target, the grant and its presence; and its result is what it says."""
 
+import errno
 import io
 import tarfile
 import threading
@@ -21,6 +22,7 @@ from outrider.model.keys import Keys
 from outrider.model.tasks import Task
 from outrider.payloads.store import PayloadStore
 from outrider.runtimes import Given
+from outrider.sidekick import task_programs
 from outrider.sidekick.task_claims import AllDone, Claimed, HasFailed, Pending, Result, TaskClaims
 from outrider.sidekick.task_programs import Interrupted, TaskPrograms
 from outrider.sidekick.workers.task import Follow, TaskWork
@@ -416,6 +418,25 @@ def test_a_program_that_this_machine_lacks_is_this_machines_trouble(tmp_path: Pa
         )
 
     assert "wrong-setting" == raised.value.evidence
+
+
+@pytest.mark.parametrize("fails", ["look_at", "boot_id", "wait"])
+def test_what_has_begun_is_never_given_back_whatever_this_machine_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Else another instance would run it again: an error after the start is no error of the start."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    if fails == "wait":
+        monkeypatch.setattr(TaskPrograms, "_wait", fail)
+    else:
+        monkeypatch.setattr(task_programs, fails, fail)
+    result = programs_of(tmp_path, "#!/bin/sh\nexec sleep 600\n").run(claimed_of(), RELEASE)
+
+    assert "unknown" == result.state
+    assert "it had begun when this machine failed, and was ended: Too many open files" == result.why
 
 
 def test_a_sidekick_that_ends_ends_its_program_and_says_nothing_of_it(tmp_path: Path) -> None:

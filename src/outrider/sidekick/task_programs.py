@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -27,7 +28,7 @@ from outrider.runtimes.process.command import check_program, command_line, exec_
 from outrider.runtimes.process.identity import boot_id, look_at
 from outrider.sidekick.task_claims import SENT_BY_OTHERS, Claimed, Result
 
-_POLL_S = 0.2
+_POLL_S = 0.05
 
 
 class Interrupted(DriverError):
@@ -152,6 +153,18 @@ class TaskPrograms:
 
     def _to_its_end(self, process: "subprocess.Popen[bytes]", claimed: Claimed, output: Path) -> Result:
         """From here on it has begun, and nothing that this machine lacks makes that undone."""
+        try:
+            return self._looked_after(process, claimed, output)
+        except OSError as error:
+            with contextlib.suppress(OSError, DriverError):
+                os.killpg(process.pid, signal.SIGKILL)  # its session is its own, and so is its group
+            process.kill()
+            process.wait()
+            why = f"it had begun when this machine failed, and was ended: {error.strerror or error}"
+            logger.bind(task=claimed.spec.name, pid=process.pid, error=str(error)).warning("task ended half way")
+            return Result(code=-signal.SIGKILL, why=why, output="")
+
+    def _looked_after(self, process: "subprocess.Popen[bytes]", claimed: Claimed, output: Path) -> Result:
         spec = claimed.spec
         found = look_at(process.pid)
         started = found.started if found is not None else 0
@@ -174,9 +187,10 @@ class TaskPrograms:
     def _wait(self, process: "subprocess.Popen[bytes]", deadline: float) -> int | None:
         """The exit code; None at the deadline (monotonic), and when the sidekick ends."""
         while (left_s := deadline - time.monotonic()) > 0 and not self._closed.is_set():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(min(_POLL_S, left_s))
-        return None
+            if (code := process.poll()) is not None:
+                return code
+            self._closed.wait(min(_POLL_S, left_s))
+        return process.poll()
 
 
 def _result(code: int | None, output: Path, limit_s: float, stuck: str) -> Result:
