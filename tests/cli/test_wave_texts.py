@@ -32,6 +32,29 @@ def test_a_wave_says_what_it_takes() -> None:
     assert "30m" == duration(1800)
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("1; soak 60s", "any; 1; soak 1m"),
+        ("25%", "any; 25%"),
+        ("soak 30m; approval", "any; soak 30m; approval"),
+        ("approval", "any; approval"),
+    ],
+)
+def test_a_wave_that_names_nobody_takes_anybody(text: str, same: str) -> None:
+    """A bare number was taken for the name of a label, which no instance has."""
+    assert [same] == text_of("waves", waves((text,)))
+
+
+@pytest.mark.parametrize("selector", ["1", "approval"])
+def test_a_selector_that_looks_like_something_else_is_read_back_as_a_selector(selector: str) -> None:
+    """The API takes a label of that name; a text that names it must not become a count."""
+    (text,) = text_of("waves", [waves(("any; 2",))[0] | {"selector": selector}])
+
+    (wave,) = waves((text,))
+    assert (f"{selector},{selector}", 2) == (wave["selector"], wave["count"])
+
+
 def test_none_takes_the_waves_away() -> None:
     assert [] == waves(("none",))
 

@@ -33,7 +33,9 @@ def read_waves(texts: tuple[str, ...], seconds: Callable[[str], int]) -> list[Js
 
 def wave_text(wave: Json, duration: Callable[[int], str]) -> str:
     """A wave as ``read_waves`` takes it."""
-    parts = [wave["selector"] or ANY]
+    selector = wave["selector"] or ANY
+    # a bare number, or `approval`, is the name of a label for a selector, and something else at the head of a wave
+    parts = [f"{selector},{selector}" if _is_part(selector) else selector]
     parts += [str(wave["count"])] if wave["count"] is not None else []
     parts += [f"{wave['percent']:g}%"] if wave["percent"] is not None else []
     parts += [f"soak {duration(wave['soak_s'])}"] if wave["soak_s"] else []
@@ -82,6 +84,8 @@ def _budget(text: str) -> Json:
 
 def _wave(text: str, seconds: Callable[[str], int]) -> Json:
     selector, *parts = (part.strip() for part in text.split(";"))
+    if _is_part(selector):  # it names nobody, so it means everybody
+        selector, parts = ANY, [selector, *parts]
     found: dict[str, Any] = {"selector": "" if selector == ANY else selector}
     try:
         parse_selector(found["selector"])
@@ -93,6 +97,11 @@ def _wave(text: str, seconds: Callable[[str], int]) -> Json:
     except ConfigError as error:
         raise ConfigError(f"--wave {text!r}: {error}; {_HOW}, such as {_EXAMPLE}, or none") from error
     return WAVE | found
+
+
+def _is_part(text: str) -> bool:
+    """Whether it says how many, or what holds after the wave, and not who."""
+    return text == "approval" or bool(re.fullmatch(r"[0-9]+|[0-9.]+ ?%|(soak|success) .*", text))
 
 
 def _part(part: str, seconds: Callable[[str], int]) -> tuple[str, Any]:
