@@ -23,9 +23,14 @@ class Instances:
     """
 
     def __init__(
-        self, cluster: Cluster, keys: Keys, machine: Callable[[str], datetime] = lambda name: NOON, group: str = GROUP
+        self,
+        cluster: Cluster,
+        keys: Keys,
+        machine: Callable[[str], datetime] = lambda name: NOON,
+        group: str = GROUP,
+        app: str = APP,
     ) -> None:
-        self.cluster, self.keys, self.machine, self.group = cluster, keys, machine, group
+        self.cluster, self.keys, self.machine, self.group, self.app = cluster, keys, machine, group, app
 
     def put(self, key: str, document: Document) -> int:
         return self.cluster.txn((), (Put(key=key, value=encode(document)),)).revision
@@ -34,22 +39,22 @@ class Instances:
         return self.cluster.txn((), (Delete(key=key),)).revision
 
     def target(self, version: str) -> int:
-        return self.put(self.keys.target(APP, self.group), Target(version=version, sha256="0" * 64))
+        return self.put(self.keys.target(self.app, self.group), Target(version=version, sha256="0" * 64))
 
     def is_in(self, instance: str, state: str, version: str = "1.0.0", **more: Any) -> int:
         """Its presence says that it is in ``state``."""
         fields: dict[str, Any] = {"wanted": "2.0.0", "process": f"{instance}-1", "since": self.machine(instance)} | more
-        presence = Presence(instance=instance, app=APP, group=self.group, state=state, version=version, **fields)
-        return self.put(self.keys.presence(APP, self.group, instance), presence)
+        presence = Presence(instance=instance, app=self.app, group=self.group, state=state, version=version, **fields)
+        return self.put(self.keys.presence(self.app, self.group, instance), presence)
 
     def leaves(self, instance: str) -> int:
-        return self.delete(self.keys.presence(APP, self.group, instance))
+        return self.delete(self.keys.presence(self.app, self.group, instance))
 
     def slot_key(self, instance: str, number: int = 0) -> str:
-        return self.keys.slot(group_scope(APP, self.group), number, instance)
+        return self.keys.slot(group_scope(self.app, self.group), number, instance)
 
     def takes_turn(self, instance: str, number: int = 0) -> int:
-        us = Contender(app=APP, group=self.group, instance=instance)
+        us = Contender(app=self.app, group=self.group, instance=instance)
         slot = us.slot(release="2.0.0", since=self.machine(instance), update="u" * 32)
         return self.put(self.slot_key(instance, number), slot)
 
@@ -58,7 +63,7 @@ class Instances:
 
     def event(self, kind: str, text: str, revision: int, instance: str = "", **more: Any) -> int:
         """The activity recorder has written an event of ``revision``."""
-        event = Activity(at=NOON, severity="info", kind=kind, app=APP, instance=instance, text=text, **more)
+        event = Activity(at=NOON, severity="info", kind=kind, app=self.app, instance=instance, text=text, **more)
         return self.put(activity_key(self.keys, event, revision), event)
 
     def tells(
@@ -66,7 +71,7 @@ class Instances:
     ) -> int:
         """Its sidekick tells its local steps."""
         told = LocalSteps(
-            app=APP,
+            app=self.app,
             group=self.group,
             instance=instance,
             update=update,
@@ -75,7 +80,7 @@ class Instances:
             outcome=outcome,
             packed=pack(steps),
         )
-        return self.put(self.keys.steps(APP, self.group, instance), told)
+        return self.put(self.keys.steps(self.app, self.group, instance), told)
 
     def stay(
         self,
@@ -96,7 +101,7 @@ class Instances:
 
     def history(self) -> History:
         """As it is stored now."""
-        return History(self.cluster.list(self.keys.history(APP, self.group)).entries, APP, self.group)
+        return History(self.cluster.list(self.keys.history(self.app, self.group)).entries, self.app, self.group)
 
     def told(self) -> list[tuple[int, str, str, str]]:
         """Revision, kind, instance and state (version of a target, text of a gap) of each step, as they are stored."""

@@ -258,7 +258,7 @@ def fleet_at(context: StoreContext, app: str, group: str | None, at: int | datet
         now = context.cluster.list(context.keys.history_seen(), exact=True).revision
         if at > now:
             raise ConfigError(f"revision {at}: etcd is at revision {now}")
-    return tuple(_group_at(history, at) for history in histories)
+    return tuple(group_at(history, at) for history in histories)
 
 
 def parse_moment(text: str, now: datetime) -> int | datetime:
@@ -283,7 +283,31 @@ def parse_moment(text: str, now: datetime) -> int | datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
-def _group_at(history: History, at: int | datetime) -> GroupThen:
+def beside(history: History, then: GroupThen) -> tuple[int | None, int | None]:
+    """Revisions of the steps before and after the last one that ``then`` has; None: the history has none."""
+    now = then.revision or 0
+    before = after = None
+    for step in history.steps(0, None) if len(history.chunks) < 3 else _near(history, now):
+        if step.kind in ("local", "gap") or step.revision == now:
+            continue
+        if step.revision < now:
+            before = step.revision if before is None else max(before, step.revision)
+        else:
+            after = step.revision if after is None else min(after, step.revision)
+    return before, after
+
+
+def _near(history: History, revision: int) -> Iterator[Step]:
+    """The steps of the chunk that a revision is in, and of its neighbours."""
+    chunks = history.chunks
+    at = max((number for number, chunk in enumerate(chunks) if chunk.first <= revision), default=0)
+    for chunk in chunks[max(0, at - 1) : at + 2]:
+        content = history.content(chunk)
+        yield from content.steps if content is not None else ()
+
+
+def group_at(history: History, at: int | datetime) -> GroupThen:
+    """A group as it was."""
     notes: list[str] = []
     chunks = [one for one in history.chunks if (one.began <= at if isinstance(at, datetime) else one.first <= at)]
     group, last = Group(), None

@@ -14,6 +14,7 @@ from outrider import __version__
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.service.api.auth import AccessRules, request_id_of
 from outrider.service.context import Context
+from outrider.service.history.over_time import Past
 from outrider.service.operations.readiness import Readiness
 from outrider.service.store.request import Principal, RequestContext
 from outrider.service.web.all import PAGES
@@ -39,6 +40,7 @@ class Desk:
         self.context, self._readiness = context, readiness
         self.doors = Doors(context, rules)
         self.reading = Reading(context)
+        self.past = Past(context.stores.context, lambda: self.reading.stale_s() == 0.0)
         self.templates = Templates()
         self.live = Live(self.reading, context.limits.max_live_pages)
 
@@ -47,7 +49,13 @@ class Desk:
 
     def look(self, visitor: Visitor, names: Mapping[str, str], query: Mapping[str, str], copy: Copy) -> Visit:
         return Visit(
-            visitor=visitor, names=names, query=query, context=copy.context, ours=self.context, problems=self.problems
+            visitor=visitor,
+            names=names,
+            query=query,
+            context=copy.context,
+            ours=self.context,
+            past=self.past,
+            problems=self.problems,
         )
 
     def problems(self) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from outrider.service.web.site import Visit
 
 Tone = Literal["good", "busy", "held", "bad", "rest"]
 NO_VERSION = "(unknown)"
+SHADES = 6
+"""Colours of versions that are not the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,15 +136,15 @@ def bars_of(runs: Counter[str], target: str) -> tuple[Bar, ...]:
     """The versions of a group, the oldest first, by how many run each."""
     total, x = sum(runs.values()), 0
     bars: list[Bar] = []
-    for shade, version in enumerate(sorted(runs, key=_rank)):
+    for shade, version in enumerate(sorted(runs, key=rank)):
         width = round(1000 * (x_end := sum(bar.count for bar in bars) + runs[version]) / total) - x
         tone: Tone = "good" if version == target else "rest"
-        bars.append(Bar(version=version, count=runs[version], x=x, width=width, tone=tone, shade=shade % 4))
+        bars.append(Bar(version=version, count=runs[version], x=x, width=width, tone=tone, shade=shade % SHADES))
         x = round(1000 * x_end / total)
     return tuple(bars)
 
 
-def _rank(label: str) -> tuple[bool, Any, str]:
+def rank(label: str) -> tuple[bool, Any, str]:
     """Unknown ones first, then by version; a release's label begins with its version."""
     try:
         return True, parse(label.partition(" ")[0]), label

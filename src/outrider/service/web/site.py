@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from outrider.model.keys import Keys
 from outrider.service.context import Context
+from outrider.service.history.over_time import Past
 from outrider.service.store.context import StoreContext
 from outrider.service.store.request import RequestContext
 from outrider.service.store.store import Store
@@ -26,6 +27,7 @@ class Visit:
         query: What stands behind the question mark; of several values the last one.
         context: Reads from the copy.
         ours: The service's parts.
+        past: What the history says of groups, some seconds old; it may be asked for each change.
         problems: Asks etcd why the fleet can't be served as it is stored (``/readyz``).
     """
 
@@ -34,6 +36,7 @@ class Visit:
     query: Mapping[str, str]
     context: StoreContext
     ours: Context
+    past: Past
     problems: Callable[[], tuple[str, ...]]
 
     @property

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,8 @@ from outrider.service.web.actions.rollout import API_GROUP, OF_GROUP, overview_o
 from outrider.service.web.fleet import card_of
 from outrider.service.web.rows import COLUMNS, chosen, rows_of
 from outrider.service.web.site import Drawing, Page, Visit
-from outrider.service.web.timeline import in_states, timeline_of
+from outrider.service.web.timeline import LEGEND, in_states, timeline_of
+from outrider.service.web.versions import RANGES, USUAL, chart_of, shades_of
 from outrider.statechart import load_sidekick_chart
 
 INSTANCE = "/api/v1/apps/{app}/instances/{instance}"
@@ -51,10 +52,16 @@ def view(visit: Visit) -> Mapping[str, Any]:
     app = visit.context.get_or_none(App, visit.keys.app(overview.app))
     card = card_of(overview, app.label if app is not None and app.label else overview.app, visit)
     rows = rows_of(overview)
-    query = {name: visit.query.get(name, "") for name in ("q", "state", "sort")}
+    query = {name: visit.query.get(name, "") for name in ("q", "state", "sort", "span")}
     states = in_states(overview.alive.values())
     turns = _turns(overview, visit)
     may_command = visit.may("POST", f"{INSTANCE}/command".format(app=visit.names["app"], instance="x"))
+    snapshot, span = overview.snapshot, query["span"] if query["span"] in RANGES else USUAL
+    has_rollout = snapshot is not None and snapshot.wanted is not None
+    past = visit.past.of(overview.app, overview.name, snapshot.progress.started if snapshot and has_rollout else None)
+    chart = chart_of(past, span, overview.target.label or "", visit.now)
+    shades = shades_of(chart)
+    card = replace(card, bars=tuple(replace(bar, shade=shades.get(bar.version, bar.shade)) for bar in card.bars))
     return {
         "card": card,
         "buttons": _buttons(overview, visit),
@@ -63,7 +70,10 @@ def view(visit: Visit) -> Mapping[str, Any]:
         "known": len(rows),
         "columns": COLUMNS,
         "query": query,
-        "timeline": timeline_of(overview, visit.now),
+        "timeline": timeline_of(overview, past, visit.now),
+        "legend": LEGEND,
+        "chart": chart,
+        "spans": [(one, one == span) for one in RANGES],
         "turns": turns,
         "queues": [(scope.where, scope.queue) for scope in overview.scopes if scope.queue],
         "states": [(state, len(names), some(names)) for state, names in states.items()],
