@@ -19,7 +19,7 @@ from tests.chaos.cases import Outcome, Runner, arms_for
 from tests.chaos.containers import ContainerChaosFixture
 from tests.chaos.fixture import INSTANCES, ChaosFixture
 from tests.chaos.matrix import Case, Runtime, cases, container_cases, in_company, sample, strategy_of
-from tests.chaos.report import write_report
+from tests.chaos.report import write_containers, write_report
 from tests.live.killed_fixture import CHECKOUT
 
 KEPT = CHECKOUT / ".cache" / "chaos"
@@ -77,6 +77,7 @@ def main() -> None:
     options.add_argument("--all", action="store_true", help="the whole matrix; goes on where an earlier run stopped")
     options.add_argument("--only", action="append", default=[], help="EFFECT/FAILPOINT[:WHEN[:FAULT]], may be repeated")
     options.add_argument("--strategy", choices=STRATEGIES, help="only cases of this strategy")
+    options.add_argument("--runtime", choices=tuple(FIXTURES), help="only cases of this runtime")
     options.add_argument("--part", default="1/1", help="K/N: the K-th of N equal parts of the cases")
     options.add_argument("--also", action="store_true", help="the faults that are no single sidekick's")
     options.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -100,8 +101,10 @@ def main() -> None:
     bad = 0
     strategies = STRATEGIES if chosen.strategy is None else (chosen.strategy,)
     whole: dict[Runtime, tuple[Case, ...]] = {"process": cases(), "docker": container_cases()}
-    sampled = not (chosen.all or chosen.only)
+    sampled = not (chosen.all or chosen.only or chosen.runtime)
     runtimes: tuple[Runtime, ...] = ("process",) if sampled else ("process", "docker")
+    if chosen.runtime is not None:
+        runtimes = (chosen.runtime,)
     for runtime, strategy in itertools.product(runtimes, strategies):
         if not sampled:
             known = whole[runtime]
@@ -126,10 +129,14 @@ def side_by_side(chosen: argparse.Namespace) -> int:
     for part in range(1, chosen.fixtures + 1):
         command = [sys.executable, "-m", "tests.chaos", "--all", "--worker", "--part", f"{part}/{chosen.fixtures}"]
         command += ["--seed", str(chosen.seed), "--limit-s", str(chosen.limit_s)]
+        command += [] if chosen.runtime is None else ["--runtime", chosen.runtime]
         programs.append(subprocess.Popen(command, cwd=CHECKOUT))
     statuses = [program.wait() for program in programs]
-    statuses.append(run_others(chosen.seed))
-    write_report(KEPT)
+    if chosen.runtime == "docker":
+        write_containers(KEPT)
+    else:
+        statuses.append(run_others(chosen.seed))
+        write_report(KEPT)
     return max(abs(status) for status in statuses)
 
 
