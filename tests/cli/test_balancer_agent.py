@@ -102,6 +102,7 @@ def test_an_agent_that_nobody_knows_is_no_agent(cli: Cli) -> None:
         (["nginx", "--service=a", "--reload-command="], "--reload-command: is empty"),
         (["nginx", "--service=a", "--test-command='"], "--test-command"),
         (["caddy", "--service=a", "--admin-url=localhost:2019"], "--admin-url 'localhost:2019'"),
+        (["caddy", "--service=a", "--admin-url=https://a:1"], "--admin-url 'https://a:1': write http://HOST:PORT"),
         (["envoy", "--service=a", "--admin-url=ftp://x"], "--admin-url 'ftp://x'"),
     ],
 )

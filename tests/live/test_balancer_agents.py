@@ -187,6 +187,21 @@ class TestHaproxy:
         assert {} == load.failures
         assert {new.url} == haproxy.own_state()
 
+    def test_a_reload_without_a_state_file_is_put_right_and_said(self, haproxy: Stand) -> None:
+        program = haproxy.program
+        assert isinstance(program, Haproxy)
+        app = haproxy.begin()
+        config = haproxy.folder / "haproxy.cfg"
+        lines = [line for line in config.read_text().splitlines() if "server-state" not in line]
+        config.write_text("\n".join(lines) + "\n")
+
+        program.reload()
+
+        log = haproxy.folder / "agent-lb-1.log"
+        eventually(lambda: "began without its servers: it needs server-state-file" in log.read_text())
+        eventually(lambda: {app.url} == haproxy.own_state())
+        assert 1 == log.read_text().count("began without its servers")
+
     def test_sessions_of_the_process_before_a_reload_are_waited_for(self, haproxy: Stand) -> None:
         program = haproxy.program
         assert isinstance(program, Haproxy)

@@ -16,7 +16,7 @@ from outrider.balancers.agent.caddy import (
     report,
     upstreams_in,
 )
-from outrider.balancers.agent.driver import AgentServer
+from outrider.balancers.agent.driver import AgentServer, CannotFollow
 
 OLD = AgentServer(id="web-1", url="http://127.0.0.1:8085")
 NEW = AgentServer(id="web-1", url="http://127.0.0.1:8086", weight=3)
@@ -91,6 +91,35 @@ def test_weights_that_do_not_fit_the_upstreams_mean_that_all_of_them_serve() -> 
 
     assert [-1, -1] == [one.weight for one in upstreams_in(told, {})]
     assert {OLD.url, NEW.url} == report((), state(told)).serving
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "said"),
+    [
+        (
+            404,
+            {"error": "unknown object ID 'hello'"},
+            "has nothing at /id/hello: give the reverse_proxy",
+        ),
+        (
+            400,
+            {"error": "array index out of bounds: 7"},
+            r"at /id/hello \(status 400\): array index out",
+        ),
+        (200, {"listen": [":80"]}, "isn't a reverse_proxy handler: name one, as config/apps"),
+        (200, {"handler": "file_server"}, "isn't a reverse_proxy handler, but file_server"),
+        (200, handler(OLD_DIAL, dynamic_upstreams={"source": "a"}), "has dynamic_upstreams, which Caddy prefers"),
+    ],
+    ids=["no such id", "no such path", "a server", "another handler", "dynamic upstreams"],
+)
+def test_a_handler_that_no_agent_can_change_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, status: int, told: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(CaddyDriver, "_ask", lambda *_: (status, {}, json.dumps(told).encode()))
+    driver = CaddyDriver(admin_url="http://127.0.0.1:2019", handler="id/hello")
+
+    with pytest.raises(CannotFollow, match=said):
+        driver.look()
 
 
 def test_an_only_upstream_with_weight_0_serves_all_the_same() -> None:

@@ -1,9 +1,23 @@
 """HAProxy's driver: what it says to slots, from what HAProxy 2.6.12 printed."""
 
+import socket
+import threading
+from pathlib import Path
+
 import pytest
 
 from outrider.balancers.agent.driver import AgentServer, CannotFollow
-from outrider.balancers.agent.haproxy import HaproxyState, Save, Say, Slot, plan, report, slots_in
+from outrider.balancers.agent.haproxy import (
+    HaproxyDriver,
+    HaproxyState,
+    Save,
+    Say,
+    Slot,
+    has_forgotten,
+    plan,
+    report,
+    slots_in,
+)
 
 DUMP = """\
 1
@@ -43,6 +57,34 @@ def test_what_haproxy_prints_is_read_as_slots() -> None:
         slot("s3", 8086, "ready"),
     ) == slots_in(DUMP, "hello", {"s2": 3})
     assert ("[::1]:80",) == tuple(one.address for one in slots_in(DUMP, "other", {}))
+
+
+def test_a_socket_of_a_lower_level_is_refused_with_what_to_configure(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            with listener.accept()[0] as asked:
+                asked.recv(1000)
+                asked.sendall(b"Permission denied\n\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        driver = HaproxyDriver(socket_path=path, backend="hello", state_file=tmp_path / "state")
+
+        with pytest.raises(CannotFollow, match="has no level admin: write `stats socket PATH"):
+            driver.perform(Say(lines=("set server hello/s1 state ready",)))
+        answering.join()
+
+
+def test_a_start_without_the_servers_of_the_file_is_noticed() -> None:
+    saved = (slot("s1", 8085, "ready"), slot("s2", 9, "maint"))
+
+    assert has_forgotten(saved, (slot("s1", 9, "maint"), slot("s2", 9, "maint")))
+    assert not has_forgotten(saved, saved)
+    assert not has_forgotten((), (slot("s1", 9, "maint"),)), "nobody served before"
 
 
 def test_what_is_not_that_format_is_no_slot() -> None:

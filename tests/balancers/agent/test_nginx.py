@@ -1,18 +1,23 @@
 """nginx's driver: when it reloads, what it writes, and what drains."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from outrider.balancers.agent.driver import AgentServer, Away
+from outrider.balancers.agent.driver import AgentServer, Away, CannotFollow
 from outrider.balancers.agent.nginx import (
     HEADER,
     Forget,
     Leave,
     Load,
+    NginxDriver,
     NginxState,
     Note,
     addresses_in,
     digest,
     plan,
+    reason_in,
     render,
     report,
 )
@@ -74,6 +79,75 @@ def test_an_nginx_that_does_not_run_finds_the_servers_at_its_start_and_nobody_sa
     down = state(render((OLD,)), runs=False)
 
     assert (Leave(content=render((NEW,))),) == plan((NEW,), down)
-    assert () == plan((OLD,), down)
-    with pytest.raises(Away, match="doesn't run"):
+    with pytest.raises(Away, match=r"doesn't run: .* \(--pid-file\)"):
         report((OLD,), down)
+
+
+def test_what_was_left_for_an_nginx_that_did_not_seem_to_run_is_loaded_when_it_does(tmp_path: Path) -> None:
+    """
+    1. nginx is starting: it has read its configuration, and its pid file isn't there yet
+    2. the agent takes it for one that doesn't run, and leaves the servers in the file
+    3. now it runs, with what it had read: it has to be reloaded, and serves nothing for sure until then
+    """
+    driver = NginxDriver(upstream_file=tmp_path / "servers", pid_file=tmp_path / "pid")
+    (command,) = driver.plan((OLD,), driver.look())
+    assert isinstance(command, Leave)
+
+    driver.perform(command)
+
+    seen = driver.look()
+    assert () == driver.plan((OLD,), seen), "nothing is left to do until it runs"
+    runs = NginxState(content=seen.content, note=seen.note)
+    assert (Load(content=render((OLD,)), draining=()),) == plan((OLD,), runs)
+    assert frozenset() == report((OLD,), runs).serving
+
+
+def test_a_pid_file_that_names_another_process_is_no_nginx(tmp_path: Path) -> None:
+    (tmp_path / "pid").write_text(f"{os.getpid()}\n")
+    driver = NginxDriver(upstream_file=tmp_path / "servers", pid_file=tmp_path / "pid")
+
+    assert not driver.look().is_running
+
+
+WARNING = '2026/11/30 14:16:17 [warn] 7#7: the "user" directive makes sense only if the master process runs as root'
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            f'{WARNING}\n2026/11/30 14:16:18 [emerg] 7#7: unknown directive "x" in /n.conf:2\nnginx: test failed\n',
+            '[emerg] unknown directive "x" in /n.conf:2',
+        ),
+        ('\nnginx: [error] open() "/run/nginx.pid" failed\n', 'nginx: [error] open() "/run/nginx.pid" failed'),
+        ("sudo: a password is required\n", "sudo: a password is required"),
+        ("", ""),
+    ],
+    ids=["after a warning, without its time", "of the program", "of another program", "silent"],
+)
+def test_why_nginx_refuses_is_told_in_the_same_words_each_time(said: str, reason: str) -> None:
+    assert reason == reason_in(said)
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        (("nginxx", "-t"), "nginxx: can't be run: No such file or directory"),
+        (("false", "-t"), r"nginx refuses the configuration with \S+: it left with 1"),
+        (
+            ("sh", "-c", "echo '# configuration file /nginx.conf:'", "-t"),
+            r"doesn't include \S+: write .* --upstream-file",
+        ),
+    ],
+    ids=["no such program", "refused", "not included"],
+)
+def test_what_can_not_be_loaded_is_taken_back_with_a_reason(tmp_path: Path, test: tuple[str, ...], said: str) -> None:
+    file = tmp_path / "servers"
+    file.write_text(render((OLD,)))
+    driver = NginxDriver(upstream_file=file, pid_file=tmp_path / "pid", test_command=test)
+
+    with pytest.raises(CannotFollow, match=said):
+        driver.perform(Load(content=render((NEW,)), draining=()))
+
+    assert render((OLD,)) == file.read_text()
+    assert frozenset() == report((NEW,), NginxState(content=file.read_text(), note=driver.look().note)).serving

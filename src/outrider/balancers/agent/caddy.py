@@ -158,8 +158,18 @@ class CaddyDriver:
             raise CannotFollow(
                 f"Caddy has nothing at {self._path}: give the reverse_proxy handler that @id, or name its path"
             )
-        if status != 200 or not isinstance(handler, dict) or handler.get("handler") != "reverse_proxy":
-            raise CannotFollow(f"Caddy's {self._path} isn't a reverse_proxy handler (status {status})")
+        if status != 200:
+            raise CannotFollow(f"Caddy has nothing at {self._path} (status {status}): {_error_in(handler)}")
+        if not isinstance(handler, dict) or handler.get("handler") != "reverse_proxy":
+            kind = handler.get("handler") if isinstance(handler, dict) else None
+            raise CannotFollow(
+                f"Caddy's {self._path} isn't a reverse_proxy handler{f', but {kind}' if kind else ''}: name one, as"
+                " config/apps/http/servers/NAME/routes/0/handle/0"
+            )
+        if handler.get("dynamic_upstreams"):
+            raise CannotFollow(
+                f"Caddy's {self._path} has dynamic_upstreams, which Caddy prefers to those of the agent: remove them"
+            )
         status, _, body = self._ask("GET", "/reverse_proxy/upstreams")
         told = _json(body) if status == 200 else []
         open_at = {
@@ -189,9 +199,9 @@ class CaddyDriver:
         finally:
             self._changed_at = self._clock()
         if status not in (200, 412):
-            told = _json(answer)
-            why = told.get("error", "") if isinstance(told, dict) else ""
-            raise CannotFollow(f"Caddy refuses the change of {self._path} (status {status}): {why}")
+            raise CannotFollow(
+                f"Caddy refuses the change of {self._path} (status {status}): {_error_in(_json(answer))}"
+            )
 
     def _ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -206,6 +216,11 @@ class CaddyDriver:
             raise Away(f"Caddy's admin API doesn't answer at {self._host}:{self._port}: {why}") from error
         finally:
             connection.close()
+
+
+def _error_in(told: Any) -> str:
+    """What Caddy says went wrong."""
+    return str(told.get("error") or "no reason given") if isinstance(told, dict) else "no reason given"
 
 
 def _json(body: bytes) -> Any:

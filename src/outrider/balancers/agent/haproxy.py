@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loguru import logger
+
 from outrider.balancers.agent.claim import started
 from outrider.balancers.agent.driver import AgentServer, Away, CannotFollow, Report, read_text, replace_file
 
@@ -187,12 +189,20 @@ class HaproxyDriver:
             raise CannotFollow(f"HAProxy has no backend {self._backend}, or it has no `server-template`")
         open_at = {row["svname"]: int(row["scur"] or 0) + int(row["qcur"] or 0) for row in stats}
         slots = slots_in(dump, self._backend, open_at)
-        self._follow(info.get("Pid", ""), frozenset(slot.address for slot in slots if slot.state == "drain"))
+        is_reloaded = self._follow(
+            info.get("Pid", ""), frozenset(slot.address for slot in slots if slot.state == "drain")
+        )
+        saved = slots_in(read_text(self._file), self._backend, {})
+        if is_reloaded and has_forgotten(saved, slots):
+            logger.bind(backend=self._backend, state_file=str(self._file)).warning(
+                "HAProxy was reloaded and began without its servers: it needs server-state-file and"
+                " load-server-state-from-file"
+            )
         return HaproxyState(
             backend=self._backend,
             slots=slots,
             version=info.get("Version", ""),
-            is_saved=_without_counts(slots_in(read_text(self._file), self._backend, {})) == _without_counts(slots),
+            is_saved=_without_counts(saved) == _without_counts(slots),
             lingering=frozenset().union(*self._lingering.values()),
         )
 
@@ -243,16 +253,22 @@ class HaproxyDriver:
         self._urls[found.url] = self._urls[f"http://{found.address}"] = server.url
         return found
 
-    def _follow(self, pid: str, draining: frozenset[str]) -> None:
-        """Notice a reload: what drained in the process before is served to its end there, and counted by nobody."""
+    def _follow(self, pid: str, draining: frozenset[str]) -> bool:
+        """Notice a reload: what drained in the process before is served to its end there, and counted by nobody.
+
+        Returns:
+            Whether this is another process than at the look before.
+        """
         number = int(pid) if pid.isdigit() else 0
         process = (number, started(number))
-        if self._process is not None and self._process != process and self._process[1]:
+        is_reloaded = self._process is not None and self._process != process
+        if self._process is not None and is_reloaded and self._process[1]:
             self._lingering[self._process] = self._drained
         self._lingering = {
             before: addresses for before, addresses in self._lingering.items() if started(before[0]) == before[1]
         }
         self._process, self._drained = process, draining
+        return is_reloaded
 
     def _ask(self, line: str) -> str:
         """One line of the runtime API, and its answer."""
@@ -272,9 +288,19 @@ class HaproxyDriver:
         except OSError as error:
             raise Away(f"HAProxy doesn't answer at {self._socket}: {error.strerror or error}") from error
         text = answer.decode(errors="replace")
-        if text.lstrip().startswith(("Permission denied", "Can't find", "Unknown command")):
+        if text.lstrip().startswith("Permission denied"):
+            raise CannotFollow(
+                f"HAProxy's socket {self._socket} has no level admin: write `stats socket PATH ... level admin` into"
+                " HAProxy's configuration"
+            )
+        if text.lstrip().startswith(("Can't find", "Unknown command")):
             raise CannotFollow(f"HAProxy: {line}: {text.strip().splitlines()[0]}")
         return text
+
+
+def has_forgotten(saved: tuple[Slot, ...], slots: tuple[Slot, ...]) -> bool:
+    """Whether an HAProxy that has just started serves nobody, although the file says that somebody served."""
+    return any(slot.state == "ready" for slot in saved) and not any(slot.state == "ready" for slot in slots)
 
 
 def slots_in(dump: str, backend: str, open_at: Mapping[str, int]) -> tuple[Slot, ...]:

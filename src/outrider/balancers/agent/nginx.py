@@ -5,15 +5,17 @@ what they still have open. So a server that was taken out drains until every wor
 that is told is that of those workers, not of requests.
 
 A note beside the file says with which content nginx was reloaded last: an agent that died between writing and reloading
-reloads again.
+reloads again. So does one that finds an nginx that didn't run before: whether it read the file before or after the
+agent had written it can't be told.
 """
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,11 @@ COMMAND_S = 15.0
 RELOAD_S = 15.0
 POLL_S = 0.05
 _LINE = re.compile(r"server (\S+) weight=(\d+);")
+_STAMP = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (\[\w+\]) \d+#\d+: ")
+"""Before each line of nginx: with it the same trouble would be told as another one every second."""
+_FAILS = re.compile(r"\[(emerg|alert|crit|error)\]")
+_FILE = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
+"""In what ``nginx -T`` prints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +56,7 @@ class NginxState:
     Attributes:
         content: Of the file.
         former_workers: Those that exit once they have finished.
+        pid_file: Where nginx's process is looked for.
     """
 
     content: str
@@ -56,6 +64,7 @@ class NginxState:
     former_workers: int = 0
     version: str = ""
     is_running: bool = True
+    pid_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +81,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """Write the file and the note, for the nginx that will be started."""
+    """Write the file for the nginx that will be started, and forget what was loaded before."""
 
     content: str
 
@@ -114,7 +123,7 @@ def plan(servers: tuple[AgentServer, ...], state: NginxState) -> tuple[Command, 
     content = render(servers)
     is_loaded = content == state.content and digest(content) == state.note.loaded
     if not state.is_running:
-        return () if is_loaded else (Leave(content=content),)
+        return () if content == state.content and state.note == Note() else (Leave(content=content),)
     if not is_loaded:
         before = {*addresses_in(state.content), *state.note.draining}
         return (Load(content=content, draining=tuple(sorted(before - set(addresses_in(content))))),)
@@ -130,7 +139,10 @@ def report(servers: tuple[AgentServer, ...], state: NginxState) -> Report:
         Away: nginx doesn't run.
     """
     if not state.is_running:
-        raise Away("nginx doesn't run; the servers are in the file for its next start")
+        raise Away(
+            f"nginx doesn't run: {state.pid_file or 'its pid file'} names no master process of nginx (--pid-file); the"
+            " servers are in the file for its next start"
+        )
     loaded = digest(state.content) == state.note.loaded
     urls = {server.address: server.url for server in servers}
     serving = addresses_in(state.content) if loaded else ()
@@ -178,6 +190,7 @@ class NginxDriver:
             former_workers=sum(workers(master).values()) if master else 0,
             version=self._version,
             is_running=master != 0,
+            pid_file=str(self._pid_file),
         )
 
     def plan(self, servers: tuple[AgentServer, ...], state: NginxState) -> tuple[Command, ...]:
@@ -197,7 +210,7 @@ class NginxDriver:
                 self._write_note(command.note)
             case Leave():
                 replace_file(self._file, command.content)
-                self._write_note(Note(loaded=digest(command.content)))
+                self._write_note(Note())
 
     def _load(self, command: Load) -> None:
         before = read_text(self._file)
@@ -205,15 +218,34 @@ class NginxDriver:
         # until the reload is known to have happened both the old and the new servers may be sent to
         self._write_note(Note(draining=command.draining))
         replace_file(self._file, command.content)
-        if problem := _run(self._test):
+        try:
+            self._check()
+        except CannotFollow:
             if before:
                 replace_file(self._file, before)
-            raise CannotFollow(f"nginx refuses the configuration with {self._file}: {problem}")
+            raise
         former = {process for process, exits in workers(master).items() if not exits}
         if problem := _run(self._reload):
             raise CannotFollow(f"nginx was not reloaded: {' '.join(self._reload)}: {problem}")
         self._wait_for_new_workers(master, former)
         self._write_note(Note(loaded=digest(command.content), draining=command.draining))
+
+    def _check(self) -> None:
+        """Ask nginx whether it takes the configuration, and whether the file is a part of it.
+
+        Raises:
+            CannotFollow: it isn't so.
+        """
+        if problem := _run(self._test):
+            raise CannotFollow(f"nginx refuses the configuration with {self._file}: {problem}")
+        # -T is -t, and prints every file; a command of the operator's own may have another way to test
+        dump = ["-T" if word == "-t" else word for word in self._test]
+        read = list(_files_of(dump)) if dump != list(self._test) else []
+        if read and not any(os.path.realpath(one) == os.path.realpath(self._file) for one in read):
+            raise CannotFollow(
+                f"nginx's configuration doesn't include {self._file}: write `include {self._file};` into the `upstream`"
+                " block, or name the file that is there with --upstream-file"
+            )
 
     def _wait_for_new_workers(self, master: int, former: set[tuple[int, str]]) -> None:
         end = time.monotonic() + RELOAD_S
@@ -225,9 +257,11 @@ class NginxDriver:
         raise CannotFollow(f"nginx started no new workers within {RELOAD_S:g} s of the reload; its error log says why")
 
     def _master(self) -> int:
-        """Process id of nginx's master; 0 when it doesn't run."""
+        """Process id of nginx's master; 0 when it doesn't run. A file that was left behind may name any process."""
         text = read_text(self._pid_file).strip()
-        return int(text) if text.isdigit() and started(int(text)) else 0
+        if not text.isdigit() or not started(int(text)):
+            return 0
+        return int(text) if "master process" in _title(Path("/proc", text)) else 0
 
     def _write_note(self, note: Note) -> None:
         replace_file(self._note_file, json.dumps({"loaded": note.loaded, "draining": note.draining}) + "\n")
@@ -241,12 +275,20 @@ def workers(master: int) -> dict[tuple[int, str], bool]:
             continue
         try:
             status = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
+        title = _title(folder)
         if len(status) > 19 and status[1] == str(master) and "worker process" in title and status[0] not in "ZX":
             found[(int(folder.name), status[19])] = "shutting down" in title
     return found
+
+
+def _title(folder: Path) -> str:
+    """What a process calls itself; empty when it has ended."""
+    try:
+        return (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _read_note(text: str) -> Note:
@@ -259,15 +301,40 @@ def _read_note(text: str) -> Note:
 
 
 def _run(command: Sequence[str]) -> str:
-    """Run a program; what it said when it failed, in a line; empty when it did not."""
+    """Run a program; what it said when it failed, in a line; empty when it did not.
+
+    Raises:
+        CannotFollow: there is no such program, or it doesn't end.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False, errors="replace")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
+    except OSError as error:
+        raise CannotFollow(f"{command[0]}: can't be run: {error.strerror or error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CannotFollow(f"{' '.join(command)}: did not end within {COMMAND_S:g} s") from error
     if done.returncode == 0:
         return ""
-    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    return lines[0].strip() if lines else f"it left with {done.returncode}"
+    return reason_in(done.stderr or done.stdout) or _status(done.returncode)
+
+
+def reason_in(said: str) -> str:
+    """The line of nginx that says why: warnings may stand before it."""
+    lines = [_STAMP.sub(r"\1 ", line.strip()) for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if _FAILS.search(line)), lines[0] if lines else "")
+
+
+def _status(code: int) -> str:
+    return f"it left with {code}" if code >= 0 else f"it was ended by signal {-code}"
+
+
+def _files_of(command: Sequence[str]) -> Iterator[str]:
+    """The files that nginx has read, as it prints them; none when it doesn't."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False, errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    if done.returncode == 0:
+        yield from _FILE.findall(done.stdout)
 
 
 def _version(program: str) -> str:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import click
 
@@ -174,6 +175,8 @@ def caddy(admin_url: str, handler: str) -> Any:
     from outrider.balancers.agent.caddy import CaddyDriver
 
     _check_url("--admin-url", admin_url)
+    if urlsplit(admin_url).scheme != "http" or urlsplit(admin_url).path.strip("/"):
+        raise ConfigError(f"--admin-url {admin_url[:MAX_SHOWN]!r}: write http://HOST:PORT, as Caddy's admin API has it")
     return CaddyDriver(admin_url=admin_url, handler=handler)
 
 
