@@ -81,6 +81,17 @@ def test_it_is_read_again_only_when_a_file_has_changed(tmp_path: Path) -> None:
     assert not folder.read()
 
 
+def test_what_editors_and_installers_leave_beside_a_file_for_a_moment_is_no_instance(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, a=MINIMAL)
+    (tmp_path / ".ansible_tmp1a.toml").write_text(MINIMAL)
+    (tmp_path / ".#a.toml").symlink_to("somebody@host.4711")
+    (tmp_path / "a.toml~").write_text(MINIMAL)
+
+    folder.read()
+
+    assert (["a.toml"], {}) == ([path.name for path in folder.loaded], folder.problems)
+
+
 @pytest.mark.parametrize("name", ["OUTRIDER_INSTANCE_ID", "OUTRIDER_INSTANCE_STATE_DIR", "OUTRIDER_INSTANCE_ALIAS"])
 def test_a_variable_that_names_one_instance_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} names one instance, and --config-dir runs several: unset it"):

@@ -159,6 +159,18 @@ IMPOSSIBLE = [
         "[instance]\nbalancer = 'pound'",
         f"90-site.toml: instance.balancer: 'pound' is not one of {', '.join(BALANCERS)}",
     ),
+    (
+        "[instance]\nbalancer = 'haproxy'",
+        f"90-site.toml: instance.balancer: 'haproxy' is not one of {', '.join(BALANCERS)}; for haproxy write agent",
+    ),
+    (
+        "[instance]\nruntime = 'podman'",
+        f"90-site.toml: instance.runtime: 'podman' is not one of {', '.join(RUNTIMES)}; for podman write docker",
+    ),
+    (
+        "[instance]\nruntime = 'haproxy'",
+        f"90-site.toml: instance.runtime: 'haproxy' is not one of {', '.join(RUNTIMES)}",
+    ),
 ]  # fmt: skip
 
 

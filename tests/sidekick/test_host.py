@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from outrider.config.drivers import DriverTable, Problem
 from outrider.config.folder import Folder
@@ -309,6 +310,18 @@ def test_with_no_file_that_can_be_used_it_does_not_start(machine: Machine) -> No
 
     with pytest.raises(ConfigError, match=r"a\.toml"), machine.running():
         pass
+
+
+def test_an_empty_folder_is_said_and_waited_at(machine: Machine, healthy: str) -> None:
+    said: list[str] = []
+    log = logger.add(lambda line: said.append(str(line)), level="WARNING")
+    try:
+        with machine.running():
+            eventually(lambda: any("no instance: the folder has no file NAME.toml" in line for line in said))
+            machine.write("a", healthy)
+            eventually(lambda: machine.serving() == {"a"})
+    finally:
+        logger.remove(log)
 
 
 def test_all_of_them_may_move_to_another_etcd_at_once(machine: Machine, healthy: str) -> None:

@@ -47,4 +47,5 @@ BALANCERS: DriverTable[BalancerDriver] = DriverTable(
         "keys": "outrider.balancers.templates",
         "none": "outrider.balancers.none",
     },
+    products=dict.fromkeys(("haproxy", "nginx", "caddy", "envoy", "balancer-agent"), "agent"),
 )

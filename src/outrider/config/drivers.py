@@ -6,7 +6,7 @@ them. A module is imported when it is asked for; what only one driver needs (an 
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from outrider.config.sections import Settings
@@ -36,10 +36,12 @@ class DriverTable(Generic[D]):
     Attributes:
         chosen_by: The setting that names one of them.
         modules: Name -> module. The first is the default.
+        products: What people may write instead, the product's name -> the driver that is for it.
     """
 
     chosen_by: str
     modules: Mapping[str, str]
+    products: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.modules)

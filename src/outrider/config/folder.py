@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from outrider.config.load import Loaded, load_settings
+from outrider.config.load import Loaded, load_settings, settings_files
 from outrider.config.sections import Settings
 from outrider.core.errors import ConfigError
 from outrider.core.omaha import app_key
@@ -42,7 +42,7 @@ class Folder:
             if self.environment.get(name):
                 raise ConfigError(f"{name} names one instance, and --config-dir runs several: unset it")
         try:
-            files = sorted(self.path.glob("*.toml")) if self.path.is_dir() else None
+            files = sorted(settings_files(self.path)) if self.path.is_dir() else None
         except OSError as error:
             raise ConfigError(f"--config-dir {self.path}: {error.strerror}") from error
         if files is None:

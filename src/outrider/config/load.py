@@ -47,6 +47,8 @@ SECTIONS: Mapping[str, type[Any]] = dict(_sections())
 DRIVER_SECTIONS = frozenset(SECTIONS) - frozenset(get_type_hints(Settings))
 CHOICES: Mapping[str, tuple[str, ...]] = {table.chosen_by: tuple(table) for table in (RUNTIMES, BALANCERS)}
 """Setting that names a driver -> the drivers that there are."""
+PRODUCTS: Mapping[str, str] = {**RUNTIMES.products, **BALANCERS.products}
+"""What people write instead of a driver's name -> that name."""
 
 _NOT_SETTINGS = re.compile(
     # The command line's own variables (click's auto_envvar_prefix) where a command is named like a section, and what
@@ -90,8 +92,13 @@ def drop_ins(folders: Sequence[Path] = FOLDERS) -> tuple[Path, ...]:
     """The ``*.toml`` files of the folders, sorted by file name; of two with one name the later folder's."""
     found: dict[str, Path] = {}
     for folder in folders:
-        found.update({path.name: path for path in folder.glob("*.toml")})
+        found.update({path.name: path for path in settings_files(folder)})
     return tuple(found[name] for name in sorted(found))
+
+
+def settings_files(folder: Path) -> Iterator[Path]:
+    """The ``*.toml`` files of a folder. Hidden ones are those that editors and installers have there for a moment."""
+    return (path for path in folder.glob("*.toml") if not path.name.startswith("."))
 
 
 def load_settings(
@@ -265,7 +272,9 @@ def _converted(value: object, wanted: Any, *, text: bool) -> object:
     if wanted == Path | None and value == "":
         return None
     if get_origin(wanted) is Literal and value not in get_args(wanted):
-        raise ValueError(f"{value!r} is not one of {', '.join(get_args(wanted))}")
+        instead = PRODUCTS.get(str(value).lower())
+        right = f"; for {value} write {instead}" if instead in get_args(wanted) else ""
+        raise ValueError(f"{value!r} is not one of {', '.join(get_args(wanted))}{right}")
     if isinstance(value, str) and text and wanted is str:
         return value
     return msgspec.convert(value, wanted, strict=not text, dec_hook=_decode)

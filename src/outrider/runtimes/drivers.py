@@ -40,4 +40,5 @@ RUNTIMES: DriverTable[RuntimeDriver] = DriverTable(
         "systemd": "outrider.runtimes.systemd",
         "fleet": "outrider.runtimes.fleet",
     },
+    products={"podman": "docker", "container": "docker", "unit": "systemd"},
 )

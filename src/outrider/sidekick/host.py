@@ -204,6 +204,8 @@ class Host:
         self._folder.read()
         if self._folder.problems and not self._folder.loaded:
             raise next(iter(self._errors()))
+        if not self._folder.loaded:
+            logger.bind(folder=str(self._folder.path)).warning("no instance: the folder has no file NAME.toml")
         try:
             self._apply()
             while not self._stopping and self._bug is None:
