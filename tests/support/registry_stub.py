@@ -4,9 +4,12 @@ import base64
 import hashlib
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from tests.support.servers import TlsFiles
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -30,7 +33,8 @@ class RegistryStub:
         seen: Path and Authorization of the requests, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: TlsFiles | None = None) -> None:
+        """With ``tls`` it speaks nothing else."""
         self.auth = ""
         self.before: Handle | None = None
         self.silent: threading.Event | None = None
@@ -53,7 +57,20 @@ class RegistryStub:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        class Server(http.server.ThreadingHTTPServer):
+            def handle_error(self, request: Any, address: Any) -> None:
+                """A client that doesn't trust the certificate leaves in the middle: nothing to print."""
+
+        self._server = Server(("127.0.0.1", 0), Answer)
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            secured.load_cert_chain(tls.cert, tls.key)
+            # the handshake is left to the thread of each connection: one that fails must not end the listener
+            self._server.socket = secured.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.host = f"127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
@@ -102,7 +119,9 @@ class RegistryStub:
         if self.auth and not self._is_admitted(request.headers.get("Authorization", "")):
             challenge = 'Basic realm="stub"'
             if self.auth == "bearer":
-                challenge = f'Bearer realm="http://{self.host}/token",service="stub",scope="repository:x:pull"'
+                challenge = (
+                    f'Bearer realm="{self._scheme}://{self.host}/token",service="stub",scope="repository:x:pull"'
+                )
             reply(request, 401, b"{}", {"WWW-Authenticate": challenge})
             return
         name, _, rest = path.removeprefix("/v2/").partition("/manifests/")

@@ -8,10 +8,12 @@ from outrider.core.errors import ConfigError
 from outrider.core.images import ImageReference
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.follower import Follower
-from outrider.service.payloads.registry import RegistryError, ResolvedImage
+from outrider.service.payloads.registry import HttpRegistries, RegistryError, ResolvedImage
 from outrider.service.store.audit import Wanted
 from outrider.service.store.store import Store, Stores, open_stores
 from tests.sim.fake_etcd import FakeCluster
+from tests.support.registry_stub import RegistryStub, credentials
+from tests.support.servers import make_tls_files
 from tests.support.service_examples import APP, block, make_app, target_of
 from tests.support.wall_clock import NOON, WallClock
 
@@ -113,6 +115,29 @@ def test_a_registry_that_is_away_changes_nothing(store: Store, stores: Stores, p
     look(stores, payloads)
 
     assert before == versions_of(store)
+
+
+def test_a_private_registry_is_followed_with_its_credentials_and_its_authority(
+    store: Store, stores: Stores, payloads: PayloadFolder, tmp_path: Path
+) -> None:
+    tls = make_tls_files(tmp_path)
+    stub = RegistryStub(tls)
+    try:
+        stub.auth = "bearer"
+        digests = {tag: stub.add("a/b", tag) for tag in ("3.0.0", "3.1.0", "4.0.0")}
+        file = tmp_path / "auth.json"
+        store.channels.save(APP, "beta", follow=f"{stub.host}/a/b:^3", follow_moves=True)
+
+        Follower(stores, payloads, HttpRegistries(auth_file=file, ca_file=tls.ca)).look()
+        assert "3.1.0" not in versions_of(store), "without the file of credentials nothing is known"
+        file.write_bytes(credentials(stub.host))
+        Follower(stores, payloads, HttpRegistries(auth_file=file, ca_file=tls.ca)).look()
+
+        package = store.packages.get(APP, "3.1.0")
+        assert (f"{stub.host}/a/b:3.1.0", digests["3.1.0"]) == (package.image, package.digest)
+        assert "3.1.0" == store.channels.get(APP, "beta").version
+    finally:
+        stub.close()
 
 
 def test_following_ends_when_it_is_said_and_nonsense_is_refused(store: Store, stores: Stores) -> None:

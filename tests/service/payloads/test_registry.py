@@ -9,6 +9,7 @@ import pytest
 from outrider.core.images import parse_image
 from outrider.service.payloads.registry import HttpRegistries, NoRegistries, RegistryError
 from tests.support.registry_stub import RegistryStub, credentials, digest_of, replied
+from tests.support.servers import make_tls_files
 
 
 @pytest.fixture
@@ -78,6 +79,29 @@ def test_missing_and_wrong_credentials_are_told_apart(stub: RegistryStub, auth: 
     file.write_bytes(b"[]")
     with pytest.raises(RegistryError, match=r"auth\.json: not a file like Docker's config\.json"):
         resolve(stub, auth_file=file)
+
+
+@pytest.mark.parametrize("auth", ["", "basic", "bearer"])
+def test_a_registry_with_an_authority_of_its_own_is_believed_with_the_file_of_it(auth: str, tmp_path: Path) -> None:
+    tls = make_tls_files(tmp_path)
+    stub = RegistryStub(tls)
+    try:
+        stub.auth = auth
+        digest = stub.add("a/b", "1.0.0")
+        file = tmp_path / "auth.json"
+        file.write_bytes(credentials(stub.host))
+
+        found = HttpRegistries(auth_file=file, ca_file=tls.ca).resolve(parse_image(f"{stub.host}/a/b:1.0.0"))
+
+        assert digest == found.digest
+        with pytest.raises(RegistryError, match=r"certificate .*--registry-ca"):
+            resolve(stub, auth_file=file)
+        with pytest.raises(RegistryError, match=r"--registry-ca \S+auth\.json: holds no certificate"):
+            resolve(stub, auth_file=file, ca_file=file)
+        with pytest.raises(RegistryError, match=r"--registry-ca \S+nowhere: No such file"):
+            resolve(stub, auth_file=file, ca_file=tmp_path / "nowhere")
+    finally:
+        stub.close()
 
 
 def test_credentials_never_go_to_a_token_service_without_tls_of_a_registry_with_it(stub: RegistryStub) -> None:

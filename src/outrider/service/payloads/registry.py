@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import json
 import re
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -142,7 +143,14 @@ class HttpRegistries:
                 credentials = credentials_for(registry, self.auth_file.read_bytes())
             except (OSError, ConfigError) as error:
                 raise RegistryError(f"--registry-auth {self.auth_file}: {error}") from error
-        verify: bool | str = str(self.ca_file) if self.ca_file is not None else True
+        verify: bool | str = True
+        if self.ca_file is not None:
+            verify = str(self.ca_file)
+            try:
+                ssl.create_default_context(cafile=verify)
+            except OSError as error:  # requests would leave with this, or take it for an answer that was cut off
+                why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+                raise RegistryError(f"--registry-ca {self.ca_file}: {why}") from error
         with requests.Session() as http, Deadline(self.timeout_s) as deadline:
             http.trust_env = False  # no .netrc: only the credentials that were given for it
             http.mount("http://", deadline)
