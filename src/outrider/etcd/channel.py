@@ -10,6 +10,8 @@ Rules, each for a trap that was measured (docs/decisions/0002-etcd-client.md):
   node.
 - A node that failed is asked last for 1.5 s, not barred: it may be the only one left.
 - Tokens die with the server and after five idle minutes: they are renewed when etcd says so, once per call.
+- Signing in costs etcd a tenth of a second of CPU (bcrypt), and many come at once after its restart. So an attempt
+  outlives the call that began it, and the next call takes what came of it: to begin anew would make the crowd larger.
 """
 
 import re
@@ -28,6 +30,7 @@ from outrider.etcd.credentials import Credentials, Proof
 from outrider.etcd.errors import NoAnswer, NotSent, StaleToken, checked
 from outrider.etcd.seam import Endpoint, EtcdAddress, Unreachable
 
+SIGN_IN_S = 30.0
 AVOIDED_S = 1.5  # long enough that a burst of calls doesn't ask a frozen node again and again, short enough to forget
 
 _OPTIONS = (
@@ -76,6 +79,8 @@ class Connection:
         self.version = (0, 0, 0)
         self.token: str | None = None
         self.signing_in = threading.Lock()
+        self.attempt: Any = None
+        """To sign in; it is under way, or its result wasn't looked at yet."""
         self.users = 0
         self.retired = False
 
@@ -291,29 +296,50 @@ class Nodes:
 
     def _sign_in(self, connection: Connection, stale: str | None, limit_s: float) -> None:
         """Get a new token, unless another thread got one since ``stale``."""
-        if not connection.signing_in.acquire(timeout=max(limit_s, 0.001)):
-            raise NotSent("no answer while signing in")
-        try:
+        with connection.signing_in:
             if connection.token != stale:
                 return
-            request = etcdrpc.AuthenticateRequest(name=self._address.user, password=self._credentials.password())
-            try:
-                answer = _answer(connection.auth.Authenticate, request, max(limit_s, 0.001), ())
-            except NoAnswer as problem:  # signing in changes nothing: whatever we came for was not sent
-                raise NotSent(f"signing in: {problem}") from problem
-            except Refused as no:
-                if "authentication is not enabled" not in str(no):
-                    raise Refused(f"user {self._address.user!r} can't sign in at {connection.name}: {no}") from no
-                logger.warning("etcd asks for no user; the configured one is not used")
-                return
-            connection.token = answer.token
-        finally:
-            connection.signing_in.release()
+            attempt = connection.attempt
+            if attempt is None:
+                request = etcdrpc.AuthenticateRequest(name=self._address.user, password=self._credentials.password())
+                attempt = _begin(connection.auth.Authenticate, request)
+                connection.attempt = attempt
+        try:
+            answer = checked(lambda: attempt.result(timeout=max(limit_s, 0.001)))
+        except grpc.FutureTimeoutError as problem:  # it goes on; signing in changes nothing but the token
+            raise NotSent("no answer while signing in") from problem
+        except grpc.FutureCancelledError as problem:
+            self._attempt_ended(connection, attempt)
+            raise NotSent("the connection was closed") from problem
+        except NoAnswer as problem:
+            self._attempt_ended(connection, attempt)
+            raise NotSent(f"signing in: {problem}") from problem
+        except Refused as no:
+            self._attempt_ended(connection, attempt)
+            if "authentication is not enabled" not in str(no):
+                raise Refused(f"user {self._address.user!r} can't sign in at {connection.name}: {no}") from no
+            logger.warning("etcd asks for no user; the configured one is not used")
+            return
+        except (NotSent, StaleToken):
+            self._attempt_ended(connection, attempt)
+            raise
+        self._attempt_ended(connection, attempt, token=answer.token)
+
+    def _attempt_ended(self, connection: Connection, attempt: Any, token: str | None = None) -> None:
+        """Of all that have waited for it, the first one notes what came of it."""
+        with connection.signing_in:
+            if connection.attempt is attempt:
+                connection.attempt = None
+                connection.token = token if token is not None else connection.token
 
     def _warn_of(self, node: _Node, version: tuple[int, ...]) -> None:
         if loses_changes(version) and node.warned_of != version:
             node.warned_of = version
             logger.bind(endpoint=_name(node), version=".".join(map(str, version))).warning(LOSES_CHANGES)
+
+
+def _begin(call: Any, request: Any) -> Any:
+    return checked(lambda: call.future(request, timeout=SIGN_IN_S))
 
 
 def _answer(call: Any, request: Any, limit_s: float, metadata: Any) -> Any:
