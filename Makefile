@@ -95,17 +95,17 @@ fuzz: setup etcd ## 10000 inputs for the Omaha endpoint, 100 requests per operat
 	OUTRIDER_TEST_FUZZ=$(or $(inputs),10000) OUTRIDER_TEST_SCHEMATHESIS=$(or $(requests),100) \
 	  $(bin)/python -m pytest -n $(workers) -rP tests/service/omaha/test_fuzz.py tests/service/api/test_schemathesis.py
 
-chaos: setup etcd ## a sample of the kill matrix, two minutes (seconds=600 seed=7)
-	$(bin)/python -m tests.chaos --seconds $(or $(seconds),120) --seed $(or $(seed),1)
+chaos: setup etcd ## a sample of the kill matrix, two minutes (seconds=600 seed=7 secured=1)
+	$(bin)/python -m tests.chaos --seconds $(or $(seconds),120) --seed $(or $(seed),1) $(if $(secured),--secured)
 
 chaos-all: setup etcd ## the whole kill matrix, an hour or more; writes docs/develop/chaos.md
-	$(bin)/python -m tests.chaos --all --seed $(or $(seed),1) --stages $(or $(stages),3)
+	$(bin)/python -m tests.chaos --all --seed $(or $(seed),1) --fixtures $(or $(fixtures),3)
 
 long: setup ## simulated fleets live through a thousand rollouts each with troubles at random, minutes (seed=0 fleets=10)
 	$(bin)/python -m tests.sim.long_run --seed $(or $(seed),0) --fleets $(or $(fleets),10) --rollouts 1000
 
-soak: setup etcd ## real rollouts under load with random faults, for ten minutes (minutes=10 seed=7)
-	$(bin)/python -m tests.soak --minutes $(or $(minutes),10) $(if $(seed),--seed $(seed)) --keep
+soak: setup etcd ## real rollouts under load with random faults, for ten minutes (minutes=10 seed=7 secured=1)
+	$(bin)/python -m tests.soak --minutes $(or $(minutes),10) $(if $(seed),--seed $(seed)) $(if $(secured),--secured) --keep
 
 lint: $(stamp) $(checkers) ## style, types, import layers, and that pictures and generated pages are not stale
 	$(bin)/ruff check .

@@ -16,18 +16,22 @@ from pathlib import Path
 from outrider.core.sidekick.memory import Strategy
 from tests.chaos.also import ALSO, run_also
 from tests.chaos.cases import Outcome, Runner, arms_for
-from tests.chaos.containers import ContainerChaosFixture
-from tests.chaos.fixture import INSTANCES, ChaosFixture
+from tests.chaos.containers import ContainerChaosFixture, SecuredContainerFixture
+from tests.chaos.fixture import INSTANCES, ChaosFixture, SecuredChaosFixture
 from tests.chaos.matrix import Case, Runtime, cases, container_cases, in_company, sample, strategy_of
 from tests.chaos.report import write_containers, write_report
 from tests.live.killed_fixture import CHECKOUT
+from tests.support.secured import SecuredFixture
 
 KEPT = CHECKOUT / ".cache" / "chaos"
 FIXTURES: Mapping[Runtime, type[ChaosFixture]] = {"process": ChaosFixture, "docker": ContainerChaosFixture}
+SECURED: Mapping[Runtime, type[ChaosFixture]] = {"process": SecuredChaosFixture, "docker": SecuredContainerFixture}
 STRATEGIES: tuple[Strategy, ...] = ("start-first", "stop-first")
 
 
-def run(chosen: Iterable[Case], strategy: Strategy, seed: int, *, until: float = float("inf")) -> Iterator[Outcome]:
+def run(
+    chosen: Iterable[Case], strategy: Strategy, seed: int, *, until: float = float("inf"), secured: bool = False
+) -> Iterator[Outcome]:
     """Run cases of one strategy and runtime, one after the other on one fixture, until it is ``until`` (monotonic).
 
     After a case that failed the fixture is made anew; what it left is kept in ``.cache/chaos``.
@@ -40,11 +44,13 @@ def run(chosen: Iterable[Case], strategy: Strategy, seed: int, *, until: float =
             if time.monotonic() > until:
                 return
             if fixture is None:
-                kind = FIXTURES[together[0].row.runtime]
+                kind = (SECURED if secured else FIXTURES)[together[0].row.runtime]
                 fixture = kind(folder / f"{time.monotonic_ns()}", strategy)
                 fixture.bring_up()
             arms = arms_for(fixture, together, seed, folder / "signals" / str(next(numbers)))
             outcomes = Runner(fixture, arms, seed).run()
+            if isinstance(fixture, SecuredFixture) and (refused := fixture.refusals()):
+                outcomes[0].problems.append(f"etcd permitted less than is needed: {refused}")
             if outcomes[0].problems:
                 keep(fixture, together[0])
                 fixture.stop()
@@ -76,6 +82,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=120.0, help="a sample of that length (default)")
     options.add_argument("--all", action="store_true", help="the whole matrix; goes on where an earlier run stopped")
     options.add_argument("--only", action="append", default=[], help="EFFECT/FAILPOINT[:WHEN[:FAULT]], may be repeated")
+    options.add_argument("--secured", action="store_true", help="users and TLS in etcd, https, identity, signatures")
     options.add_argument("--strategy", choices=STRATEGIES, help="only cases of this strategy")
     options.add_argument("--runtime", choices=tuple(FIXTURES), help="only cases of this runtime")
     options.add_argument("--part", default="1/1", help="K/N: the K-th of N equal parts of the cases")
@@ -95,6 +102,8 @@ def main() -> None:
         sys.exit(side_by_side(chosen))
     part, parts = (int(word) for word in chosen.part.split("/"))
     until = time.monotonic() + (chosen.limit_s if chosen.all or chosen.only else chosen.seconds)
+    if chosen.secured and (chosen.all or chosen.also):
+        options.error("--secured goes with a sample or with --only")
     unknown = [one for one in chosen.only if not any(wanted(case, [one]) for case in (*cases(), *container_cases()))]
     if unknown:
         options.error(f"no case is called {unknown[0]!r}; all are in docs/develop/chaos.md, as EFFECT/FAILPOINT")
@@ -116,9 +125,10 @@ def main() -> None:
         else:
             picked = list(sample(chosen.seed, strategy))
             each = min(until, time.monotonic() + chosen.seconds / 2)
-        for outcome in run(picked, strategy, chosen.seed, until=each):
+        for outcome in run(picked, strategy, chosen.seed, until=each, secured=chosen.secured):
             say(outcome)
-            note(outcome)
+            if not chosen.secured:  # the page tells of the ordinary fleet
+                note(outcome)
             bad += bool(outcome.problems)
     sys.exit(1 if bad else 0)
 

@@ -6,6 +6,7 @@ from outrider.demo.docker_fleet import DOCKER, DockerFleet
 from outrider.demo.fleet import APP_ID
 from tests.chaos.fixture import HASTE, ChaosFixture
 from tests.support import docker_images
+from tests.support.secured import SecuredFixture
 
 
 class ContainerChaosFixture(ChaosFixture, DockerFleet):
@@ -23,6 +24,7 @@ class ContainerChaosFixture(ChaosFixture, DockerFleet):
         assert not tasks, "an image has tasks of the machine only, and no scenario has those"
         image = self.package(version, healthy=kind == "good")
         self.outrider("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={image}")
+        self.sign(version)
 
     def publish(self, version: str, kind: str = "good") -> None:
         self.upload(version, kind)
@@ -36,3 +38,7 @@ class ContainerChaosFixture(ChaosFixture, DockerFleet):
     def leftovers(self, instance: str) -> list[str]:
         found = docker_images.containers_of(self.state_dir(instance))
         return [f"{one.name} ({one.status})" for one in found if one.status != "running"]
+
+
+class SecuredContainerFixture(SecuredFixture, ContainerChaosFixture):
+    """The same, secured."""

@@ -22,6 +22,7 @@ from tests.chaos.disk import Disk
 from tests.chaos.proxy import Proxy
 from tests.live.killed_fixture import CHECKOUT
 from tests.live.live_fixture import HEALTHY_ANSWERS, LiveFixture
+from tests.support.secured import SecuredFixture
 from tests.support.servers import EtcdNodes, etcd_binary, etcdctl_binary
 from tests.support.waiting import eventually
 
@@ -67,7 +68,7 @@ class ChaosFixture(LiveFixture):
         self.start()
         ensure_static(self.cluster, TraefikKeys(TraefikSettings(rule=RULE), service=SERVICE))
         self.proxies = self.make_proxies()
-        self.client = ServiceClient(self.operators_url)
+        self.client = self.connect_service()
         self.create(slots=1)
         for instance in self.instances:
             self.start_sidekick(instance)
@@ -75,6 +76,10 @@ class ChaosFixture(LiveFixture):
         for _ in range(2):  # from here on every rollout has payloads to prune
             eventually(partial(self.all_on, self.release("good")), within_s=CASE_LIMIT_S, every_s=0.1)
         self.load = LoadGenerator(f"{self.traefik.web_url}{self.path}", HOST, RATE_PER_S, posts=self.posts).start()
+
+    def connect_service(self) -> ServiceClient:
+        """For operators."""
+        return ServiceClient(self.operators_url)
 
     def make_proxies(self) -> dict[str, Proxy]:
         """What stands between each sidekick and etcd."""
@@ -118,6 +123,7 @@ class ChaosFixture(LiveFixture):
             stored = self.client.upload(file)
         body = {"version": version, "stored": stored["sha256"], "name": package.name, "tasks": list(tasks)}
         self.client.post("apps", APP_ID, "packages", body=body)
+        self.sign(version)
         package.unlink()
 
     def end_apps(self, instance: str) -> None:
@@ -161,6 +167,10 @@ class ChaosFixture(LiveFixture):
         if instance in self.proxies:
             text = text.replace(f'"{self.endpoint}"', f'"127.0.0.1:{self.proxies[instance].port}"')
         return text.replace("[traefik]\n", f"[traefik]\nrule = '{RULE}'\n")
+
+
+class SecuredChaosFixture(SecuredFixture, ChaosFixture):
+    """The same, secured."""
 
 
 class NodesFixture(ChaosFixture):

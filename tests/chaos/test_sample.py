@@ -35,11 +35,12 @@ def described(outcome: Outcome) -> str:
     return f"{outcome.case} (seed {outcome.seed}): " + "; ".join(outcome.problems)
 
 
+@pytest.mark.parametrize("secured", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "secured"])
 @pytest.mark.parametrize("strategy", ["start-first", "stop-first"])
-def test_a_sample_of_the_kill_matrix_holds(strategy: Strategy) -> None:
+def test_a_sample_of_the_kill_matrix_holds(strategy: Strategy, secured: bool) -> None:
     until = time.monotonic() + SECONDS
     outcomes: list[Outcome] = []
-    for outcome in run(sample(SEED, strategy), strategy, SEED):
+    for outcome in run(sample(SEED, strategy), strategy, SEED, secured=secured):
         outcomes.append(outcome)
         if len(outcomes) >= LEAST and time.monotonic() > until:
             break

@@ -1,5 +1,7 @@
 """A fixture with the words that the live tests need."""
 
+from collections.abc import Mapping
+
 from click.testing import CliRunner
 
 from outrider.cli import main
@@ -21,13 +23,19 @@ class LiveFixture(DemoFleet):
 
     def outrider(self, *arguments: str, check: bool = True) -> str:
         """As the demo's, but in this process: a program would take as long to start as many a test takes."""
-        environment = {"OUTRIDER_SERVER": self.operators_url, "OUTRIDER_ETCD": self.endpoint}
-        done = CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
+        done = CliRunner().invoke(main, [str(each) for each in arguments], env=self.command_environment())
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         if check and done.exit_code != 0:
             raise DriverError(f"outrider {' '.join(arguments)}: {done.stderr.strip() or done.exit_code}")
         return done.stdout
+
+    def command_environment(self) -> Mapping[str, str]:
+        """Where commands find service and etcd."""
+        return {"OUTRIDER_SERVER": self.operators_url, "OUTRIDER_ETCD": self.endpoint}
+
+    def sign(self, version: str) -> None:
+        """Sign a package before anybody is offered it; nobody asks for signatures here."""
 
     def create(self, slots: int = 1) -> None:
         """The app on 1.0.0, with one group."""
@@ -42,6 +50,7 @@ class LiveFixture(DemoFleet):
         """Make a package and point the channel at it."""
         package = build_package(self.folder, version, healthy_answers=HEALTHY_ANSWERS[kind])
         self.outrider("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}")
+        self.sign(version)
         self.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
 
     def presences(self) -> dict[str, Presence]:

@@ -20,14 +20,16 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     options.add_argument("--minutes", type=float, default=10.0)
     options.add_argument("--seed", type=int, default=int(time.time()))
+    options.add_argument("--secured", action="store_true", help="users and TLS in etcd, https, identity, signatures")
     options.add_argument("--keep", action="store_true", help="leave logs and journals when it fails")
     chosen = options.parse_args()
     os.environ.setdefault("OUTRIDER_DEMO_ETCD", str(etcd_binary()))
     logger.remove()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="outrider-soak-"))
-    say(f"seed {chosen.seed}, {chosen.minutes:g} minutes; again: python -m tests.soak --seed {chosen.seed}")
-    soak = Soak(folder, chosen.seed, chosen.minutes, say)
+    again = f"python -m tests.soak --seed {chosen.seed}{' --secured' if chosen.secured else ''}"
+    say(f"seed {chosen.seed}, {chosen.minutes:g} minutes; again: {again}")
+    soak = Soak(folder, chosen.seed, chosen.minutes, say, secured=chosen.secured)
     try:
         soak.run()
     except (SoakFailed, OutriderError, AssertionError) as error:

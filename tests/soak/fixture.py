@@ -1,6 +1,7 @@
 """The demo's fleet with what a soak does to it: programs are killed and started again at their addresses."""
 
 import tarfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from outrider.demo.fleet import APP_ID, CHANNEL, workloads
 from outrider.demo.programs import Etcd, Program
 from tests.live.live_fixture import HEALTHY_ANSWERS, LiveFixture
 from tests.soak.history import History
+from tests.support.secured import SecuredFixture
 from tests.support.waiting import eventually
 
 Kind = Literal["good", "unhealthy", "souring", "refused"]
@@ -61,6 +63,7 @@ class SoakFixture(LiveFixture):
         else:
             package = build_package(self.folder, version, healthy_answers=HEALTHY_ANSWERS[kind])
         self._insist("package", "create", f"--app-id={APP_ID}", f"--version={version}", f"--file={package}")
+        self._insisted(lambda: self.sign(version))
         self._insist("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", f"--version={version}")
         package.unlink()
 
@@ -73,9 +76,12 @@ class SoakFixture(LiveFixture):
         return None
 
     def _insist(self, *words: str) -> None:
+        self._insisted(lambda: self.outrider(*words))
+
+    def _insisted(self, deed: Callable[[], object]) -> None:
         def done() -> bool:
             try:
-                self.outrider(*words)
+                deed()
             except DriverError as error:
                 if "exists already" in str(error):  # the answer of an earlier try was lost
                     return True
@@ -87,3 +93,7 @@ class SoakFixture(LiveFixture):
     def _forget(self, program: Program) -> None:
         program.kill()
         self._started.remove(program)
+
+
+class SecuredSoakFixture(SecuredFixture, SoakFixture):
+    """The same, secured."""

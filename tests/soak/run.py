@@ -18,7 +18,7 @@ from outrider.model.keys import group_scope
 from outrider.statechart import load_sidekick_chart
 from outrider.story import lines_of, replay
 from tests.soak.faults import Excuse, Faults
-from tests.soak.fixture import Kind, SoakFixture
+from tests.soak.fixture import Kind, SecuredSoakFixture, SoakFixture
 from tests.soak.gauges import LIMITS, Life, on_disk
 
 INSTANCES = ("web-a", "web-b", "web-c", "web-d", "web-e")
@@ -54,10 +54,12 @@ class Tally:
 class Soak:
     """One soak on one fixture."""
 
-    def __init__(self, folder: Path, seed: int, minutes: float, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, seed: int, minutes: float, tell: Callable[[str], None], *, secured: bool = False
+    ) -> None:
         self._random, self._tell = Random(f"soak {seed}"), tell
         self._seconds = minutes * 60.0
-        self.fixture = SoakFixture(folder, INSTANCES)
+        self.fixture = (SecuredSoakFixture if secured else SoakFixture)(folder, INSTANCES)
         self._faults = Faults(self.fixture, self._random, SPARED)
         self._lives: dict[int, Life] = {}
         self._sampled_s = 0.0
@@ -275,6 +277,11 @@ class Soak:
 
     def _finish(self) -> None:
         """Replay the journals, and see whether anything has grown."""
+        if isinstance(self.fixture, SecuredSoakFixture):
+            refused = self.fixture.refusals()
+            self.tally.breaches += [
+                f"{log}: etcd permitted less than is needed: {line}" for log, line in refused.items()
+            ]
         chart = load_sidekick_chart()
         for instance in INSTANCES:
             try:

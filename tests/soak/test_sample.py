@@ -14,10 +14,13 @@ MINUTES = 1.0
 """The rollout that is under way then is carried to its end."""
 
 
-def test_a_minute_of_rollouts_and_faults_breaks_no_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("secured", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "secured"])
+def test_a_minute_of_rollouts_and_faults_breaks_no_promise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secured: bool
+) -> None:
     monkeypatch.setenv("OUTRIDER_DEMO_ETCD", str(etcd_binary()))
     told: list[str] = []
-    soak = Soak(tmp_path, SEED, MINUTES, told.append)
+    soak = Soak(tmp_path, SEED, MINUTES, told.append, secured=secured)
     try:
         tally = soak.run()
     finally:

@@ -160,7 +160,15 @@ def start_etcd(folder: Path, endpoint: Endpoint | None = None) -> Etcd:
 
 
 def start_traefik(
-    folder: Path, etcd: Endpoint, *, root: str = "traefik", throttle: str = "100ms", name: str = "traefik"
+    folder: Path,
+    etcd: Endpoint,
+    *,
+    root: str = "traefik",
+    throttle: str = "100ms",
+    name: str = "traefik",
+    ca_file: Path | None = None,
+    user: str = "",
+    password: str = "",
 ) -> TraefikProgram:
     """Start a Traefik that reads its routes from ``etcd`` below ``root``.
 
@@ -173,6 +181,8 @@ def start_traefik(
         root: Its root key.
         throttle: Its ``providersThrottleDuration``.
         name: Of its log and configuration, when there are several.
+        ca_file: Of an etcd that is asked over TLS.
+        user, password: Of an etcd with users.
 
     Raises:
         ProgramMissing: there is no Traefik on this machine.
@@ -181,7 +191,10 @@ def start_traefik(
     web, api = free_ports(2)
     config = folder / f"{name}.toml"
     folder.mkdir(parents=True, exist_ok=True)
+    signing_in = f"username = {json.dumps(user)}\npassword = {json.dumps(password)}\n" if user else ""
+    tls = f"\n[providers.etcd.tls]\nca = {json.dumps(str(ca_file))}\n" if ca_file else ""
     # A file of our own, as Traefik would prefer one in /etc/traefik or in the home to any option.
+    config.touch(mode=0o600)
     config.write_text(
         f"""\
 [global]
@@ -209,7 +222,7 @@ providersThrottleDuration = "{throttle}"
 [providers.etcd]
 endpoints = ["{etcd.host}:{etcd.port}"]
 rootKey = "{root}"
-"""
+{signing_in}{tls}"""
     )
     api_url = f"http://127.0.0.1:{api}"
     traefik = TraefikProgram(
