@@ -16,10 +16,10 @@ from outrider.runtimes import Given
 from outrider.runtimes.records import WorkloadRecord
 from outrider.runtimes.systemd import SystemdSettings, problems
 from outrider.runtimes.systemd.bus import Manager
-from outrider.runtimes.systemd.names import own_unit_of, pattern_of, unit_of, user_of
+from outrider.runtimes.systemd.names import drains_of, own_unit_of, pattern_of, unit_of, user_of
 from outrider.runtimes.systemd.properties import INFINITY, SANDBOX, properties_of, property_problems
 from outrider.runtimes.systemd.results import GONE, invocation_of, result_of
-from outrider.runtimes.systemd.units import _quoted, environment_of, open_to_all
+from outrider.runtimes.systemd.units import TransientUnits, _quoted, environment_of, open_to_all
 from tests.contracts.kits.settings import settings_with
 from tests.support.waiting import eventually
 
@@ -221,3 +221,28 @@ def test_a_unit_is_told_what_its_release_gives_it_over_the_settings_and_below_it
     told = environment_of(record, shared, instance, Given(variables={"COLOUR": "red", "HOST": "elsewhere"}))
 
     assert ("red", "9", "127.0.0.1") == (told["COLOUR"], told["SIZE"], told["HOST"])
+
+
+class Started:
+    """A manager that notes what it is to start."""
+
+    def __init__(self) -> None:
+        self.properties: dict[str, Any] = {}
+
+    def start_transient(self, unit: str, properties: Any) -> None:
+        self.properties = dict(properties)
+
+
+def test_a_version_is_stopped_at_a_shutdown_after_its_instance_was_drained(tmp_path: Path) -> None:
+    """Else systemd stops the app at once, while the balancer still sends to it."""
+    record = WorkloadRecord(
+        runtime="systemd", workload_id="w", version="1.0.0", host="127.0.0.1", port=8085, run=1, sha256="a" * 64
+    )
+    instance = InstanceSettings(id="Web 1", app="web", group="beta", state_dir=tmp_path)
+    units, manager = TransientUnits(SystemdSettings(command=("/bin/true",)), WorkloadSettings(), instance), Started()
+
+    units.start(manager, record, tmp_path, Given())  # type: ignore[arg-type]
+
+    drains = ["outrider-shutdown@Web\\x201.service", "outrider-shutdown-Web\\x201.service"]
+    assert ("as", drains) == manager.properties["Before"]
+    assert tuple(drains) == drains_of("Web 1")

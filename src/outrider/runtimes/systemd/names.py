@@ -26,6 +26,11 @@ def pattern_of(instance: str) -> str:
     return f"outrider-app-{escaped(instance)}@*.service"
 
 
+def drains_of(instance: str) -> tuple[str, ...]:
+    """The units that drain ``instance`` when its machine shuts down: as installed, and as ``units render`` calls it."""
+    return tuple(f"outrider-shutdown{between}{escaped(instance)}.service" for between in "@-")
+
+
 def own_unit_of(unit: str, version: str, instance: str) -> str:
     """The operator's unit for a version: of ``example@.service`` it is ``example@1.0.0-a.service``.
 

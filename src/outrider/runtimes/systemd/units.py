@@ -21,7 +21,7 @@ from outrider.runtimes.process.command import check_program, command_line
 from outrider.runtimes.records import WorkloadRecord
 from outrider.runtimes.systemd import SystemdSettings
 from outrider.runtimes.systemd.bus import Manager, Property, UnitState
-from outrider.runtimes.systemd.names import own_unit_of, pattern_of, unit_of, user_of
+from outrider.runtimes.systemd.names import drains_of, own_unit_of, pattern_of, unit_of, user_of
 from outrider.runtimes.systemd.properties import MS_REC, SANDBOX, properties_of
 
 MOUNT = Path("/run/outrider-app")
@@ -104,6 +104,8 @@ class TransientUnits:
         found: dict[str, tuple[str, object]] = {
             "Description": ("s", f"{self._instance.app} {record.version} ({self._instance.id})"),
             "Type": ("s", "exec"),
+            # at a shutdown it serves until its instance is drained: what starts later is stopped sooner
+            "Before": ("as", list(drains_of(self._instance.id))),
             "SyslogIdentifier": ("s", self._instance.id),
             "OOMPolicy": ("s", "stop"),
             **{name: ("t", value) for name, value in limits.items() if value},
