@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy pin sbom audit etcd docker systemd clean
+.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all live live-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy pin sbom audit etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -100,6 +100,12 @@ chaos: setup etcd ## a sample of the kill matrix, two minutes (seconds=600 seed=
 
 chaos-all: setup etcd ## the whole kill matrix, an hour or more; writes docs/develop/chaos.md
 	$(bin)/python -m tests.chaos --all --seed $(or $(seed),1) --fixtures $(or $(fixtures),3)
+
+live: setup etcd docker ## real machines in containers: the built packages, systemd, two balancers; quick scenarios, minutes (only="leader" times=3)
+	$(bin)/python -m tests.scenarios --only "$(only)" --times $(or $(times),1)
+
+live-all: setup etcd docker ## every scenario on real machines, half an hour; writes docs/develop/live.md (only="leader,cutoff" times=3)
+	$(bin)/python -m tests.scenarios --all --write --only "$(only)" --times $(or $(times),1)
 
 long: setup ## simulated fleets live through a thousand rollouts each with troubles at random, minutes (seed=0 fleets=10)
 	$(bin)/python -m tests.sim.long_run --seed $(or $(seed),0) --fleets $(or $(fleets),10) --rollouts 1000

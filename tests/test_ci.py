@@ -20,6 +20,7 @@ RINGS = {
     "test": "test",
     "live": "test-live",
     "fleet": "test-fleet",
+    "machines": "live",
     "long": "test-long",
     "pythons": "test-pythons",
     "install": "test-install",

@@ -1,7 +1,8 @@
 """Judges what happened by what etcd went through: every revision of a case, replayed by code that knows no sidekick.
 
 All it knows are the keys of design section 5 and Traefik's: a slot key and a queue key under ``turns/``, a server's
-entry, a block. From these it says whether P1, P2, P3 and P5 held at every single revision.
+entry (Traefik's, or that for balancer agents), a block. From these it says whether P1, P2, P3 and P5 held at
+every single revision.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,8 @@ import msgspec
 from outrider.etcd.seam import KeyChanged
 
 TURNS, BLOCK, GONE = "/outrider/v1/turns/", "/outrider/v1/blocks/", "/outrider/v1/gone/"
-SERVERS = "/loadbalancer/servers/"
+SERVERS, AGENT_SERVERS = "/loadbalancer/servers/", "/outrider/v1/servers/"
+"""Of Traefik, and of the balancers that have an agent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,8 @@ class _World:
         for key, (value, _) in self.keys.items():
             if f"{SERVERS}{instance}/" in key and key.endswith("/url"):
                 return value.decode()
+            if key.startswith(AGENT_SERVERS) and key.endswith(f"/{instance}/entry"):
+                return str(msgspec.json.decode(value)["url"])
         return None
 
 

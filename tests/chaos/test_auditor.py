@@ -1,6 +1,6 @@
 """The auditor can fail: made-up histories, one for each way in which a promise breaks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import pytest
@@ -34,7 +34,7 @@ TAKE: Story = [(10, queue("a"), "{}"), (11, slot(0), held_by("a"))]
 GIVE: Story = [(90, slot(0), None), (90, queue("a"), None)]
 
 
-def judged(story: Story, **rules: object) -> list[str]:
+def judged(story: Story, before: Mapping[str, bytes] = BEFORE, **rules: object) -> list[str]:
     changes = [
         KeyChanged(
             key=key,
@@ -46,7 +46,7 @@ def judged(story: Story, **rules: object) -> list[str]:
         for revision, key, value in story
     ]
     given = {"slots": 1, "starts_first": True, "instances": ("a", "b"), **rules}
-    return audit(BEFORE, changes, Rules(**given))  # type: ignore[arg-type]
+    return audit(before, changes, Rules(**given))  # type: ignore[arg-type]
 
 
 def test_a_swap_as_it_should_be_has_no_breach() -> None:
@@ -57,6 +57,20 @@ def test_a_stop_first_swap_may_be_out_under_its_turn() -> None:
     story: Story = [*TAKE, (20, entry("a"), None), (30, entry("a"), "http://a:2"), *GIVE]
 
     assert [] == judged(story, starts_first=False)
+
+
+def agents_entry(instance: str) -> str:
+    return f"/outrider/v1/servers/example/{instance}/entry"
+
+
+def test_an_entry_for_balancer_agents_is_judged_as_one_of_traefik() -> None:
+    before = {agents_entry(name): msgspec.json.encode({"url": f"http://{name}:1"}) for name in ("a", "b")}
+    moved = msgspec.json.encode({"url": "http://a:2"}).decode()
+
+    assert [] == judged([*TAKE, (20, agents_entry("a"), moved), *GIVE], before=before)
+    found = judged([(20, agents_entry("a"), moved), (30, agents_entry("b"), None)], before=before)
+    assert "revision 20: P2: traffic of a was moved from http://a:1 to http://a:2 without a valid turn" in found
+    assert "revision 30: P2: b was taken out of the balancer without a valid turn" in found
 
 
 BREACHES: dict[str, tuple[Story, str]] = {

@@ -92,6 +92,10 @@ class CleanMachine:
         raw = base64.b64encode(text.encode()).decode()
         self.run("/bin/sh", "-c", f"echo {raw} | base64 -d > '{path}'")
 
+    def keep_as(self, repository: str, tag: str) -> None:
+        """Make an image of what is on it now."""
+        self._container.commit(repository=repository, tag=tag)
+
     def remove(self) -> None:
         """End it, with all that it stored."""
         with contextlib.suppress(docker.errors.NotFound):

@@ -101,7 +101,51 @@ class Network:
                 {self.name: api.create_endpoint_config(ipv4_address=self.address(number))}
             ),
         )
-        container = Container(self._client.containers.get(made["Id"]), self._network, name, self.address(number))
+        return self._begin(made["Id"], name, number)
+
+    def add_of_image(
+        self, name: str, number: int, image: str, command: Sequence[str], *, host_config: Mapping[str, object]
+    ) -> "Container":
+        """Start ``command`` of another image than the run's own as host ``number``, as root.
+
+        Args:
+            host_config: What Docker's API calls so: mounts, capabilities and so on.
+        """
+        api = self._client.api
+        made = api.create_container(
+            image,
+            command=list(command),
+            name=f"{self.name}-{name}",
+            hostname=name,
+            environment={"container": "docker"},
+            labels={LABEL: self.run},
+            host_config=api.create_host_config(cgroup_parent=os.environ.get("OUTRIDER_TEST_CGROUP"), **host_config),
+            networking_config=api.create_networking_config(
+                {self.name: api.create_endpoint_config(ipv4_address=self.address(number))}
+            ),
+        )
+        return self._begin(made["Id"], name, number)
+
+    def beside(self, container: "Container", script: str) -> str:
+        """Run a shell script with this machine's programs in the network of ``container``, as one who may change it.
+
+        For a container whose image has no such program.
+        """
+        binds = {str(path): {"bind": str(path), "mode": "ro"} for path in _seen_inside()}
+        output: bytes = self._client.containers.run(
+            self._image,
+            ["/bin/sh", "-ec", f"PATH={SYSTEM_PATH}; {script}"],
+            network_mode=f"container:{container.id}",
+            volumes=binds,
+            tmpfs={"/run": ""},
+            cap_add=["NET_ADMIN"],
+            remove=True,
+        )
+        return output.decode(errors="replace")
+
+    def _begin(self, made: str, name: str, number: int) -> "Container":
+        assert self._network is not None
+        container = Container(self._client.containers.get(made), self._network, name, self.address(number))
         self._containers.append(container)
         container.start()
         return container
@@ -146,8 +190,18 @@ class Container:
         self._container, self._network = container, network
         self.name, self.address = name, address
 
+    @property
+    def id(self) -> str:
+        """Docker's name for it."""
+        return str(self._container.id)
+
     def start(self) -> None:
         self._container.start()
+
+    def kill(self) -> None:
+        """SIGKILL to all of it, as when the power goes; it is down when this returns, and ``start`` runs it again."""
+        self._container.kill()
+        self._container.wait(timeout=60)
 
     def run(self, script: str) -> str:
         """Run a shell script inside, as root with the container's capabilities; returns what it printed."""

@@ -46,7 +46,7 @@ def etcd_image(client: docker.DockerClient) -> str:
     given = os.environ.get("OUTRIDER_TEST_ETCD_IMAGE")
     if given:
         return given
-    files = {path: path for path in _libraries(etcd_binary())} | {Path("/usr/bin/etcd"): etcd_binary()}
+    files = {path: path for path in libraries_of(etcd_binary())} | {Path("/usr/bin/etcd"): etcd_binary()}
     mark = hashlib.sha256(_DOCKERFILE)
     for path in sorted(files):
         mark.update(str(path).encode() + files[path].read_bytes())
@@ -56,7 +56,7 @@ def etcd_image(client: docker.DockerClient) -> str:
     return tag
 
 
-def _libraries(program: Path) -> tuple[Path, ...]:
+def libraries_of(program: Path) -> tuple[Path, ...]:
     """The loader and the libraries of ``program``, at the paths where it looks for them; none when it is static."""
     said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, timeout=60, check=False)
     words = (word for line in said.stdout.splitlines() for word in line.split())

@@ -37,7 +37,7 @@ sys.exit(code)
 
 
 BOOT_ID = "/etc/boot-id"
-_BOOT = f"""
+BOOT = f"""
 # the kernel's id of the boot is that of the machine below; as systemd-nspawn does, each start has one of its own
 cat /proc/sys/kernel/random/uuid >{BOOT_ID} && mount --bind {BOOT_ID} /proc/sys/kernel/random/boot_id
 exec /sbin/init
@@ -61,7 +61,7 @@ class SystemdMachine:
         atexit.register(self.remove)
         self._container: Any = self._client.containers.run(
             _image(self._client),
-            ["/bin/sh", "-c", _BOOT],
+            ["/bin/sh", "-c", BOOT],
             detach=True,
             name=self.folder.name,
             network_mode="host",
