@@ -29,7 +29,7 @@ COMMAND_S = 15.0
 RELOAD_S = 15.0
 POLL_S = 0.05
 _LINE = re.compile(r"server (\S+) weight=(\d+);")
-_STAMP = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (\[\w+\]) \d+#\d+: ")
+_PREFIX = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (\[\w+\]) \d+#\d+: ")
 """Before each line of nginx: with it the same trouble would be told as another one every second."""
 _FAILS = re.compile(r"\[(emerg|alert|crit|error)\]")
 _FILE = re.compile(r"^# configuration file (.+):$", re.MULTILINE)
@@ -319,7 +319,7 @@ def _run(command: Sequence[str]) -> str:
 
 def reason_in(said: str) -> str:
     """The line of nginx that says why: warnings may stand before it."""
-    lines = [_STAMP.sub(r"\1 ", line.strip()) for line in said.splitlines() if line.strip()]
+    lines = [_PREFIX.sub(r"\1 ", line.strip()) for line in said.splitlines() if line.strip()]
     return next((line for line in lines if _FAILS.search(line)), lines[0] if lines else "")
 
 
