@@ -75,7 +75,59 @@ _REFUSES = (
     '<transition event="release.found" cond="may_take" target="reporting"><raise event="update.failed"/></transition>'
 )
 
+CONTRACT = replace(CALM, contracts=True, waiting=0)
+ANALYSED = replace(CALM, analysis="pause", waiting=0)
+
 FAULTS = (
+    Fault(
+        name="a contract task that compares nothing",
+        strategy="stop-first",
+        setting=replace(CONTRACT, counted=False),
+        promise="the contract task of 2.0.0 begins while 1.0.0 still runs",
+        story=("the contract task of 2.0.0 begins",),
+    ),
+    Fault(
+        name="going back after a contract task",
+        strategy="stop-first",
+        setting=replace(CONTRACT, barred=False, words=1, says=("undo",)),
+        promise="1.0.0 is started although the contract task of 2.0.0 has begun",
+        story=(
+            "lock.release is done, lock.released",
+            "the contract task of 2.0.0 begins",
+            "an operator takes the group back to 1.0.0",
+            "lock.acquire: has a turn, lock.acquired",
+            "workload.replace of 1.0.0 is done",
+        ),
+    ),
+    Fault(
+        name="an undecided analysis that passes",
+        strategy="stop-first",
+        setting=ANALYSED,
+        edits=(
+            (
+                "swapping.analysing",
+                'event="analysis.undecided analysis.expired" cond="takes_undecided"',
+                'event="analysis.undecided analysis.expired"',
+            ),
+        ),
+        promise="2.0.0 is committed after analysis.undecided: no data never passes",
+        story=("the analysis of 2.0.0 stays undecided: swapping.analysing -> swapping.retiring",),
+    ),
+    Fault(
+        name="an analysis that never answers passes",
+        strategy="start-first",
+        setting=ANALYSED,
+        edits=(
+            (
+                "swapping.analysing",
+                '<transition event="analysis.failed analysis.undecided analysis.expired" target="rollback.relocking"/>',
+                '<transition event="analysis.failed analysis.undecided" target="rollback.relocking"/>'
+                '<transition event="analysis.expired" target="swapping.committing"/>',
+            ),
+        ),
+        promise="2.0.0 is committed after analysis.expired: no data never passes",
+        story=("timer analysis.expired before the answer: swapping.analysing -> swapping.retiring",),
+    ),
     Fault(
         name="a swap before its task is done",
         strategy="start-first",

@@ -70,10 +70,12 @@ def _analysed(world: World, s: Local, url: str, request: int, found: list[Edge])
 def _checked(world: World, s: Local, version: str, request: int, found: list[Edge]) -> None:
     """The service answers by what it knew as it was asked; one of another make doesn't know what is blocked."""
     memory = world.steps.brains[s.brain].memory
-    due = version != NEW and not s.blocked and memory.wanted == NEW and not memory.group_paused and not s.braked
+    new = world.steps.new
+    due = version != NEW and not s.blocked and memory.wanted == new.label and not memory.group_paused and not s.braked
     if version != NEW and not s.braked:
         event = answer(
-            ev.ReleaseFound, request, version=NEW, urls=("http://x/p",), sha256=SHA[NEW], size_bytes=1, update=NOW,
+            ev.ReleaseFound, request, version=new.version, urls=new.urls, sha256=new.sha256, size_bytes=1, update=NOW,
+            environment=new.environment, environment_digest=new.environment_digest,
             kind="image" if world.setting.badness == "unfit" else "archive",
         )  # fmt: skip
         found.extend(world.tell(s._replace(permitted=True), event, f"the service offers {NEW}", not due))

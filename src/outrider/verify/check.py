@@ -7,9 +7,10 @@ from functools import partial
 from itertools import groupby
 
 from outrider.core.chart.model import Chart
+from outrider.core.rollout.budgets import Budget
 from outrider.core.sidekick.memory import Strategy
 from outrider.verify.explore import Explored, explore
-from outrider.verify.fleet import FleetResult, Looks, explore_fleet
+from outrider.verify.fleet import FleetResult, Looks, Racks, explore_fleet
 from outrider.verify.jobs import in_processes
 from outrider.verify.steps import Steps
 from outrider.verify.story import tell, tell_fleet
@@ -22,11 +23,13 @@ class Configuration:
 
     Attributes:
         sizes: Fleets: numbers of sidekicks and slots.
+        racks: Fleets with labels and a budget, besides, each with its number of slots.
     """
 
     strategy: Strategy
     setting: Setting
     sizes: tuple[tuple[int, int], ...]
+    racks: tuple[tuple[Racks, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +69,25 @@ CALM = Setting(late_limit=0, words=0)
 
 
 def _plan(
-    settings: Sequence[Setting], *, sidekicks: int, most_slots: int, stop_first: Sequence[Setting] = ()
+    settings: Sequence[Setting],
+    *,
+    sidekicks: int,
+    most_slots: int,
+    stop_first: Sequence[Setting] = (),
+    racks: tuple[tuple[Racks, int], ...] = (),
 ) -> tuple[Configuration, ...]:
+    """``racks``: explored with a release that is refused, and with a drain: there every turn ends in every way."""
     sizes = tuple((count, slots) for slots in range(1, most_slots + 1) for count in range(1, sidekicks + 1))
     return tuple(
-        Configuration(strategy=strategy, setting=setting, sizes=sizes)
+        Configuration(strategy=strategy, setting=setting, sizes=sizes, racks=racks if _has_racks(setting) else ())
         for strategy in STRATEGIES
         for setting in (*settings, *(stop_first if strategy == "stop-first" else ()))
     )
+
+
+def _has_racks(setting: Setting) -> bool:
+    """Where few states of a sidekick can be told apart from outside; the budgets are the same everywhere."""
+    return (setting.badness == "refused" and not setting.words) or (setting.words == 1 and setting.says == ("drain",))
 
 
 def _each(setting: Setting) -> tuple[Setting, ...]:
@@ -85,6 +99,17 @@ def _said(*says: Word, badness: Badness = "none", words: int = 1) -> Setting:
     return replace(CALM, badness=badness, words=words, says=says, waiting=1)
 
 
+_RACKS: tuple[tuple[Racks, int], ...] = (
+    (Racks(of=("a", "a", "b"), budget=Budget(label="rack", max_out=1)), 2),
+    (Racks(of=("a", "a", "a"), budget=Budget(label="rack", min_serving=2)), 2),
+)
+"""Fleets with labels: two of three in one rack, of which one may be out; and a floor under all three."""
+_MORE_RACKS: tuple[tuple[Racks, int], ...] = (
+    (Racks(of=("a", "a", "b", "b"), budget=Budget(label="rack", max_out=1)), 3),
+    (Racks(of=("a", "a", ""), budget=Budget(label="rack", max_out=1, min_serving=1)), 3),
+)
+
+_CONTRACT, _ENVIRONMENT = replace(CALM, contracts=True, waiting=0), replace(CALM, environment=True, waiting=0)
 _ANALYSED = replace(CALM, analysis="pause")
 _LATE, _FALL = replace(CALM, late_limit=1), replace(CALM, falls=1, waiting=1)
 _TOO_MUCH: tuple[tuple[Badness, Word], ...] = (("dies", "release"),)
@@ -104,7 +129,8 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
         ],
         sidekicks=3,
         most_slots=2,
-        stop_first=[_LATE, _ANALYSED, _said("drain")],
+        stop_first=[_LATE, _ANALYSED, _said("drain"), _CONTRACT, replace(_ENVIRONMENT, badness="unhealthy")],
+        racks=_RACKS,
     ),
     "large": _plan(
         [
@@ -119,9 +145,14 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
                 if (badness, word) not in _TOO_MUCH
             ),
             replace(CALM, fresh=True),
+            _CONTRACT,
+            replace(_CONTRACT, words=1, says=("undo",)),
+            *(replace(_ENVIRONMENT, badness=badness) for badness in BADNESS),
+            replace(_ENVIRONMENT, words=1, says=("undo",)),
         ],
         sidekicks=3,
         most_slots=2,
+        racks=(*_RACKS, *_MORE_RACKS),
         stop_first=[_FALL, *(_said(word, badness=badness) for badness, word in _TOO_MUCH)],
     ),
 }
@@ -155,10 +186,12 @@ def check(chart: Chart, plan: Sequence[Configuration], *, jobs: int = 1) -> Iter
 
 def _check_all(chart: Chart, configurations: Sequence[Configuration]) -> Iterator[Result]:
     """Check configurations of one strategy."""
-    steps = Steps(chart, configurations[0].strategy)
+    several = dict[bool, Steps]()
     for configuration in configurations:
-        began_s = time.monotonic()
-        result = _checked(steps, configuration)
+        began_s, environment = time.monotonic(), configuration.setting.environment
+        if environment not in several:
+            several[environment] = Steps(chart, configuration.strategy, environment=environment)
+        result = _checked(several[environment], configuration)
         yield replace(result, took_s=time.monotonic() - began_s)
 
 
@@ -181,8 +214,10 @@ def _checked(steps: Steps, configuration: Configuration) -> Result:
 
 def _checked_fleets(explored: Explored, configuration: Configuration, result: Result) -> Result:
     looks, fleets = Looks(explored), list[FleetResult]()
-    for sidekicks, slots in configuration.sizes:
-        fleets.append(explore_fleet(looks, sidekicks, slots))
+    sizes: list[tuple[int, int, Racks | None]] = [(sidekicks, slots, None) for sidekicks, slots in configuration.sizes]
+    sizes += [(len(racks.of), slots, racks) for racks, slots in configuration.racks]
+    for sidekicks, slots, racks in sizes:
+        fleets.append(explore_fleet(looks, sidekicks, slots, racks))
         if fleets[-1].promise:
             break
     result = replace(result, looks=len(looks.sets), fleets=tuple(fleets))

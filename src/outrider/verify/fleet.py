@@ -1,28 +1,65 @@
-"""Several sidekicks on one lock: P1 and P5.
+"""Several sidekicks on one lock: P1, P5, and the disruption budgets of their labels.
 
 They meet nowhere else, so of each only that counts which the others, or these two promises, can see: its *look*. All
 runs of one sidekick are made into the smallest-to-follow machine over looks (the subset construction: its states are
 the sets of local states that can't be told apart from outside). That is exact for what can be seen, and some dozens
 of states instead of hundreds of thousands. Who is who doesn't matter: states that differ by names only are one.
 
-Who may take a turn is asked of ``core.slots.decide``, which the real lock asks, too.
+Who may take a turn is asked of ``core.slots.decide`` and ``core.budgets``, which the real lock asks, too.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from outrider.core.rollout.budgets import Budget, Contending, Room
 from outrider.core.rollout.slots import Holding, Take, Waiting, decide
 from outrider.verify.explore import AGAIN, BLOCKED, ENV, FAULT, TAU, TOUCHED, TURN, WAITS, Explored
 
 Member = tuple[int, str]
 """A sidekick: the state of its machine of looks, and its name."""
 
-Fleet = tuple[tuple[Member, ...], tuple[Member, ...]]
-"""Those in line, in order, and all others, sorted."""
+
+class Fleet(NamedTuple):
+    """All sidekicks at one moment.
+
+    Attributes:
+        line: Those in line, in order.
+        others: All others, sorted.
+        saw_room: Those in line that have seen room in their budgets since they stand there; only kept where the taking
+            transaction doesn't compare the budgets.
+    """
+
+    line: tuple[Member, ...]
+    others: tuple[Member, ...]
+    saw_room: frozenset[str] = frozenset()
+
 
 Move = tuple[str, int]
 """Who, and the mark of what it did (without ``FAULT``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Racks:
+    """Labels of the sidekicks of a fleet, and the budgets that count them.
+
+    Attributes:
+        of: For each sidekick the value of its label ``rack``; empty: it has none.
+        compared: The transaction that takes a turn compares the budgets. Without it the checker must find a breach.
+    """
+
+    of: tuple[str, ...]
+    budget: Budget
+    compared: bool = True
+
+    @property
+    def words(self) -> str:
+        """``a+a+b at most 1 out``."""
+        most, least = self.budget.max_out, self.budget.min_serving
+        limits = [f"at most {most} out"] if most is not None else []
+        limits += [f"{least} serving"] if least else []
+        return f"{'+'.join(one or '-' for one in self.of)} {', '.join(limits)}"
 
 
 class Looks:
@@ -149,37 +186,110 @@ class FleetResult:
     edges: int
     promise: str = ""
     moves: tuple[Move, ...] = ()
+    racks: str = ""
 
 
-def explore_fleet(looks: Looks, sidekicks: int, slots: int) -> FleetResult:
-    """Walk all states of a number of sidekicks over a lock with a number of slots."""
+def explore_fleet(looks: Looks, sidekicks: int, slots: int, racks: Racks | None = None) -> FleetResult:
+    """Walk all states of a number of sidekicks over a lock with a number of slots.
+
+    Args:
+        racks: Their labels and the budget that counts; None: neither.
+    """
     names = tuple(f"web-{number}" for number in range(1, sidekicks + 1))
-    begin: Fleet = ((), tuple((looks.start(), name) for name in names))
-    parents: dict[object, tuple[Fleet, Move] | None] = {_nameless(begin): None}
-    todo, edges = [begin], 0
+    labels = _Labels(names, racks)
+    begin = Fleet((), tuple((looks.start(), name) for name in labels.sorted(names)))
+    parents: dict[object, tuple[Fleet, Move] | None] = {labels.nameless(begin): None}
+    todo, edges, words = [begin], 0, "" if racks is None else racks.words
     for fleet in todo:
-        for move, after in _next(looks, fleet, slots):
+        for move, after in _next(looks, fleet, slots, labels):
             edges += 1
-            key = _nameless(after)
+            key = labels.nameless(after)
             if key in parents:
                 continue
             parents[key] = (fleet, move)
-            promise = _broken(looks, after, slots)
+            promise = _broken(looks, after, slots) or labels.broken(looks, after)
             if promise:
-                moves = _story(looks, parents, begin, after, slots)
+                moves = _story(looks, parents, begin, after, slots, labels)
                 return FleetResult(
-                    sidekicks=sidekicks, slots=slots, states=len(parents), edges=edges, promise=promise, moves=moves
-                )
+                    sidekicks=sidekicks, slots=slots, states=len(parents), edges=edges, promise=promise, moves=moves,
+                    racks=words,
+                )  # fmt: skip
             todo.append(after)
-    return FleetResult(sidekicks=sidekicks, slots=slots, states=len(parents), edges=edges)
+    return FleetResult(sidekicks=sidekicks, slots=slots, states=len(parents), edges=edges, racks=words)
 
 
-def _nameless(fleet: Fleet) -> object:
-    return tuple(tuple(state for state, _ in part) for part in fleet)
+class _Labels:
+    """The sidekicks' labels, and what follows from them."""
+
+    def __init__(self, names: tuple[str, ...], racks: Racks | None) -> None:
+        self.racks = racks
+        self.of: Mapping[str, str] = dict.fromkeys(names, "")
+        if racks is not None:
+            self.of = dict(zip(names, racks.of, strict=True))
+        self._held: dict[tuple[tuple[str, bool], ...], Mapping[str, str]] = {}
+
+    def sorted(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """By their labels, so that those with the same may change places."""
+        return tuple(sorted(names, key=lambda name: (self.of[name], name)))
+
+    def order(self, member: Member) -> tuple[int, str, str]:
+        """Members that nothing but the name tells apart stand side by side."""
+        return member[0], self.of[member[1]], member[1]
+
+    def nameless(self, fleet: Fleet) -> object:
+        """What tells two fleets apart: not the names, but the labels."""
+        if self.racks is None:
+            return tuple(tuple(state for state, _ in part) for part in (fleet.line, fleet.others))
+        return tuple(
+            tuple((state, self.of[name], name in fleet.saw_room) for state, name in part)
+            for part in (fleet.line, fleet.others)
+        )
+
+    def held(self, looks: Looks, fleet: Fleet) -> Mapping[str, str]:
+        """Whom a budget keeps from a turn, as the lock decides it; who has no turn serves (P3)."""
+        if self.racks is None:
+            return {}
+        turns = tuple(
+            sorted((name, bool(looks.look(state) & TURN)) for part in fleet[:2] for state, name in part)
+        )  # fmt: skip
+        found = self._held.get(turns)
+        if found is None:
+            contending = (self._contending(name, turns) for name, has_turn in turns if not has_turn)
+            found = self._held[turns] = {one.instance: one.held for one in contending if one.held}
+        return found
+
+    def _contending(self, name: str, turns: tuple[tuple[str, bool], ...]) -> Contending:
+        assert self.racks is not None
+        label = self.racks.budget.label
+        rooms = {
+            (label, value): Room(
+                out=[who for who, has_turn in turns if has_turn and self.of[who] == value],
+                serving=[who for who, has_turn in turns if not has_turn and self.of[who] == value],
+            )
+            for value in set(self.of.values())
+        }
+        labels = {label: self.of[name]} if self.of[name] else {}
+        return Contending(instance=name, labels=labels, budgets=(self.racks.budget,), rooms=rooms)
+
+    def broken(self, looks: Looks, fleet: Fleet) -> str:
+        """Which budget is broken, counted here on its own; empty when none is."""
+        if self.racks is None:
+            return ""
+        budget = self.racks.budget
+        for value in sorted(set(self.of.values()) - {""}):
+            seen = [bool(looks.look(state) & TURN) for part in fleet[:2] for state, name in part
+                    if self.of[name] == value]  # fmt: skip
+            out, serving = sum(seen), len(seen) - sum(seen)
+            if budget.max_out is not None and out > budget.max_out:
+                return f"budget: {out} of {budget.label} {value} are out at once, and at most {budget.max_out} may be"
+            if out and serving < budget.min_serving:
+                least = budget.min_serving
+                return f"budget: {serving} of {budget.label} {value} serve while one is out, and {least} must"
+        return ""
 
 
 def _broken(looks: Looks, fleet: Fleet, slots: int) -> str:
-    seen = [looks.look(state) for part in fleet for state, _ in part]
+    seen = [looks.look(state) for part in fleet[:2] for state, _ in part]
     turns, touched = sum(bool(one & TURN) for one in seen), sum(bool(one & TOUCHED) for one in seen)
     if turns > slots:
         return f"P1: {turns} turns at once, and there are {slots} slots"
@@ -188,8 +298,9 @@ def _broken(looks: Looks, fleet: Fleet, slots: int) -> str:
     return ""
 
 
-def _next(looks: Looks, fleet: Fleet, slots: int) -> Iterator[tuple[Move, Fleet]]:
-    line, others = fleet
+def _next(looks: Looks, fleet: Fleet, slots: int, labels: _Labels) -> Iterator[tuple[Move, Fleet]]:
+    line, others, saw_room = fleet
+    held = labels.held(looks, fleet)
     holders = sum(bool(looks.look(state) & TURN) for state, _ in others)
     for state, name in (*line, *others):
         before = looks.look(state)
@@ -197,17 +308,24 @@ def _next(looks: Looks, fleet: Fleet, slots: int) -> Iterator[tuple[Move, Fleet]
             if label & ENV and label < AGAIN:
                 continue  # nobody but another sidekick of this fleet does that
             after = looks.look(number)
-            if after & TURN and not before & TURN and not _may_take(line, name, holders, slots):
-                continue
+            if after & TURN and not before & TURN:
+                keeps = {who: why for who, why in held.items() if who not in saw_room} if saw_room else held
+                if not _may_take(line, name, holders, slots, keeps):
+                    continue
             stays = before & WAITS and after & WAITS and not label & AGAIN
-            members = {who: (number if who == name else one) for part in fleet for one, who in part}
+            members = {who: (number if who == name else one) for part in fleet[:2] for one, who in part}
             if after & BLOCKED and not before & BLOCKED:
                 members = {who: one if who == name else _told(looks, one) for who, one in members.items()}
             queue = [who for _, who in line if who != name or stays]
             if after & WAITS and not stays:
                 queue.append(name)
-            rest = sorted((one, who) for who, one in members.items() if who not in queue)
-            yield (name, label), (tuple((members[who], who) for who in queue), tuple(rest))
+            rest = sorted(((one, who) for who, one in members.items() if who not in queue), key=labels.order)
+            following = Fleet(tuple((members[who], who) for who in queue), tuple(rest))
+            if labels.racks is not None and not labels.racks.compared:
+                room = {who for who in queue if who not in labels.held(looks, following)}
+                kept = {who for who in saw_room if who in queue and (who != name or stays)}
+                following = following._replace(saw_room=frozenset(room | kept))
+            yield (name, label), following
 
 
 def _told(looks: Looks, state: int) -> int:
@@ -217,7 +335,7 @@ def _told(looks: Looks, state: int) -> int:
     return next(number for label, number in looks.moves(state).items() if label & ENV and label < AGAIN)
 
 
-def _may_take(line: tuple[Member, ...], name: str, holders: int, slots: int) -> bool:
+def _may_take(line: tuple[Member, ...], name: str, holders: int, slots: int, held: Mapping[str, str]) -> bool:
     queue = [
         Waiting(instance=who, key=who, create_revision=place, mod_revision=place)
         for place, (_, who) in enumerate(line, 1)
@@ -225,21 +343,28 @@ def _may_take(line: tuple[Member, ...], name: str, holders: int, slots: int) -> 
     if name not in [one.instance for one in queue]:
         return False
     turns = [Holding(number=number, instance=f"holder-{number}", create_revision=1) for number in range(holders)]
-    return isinstance(decide(name, queue, turns, slots), Take)
+    return isinstance(decide(name, queue, turns, slots, held), Take)
 
 
 def _story(
-    looks: Looks, parents: dict[object, tuple[Fleet, Move] | None], begin: Fleet, end: Fleet, slots: int
+    looks: Looks,
+    parents: dict[object, tuple[Fleet, Move] | None],
+    begin: Fleet,
+    end: Fleet,
+    slots: int,
+    labels: _Labels,
 ) -> tuple[Move, ...]:
     """The moves from the beginning, with the names that the sidekicks of ``begin`` have."""
     steps: list[tuple[Fleet, object]] = []
-    at: object = _nameless(end)
+    at: object = labels.nameless(end)
     while (parent := parents[at]) is not None:
         steps.append((parent[0], at))
-        at = _nameless(parent[0])
+        at = labels.nameless(parent[0])
     moves: list[Move] = []
     fleet = begin
     for _, wanted in reversed(steps):
-        move, fleet = next((move, after) for move, after in _next(looks, fleet, slots) if _nameless(after) == wanted)
+        move, fleet = next(
+            (move, after) for move, after in _next(looks, fleet, slots, labels) if labels.nameless(after) == wanted
+        )
         moves.append(move)
     return tuple(moves)

@@ -6,7 +6,7 @@ from typing import Any
 
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
-from outrider.verify import entry, tasks, turns, workloads
+from outrider.verify import contracts, entry, tasks, turns, workloads
 from outrider.verify.answers import answers
 from outrider.verify.steps import DRAIN, EPOCH, NEW, NOW, OLD, Brain, answer, id_of, version_of
 from outrider.verify.world import Edge, Local, Word, World
@@ -56,7 +56,7 @@ def is_answered(s: Local) -> bool:
 def _watches(world: World, brain: Brain) -> str:
     """The address of a bad version that is watched; empty when none is."""
     candidate = brain.memory.candidate
-    if candidate is None or not world.is_bad(candidate.release.version):
+    if candidate is None or not world.is_bad(world.steps.name_of(candidate.release)):
         return ""
     return candidate.url if any(one.effect_name == do.WatchProbe.name for one in brain.snapshot.outstanding) else ""
 
@@ -83,9 +83,10 @@ def _timers(world: World, s: Local, found: list[Edge], *, deadlines: bool) -> No
 
 
 def _blocked(world: World, s: Local, found: list[Edge]) -> None:
-    known = NEW in world.steps.brains[s.brain].memory.blocked
+    label = world.steps.new.label
+    known = label in world.steps.brains[s.brain].memory.blocked
     if s.blocked and not known:
-        event = ("blocked", lambda: ev.BlockChanged(at=EPOCH, versions={NEW: ""}))
+        event = ("blocked", lambda: ev.BlockChanged(at=EPOCH, versions={label: ""}))
         found.extend(world.tell(s, event, f"hears that {NEW} is bad", False))
     elif known and not s.blocked:
         event = ("no block", lambda: ev.BlockChanged(at=EPOCH, versions={}))
@@ -126,7 +127,7 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
 
     def target(version: str | None, paused: bool) -> Any:
         key = ("target", version, paused)
-        return key, lambda: ev.TargetChanged(at=EPOCH, version=version, paused=paused, slots=1, revision=5)
+        return key, lambda: world.steps.target(version, paused=paused)
 
     if memory.paused:
         take_back(answer(ev.OperatorResumed, 0), "an operator resumes it")
@@ -144,11 +145,12 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
             found.extend(world.tell(s._replace(words=s.words - 1, gone=0), leave, what, True))
     else:
         take_back(answer(ev.OperatorUndrained, 0), "an operator lets it back")
+    wanted = NEW if memory.wanted == world.steps.new.label else memory.wanted
     if memory.group_paused:
-        take_back(target(memory.wanted, False), "an operator resumes the group")
+        take_back(target(wanted, False), "an operator resumes the group")
     else:
-        say("target", target(memory.wanted, True), "an operator pauses the group")
-    if memory.wanted == NEW:
+        say("target", target(wanted, True), "an operator pauses the group")
+    if wanted == NEW:
         say("undo", target(OLD, memory.group_paused), f"an operator takes the group back to {OLD}")
         say("target", target(OLD, memory.group_paused), f"the target is turned back to {OLD}")
     else:
@@ -160,7 +162,7 @@ def _operator(world: World, s: Local, found: list[Edge]) -> None:
     if memory.candidate is not None and memory.undone != memory.candidate.release.label:
         say("rollback", back, "an operator rolls it back")
     elif not memory.update and memory.previous is not None:
-        say("return", back, f"an operator takes it back to {memory.previous.release.version}")
+        say("return", back, f"an operator takes it back to {world.steps.name_of(memory.previous.release)}")
 
 
 def _gone(world: World, s: Local, found: list[Edge]) -> None:
@@ -261,12 +263,44 @@ def _crash_under_way(world: World, s: Local, found: list[Edge]) -> None:
 
 
 PARTS: tuple[Part, ...] = (
-    Part(workloads.performed, ("brain", "works", "alive", "deserted", "heard", "barred", "touched", "forgiven")),
+    Part(
+        workloads.performed,
+        ("brain", "works", "alive", "deserted", "heard", "barred", "touched", "forgiven", "noted", "contracted"),
+    ),
     Part(entry.performed, ("brain", "writes", "late", "alive", "entry", "deserted", "key", "slot")),
-    Part(turns.performed, ("brain", "locks", "late", "key", "slot", "blocked", "proved", "barred", "touched", "gone")),
+    Part(
+        turns.performed,
+        (
+            "brain",
+            "locks",
+            "late",
+            "key",
+            "slot",
+            "blocked",
+            "proved",
+            "barred",
+            "touched",
+            "gone",
+            "noted",
+            "contracted",
+        ),
+    ),
     Part(
         turns.requested,
-        ("brain", "request", "key", "slot", "blocked", "barred", "forgiven", "permitted", "braked", "gone", "task"),
+        (
+            "brain",
+            "request",
+            "key",
+            "slot",
+            "blocked",
+            "barred",
+            "forgiven",
+            "permitted",
+            "braked",
+            "gone",
+            "task",
+            "contracted",
+        ),
     ),
     Part(entry.taken_away, ("entry", "words")),
     Part(entry.watched, ("brain", "entry"), news=True),
@@ -287,6 +321,7 @@ PARTS: tuple[Part, ...] = (
             "braked",
             "gone",
             "task",
+            "contracted",
         ),
     ),
     Part(turns.ended_by_operator, ("slot", "entry", "words")),
@@ -295,6 +330,7 @@ PARTS: tuple[Part, ...] = (
     Part(answers, ("brain", "asks", "alive", "blocked", "permitted", "braked"), news=True),
     Part(tasks.asked, ("brain", "asks", "blocked", "permitted", "task"), news=True),
     Part(tasks.runs, ("blocked", "proved", "task", "ran")),
+    Part(contracts.claimed, ("alive", "slot", "noted", "contracted")),
     Part(_deadlines, ("brain",), news=True, early=True),
     Part(_due, ("brain",), news=True),
     Part(_blocked, ("brain", "blocked"), news=True),

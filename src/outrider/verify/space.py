@@ -17,7 +17,7 @@ BITS: Mapping[str, int] = {
     "brain": 20, "works": 14, "writes": 14, "locks": 14, "asks": 14, "request": 10, "late": 18, "alive": 10, "entry": 6,
     "deserted": 10, "heard": 10, "key": 2, "slot": 2, "blocked": 1, "proved": 1, "barred": 1, "touched": 1,
     "forgiven": 1, "permitted": 1, "braked": 1, "gone": 2, "words": 3, "falls": 3, "task": 3,
-    "ran": 2,
+    "ran": 2, "noted": 2, "contracted": 1,
 }  # fmt: skip
 """Room for the values of each field."""
 assert tuple(BITS) == Local._fields, "a field of a state without room for its value"

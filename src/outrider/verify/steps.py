@@ -5,6 +5,9 @@ far as a guard can tell their values apart, request numbers and timer generation
 A fence is two bits: does it hold the create revision that the slot key has *now*, and the same of the queue key. A
 revision never comes back, so a bit that is lost is lost forever.
 
+The new release is a new version, or (``NEW_ENVIRONMENT``) the same payload with another environment. The chart then
+sees what it sees in a fleet; but effects, and ids of workloads, name it ``NEW`` here, so that the world is the same.
+
 The update under way is called ``NOW``. When it ends, its workload becomes the last one of its version (``BEFORE``),
 and what was the last one until then becomes one of the older ones, which nobody needs to tell apart any more.
 """
@@ -21,10 +24,11 @@ from outrider.core.chart.model import Chart, Transition
 from outrider.core.chart.step import ArmedTimer, Outstanding, Snapshot
 from outrider.core.errors import ChartError
 from outrider.core.omaha import FailureCode
+from outrider.core.release import ReleaseId
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.effects import Effect
-from outrider.core.sidekick.guards import MAX_ATTEMPTS, MAX_RESTARTS
+from outrider.core.sidekick.guards import MAX_ATTEMPTS, MAX_RESTARTS, has_analysis
 from outrider.core.sidekick.memory import AfterUndecided, Fault, Installed, Memory, Release, Strategy, Turn
 from outrider.core.sidekick.remember import LOST_LEASE
 from outrider.core.sidekick.rules import make_rules
@@ -40,6 +44,10 @@ DRAIN = "drain"
 INSTANCE = "web"
 TURN = Turn(scope="turns/app/g", number=0, slot_revision=1, waiter_revision=1, update=NOW)
 SHA = {OLD: "1" * 64, NEW: "2" * 64}
+NEW_ENVIRONMENT = Release(
+    version=OLD, urls=("http://x/p",), sha256=SHA[OLD], size_bytes=1, environment=2, environment_digest="e" * 64
+)
+"""The old version with another environment, in the place of ``NEW``."""
 
 
 def version_of(workload: str) -> str:
@@ -114,11 +122,18 @@ class _Watched(Hierarchy):
 
 
 class Steps:
-    """All steps of one chart under one strategy. Brains and effects are known by small numbers."""
+    """All steps of one chart under one strategy. Brains and effects are known by small numbers.
 
-    def __init__(self, chart: Chart, strategy: Strategy) -> None:
+    Attributes:
+        new: The release that is rolled out.
+    """
+
+    def __init__(self, chart: Chart, strategy: Strategy, *, environment: bool = False) -> None:
+        """``environment``: what is rolled out is a new environment, and no new version."""
         self.chart = chart
         self.strategy = strategy
+        self.new = NEW_ENVIRONMENT if environment else replace(NEW_ENVIRONMENT, version=NEW, sha256=SHA[NEW],
+                                                               environment=0, environment_digest="")  # fmt: skip
         self.brains: list[Brain] = []
         self.effects: list[Effect] = []
         self._hierarchy = _Watched(chart)
@@ -149,10 +164,23 @@ class Steps:
         memory = Memory(
             instance=INSTANCE, app="app", group="g", scope="turns/app/g", strategy=self.strategy, at=EPOCH,
             running=None if fresh else Installed(release=release, workload_id=first, url=address(first, "")),
-            wanted=NEW, target_revision=5, analysis=analysis,
+            wanted=self.new.label, target_revision=5, analysis=analysis,
         )  # fmt: skip
         self._machine = Machine(self.chart, self._rules, memory, hierarchy=self._hierarchy)
         return self._result(self._machine.start().actions, {})
+
+    def name_of(self, release: Release | ReleaseId) -> str:
+        """``OLD`` or ``NEW``."""
+        return NEW if release.label == self.new.label else release.version
+
+    def target(self, name: str | None, *, paused: bool) -> ev.TargetChanged:
+        """The event that the group's target is ``OLD``, ``NEW`` or nothing now."""
+        if name == NEW:
+            label = "" if self.new.id.is_plain else self.new.label
+            return ev.TargetChanged(
+                at=EPOCH, version=self.new.version, release=label, paused=paused, slots=1, revision=5
+            )  # fmt: skip
+        return ev.TargetChanged(at=EPOCH, version=name, paused=paused, slots=1, revision=5)
 
     def take(self, brain: int, key: object, make: Callable[[], Any]) -> tuple[Taken, ...]:
         """The steps that an event may lead to: several where a counter decides, for counters are left out here.
@@ -189,6 +217,7 @@ class Steps:
         before = {one.request: one.request for one in brain.snapshot.outstanding}
         asked = [action.effect for action in step.actions if isinstance(action, Perform)]
         problem = "an update gets its verdict twice" if self._is_judged_twice else _broken_rule(machine.memory, asked)
+        problem = problem or _unproved(memory, machine.memory, event)
         return self._result(step.actions, before, ended=ended, problem=problem)
 
     def _failed(self, memory: Memory) -> ev.UpdateFailed:
@@ -232,8 +261,9 @@ class Steps:
         memory = self._machine.memory
         if ended:
             memory = replace(memory, **{name: _age(getattr(memory, name), ended) for name in _NAMING})
+        memory = replace(memory, **{name: self._named(getattr(memory, name)) for name in _INSTALLED})
         performs = tuple(
-            (self._effect(_plain(action.effect)), numbers.get(action.request or 0, 0))
+            (self._effect(self._named(_plain(action.effect))), numbers.get(action.request or 0, 0))
             for action in actions
             if isinstance(action, Perform)
         )
@@ -244,6 +274,38 @@ class Steps:
             ended=ended,
             problem=problem,
         )
+
+    def _named(self, value: Any) -> Any:
+        """The same with the name ``NEW`` for a release that is a new environment: an effect, or what it holds."""
+        if self.new.version == NEW:
+            return value
+        match value:
+            case Installed():
+                if value.release.label != self.new.label:
+                    return value
+                return replace(value, workload_id=value.workload_id.replace(f"-{OLD}-", f"-{NEW}-"))
+            case Effect():
+                known: Any = value
+                changes = {one.name: self._told(getattr(known, one.name)) for one in fields(known)}
+                named = getattr(known, "release", None)
+                if "version" in changes and isinstance(named, Release | ReleaseId) and self.name_of(named) == NEW:
+                    changes["version"] = NEW
+                return replace(known, **changes)
+            case _:
+                return value
+
+    def _told(self, value: Any) -> Any:
+        match value:
+            case Release():
+                return replace(value, version=self.name_of(value))
+            case Installed():
+                return replace(self._named(value), release=self._told(value.release))
+            case tuple():
+                return tuple(self._told(one) for one in value)
+            case str():
+                return NEW if value == self.new.label else value
+            case _:
+                return value
 
     def _brain(self, memory: Memory, snapshot: Snapshot) -> int:
         memory = _normal(memory)
@@ -282,6 +344,7 @@ _COUNTERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 )
 """Guards that ask a counter; what it means when they say something else than with 0; how to make them."""
 
+_INSTALLED = ("running", "candidate", "previous", "leftover")
 _NAMING = ("running", "candidate", "previous", "leftover", "turn", "former_urls")
 _PLAIN = attrgetter(*(field.name for field in fields(Memory) if field.name not in ("blocked", "recorded")))
 """All of a memory that can be hashed."""
@@ -323,6 +386,19 @@ def _broken_rule(memory: Memory, asked: Sequence[object]) -> str:
     if memory.update and memory.candidate is None and memory.fault is not None:
         return "an update is rolled back after its commit (design, section 3, rule 10)"
     return ""
+
+
+def _unproved(before: Memory, after: Memory, event: Any) -> str:
+    """No data never passes: an analysed release counts once its analysis has passed, or where undecided may pass."""
+    candidate = before.candidate
+    if candidate is None or not has_analysis(before) or after.candidate is not None or after.running is None:
+        return ""
+    if after.running.release.label != candidate.release.label or isinstance(event, ev.AnalysisPassed):
+        return ""
+    accepted = before.analysis == "pass" or before.accepted == candidate.release.label
+    if isinstance(event, ev.AnalysisUndecided | ev.TimerExpired) and accepted:
+        return ""
+    return f"{candidate.release.label} is committed after {event.name}: no data never passes"
 
 
 def _normal(memory: Memory) -> Memory:

@@ -9,7 +9,7 @@ from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
 from outrider.core.sidekick.memory import Turn
 from outrider.core.sidekick.remember import LOST_LEASE
-from outrider.verify import tasks
+from outrider.verify import contracts, tasks
 from outrider.verify.steps import NEW, NOW, TURN, answer
 from outrider.verify.world import KEY, SLOT, Edge, Local, World
 
@@ -28,7 +28,10 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
         _suspended(world, s._replace(request=None), effect, number, request, found)
         return
     if isinstance(effect, do.ProveLock):
-        found.append(Edge(f"{effect.name} is done", False, _proved(s, effect)))
+        t = _proved(s, effect)
+        if effect.committed is not None:
+            t = contracts.noted(world, t, effect.committed.version) or t
+        found.append(Edge(f"{effect.name} is done", False, t))
         found.append(Edge(f"{effect.name}: etcd doesn't answer", True, s))
         return
     if not isinstance(effect, ENDS):
@@ -37,6 +40,8 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
     t, ends = _ended(world, s._replace(request=None), effect)
     problem = _wrongly_blocked(world, s, t) or _removed_again(s, t)
     failures = [("etcd doesn't answer, nothing is done", s)]
+    if isinstance(effect, do.ReleaseLock) and (half := contracts.settled(world, _proved(s, effect), effect)) != s:
+        failures.append(("etcd doesn't answer, but what may run is written", half))
     if len(s.late) < world.setting.late_limit:
         failures.append(("etcd doesn't answer, it may still arrive", s._replace(late=(*s.late, number))))
     if not request:
@@ -105,11 +110,11 @@ def requested(world: World, s: Local, found: list[Edge]) -> None:
     elif s.key != 1:
         again = s._replace(key=1)
         found.append(Edge(f"{effect.name}: stands in line", False, again, ends=KEY if s.key else 0))
-        if s.key == 2 and not _is_marked(s, effect) and _is_permitted(world, s, effect):
+        if s.key == 2 and not _is_refused(world, s, effect) and _is_permitted(world, s, effect):
             # a wait under a lease that was given up goes on until another replaces it, and its news come in vain
             what, problem = f"{effect.name}: has a turn under its old lease", _breach(world, s, effect)
             found.append(Edge(what, True, took(s, effect), problem))
-    elif _is_marked(s, effect) or not _is_permitted(world, s, effect):
+    elif _is_refused(world, s, effect) or not _is_permitted(world, s, effect):
         _refused(world, t._replace(key=0), effect, request, found, ends=KEY, recalled=True)
     else:
         _granted(world, took(t, effect), effect, request, found, problem=_breach(world, s, effect))
@@ -165,7 +170,7 @@ def late(world: World, s: Local, found: list[Edge]) -> None:
                 found.append(Edge(f"{effect.name} arrives late and is refused", True, t))
         elif isinstance(effect, TAKES):
             free = s.key == 2 and not s.slot and s.gone != 1
-            if free and not _is_marked(s, effect) and _is_permitted(world, s, effect):
+            if free and not _is_refused(world, s, effect) and _is_permitted(world, s, effect):
                 what, problem = f"{effect.name} arrives late and takes a turn", _breach(world, s, effect)
                 found.append(Edge(what, True, took(t, effect), problem))
             else:
@@ -207,7 +212,7 @@ def _ended(world: World, s: Local, effect: do.ReleaseLock | do.BlockLock | do.Re
     if isinstance(effect, do.BlockLock):
         s = _blocked(world, s, effect)
     elif isinstance(effect, do.ReleaseLock):
-        s = _proved(s, effect)
+        s = contracts.settled(world, _proved(s, effect), effect)
     return s, ends
 
 
@@ -266,6 +271,11 @@ def _name_of(event: tuple[object, Any]) -> str:
 def _is_marked(s: Local, effect: Any) -> bool:
     """Whether etcd refuses a turn because the release is blocked."""
     return s.blocked and isinstance(effect, do.AcquireLock) and effect.version == NEW
+
+
+def _is_refused(world: World, s: Local, effect: Any) -> bool:
+    """Whether etcd refuses a turn because of what is known of the release."""
+    return _is_marked(s, effect) or contracts.is_too_old(world, s, effect)
 
 
 def _is_update(effect: Any) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 from outrider.core.sidekick import effects as do
 from outrider.core.sidekick import events as ev
+from outrider.verify import contracts
 from outrider.verify.steps import NEW, address, answer, id_of, version_of
 from outrider.verify.world import Edge, Local, World
 
@@ -19,6 +20,8 @@ def performed(world: World, s: Local, found: list[Edge]) -> None:
         case do.EnsureWorkload(installed=None) | do.RevertWorkload(old=None):
             stopped = half_done(s, effect) if isinstance(effect, do.RevertWorkload) else s
             _done(world, s, stopped, effect.name, answer(ev.WorkloadAbsent, request), request, found)
+        case do.EnsureWorkload(installed=start) if start is not None and world.setting.contracts:
+            _ensured(world, s, effect, start, request, found)
         case do.EnsureWorkload(installed=start) | do.StartWorkload(installed=start):
             _started(world, s, s, effect, start, request, found)
         case do.ReplaceWorkload(new=start) | do.RevertWorkload(old=start):
@@ -62,9 +65,20 @@ def _run(world: World, s: Local, installed: Any) -> tuple[Local, str, str]:
     for url in s.alive:
         if id_of(url) == workload_id:
             return s, url, problem
+    problem = problem or contracts.breach(s, installed.release.version)
     url = address(workload_id, installed.url if world.setting.falls else "")
     s = s._replace(alive=tuple(sorted({*s.alive, url})), deserted=tuple(one for one in s.deserted if one != url))
     return s, url, problem
+
+
+def _ensured(world: World, s: Local, effect: do.Effect, start: Any, request: int, found: list[Edge]) -> None:
+    """It asks first whether what was committed here may run yet; what may not is stopped."""
+    t = contracts.noted(world, s, start.release.version)
+    if t is not None:
+        _started(world, t, t, effect, start, request, found)
+        return
+    event = answer(ev.WorkloadFailed, request, evidence="wrong-setting", cause="")
+    _done(world, s, _gone(s, start.workload_id), f"{effect.name}: too old", event, request, found)
 
 
 def _heard(world: World, s: Local, url: str) -> Local:

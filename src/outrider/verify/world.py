@@ -68,6 +68,8 @@ class Local(NamedTuple):
         words: What operators may say yet.
         falls: How often a workload may end by itself yet, or the whole machine.
         task, ran: Of the task that must run before a swap; see ``tasks.py``.
+        noted: What etcd says may run here (``running/``): ``contracts.RUNS_OLD``, ``RUNS_NEW``, or both.
+        contracted: A contract task of the new version has begun: nothing older may run in the group from then on.
     """
 
     brain: int
@@ -95,6 +97,8 @@ class Local(NamedTuple):
     falls: int = 0
     task: int = 0
     ran: int = 0
+    noted: int = 0
+    contracted: bool = False
 
 
 class Edge(NamedTuple):
@@ -139,6 +143,10 @@ class Setting:
         analysis: What an analysis that stays undecided leads to; empty: there is none.
         admits: A sidekick that removes itself compares whether it was let back since. As for ``fenced``.
         tasked: The new version has a task that must run once before any instance swaps to it.
+        contracts: It has one that takes away what the old version needs, once nothing older may run.
+        counted: etcd compares, as that task is claimed, what may run and who has a turn. As for ``fenced``.
+        barred: etcd compares the oldest version that may run when a turn is taken. As for ``fenced``.
+        environment: What is rolled out is the same payload with another environment.
     """
 
     badness: Badness = "none"
@@ -153,6 +161,10 @@ class Setting:
     permits: bool = True
     admits: bool = True
     tasked: bool = False
+    contracts: bool = False
+    counted: bool = True
+    barred: bool = True
+    environment: bool = False
     analysis: AfterUndecided = ""
 
 
@@ -174,6 +186,7 @@ class World:
             entry=url,
             words=self.setting.words,
             falls=self.setting.falls,
+            noted=1 if self.setting.contracts else 0,
         )
         return self.settled(Edge("starts", False, first, taken=taken))
 
@@ -214,7 +227,12 @@ class World:
         return found
 
     def minded(self, s: Local) -> tuple[str, ...]:
-        """Those of the workloads that run which anything can ask for yet; of the others nobody can tell."""
+        """Those of the workloads that run which anything can ask for yet; of the others nobody can tell.
+
+        With a contract task one can: the old version may not run, whoever has forgotten it.
+        """
+        if self.setting.contracts:
+            return s.alive
         memory = self.steps.brains[s.brain].memory
         known = {one.workload_id for one in (memory.running, memory.candidate, memory.previous, memory.leftover) if one}
         under_way = [number for number, _ in (*s.works, *s.writes)] + list(s.late)

@@ -11,7 +11,7 @@ from outrider.core.chart.model import Chart
 from outrider.verify.check import PLANS, Configuration, Result, check, part_of
 from outrider.verify.world import Setting
 
-PROMISES = "P1, P2, P3, P5, no verdict changed nor undone, from every state a way back to idle"
+PROMISES = "P1, P2, P3, P5, budgets, tasks, no verdict changed nor undone, from every state a way back to idle"
 _COLUMNS = "{:12} {:10} {:12} {:>8} {:>9} {:>7} {:>6}  {}"
 
 
@@ -62,11 +62,18 @@ def _besides(setting: Setting) -> str:
     said = "/".join(setting.says)
     counted = {"late": setting.late_limit, said: setting.words, "fall": setting.falls}
     words = [f"{count} {name}" for name, count in counted.items() if count]
-    return ", ".join([*words, *(["fresh"] if setting.fresh else [])]) or "-"
+    words += ["fresh"] if setting.fresh else []
+    words += ["task"] if setting.tasked else []
+    words += ["contract"] if setting.contracts else []
+    words += ["env"] if setting.environment else []
+    words += ["analysis"] if setting.analysis else []
+    return ", ".join(words) or "-"
 
 
 def _print(result: Result) -> None:
-    fleets = " ".join(f"{one.sidekicks}/{one.slots}={one.states}" for one in result.fleets)
+    fleets = " ".join(
+        f"{one.sidekicks}/{one.slots}{f' ({one.racks})' if one.racks else ''}={one.states}" for one in result.fleets
+    )
     setting = result.configuration.setting
     click.echo(
         _COLUMNS.format(
@@ -93,13 +100,23 @@ def _row(result: Result) -> Mapping[str, object]:
         "operator_says": list(setting.says) if setting.words else [],
         "waiting_effects": setting.waiting,
         "falls": setting.falls,
+        "task": setting.tasked,
+        "contract_task": setting.contracts,
+        "environment": setting.environment,
+        "analysis": setting.analysis,
         "states": result.states,
         "edges": result.edges,
         "steps": result.steps,
         "looks": result.looks,
         "seconds": round(result.took_s, 1),
         "fleets": [
-            {"sidekicks": one.sidekicks, "slots": one.slots, "states": one.states, "edges": one.edges}
+            {
+                "sidekicks": one.sidekicks,
+                "slots": one.slots,
+                "racks": one.racks,
+                "states": one.states,
+                "edges": one.edges,
+            }
             for one in result.fleets
         ],
         "broken": result.promise or None,
