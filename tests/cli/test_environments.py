@@ -111,6 +111,8 @@ def test_a_file_that_says_something_else_is_refused(run: Run, tmp_path: Path, te
     [
         (f"env set {WHERE}", 2, "nothing to set"),
         (f"env set {WHERE} LOG", 2, "'LOG': write NAME=VALUE"),
+        (f"env set {WHERE} A=1 A=2", 2, "A is given twice"),
+        (f"env set {WHERE} A=1 --secret=A=2", 2, "A is given twice"),
         (f"env set {WHERE} PORT=80", 1, "variable PORT: outrider sets it itself"),
         (f"env set {WHERE} --reference=A=vault:x", 1, "write file:/PATH, credential:NAME"),
         (f"env unset {WHERE}", 2, "which variables?"),

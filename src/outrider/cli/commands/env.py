@@ -115,6 +115,7 @@ def set_(
 ) -> None:
     """Set variables: NAME=VALUE. The group rolls the new environment out at once, as its policy allows."""
     body: Json = read_file(file) if file is not None else {"variables": {}, "secrets": {}, "references": {}}
+    _check_twice((*words, *secrets, *references))
     body["variables"] |= dict(_pair(word) for word in words)
     body["secrets"] |= dict(_pair(word) if "=" in word else (word, _asked(word)) for word in secrets)
     body["references"] |= dict(_pair(word) for word in references)
@@ -218,6 +219,14 @@ def _change(service: ServiceClient, app_id: str, group_id: str, body: Json, as_j
         echo_json(after)
     else:
         click.echo(f"group {group_id} runs with environment {after['number']} from now on")
+
+
+def _check_twice(words: tuple[str, ...]) -> None:
+    """The last of two values would count, and nobody would see that the first doesn't."""
+    names = [word.partition("=")[0] for word in words]
+    again = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if again is not None:
+        raise click.UsageError(f"{again} is given twice; which value shall count?")
 
 
 def _pair(word: str) -> tuple[str, str]:

@@ -172,7 +172,8 @@ def follow_until_end(
             if tell and not as_json:
                 click.echo(text)
         if time.monotonic() + pause_s > deadline:
-            click.echo(f"Error: not finished after {timeout}: {text}", err=True)
+            after = f"{timeout} s" if (timeout or "").isdigit() else timeout
+            click.echo(f"Error: not finished after {after}: {text}", err=True)
             return TIMED_OUT
         time.sleep(pause_s)
         pause_s = min(ASK_MAX_S, pause_s * 1.5)
