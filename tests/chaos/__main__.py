@@ -53,6 +53,7 @@ def run(
                 outcomes[0].problems.append(f"etcd permitted less than is needed: {refused}")
             if outcomes[0].problems:
                 keep(fixture, together[0])
+            if outcomes[0].problems or any(arm.scenario.spoils for arm in arms):
                 fixture.stop()
                 fixture = None
             yield from outcomes

@@ -5,6 +5,7 @@ entry (Traefik's, or that for balancer agents), a block. From these it says whet
 every single revision.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -30,6 +31,7 @@ class Rules:
         apps_die: The harness ended apps: whose address is dead may come back at another one without a turn.
         leaves: Instances that an operator removes for good: out under a turn, and then until they are back. Whoever
             takes that turn away as well answers for the time until the next one.
+        racks: Instance -> the value of its label, of which at most one may hold a turn; empty: no budget.
     """
 
     slots: int
@@ -38,6 +40,7 @@ class Rules:
     freed: bool = False
     apps_die: bool = False
     leaves: frozenset[str] = frozenset()
+    racks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -106,6 +109,10 @@ def audit(before: Mapping[str, bytes], changes: Iterable[KeyChanged], rules: Rul
 def _turns(world: _World, rules: Rules) -> Iterator[str]:
     if world.slots() > rules.slots:
         yield f"P1: {world.slots()} turns, and there are {rules.slots} slots"
+    out = Counter(rack for instance, rack in rules.racks.items() if world.slot_of(instance) is not None)
+    for rack, count in out.items():
+        if count > 1:
+            yield f"budget: {count} turns in rack {rack}, and at most 1 may be out"
 
 
 def _entries(world: _World, rules: Rules, before: Mapping[str, str | None], held: set[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from outrider.story import StoryError, lines_of, replay
 from tests.chaos.arms import Arm
 from tests.chaos.auditor import Rules, audit
 from tests.chaos.disk import FaultFailed
-from tests.chaos.fixture import CASE_LIMIT_S, ChaosFixture, History
+from tests.chaos.fixture import CASE_LIMIT_S, RACKS, ChaosFixture, History
 from tests.chaos.matrix import Case
 from tests.chaos.scenarios import CaseRun
 from tests.support.waiting import eventually
@@ -83,12 +83,13 @@ class Runner:
             self.outcome.problems.append(f"{type(error).__name__}: {error}")
         changes = history.end()
         rules = Rules(
-            slots=1,
+            slots=max(arm.scenario.slots for arm in self.arms),
             starts_first=self.fixture.strategy == "start-first",
             instances=self.fixture.instances,
             freed=any(arm.scenario.freed for arm in self.arms),
             apps_die=self.outcome.excused,
             leaves=frozenset(arm.instance for arm in self.arms if arm.scenario.leaves),
+            racks=RACKS if any(arm.scenario.racks for arm in self.arms) else {},
         )
         if history.lost:
             self.outcome.problems.append("the audit's own watch lost changes")

@@ -27,6 +27,8 @@ from tests.support.servers import EtcdNodes, etcd_binary, etcdctl_binary
 from tests.support.waiting import eventually
 
 INSTANCES = ("web-1", "web-2", "web-3")
+RACKS: Mapping[str, str] = {"web-1": "a", "web-2": "a", "web-3": "b"}
+"""Their label ``rack``; it means nothing until a policy has a budget of it."""
 TTL_S = 2.0
 HASTE: Mapping[str, Mapping[str, object]] = {
     "lock": {"ttl_s": TTL_S},
@@ -164,6 +166,8 @@ class ChaosFixture(LiveFixture):
 
     def _config(self, instance: str) -> str:
         text = super()._config(instance)
+        if instance in RACKS:
+            text = text.replace("[instance]\n", f'[instance]\nlabels = {{ rack = "{RACKS[instance]}" }}\n', 1)
         if instance in self.proxies:
             text = text.replace(f'"{self.endpoint}"', f'"127.0.0.1:{self.proxies[instance].port}"')
         return text.replace("[traefik]\n", f"[traefik]\nrule = '{RULE}'\n")

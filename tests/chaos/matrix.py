@@ -19,11 +19,15 @@ WHENS: tuple[When, ...] = ("before", "after")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One failpoint as one effect meets it with one runtime; ``effect`` is empty where none asks for it."""
+    """One failpoint as one effect meets it with one runtime; ``effect`` is empty where none asks for it.
+
+    ``scenario``: another way there than the row's own, see ``OTHER_WAYS``.
+    """
 
     effect: str
     point: str
     runtime: Runtime = "process"
+    scenario: str = ""
 
     @property
     def name(self) -> str:
@@ -32,8 +36,9 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The same, with the runtime when it isn't ``process``."""
-        return self.name if self.runtime == "process" else f"{self.name}@{self.runtime}"
+        """The same, with the runtime when it isn't ``process``, or the other way."""
+        other = self.scenario or (self.runtime if self.runtime != "process" else "")
+        return f"{self.name}@{other}" if other else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +156,23 @@ CONTAINER_FAULTS: tuple[Fault, ...] = ("kill", "stop")
 """The others befall the sidekick's own files, clock and etcd, which are the same with any runtime."""
 
 
+OTHER_WAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "racks": {
+        "lock.acquire": ("turn.read", "turn.enqueue", "turn.take"),
+        "lock.release": ("turn.release",),
+        "workload.start": ("workload.spawn",),
+        "balancer.switch": ("entry.write",),
+    },
+    "environment": {
+        "lock.acquire": ("turn.take",),
+        "workload.start": ("workload.record", "workload.spawn"),
+        "balancer.switch": ("entry.write",),
+        "lock.release": ("running.write", "turn.release"),
+    },
+}
+"""Scenario -> effect -> failpoints that are met on this way, too: with a budget of a label, with a new environment."""
+
+
 TOGETHER = frozenset({"good", "good-2", "started", "restarted", "rotating", "adopted"})
 """Scenarios that end in a good release and nothing else: as many of their cases as there are instances meet in one."""
 
@@ -158,7 +180,14 @@ TOGETHER = frozenset({"good", "good-2", "started", "restarted", "rotating", "ado
 def rows() -> tuple[Row, ...]:
     """Every row, in the order of the list."""
     asked = (Row(effect=effect, point=point) for effect, points in FAILPOINTS_OF.items() for point in points)
-    return (*(row for row in asked if not UNREACHED.get(row.name)), *(Row(effect="", point=point) for point in UNASKED))
+    others = (
+        Row(effect=effect, point=point, scenario=scenario)
+        for scenario, effects in OTHER_WAYS.items()
+        for effect, points in effects.items()
+        for point in points
+    )
+    unasked = (Row(effect="", point=point) for point in UNASKED)
+    return (*(row for row in asked if not UNREACHED.get(row.name)), *unasked, *others)
 
 
 def scenario_of(row: Row) -> str:
@@ -167,7 +196,7 @@ def scenario_of(row: Row) -> str:
     Raises:
         LookupError: it has none: write one.
     """
-    found = SCENARIOS.get(row.name) or SCENARIOS.get(row.effect)
+    found = row.scenario or SCENARIOS.get(row.name) or SCENARIOS.get(row.effect)
     if not found:
         raise LookupError(f"{row.name}: no scenario brings a sidekick there; name one in tests/chaos/matrix.py")
     return found

@@ -70,10 +70,11 @@ def table(folder: Path) -> str:
     for row in rows():
         cells = []
         for fault in FAULTS:
-            found = [results.get(f"{row.name}:{when}:{fault}") for when in WHENS]
+            found = [results.get(f"{row.label}:{when}:{fault}") for when in WHENS]
             cells.append(" / ".join("not run" if one is None else MARKS[not one["problems"]] for one in found))
         cells = [cell.split(" / ")[0] if len(set(cell.split(" / "))) == 1 else cell for cell in cells]
-        lines.append(f"| {row.effect or '(none)'} | {row.point} | {strategy_of(row)} | {' | '.join(cells)} |")
+        way = f", {row.scenario}" if row.scenario else ""
+        lines.append(f"| {row.effect or '(none)'} | {row.point} | {strategy_of(row)}{way} | {' | '.join(cells)} |")
     others = [newest.get(f"also/{name}") for name in ALSO]
     lines += ["", "| in the middle of a rollout | |", "|---|---|"]
     for name, result in zip(ALSO, others, strict=True):

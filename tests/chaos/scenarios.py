@@ -56,6 +56,8 @@ class Scenario:
         repair_when: What must be true before that; dead sidekicks are restarted meanwhile.
         ends_when: What must be true besides at its end.
         repair: After the fault: what belongs to the scenario, not to the repair of the fault.
+        slots, racks: Turns at once, and whether at most one of each rack may be out; see ``auditor.Rules``.
+        spoils: What it leaves behind is in the way of other scenarios: the fixture is made anew.
         freed, apps_die, leaves: See ``auditor.Rules``; the armed instance leaves.
         options: Of the armed sidekick, besides.
         settles: Whether the armed sidekick comes to rest before the release: not when its start is the case.
@@ -77,10 +79,31 @@ class Scenario:
     options: tuple[str, ...] = ()
     settles: bool = True
     goes_first: bool = False
+    slots: int = 1
+    racks: bool = False
+    spoils: bool = False
 
 
 def _good(case_run: CaseRun) -> None:
     case_run.wanted = case_run.fixture.release("good")
+
+
+def _good_in_racks(case_run: CaseRun) -> None:
+    """Two turns for three instances, two of which share a rack: one of these waits for the other."""
+    where = (f"--app-id={APP_ID}", f"--group-id={GROUP}")
+    case_run.fixture.outrider("group", "update", *where, "--slots=2")
+    case_run.fixture.outrider("group", "policy", *where, "--budget=at most 1 per rack")
+    case_run.wanted = case_run.fixture.release("good")
+
+
+def _change_the_environment(case_run: CaseRun) -> None:
+    """The same version with another variable: a release like any other."""
+    case_run.fixture.outrider("env", "set", f"{APP_ID}/{GROUP}", "COLOUR=blue")
+
+
+def _has_the_environment(case_run: CaseRun) -> bool:
+    wanted = f"{case_run.wanted} with environment 1"
+    return all(one.release == wanted for one in case_run.fixture.presences().values())
 
 
 def _bad(kind: str) -> Deed:
@@ -350,6 +373,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "decommissioned-admitted": Scenario(
         release=_decommission, first="lock.resign/turn.release:after", between=_admit, leaves=True
     ),
+    "racks": Scenario(release=_good_in_racks, slots=2, racks=True, spoils=True),
+    "environment": Scenario(release=_change_the_environment, ends_when=_has_the_environment, spoils=True),
     "analysed": Scenario(goes_first=True, release=_good, options=("--analysis",)),
     "lapsed": Scenario(release=_lapse, repair=_good),
     "rotating": Scenario(release=_good, options=("--rotate-bytes", "1000")),
