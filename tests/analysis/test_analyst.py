@@ -1,8 +1,11 @@
 """An analysis as a whole: what makes it pass, fail, or stay undecided at its deadline."""
 
 import queue
+import random
 import sys
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +90,44 @@ def test_a_check_that_hangs_holds_up_neither_the_others_nor_the_deadline() -> No
         assert ("undecided", "hangs: no data: no answer yet") == (verdict.decision, verdict.words)
         assert time.monotonic() - started < 6
         assert len(endpoint.asked) > 2
+
+
+def test_a_check_that_passed_and_then_hangs_does_not_pass(tmp_path: Path) -> None:
+    """Prometheus answered once, and is too slow from then on: its answer to the last question is missing."""
+    script = f"import pathlib, time; seen = pathlib.Path({str(tmp_path / 'seen')!r})\n"
+    script += "if seen.exists(): time.sleep(30)\nseen.touch()"
+    slow = AnalysisCheck(name="slow", kind="command", command=(sys.executable, "-c", script), timeout_s=30.0)
+    with answers(Say(body=b"pass")) as endpoint:
+        run = Run(settings(http(endpoint), slow, duration_s=2.0, deadline_s=4.0))
+        verdict = run.verdict()
+
+    assert ("undecided", "slow: no data: no answer since it passed") == (verdict.decision, verdict.words)
+
+
+NO_DATA = (
+    Say(body=b"no data"), Say(status=503), Say(body=b"<html>"), Say(body={"result": "NaN"}), Say(body=b"NaN"),
+    Say(body=b""), Say(status=500, body=b"pass"),
+)  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_the_checks_answer_no_data_never_passes(seed: int) -> None:
+    """Three endpoints answer at random; a verdict is what their last answers say, whatever came before."""
+    chosen = random.Random(seed)
+    ends = [chosen.choice(["pass", "no data"]) for _ in range(3)]
+    scripts = [
+        [chosen.choice([Say(body=b"pass"), *NO_DATA]) for _ in range(chosen.randint(0, 4))]
+        + [Say(body=b"pass") if end == "pass" else chosen.choice(NO_DATA)]
+        for end in ends
+    ]
+    with ExitStack() as stack:
+        stubs = [stack.enter_context(answers(*says)) for says in scripts]
+        checks = [http(stub, f"check {number}") for number, stub in enumerate(stubs)]
+        verdict = Run(settings(*checks, duration_s=2.0, deadline_s=6.0)).verdict()
+
+        assert all(len(stub.asked) >= len(says) for stub, says in zip(stubs, scripts, strict=True))
+    assert ("pass" if set(ends) == {"pass"} else "undecided") == verdict.decision, verdict.words
 
 
 def test_nothing_is_delivered_after_it_was_stopped() -> None:

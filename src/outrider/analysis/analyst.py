@@ -79,7 +79,8 @@ class Analysis:
         told_at, told_words = float("-inf"), ""
         while not self._stopped.is_set():
             asked = self._clock()
-            self._ask_all()
+            if not self._awaits_last_answers(asked - started):
+                self._ask_all()
             # a question that takes longer than a round goes on meanwhile, and is asked again when it was answered
             self._take_answers(min(asked + self._settings.interval_s, deadline))
             now = self._clock()
@@ -93,6 +94,13 @@ class Analysis:
                     if not self._stopped.is_set():
                         self._tell(words)
                 told_at, told_words = now, words
+
+    def _awaits_last_answers(self, took_s: float) -> bool:
+        """All passed when they answered last, and the time is over: only who was asked since has to answer yet."""
+        return took_s >= self._settings.duration_s and self._has_passed() and bool(self._asked)
+
+    def _has_passed(self) -> bool:
+        return worst([self._latest.get(name) or _unanswered(name) for name in self._asks]) == "pass"
 
     def _ask_all(self) -> None:
         """Each question has its own thread, so that it holds up neither the others nor the deadline."""
@@ -128,12 +136,13 @@ class Analysis:
         if failed:
             return Verdict(decision="fail", words="; ".join(map(str, failed)))
         findings = [self._latest.get(name) or _unanswered(name) for name in self._asks]
-        whole = worst(findings)
-        if whole == "pass" and took_s >= self._settings.duration_s:
+        if self._has_passed() and took_s >= self._settings.duration_s and not self._asked:
             return Verdict(decision="pass", words=told(findings, "pass"))
         if took_s < self._settings.deadline_s:
             return None
-        words = "; ".join(str(finding) for finding in findings if finding.result != "pass")
+        missing = [one for one in findings if one.result != "pass"]
+        missing = missing or [_open(one) for one in findings if one.check in self._asked]
+        words = "; ".join(map(str, missing))
         return Verdict(decision="undecided", words=words or told(findings, "pass"))
 
     def _end(self, verdict: Verdict) -> None:
@@ -144,6 +153,10 @@ class Analysis:
 
     def _way_to_ask(self, check: AnalysisCheck) -> Callable[[], Finding]:
         return lambda: checks.ask(check, self._facts)
+
+
+def _open(finding: Finding) -> Finding:
+    return Finding(check=finding.check, result="no data", words="no data: no answer since it passed")
 
 
 def _unanswered(name: str) -> Finding:

@@ -3,6 +3,7 @@
 import pytest
 
 from outrider.core.errors import Conflict
+from outrider.core.omaha import FailureCode
 from outrider.core.rollout.wave_settings import Wave
 from outrider.etcd.seam import Delete
 from outrider.service.rollouts.explain import explain
@@ -118,6 +119,26 @@ def test_between_waves_a_person_approves_with_the_command_that_there_is(sites: F
     assert ("web-2", "web-3") == looks(sites)
     comes(sites, "web-2")
     assert {"wave 2 of 2 (site=a) first: 2 of 3 succeeded"} == reasons(sites, "web-4")
+
+
+def test_an_analysis_without_data_keeps_the_next_wave_away(sites: Fleet) -> None:
+    """
+    1. both of the first wave are granted; the analysis of one passes, that of the other stays undecided
+    2. nobody of the next wave begins, however long it takes; undecided is no failure, so nothing halts
+    3. an operator resumes it, and it passes: the next wave begins
+    """
+    sites.set(enabled=True, waves=(Wave(selector="site=a", count=2), Wave(selector="site=b")))
+    comes(sites, "web-1")
+    assert "2.0.0" == sites.granted("web-2", takes_turns=True)
+
+    sites.fails("web-2", FailureCode.UNDECIDED)
+    for _ in range(3):
+        sites.passes(1200)
+        assert {"wave 1 of 2 (2 of site=a) first: 1 of 2 succeeded"} == reasons(sites, "web-4")
+    assert "running" == sites.store.rollouts.get(APP, "beta").state
+
+    comes(sites, "web-2")
+    assert "2.0.0" == sites.granted("web-4", takes_turns=True)
 
 
 def test_of_two_approvals_of_a_wave_the_second_approves_nothing_more(sites: Fleet) -> None:
