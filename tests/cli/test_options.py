@@ -108,7 +108,7 @@ def test_a_netrc_of_the_user_is_not_sent(stub: RestStub, tmp_path: Path) -> None
     [
         (
             Say(status=401, body={"kind": "unauthorized", "detail": "no valid token"}),
-            "Error: no valid token; give --token (OUTRIDER_TOKEN), or --user and --key",
+            "Error: no valid token; give --token (OUTRIDER_TOKEN), or --user and --key, or log in (outrider login)",
         ),
         (Say(status=401, body=b"go away"), "Error: status 401; give --token"),
         (

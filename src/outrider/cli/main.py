@@ -39,6 +39,8 @@ COMMANDS: Mapping[str, str] = {
     "instance": "outrider.cli.commands.instance:instance",
     "key": "outrider.cli.commands.key:key",
     "lock": "outrider.cli.commands.lock:lock",
+    "login": "outrider.cli.commands.login:login",
+    "logout": "outrider.cli.commands.login:logout",
     "man": "outrider.cli.commands.man:man",
     "package": "outrider.cli.commands.package:package",
     "page": "outrider.cli.commands.page:page",

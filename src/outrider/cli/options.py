@@ -90,7 +90,10 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         chosen = _chosen(click.get_current_context(), {name: options.pop(name) for name in _NAMES})
         if chosen.pop("debug"):
             _log_everything()
-        return command(*arguments, service=_client(chosen), **options)
+        service = _client(chosen)
+        if not chosen["token"] and not chosen["user"] and command.__name__ not in ("login", "logout"):
+            _log_in(service)
+        return command(*arguments, service=service, **options)
 
     decorated: Any = functools.update_wrapper(with_service, command)
     for option in reversed(_options(environment=True)):
@@ -116,6 +119,14 @@ def _client(chosen: dict[str, Any], **more: Any) -> "ServiceClient":
         found = unix_sockets.living(os.environ, os.geteuid())
         chosen = chosen | {"server": f"unix:{found}" if found else DEFAULT_SERVER}
     return ServiceClient(**chosen, is_default=is_default, **more)
+
+
+def _log_in(service: "ServiceClient") -> None:
+    """Show the token of a login, where there is one."""
+    from outrider.cli import logins
+
+    if token := logins.token_for(service.server):
+        service.with_token(token)
 
 
 def _chosen(context: click.Context, here: Mapping[str, Any]) -> dict[str, Any]:

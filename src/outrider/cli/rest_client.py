@@ -110,6 +110,15 @@ class ServiceClient:
             self._session.mount("http://", UnixAdapter(self.socket))
         self._session.auth = _credentials(token, user, key)
 
+    def with_token(self, token: str) -> "ServiceClient":
+        """This client, which shows ``token`` from now on.
+
+        Raises:
+            ConfigError: it can't be sent.
+        """
+        self._session.auth = _credentials(token, "", "")
+        return self
+
     @property
     def omaha_url(self) -> str:
         """Where clients of Omaha ask; an address that already leads there (with a secret) is left as it is.
@@ -264,7 +273,7 @@ def _read(answer: requests.Response, server: str) -> Json:
     problem = body if isinstance(body, dict) else {}
     detail = str(problem.get("detail", f"status {answer.status_code}"))
     if answer.status_code == 401:
-        raise AccessError(f"{detail}; give --token (OUTRIDER_TOKEN), or --user and --key")
+        raise AccessError(f"{detail}; give --token (OUTRIDER_TOKEN), or --user and --key, or log in (outrider login)")
     if answer.status_code == 403:
         raise AccessError(detail)
     if answer.status_code == 412:

@@ -9,12 +9,14 @@ from outrider import __version__
 from outrider.core.errors import OutriderError
 from outrider.etcd.seam import Cluster
 from outrider.model.keys import DEFAULT_PREFIX
+from outrider.oidc.tokens import Tokens
 from outrider.service import problems
 from outrider.service.api import activity as rest_activity
 from outrider.service.api import audit as rest_audit
 from outrider.service.api import client_tokens as rest_client_tokens
 from outrider.service.api import environment as rest_environment
 from outrider.service.api import history as rest_history
+from outrider.service.api import identity_provider as rest_identity_provider
 from outrider.service.api import openapi, rest
 from outrider.service.api import page_links as rest_page_links
 from outrider.service.api import payloads as payload_endpoint
@@ -69,6 +71,7 @@ def create_application(
     audit_days: int = KEPT_DAYS,
     omaha_secret: str | None = None,
     cup: CupSigner | None = None,
+    tokens: Tokens | None = None,
     coreupdate_api: bool = False,
     registries: Registries | None = None,
     destinations: Destinations | None = None,
@@ -87,6 +90,7 @@ def create_application(
         audit_days: Days for which entries of the audit log are kept.
         omaha_secret: Last part of the Omaha address.
         cup: Signs Omaha answers for clients that ask for it.
+        tokens: Of an identity provider; None: there is none.
         coreupdate_api: Serve CoreUpdate's REST API, too.
         registries: Where it asks which image a tag names; None: nowhere.
         destinations: Where webhooks may lead; None: to public addresses.
@@ -128,6 +132,7 @@ def create_application(
         own_url=own_url,
         omaha_secret=omaha_endpoint.checked_secret(omaha_secret),
         cup=cup,
+        tokens=tokens,
         registries=registries or NoRegistries(),
         destinations=destinations or Destinations(),
         limits=limits,
@@ -145,6 +150,7 @@ def create_application(
     application.include_router(rest_signing.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_client_tokens.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_users.router, dependencies=[Depends(request_context_of)])
+    application.include_router(rest_identity_provider.router)
     application.include_router(rest_page_links.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_audit.router, dependencies=[Depends(request_context_of)])
     application.include_router(rest_activity.router, dependencies=[Depends(request_context_of)])
@@ -162,7 +168,10 @@ def create_application(
         "/readyz", readyz, tags=["operation"], response_class=PlainTextResponse, responses=not_ready
     )
     rules = AccessRules(
-        open_to_all=open_to_all, hosts=own_hosts(public_url, allowed_hosts), protect_metrics=protect_metrics
+        open_to_all=open_to_all,
+        hosts=own_hosts(public_url, allowed_hosts),
+        protect_metrics=protect_metrics,
+        tokens=tokens,
     )
     application.add_middleware(AuthMiddleware, known=known_users, keys=stores.context.keys, rules=rules)
     application.add_middleware(

@@ -9,6 +9,7 @@ from fastapi import Depends, Query, Request
 from starlette.types import Scope
 
 from outrider.core.errors import Unauthorized
+from outrider.oidc.tokens import Tokens
 from outrider.service.admission import AdmissionControl
 from outrider.service.cup import CupSigner
 from outrider.service.history.destinations import Destinations
@@ -33,6 +34,7 @@ class Context:
         own_url: Where this process itself listens, for who is on its machine; None: nobody said.
         omaha_secret: Last part of the Omaha address; None: no secret.
         cup: Signs Omaha answers for clients that ask for it; None: nobody does.
+        tokens: Of an identity provider; None: there is none.
         registries: Where it asks which image a tag names.
         limits: What it takes.
         destinations: Where webhooks may lead.
@@ -48,6 +50,7 @@ class Context:
     own_url: str | None = None
     omaha_secret: str | None = None
     cup: CupSigner | None = None
+    tokens: Tokens | None = None
     registries: Registries = field(default_factory=NoRegistries)
     limits: Limits = field(default_factory=Limits)
     destinations: Destinations = field(default_factory=Destinations)

@@ -8,7 +8,7 @@ import requests
 from fastapi import FastAPI
 
 from outrider.model.documents import Role
-from outrider.service.api.auth import role_needed
+from outrider.service.api.auth import OPEN, role_needed
 from outrider.service.application import create_application
 from outrider.service.payloads.folder import PayloadFolder
 from tests.sim.fake_etcd import FakeCluster
@@ -42,7 +42,7 @@ def operations(application: FastAPI) -> list[tuple[str, str]]:
         (method.upper(), re.sub(r"\{[a-z]+\}", "x", path))
         for path, methods in paths.items()
         for method in methods
-        if path.startswith("/api/")
+        if path.startswith("/api/") and path not in OPEN
     ]
 
 

@@ -10,7 +10,14 @@ from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.in_process import application_over
 
 Json = dict[str, Any]
-WITHOUT_A_TOKEN = {"/v1/update", "/packages/{app}/{version}/{name}", "/healthz", "/readyz", "/metrics"}
+WITHOUT_A_TOKEN = {
+    "/api/v1/identity-provider",
+    "/v1/update",
+    "/packages/{app}/{version}/{name}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+}
 """Stated here, one by one: whatever else is added needs one."""
 
 

@@ -21,6 +21,7 @@ from outrider.core.errors import ConfigError, OutriderError
 from outrider.etcd.seam import EtcdAddress
 
 if TYPE_CHECKING:
+    from outrider.oidc.tokens import Tokens
     from outrider.service.limits import Limits
     from outrider.service.store.users import KnownUsers
 
@@ -59,6 +60,13 @@ if TYPE_CHECKING:
     "--cup-key",
     multiple=True,
     help="Sign Omaha answers for clients that ask with cup2key (CUP): ID:FILE, a P-256 key in PEM; repeat for several.",
+)
+@click.option(
+    "--oidc",
+    "oidc_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file that names an identity provider (OpenID Connect) whose tokens count, and who gets which role."
+    " Needs the extra oidc.",
 )
 @click.option(
     "--coreupdate-api",
@@ -122,6 +130,7 @@ def serve(
     trusted_proxy: tuple[str, ...],
     limits: "Limits",
     cup_key: tuple[str, ...],
+    oidc_file: Path | None,
     coreupdate_api: bool,
     omaha_secret: str | None,
     audit_days: int,
@@ -171,6 +180,9 @@ def serve(
         if click_context.get_parameter_source("payload_dir") is ParameterSource.DEFAULT:
             payload_dir = dev_dir / "payloads"
     cup = load_cup(cup_key)
+    tokens = _tokens(oidc_file) if oidc_file else None
+    if tokens is not None and insecure_listen:
+        raise ConfigError("--oidc and --insecure-listen contradict each other: leave out the latter")
     tls = None
     if tls_cert is not None and tls_key is not None:
         tls = Tls(TlsFiles(certificate=tls_cert, key=tls_key, client_ca=tls_client_ca))
@@ -200,6 +212,7 @@ def serve(
             audit_days=audit_days,
             omaha_secret=omaha_secret,
             cup=cup,
+            tokens=tokens,
             coreupdate_api=coreupdate_api,
             registries=registries,
             destinations=destinations,
@@ -213,6 +226,8 @@ def serve(
             # Beside the serving: etcd may be away, and then the first request of the API reads them.
             users = application.state.context.known_users
             threading.Thread(target=_read_users, args=(users,), name="outrider-users", daemon=True).start()
+            if tokens is not None:
+                threading.Thread(target=_ask_provider, args=(tokens,), name="outrider-oidc", daemon=True).start()
 
         stores = application.state.context.stores
         with (
@@ -295,6 +310,27 @@ def _development_etcd(etcd: EtcdAddress, folder: Path) -> Iterator[None]:
         yield
     finally:
         program.stop()
+
+
+def _tokens(path: Path) -> "Tokens":
+    """Those of the identity provider that the file names.
+
+    Raises:
+        ConfigError: the extra is missing, or the file can't be used.
+    """
+    from outrider.oidc.provider import Provider, fetcher, require_libraries
+    from outrider.oidc.settings import load_oidc
+    from outrider.oidc.tokens import Tokens
+
+    settings = load_oidc(path)
+    require_libraries()
+    return Tokens(settings, Provider(settings.issuer, fetcher(settings.verify)))
+
+
+def _ask_provider(tokens: "Tokens") -> None:
+    """Reads its keys before the first request needs them, and says in the log when it can't."""
+    with contextlib.suppress(OutriderError):
+        tokens.provider.metadata()
 
 
 def _read_users(users: "KnownUsers") -> None:

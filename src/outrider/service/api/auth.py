@@ -1,7 +1,8 @@
 """The auth middleware of the API: it admits a request, reads its precondition and answers with entity tags.
 
 It is a layer around the whole application and decides by the path, not by the route: every endpoint below ``/api/`` is
-behind it. Only the API's own description is open; Omaha, payloads and health are not below ``/api/``.
+behind it. Only the API's own description, and where to log in, are open; Omaha, payloads and health are not below
+``/api/``.
 
 While there never was a user, the service's own Unix socket alone needs no token: it is for the user that runs the
 service, and root. The network is asked for a token from the first moment, whatever the address, and there is none yet.
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from outrider.core.errors import Forbidden, OutriderError, Unauthorized
 from outrider.model.documents import Role, User
 from outrider.model.keys import Keys
+from outrider.oidc.tokens import Tokens, looks_like_one
 from outrider.service.api.app_limits import check_apps
 from outrider.service.api.etags import AnswerWithEtag, condition_of
 from outrider.service.api.hosts import check_host, is_of_a_foreign_page
@@ -34,7 +36,7 @@ from outrider.service.store.request import Principal, RequestContext, Seen
 from outrider.service.store.users import KnownUsers, may
 
 API = "/api/"
-OPEN = frozenset({"/api/v1/openapi.json"})
+OPEN = frozenset({"/api/v1/openapi.json", "/api/v1/identity-provider"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMINS_ALONE = re.compile(r"(?:[A-Z]+ /api/v1/(?:users|database)(?:/.*)?|DELETE /api/v1/apps/[^/]*)", re.DOTALL)
 _VIEWERS_TOO = re.compile(r"POST /api/v1/page-links")
@@ -80,11 +82,13 @@ class AccessRules:
         open_to_all: While there never was a user, the network may do everything too.
         hosts: Names in ``Host`` that lead here, in lower case, besides addresses and ``localhost``.
         protect_metrics: ``/metrics`` asks for a token, too.
+        tokens: Of an identity provider, which count besides those of our own users.
     """
 
     open_to_all: bool = False
     hosts: frozenset[str] = frozenset()
     protect_metrics: bool = False
+    tokens: Tokens | None = None
 
 
 class AuthMiddleware:
@@ -128,15 +132,31 @@ class AuthMiddleware:
 
     async def _admit(self, scope: Scope, headers: Headers) -> Principal:
         address = address_of(scope)
+        if (token := self._of_provider(headers)) is not None:
+            return await self._admit_by_provider(scope, headers, token, address)
         anybody = await admitted_without_user(scope, headers, self._known, self._rules)
         if anybody is not None:
             return anybody
         user = self._user(headers.get("authorization", ""))
-        needed = role_needed(scope["method"], scope["path"])
-        if not may(user.role, needed):
-            raise Forbidden(f"this request needs the role {needed}; {user.name} has the role {user.role}")
+        check_role(user, scope["method"], scope["path"])
         check_apps(user, scope["method"], scope["path"], scope["query_string"])
         return Principal(name=user.name, role=user.role, address=address, apps=user.apps)
+
+    def _of_provider(self, headers: Headers) -> str | None:
+        """The token of the identity provider that a request shows; None: there is no provider, or no such token."""
+        scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+        if self._rules.tokens is None or scheme.lower() != "bearer" or not looks_like_one(token.strip()):
+            return None
+        return token.strip()
+
+    async def _admit_by_provider(self, scope: Scope, headers: Headers, token: str, address: str) -> Principal:
+        assert self._rules.tokens is not None
+        if peer_of(scope) is None:
+            check_host(headers.get("host", ""), self._rules.hosts)
+        principal = await run_in_threadpool(principal_of_token, self._rules.tokens, token, address)
+        check_role(principal, scope["method"], scope["path"])
+        check_apps(principal, scope["method"], scope["path"], scope["query_string"])
+        return principal
 
     def _user(self, authorization: str) -> User:
         scheme, _, credentials = authorization.strip().partition(" ")
@@ -149,6 +169,30 @@ class AuthMiddleware:
         if user is None or (name and name != user.name):
             raise Unauthorized("invalid or revoked token")
         return user
+
+
+def check_role(user: User | Principal, method: str, path: str) -> None:
+    """Refuse what the user's role is too low for.
+
+    Raises:
+        Forbidden: it is.
+    """
+    needed = role_needed(method, path)
+    if not may(user.role, needed):
+        raise Forbidden(f"this request needs the role {needed}; {user.name} has the role {user.role}")
+
+
+def principal_of_token(tokens: Tokens, token: str, address: str) -> Principal:
+    """The principal of a request with a token of the identity provider.
+
+    Raises:
+        Unauthorized: it doesn't count.
+        Forbidden: whoever has it has no role here.
+        Unknown: the provider gives no answer, and its keys aren't known.
+    """
+    identity = tokens.identity(token)
+    granted = tokens.granted(identity)
+    return Principal(name=identity.name, role=granted.role, address=address, apps=granted.apps)
 
 
 def address_of(scope: Scope) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
+from outrider.core.errors import Forbidden
+from outrider.oidc.tokens import PREFIX
 from outrider.service.api.models import Shown
 from outrider.service.connections import peer_of
 from outrider.service.context import Asked, Bound, Context, base_url_of, context_of
@@ -27,6 +29,10 @@ class PageLinkShown(Shown):
 def create_page_link(store: Bound, asked: Asked, ours: Ours, request: Request, response: Response) -> PageLinkShown:
     """Create a link that begins one session of yours in the web page: it works once, for a minute."""
     name = asked.principal.name
+    if name.startswith(PREFIX):
+        raise Forbidden(
+            "a link is for users with a token of this service; open the page and log in with your identity provider"
+        )
     user = ours.known_users.all().get(name) if asked.principal.is_user else None
     secret = store.sessions.make_link(user, name)
     response.headers["Cache-Control"] = "no-store"

@@ -32,11 +32,17 @@ class Session(Document, frozen=True, kw_only=True):
         user: Its name; one in parentheses, which no user can have, where there are no users yet.
         token_sha256: Of the user's token when the session began; empty where there are no users yet.
         begun: When it began.
+        issuer: Of the identity provider where the user logged in; empty: the user has a token of ours.
+        values: Of the role claim, by which such a user has a role.
+        until: When such a session ends, however much it is used.
     """
 
     user: str
     token_sha256: str = ""
     begun: datetime
+    issuer: str = ""
+    values: tuple[str, ...] = ()
+    until: datetime | None = None
 
 
 class PageLink(Document, frozen=True, kw_only=True):
@@ -68,7 +74,19 @@ class Sessions:
         Raises:
             Unknown: etcd gives no answer.
         """
-        return self._begin(user.name, user.token_sha256, for_s, link=None)
+        return self._begin(self._new(user.name, user.token_sha256), for_s, link=None)
+
+    def begin_by_provider(
+        self, name: str, *, issuer: str, values: tuple[str, ...], for_s: float, longest: timedelta
+    ) -> NewSession:
+        """Begin a session of somebody who has logged in at the identity provider.
+
+        Raises:
+            Unknown: etcd gives no answer.
+        """
+        now = self.context.now()
+        session = Session(user=name, begun=now, issuer=issuer, values=values, until=now + longest)
+        return self._begin(session, for_s, link=None)
 
     def make_link(self, user: User | None, name: str) -> str:
         """Make a link, and return its secret.
@@ -99,11 +117,13 @@ class Sessions:
             Unknown: etcd gives no answer.
         """
         link = unused_link(self.context, secret)
-        return self._begin(link.user, link.token_sha256, for_s, link=secret)
+        return self._begin(self._new(link.user, link.token_sha256), for_s, link=secret)
 
-    def _begin(self, user: str, token_sha256: str, for_s: float, *, link: str | None) -> NewSession:
-        cookie, keys = secrets.token_urlsafe(COOKIE_BYTES), self.context.keys
-        session = Session(user=user, token_sha256=token_sha256, begun=self.context.now())
+    def _new(self, user: str, token_sha256: str) -> Session:
+        return Session(user=user, token_sha256=token_sha256, begun=self.context.now())
+
+    def _begin(self, session: Session, for_s: float, *, link: str | None) -> NewSession:
+        cookie, keys, user = secrets.token_urlsafe(COOKIE_BYTES), self.context.keys, session.user
         lease = self.context.cluster.grant(for_s)
 
         def attempt(change: Change) -> None:

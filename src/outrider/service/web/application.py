@@ -73,6 +73,8 @@ class Web:
         pages, actions = PageRequests(desk), ActionRequests(desk)
         routes = [
             Route("/login", logins.login, methods=["GET", "POST"]),
+            Route("/login/oidc", logins.begin_at_provider, methods=["GET"]),
+            Route("/login/oidc/callback", logins.come_back, methods=["GET"]),
             Route("/login/{link}", logins.link, methods=["GET", "POST"]),
             Route("/logout", logins.logout, methods=["POST"]),
             Route("/static/{name}", _static, methods=["GET"]),

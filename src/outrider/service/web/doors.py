@@ -23,14 +23,14 @@ from starlette.requests import Request
 from outrider.core.errors import Forbidden, OutriderError, Unauthorized
 from outrider.model.damage import read_or_none
 from outrider.model.documents import User
+from outrider.oidc.tokens import Identity
 from outrider.service.api.app_limits import check_apps
-from outrider.service.api.auth import AccessRules, no_users_left, role_needed
+from outrider.service.api.auth import AccessRules, check_role, no_users_left
 from outrider.service.api.hosts import check_host, is_of_a_foreign_page
 from outrider.service.connections import peer_of
 from outrider.service.context import Context
 from outrider.service.store.request import Principal
 from outrider.service.store.sessions import LONGEST, Session, session_key
-from outrider.service.store.users import may
 
 COOKIE = "outrider_session"
 SECURE_COOKIE = "__Host-outrider_session"
@@ -74,9 +74,7 @@ class Visitor:
             Forbidden: the user's role is too low, or holds for other apps alone.
         """
         path, _, query = path.partition("?")
-        needed = role_needed(method, path)
-        if not may(self.principal.role, needed):
-            raise Forbidden(f"this needs the role {needed}; {self.principal.name} has the role {self.principal.role}")
+        check_role(self.principal, method, path)
         check_apps(self.principal, method, path, query.encode())
 
     def app_of(self, query: Mapping[str, str]) -> str:
@@ -124,9 +122,12 @@ class Doors:
             open_visitor = self._without_users(request, peer, address, cookie)
             if open_visitor is not None:
                 return open_visitor
-        elif not known.all():
-            raise no_users_left(known)
         session = self._session(cookie) if cookie else None
+        if session is not None and session.issuer:
+            principal = self._principal_by_provider(session, address)
+            return Visitor(principal=principal, cookie=cookie, has_session=True)
+        if known.ever_existed and not known.all() and self._rules.tokens is None:
+            raise no_users_left(known)
         if session is None:
             raise Unauthorized(
                 FIRST_HOUR if not known.ever_existed else "log in with your token, or with `outrider page`"
@@ -165,6 +166,19 @@ class Doors:
             raise Unauthorized("your session has ended: its user was removed, or has a new token")
         return Principal(name=user.name, role=user.role, address=address, apps=user.apps)
 
+    def _principal_by_provider(self, session: Session, address: str) -> Principal:
+        """The principal of somebody who logged in at the identity provider: with the role that the rules give now.
+
+        Raises:
+            Unauthorized: another provider counts now, or none.
+            Forbidden: the rules give no role any more.
+        """
+        tokens = self._rules.tokens
+        if tokens is None or tokens.settings.issuer != session.issuer:
+            raise Unauthorized("your session has ended: its identity provider doesn't count here any more")
+        granted = tokens.granted(Identity(name=session.user, values=session.values))
+        return Principal(name=session.user, role=granted.role, address=address, apps=granted.apps)
+
     def user_of_token(self, token: str) -> User:
         """The user with that token.
 
@@ -189,6 +203,8 @@ class Doors:
             entry = context.cluster.get(key)
         session = None if entry is None else read_or_none(Session, key, entry.value)
         if entry is None or session is None or session.begun + LONGEST <= context.now():
+            return None
+        if session.until is not None and session.until <= context.now():
             return None
         self._renew(key, entry.lease)
         return session

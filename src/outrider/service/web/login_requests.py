@@ -2,18 +2,25 @@
 
 import re
 from collections.abc import Mapping
-from urllib.parse import quote
+from datetime import timedelta
+from urllib.parse import quote, unquote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from outrider.core.errors import Forbidden, Unauthorized
+from outrider.core.errors import Forbidden, NotFound, Unauthorized, Unknown
+from outrider.oidc.flows import Attempt, authorization_url, token_of_code
+from outrider.oidc.tokens import Identity, Tokens
 from outrider.service.store.request import Principal
 from outrider.service.store.sessions import unused_link
 from outrider.service.web.desk import Desk, address
 from outrider.service.web.doors import COOKIE, SECURE_COOKIE, check_csrf, is_secure
 
+ATTEMPT_COOKIE = "outrider_login"
+SECURE_ATTEMPT_COOKIE = "__Host-outrider_login"
+ATTEMPT_S = 600
+"""For a login at the identity provider."""
 _OWN_PATH = re.compile(r"/(?![/\\])[\x21-\x7e]{0,500}")
 
 
@@ -61,6 +68,112 @@ class LoginRequests:
             return self.login_page(request, "/", str(error), 401)
         return self.login_page(request, "/", "", 200, link=link.user)
 
+    async def begin_at_provider(self, request: Request) -> Response:
+        return await run_in_threadpool(self._begin_at_provider, request)
+
+    def _begin_at_provider(self, request: Request) -> Response:
+        """Send the browser to the identity provider, with a cookie by which it is known when it comes back."""
+        self._desk.doors.check_host(request)
+        tokens, redirect_uri = self._provider()
+        attempt, to = Attempt(), _own_path(request.query_params.get("to", ""))
+        url = authorization_url(
+            tokens.provider.metadata(),
+            attempt,
+            client_id=tokens.settings.client_id,
+            redirect_uri=redirect_uri,
+            scopes=tokens.settings.scopes,
+        )
+        response = RedirectResponse(url, status_code=303)
+        secure = is_secure(request)
+        response.set_cookie(
+            SECURE_ATTEMPT_COOKIE if secure else ATTEMPT_COOKIE,
+            f"{attempt.secret}.{quote(to, safe='')}",
+            max_age=ATTEMPT_S,
+            httponly=True,
+            samesite="lax",  # the browser comes back from another site, and must have it
+            secure=secure,
+            path="/",
+        )
+        return response
+
+    async def come_back(self, request: Request) -> Response:
+        return await run_in_threadpool(self._come_back, request)
+
+    def _come_back(self, request: Request) -> Response:
+        """Let a browser in that comes back from the identity provider, or say at the login why not."""
+        self._desk.doors.check_host(request)
+        tokens, redirect_uri = self._provider()
+        secret, _, to = request.cookies.get(
+            SECURE_ATTEMPT_COOKIE if is_secure(request) else ATTEMPT_COOKIE, ""
+        ).partition(".")
+        to = _own_path(unquote(to))
+        try:
+            identity = self._identity(request, tokens, redirect_uri, secret)
+            tokens.granted(identity)
+        except (Unauthorized, Forbidden, Unknown) as error:
+            status = 503 if isinstance(error, Unknown) else 403 if isinstance(error, Forbidden) else 401
+            return self._attempt_over(self.login_page(request, to, str(error), status), request)
+        principal = Principal(name=identity.name, role=tokens.granted(identity).role, address=address(request))
+        asked = self._desk.asked(request, principal)
+        begun = self._desk.context.stores.on_behalf_of(asked).sessions.begin_by_provider(
+            identity.name,
+            issuer=tokens.settings.issuer,
+            values=identity.values,
+            for_s=self._desk.doors.session_s,
+            longest=timedelta(hours=tokens.settings.session_h),
+        )
+        return self._attempt_over(self._let_in(request, begun.cookie, to), request)
+
+    def _identity(self, request: Request, tokens: Tokens, redirect_uri: str, secret: str) -> Identity:
+        """Who comes back.
+
+        Raises:
+            Unauthorized: another browser began this login, it is over, or the provider said no.
+            Unknown: the provider gives no answer.
+        """
+        query, settings = request.query_params, tokens.settings
+        attempt = Attempt(secret)
+        if not secret or not attempt.is_of(query.get("state", "")):
+            raise Unauthorized("this login was begun by another browser, or is over; begin it anew")
+        if query.get("iss", settings.issuer) != settings.issuer:  # RFC 9207
+            raise Unauthorized("this answer is of another identity provider")
+        if "error" in query:
+            raise Unauthorized(f"the identity provider refuses this login: {query['error'][:100]}")
+        token = token_of_code(
+            tokens.provider.metadata(),
+            attempt,
+            query.get("code", ""),
+            client_id=settings.client_id,
+            client_secret=settings.client_secret(),
+            redirect_uri=redirect_uri,
+            verify=settings.verify,
+        )
+        return tokens.identity(token, audiences=(settings.client_id,), nonce=attempt.nonce)
+
+    def _provider(self) -> tuple[Tokens, str]:
+        """The provider's tokens, and where its browsers come back.
+
+        Raises:
+            NotFound: there is none, or the page has no address of its own.
+        """
+        context = self._desk.context
+        if context.tokens is None or context.public_url is None:
+            raise NotFound("no identity provider lets anybody in here (`outrider serve --oidc`, with --public-url)")
+        return context.tokens, f"{context.public_url}/login/oidc/callback"
+
+    def _provider_name(self) -> str:
+        context = self._desk.context
+        if context.tokens is None or context.public_url is None:
+            return ""
+        return urlsplit(context.tokens.settings.issuer).netloc
+
+    def _attempt_over(self, response: Response, request: Request) -> Response:
+        secure = is_secure(request)
+        response.delete_cookie(
+            SECURE_ATTEMPT_COOKIE if secure else ATTEMPT_COOKIE, path="/", secure=secure, httponly=True, samesite="lax"
+        )
+        return response
+
     def _let_in(self, request: Request, cookie: str, to: str) -> Response:
         response = RedirectResponse(to, status_code=303)
         self._desk.set_session(response, request, cookie)
@@ -90,6 +203,7 @@ class LoginRequests:
                 "to": to,
                 "problem": problem,
                 "link": link,
+                "provider": self._provider_name(),
                 "nav": "",
                 "stream": "",
                 "have": "",
