@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from outrider.service.connections import Connection, connections_within
-from outrider.service.http1 import MAX_DROPPED_BYTES, MAX_HEAD_BYTES
+from outrider.service.http1 import MAX_DROPPED_BYTES, MAX_HEAD_BYTES, Answer, Pending
 from outrider.service.limits import Limits
 
 Request = tuple[str, bytes, tuple[tuple[bytes, bytes], ...], bytes]
@@ -263,9 +263,25 @@ class Echo:
     def is_for(self, scope: Scope) -> bool:
         return bool(scope["path"] == "/a")
 
-    def answer(self, scope: Scope, body: bytes) -> tuple[int, bytes, bytes] | None:
+    def answer(self, scope: Scope, body: bytes, pending: Pending) -> Answer | Pending | None:
         self.asked += 1
-        return (200, b"content-type: text/plain\r\n", b"quick " + body) if self.can else None
+        return quick(body) if self.can else None
+
+
+def quick(body: bytes) -> Answer:
+    return 200, b"content-type: text/plain\r\n", b"quick " + body
+
+
+class Later(Echo):
+    """A shortcut for ``/a`` that answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: list[Pending] = []
+
+    def answer(self, scope: Scope, body: bytes, pending: Pending) -> Answer | Pending | None:
+        self.pending.append(pending)
+        return pending
 
 
 @pytest.mark.parametrize("pieces", [(POST,), tuple(bytes([each]) for each in POST)], ids=["at once", "byte by byte"])
@@ -290,6 +306,70 @@ def test_a_shortcut_closes_for_whoever_asks_for_that() -> None:
 
     assert ([], True) == (one.requests, one.is_closed)
     assert b"connection: close" in one.wire.sent
+
+
+async def waiting(*pieces: bytes) -> tuple[Exchange, Pending]:
+    later = Later()
+    one = await Exchange(later).feed(*pieces)
+    assert ([], b"") == (one.requests, bytes(one.wire.sent))
+    (pending,) = later.pending
+    return one, pending
+
+
+def test_an_answer_may_come_later_and_comes_once() -> None:
+    async def exchange() -> None:
+        one, pending = await waiting(POST)
+
+        assert pending.is_wanted()
+        for _ in range(2):
+            pending.tell(quick(b"later"))
+        await one.feed(GET)
+
+        assert 1 == one.wire.sent.count(b"quick later")
+        assert not pending.is_wanted()
+        assert [b"/healthz"] == [path for _, path, *_ in one.requests]
+
+    asyncio.run(exchange())
+
+
+def test_what_a_shortcut_leaves_later_goes_to_the_application_with_its_body() -> None:
+    async def exchange() -> None:
+        one, pending = await waiting(POST)
+
+        pending.tell(None)
+        await one.rest()
+
+        assert [b"abc"] == [body for *_, body in one.requests]
+
+    asyncio.run(exchange())
+
+
+def test_who_sends_a_second_request_before_a_late_answer_gets_that_answer_and_no_other() -> None:
+    async def exchange() -> None:
+        one, pending = await waiting(POST, GET)
+
+        pending.tell(quick(b"later"))
+        await one.rest()
+
+        assert 1 == one.wire.sent.count(b"HTTP/1.1 200")
+        assert ([], True) == (one.requests, one.wire.closed)
+
+    asyncio.run(exchange())
+
+
+def test_nobody_is_told_who_has_gone() -> None:
+    async def exchange() -> None:
+        one, pending = await waiting(POST)
+        one.connection.connection_lost(None)
+
+        assert not pending.is_wanted()
+        pending.tell(quick(b"later"))
+        pending.tell(None)
+        await one.rest()
+
+        assert ([], b"") == (one.requests, bytes(one.wire.sent))
+
+    asyncio.run(exchange())
 
 
 def as_h11(said: bytes) -> list[Request]:

@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 
 from outrider.core.errors import Throttled
+from outrider.service.rollouts.batches import COME_BACK_S as COME_BACK_S
 
 T = TypeVar("T")
 
@@ -31,8 +32,6 @@ FULL_S = 5.0
 """After this waiting time, a request is refused: half of a sidekick's timeout, so it still hears the answer."""
 ANSWER_S = 9.5
 """From its arrival to its answer, a request takes no longer: a sidekick's timeout is 10 s."""
-COME_BACK_S = (30, 90)
-"""A random time between these, so that the clients do not return all at once."""
 
 
 class AdmissionControl:
@@ -83,11 +82,7 @@ class AdmissionControl:
         task.add_done_callback(self._ended)
         done, _ = await asyncio.wait((task,), timeout=max(self._answer_s - (monotonic() - real), 0.0))
         if not done:
-            seconds = come_back_s()
-            raise Throttled(
-                f"no answer in time; the request may have been booked all the same; try again in {seconds} s",
-                retry_after_s=seconds,
-            )
+            raise no_answer_in_time()
         return task.result()
 
     async def _enter(self, came: float) -> None:
@@ -129,6 +124,15 @@ class AdmissionControl:
 def come_back_s() -> int:
     """Seconds after which a client comes back: a random time for each client."""
     return random.randint(*COME_BACK_S)  # noqa: S311 - spreads the clients, keeps nothing secret
+
+
+def no_answer_in_time() -> Throttled:
+    """What is said to a client whose answer takes too long."""
+    seconds = come_back_s()
+    return Throttled(
+        f"no answer in time; the request may have been booked all the same; try again in {seconds} s",
+        retry_after_s=seconds,
+    )
 
 
 def _too_busy(wait_s: float) -> Throttled:

@@ -44,6 +44,7 @@ from outrider.service.operations.readiness import Readiness
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.registry import NoRegistries, Registries
 from outrider.service.problems import RETRY_HEADERS
+from outrider.service.rollouts.batches import Batches
 from outrider.service.rollouts.checkins import Checkins
 from outrider.service.rollouts.misaddressed import Misaddressed
 from outrider.service.rollouts.quick import QuickCheckins
@@ -122,7 +123,8 @@ def create_application(
         checkins=Checkins(
             context=stores.context,
             on_verdict=application.state.metrics.note_verdict,
-            room=GroupRoom(stores.context, limits),
+            batches=Batches(read_model),
+            room=GroupRoom(stores.context, limits, model=read_model),
             history=(limits.max_history, max(limits.max_history // 5, 1)),
             on_misaddressed=Misaddressed(stores.context),
         ),
@@ -189,7 +191,11 @@ def create_application(
     touches = application.state.touches = Touches(noting)
     quick = QuickEndpoint(context, QuickCheckins(context.checkins, read_model, touches))
     client_rules = ClientRules(limits, trusted_proxies)
-    observe = application.state.metrics.requests.labels("POST", ROUTE, "200").observe
+    requests = application.state.metrics.requests
+
+    def observe(status: int, seconds: float) -> None:
+        requests.labels("POST", ROUTE, str(status)).observe(seconds)
+
     application.state.shortcut = CheckinShortcut(client_rules, quick, observe)
     application.add_middleware(Inlet, limits=limits, rules=client_rules, quick=quick)
     application.add_middleware(metrics.MeasureRequests, metrics=application.state.metrics)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from outrider.core.errors import Unauthorized
@@ -111,11 +112,15 @@ OfSelector = Annotated[
 
 def base_url_of(request: Request) -> str:
     """The address by which the client reaches this service: the public URL, else the request's Host."""
-    public_url = context_of(request).public_url
-    if public_url is not None:
-        return public_url
-    host = request.headers.get("host", "")
+    return base_url_in(context_of(request), request.scope, request.headers)
+
+
+def base_url_in(context: Context, scope: Scope, headers: Headers) -> str:
+    """As ``base_url_of``, for a request that has not reached the application."""
+    if context.public_url is not None:
+        return context.public_url
+    host = headers.get("host", "")
     if not _HOST.fullmatch(host):
-        server = request.scope.get("server") or ("127.0.0.1", 80)
+        server = scope.get("server") or ("127.0.0.1", 80)
         host = f"{server[0]}:{server[1]}"
-    return f"{request.url.scheme}://{host}"
+    return f"{scope['scheme']}://{host}"

@@ -36,16 +36,42 @@ class Fault(Exception):
         self.status = status
 
 
+Answer = tuple[int, bytes, bytes]
+"""Status, header lines with their line ends, body."""
+
+
 class Shortcut(Protocol):
-    """Answers some requests at once, without a task and without the application."""
+    """Answers some requests without a task and without the application."""
 
     def is_for(self, scope: Scope) -> bool:
         """Whether it may answer a request, by its head alone; its body is no larger than 64 KiB then."""
         ...
 
-    def answer(self, scope: Scope, body: bytes) -> tuple[int, bytes, bytes] | None:
-        """Answer a whole request: status, header lines with their line ends, body. None: the application must."""
+    def answer(self, scope: Scope, body: bytes, pending: "Pending") -> "Answer | Pending | None":
+        """Answer a whole request. ``pending``: it is told later; None: the application must answer."""
         ...
+
+
+class Pending:
+    """A request whose answer comes later. Used in the event loop, but for ``is_wanted``."""
+
+    __slots__ = ("_cycle", "_protocol", "is_told")
+
+    def __init__(self, protocol: "StrictProtocol", cycle: Cycle) -> None:
+        self._protocol, self._cycle = protocol, cycle
+        self.is_told = False
+
+    def is_wanted(self) -> bool:
+        """Whether the client still waits for an answer."""
+        return not (self.is_told or self._cycle.disconnected)
+
+    def tell(self, answer: Answer | None) -> None:
+        """Send the answer, once; None: the application must answer."""
+        if self.is_told:
+            return
+        self.is_told = True
+        if not self._cycle.disconnected:
+            self._protocol.finish(self._cycle, answer)
 
 
 class StrictProtocol(HttpToolsProtocol):
@@ -211,9 +237,14 @@ class StrictProtocol(HttpToolsProtocol):
 
     def _take_shortcut(self, cycle: Cycle) -> None:
         self._for_shortcut = False
-        answer = None
+        answer: Answer | Pending | None = None
         if self.shortcut is not None and not self.flow.write_paused and not cycle.disconnected:
-            answer = self.shortcut.answer(self.scope, bytes(cycle.body))  # type: ignore[arg-type]
+            answer = self.shortcut.answer(self.scope, bytes(cycle.body), Pending(self, cycle))  # type: ignore[arg-type]
+        if not isinstance(answer, Pending):
+            self.finish(cycle, answer)
+
+    def finish(self, cycle: Cycle, answer: Answer | None) -> None:
+        """Send a whole answer; None: let the application answer."""
         if answer is None:
             self._start_asgi_task(cycle, self.app)
             return

@@ -27,11 +27,13 @@ from outrider.core.omaha import (
     parse_request,
     render_response,
 )
-from outrider.service.admission import come_back_s
+from outrider.service.admission import come_back_s, no_answer_in_time
 from outrider.service.context import Context, base_url_of, context_of, is_wanted_by
 from outrider.service.cup import PARAMETER
+from outrider.service.http1 import Answer
 from outrider.service.limits import option_of
 from outrider.service.problems import RETRY_HEADERS
+from outrider.service.rollouts.batches import TooBusy
 from outrider.service.rollouts.checkins import Caller
 from outrider.service.rollouts.identity import HEADER, read_claim
 from outrider.service.rollouts.rows import MAX_WORD
@@ -145,7 +147,7 @@ def _answer(ours: Context, body: bytes, caller: Caller, is_wanted: Callable[[], 
         count_checkins(ours, request, caller)
         response = ours.checkins.answer(request, caller, is_wanted)
     except Throttled as error:
-        return _come_later(429, error)
+        return _come_later(503 if isinstance(error, TooBusy) else 429, error)
     except OutriderError as error:
         if not is_wanted():
             return _line(503, "the client has gone")
@@ -158,6 +160,34 @@ def _answer(ours: Context, body: bytes, caller: Caller, is_wanted: Callable[[], 
         response, later = _asking_to_come_later(response)
         headers |= later
     return Response(render_response(response), headers=headers)
+
+
+def written(response: OmahaResponse, caller: Caller, *, is_busy: bool) -> Answer:
+    """The answer of a check-in as it is sent."""
+    _log(response, caller)
+    lines = b"content-type: text/xml\r\n"
+    if is_busy:
+        response, later = _asking_to_come_later(response)
+        lines += b"".join(f"{name.lower()}: {value}\r\n".encode() for name, value in later.items())
+    return 200, lines, render_response(response)
+
+
+def not_answered(error: OutriderError, caller: Caller) -> Answer:
+    """What is said to a client whose check-in came to nothing."""
+    if isinstance(error, Throttled):
+        return _as_sent(_come_later(503 if isinstance(error, TooBusy) else 429, error))
+    logger.bind(address=caller.address, error_kind=error.kind, cause=str(error)).error("omaha request not answered")
+    return _as_sent(_line(503, f"{error.kind}: {error}", RETRY_HEADERS))
+
+
+def late() -> Answer:
+    """What is said when there is no answer in time."""
+    return _as_sent(_come_later(503, no_answer_in_time()))
+
+
+def _as_sent(response: Response) -> Answer:
+    lines = (name + b": " + value + b"\r\n" for name, value in response.raw_headers if name != b"content-length")
+    return response.status_code, b"".join(lines), bytes(response.body)
 
 
 def count_checkins(ours: Context, request: OmahaRequest, caller: Caller) -> None:

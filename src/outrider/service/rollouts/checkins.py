@@ -34,7 +34,7 @@ from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Gone, Group, Happening, Instance, Presence, Product, unreadable_gone
 from outrider.model.identity import UnprovedCheckin
 from outrider.model.keys import check_part
-from outrider.service.rollouts.batches import Batch, Batches
+from outrider.service.rollouts.batches import Batch, Batches, Outcome
 from outrider.service.rollouts.identity import NO_CLAIM, Claim, Standing, note_unproved, standing_of
 from outrider.service.rollouts.misaddressed import OnMisaddressed
 from outrider.service.rollouts.offers import codebase_of, offered
@@ -98,6 +98,9 @@ class _Booked:
 
 _Outcome = _Booked | Literal["no app", "no group"]
 
+Told = Callable[[Callable[[], AppAnswer | None]], None]
+"""Is told what gives the answer to a check-in, or raises why there is none; None: ``answer`` has it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkins:
@@ -150,6 +153,58 @@ class Checkins:
         reason = absent_app(app.app_id[:MAX_WORD])
         return answer_app(app, NoUpdate(reason=reason), status="error-unknownApplication")
 
+    def submit(self, request: OmahaRequest, caller: Caller, told: Told, is_wanted: Callable[[], bool]) -> bool:
+        """Answer a request with a single app, as ``answer`` does, without waiting.
+
+        Args:
+            told: Called once, from another thread.
+            is_wanted: Whether the client still waits; asked before anything is decided.
+
+        Returns:
+            False: this request takes the long way; nothing is told.
+        """
+        if request.copies or len(request.apps) != 1:
+            return False
+        (app,) = request.apps
+        app_id, group_id = key_part("app", app.app_key), key_part("group", app.track)
+        instance_id = key_part("instance", app.machine_id.strip().removeprefix("{").removesuffix("}"))
+        if app_id is None or group_id is None or instance_id is None:
+            return False
+        checkin = self._checkin(request, app, caller, app_id, group_id, instance_id)
+
+        def tell(outcome: Outcome[_Outcome]) -> None:
+            def answer() -> AppAnswer | None:
+                booked = outcome()
+                return None if isinstance(booked, str) else self._told(app_id, group_id, app, booked)
+
+            told(answer)
+
+        name = f"{app_id}/{group_id}"
+        self.batches.submit(self.context.cluster, self.group_lock, name, checkin, CHECK_IN, tell, is_wanted)
+        return True
+
+    def _checkin(
+        self, request: OmahaRequest, app: AppRequest, caller: Caller, app_id: str, group_id: str, instance_id: str
+    ) -> "Checkin":
+        return Checkin(
+            context=self.context,
+            request=request,
+            app=app,
+            app_id=app_id,
+            group_id=group_id,
+            instance_id=instance_id,
+            caller=caller,
+            room=self.room,
+            history=self.history,
+        )
+
+    def _told(self, app_id: str, group_id: str, app: AppRequest, booked: _Booked) -> AppAnswer:
+        if booked.verdict is not None:
+            self.on_verdict(app_id, group_id, booked.verdict)
+        # A sidekick keeps a report that did not count, until its check-ins are proved (P9).
+        keeps = booked.is_refused and app.release is not None and not app.update_check
+        return answer_app(app, booked.check, status=UNPROVED if keeps else "ok")
+
     def _answer_as(self, app_id: str, request: OmahaRequest, app: AppRequest, caller: Caller) -> AppAnswer | None:
         """The answer for the app with this id; None when there is no such app."""
         group_id = key_part("group", app.track)
@@ -166,17 +221,7 @@ class Checkins:
             copied = answer_syncer(self.context, app_id, group_id, request, app, caller.base_url)
             if copied is not None:
                 return answer_app(app, copied if app.update_check else None)
-        checkin = Checkin(
-            context=self.context,
-            request=request,
-            app=app,
-            app_id=app_id,
-            group_id=group_id,
-            instance_id=instance_id,
-            caller=caller,
-            room=self.room,
-            history=self.history,
-        )
+        checkin = self._checkin(request, app, caller, app_id, group_id, instance_id)
         outcome = self.batches.book(self.context.cluster, self.group_lock, f"{app_id}/{group_id}", checkin, CHECK_IN)
         match outcome:
             case "no app":
@@ -184,11 +229,7 @@ class Checkins:
             case "no group":
                 return self._without_group(app_id, app, caller)
             case _:
-                if outcome.verdict is not None:
-                    self.on_verdict(app_id, group_id, outcome.verdict)
-                # A sidekick keeps a report that did not count, until its check-ins are proved (P9).
-                keeps = outcome.is_refused and app.release is not None and not app.update_check
-                return answer_app(app, outcome.check, status=UNPROVED if keeps else "ok")
+                return self._told(app_id, group_id, app, outcome)
 
     def _without_group(self, app_id: str, app: AppRequest, caller: Caller) -> AppAnswer:
         logger.bind(app=app_id, group=app.track[:MAX_WORD], address=caller.address).warning(
@@ -227,6 +268,11 @@ class Checkin:
         return (*own, *shared), (keys.app(self.app_id), presence)
 
     @property
+    def seen(self) -> tuple[int, str]:
+        """What the client has seen of etcd."""
+        return self.request.seen_revision, self.request.seen_epoch
+
+    @property
     def own_keys(self) -> tuple[str, ...]:
         """The keys of this instance alone."""
         keys, app, group, instance = self.context.keys, self.app_id, self.group_id, self.instance_id
@@ -253,7 +299,7 @@ class Checkin:
 
     def book_in(self, batch: Batch) -> _Outcome:
         """Update the row, record the events and judge the update check; the batch writes the rollout."""
-        change = batch.change
+        change, context = batch.change, batch.context(self.context)
         keys, now, app = self.context.keys, self.context.now(), self.app
         key, app_key = keys.instance(self.app_id, self.instance_id), keys.app(self.app_id)
         presence_key = keys.presence(self.app_id, self.group_id, self.instance_id)
@@ -271,7 +317,7 @@ class Checkin:
         if gone is not None:
             return self._refused(change, gone, now)
         old = change.read_or_none(Instance, key)  # a row that can't be read is written anew
-        standing = standing_of(self.context, change, self.caller.claim, group, self.instance_id, old)
+        standing = standing_of(context, change, self.caller.claim, group, self.instance_id, old)
         if standing.refusal:
             return self._unproved(change, group, standing, now)
         row = old or Instance(
@@ -322,7 +368,8 @@ class Checkin:
             snapshot.look_at(self.instance_id)
             return snapshot
         checking = self.instance_id
-        snapshot = read_snapshot(self.context, batch.change, self.app_id, group, checking=checking, alone=self.alone)
+        context = batch.context(self.context)
+        snapshot = read_snapshot(context, batch.change, self.app_id, group, checking=checking, alone=self.alone)
         if snapshot is not None:
             batch.snapshots[group] = snapshot
         return snapshot

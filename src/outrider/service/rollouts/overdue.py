@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from outrider.clocks import seconds_since_boot
-from outrider.model.damage import read_or_none
 from outrider.model.documents import OpenGrant
 from outrider.service.store.snapshot import GroupSnapshot
 
@@ -40,7 +39,7 @@ class OverdueGrants:
             for instance, entry in snapshot.grants.items():
                 if entry.lease:  # of an older version of outrider: etcd ends it
                     continue
-                grant = read_or_none(OpenGrant, entry.key, entry.value)
+                grant = snapshot.context.document(OpenGrant, entry)
                 sighting = entry.create_revision, None if grant is None else grant.at
                 known = before.get(instance)
                 first_s = known[1] if known is not None and known[0] == sighting else now_s

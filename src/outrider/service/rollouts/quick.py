@@ -11,6 +11,7 @@ from outrider.core.errors import OutriderError
 from outrider.core.omaha import OmahaRequest, OmahaResponse, answer_app
 from outrider.core.rollout.policy import Defer, Rule
 from outrider.core.versions import NOTHING
+from outrider.model.documents import Group
 from outrider.service.rollouts.checkins import Caller, Checkin, Checkins, key_part
 from outrider.service.rollouts.touches import Touches
 from outrider.service.store.context import StoreContext
@@ -79,9 +80,21 @@ class QuickCheckins:
                 return None
             return self._answer(request, caller, reader)
 
+    def _is_new(self, context: StoreContext, app: str, group: str, instance: str) -> bool:
+        """Nobody knows the instance, and it will have a row: judging it here would be for nothing."""
+        keys, model = context.keys, self._model
+        if any(map(model.entry, (keys.instance(app, instance), keys.gone(app, instance)))):
+            return False
+        entry = model.entry(keys.group(app, group))
+        try:
+            found = None if entry is None else model.decode(Group, entry.key, entry.value)
+        except OutriderError:
+            return True
+        return found is not None and not found.requires_identity
+
     def _context_of(self, reader: ModelReader) -> StoreContext:
         if self._context is None or self._context.cluster is not reader:
-            self._context = replace(self._checkins.context, cluster=reader)
+            self._context = replace(self._checkins.context, cluster=reader, decode=self._model.decode)
         return self._context
 
     def _answer(self, request: OmahaRequest, caller: Caller, reader: ModelReader) -> OmahaResponse | Later | None:
@@ -105,6 +118,8 @@ class QuickCheckins:
                 history=self._checkins.history,
                 alone=True,
             )
+            if self._is_new(context, app_id, group_id, instance_id):
+                return None
             glance, lists = Glance(self._model, reader), reader.lists
             try:
                 outcome = checkin.book(glance, leases)

@@ -7,7 +7,7 @@ registered in etcd. Rows of strangers that are silent for some days are removed.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from outrider.core.errors import Throttled
@@ -15,6 +15,7 @@ from outrider.model.damage import readable
 from outrider.model.documents import Instance
 from outrider.service.limits import Limits, option_of
 from outrider.service.store.context import StoreContext
+from outrider.service.store.read_model import ReadModel
 
 COUNTED_S = 10.0
 """How long a count holds; what this process adds meanwhile is added to it."""
@@ -32,8 +33,15 @@ class _Count:
 class GroupRoom:
     """Counts the rows of groups, for all threads of a process."""
 
-    def __init__(self, context: StoreContext, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._context, self._limits, self._clock = context, limits, clock
+    def __init__(
+        self,
+        context: StoreContext,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        model: ReadModel | None = None,
+    ) -> None:
+        """``model``: where it counts, as long as that is confirmed; else etcd is read."""
+        self._context, self._limits, self._clock, self._model = context, limits, clock, model
         self._counts: dict[tuple[str, str], _Count] = {}
         self._lock, self._counting = threading.Lock(), threading.Lock()
 
@@ -59,8 +67,13 @@ class GroupRoom:
             count.strangers += is_stranger
 
     def _counted(self, app: str, group: str) -> _Count:
-        cluster, keys = self._context.cluster, self._context.keys
-        rows = [row for _, row in readable(Instance, cluster.list(keys.instances(app)).entries) if row.group == group]
+        keys, model = self._context.keys, self._model
+        found: Iterable[Instance]
+        if model is not None and model.is_confirmed:
+            found = model.documents(Instance, keys.instances(app))
+        else:
+            found = (row for _, row in readable(Instance, self._context.cluster.list(keys.instances(app)).entries))
+        rows = [row for row in found if row.group == group]
         strangers = sum(row.is_stranger for row in rows)
         return _Count(at=self._clock(), all=len(rows), strangers=strangers)
 

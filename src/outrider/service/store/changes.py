@@ -14,16 +14,29 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from loguru import logger
 
 from outrider.core.errors import Conflict, NotFound, PreconditionFailed, Unknown
-from outrider.etcd.seam import Cluster, Compare, CreatedAt, Delete, DeletePrefix, Entry, Listing, ModifiedAt, Op, Put
+from outrider.etcd.seam import (
+    Cluster,
+    Compare,
+    CreatedAt,
+    Delete,
+    DeletePrefix,
+    Entry,
+    Listing,
+    ModifiedAt,
+    Op,
+    Put,
+    TxnResult,
+)
 from outrider.model import documents
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Document
 from outrider.service.store.audit import AuditLog
+from outrider.service.store.context import Decode
 from outrider.service.store.request import Edit, RequestContext
 
 D = TypeVar("D", bound=Document)
@@ -64,12 +77,6 @@ class Unaudited:
 
 Auditing = Audited | Unaudited
 """Every change is one or the other; there is no default."""
-
-
-class Decode(Protocol):
-    """As ``documents.decode``."""
-
-    def __call__(self, kind: type[D], key: str, value: bytes) -> D: ...
 
 
 class Change:
@@ -301,10 +308,13 @@ class Change:
             result = self._cluster.txn(compares, ops)
         except Unknown:
             return self._was_applied()
+        self._note_moved(result)
+        return result.succeeded
+
+    def _note_moved(self, result: TxnResult) -> None:
         if not result.succeeded:
             found = {entry.key: entry for entry in result.found}
             self.moved = frozenset(key for key in self._guards if not self._is_as_read(key, found.get(key)))
-        return result.succeeded
 
     def _is_as_read(self, key: str, now: Entry | None) -> bool:
         guard = self._guards[key]

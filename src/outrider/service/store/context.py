@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from outrider.core.errors import ConfigError, NotFound
+from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.omaha import app_key
 from outrider.etcd.seam import Cluster, Entry
 from outrider.model import documents
-from outrider.model.damage import read_or_none, readable
+from outrider.model.damage import read_or_none
 from outrider.model.documents import Document
 from outrider.model.keys import Keys, check_part
 from outrider.service.store.request import Seen
@@ -19,6 +19,13 @@ from outrider.service.store.request import Seen
 D = TypeVar("D", bound=Document)
 
 Clock = Callable[[], datetime]
+
+
+class Decode(Protocol):
+    """As ``documents.decode``."""
+
+    def __call__(self, kind: type[D], key: str, value: bytes) -> D: ...
+
 
 MAX_TEXT = 4096
 """Characters of a label or a description: people read them, and etcd takes 1.5 MB in one request."""
@@ -38,12 +45,21 @@ class StoreContext:
 
     Attributes:
         seen: Collects each single document that is read, for a request; None: no request needs it.
+        decode: As ``documents.decode``, for who has decoded documents already.
     """
 
     cluster: Cluster
     keys: Keys
     now: Clock
     seen: Seen | None = None
+    decode: Decode = documents.decode
+
+    def document(self, kind: type[D], entry: Entry) -> D | None:
+        """The document of an entry; None, logged and counted, when it can't be read."""
+        try:
+            return self.decode(kind, entry.key, entry.value)
+        except Conflict:
+            return read_or_none(kind, entry.key, entry.value)
 
     def get(self, kind: type[D], key: str) -> D | None:
         """Read one document, unguarded."""
@@ -79,11 +95,15 @@ class StoreContext:
 
     def children(self, kind: type[D], prefix: str) -> tuple[D, ...]:
         """Read the documents directly below ``prefix``, by key, without those that can't be read."""
-        return tuple(one for _, one in readable(kind, direct(self.cluster.list(prefix).entries, prefix)))
+        return self._documents(kind, direct(self.cluster.list(prefix).entries, prefix))
 
     def all_below(self, kind: type[D], prefix: str) -> tuple[D, ...]:
         """Read all documents below ``prefix``, at every depth, by key, without those that can't be read."""
-        return tuple(one for _, one in readable(kind, self.cluster.list(prefix).entries))
+        return self._documents(kind, self.cluster.list(prefix).entries)
+
+    def _documents(self, kind: type[D], entries: Iterable[Entry]) -> tuple[D, ...]:
+        found = (self.document(kind, entry) for entry in entries)
+        return tuple(one for one in found if one is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,6 @@ from outrider.core.rollout.recall import begin_before
 from outrider.core.rollout.rollout import Opened, Override, Progress, Result, WaveState, counted
 from outrider.core.versions import NOTHING
 from outrider.etcd.seam import Entry
-from outrider.model.damage import read_or_none
 from outrider.model.documents import (
     Block,
     Brake,
@@ -254,7 +253,7 @@ class GroupSnapshot:
     def know_all(self, grants: Iterable[tuple[str, Entry]]) -> None:
         """Know every open grant."""
         ordered = sorted(grants, key=lambda one: one[1].create_revision)
-        known = [(instance, entry, read_or_none(OpenGrant, entry.key, entry.value)) for instance, entry in ordered]
+        known = [(instance, entry, self.context.document(OpenGrant, entry)) for instance, entry in ordered]
         for instance, entry, grant in known:
             self._know(instance, entry, grant)
         every = [self._opened(instance, grant) for instance, _, grant in known]

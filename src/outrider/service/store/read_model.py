@@ -10,6 +10,9 @@ before it counts; then everything is listed anew, and until that has come nothin
 
 etcd tells a watch about keys below our prefix only. Where others write to the same etcd, its revision runs ahead of
 what we can see; then a key of our own is written, whose change comes after everything before it.
+
+*Ahead* is what this process has written itself and the watch has not brought yet. Who commits under a comparison of all
+that it read (``copied_change.py``) sees it, so that one transaction can follow the other without waiting.
 """
 
 import asyncio
@@ -27,10 +30,13 @@ from outrider.core.errors import Conflict, DriverError
 from outrider.etcd.seam import (
     Cluster,
     Compare,
+    CreatedAt,
+    Delete,
     DeletePrefix,
     Entry,
     KeyChanged,
     Listing,
+    ModifiedAt,
     Op,
     Put,
     Resynced,
@@ -39,6 +45,7 @@ from outrider.etcd.seam import (
     WatchEvent,
 )
 from outrider.model import documents
+from outrider.model.damage import read_or_none
 from outrider.model.documents import Document, encode
 from outrider.model.epoch import Epoch, SeenEpochs
 from outrider.model.keys import Keys
@@ -80,6 +87,8 @@ class ReadModel:
         self._decoded: dict[str, tuple[bytes, type[Document], Document]] = {}
         self._revision = self._written = self._seen_revision = 0
         self._unseen: dict[str, int] = {}
+        self._ahead: dict[str, tuple[int, Entry | None]] = {}
+        """Key -> revision of this process's last write of it, and what it wrote; until the copy is there."""
         self._pending: list[KeyChanged] = []
         self._epochs = SeenEpochs()
         self._confirmed_at: float | None = None
@@ -89,6 +98,8 @@ class ReadModel:
         self._watch: Watch | None = None
         self._thread: threading.Thread | None = None
         self._reader = ModelReader(self)
+        self.ahead = AheadReader(self)
+        """The copy with what this process has written since; for who compares what it reads."""
 
     def start(self) -> None:
         """Begin; returns at once, even while etcd is away."""
@@ -156,12 +167,76 @@ class ReadModel:
             self._decoded[key] = (value, kind, document)
         return document
 
+    def documents(self, kind: type[D], prefix: str) -> list[D]:
+        """The documents directly below ``prefix`` that can be read, in no order; each is decoded once."""
+        with self._changed:
+            entries = list(self._folders.get(prefix, {}).values())
+        found = []
+        for entry in entries:
+            try:
+                found.append(self.decode(kind, entry.key, entry.value))
+            except Conflict:
+                known = read_or_none(kind, entry.key, entry.value)  # it logs and counts what can't be read
+                if known is not None:
+                    found.append(known)
+        return found
+
     def note_written(self, revision: int, keys: Iterable[str] = ()) -> None:
         """This process has written ``keys`` at ``revision``: its clients may know of that."""
         with self._changed:
             self._written = max(self._written, revision)
             if revision > self._revision:
                 self._unseen.update(dict.fromkeys(keys, revision))
+
+    def note_ahead(self, revision: int, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> None:
+        """This process has made a transaction at ``revision``."""
+        with self._changed:
+            if revision <= self._revision:
+                return
+            guards = {compare.key: compare for compare in compares}
+            for op in ops:
+                match op:
+                    case Put(key=key, value=value, lease=lease):
+                        created = self._creation(key, guards.get(key), revision)
+                        new = Entry(key=key, value=value, create_revision=created, mod_revision=revision, lease=lease)
+                        self._go_ahead(key, revision, new)
+                    case Delete(key=key):
+                        self._go_ahead(key, revision, None)
+                    case DeletePrefix(prefix=prefix):
+                        for entry in self.below_ahead(prefix).entries:
+                            self._go_ahead(entry.key, revision, None)
+
+    def _go_ahead(self, key: str, revision: int, entry: Entry | None) -> None:
+        known = self._ahead.get(key)
+        if known is None or known[0] < revision:
+            self._ahead[key] = revision, entry
+
+    def _creation(self, key: str, guard: Compare | None, revision: int) -> int:
+        """The create revision of a key that was written at ``revision``; one that is wrong makes a comparison fail."""
+        known = self.entry_ahead(key)
+        match guard:
+            case CreatedAt(revision=created):
+                return created or revision
+            case ModifiedAt(revision=0):
+                return revision
+            case _:
+                return revision if known is None else known.create_revision
+
+    def entry_ahead(self, key: str) -> Entry | None:
+        """The entry at ``key`` as this process knows it, its own last write included."""
+        ahead = self._ahead.get(key)  # first: what leaves it is in the copy already
+        return self._entries.get(key) if ahead is None else ahead[1]
+
+    def below_ahead(self, prefix: str) -> Listing:
+        """As ``below``, with this process's own writes."""
+        with self._changed:
+            found = self.below(prefix)
+            mine = {key: entry for key, (_, entry) in self._ahead.items() if key.startswith(prefix)}
+            if not mine:
+                return found
+            entries = {entry.key: entry for entry in found.entries} | mine
+            there = (entry for entry in entries.values() if entry is not None)
+            return Listing(entries=tuple(sorted(there, key=lambda entry: entry.key)), revision=found.revision)
 
     def unseen(self, keys: Collection[str]) -> int:
         """The revision at which this process wrote one of ``keys`` last, if the copy isn't there yet; else 0."""
@@ -172,6 +247,10 @@ class ReadModel:
     def knows_epoch(self, token: str) -> bool:
         """Whether a revision seen under this epoch means something here; one without an epoch does."""
         return not token or self._epochs.knows(token)
+
+    def has_reached(self, revision: int, within_s: float) -> bool:
+        """As ``reached``, for a thread."""
+        return self._revision >= revision or self._wait_for(revision, within_s)
 
     async def reached(self, revision: int, within_s: float) -> bool:
         """Wait until the copy is at ``revision``; False when it takes longer, or etcd itself isn't there."""
@@ -257,6 +336,7 @@ class ReadModel:
     def _doubt(self) -> None:
         with self._changed:
             self._doubted, self._confirmed_at, self._written, self._unseen = True, None, 0, {}
+            self._ahead = {}
             watch = self._watch
         if watch is not None:
             watch.look_again()
@@ -317,6 +397,8 @@ class ReadModel:
     def _forget_written(self) -> None:
         if self._unseen:
             self._unseen = {key: revision for key, revision in self._unseen.items() if revision > self._revision}
+        if self._ahead:
+            self._ahead = {key: known for key, known in self._ahead.items() if known[0] > self._revision}
 
     def _release(self) -> None:
         for revision, loop, future in self._waiting:
@@ -393,6 +475,26 @@ class ModelReader:
         raise AssertionError("the read model is only read")
 
 
+class AheadReader(ModelReader):
+    """As ``ModelReader``, with what this process has written since. It is read while the copy goes on."""
+
+    def get(self, key: str) -> Entry | None:
+        """As ``Cluster.get``."""
+        return self._model.entry_ahead(key)
+
+    def list(self, prefix: str, *, exact: bool = False) -> Listing:
+        """As ``Cluster.list``."""
+        found = self._model.below_ahead(prefix)
+        return replace(found, entries=tuple(one for one in found.entries if one.key == prefix)) if exact else found
+
+    def txn(self, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> TxnResult:
+        """As ``ModelReader.txn``."""
+        assert not ops, "the read model is only read"
+        entries = (self._model.entry_ahead(compare.key) for compare in compares)
+        found = tuple(entry for entry in entries if entry is not None)
+        return TxnResult(succeeded=False, revision=self._model.revision, found=found)
+
+
 class NotingCluster:
     """etcd, with each write of this process noted in the read model. Implements ``Cluster``."""
 
@@ -413,6 +515,7 @@ class NotingCluster:
         if ops and result.succeeded and self.model is not None:
             keys = [op.prefix if isinstance(op, DeletePrefix) else op.key for op in ops]
             self.model.note_written(result.revision, keys)
+            self.model.note_ahead(result.revision, compares, ops)
         return result
 
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from outrider.core.rollout.policy import LONG_AGO, Verdict
 from outrider.core.rollout.recall import Unbegun, recalled
 from outrider.core.rollout.rollout import Progress
-from outrider.model.damage import read_or_none
 from outrider.model.documents import OpenGrant
 from outrider.service.store.judging import judge_in
 from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot
@@ -81,7 +80,8 @@ def _words(grant: OpenGrant) -> OpenGrant:
 
 def end_void(snapshot: GroupSnapshot, instance: str) -> None:
     """End the grant of an instance that checks in, when no turn can be taken for it any more."""
-    mine = dict(_open_grants(snapshot)).get(instance)
+    entry = snapshot.grants.get(instance) if instance in snapshot.living else None
+    mine = None if entry is None else snapshot.context.document(OpenGrant, entry)
     if mine is None or not mine.takes_turns:
         return
     if mine.brake != snapshot.brake or (mine.begin_before is not None and snapshot.now >= mine.begin_before):
@@ -107,6 +107,6 @@ def _unbegun(snapshot: GroupSnapshot) -> dict[str, OpenGrant]:
 def _open_grants(snapshot: GroupSnapshot) -> Iterable[tuple[str, OpenGrant]]:
     for instance in snapshot.living:
         entry = snapshot.grants.get(instance)
-        grant = None if entry is None else read_or_none(OpenGrant, entry.key, entry.value)
+        grant = None if entry is None else snapshot.context.document(OpenGrant, entry)
         if grant is not None:
             yield instance, grant

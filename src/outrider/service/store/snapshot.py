@@ -15,7 +15,6 @@ from datetime import datetime
 from outrider.core.release import ReleaseId
 from outrider.core.rollout import rollout
 from outrider.core.rollout.rollout import Progress, counted
-from outrider.model.damage import read_or_none
 from outrider.model.documents import (
     Brake,
     Channel,
@@ -115,7 +114,7 @@ def _read_all_instances(snapshot: GroupSnapshot) -> None:
         if entry.key.startswith(grants):
             granted.append((entry.key[len(grants) :], entry))
         elif entry.key.startswith(deferred):
-            one = read_or_none(Deferral, entry.key, entry.value)
+            one = snapshot.context.document(Deferral, entry)
             if one is None or (snapshot.group.requires_identity and not one.proved):
                 continue
             waiting.append(DeferredInstance(instance=entry.key[len(deferred) :], deferred=one, entry=entry))

@@ -1,0 +1,144 @@
+"""Check-ins are judged over this process's copy of etcd, and committed only when etcd is as the copy was."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from outrider.core.omaha import AppAnswer, AppRequest, NoUpdate, Offer, OmahaRequest
+from outrider.core.rollout.policy_settings import Policy
+from outrider.service.rollouts.batches import Batches
+from outrider.service.rollouts.checkins import Checkins
+from outrider.service.store import read_model
+from outrider.service.store.changes import Change
+from outrider.service.store.read_model import NotingCluster, ReadModel
+from outrider.service.store.snapshot import read_snapshot
+from outrider.service.store.store import Store
+from tests.sim.fake_etcd import FakeCluster, FakeEtcd
+from tests.support.service_examples import APP, make_app, open_store
+from tests.support.service_fleets import CALLER
+from tests.support.wall_clock import WallClock
+
+
+class Process:
+    """A service process whose watch a test holds back."""
+
+    def __init__(self, etcd: FakeEtcd, name: str, clock: WallClock) -> None:
+        self.client: FakeCluster = etcd.client(name)
+        noting = NotingCluster(self.client)
+        self.store: Store = open_store(noting, now=clock)
+        self.monotonic = 0.0
+        self.model = noting.model = ReadModel(noting, self.store.context.keys, lambda: self.monotonic)
+        self.checkins = Checkins(context=self.store.context, batches=Batches(self.model))
+
+    def begin(self) -> "Process":
+        self.model.begin()
+        self.model.confirm()
+        self.client.calls.clear()
+        return self
+
+    def check(self, instance: str, version: str = "1.0.0", seen: int = 0) -> Offer | NoUpdate:
+        app = AppRequest(app_id=APP, version=version, track="beta", machine_id=instance, update_check=True)
+        (answer,) = self.checkins.answer(OmahaRequest(apps=(app,), seen_revision=seen), CALLER).apps
+        assert isinstance(answer, AppAnswer)
+        assert isinstance(answer.update_check, (Offer, NoUpdate))
+        return answer.update_check
+
+    def set(self, policy: Policy) -> None:
+        self.store.rollouts.set_policy(APP, "beta", policy)
+
+    @property
+    def under_way(self) -> int:
+        snapshot = read_snapshot(self.store.context, Change(self.client), APP, "beta")
+        assert snapshot is not None
+        assert len(snapshot.living) == snapshot.progress.open.total
+        return len(snapshot.living)
+
+
+class Pair:
+    def __init__(self) -> None:
+        self.etcd, self.clock = FakeEtcd(threaded=False), WallClock()
+        self.one, self.other = Process(self.etcd, "one", self.clock), Process(self.etcd, "other", self.clock)
+        make_app(self.one.store, versions=("1.0.0", "2.0.0"), version="2.0.0")
+
+    def begin(self) -> "Pair":
+        self.etcd.settle()
+        self.one.begin()
+        self.other.begin()
+        return self
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    monkeypatch.setattr(read_model, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(read_model, "MARKED_S", 0.0)
+    pair = Pair()
+    yield pair
+    pair.one.model.close()
+    pair.other.model.close()
+
+
+def test_a_grant_costs_one_transaction_and_no_reading_though_the_watch_brings_nothing(pair: Pair) -> None:
+    one = pair.begin().one
+
+    for number in range(5):
+        assert isinstance(one.check(f"web-{number}"), Offer)
+
+    assert ["txn"] * 5 == one.client.calls
+    assert 5 == one.under_way
+
+
+@pytest.mark.parametrize("policy", [Policy(max_in_progress=3), Policy(canary=3)], ids=["in progress", "canary"])
+def test_no_limit_is_passed_by_two_processes_that_see_nothing_of_each_other(pair: Pair, policy: Policy) -> None:
+    """Both watches are held back all the time."""
+    pair.one.set(policy)
+    pair.begin()
+
+    answers = [(pair.one, pair.other)[number % 2].check(f"web-{number}") for number in range(10)]
+
+    assert [Offer] * 3 + [NoUpdate] * 7 == [type(answer) for answer in answers]
+    assert 3 == pair.one.under_way
+
+
+def test_a_decision_that_writes_nothing_counts_only_as_of_now(pair: Pair) -> None:
+    """
+    1. web-1 is known, and its group is paused, as far as this process's copy says
+    2. another process has resumed it, and the watch has not brought that
+    """
+    pair.one.store.groups.update(APP, "beta", paused=True)
+    pair.etcd.settle()
+    pair.begin()
+    assert isinstance(pair.one.check("web-1"), NoUpdate)
+    pair.etcd.settle()
+    assert isinstance(pair.one.check("web-1"), NoUpdate)
+
+    pair.other.store.groups.update(APP, "beta", paused=False)
+
+    assert isinstance(pair.one.check("web-1"), Offer)
+
+
+def test_a_copy_that_was_behind_is_left_alone_for_a_moment(pair: Pair) -> None:
+    pair.begin()
+    pair.other.check("web-1")
+    pair.one.check("web-2")
+    pair.one.client.calls.clear()
+    pair.etcd.settle()
+
+    pair.one.check("web-3")
+
+    assert len(pair.one.client.calls) > 1, "it has read etcd"
+    assert 3 == pair.one.under_way
+
+
+def test_who_has_seen_more_than_the_copy_is_judged_over_etcd(pair: Pair) -> None:
+    pair.begin()
+    pair.other.store.groups.update(APP, "beta", paused=True)
+
+    assert isinstance(pair.one.check("web-1", seen=pair.etcd.revision), NoUpdate)
+
+
+def test_a_copy_that_nobody_has_confirmed_lately_is_not_asked(pair: Pair) -> None:
+    pair.begin()
+    pair.one.monotonic += read_model.HOLDS_S + 1
+
+    assert isinstance(pair.one.check("web-1"), Offer)
+    assert len(pair.one.client.calls) > 1
