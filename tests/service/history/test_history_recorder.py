@@ -1,6 +1,7 @@
 """The history of a group is recorded once, whoever records it, and what is missing is said."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def recorders(fake_etcd: FakeEtcd, clock: WallClock) -> Iterator[Recorders]:
     """Starts one, each with a connection of its own; those that still run are closed in the end."""
     running: list[tuple[HistoryRecorder, FakeCluster]] = []
 
-    def start(*, client: FakeCluster | None = None, flush_s: float = 0.02, **options: int) -> HistoryRecorder:
+    def start(*, client: FakeCluster | None = None, flush_s: float = 0.02, **options: Any) -> HistoryRecorder:
         connection = client or fake_etcd.client("recorder")
         one = HistoryRecorder(connection, KEYS, clock, flush_s=flush_s, **options)
         one.start()

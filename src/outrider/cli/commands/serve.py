@@ -105,6 +105,10 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="PEM file of authorities: clients need a certificate of one of them.",
 )
+@click.option(
+    "--otlp-endpoint",
+    help="Send rollouts as traces to this OpenTelemetry collector, by OTLP over HTTP, such as http://127.0.0.1:4318.",
+)
 @click.option("--dev", is_flag=True, help="For trying things out: also run an etcd, at the address of --etcd.")
 @click.option(
     "--dev-dir",
@@ -140,6 +144,7 @@ def serve(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    otlp_endpoint: str | None,
     dev: bool,
     dev_dir: Path,
     verbose: int,
@@ -179,6 +184,11 @@ def serve(
         click_context.with_resource(_development_etcd(etcd, dev_dir.absolute()))
         if click_context.get_parameter_source("payload_dir") is ParameterSource.DEFAULT:
             payload_dir = dev_dir / "payloads"
+    send_traces = None
+    if otlp_endpoint:
+        from outrider.service.history.trace_exporter import otlp_sender
+
+        send_traces = otlp_sender(otlp_endpoint)
     cup = load_cup(cup_key)
     tokens = _tokens(oidc_file) if oidc_file else None
     if tokens is not None and insecure_listen:
@@ -238,6 +248,7 @@ def serve(
                 destinations=destinations,
                 max_story_bytes=limits.max_story_bytes,
                 max_story_update_bytes=limits.max_story_update_bytes,
+                send_traces=send_traces,
             ),
             image_resolver(stores, payloads, registries),
             tag_follower(stores, payloads, registries),

@@ -12,7 +12,7 @@ Bounded: by the room of one update of one instance (``tracker.py``), and in all,
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from loguru import logger
 
@@ -59,6 +59,7 @@ class HistoryRecorder:
         max_bytes: int = MAX_BYTES,
         update_bytes: int = UPDATE_BYTES,
         flush_s: float = FLUSH_S,
+        on_written: Callable[[GroupId, Sequence[Step]], None] | None = None,
     ) -> None:
         """Prepare; nothing is asked yet.
 
@@ -66,9 +67,11 @@ class HistoryRecorder:
             max_bytes: Of all chunks together; beyond, the oldest are removed.
             update_bytes: Of one update of one instance.
             flush_s: How long a step waits for others before it is written.
+            on_written: Is told the steps of a group that this process has written.
         """
         self._cluster, self._keys, self._now = cluster, keys, now
         self._max_bytes, self._update_bytes, self._flush_s = max_bytes, update_bytes, flush_s
+        self._on_written = on_written
         self._prefix, self._below = f"{keys.prefix}/", len(keys.prefix) + 1
         self._changed = threading.Condition()
         self._tracker = Tracker(keys, update_bytes)
@@ -313,6 +316,8 @@ class HistoryRecorder:
         done = self._cluster.txn((guard,), (Put(key=write.key, value=write.value),))
         if not done.succeeded:
             return False  # another process was sooner: its chunk comes with the watch
+        if self._on_written is not None:
+            self._on_written(place, write.content.steps[-write.taken :])
         with self._changed:
             if self._tails.get(place) is not tail or tail.revision >= done.revision:
                 return True  # the watch has brought it already, or all was read anew meanwhile
