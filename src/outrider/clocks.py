@@ -27,6 +27,7 @@ class SuspendAwareClock:
         self._reading = threading.Lock()
         self._seen_s = clock()
         self._stood_s = 0.0
+        self._closed = threading.Event()
 
     def __call__(self) -> float:
         with self._reading:
@@ -44,9 +45,12 @@ class SuspendAwareClock:
 
     def _tick(self) -> None:
         # not time.sleep, which libfaketime 0.9.10 has the kernel refuse: a clock that nobody reads would stand still
-        never = threading.Event()
-        while not never.wait(TICK_S):
+        while not self._closed.wait(TICK_S):
             self()
+
+    def close(self) -> None:
+        """End that thread."""
+        self._closed.set()
 
 
 WRONG_S = 30.0

@@ -15,13 +15,16 @@ from outrider.config.folder import Folder
 from outrider.config.sections import Settings
 from outrider.core.errors import ConfigError, Unknown
 from outrider.core.images import PayloadKind
+from outrider.core.sidekick.memory import Memory
 from outrider.failpoints import FailpointHit, observe
+from outrider.journal.journal import Record
 from outrider.model.documents import Presence, decode
 from outrider.model.keys import Keys
 from outrider.runtimes import Exited, RunnableRelease, Runtime, Workload, WorkloadSpec
 from outrider.runtimes.drivers import RuntimeContext, RuntimeDriver
 from outrider.sd_notify import Notices, Notifier
-from outrider.sidekick import assemble
+from outrider.sidekick import assemble, loop
+from outrider.sidekick import host as host_module
 from outrider.sidekick.assemble import Assembly
 from outrider.sidekick.host import Host, make_assembly
 from outrider.sidekick.session import EtcdSession
@@ -247,6 +250,47 @@ def test_settings_that_must_wait_for_the_end_of_an_update_are_told_and_the_earli
             return machine.assembly(settings, session, notices)
 
         host._make = refuse_once
+        machine.write("a", healthy, instance='strategy = "stop-first"')
+        host.reload()
+
+        eventually(lambda: "an update is under way" in machine.notice("a"))
+        eventually(lambda: machine.serving() == {"a"})
+
+
+def test_one_whose_runtime_is_away_at_its_first_start_begins_when_it_is_back(
+    machine: Machine, healthy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made before it failed is let go of: the journal, which is locked while it is open, and every thread."""
+    asked: list[int] = []
+
+    def away(self: Standing) -> tuple[Workload, ...]:
+        asked.append(threading.active_count())
+        raise Unknown("Docker does not answer")
+
+    monkeypatch.setattr(Standing, "running", away)
+    monkeypatch.setattr(host_module, "AGAIN_MIN_S", 0.05)
+    machine.write("a", healthy)
+    with machine.running():
+        eventually(lambda: len(asked) >= 5, within_s=60)
+        monkeypatch.setattr(Standing, "running", lambda self: (self.workload,))
+        eventually(lambda: machine.serving() == {"a"}, within_s=60)
+
+    assert asked[4] - asked[1] < 3, "each attempt leaves threads behind"
+
+
+def test_a_strategy_that_must_wait_for_the_end_of_an_update_leaves_the_journal_free(
+    machine: Machine, healthy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(record: Record, settings: Memory) -> Memory:
+        if settings.strategy == "stop-first":
+            raise ConfigError("instance.strategy: an update is under way")
+        return recall(record, settings)
+
+    recall = loop._recall
+    monkeypatch.setattr(loop, "_recall", refuse)
+    machine.write("a", healthy)
+    with machine.running() as host:
+        eventually(lambda: machine.serving() == {"a"})
         machine.write("a", healthy, instance='strategy = "stop-first"')
         host.reload()
 

@@ -145,15 +145,19 @@ class Journal:
         _lock(self._fd, self.path)
         try:
             self.last, self._size = self._recover()
+            self._keep_reserve()
         except OSError as error:
+            self.close()
             raise JournalError(f"{self.path}: {error.strerror}") from error
-        self._keep_reserve()
+        except JournalError:
+            self.close()
+            raise
 
     def _recover(self) -> tuple[Record | None, int]:
         data = self._content()
         end, last = _last_good(data)
         if last is None and data:
-            os.close(self._fd)
+            self.close()
             self._lose("holds no record of a sidekick" if data.strip(b"\0") else "holds nothing but zeros", self.path)
             self._fd = open_file(self.path, os.O_RDWR | os.O_CREAT)
             _lock(self._fd, self.path)
@@ -261,8 +265,10 @@ class Journal:
         sync_folder(self.path.parent)
 
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._fd)
+        """Let go of the file. Safe to call twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _lock(fd: int, path: Path) -> None:

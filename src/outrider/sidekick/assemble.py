@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from loguru import logger
@@ -229,19 +230,46 @@ class Assembly:
             JournalError: the journal can't be opened, or another sidekick has it.
             ConfigError: the journal is another instance's, or a setting can't work.
             ChartError: the shipped chart is unsound.
+            DriverError: the runtime can't tell what runs.
         """
+        self._journal = Journal(settings.instance.state_dir, reserve_bytes=settings.instance.reserve_bytes)
+        with ExitStack() as made:  # where the rest can't be made, the next attempt in this process needs the journal
+            made.callback(self._journal.close)
+            self._make(
+                settings,
+                made,
+                cluster=cluster,
+                session=session,
+                notifier=notifier,
+                context=RuntimeContext(
+                    environment=os.environ, owns_process=owns_process, shares_process=shares_process
+                ),
+            )
+            made.pop_all()
+
+    def _make(
+        self,
+        settings: Settings,
+        made: ExitStack,
+        *,
+        cluster: Cluster | None,
+        session: EtcdSession | None,
+        notifier: Notices | None,
+        context: RuntimeContext,
+    ) -> None:
+        """Make the rest; ``made`` has what holds a thread or a file."""
         instance, app, us = settings.instance, app_key(settings.instance.app), contender(settings)
         chart = load_sidekick_chart()
         rules = make_rules(
             delays(settings), retry_min_s=settings.service.retry_min_s, retry_max_s=settings.service.retry_max_s
         )
-        self._journal = Journal(instance.state_dir, reserve_bytes=instance.reserve_bytes)
         identity = identity_of(instance.state_dir, self._journal.last)
         keys = Keys(settings.etcd.prefix)
         self._shares_session = session is not None
         self._session = session or session_of(settings, cluster, on_bug=self.crash)
         self._cluster = self._session.cluster
-        clock = SuspendAwareClock().start()
+        self._clock = clock = SuspendAwareClock().start()
+        made.callback(clock.close)
         notifier = notifier or Notifier.from_environment(os.environ)
         service_clock, service = ServiceClock(), settings.service
         verify = True if service.ca_file is None else str(service.ca_file)
@@ -271,11 +299,9 @@ class Assembly:
             certificate=certificate,
             reserve_bytes=instance.reserve_bytes,
         )
-        runtime = RUNTIMES.load(instance.runtime).make(
-            settings,
-            RuntimeContext(environment=os.environ, owns_process=owns_process, shares_process=shares_process),
-        )
+        runtime = RUNTIMES.load(instance.runtime).make(settings, context)
         self._runtime = with_adopted(runtime, settings, os.environ)
+        made.callback(self._runtime.close)
         environments = Environments(self._cluster, keys, app=app, group=instance.group, state_dir=instance.state_dir)
         reporter = self._runtime if isinstance(self._runtime, HealthReporter) else None
         self._presence = PresenceWriter(
@@ -288,7 +314,9 @@ class Assembly:
             self._note_running,
             caution=unverified(service) or unproved(service),
         )
+        made.callback(self._presence.close)
         self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
+        made.callback(self._outbox.close, 0.0)
         written = SeenRevision()
         if isinstance(self._cluster, EtcdCluster):
             self._cluster.tell_denials(self._presence.deny)
@@ -399,6 +427,8 @@ class Assembly:
             "analysis": AnalysisWork(InstanceAnalyst(settings, self._cluster, keys, clock=clock), self._post),
         }
         self._workers = {name: Worker(name, noun, self._post, self.crash) for name, noun in nouns.items()}
+        for worker in self._workers.values():
+            made.callback(worker.close, 0.0)
         self._announcements = Announcements(
             self._cluster, keys, app=app, group=instance.group, instance=instance.id, post=self._post, seen=seen
         )
@@ -492,6 +522,7 @@ class Assembly:
             self._session.close()
         self._outbox.close(STOP_WITHIN_S)
         self._runtime.close()
+        self._clock.close()
         self._journal.close()
 
     def warn(self, text: str) -> None:

@@ -112,7 +112,8 @@ class Instance:
                         pause_s = AGAIN_MIN_S
                 except Exception as error:  # noqa: BLE001 - whatever it is, the other instances go on
                     kind = error.kind if isinstance(error, OutriderError) else type(error).__name__
-                    logger.bind(error_kind=kind, cause=str(error), again_s=pause_s).opt(exception=error).error(
+                    bug = None if isinstance(error, OutriderError) else error
+                    logger.bind(error_kind=kind, cause=str(error), again_s=pause_s).opt(exception=bug).error(
                         "sidekick ended unexpectedly"
                     )
                     self.beats.status(f"failed: {error}; starts again")

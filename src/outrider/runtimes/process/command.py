@@ -90,7 +90,7 @@ def _absent(program: str, root: Path, others: Iterable[Path]) -> DriverError:
     names = sorted(os.fsencode(path.relative_to(root)).decode(errors="replace") for path in _files(root))
     close = get_close_matches(program, names, n=1)
     meant = f"did you mean {close[0]!r}?" if close else f"the payload has {', '.join(names[:_SHOWN]) or 'no file'}"
-    return problem(f"no program {program!r} {where}: {meant} Check process.command of this machine", "wrong-setting")
+    return problem(f"no program {program!r} {where}: {meant}; check process.command of this machine", "wrong-setting")
 
 
 def _files(root: Path) -> Iterable[Path]:
