@@ -45,6 +45,7 @@ CUT_POINTS = (
     CutPoint("swapping.switching", "as traffic moves"),
     CutPoint("swapping.draining", "after it moved"),
     CutPoint("swapping.soaking", "after it moved"),
+    CutPoint("swapping.analysing", "after it moved"),
     CutPoint("swapping.retiring", "after it moved"),
     CutPoint("swapping.restarting", "after it moved", way="restarted"),
     CutPoint("swapping.reproving", "after it moved", way="restarted"),
@@ -79,7 +80,6 @@ CUT_POINTS = (
 ELSEWHERE = {
     "swapping.committing": "left in the same step in which it is entered: never the state of a journal",
     "swapping.readying": "nothing was touched, and a claim is etcd's: tests/sim/test_tasks.py cuts and kills there",
-    "swapping.analysing": "as soaking, of whose cells it is a part where there are checks: the same runs and serves",
     "swapping.retreating": "what a cut from etcd leads to: passed in the cells of probing and starting",
     "swapping.reclaiming": "what a cut from etcd leads to: passed in the cells of probing and starting",
 }

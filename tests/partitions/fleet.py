@@ -42,6 +42,21 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 """In the demo's haste, with deadlines that a cut of some seconds passes."""
 
 
+ANALYSIS = """
+[analysis]
+interval_s = 0.5
+duration_s = 1
+deadline_s = 20
+
+[[analysis.checks]]
+name = "up"
+kind = "command"
+command = ["true"]
+
+"""
+"""Asks nothing of the network, so that what is cut is all that is away."""
+
+
 @dataclass(frozen=True)
 class App:
     """An app with two instances: ``cut`` on the machine that is cut off, ``other`` on one that isn't."""
@@ -240,8 +255,9 @@ class Fleet:
             sections["process"]["ports"] = str(FIRST_PORT + self.apps.index(app))
         for section, values in SETTINGS.items():
             sections[section] = {**sections.get(section, {}), **values}
+        analysis = ANALYSIS if cut_point.state == "swapping.analysing" else ""
         # what JSON writes of texts, numbers, truths and lists of them is TOML as well
-        return "\n".join(
+        return analysis + "\n".join(
             f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
             for section, values in sections.items()
         )

@@ -173,6 +173,7 @@ TABLE: Mapping[Thing, Rules] = {
         ("fetching", Expected(stands=("checking", "idle.cooling"), runs=("old",), entry=("old",), reports=True)),
         ("draining", _in("rollback.relocking", runs="both", entry="new", turn="dirty")),
         ("soaking", _in("rollback.relocking", runs="both", entry="new", turn="dirty")),
+        ("analysing", _in("rollback.relocking", runs="both", entry="new", turn="dirty")),
         ("restarting", _in("swapping.restarting", "swapping.reproving", runs="both", entry="new", turn="dirty")),
         ("reproving", _in("swapping.restarting", "swapping.reproving", runs="both", entry="new", turn="dirty")),
         ("replacing-2", _in("rollback.reverting", runs="nothing", entry="none", turn="dirty")),
