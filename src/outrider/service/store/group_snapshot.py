@@ -77,6 +77,7 @@ class GroupSnapshot:
     is_whole: bool = False
     _begun: Progress | None = None
     _members: dict[str, Member] | None = None
+    _counted: tuple[Progress, Progress] | None = None
 
     @property
     def members(self) -> Mapping[str, Member]:
@@ -405,7 +406,14 @@ class GroupSnapshot:
     def has_changed(self) -> bool:
         """This transaction has changed the rollout."""
         begun = self._begun
-        return begun is not None and self.progress is not begun and counted(self.progress) != counted(begun)
+        return begun is not None and self.progress is not begun and self._as_stored != counted(begun)
+
+    @property
+    def _as_stored(self) -> Progress:
+        """The rollout with its open grants counted: once for each of its states, since they may be thousands."""
+        if self._counted is None or self._counted[0] is not self.progress:
+            self._counted = self.progress, counted(self.progress)
+        return self._counted[1]
 
     def write(self) -> None:
         """Write the rollout if this transaction has changed it, and the brake when the policy has halted it."""
@@ -413,9 +421,7 @@ class GroupSnapshot:
         if self.progress.state == "halted" and not was_halted:
             self.write_brake("halt")
         if self.has_changed:
-            self.change.put(
-                self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=counted(self.progress))
-            )
+            self.change.put(self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=self._as_stored))
 
 
 SnapshotMark = tuple[Progress, Target | None, int, dict[str, str], dict[str, Entry], tuple[DeferredInstance, ...]]
