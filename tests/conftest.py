@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -36,16 +37,44 @@ ONE_AFTER_THE_OTHER = ("tests/verify/test_checker.py", "tests/live/test_demo.py"
 """Files for one worker: their tests share something that takes a minute to make, or choose ports without asking us."""
 
 
+TOGETHER = 8
+"""Tests of one file that a worker of the first ring is given at once: thousands of pieces would cost too much."""
+
+
 class FleetsApart(LoadScopeScheduling):  # type: ignore[misc]
     """pytest-xdist's scheduler, to which the fleets under load are one piece of work, and any other test is one.
 
-    In a ring of fleets alone, which wait most of the time, each is a piece of its own.
+    In a ring of fleets alone, which wait most of the time, each is a piece of its own. In the first ring, whose tests
+    are quick, a piece is some tests of one file, so that they share what their file makes once.
     """
+
+    def __init__(self, config: pytest.Config, log: object) -> None:
+        super().__init__(config, log)
+        self._is_first_ring = config.option.markexpr == FIRST_RING
+        self._pieces: dict[str, str] = {}
+        self._seen: Counter[str] = Counter()
+        if self._is_first_ring:
+            config.option.loadscopereorder = False  # by size, what is slow would come last
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(UNDER_LOAD) and self.config.option.markexpr != FLEET_RING:
             return "under load"
-        return nodeid.partition("::")[0] if nodeid.startswith(ONE_AFTER_THE_OTHER) else nodeid
+        file = nodeid.partition("::")[0]
+        if nodeid.startswith(ONE_AFTER_THE_OTHER):
+            return file
+        if not self._is_first_ring or nodeid.startswith(SLOW_FIRST):
+            return nodeid
+        if nodeid not in self._pieces:
+            self._pieces[nodeid] = f"{file} {self._seen[file] // TOGETHER}"
+            self._seen[file] += 1
+        return self._pieces[nodeid]
+
+    def mark_test_complete(self, node: object, item_index: int, duration: float = 0) -> None:
+        """As xdist's own, which looks through all that a worker has ever done after each test, so it grows slower."""
+        super().mark_test_complete(node, item_index, duration)
+        piece = self._split_scope(self.registered_collections[node][item_index])
+        if all(self.assigned_work[node][piece].values()):
+            del self.assigned_work[node][piece]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -108,7 +137,6 @@ def pytest_collection_finish() -> None:
     """What was collected stays until the end: looking through it again and again takes a ninth of the CPU."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
 
 
 # How fast a machine is, is no fact about the code: on a busy one a strategy that takes milliseconds takes seconds.
@@ -122,6 +150,7 @@ def pytest_configure() -> None:
     What runs in the background of a shell, or of a CI job, ignores Ctrl-C, and so would each program that a test
     starts and ends with it: a signal that is ignored stays so across ``exec``, one with a handler doesn't.
     """
+    gc.set_threshold(50_000, 10, 10)  # what is imported and collected stays, so there is little to find
     os.environ["XDG_CONFIG_HOME"] = str(ROOT / ".cache" / "no-config")  # no test reads or writes contexts of its user
     os.environ.pop("OUTRIDER_CONTEXT", None)
     runtime = ROOT / ".cache" / "no-services"

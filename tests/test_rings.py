@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.conftest import pytest_collection_modifyitems, pytest_keep_sample
+from tests.conftest import TOGETHER, pytest_collection_modifyitems, pytest_keep_sample, pytest_xdist_make_scheduler
 from tests.support.rings import FIRST_RING, FLEET, FLEET_RING, LIVE, OUTER_TIMEOUT_S, ROOT, ring_of, sample_of
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -136,3 +136,63 @@ def test_the_makefile_runs_each_ring_by_its_marker(target: str, chosen: str) -> 
 
     assert recipe is not None
     assert f'-m "{chosen}"' in recipe[1]
+
+
+class Scheduled:
+    """A run as xdist's scheduler sees it: its options, and one worker that is told what to run."""
+
+    def __init__(self, markexpr: str) -> None:
+        self.option, self.markexpr, self.loadscopereorder = self, markexpr, True
+        self.told, self.shutting_down, self.gateway = list[int](), False, self
+        self.id = "gw0"
+
+    def getvalue(self, name: str) -> list[str]:
+        assert name == "tx"
+        return ["popen"]
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        self.told += indices
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def schedule(run: Scheduled, tests: list[str]) -> Any:
+    made = pytest_xdist_make_scheduler(cast(Any, run), None)
+    made.add_node(run)
+    made.add_node_collection(run, tests)
+    made.schedule()
+    return made
+
+
+def test_tests_of_one_file_are_given_out_together_in_the_first_ring_alone() -> None:
+    """
+    1. eight tests of a file are one piece of work; one that takes seconds is one of its own, and comes first
+    2. in any other ring each test is a piece of its own
+    """
+    tests = [
+        "tests/verify/test_jobs.py::test_a",
+        *(f"tests/test_log.py::test_{number}" for number in range(TOGETHER + 1)),
+    ]
+    first, live = Scheduled(FIRST_RING), Scheduled("live and not long")
+
+    schedule(first, tests)
+    schedule(live, tests)
+
+    assert list(range(1 + TOGETHER)) == first.told
+    assert [0, 1] == live.told
+
+
+def test_every_test_is_given_out_once_and_what_is_done_is_forgotten() -> None:
+    tests = [f"tests/test_{file}.py::test_{number}" for file in "abc" for number in range(2 * TOGETHER + 1)]
+    run = Scheduled(FIRST_RING)
+    made = schedule(run, tests)
+
+    for index in range(len(tests)):
+        assert index in run.told
+        made.mark_test_complete(run, index)
+
+    assert list(range(len(tests))) == run.told
+    assert {run: {}} == made.assigned_work
+    assert made.tests_finished
+    assert not made.has_pending
