@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all live live-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy pin sbom audit etcd docker systemd clean
+.PHONY: help setup first demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all live live-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy pin sbom audit etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -50,8 +50,12 @@ demo: setup ## three instances behind a real Traefik go from 1.0.0 to 2.0.0 unde
 demo-docker: setup docker ## the same with containers, from a registry of its own (docker-registry, busybox-static)
 	$(bin)/outrider demo --runtime docker
 
+# what the first ring needs: pip and apt wait for their servers, each while the other works
+first:
+	@$(MAKE) --no-print-directory --jobs 2 $(stamp) etcd
+
 # Rings: a test's path decides (tests/support/rings.py), and the marker long. Each takes tests= for a part of it.
-test: $(if $(tests),setup,$(stamp)) etcd ## the first ring: values, simulator, contracts, in-process service, two minutes (tests="tests/core -k queue")
+test: $(if $(tests),setup etcd,first) ## the first ring: values, simulator, contracts, in-process service, two minutes (tests="tests/core -k queue")
 	$(pytest) -n $(workers) $(if $(tests),$(tests),-m "not (live or fleet or long or packages)" tests)
 
 test-live: setup etcd docker systemd ## the second ring: real programs, started and killed, ten minutes

@@ -160,6 +160,7 @@ UNDER: dict[tuple[str, str], str] = {
     ("sidekick/workers/workload", "_tidy"): "calls the runtime, which has the marks",
     ("sidekick/task_programs", "run"): "removes a folder of its own, which the next task removes, too",
     ("sidekick/task_programs", "_end_leftovers"): "the same, of a sidekick that was killed",
+    ("sidekick/task_programs", "_to_its_end"): "ends the program that it started when this machine fails; what it did, it did",
 }
 """(module below src/outrider, function) whose touches have no mark of their own -> why that is right."""
 

