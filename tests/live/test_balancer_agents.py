@@ -13,16 +13,28 @@ from pathlib import Path
 import pytest
 import requests
 
+from outrider.balancers.agent.nginx import addresses_in
 from outrider.balancers.drain import Drained, Expired, Unmoved
 from outrider.config.sections import DrainSettings
-from outrider.demo.balancers import CLOSES_IDLE, DROPS_POSTS, SLOTS, START, Haproxy, agent_words
-from outrider.demo.programs import Program
+from outrider.demo.balancers import (
+    CLOSES_IDLE,
+    DROPS_POSTS,
+    SLOTS,
+    START,
+    Haproxy,
+    Nginx,
+    agent_words,
+    start_agent,
+    start_nginx,
+)
+from outrider.demo.programs import Program, ProgramMissing
 from outrider.etcd.seam import Put
 from outrider.model.balancer_agents import Agent, ServerEntry
 from outrider.model.documents import encode
 from tests.contracts.kits.settings import SERVICE
 from tests.live.balancer_stand import HOST, KEYS, SLOT, Stand
 from tests.support.closed_load import POSTING, ClosedLoad, closed_load
+from tests.support.requirements import skip_or_fail
 from tests.support.waiting import eventually
 
 CHECKOUT = Path(__file__).parents[2]
@@ -129,6 +141,56 @@ def test_a_sidekick_frozen_past_its_lease_changes_nothing_in_the_balancer(stand:
     assert "fence" == said.strip()
     assert "2.0.0" not in load.versions
     assert load.versions["3.0.0"] + load.versions["4.0.0"] == load.versions.total()
+
+
+@pytest.mark.parametrize("product", START)
+def test_a_servers_weight_is_its_share_of_the_requests(product: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stand = Stand(product, tmp_path, stack)
+        one, three = stand.begin(), stand.app("3.0.0")
+        entry = ServerEntry(url=three.url, weight=3)
+        stand.cluster.txn((), (Put(key=KEYS.server_entry(SERVICE, "web-2"), value=encode(entry)),))
+        eventually(lambda: {one.url, three.url} == set(stand.applied().serving), every_s=0.05)
+
+        with closed_load(stand.web_url, HOST, requests=800) as load:
+            pass
+
+    assert {} == load.failures
+    share = load.versions["3.0.0"] / load.versions.total()
+    assert 0.65 < share < 0.85, load.versions
+
+
+def test_a_swap_waits_for_every_balancer_of_its_service(haproxy: Stand) -> None:
+    """
+    1. HAProxy and nginx serve one service, each with its agent: a swap is confirmed by both
+    2. nginx can't be reloaded any more: the next swap is not confirmed, and it is said by whom and why
+    """
+    folder = haproxy.folder / "second"
+    try:
+        second = haproxy.keep(start_nginx(folder, SERVICE))
+    except ProgramMissing as missing:
+        skip_or_fail(str(missing))
+    assert isinstance(second, Nginx)
+    second.wait_ready()
+    haproxy.keep(start_agent(folder, second, haproxy.etcd.endpoint, SERVICE, name="lb-2"))
+    old, new, late = haproxy.begin(), haproxy.app("2.0.0"), haproxy.app("3.0.0")
+    eventually(lambda: old.url.removeprefix("http://") in addresses_in(second.upstream_file.read_text()))
+
+    haproxy.switch(new)
+    verdict = haproxy.drain(old, new)
+
+    assert isinstance(verdict, Drained), verdict
+    answer = requests.get(second.web_url, headers={"Host": HOST}, timeout=60)
+    assert ("2.0.0", "2.0.0") == (haproxy.version(), answer.headers.get("X-Version"))
+
+    config = folder / "nginx.conf"
+    config.write_text(config.read_text() + "bogus on;\n")
+    haproxy.switch(late)
+    verdict = haproxy.drain(new, late, SHORT)
+
+    assert isinstance(verdict, Unmoved), verdict
+    assert "balancer agent lb-2 (nginx on" in verdict.why
+    assert 'unknown directive "bogus"' in verdict.why
 
 
 def test_a_draining_server_keeps_its_sessions_and_gets_no_new_one(stand: Stand) -> None:
