@@ -80,6 +80,20 @@ ANALYSED = replace(CALM, analysis="pause", waiting=0)
 
 FAULTS = (
     Fault(
+        name="a task that is lost and runs again",
+        strategy="stop-first",
+        setting=replace(CALM, tasked=True, lost="again", waiting=0),
+        promise="a task runs twice, and nobody has asked for it",
+        story=("claims the task", "begins the task", "killed and restarted", "it may run again"),
+    ),
+    Fault(
+        name="a task that is given back after its beginning",
+        strategy="stop-first",
+        setting=replace(CALM, tasked=True, regretted=True, waiting=0),
+        promise="a task runs twice, and nobody has asked for it",
+        story=("claims the task", "begins the task", "this machine fails, and gives the task back"),
+    ),
+    Fault(
         name="a contract task that compares nothing",
         strategy="stop-first",
         setting=replace(CONTRACT, counted=False),

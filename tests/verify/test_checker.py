@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from outrider.core.sidekick.memory import Strategy
 from outrider.verify.check import BADNESS, STRATEGIES, Configuration, Result, check
 from outrider.verify.explore import explore
 from outrider.verify.steps import Steps
@@ -84,6 +85,27 @@ def test_releases_that_are_analysed_hold_within_the_smallest_bounds() -> None:
     good = [result for result in results if result.configuration.setting.badness == "none"]
     assert all("swapping.analysing" in result.leaves for result in good), "a bad one is found in the soak already"
     assert "idle.paused" in results[0].leaves
+
+
+@pytest.mark.long
+def test_a_repeatable_task_runs_again_and_is_never_lost_within_the_smallest_bounds() -> None:
+    setting = replace(AT_ONCE, tasked=True, repeatable=True, lost="again")
+
+    (found,) = check(loaded(SHIPPED), [Configuration(strategy="stop-first", setting=setting, sizes=((2, 1),))])
+
+    assert "" == found.promise
+    assert "swapping.readying" in found.leaves
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nothing_older_runs_once_a_contract_task_has_begun(strategy: Strategy) -> None:
+    setting = replace(AT_ONCE, contracts=True)
+
+    (found,) = check(loaded(SHIPPED), [Configuration(strategy=strategy, setting=setting, sizes=((2, 1),))])
+
+    assert "" == found.promise
+    assert "swapping.releasing" in found.leaves
 
 
 def test_more_states_than_the_limit_are_an_error_and_no_proof() -> None:

@@ -40,6 +40,7 @@ SHORT = {
     "a swap before its task is done",
     "a turn that is taken without permission",
     "a contract task that compares nothing",
+    "a task that is given back after its beginning",
 }
 """One fault of each kind that shows in a life of a few steps: the others are the long form."""
 

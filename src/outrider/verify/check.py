@@ -109,6 +109,7 @@ _MORE_RACKS: tuple[tuple[Racks, int], ...] = (
     (Racks(of=("a", "a", ""), budget=Budget(label="rack", max_out=1, min_serving=1)), 3),
 )
 
+_REPEATABLE = replace(CALM, tasked=True, repeatable=True, lost="again", waiting=0)
 _CONTRACT, _ENVIRONMENT = replace(CALM, contracts=True, waiting=0), replace(CALM, environment=True, waiting=0)
 _ANALYSED = replace(CALM, analysis="pause")
 _LATE, _FALL = replace(CALM, late_limit=1), replace(CALM, falls=1, waiting=1)
@@ -129,7 +130,14 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
         ],
         sidekicks=3,
         most_slots=2,
-        stop_first=[_LATE, _ANALYSED, _said("drain"), _CONTRACT, replace(_ENVIRONMENT, badness="unhealthy")],
+        stop_first=[
+            _LATE,
+            _ANALYSED,
+            _said("drain"),
+            _REPEATABLE,
+            _CONTRACT,
+            replace(_ENVIRONMENT, badness="unhealthy"),
+        ],
         racks=_RACKS,
     ),
     "large": _plan(
@@ -145,6 +153,7 @@ PLANS: Mapping[str, tuple[Configuration, ...]] = {
                 if (badness, word) not in _TOO_MUCH
             ),
             replace(CALM, fresh=True),
+            _REPEATABLE,
             _CONTRACT,
             replace(_CONTRACT, words=1, says=("undo",)),
             *(replace(_ENVIRONMENT, badness=badness) for badness in BADNESS),

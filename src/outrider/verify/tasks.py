@@ -32,6 +32,8 @@ def asked(world: World, s: Local, found: list[Edge]) -> None:
         failed = answer(ev.TaskFailed, request, cause="", evidence="noexec")
         if s.task == CLAIMED:
             found.extend(world.tell(s._replace(task=FREE), failed, "this machine can't begin the task", True))
+        if s.task == BEGUN and world.setting.regretted:
+            found.extend(world.tell(s._replace(task=FREE), failed, "this machine fails, and gives the task back", True))
 
 
 def runs(world: World, s: Local, found: list[Edge]) -> None:
@@ -39,12 +41,14 @@ def runs(world: World, s: Local, found: list[Edge]) -> None:
     if not world.setting.tasked:
         return
     if s.task == CLAIMED:
-        found.append(Edge("begins the task", False, _begun(s, BEGUN), _twice(s)))
+        found.append(Edge("begins the task", False, _begun(s, BEGUN), _twice(world, s)))
     elif s.task in (BEGUN, OTHERS):
         found.append(Edge("the task ends well", False, s._replace(task=DONE)))
         found.append(Edge("the task fails", True, s._replace(task=FAILED, blocked=s.blocked or not s.proved)))
         if s.task == OTHERS:
             found.append(Edge("the task's runner ends, and it is unknown", True, s._replace(task=UNKNOWN)))
+    elif s.task == LOST and world.setting.lost == "again":
+        found.append(Edge("its dead life has no presence any more: it may run again", False, s._replace(task=FREE)))
     elif s.task == LOST:
         found.append(
             Edge("its dead life has no presence any more: the task is unknown", False, s._replace(task=UNKNOWN))
@@ -53,7 +57,7 @@ def runs(world: World, s: Local, found: list[Edge]) -> None:
         found.append(Edge("an operator says that the task is done", False, s._replace(task=DONE)))
         found.append(Edge("an operator lets the task run again", True, s._replace(task=FREE, ran=0)))
     elif s.task == FREE and not s.blocked:
-        found.append(Edge("another instance claims the task and begins it", True, _begun(s, OTHERS), _twice(s)))
+        found.append(Edge("another instance claims the task and begins it", True, _begun(s, OTHERS), _twice(world, s)))
 
 
 def killed(s: Local) -> int:
@@ -73,5 +77,5 @@ def _begun(s: Local, task: int) -> Local:
     return s._replace(task=task, ran=min(s.ran + 1, 2))
 
 
-def _twice(s: Local) -> str:
-    return "a task runs twice, and nobody has asked for it" if s.ran else ""
+def _twice(world: World, s: Local) -> str:
+    return "a task runs twice, and nobody has asked for it" if s.ran and not world.setting.repeatable else ""

@@ -143,6 +143,11 @@ class Setting:
         analysis: What an analysis that stays undecided leads to; empty: there is none.
         admits: A sidekick that removes itself compares whether it was let back since. As for ``fenced``.
         tasked: The new version has a task that must run once before any instance swaps to it.
+        repeatable: Running that task twice does no harm.
+        lost: What becomes of it when its runner's presence has ended. A repeatable one may run ``again``; of any other
+            the checker must find a breach then.
+        regretted: It is given back, as one that could not be begun, when this machine fails after its beginning. The
+            same.
         contracts: It has one that takes away what the old version needs, once nothing older may run.
         counted: etcd compares, as that task is claimed, what may run and who has a turn. As for ``fenced``.
         barred: etcd compares the oldest version that may run when a turn is taken. As for ``fenced``.
@@ -161,6 +166,9 @@ class Setting:
     permits: bool = True
     admits: bool = True
     tasked: bool = False
+    repeatable: bool = False
+    lost: Literal["unknown", "again"] = "unknown"
+    regretted: bool = False
     contracts: bool = False
     counted: bool = True
     barred: bool = True

@@ -63,7 +63,7 @@ def _besides(setting: Setting) -> str:
     counted = {"late": setting.late_limit, said: setting.words, "fall": setting.falls}
     words = [f"{count} {name}" for name, count in counted.items() if count]
     words += ["fresh"] if setting.fresh else []
-    words += ["task"] if setting.tasked else []
+    words += ["task, repeatable" if setting.repeatable else "task"] if setting.tasked else []
     words += ["contract"] if setting.contracts else []
     words += ["env"] if setting.environment else []
     words += ["analysis"] if setting.analysis else []
