@@ -116,7 +116,7 @@ def test_mistakes_with_minisign_are_one_line(run: Run, tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
 
     for words, problem, code in (
-        (f"package sign {PACKAGE}", "give one of --private-key, --minisign and --minisign-comment", 2),
+        (f"package sign {PACKAGE}", "give one of --private-key, --minisign, --minisign-comment and --cosign", 2),
         (f"package sign {PACKAGE} --minisign={tmp_path}/shop --minisign-comment", "give one of --private-key", 2),
         (f"package sign {PACKAGE} --minisign={tmp_path}/shop --expires=9d", "--expires goes with --private-key", 2),
         (f"package sign {PACKAGE} --minisign-comment --output={tmp_path}/e", "--output goes with --private-key", 2),

@@ -1,5 +1,6 @@
 """Envelopes and keys are read from strangers: whatever they hold, there is one kind of error, and no signature."""
 
+import hashlib
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -7,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from outrider.core.errors import ConfigError
+from outrider.trust import cosign
 from outrider.trust.comment import read_comment, said_by
 from outrider.trust.envelope import good_signatures
-from outrider.trust.keys import load_public_keys, of_envelopes, read_public_key
+from outrider.trust.keys import load_public_keys, of_cosign, of_envelopes, read_public_key
 from outrider.trust.minisign import MinisignKey, PayloadBytes, read_minisign, read_minisign_key
 from outrider.trust.rotation import read_key_list
 from outrider.trust.statement import PAYLOAD_TYPE, Statement, Wanted, parse_statement
 from tests.support.rings import mostly_long
+from tests.trust.cosigning import BOUND as COSIGN_BOUND
+from tests.trust.cosigning import CosignSigner, Image
 from tests.trust.minisigning import BOUND, PAYLOAD, VECTORS, vector
 from tests.trust.signing import NOON, SHA, Signer, key_list, signed
 
@@ -110,3 +114,34 @@ def test_no_file_of_minisign_says_more_than_was_signed(inputs: int) -> None:
             said(vector("bound"), other)
             assert other.raw == key.raw
     assert 0 < taken < inputs / 2
+
+
+@pytest.mark.parametrize("inputs", mostly_long([300, LONG], short=lambda inputs: inputs < LONG))
+def test_no_signature_of_cosign_says_more_than_was_signed(tmp_path: Path, inputs: int) -> None:
+    image, ann = Image(), CosignSigner()
+    keys = of_cosign(load_public_keys([ann.public_file(tmp_path / "ann.pub")]))
+    payload = image.descriptor
+    sha256 = hashlib.sha256(payload).hexdigest()
+    wanted = Wanted(app="shop", version="2.0.0", sha256=sha256, size=len(payload), environment="")
+    good, other = ann.signed(image, COSIGN_BOUND), ann.signed(Image("other"), COSIGN_BOUND)
+
+    def said(text: str, content: bytes) -> tuple[Statement, str]:
+        return cosign.said_by(cosign.read_cosign(text), keys, wanted, content, NOON, allow_unbound=False)
+
+    meant, _ = said(good, payload)
+    dice = random.Random(13)
+    taken = 0
+    for _ in range(inputs):
+        text = changed(dice.choice((good, other)).encode(), dice).decode(errors="surrogateescape")
+        try:
+            statement, keyid = said(text, payload)
+        except ConfigError:
+            pass
+        else:
+            taken += 1
+            assert (keys[0].keyid, meant) == (keyid, statement), text
+        with suppress(ConfigError):
+            said(good, changed(payload, dice))
+        with suppress(ConfigError):
+            cosign.signatures_in(changed(image.index, dice))
+    assert taken < inputs / 2

@@ -28,6 +28,11 @@ def trust_cautions(trust: TrustSettings) -> Iterator[str]:
             "trust.allow_unbound_minisign: signatures that name no app and version count, so an old payload, or that of"
             " another app with the same key, can be served as any version"
         )
+    if trust.is_on and trust.allow_unbound_cosign:
+        yield (
+            "trust.allow_unbound_cosign: signatures that name no app and version count, so an old image, or that of"
+            " another app with the same key, can be served as any version"
+        )
 
 
 def unverified(service: ServiceSettings) -> str:

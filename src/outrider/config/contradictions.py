@@ -152,6 +152,8 @@ def _trust_problems(trust: TrustSettings) -> Iterator[Problem]:
         yield "trust.folder", "has no effect without trust.keys"
     if not trust.keys and trust.allow_unbound_minisign:
         yield "trust.allow_unbound_minisign", "has no effect without trust.keys"
+    if not trust.keys and trust.allow_unbound_cosign:
+        yield "trust.allow_unbound_cosign", "has no effect without trust.keys"
     if trust.keys and trust.threshold > len(trust.keys):
         yield "trust.threshold", f"{trust.threshold} signatures can't come from {len(trust.keys)} keys"
     if trust.keys:

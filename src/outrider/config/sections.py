@@ -328,8 +328,8 @@ class TrustSettings:
 
     keys: tuple[str, ...] = setting(
         (),
-        "Files with public keys: Ed25519 in PEM, as `outrider key create` writes them, or those of minisign. Default:"
-        " signatures are not asked for. Needs the extra trust.",
+        "Files with public keys: Ed25519 in PEM, as `outrider key create` writes them, or those of minisign or"
+        " cosign. Default: signatures are not asked for. Needs the extra trust.",
         pattern=r"/.+",
         wanted="the whole path of a public key's file, beginning with /",
     )
@@ -343,6 +343,11 @@ class TrustSettings:
         False,
         "Also minisign signatures count whose trusted comment names no app and version: they prove the payload's bytes"
         " alone, so an old payload, or that of another app with the same key, can be served as any version.",
+    )
+    allow_unbound_cosign: bool = setting(
+        False,
+        "Also signatures of cosign count whose annotations name no app and version: they prove the image's digest"
+        " alone, so an old image, or that of another app with the same key, can be served as any version.",
     )
 
     @property

@@ -16,6 +16,7 @@ from loguru import logger
 from outrider.config.sections import TrustSettings
 from outrider.core.blame import Evidence, seen_in
 from outrider.core.errors import ConfigError, DriverError
+from outrider.core.images import MAX_DESCRIPTOR_BYTES
 from outrider.core.omaha import FailureCode
 from outrider.core.sidekick.memory import Release
 from outrider.etcd.seam import Cluster
@@ -23,9 +24,10 @@ from outrider.model.damage import read_or_none
 from outrider.model.documents import KeyLists, Signatures
 from outrider.model.keys import Keys
 from outrider.payloads.transfer import PayloadError, WriteFailed
+from outrider.trust import cosign
 from outrider.trust.comment import said_by
 from outrider.trust.envelope import good_signatures
-from outrider.trust.keys import load_public_keys, of_envelopes, of_minisign
+from outrider.trust.keys import load_public_keys, of_cosign, of_envelopes, of_minisign
 from outrider.trust.minisign import PayloadBytes, is_minisign, read_minisign
 from outrider.trust.rotation import Keyring
 from outrider.trust.statement import (
@@ -161,6 +163,10 @@ class SignatureCheck:
         content = PayloadBytes(payload)
         for text in self._texts(wanted.version):
             try:
+                if cosign.is_cosign(text):
+                    signed_image = cosign.read_cosign(text)
+                    self._say_cosign(signed_image, ring, wanted, payload, said, problems)
+                    continue
                 if not is_minisign(text):
                     statement_bytes, ids = good_signatures(text, PAYLOAD_TYPE, of_envelopes(ring.keys))
                     signed.setdefault(statement_bytes, set()).update(ids)
@@ -181,8 +187,7 @@ class SignatureCheck:
             except ConfigError as error:
                 problems.append(str(error))
             except OSError as error:
-                what = f"{payload}: can't verify: {error.strerror or error}"
-                raise WriteFailed(what, evidence=seen_in(error.errno)) from error
+                raise _unreadable(payload, error) from error
             else:
                 said.setdefault(statement, set()).add(keyid)
         for statement_bytes, by in signed.items():
@@ -198,6 +203,30 @@ class SignatureCheck:
             said.setdefault(same, set()).update(by)
         return said, problems
 
+    def _say_cosign(
+        self,
+        signature: cosign.CosignSignature,
+        ring: Keyring,
+        wanted: Wanted,
+        payload: Path,
+        said: dict[Statement, set[str]],
+        problems: list[str],
+    ) -> None:
+        try:
+            with payload.open("rb") as file:
+                descriptor = file.read(MAX_DESCRIPTOR_BYTES)
+        except OSError as error:
+            raise _unreadable(payload, error) from error
+        allow = self._settings.allow_unbound_cosign
+        try:
+            statement, keyid = cosign.said_by(
+                signature, of_cosign(ring.keys), wanted, descriptor, self._clock(), allow_unbound=allow
+            )
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            said.setdefault(statement, set()).add(keyid)
+
     def _lists(self) -> tuple[str, ...]:
         key = self._names.key_lists(self._app)
         entry = self._cluster.get(key)
@@ -211,6 +240,7 @@ class SignatureCheck:
         if found is not None:
             yield from found.envelopes
             yield from found.minisign
+            yield from found.cosign
         folder = self._settings.folder
         if folder is None:
             return
@@ -224,6 +254,10 @@ class SignatureCheck:
                     yield file.read(MAX_BYTES + 1).decode(errors="replace")
             except OSError as error:
                 logger.bind(file=name, cause=str(error)).warning("signature not read")
+
+
+def _unreadable(payload: Path, error: OSError) -> WriteFailed:
+    return WriteFailed(f"{payload}: can't verify: {error.strerror or error}", evidence=seen_in(error.errno))
 
 
 def signatures_of(settings: TrustSettings, cluster: Cluster, keys: Keys, *, app: str) -> SignatureCheck | None:

@@ -1,7 +1,8 @@
-"""Key files: Ed25519 in PEM, as openssl and others read and write them, and public keys of minisign.
+"""Key files: Ed25519 in PEM, as openssl and others read and write them, and public keys of minisign and of cosign.
 
-A key in PEM signs envelopes, one of minisign signs in minisign's own way, and neither the other. A key is known by its
-id, the SHA-256 of its 32 bytes: the same key in two files is one key, and counts once.
+An Ed25519 key in PEM signs envelopes, those of minisign and cosign sign each in its own way, and nothing else. A key is
+known by its id, the SHA-256 of its 32 bytes (of cosign: of its DER): the same key in two files is one key, and counts
+once.
 """
 
 import importlib.util
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outrider.core.errors import ConfigError
+from outrider.trust.cosign import CosignKey, read_cosign_key
 from outrider.trust.minisign import MinisignKey, is_minisign, read_minisign_key
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, SSlibKey
+
+    PublicKey = SSlibKey | MinisignKey | CosignKey
 
 MAX_BYTES = 8 * 1024
 """Of a key file: one has about 120."""
@@ -86,8 +90,8 @@ def load_signer(path: Path, passphrase: bytes = b"") -> "CryptoSigner":
     return CryptoSigner(key, _named(key.public_key()))
 
 
-def load_public_keys(paths: Iterable[Path]) -> "tuple[SSlibKey | MinisignKey, ...]":
-    """The public keys of some files, of either kind.
+def load_public_keys(paths: Iterable[Path]) -> "tuple[PublicKey, ...]":
+    """The public keys of some files, of any kind.
 
     Raises:
         ConfigError: one can't be read or isn't a key, or two are the same.
@@ -97,7 +101,7 @@ def load_public_keys(paths: Iterable[Path]) -> "tuple[SSlibKey | MinisignKey, ..
     keys = []
     for path in paths:
         try:
-            key = read_key_of_either_kind(_read(path))
+            key = read_key_of_any_kind(_read(path))
         except ConfigError as error:
             raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
         if key.keyid in known:
@@ -107,42 +111,60 @@ def load_public_keys(paths: Iterable[Path]) -> "tuple[SSlibKey | MinisignKey, ..
     return tuple(keys)
 
 
-def read_key_of_either_kind(content: bytes) -> "SSlibKey | MinisignKey":
-    """A public key in PEM, or of minisign.
+def read_key_of_any_kind(content: bytes) -> "PublicKey":
+    """A public key in PEM (Ed25519, or of cosign), or of minisign.
 
     Raises:
         ConfigError: it is something else.
     """
-    return read_minisign_key(content) if is_minisign(content) else read_public_key(content)
+    if is_minisign(content):
+        return read_minisign_key(content)
+    key = _read_pem(content)
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+    return read_cosign_key(key) if isinstance(key, EllipticCurvePublicKey) else _ed25519(key)
 
 
-def of_envelopes(keys: "Sequence[SSlibKey | MinisignKey]") -> "tuple[SSlibKey, ...]":
+def of_envelopes(keys: "Sequence[PublicKey]") -> "tuple[SSlibKey, ...]":
     """Those of ``keys`` that sign envelopes."""
-    return tuple(key for key in keys if not isinstance(key, MinisignKey))
+    return tuple(key for key in keys if not isinstance(key, MinisignKey | CosignKey))
 
 
-def of_minisign(keys: "Sequence[SSlibKey | MinisignKey]") -> tuple[MinisignKey, ...]:
+def of_cosign(keys: "Sequence[PublicKey]") -> tuple[CosignKey, ...]:
+    """Those of ``keys`` that sign with cosign."""
+    return tuple(key for key in keys if isinstance(key, CosignKey))
+
+
+def of_minisign(keys: "Sequence[PublicKey]") -> tuple[MinisignKey, ...]:
     """Those of ``keys`` that sign with minisign."""
     return tuple(key for key in keys if isinstance(key, MinisignKey))
 
 
 def read_public_key(content: bytes) -> "SSlibKey":
-    """A public key in PEM.
+    """A public key in PEM that signs envelopes.
 
     Raises:
         ConfigError: it is something else.
     """
+    return _ed25519(_read_pem(content))
+
+
+def _read_pem(content: bytes) -> object:
     from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     if b"PRIVATE KEY" in content:
         raise ConfigError("is a private key; name the file that ends in .pub, and keep this one off the machine")
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{len(content)} bytes; a public key has at most {MAX_BYTES}")
     try:
-        key = serialization.load_pem_public_key(content)
+        return serialization.load_pem_public_key(content)
     except Exception as error:  # the library's own errors have no common class
         raise ConfigError("neither a public key in PEM nor one of minisign") from error
+
+
+def _ed25519(key: object) -> "SSlibKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigError("not an Ed25519 key; `outrider key create` makes one")
     return _named(key)

@@ -2,7 +2,8 @@
 
 Each list has a number, one more than the list before. A machine begins with the keys of its settings and follows the
 lists in order; it never goes back behind a list that it has followed once, so that keys which were replaced because
-somebody else had them don't count again. A list may name keys of minisign, which sign releases, and no lists.
+somebody else had them don't count again. A list may name keys of minisign and cosign, which sign releases, and no
+lists.
 """
 
 import hashlib
@@ -14,12 +15,11 @@ import msgspec
 
 from outrider.core.errors import ConfigError
 from outrider.trust.envelope import good_signatures, read_envelope
-from outrider.trust.keys import of_envelopes, read_key_of_either_kind
-from outrider.trust.minisign import MinisignKey
+from outrider.trust.keys import of_envelopes, read_key_of_any_kind
 from outrider.trust.statement import MAX_BYTES
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import SSlibKey
+    from outrider.trust.keys import PublicKey
 
 PAYLOAD_TYPE = "application/vnd.outrider.keys.v1+json"
 MAX_KEYS = 16
@@ -49,7 +49,7 @@ class Keyring:
         passed: Names of the settings' keys and of every list that was followed: the last one's keys count.
     """
 
-    def __init__(self, app: str, keys: "Sequence[SSlibKey | MinisignKey]", threshold: int) -> None:
+    def __init__(self, app: str, keys: "Sequence[PublicKey]", threshold: int) -> None:
         self._app, self.keys, self.threshold = app, tuple(keys), threshold
         self.passed = [name_of(self.keys, threshold)]
 
@@ -89,7 +89,7 @@ class Keyring:
         return problem
 
 
-def name_of(keys: "Sequence[SSlibKey | MinisignKey]", threshold: int) -> str:
+def name_of(keys: "Sequence[PublicKey]", threshold: int) -> str:
     """A short name of these keys with this threshold, 64 hex digits."""
     return hashlib.sha256(f"{threshold}:{','.join(sorted(key.keyid for key in keys))}".encode()).hexdigest()
 
@@ -125,8 +125,8 @@ def key_list_problem(found: KeyList) -> str:
     return ""
 
 
-def _keys_of(found: KeyList) -> "tuple[SSlibKey | MinisignKey, ...]":
-    keys = tuple(read_key_of_either_kind(text.encode()) for text in found.keys)
+def _keys_of(found: KeyList) -> "tuple[PublicKey, ...]":
+    keys = tuple(read_key_of_any_kind(text.encode()) for text in found.keys)
     if len({key.keyid for key in keys}) < len(keys):
         raise ConfigError("names a key twice")
     return keys

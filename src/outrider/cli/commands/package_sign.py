@@ -13,7 +13,9 @@ from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
 from outrider.core.errors import ConfigError, NotFound
+from outrider.core.images import parse_image
 from outrider.trust.comment import NEVER, comment_of, is_bound, read_comment
+from outrider.trust.cosign import PREFIX, encode_cosign, read_cosign, read_signed, statement_of
 from outrider.trust.envelope import read_envelope, sign
 from outrider.trust.keys import load_signer
 from outrider.trust.minisign import read_minisign
@@ -49,6 +51,23 @@ DAYS = 90
     help="Sign nothing, and print the trusted comment for `minisign -S -t`, which says what would be signed.",
 )
 @click.option(
+    "--cosign",
+    "cosign",
+    is_flag=True,
+    help="Add the signatures that `cosign sign --key` has put beside the image in its registry.",
+)
+@click.option(
+    "--registry-auth",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Credentials for that registry, a file like Docker's config.json.",
+)
+@click.option(
+    "--registry-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="PEM file of the authorities of that registry's certificate.",
+)
+@click.option("--plain-registry", multiple=True, help="That registry speaks plain http, HOST:PORT.")
+@click.option(
     "--expires",
     default=f"{DAYS}d",
     show_default=True,
@@ -67,6 +86,10 @@ def sign_package(
     key_files: tuple[Path, ...],
     minisign_files: tuple[Path, ...],
     minisign_comment: bool,
+    cosign: bool,
+    registry_auth: Path | None,
+    registry_ca: Path | None,
+    plain_registry: tuple[str, ...],
     expires: str,
     minimum: str,
     groups: tuple[str, ...],
@@ -83,13 +106,22 @@ def sign_package(
 
     A signature that minisign made of the payload is added with --minisign. Its trusted comment says for what it is:
     minisign -S -m PAYLOAD -t "$(outrider package sign ... --minisign-comment)"
+
+    Those that cosign made of the image are added with --cosign; they say for what they are by annotations:
+    cosign sign --key cosign.key -a outrider.app=APP -a outrider.version=VERSION IMAGE@DIGEST
     """
-    _require_one(key_files, minisign_files, minisign_comment=minisign_comment)
+    _require_one(key_files, minisign_files, minisign_comment=minisign_comment, cosign=cosign)
     package = service.get("apps", app_id, "packages", version)
     if minisign_files:
         stored = {}
         for text in [_read_minisign(path, package) for path in minisign_files]:
             stored = service.post("apps", app_id, "packages", version, "signatures", body={"minisign": text})
+        show(stored, as_json)
+        return
+    if cosign:
+        stored = {}
+        for text in _read_cosign(package, registry_auth, registry_ca, frozenset(plain_registry)):
+            stored = service.post("apps", app_id, "packages", version, "signatures", body={"cosign": text})
         show(stored, as_json)
         return
     signers = [load_signer(path, passphrase()) for path in key_files]
@@ -135,9 +167,10 @@ def signatures(app_id: str, version: str, service: ServiceClient, as_json: bool)
 
 def show(found: Json, as_json: bool) -> None:
     """Print what is signed, by whom and until when; as JSON, a list of the texts."""
-    envelopes, minisign = found["envelopes"], found.get("minisign", [])  # none from an older service
+    # an older service has none of the latter
+    envelopes, minisign, cosign = found["envelopes"], found.get("minisign", []), found.get("cosign", [])
     if as_json:
-        echo_json([*envelopes, *minisign])
+        echo_json([*envelopes, *minisign, *cosign])
         return
     rows = []
     for text in envelopes:
@@ -148,6 +181,13 @@ def show(found: Json, as_json: bool) -> None:
         by = f"minisign {one.name}"
         if is_bound(one.comment):
             rows.append((*_row(read_comment(one.comment, sha256="0" * 64, size=0)), by))
+        else:
+            rows.append(("any", "-", "-", "any", by))
+    for text in cosign:
+        said = read_signed(read_cosign(text).cosign)
+        by = f"cosign, image {said.digest.removeprefix('sha256:')[:12]}"
+        if said.is_bound:
+            rows.append((*_row(statement_of(said, sha256="0" * 64, size=0)), by))
         else:
             rows.append(("any", "-", "-", "any", by))
     echo_table(("Version", "Expires", "Minimum", "Environments", "Signed by"), rows)
@@ -163,21 +203,29 @@ def _row(one: Statement) -> tuple[str, str, str, str]:
     )
 
 
-def _require_one(key_files: tuple[Path, ...], minisign_files: tuple[Path, ...], *, minisign_comment: bool) -> None:
-    """Refuse all but one of the ways to sign, and options that minisign's comment has said already."""
-    if [bool(key_files), bool(minisign_files), minisign_comment].count(True) != 1:
-        raise click.UsageError("give one of --private-key, --minisign and --minisign-comment")
+def _require_one(
+    key_files: tuple[Path, ...], minisign_files: tuple[Path, ...], *, minisign_comment: bool, cosign: bool
+) -> None:
+    """Refuse all but one of the ways to sign, and options that another's signature has said already."""
+    if [bool(key_files), bool(minisign_files), minisign_comment, cosign].count(True) != 1:
+        raise click.UsageError("give one of --private-key, --minisign, --minisign-comment and --cosign")
     context = click.get_current_context()
-    refused = {"expires", "minimum", "groups", "any_environment", "join"} if minisign_files else set()
-    refused |= {"output"} if minisign_files or minisign_comment else set()
+    refused = {"expires", "minimum", "groups", "any_environment", "join"} if minisign_files or cosign else set()
+    refused |= {"output"} if minisign_files or minisign_comment or cosign else set()
+    of_registries = {"registry_auth", "registry_ca", "plain_registry"}
+    refused |= set() if cosign else of_registries
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in refused and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            if name in of_registries:
+                raise click.UsageError(f"{parameter.opts[0]} goes with --cosign")
             raise click.UsageError(
                 f"{parameter.opts[0]} goes with --private-key"
                 + (
                     "; what a minisign signature says is in its trusted comment (--minisign-comment)"
-                    * (name != "output")
+                    * (name != "output" and not cosign)
+                    + "; what a signature of cosign says is in its annotations (cosign sign -a)"
+                    * (name != "output" and cosign)
                 )
             )
 
@@ -200,6 +248,37 @@ def _read_minisign(path: Path, package: Json) -> str:
             err=True,
         )
     return text
+
+
+def _read_cosign(package: Json, auth: Path | None, ca: Path | None, plain: frozenset[str]) -> list[str]:
+    """The signatures that cosign has put beside the package's image."""
+    try:
+        from outrider.service.payloads.registry import HttpRegistries
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--cosign: the Python package {error.name} is missing; install outrider[server]") from error
+    digest = package.get("digest") or ""
+    if not package.get("image") or not digest:
+        raise ConfigError(
+            "--cosign: the package is no image"
+            if not package.get("image")
+            else "--cosign: the image's digest isn't known yet; `outrider package resolve` adds it"
+        )
+    registries = HttpRegistries(auth_file=auth, ca_file=ca, plain=plain)
+    found = registries.cosign_signatures(parse_image(package["image"]).name, digest)
+    texts = []
+    for one in found:
+        signed = read_signed(one.cosign)
+        if signed.digest != digest:
+            raise ConfigError(f"--cosign: a signature beside the image is for {signed.digest}, not for {digest}")
+        if not signed.is_bound:
+            click.echo(
+                "a signature names no app and version, so machines refuse it unless they have"
+                f" trust.allow_unbound_cosign; sign with -a {PREFIX}app={package['app']}"
+                f" -a {PREFIX}version={package['version']}",
+                err=True,
+            )
+        texts.append(encode_cosign(one))
+    return texts
 
 
 def _newest(found: Json, version: str) -> str:

@@ -109,10 +109,12 @@ class Signatures(Document, frozen=True, kw_only=True):
     Attributes:
         envelopes: DSSE envelopes as JSON, newest last; bounded by the service.
         minisign: Signature files of minisign, newest last; bounded by the service.
+        cosign: Signatures of cosign with the manifests of their image, newest last; bounded by the service.
     """
 
     envelopes: tuple[str, ...] = ()
     minisign: tuple[str, ...] = ()
+    cosign: tuple[str, ...] = ()
 
 
 class KeyLists(Document, frozen=True, kw_only=True):

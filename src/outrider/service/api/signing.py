@@ -9,6 +9,7 @@ from outrider.model.documents import Signatures
 from outrider.service.api.models import Given, Shown
 from outrider.service.context import Bound
 from outrider.service.problems import RESPONSES
+from outrider.trust.cosign import MAX_BYTES as MAX_COSIGN_BYTES
 from outrider.trust.statement import MAX_BYTES
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
@@ -26,13 +27,18 @@ class NewEnvelope(Given):
 
 
 class NewSignature(Given):
-    """A signature of a package: either a DSSE envelope, or a signature file of minisign."""
+    """A signature of a package: a DSSE envelope, a signature file of minisign, or a signature of cosign."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     envelope: str = Field("", description="The envelope as JSON, in a text.", max_length=MAX_BYTES)
     minisign: str = Field(
         "", description="What minisign wrote into its .minisig file: four lines.", max_length=MAX_BYTES
+    )
+    cosign: str = Field(
+        "",
+        description="What cosign signed, with its signature and the image's manifests, all in base64: JSON in a text.",
+        max_length=MAX_COSIGN_BYTES,
     )
 
 
@@ -41,6 +47,7 @@ class SignaturesShown(Shown):
 
     envelopes: list[str]
     minisign: list[str]
+    cosign: list[str]
 
 
 class EnvelopesShown(Shown):
@@ -59,8 +66,10 @@ def list_signatures(app: str, version: str, store: Bound) -> SignaturesShown:
 @router.post("/apps/{app}/packages/{version}/signatures", tags=["packages"])
 def add_signature(app: str, version: str, new: NewSignature, store: Bound) -> SignaturesShown:
     """Add a signature of a package."""
-    if bool(new.envelope) == bool(new.minisign):
-        raise ConfigError("envelope, minisign: give one of them")
+    if [bool(new.envelope), bool(new.minisign), bool(new.cosign)].count(True) != 1:
+        raise ConfigError("envelope, minisign, cosign: give one of them")
+    if new.cosign:
+        return _shown(store.signing.add_cosign(app, version, new.cosign))
     if new.minisign:
         return _shown(store.signing.add_minisign(app, version, new.minisign))
     return _shown(store.signing.add(app, version, new.envelope))
@@ -86,4 +95,4 @@ def forget_key_lists(app: str, store: Bound) -> EnvelopesShown:
 
 
 def _shown(found: Signatures) -> SignaturesShown:
-    return SignaturesShown(envelopes=list(found.envelopes), minisign=list(found.minisign))
+    return SignaturesShown(envelopes=list(found.envelopes), minisign=list(found.minisign), cosign=list(found.cosign))

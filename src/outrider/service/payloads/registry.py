@@ -33,11 +33,14 @@ from outrider.core.images import (
     registry_of,
 )
 from outrider.http import Deadline, read_body
+from outrider.trust.cosign import CosignSignature, signatures_in, tag_of
 
 TIMEOUT_S = 15.0
 """For all questions about one image together: an operator's command waits for it."""
 MAX_BYTES = 4 * 1024 * 1024
 """What registries take at most as a manifest."""
+MAX_SIGNATURES = 16
+"""Of cosign, of one image."""
 MAX_TAGS = 10_000
 _HUB_HOST = "registry-1.docker.io"
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -133,6 +136,36 @@ class HttpRegistries:
                 found += [str(one) for one in _json(session, answer.body).get("tags") or ()]
                 path = answer.next_path
             return tuple(found[:MAX_TAGS])
+
+    def cosign_signatures(self, name: str, digest: str) -> tuple[CosignSignature, ...]:
+        """What cosign has put beside an image, each with the manifests of the image; nothing is checked.
+
+        Args:
+            name: Of the image, with its registry.
+            digest: Of the image.
+
+        Raises:
+            RegistryError: the registry gives no answer, or has no such signature.
+        """
+        with self._session(name) as session:
+            body, _ = session.manifest(tag_of(digest))
+            try:
+                listed = signatures_in(body)
+            except ConfigError as error:
+                raise session.error(str(error)) from error
+            manifests = [session.manifest(digest)[0]]
+            if _digest_of(manifests[0]) != digest:
+                raise session.error(f"{digest}: sent something else under that digest")
+            entries = _json(session, manifests[0]).get("manifests") or ()
+            for entry in list(entries)[:MAX_PLATFORMS]:
+                each = _digest(session, entry.get("digest") if isinstance(entry, dict) else None)
+                manifests.append(session.manifest(each)[0])
+                if _digest_of(manifests[-1]) != each:
+                    raise session.error(f"{each}: sent something else under that digest")
+            return tuple(
+                CosignSignature(cosign=session.blob(text), signature=signature, manifests=tuple(manifests))
+                for text, signature in listed[:MAX_SIGNATURES]
+            )
 
     @contextmanager
     def _session(self, name: str) -> Iterator["_Session"]:

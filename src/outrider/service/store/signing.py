@@ -1,5 +1,5 @@
-"""What was signed of packages (envelopes, and signatures of minisign), and which keys took the place of which: kept for
-the machines, which check it.
+"""What was signed of packages (envelopes, and signatures of minisign and cosign), and which keys took the place of
+which: kept for the machines, which check it.
 
 The service has no keys and checks no signature. It refuses what no machine could use: what can't be read, or is about
 something else than the package.
@@ -7,12 +7,15 @@ something else than the package.
 
 from dataclasses import dataclass
 
+import msgspec
+
 from outrider.core.errors import Conflict
 from outrider.model.documents import App, KeyLists, Package, Signatures
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, absent_app, app_id_of
 from outrider.service.store.packages import absent_package
 from outrider.trust.comment import is_bound, read_comment
+from outrider.trust.cosign import read_cosign, read_signed, statement_of
 from outrider.trust.envelope import read_envelope
 from outrider.trust.minisign import read_minisign
 from outrider.trust.rotation import read_key_list
@@ -20,6 +23,8 @@ from outrider.trust.statement import PAYLOAD_TYPE, parse_statement
 
 MAX_ENVELOPES = 16
 """Of one package, and as many signatures of minisign; the oldest goes."""
+MAX_COSIGN = 4
+"""Of one package: they have the manifests of the image with them, and a transaction takes 1.5 MiB."""
 MAX_LISTS = 32
 """Lists of keys of one app."""
 
@@ -62,7 +67,7 @@ class Signing:
             key = keys.signatures(app_id, version)
             old = change.read_or_none(Signatures, key) or Signatures()
             others = tuple(one for one in old.envelopes if one != envelope)
-            new = Signatures(envelopes=(*others, envelope)[-MAX_ENVELOPES:], minisign=old.minisign)
+            new = msgspec.structs.replace(old, envelopes=(*others, envelope)[-MAX_ENVELOPES:])
             change.put(key, new)
             return new
 
@@ -92,7 +97,37 @@ class Signing:
             key = keys.signatures(app_id, version)
             old = change.read_or_none(Signatures, key) or Signatures()
             others = tuple(one for one in old.minisign if one != text)
-            new = Signatures(envelopes=old.envelopes, minisign=(*others, text)[-MAX_ENVELOPES:])
+            new = msgspec.structs.replace(old, minisign=(*others, text)[-MAX_ENVELOPES:])
+            change.put(key, new)
+            return new
+
+        return apply(self.context.cluster, attempt, self.auditing)
+
+    def add_cosign(self, app: str, version: str, text: str) -> Signatures:
+        """Add a signature of cosign, with the manifests of its image.
+
+        One that names neither app nor version is taken: some machines count it.
+
+        Raises:
+            NotFound: there is no such app or package.
+            ConfigError: it isn't a signature, or its words can't be read.
+            Conflict: its words are about something else than the package.
+        """
+        signed = read_signed(read_cosign(text).cosign)
+        app_id, keys = app_id_of(app), self.context.keys
+
+        def attempt(change: Change) -> Signatures:
+            change.require_only_existing(App, keys.app(app_id), absent_app(app))
+            package = change.require(Package, keys.package(app_id, version), absent_package(app_id, version))
+            if signed.is_bound:
+                said = statement_of(signed, sha256=package.sha256, size=package.size_bytes)
+                for what, named, known in (("app", said.app, app_id), ("version", said.version, version)):
+                    if named != known:
+                        raise Conflict(f"the signature is for {what} {named}, not for {known}")
+            key = keys.signatures(app_id, version)
+            old = change.read_or_none(Signatures, key) or Signatures()
+            others = tuple(one for one in old.cosign if one != text)
+            new = msgspec.structs.replace(old, cosign=(*others, text)[-MAX_COSIGN:])
             change.put(key, new)
             return new
 
