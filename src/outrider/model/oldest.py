@@ -5,6 +5,14 @@ from datetime import datetime
 from outrider.model.documents import Document
 
 
+def unreadable(key: str) -> str:
+    """Why nothing begins to run where the document at ``key`` can't be read: nobody knows what is too old."""
+    return (
+        f"{key} in etcd can't be read, so nobody knows which versions are too old to run there; if older versions may"
+        " run again, `outrider task lift` removes it"
+    )
+
+
 class Oldest(Document, frozen=True, kw_only=True):
     """``oldest/{app}/{group}``, without a lease: nothing older than ``version`` may start, join or be wanted.
 

@@ -15,7 +15,7 @@ from outrider.failpoints import failpoint
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Group, encode
 from outrider.model.keys import Keys, group_scope
-from outrider.model.oldest import Oldest
+from outrider.model.oldest import Oldest, unreadable
 from outrider.model.running import Running
 from outrider.model.tasks import Task
 
@@ -83,6 +83,8 @@ class OldestVersion:
             ModifiedAt(key=place, revision=0 if before is None else before.mod_revision),
         )
         known = None if before is None else read_or_none(Oldest, place, before.value)
+        if before is not None and known is None:
+            return unreadable(place)
         if known is not None and not versions.is_newer(task.version, known.version):
             return compares, ()
         document = Oldest(
@@ -117,11 +119,15 @@ def older_in(entries: Iterable[Entry], version: str) -> tuple[str, ...]:
 
 
 def require_not_older(place: str, entry: Entry | None, version: str) -> None:
-    """Refuse a version that is older than what is stored at ``place``; nothing stored, or damaged, refuses nothing.
+    """Refuse a version that is older than what is stored at ``place``; what can't be read refuses every version.
 
     Raises:
-        TooOld: it is.
+        TooOld: it is, or nobody knows.
     """
-    oldest = None if entry is None else read_or_none(Oldest, place, entry.value)
-    if oldest is not None and versions.is_newer(oldest.version, version):
+    if entry is None:
+        return
+    oldest = read_or_none(Oldest, place, entry.value)
+    if oldest is None:
+        raise TooOld(f"{version} refused: {unreadable(place)}")
+    if versions.is_newer(oldest.version, version):
         raise TooOld(oldest.refusal(version))

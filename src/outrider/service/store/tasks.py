@@ -167,15 +167,16 @@ class Tasks:
         def attempt(change: Change) -> tuple[Oldest, ...]:
             change.require_only_existing(App, keys.app(app_id), absent_app(app))
             change.require_only_existing(Group, keys.group(app_id, group), absent_group(app_id, group))
-            lifted = []
+            lifted, found = [], False
             for each in (group, ""):
                 key = keys.oldest(app_id, each)
                 oldest = change.read_or_none(Oldest, key)
                 if oldest is not None:
                     lifted.append(oldest)
                 if change.exists(key):
+                    found = True  # also one that can't be read: that is how it is mended
                     change.delete(key)
-            if not lifted:
+            if not found:
                 raise Conflict(f"older versions may run in group {group!r}: no contract task has begun there")
             for entry in self._entries(app_id, group):
                 task = task_in(entry)
