@@ -2,12 +2,14 @@
 
 Every process of the service runs one. Each recorder keeps the last value of every document, so it knows the difference
 that a change makes. ``activity-seen`` holds a revision up to which all changes are recorded. After a time without any
-process, the next one records the later changes, as far as the documents still show them. One thread at a time owns the
-state: first the thread that catches up, then the watch's thread.
+process, the next one records the later changes, as far as the documents still show them. One thread at a time owns what
+is known of the documents: first the thread that catches up, then the watch's thread. The first one writes: all events
+of a short while in one transaction, so that a fleet that updates costs etcd little.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import quote
@@ -15,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 from loguru import logger
 
-from outrider.core.errors import DriverError, Refused
+from outrider.core.errors import DriverError, Refused, Unknown
 from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import (
     Cluster,
@@ -51,13 +53,21 @@ from outrider.service.history.activity import AWAITS_APPROVAL, Shift, tell
 from outrider.service.store.context import Clock
 
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0
+GATHER_S = 0.05
+"""How long an event waits for others, to be written with them."""
+AT_ONCE = 40
+"""Events of one transaction, which takes 128 operations: an event has further writes, one for each webhook."""
+MAX_OPERATIONS = 100
+MOST_WAITING = 20_000
+"""Events that wait to be written; beyond, the watch waits, too."""
 MARK_EVERY = 50
 """Changes between two writes of ``activity-seen``; after a crash at most this number is read again."""
 LEASE_RENEWED_S = 24 * 3600.0
 """The events of one day share one lease, so a busy fleet does not need a lease per event."""
 
-Also = Callable[[Activity, str, int], tuple[Op, ...]]
-"""Further writes together with a new event: gets the event, the last part of its key, and its lease."""
+Also = Callable[[], Callable[[Activity, str, int], tuple[Op, ...]]]
+"""Asked before each transaction; tells the further writes of an event, of which it gets the event, the last part of its
+key, and its lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +79,27 @@ class WatchedKey:
     name: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """Events to be written, and what holds once they are.
+
+    Attributes:
+        handled: Up to this revision everything is recorded; None: more of the same change comes.
+        resynced: The store may not know the lease any more, and the mark is due.
+        counts: A watched document has changed.
+    """
+
+    writes: tuple[tuple[Activity, int], ...] = ()
+    handled: int | None = None
+    resynced: bool = False
+    counts: bool = False
+
+
 class ActivityRecorder:
     """Records activity events from ``start`` until ``close``."""
 
     def __init__(
-        self, cluster: Cluster, keys: Keys, now: Clock, *, also: Also = lambda activity, name, lease: (),
+        self, cluster: Cluster, keys: Keys, now: Clock, *, also: Also = lambda: lambda activity, name, lease: (),
         kept_s: float = ACTIVITY_KEPT_S, public_url: str | None = None,
     ) -> None:  # fmt: skip
         """``kept_s``: seconds until an event expires. ``public_url``: of this service, for the links in events."""
@@ -85,9 +111,13 @@ class ActivityRecorder:
         self._lease: tuple[int, datetime] | None = None
         self._handled = self._marked = self._since_mark = 0
         self._closed = threading.Event()
+        self._changed = threading.Condition()
+        self._told: deque[_Told] = deque()
+        self._passed = 0
+        """Up to this revision nothing else is to be written, once all that was told is."""
         self._watch: Watch | None = None
         self._epoch = EpochWatch(cluster, keys, self._look_again)
-        self._thread = threading.Thread(target=self._begin, name="outrider-activity-recorder", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="outrider-activity-recorder", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, also while etcd is away."""
@@ -96,17 +126,29 @@ class ActivityRecorder:
     def close(self) -> None:
         """Stop; this recorder writes nothing after this returns."""
         self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
         self._epoch.close()
         self._thread.join(10.0)
         if self._watch is not None:
             self._watch.close()
             try:
+                while self._told:
+                    self._write_some()
                 self._mark()
             except DriverError as error:  # the next process reads the last changes again
                 logger.bind(error_kind=error.kind, cause=str(error)).warning("activity-seen not written")
 
-    def _begin(self) -> None:
+    def _run(self) -> None:
         self._insist(self._catch_up)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._told or self._closed.is_set())
+            if self._closed.wait(GATHER_S):
+                return
+            self._insist(self._write_some)
+            if self._since_mark >= MARK_EVERY:
+                self._insist(self._mark)
 
     def _catch_up(self) -> None:
         """One watch over all keys, so changes arrive in their order; keys without events are skipped."""
@@ -119,7 +161,8 @@ class ActivityRecorder:
             self._marked = min(int(seen.value), seen.mod_revision)  # see _mark
         self._known.clear()
         for entry in listing.entries:
-            self._take(entry.key, entry, entry.mod_revision, known=False, told=entry.mod_revision <= self._marked)
+            told = entry.mod_revision <= self._marked
+            self._write(self._taken(entry.key, entry, entry.mod_revision, known=False, told=told))
         self._handled = listing.revision
         self._mark()
         self._watch = self._cluster.watch(self._prefix, listing.revision + 1, self._deliver)
@@ -133,45 +176,60 @@ class ActivityRecorder:
     def _deliver(self, event: WatchEvent) -> None:
         match event:
             case KeyChanged():
-                self._insist(lambda: self._take(event.key, event.entry, event.revision, known=True, told=False))
-                self._handled = event.revision
-                if watched_key_of(self._keys, event.key) is not None:
-                    self._since_mark += 1
-                if self._since_mark >= MARK_EVERY:
-                    self._insist(self._mark)
+                writes = self._taken(event.key, event.entry, event.revision, known=True, told=False)
+                counts = watched_key_of(self._keys, event.key) is not None
+                self._tell(_Told(writes=writes, handled=None if event.more else event.revision, counts=counts))
             case Resynced():
-                self._insist(lambda: self._replace(event.listing))
-                self._lease = None  # it may be one that the store doesn't know any more
-                self._handled = event.listing.revision
-                self._insist(self._mark)
+                self._tell(_Told(resynced=True))
+                for writes in self._replaced(event.listing):
+                    self._tell(_Told(writes=writes))
+                self._tell(_Told(handled=event.listing.revision, resynced=True))
 
-    def _replace(self, listing: Listing) -> None:
+    def _tell(self, told: _Told) -> None:
+        """Let it be written; what says no more than how far the watch is wakes nobody."""
+        with self._changed:
+            if not told.writes and not told.resynced and not told.counts:
+                if self._told:
+                    self._passed = told.handled or self._passed
+                else:
+                    self._handled = max(self._handled, told.handled or 0)
+                return
+            if told.resynced:
+                self._passed = 0
+            self._told.append(told)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: len(self._told) < MOST_WAITING or self._closed.is_set())
+
+    def _replaced(self, listing: Listing) -> Iterator[tuple[tuple[Activity, int], ...]]:
         """Changes were compacted: compare with the known values; changes that were undone in between are lost."""
         there = {entry.key: entry for entry in listing.entries}
         for entry in listing.entries:
-            self._take(entry.key, entry, entry.mod_revision, known=True, told=False)
+            yield self._taken(entry.key, entry, entry.mod_revision, known=True, told=False)
         for key in [key for key in self._known if key not in there]:
-            self._take(key, None, listing.revision, known=True, told=False)
+            yield self._taken(key, None, listing.revision, known=True, told=False)
 
-    def _take(self, key: str, entry: Entry | None, revision: int, *, known: bool, told: bool) -> None:
-        """Record one change, and remember the document; raises when it could not be recorded."""
+    def _taken(
+        self, key: str, entry: Entry | None, revision: int, *, known: bool, told: bool
+    ) -> tuple[tuple[Activity, int], ...]:
+        """The events of one change, which is known from now on."""
         watched = watched_key_of(self._keys, key)
         if watched is None:
-            return
+            return ()
         before = self._known.get(key)
         after = read_or_none(watched.kind, key, entry.value) if entry is not None else None
         if entry is not None and after is None:  # it can't be read: what it was before stays known
-            return
+            return ()
+        found: tuple[Activity, ...] = ()
         if not told and after != before:
             shift = Shift(
                 app=watched.app, name=watched.name, before=before, after=after, known=known, at=self._now()
             )  # fmt: skip
-            for activity in tell(shift):
-                self._write(self._with_link(activity), revision)
+            found = tell(shift)
         if after is None:
             self._known.pop(key, None)
         else:
             self._known[key] = after
+        return tuple((self._with_link(activity), revision) for activity in found)
 
     def _with_link(self, activity: Activity) -> Activity:
         """What asks a person for something says where."""
@@ -181,13 +239,58 @@ class ActivityRecorder:
         link = f"{self._public_url}/api/v1/{place}"
         return msgspec.structs.replace(activity, facts={**activity.facts, "link": link})
 
-    def _write(self, activity: Activity, revision: int) -> None:
-        if self._now() - activity.at > timedelta(seconds=self._kept_s):
-            return
-        key = activity_key(self._keys, activity, revision)
-        lease, name = self._leased(), key.rpartition("/")[2]
-        put = Put(key=key, value=encode(activity), lease=lease)
-        self._cluster.txn((CreatedAt(key=key, revision=0),), (put, *self._also(activity, name, lease)))
+    def _write_some(self) -> None:
+        """Write what has waited longest; it waits on until it is written.
+
+        Raises:
+            DriverError: etcd gives no answer, or refuses.
+        """
+        with self._changed:
+            some, number = list[_Told](), 0
+            for one in self._told:
+                if some and number + len(one.writes) > AT_ONCE:
+                    break
+                some.append(one)
+                number += len(one.writes)
+        if any(one.resynced for one in some):
+            self._lease = None
+        self._write(tuple(write for one in some for write in one.writes))
+        with self._changed:
+            for one in some:
+                self._told.popleft()
+                self._handled = max(self._handled if one.handled is None else one.handled, 0)
+                self._since_mark += MARK_EVERY if one.resynced and one.handled is not None else one.counts
+            if not self._told:
+                self._handled = max(self._handled, self._passed)
+            self._changed.notify_all()
+
+    def _write(self, events: tuple[tuple[Activity, int], ...]) -> None:
+        """Write events, as many as a transaction takes at once, without those that another process has written."""
+        oldest = self._now() - timedelta(seconds=self._kept_s)
+        by_key = {activity_key(self._keys, one, revision): one for one, revision in events if one.at >= oldest}
+        left = list(by_key.items())
+        while left:
+            lease, ops, taken = self._leased(), list[Op](), 0
+            also = self._also()
+            for key, activity in left:
+                more = (
+                    Put(key=key, value=encode(activity), lease=lease),
+                    *also(activity, key.rpartition("/")[2], lease),
+                )
+                if taken and len(ops) + len(more) > MAX_OPERATIONS:
+                    break
+                ops += more
+                taken += 1
+            keys = [key for key, _ in left[:taken]]
+            result = self._cluster.txn(tuple(CreatedAt(key=key, revision=0) for key in keys), tuple(ops))
+            if result.succeeded:
+                left = left[taken:]
+                continue
+            there = {entry.key for entry in result.found}
+            rest = [one for one in left if one[0] not in there]
+            if len(rest) == len(left):
+                raise Unknown("etcd says that events are there, and has none of them")
+            left = rest
 
     def _leased(self) -> int:
         now = self._now()

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -208,18 +209,22 @@ class Webhooks:
         """The number of undelivered events."""
         return len(self.context.cluster.list(f"{self.outbox}{check_part('webhook', name)}/").entries)
 
-    def deliveries(self, activity: Activity, record: str, lease: int) -> tuple[Op, ...]:
-        """The writes that send a new event to every webhook that wants it, for the transaction of the event.
+    def deliveries(self) -> Callable[[Activity, str, int], tuple[Op, ...]]:
+        """What gives the writes that send a new event to every webhook that wants it, for the transaction of the event.
 
-        Args:
-            record: Last part of the event's key; the delivery's id.
-            lease: The event's lease: an undelivered event expires with it.
+        It is given the event, the last part of the event's key, which is the delivery's id, and the event's lease: an
+        undelivered event expires with it. It knows the webhooks that there are now.
         """
-        return tuple(
-            Put(key=f"{self.outbox}{hook.name}/{record}", value=encode(Delivery(activity=activity)), lease=lease)
-            for hook in self.list()
-            if wants(hook, activity)
-        )
+        hooks = self.list()
+
+        def of(activity: Activity, record: str, lease: int) -> tuple[Op, ...]:
+            return tuple(
+                Put(key=f"{self.outbox}{hook.name}/{record}", value=encode(Delivery(activity=activity)), lease=lease)
+                for hook in hooks
+                if wants(hook, activity)
+            )
+
+        return of
 
 
 def webhook_key(keys: Keys, name: str) -> str:
