@@ -1,5 +1,6 @@
 """The pages of activity and audit: filters, paging, roles, and what is escaped."""
 
+import json
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -174,3 +175,20 @@ def test_the_address_of_a_webhook_is_masked_for_a_viewer(
 
     assert "ops" in browser.text
     assert "deep-secret" not in browser.text
+
+
+def test_a_change_comes_to_an_open_audit_page_as_the_first_row(
+    browser: Browser, client: FakeCluster, clock: WallClock
+) -> None:
+    change(client, clock, "ann", "edge")
+    first = browser.get("/live/audit", accept="application/json")
+    had = json.loads(first.body)
+    clock.advance(1)
+    browser.application.state.web.live._turns.clear()  # type: ignore[attr-defined] # as if its time was over
+    change(client, clock, "bob", "nightly")
+
+    told = json.loads(browser.get(f"/live/audit?have={had['have']}", accept="application/json").body)
+
+    assert had["lists"]["changes"] == told["lists"]["changes"][1:]
+    assert {told["lists"]["changes"][0]} == told["html"].keys()
+    assert "nightly" in told["html"][told["lists"]["changes"][0]]

@@ -1,4 +1,4 @@
-"""The audit log: who changed what, with what it was before and afterwards, newest first."""
+"""The audit log: who changed what, with what it was before and afterwards, newest first, live."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def view(visit: Visit) -> Mapping[str, Any]:
     full = may(visit.visitor.principal.role, "operator")
     changes = [shown_entry(one, full=full) for one in found[:ON_A_PAGE]]
     return {
-        "changes": [(one, differences(one)) for one in changes],
+        "changes": [(f"c-{one.id}", one, differences(one)) for one in changes],
         "query": query,
         "apps": apps_of(visit),
         "labels": dict(apps_of(visit)),
@@ -68,5 +68,4 @@ PAGE = Page(
     view=view,
     title="Audit",
     nav="Audit",
-    is_live=False,
 )
