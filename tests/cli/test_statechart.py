@@ -177,6 +177,7 @@ def test_marks_need_a_picture_and_one_kind() -> None:
         (("--live", "web"), "--live web: name an app and a group: APP/GROUP", 2),
         (("--path", "/nonexistent/journal.jsonl"), "No such file", 1),
         (("--format", "html", "--view", "sketch"), "--view sketch has no html", 1),
+        (("--format", "html"), "choose one with --strategy start-first or stop-first", 1),
     ):
         result = run("draw", *arguments)
 

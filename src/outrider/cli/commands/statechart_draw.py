@@ -26,6 +26,7 @@ from outrider.core.chart.draw_svg import to_svg
 from outrider.core.chart.draw_theme import Theme
 from outrider.core.chart.flat import flattened
 from outrider.core.chart.load import Chart
+from outrider.core.errors import ChartError
 from outrider.core.sidekick.glossary import effect_words, event_words, guard_words
 from outrider.core.sidekick.guards import decided_by
 from outrider.core.sidekick.memory import Strategy
@@ -128,7 +129,7 @@ def _draw(
     if view == "path" and (kind not in PLACED or sideways):
         fail(f"--view path is drawn as {', '.join(PLACED)} and from the top down: use --format svg without --sideways")
     if view == "path":
-        return _placed(chart, _told(lay_out_path(chart, name, marks), marks), kind, theme)
+        return _placed(chart, _told(_path_of(chart, name, marks, one=one), marks), kind, theme)
     if placed and view not in VIEWS:
         part = only_inside(flattened(chart), _state(chart, view))
         on_path = any(way.success for way in chart.transitions if chart.within(way.source, view))
@@ -146,6 +147,15 @@ def _draw(
             return to_plantuml(picture, sideways, theme).encode()
     dot = to_dot(picture, sideways, theme)
     return dot.encode() if kind == "dot" else render_picture(dot, kind)
+
+
+def _path_of(chart: Chart, name: str, marks: Marks, *, one: bool) -> Sheet:
+    try:
+        return lay_out_path(chart, name, marks)
+    except ChartError as error:
+        if one:
+            raise
+        fail(f"{error}; choose one with --strategy {' or '.join(get_args(Strategy))}")
 
 
 def _placed(chart: Chart, sheet: Sheet, kind: str, theme: Theme) -> bytes:
