@@ -9,7 +9,7 @@ import pytest
 
 from outrider.balancers.agent.claim import NameTaken, ProcessId
 from outrider.balancers.agent.driver import AgentServer, Away, CannotFollow, Report
-from outrider.balancers.agent.loop import BalancerAgent, ServiceRound
+from outrider.balancers.agent.loop import RESTORED_S, BalancerAgent, ServiceRound
 from outrider.core.errors import Unknown
 from outrider.etcd.seam import DeletePrefix, Put
 from outrider.failpoints import AGENT_FAILPOINTS, FailpointHit, observe
@@ -373,6 +373,66 @@ class TestTrouble:
         fixture.tend()
 
         assert "e2" == fixture.applied.epoch
+
+
+class TestRestore:
+    """etcd says what was so once. The sidekicks put it right, and until then the balancer stays as it is."""
+
+    def swapped(self, fixture: Fixture) -> dict[str, tuple[bytes, int]]:
+        """What etcd held before the last swap."""
+        fixture.put(OLD)
+        fixture.tend()
+        entry = KEYS.server_entry("hello", "web-1")
+        found = fixture.cluster.get(entry)
+        assert found is not None
+        fixture.put(NEW)
+        fixture.tend()
+        assert {NEW} == fixture.balancer.serving
+        return {entry: (found.value, found.mod_revision)}
+
+    def another_epoch(self, fixture: Fixture) -> None:
+        epoch = Epoch(token="of another history", at=NOON)
+        fixture.cluster.txn((), (Put(key=KEYS.epoch(), value=encode(epoch)),))
+
+    def with_an_epoch(self, fixture: Fixture) -> None:
+        fixture.cluster.txn((), (Put(key=KEYS.epoch(), value=encode(Epoch(token="first", at=NOON))),))
+
+    def test_an_address_of_before_is_not_sent_to_while_the_sidekick_puts_it_right(self, fixture: Fixture) -> None:
+        self.with_an_epoch(fixture)
+        self.swapped(fixture)
+        self.another_epoch(fixture)
+        fixture.put(OLD)  # what was restored
+        fixture.tend()
+
+        assert {NEW} == fixture.balancer.serving
+        assert (0, True) == (fixture.applied.revision, fixture.applied.away)
+        assert "etcd was restored" in fixture.applied.problem
+        fixture.put(NEW)
+        fixture.time.now += RESTORED_S + 0.1
+        fixture.tend()
+        assert ["add " + OLD, "add " + NEW, "drain " + OLD] == fixture.balancer.commands
+        assert ("", False) == (fixture.applied.problem, fixture.applied.away)
+
+    def test_what_nobody_puts_right_is_applied_in_the_end(self, fixture: Fixture) -> None:
+        self.with_an_epoch(fixture)
+        self.swapped(fixture)
+        self.another_epoch(fixture)
+        fixture.put(OLD)
+        fixture.tend()
+        fixture.time.now += RESTORED_S + 0.1
+        fixture.tend()
+
+        assert {OLD} == fixture.balancer.serving
+
+    def test_the_next_token_of_the_same_history_holds_nothing_up(self, fixture: Fixture) -> None:
+        self.with_an_epoch(fixture)
+        self.swapped(fixture)
+        following = Epoch(token="first", at=NOON).followed_by("second", NOON)
+        fixture.cluster.txn((), (Put(key=KEYS.epoch(), value=encode(following)),))
+        fixture.put(OLD)
+        fixture.tend()
+
+        assert {OLD} == fixture.balancer.serving
 
 
 class TestWhole:

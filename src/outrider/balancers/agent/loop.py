@@ -8,6 +8,7 @@ Rules:
   reads again before it applies anything, so that what was taken back meanwhile isn't done late (P2).
 - Its ``applied`` keys are its claim to its name (``agent/claim.py``): whoever finds another process there ends.
 - Nothing stored at all says nothing: an etcd that was emptied takes no server out of the balancer.
+- What a restored etcd says of addresses was so once: the sidekicks have ``RESTORED_S`` to put their entries right.
 """
 
 import socket
@@ -30,7 +31,7 @@ from outrider.failpoints import failpoint
 from outrider.model.balancer_agents import Agent, Applied
 from outrider.model.damage import read_or_none
 from outrider.model.documents import decode, encode
-from outrider.model.epoch import Epoch
+from outrider.model.epoch import Epoch, SeenEpochs
 from outrider.model.keys import Keys
 from outrider.sd_notify import Notifier
 
@@ -38,6 +39,8 @@ LOOK_S = 1.0
 """Time between two rounds when nothing is announced: so open requests are told at most once a second."""
 STALE_S = 2.0
 """What was read is applied within this time, or read again."""
+RESTORED_S = 10.0
+"""A sidekick that reaches etcd writes its entry anew within a second or two."""
 ROUNDS = 5
 """Plans in a row after which the balancer must do what was wanted."""
 RETRY_S = 0.2
@@ -177,6 +180,7 @@ class ServiceRound:
         self._told: Applied | None = None
         self._told_at = 0.0
         self._waits_since: float | None = None
+        self._epochs, self._applies_from = SeenEpochs(), clock()
         self._complaints: tuple[str, ...] = ()
 
     @property
@@ -201,7 +205,14 @@ class ServiceRound:
         wanted = wanted_in(listing.entries, self._prefix, self._known)
         self._complain(wanted.strange)
         self._known = {server.id: server for server in wanted.servers}
-        token = _token_in(epoch)
+        seen = _epoch_in(epoch)
+        token = seen.token if seen is not None else ""
+        if why := self._epochs.saw(seen, listing.revision):
+            logger.bind(service=self.service, why=why).warning("etcd was restored")
+            self._applies_from = read_at + RESTORED_S
+        if read_at < self._applies_from:
+            waits = f"etcd was restored: within {RESTORED_S:g} s the sidekicks put their entries right"
+            return self._tell(token, 0, None, problem=waits, away=True)
         # not the listing's own revision, which any write anywhere moves; each change of a server writes its guard
         revision = max((entry.mod_revision for entry in listing.entries), default=0)
         if not had_servers:
@@ -322,7 +333,7 @@ class ServiceRound:
         after = msgspec.structs.replace(
             before,
             epoch=token,
-            revision=max(revision, before.revision) if token == before.epoch else revision,
+            revision=max(revision, before.revision) if token == before.epoch and revision else revision,
             problem=problem,
             away=away,
         )
@@ -371,12 +382,11 @@ def _other_in(found: Entry | None, process: ProcessId) -> Applied | None:
     return applied if applied.process != str(process) else None
 
 
-def _token_in(epoch: Entry | None) -> str:
-    """The present token; empty when there is none."""
+def _epoch_in(epoch: Entry | None) -> Epoch | None:
     try:
-        return decode(Epoch, epoch.key, epoch.value).token if epoch is not None else ""
+        return decode(Epoch, epoch.key, epoch.value) if epoch is not None else None
     except Conflict:
-        return ""
+        return None
 
 
 def _now() -> datetime:
