@@ -11,15 +11,15 @@ import pytest
 
 from outrider.config.sections import InstanceSettings, WorkloadSettings
 from outrider.core.blame import judge
-from outrider.core.errors import Unknown
+from outrider.core.errors import DriverError, Unknown
 from outrider.runtimes import Given
 from outrider.runtimes.records import WorkloadRecord
 from outrider.runtimes.systemd import SystemdSettings, problems
-from outrider.runtimes.systemd.bus import Manager
+from outrider.runtimes.systemd.bus import Manager, UnitState
 from outrider.runtimes.systemd.names import drains_of, own_unit_of, pattern_of, unit_of, user_of
 from outrider.runtimes.systemd.properties import INFINITY, SANDBOX, properties_of, property_problems
 from outrider.runtimes.systemd.results import GONE, invocation_of, result_of
-from outrider.runtimes.systemd.units import TransientUnits, _quoted, environment_of, open_to_all
+from outrider.runtimes.systemd.units import TransientUnits, _quoted, environment_of, open_to_all, wait_started
 from tests.contracts.kits.settings import settings_with
 from tests.support.waiting import eventually
 
@@ -246,3 +246,27 @@ def test_a_version_is_stopped_at_a_shutdown_after_its_instance_was_drained(tmp_p
     drains = ["outrider-shutdown@Web\\x201.service", "outrider-shutdown-Web\\x201.service"]
     assert ("as", drains) == manager.properties["Before"]
     assert tuple(drains) == drains_of("Web 1")
+
+
+class Told:
+    """A manager that says how a unit is, one answer after the other; the last one stays."""
+
+    def __init__(self, *states: tuple[str, bool]) -> None:
+        self.left = list(states)
+
+    def state(self, unit: str) -> UnitState:
+        active, job = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        return UnitState(name=unit, load="loaded", active=active, sub="", path="", job=job)
+
+
+def test_a_start_is_over_when_the_unit_is_active_although_its_stop_is_queued() -> None:
+    """A machine that shuts down queues that at once, and begins it when the instance is drained."""
+    told = Told(("inactive", True), ("activating", True), ("active", True))
+
+    assert "active" == wait_started(told, "a.service", 60.0).active  # type: ignore[arg-type]
+
+
+def test_a_start_that_is_queued_or_under_way_is_not_over() -> None:
+    for state in (("inactive", True), ("activating", False)):
+        with pytest.raises(DriverError, match="has not started within 0 s"):
+            wait_started(Told(state), "a.service", 0.0)  # type: ignore[arg-type]
