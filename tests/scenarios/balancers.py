@@ -41,7 +41,7 @@ global
     server-state-file /var/lib/outrider-agent/haproxy-servers
 defaults
     mode http
-    timeout connect 5s
+    timeout connect 500ms
     timeout client 60s
     timeout server 60s
     timeout check 500ms
@@ -51,7 +51,7 @@ frontend web
 backend {service}
     option httpchk GET /health
     load-server-state-from-file global
-    server-template slot 1-20 127.0.0.1:9 check inter 1s fall 2 rise 1 disabled
+    server-template slot 1-20 127.0.0.1:9 check inter 1s fastinter 500ms fall 2 rise 1 disabled
 """
 UNIT = """\
 [Unit]

@@ -83,7 +83,7 @@ class EtcdCluster:
         for number in NUMBERS:
             name, data = f"etcd{number}", self._data(number)
             shutil.rmtree(data)
-            command = [etcd_binary().resolve().with_name("etcdutl"), "snapshot", "restore", snapshot]
+            command: list[str | Path] = [etcd_binary().resolve().with_name("etcdutl"), "snapshot", "restore", snapshot]
             command += ["--data-dir", data, "--name", name, "--initial-advertise-peer-urls", peers[name]]
             command += ["--initial-cluster", _joined(peers), "--initial-cluster-token", self._network.run]
             subprocess.run(command, check=True, capture_output=True)

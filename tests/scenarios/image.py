@@ -25,6 +25,8 @@ NEXT_VERSION = "99.0.0"
 """Of the package that is upgraded to."""
 NEXT_PACKAGE = f"{FOLDER}/next.deb"
 
+PACKAGES = "/opt/outrider/lib/python3.11/site-packages"
+
 INSTALL = """
 apt-get update
 apt-get install --yes --no-install-recommends ./outrider_*.deb
@@ -42,7 +44,7 @@ each machine gets an id of its own."""
 REPACK = f"""
 dpkg-deb --raw-extract ./outrider_*.deb next
 sed -i 's/^Version: .*/Version: {NEXT_VERSION}-1~deb12/' next/DEBIAN/control
-echo '__version__ = "{NEXT_VERSION}"' >>next/opt/outrider/lib/python3.11/site-packages/outrider/__init__.py
+echo '__version__ = "{NEXT_VERSION}"' >>next{PACKAGES}/outrider/__init__.py
 rm -rf next/DEBIAN/md5sums
 dpkg-deb --root-owner-group -Zgzip -z1 --build next {NEXT_PACKAGE}
 rm -r next outrider_*.deb

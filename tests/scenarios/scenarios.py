@@ -14,7 +14,7 @@ from pathlib import Path
 
 from outrider.etcd.client import connect
 from tests.scenarios.apps import API, APPS, GROUP, WEB, App
-from tests.scenarios.image import NEXT_PACKAGE, NEXT_VERSION
+from tests.scenarios.image import NEXT_PACKAGE, NEXT_VERSION, PACKAGES
 from tests.scenarios.machine import HERE, WITHIN_S, Machine
 from tests.scenarios.run import Run
 from tests.scenarios.site import SMALL_DISK, is_in_a_swap
@@ -24,7 +24,10 @@ from tests.support.waiting import eventually
 Scenario = Callable[[Run], None]
 FULL_S = 20.0
 """How long a disk stays full in the middle of a swap: longer than a lease lives."""
-HOURS = {"m1": "+3600", "m2": "-3600"}
+HOURS = ("+3600", "-3600")
+SLEEP = "import time, threading; time.sleep = lambda s: threading.Event().wait(s) and None"
+"""libfaketime 0.9.10 refuses what the sleep of Python asks for (clock_nanosleep until a time of the clock that nobody
+sets): so where it is loaded, a thread that sleeps waits in another way."""
 
 
 def clean(run: Run) -> None:
@@ -146,7 +149,7 @@ def clock(run: Run) -> None:
     if not found:
         skip_or_fail("libfaketime: no such library: apt-get install faketime")
     shutil.copy(found[0], site.shared / "libfaketime.so.1")
-    off = dict(zip(site.machines, HOURS.values(), strict=False))
+    off = dict(zip(site.machines, HOURS, strict=False))
     try:
         for name, seconds in off.items():
             site.machines[name].write(
@@ -154,6 +157,7 @@ def clock(run: Run) -> None:
                 f"[Service]\nEnvironment=LD_PRELOAD={HERE}/libfaketime.so.1 FAKETIME={seconds} FAKETIME_NO_CACHE=1"
                 " DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_FAKE_MONOTONIC=1\n",
             )
+            site.machines[name].write(f"{PACKAGES}/scenario.pth", SLEEP + "\n")
             site.machines[name].run("systemctl daemon-reload; systemctl restart 'outrider-sidekick@*'")
         for _ in range(2):
             site.await_rest(site.release("good"))
@@ -163,8 +167,8 @@ def clock(run: Run) -> None:
     finally:
         for name in off:
             machine = site.machines[name]
-            machine.run("rm /etc/systemd/system/outrider-sidekick@.service.d/clock.conf; systemctl daemon-reload")
-            machine.run("systemctl restart 'outrider-sidekick@*'")
+            machine.run(f"rm {PACKAGES}/scenario.pth /etc/systemd/system/outrider-sidekick@.service.d/clock.conf")
+            machine.run("systemctl daemon-reload; systemctl restart 'outrider-sidekick@*'")
     site.await_rest(site.release("good"))
 
 
