@@ -420,6 +420,39 @@ def test_d_bus_that_is_lost_while_a_version_starts_leaves_nothing_once_it_is_bac
     expect_old_serves(runtime, machine)
 
 
+def test_a_machine_that_shuts_down_stops_a_version_after_its_instance_was_drained(
+    make: Make, tmp_path: Path, machine: SystemdMachine
+) -> None:
+    """
+    1. a version starts, and at that moment all stops are queued, as at a shutdown; the drain takes its time
+    2. the start is seen as over, and the version serves on
+    3. the drain ends: now it is stopped
+    """
+    drain = "outrider-shutdown@web-1.service"
+    machine.write(
+        f"/run/systemd/system/{drain}",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sleep 600\n",
+    )
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", drain)
+    runtime = make(WorkloadSettings(stop_grace_s=5, start_timeout_s=20))
+
+    class ShuttingDown(Manager):
+        def start_transient(self, unit: str, properties: object) -> None:
+            super().start_transient(unit, properties)  # type: ignore[arg-type]
+            eventually(lambda: self.state(unit).active == "active")
+            machine.run("systemctl", "stop", "--no-block", drain, unit)
+            eventually(lambda: self.state(unit).job)
+
+    runtime._manager = ShuttingDown(timeout_s=5)
+    try:
+        started = runtime.start(old(tmp_path))
+        assert "1.0.0" == answer(started)["OUTRIDER_VERSION"]
+    finally:
+        machine.run("systemctl", "kill", "--signal=KILL", drain)
+    eventually(lambda: not machine.units("outrider-app-*"))
+
+
 # The operator's own unit
 
 TEMPLATE = """

@@ -65,6 +65,15 @@ class UnitState:
     job: bool
 
     @property
+    def has_started(self) -> bool:
+        """Whether its start is over, and it runs.
+
+        A job of one that is active is no start: a machine that shuts down queues all stops at once, and begins that of
+        an app when its instance is drained.
+        """
+        return self.active == "active"
+
+    @property
     def runs(self) -> bool:
         """Whether something of it runs, or is about to."""
         return self.active in ("active", "activating", "deactivating", "reloading")

@@ -187,7 +187,7 @@ class SystemdRuntime:
             has_ended = state.active in ("failed", "inactive") and not state.job
             if has_ended or state.sub == "auto-restart":
                 raise self._failed(record, state)
-            if state.active == "active" and not state.job:
+            if state.has_started:
                 quiet_until = quiet_until or time.monotonic() + _AT_ONCE_S
                 if time.monotonic() >= quiet_until:
                     return self._workload(record, state)

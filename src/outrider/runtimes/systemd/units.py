@@ -222,8 +222,7 @@ def wait_started(manager: Manager, unit: str, timeout_s: float) -> UnitState:
         DriverError: it still starts after ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
-    # a job of one that is active is its stop: a machine that shuts down begins it once the instance is drained
-    while ((state := manager.state(unit)).job and state.active != "active") or state.active == "activating":
+    while (not (state := manager.state(unit)).has_started and state.job) or state.active == "activating":
         if time.monotonic() > deadline:
             raise DriverError(f"{unit} has not started within {timeout_s:g} s ({state.active}, {state.sub})")
         time.sleep(POLL_S)
