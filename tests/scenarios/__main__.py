@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from tests.packaging.clean_machine import ROOT
 from tests.scenarios.report import write_report
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="the table of docs/develop/live.md")
     parser.add_argument("--times", type=int, default=1, help="how often each is run (default: 1)")
     given = parser.parse_args()
+    logger.remove()  # what this process's own client of etcd says
     names = [name for name in given.only.split(",") if name] or (list(SCENARIOS) if given.all else list(QUICK))
     if unknown := [name for name in names if name not in SCENARIOS]:
         parser.error(f"no such scenario: {', '.join(unknown)}; known: {', '.join(SCENARIOS)}")

@@ -25,7 +25,7 @@ Scenario = Callable[[Run], None]
 FULL_S = 20.0
 """How long a disk stays full in the middle of a swap: longer than a lease lives."""
 HOURS = ("+3600", "-3600")
-SLEEP = "import time, threading; time.sleep = lambda s: threading.Event().wait(s) and None"
+SLEEP = "import time, threading; time.sleep = lambda s, event=threading.Event: event().wait(s) and None"
 """libfaketime 0.9.10 refuses what the sleep of Python asks for (clock_nanosleep until a time of the clock that nobody
 sets): so where it is loaded, a thread that sleeps waits in another way."""
 

@@ -20,6 +20,7 @@ from outrider.core.rollout.rollout import Progress
 from outrider.etcd.seam import Delete
 from outrider.model.documents import Gone, Group, Instance, encode
 from outrider.model.identity import UnprovedCheckins
+from outrider.service.rollouts.checkins import PROVES_SOON_S
 from outrider.service.rollouts.explain import explain
 from outrider.service.rollouts.status import read_status
 from outrider.service.store.changes import Change
@@ -129,6 +130,24 @@ def door(client: FakeCluster, store: Store, fake_etcd: FakeEtcd, clock: WallCloc
 
 def refused(answer: Offer | NoUpdate | str) -> bool:
     return isinstance(answer, NoUpdate) and answer.reason.startswith("unproved check-in: ")
+
+
+def test_a_sidekick_whose_presence_is_not_there_yet_is_asked_to_come_again_soon(door: Door) -> None:
+    """Its lease was lost: nobody wakes it once its presence is written again, and it would ask in an hour."""
+    key = door.store.context.keys.presence(APP, "beta", "web-1")
+    door.store.context.cluster.txn((), (Delete(key=key),))
+
+    early, stranger = door.honest("web-1"), door.sends("web-1")
+
+    assert refused(early)
+    assert isinstance(early, NoUpdate)
+    assert PROVES_SOON_S == early.poll_interval_s
+    assert isinstance(stranger, NoUpdate)
+    assert stranger.poll_interval_s is None
+    door.begin("web-1")
+    again = door.honest("web-1", "2.0.0")
+    assert isinstance(again, NoUpdate)
+    assert not refused(again)
 
 
 # the four attempts of the finding, and one more of each

@@ -62,6 +62,8 @@ from outrider.service.store.snapshot import CheckingInstance, GroupSnapshot, key
 CHECK_IN = Unaudited("check-in: the instance row has its own history")
 UNPROVED = "error-unproved"
 """The status of a sidekick's report that did not count, because the check-in was not proved."""
+PROVES_SOON_S = 15
+"""When a sidekick asks again whose secret isn't, or is not yet, that of the presence."""
 QUIET = timedelta(seconds=30)
 """The least time between two writes of a row in which only ``last_seen`` changes."""
 
@@ -359,7 +361,9 @@ class Checkin:
     def _unproved(self, change: Change, group: Group, standing: Standing, now: datetime) -> _Booked:
         one = UnprovedCheckin(instance=self.instance_id, address=self.caller.address, last=now)
         note_unproved(self.context, change, group, one, known=standing.is_protected)
-        check = NoUpdate(reason=standing.refusal) if self.app.update_check else None
+        # a sidekick that has just lost its lease writes its presence again: nobody wakes it for that
+        again_s = PROVES_SOON_S if self.caller.claim.secret else None
+        check = NoUpdate(reason=standing.refusal, poll_interval_s=again_s) if self.app.update_check else None
         return _Booked(verdict=None, check=check, is_refused=True)
 
     def _snapshot(self, batch: Batch, group: str) -> GroupSnapshot | None:
