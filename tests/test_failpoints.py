@@ -40,6 +40,8 @@ MODULES = tuple(
         "runtimes/inherited", "runtimes/systemd/bus", "runtimes/systemd/names", "runtimes/systemd/properties",
         "runtimes/systemd/results", "runtimes/systemd/runtime", "runtimes/systemd/units",
         "runtimes/fleet/api", "runtimes/fleet/runtime", "runtimes/fleet/template",
+        "runtimes/dpkg/__init__", "runtimes/dpkg/runtime", "runtimes/dpkg/calls", "runtimes/dpkg/kept",
+        "runtimes/dpkg/neighbours",
         "runtimes/adopted/__init__", "runtimes/adopted/runtime", "runtimes/adopted/container", "runtimes/adopted/unit",
         "runtimes/adopted/pid_file", "runtimes/adopted/listening", "balancers/apisix", "balancers/shared",
         "runtimes/drivers", "balancers/drivers", "balancers/keys", "http",
@@ -53,7 +55,7 @@ MODULES = tuple(
         "sidekick/workers/workload", "sidekick/workers/task", "sidekick/task_claims", "sidekick/task_programs",
         "sidekick/due_tasks", "sidekick/steps",
         "sidekick/entry_watch", "sidekick/identity",
-        "sidekick/session", "sidekick/host", "sidekick/environments",
+        "sidekick/session", "sidekick/host", "sidekick/gauges", "sidekick/environments",
         "sidekick/analysing",
         "sidekick/workers/analysis", "analysis/checks", "analysis/sources", "analysis/comparison", "analysis/analyst",
     )
@@ -97,6 +99,9 @@ PURE = frozenset(
         "self.targets.get", "server.get", "told.get",
         "self._latest.get", "self._limits.get", "total.get", "counts.get",
         "self._unable.get", "self._counts.get",
+        # what a journal tells of a neighbour; a version of Debian
+        "known.get", "lockers.get", "one.event.get", "record.memory.get", "version.replace",
+        "(found or behind).replace",
     }
 )  # fmt: skip
 UNDER: dict[tuple[str, str], str] = {
@@ -152,6 +157,11 @@ UNDER: dict[tuple[str, str], str] = {
         "runtimes/fleet/api",
         "_call",
     ): "what it changes is always under workload.spawn, signal, clear or erase; the rest asks",
+    ("runtimes/dpkg/kept", "keep_installed"): "always under workload.prepare",
+    (
+        "runtimes/dpkg/runtime",
+        "_take_up_new_code",
+    ): "ends this process at rest, as systemd does; nothing is under way",
     ("turns/turns", "free_turn"): "an operator's command",
     ("sidekick/crashes", "tell_crash"): "the last words of a process that ends, after its last step",
     ("sidekick/host", "_wake"): "a pipe of its own, to its own main thread",
@@ -160,7 +170,7 @@ UNDER: dict[tuple[str, str], str] = {
     ("sidekick/workers/workload", "_tidy"): "calls the runtime, which has the marks",
     ("sidekick/task_programs", "run"): "removes a folder of its own, which the next task removes, too",
     ("sidekick/task_programs", "_end_leftovers"): "the same, of a sidekick that was killed",
-    ("sidekick/task_programs", "_to_its_end"): "ends the program that it started when this machine fails; what it did, it did",
+    ("sidekick/task_programs", "_to_its_end"): "ends the program that it started, when this machine fails",
 }
 """(module below src/outrider, function) whose touches have no mark of their own -> why that is right."""
 

@@ -23,6 +23,7 @@ EXAMPLE = UNITS / "example@.service"
 SERVE = UNITS / "outrider-serve.service"
 SHUTDOWN = UNITS / "outrider-shutdown@.service"
 AGENT = UNITS / "outrider-balancer-agent@.service"
+UPDATER = UNITS / "outrider-updater.service"
 INSTALLED = "/opt/outrider/bin/outrider"
 EXPOSURE = {
     "outrider-serve.service": 1.5,
@@ -72,10 +73,10 @@ def unit(request: pytest.FixtureRequest) -> Unit:
 
 
 def test_every_unit_file_is_looked_at_here() -> None:
-    assert set(UNITS.glob("*.service")) == {SIDEKICK, SIDEKICKS, SERVE, SHUTDOWN, AGENT, EXAMPLE}
+    assert set(UNITS.glob("*.service")) == {SIDEKICK, SIDEKICKS, SERVE, SHUTDOWN, AGENT, UPDATER, EXAMPLE}
 
 
-@pytest.mark.parametrize("path", [SIDEKICK, SIDEKICKS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [SIDEKICK, SIDEKICKS, UPDATER], ids=lambda path: path.name)
 def test_a_restart_of_the_sidekick_leaves_the_workload_running(path: Path) -> None:
     unit = read_unit(path)
 
@@ -96,7 +97,7 @@ def test_the_drain_at_shutdown_ends_before_the_sidekick_and_has_the_time_that_it
     assert int(only(unit, "Service", "TimeoutStopSec")) > longest_s
 
 
-@pytest.mark.parametrize("path", [SIDEKICK, SIDEKICKS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [SIDEKICK, SIDEKICKS, UPDATER], ids=lambda path: path.name)
 def test_a_hanging_sidekick_is_restarted_for_ever(path: Path) -> None:
     unit = read_unit(path)
 

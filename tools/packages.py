@@ -202,7 +202,7 @@ def dress(tree: Path, sidekick: Path, server: Path, version: str, codename: str)
     for path in units.glob("*.service.d/product.conf"):
         add(sidekick, f"usr/lib/systemd/system/{path.parent.name}/{path.name}", path.read_bytes())
     add(sidekick, "usr/lib/sysusers.d/outrider.conf", (units / "outrider.sysusers.conf").read_bytes())
-    for name in ("outrider.rules", "example@.service"):
+    for name in ("outrider.rules", "example@.service", "updater.sh"):
         add(sidekick, f"usr/share/outrider/{name}", (units / name).read_bytes())
     add(
         sidekick,
@@ -211,6 +211,8 @@ def dress(tree: Path, sidekick: Path, server: Path, version: str, codename: str)
     )
     for path in (ROOT / "docs/use/examples").iterdir():
         add(sidekick, f"usr/share/outrider/examples/{path.name}", path.read_bytes())
+    for path in (ROOT / "dashboards").iterdir():
+        add(sidekick, f"usr/share/outrider/dashboards/{path.name}", path.read_bytes())
     (sidekick / "usr/bin").mkdir(parents=True)
     for name in sorted(PROGRAMS):
         (sidekick / "usr/bin" / name).symlink_to(f"/{PREFIX}/bin/{name}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from outrider.core.errors import ConfigError
 
-CHECKOUT = {"units": "units", "examples": "docs/use/examples"}
+CHECKOUT = {"units": "units", "examples": "docs/use/examples", "dashboards": "dashboards"}
 """Name of a folder -> where it is in a checkout; in a wheel it is beside the package's modules, under its name."""
 
 

@@ -16,15 +16,21 @@ import pytest
 
 from outrider.core.errors import DriverError
 from outrider.runtimes import Exited, Given, Runtime, Workload, WorkloadSpec
-from tests.contracts.kits.runtimes import Ending, RuntimeKit
-from tests.contracts.test_runtimes import ID, kit, name, runtime, state_dir
+from tests.contracts.kits.runtimes import RUNTIME_KITS, Ending, RuntimeKit
+from tests.contracts.test_runtimes import ID, kit, runtime, state_dir
 from tests.support.barriers import Barrier
 from tests.support.waiting import eventually
 
-__all__ = ["kit", "name", "runtime", "state_dir"]
+__all__ = ["kit", "runtime", "state_dir"]
 
 NEW = "app-2.0.0-bb"
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
+
+
+@pytest.fixture(params=[name for name, kit in RUNTIME_KITS.items() if kit.runs_apps and not kit.is_live])
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
 
 
 @pytest.fixture

@@ -68,9 +68,9 @@ def test_a_balancers_module_has_what_the_table_promises(name: str) -> None:
 def test_the_modules_are_drivers_by_their_types() -> None:
     """For mypy: a module whose ``make`` takes or gives something else doesn't fit."""
     from outrider.balancers import agent, apisix, none, templates, traefik, vulcand
-    from outrider.runtimes import command, docker, fleet, process, systemd
+    from outrider.runtimes import command, docker, dpkg, fleet, process, systemd
 
-    runtimes: tuple[RuntimeDriver, ...] = (process, docker, command, systemd, fleet)
+    runtimes: tuple[RuntimeDriver, ...] = (process, docker, command, systemd, fleet, dpkg)
     balancers: tuple[BalancerDriver, ...] = (traefik, agent, vulcand, apisix, templates, none)
 
     assert runtimes == tuple(map(RUNTIMES.load, RUNTIMES))

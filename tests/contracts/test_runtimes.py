@@ -68,15 +68,17 @@ def test_starting_twice_starts_one(runtime: Runtime, kit: RuntimeKit, spec: Work
     assert (first,) == runtime.running()
 
 
-def test_two_versions_run_beside_each_other(
+def test_two_versions_run_beside_each_other_or_the_second_takes_the_place_of_the_first(
     runtime: Runtime, kit: RuntimeKit, spec: WorkloadSpec, tmp_path: Path
 ) -> None:
     old = runtime.start(spec)
+    assert "1.0.0" == kit.answer(old)["OUTRIDER_VERSION"]
     new = runtime.start(WorkloadSpec(workload_id="app-2.0.0-bb", release=kit.good(tmp_path, "2.0.0")))
 
-    assert "1.0.0" == kit.answer(old)["OUTRIDER_VERSION"]
     assert "2.0.0" == kit.answer(new)["OUTRIDER_VERSION"]
-    assert (old, new) == runtime.running()
+    if kit.runs_apps:
+        assert "1.0.0" == kit.answer(old)["OUTRIDER_VERSION"]
+    assert ((old, new) if kit.runs_apps else (new,)) == runtime.running()
 
 
 def test_what_was_stopped_is_not_found_and_stopping_it_again_is_no_error(

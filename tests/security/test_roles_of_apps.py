@@ -23,7 +23,12 @@ OPEN_TO_ALL = {
     ("POST", "/api/v1/payloads"),
     ("POST", "/api/v1/page-links"),
 }
-WITH_PARAMETER = {("GET", "/api/v1/status"), ("GET", "/api/v1/activity"), ("GET", "/api/v1/audit")}
+WITH_PARAMETER = {
+    ("GET", "/api/v1/status"),
+    ("GET", "/api/v1/versions"),
+    ("GET", "/api/v1/activity"),
+    ("GET", "/api/v1/audit"),
+}
 
 
 @pytest.fixture

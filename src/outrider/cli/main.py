@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, str] = {
     "task": "outrider.cli.commands.task:task",
     "units": "outrider.cli.commands.units:units",
     "upstream": "outrider.cli.commands.upstream:upstream",
+    "versions": "outrider.cli.commands.versions:versions",
     "watch": "outrider.cli.commands.watch:watch",
     "webhook": "outrider.cli.commands.webhook:webhook",
     "why": "outrider.cli.commands.status:why",

@@ -20,6 +20,9 @@ ELSEWHERE = "app-elsewhere.conf"
 """The drop-in for runtimes whose app doesn't run in the sidekick's unit."""
 APP_ELSEWHERE = frozenset({"systemd", "docker", "fleet"})
 
+WITH_PACKAGES = frozenset({"outrider-updater.service"})
+"""Units that only serve an outrider that a package of the system has installed."""
+
 _MARK = re.compile(r"\A(?:#|//) written by outrider (\S+), sha256 ([0-9a-f]{64})[^\n]*\n")
 _SPARE_S = 45  # beyond what draining may take: for etcd, and for the end of the sidekick
 
@@ -76,7 +79,7 @@ def machine_files(*, program: str, app_elsewhere: bool, polkit: bool) -> list[Fi
     """
     folder, found = shipped("units"), []
     for name in unit_names():
-        if name.startswith("outrider-"):  # example@.service is to be copied
+        if name.startswith("outrider-") and name not in WITH_PACKAGES:  # example@.service is to be copied
             found.append(File(path=f"{UNITS}/{name}", text=unit_text(name, program)))
     for path in sorted(folder.glob("*.service.d/*.conf")):
         if path.name != ELSEWHERE or app_elsewhere:

@@ -11,6 +11,7 @@ from outrider.config.analysis import analysis_problems
 from outrider.config.drivers import Problem
 from outrider.config.sections import (
     EtcdSettings,
+    MetricsSettings,
     ProbeSettings,
     Rule,
     ServiceSettings,
@@ -21,6 +22,7 @@ from outrider.config.sections import (
 from outrider.core.addresses import http_problem, parse_endpoints
 from outrider.core.errors import ConfigError
 from outrider.core.labels import check_labels
+from outrider.metrics import listen_problem
 from outrider.runtimes.drivers import RUNTIMES
 from outrider.trust.keys import EXTRA, is_available, load_public_keys
 
@@ -33,7 +35,7 @@ _OWN_FIELDS = {
     "transfer-encoding": "is set by outrider itself",
 }
 """Header fields in lower case that probe.headers can't set -> why."""
-_REPORT_HEALTH = frozenset({"docker"})
+_REPORT_HEALTH = frozenset({"docker", "dpkg"})
 """Runtimes that say whether a workload is well."""
 
 
@@ -55,6 +57,7 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
             yield "service.urls", f"{url!r}: {problem}"
     yield from _service_problems(settings.service)
     yield from _trust_problems(settings.trust)
+    yield from _metrics_problems(settings.metrics)
     if settings.service.allow_unverified and settings.service.kind == "outrider":
         yield (
             "service.allow_unverified",
@@ -161,6 +164,16 @@ def _trust_problems(trust: TrustSettings) -> Iterator[Problem]:
             load_public_keys(Path(path) for path in trust.keys)
         except ConfigError as error:
             yield "trust.keys", str(error)
+
+
+def _metrics_problems(metrics: MetricsSettings) -> Iterator[Problem]:
+    """Where nobody could listen, or nobody would look."""
+    if metrics.listen and (problem := listen_problem(metrics.listen)):
+        yield "metrics.listen", f"{metrics.listen!r}: {problem}"
+    if metrics.textfile is not None and metrics.textfile.suffix != ".prom":
+        yield "metrics.textfile", f"{metrics.textfile}: node_exporter reads files whose names end with .prom"
+    if metrics.textfile is not None and not metrics.textfile.is_absolute():
+        yield "metrics.textfile", f"{metrics.textfile} is relative; write the whole path, beginning with /"
 
 
 def _context() -> ssl.SSLContext:

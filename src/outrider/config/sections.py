@@ -368,6 +368,21 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """[metrics]: what Prometheus may read of this process; of several instances, in the first file."""
+
+    listen: str = setting(
+        "",
+        "Where GET /metrics is answered: HOST:PORT of this machine alone (127.0.0.1, [::1], localhost), or unix:/PATH. "
+        "Default: nowhere.",
+    )
+    textfile: Path | None = setting(
+        None, "File for node_exporter's textfile collector; its name ends with .prom. Default: none."
+    )
+    textfile_interval_s: float = setting(15.0, "Time from one writing of metrics.textfile to the next.", above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set, by section.
 
@@ -388,6 +403,7 @@ class Settings:
     download: DownloadSettings = field(default_factory=DownloadSettings)
     trust: TrustSettings = field(default_factory=TrustSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     drivers: Mapping[str, Any] = field(default_factory=dict)
 
     def section(self, name: str) -> Any:

@@ -5,6 +5,7 @@ noticed that has overtaken us meanwhile (``model/epoch.py``).
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 from loguru import logger
@@ -26,6 +27,12 @@ class EpochWatch:
         self._mutex = threading.Lock()
         self._closed = False
         self._subject: Subject | None = None
+        self._heard_at: float | None = None
+
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since etcd last told of an epoch, which the update service renews each minute; None: never."""
+        return None if self._heard_at is None else time.monotonic() - self._heard_at
 
     @property
     def newest(self) -> str:
@@ -60,6 +67,7 @@ class EpochWatch:
 
     def tell(self, entries: dict[str, Entry], revision: int) -> None:
         """The epoch is this now."""
+        self._heard_at = time.monotonic()
         entry = entries.get(self._key)
         try:
             epoch = decode(Epoch, entry.key, entry.value) if entry is not None else None

@@ -53,6 +53,7 @@ class Applied(Document, frozen=True, kw_only=True):
         serving: Addresses that get new requests.
         draining: Addresses that get none any more -> requests that are open there; null: the balancer doesn't count.
         version: The balancer's own.
+        outrider: Version of outrider that the agent runs; empty: one too old to say so.
         problem: Why it doesn't follow, for people; empty when it does.
         away: The balancer doesn't answer, so nothing is known of it.
     """
@@ -66,6 +67,7 @@ class Applied(Document, frozen=True, kw_only=True):
     serving: tuple[str, ...] = ()
     draining: dict[str, int | None] = msgspec.field(default_factory=dict)
     version: str = ""
+    outrider: str = ""
     problem: str = ""
     away: bool = False
     at: datetime

@@ -358,9 +358,13 @@ class Keys:
         """A balancer agent's registration, which stays until an operator removes it."""
         return self.agents(service) + check_part("agent", agent)
 
+    def all_applied(self) -> str:
+        """Prefix of what the living balancer agents of all services have applied."""
+        return f"{self.prefix}/applied/"
+
     def applied_by(self, service: str) -> str:
         """Prefix of what the living agents of a service have applied."""
-        return f"{self.prefix}/applied/{check_part('service', service)}/"
+        return f"{self.all_applied()}{check_part('service', service)}/"
 
     def applied(self, service: str, agent: str) -> str:
         """What an agent has applied, under its lease."""

@@ -39,6 +39,7 @@ RUNTIMES: DriverTable[RuntimeDriver] = DriverTable(
         "command": "outrider.runtimes.command",
         "systemd": "outrider.runtimes.systemd",
         "fleet": "outrider.runtimes.fleet",
+        "dpkg": "outrider.runtimes.dpkg",
     },
     products={"podman": "docker", "container": "docker", "unit": "systemd"},
 )

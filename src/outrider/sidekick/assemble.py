@@ -16,6 +16,7 @@ from outrider.core.errors import ConfigError, OutriderError
 from outrider.core.omaha import app_key
 from outrider.core.sidekick.effects import SidekickEffect
 from outrider.core.sidekick.events import AnyEvent, LockLost
+from outrider.core.sidekick.guards import has_turn
 from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.rules import make_rules
 from outrider.etcd.address import endpoints_of
@@ -38,6 +39,7 @@ from outrider.sidekick.crashes import tell_crash
 from outrider.sidekick.due_tasks import DueTasks
 from outrider.sidekick.entry_watch import EntryWatch
 from outrider.sidekick.environments import Environments, ReferenceWatch
+from outrider.sidekick.gauges import Gauges
 from outrider.sidekick.identity import Identity, identity_of
 from outrider.sidekick.loop import Sidekick
 from outrider.sidekick.outbox import Outbox
@@ -387,6 +389,17 @@ class Assembly:
             clock=service_clock,
             crash=self.crash,
         )
+        self._release_work = ReleaseWork(
+            upstream,
+            payloads,
+            self._runtime,
+            self._post,
+            environments,
+            claims.tasks_of,
+            provenance=provenance_of(settings, self._cluster, keys, app=app),
+            signatures=signatures_of(settings.trust, self._cluster, keys, app=app),
+            has_reports=lambda: self._outbox.pending() > 0,
+        )
         nouns: dict[str, Noun[Any]] = {
             "lock": self._lock_work,
             "workload": WorkloadWork(
@@ -406,17 +419,7 @@ class Assembly:
                 post=self._post,
                 permit=self._permit_join,
             ),
-            "release": ReleaseWork(
-                upstream,
-                payloads,
-                self._runtime,
-                self._post,
-                environments,
-                claims.tasks_of,
-                provenance=provenance_of(settings, self._cluster, keys, app=app),
-                signatures=signatures_of(settings.trust, self._cluster, keys, app=app),
-                has_reports=lambda: self._outbox.pending() > 0,
-            ),
+            "release": self._release_work,
             "task": TaskWork(self._cluster, claims, programs, post=self._post, crash=self.crash),
             "probe": ProbeWork(
                 Prober(settings.probe, clock=clock, health=reporter.health if reporter else None),
@@ -450,7 +453,7 @@ class Assembly:
             seen=lambda: max(seen()[0], written()[0]),
             ended=self._steps.ended,
         )
-        self._written = written
+        self._written, self._machine = written, identity.machine
         self._settings, self._notifier, self._keys = settings, notifier, keys
         self._references = ReferenceWatch(environments, lambda: self._sidekick.memory.running, self._presence.hint)
 
@@ -482,6 +485,27 @@ class Assembly:
         finally:
             self._notifier.stopping()
             self._close()
+
+    def gauges(self) -> Gauges:
+        """What is measured of the instance now; for any thread."""
+        memory = self._sidekick.memory
+        wanted = memory.wanted
+        return Gauges(
+            app=memory.app,
+            group=memory.group,
+            instance=memory.instance,
+            machine=self._machine,
+            presence=self._sidekick.shown,
+            has_turn=has_turn(memory),
+            is_blocked=wanted is not None and wanted in memory.blocked,
+            failures=memory.failures,
+            check_in_s=self._release_work.check_in_s,
+            watch_s=self._session.silent_s,
+            is_connected=self._session.lease is not None,
+            reports=self._outbox.pending(),
+            steps=self._sidekick.steps,
+            is_writable=not self._sidekick.stands_still,
+        )
 
     def stop(self) -> None:
         """Let ``run`` end; safe in a signal handler."""

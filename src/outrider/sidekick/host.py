@@ -21,6 +21,7 @@ from outrider.core.errors import ConfigError, OutriderError
 from outrider.failpoints import acting_for
 from outrider.sd_notify import Notices, Notifier
 from outrider.sidekick.assemble import Assembly, session_of
+from outrider.sidekick.gauges import Gauges
 from outrider.sidekick.session import EtcdSession
 
 LOOK_S = 2.0
@@ -88,6 +89,11 @@ class Instance:
             self._warning = text
             if self._assembly is not None:
                 self._assembly.warn(text)
+
+    def gauges(self) -> Gauges | None:
+        """What is measured of it now; None while it isn't running."""
+        assembly = self._assembly
+        return None if assembly is None else assembly.gauges()
 
     def stop(self) -> None:
         """Let it end; ``join`` waits for that."""
@@ -190,6 +196,10 @@ class Host:
         """Let ``run`` return once all instances have ended; the apps go on running. Safe in a signal handler."""
         self._stopping = True
         self._wake()
+
+    def gauges(self) -> tuple[Gauges, ...]:
+        """What is measured of the instances that run now; for any thread."""
+        return tuple(found for one in tuple(self._instances.values()) if (found := one.gauges()) is not None)
 
     def crash(self, error: BaseException) -> None:
         """Let ``run`` raise ``error``: a thread has died that belongs to all of them."""

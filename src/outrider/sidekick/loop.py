@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from loguru import logger
 
+from outrider import __version__
 from outrider.core.chart.machine import CancelTimer, Hierarchy, Machine, Perform, Rules, Snapshot, StartTimer, Step
 from outrider.core.chart.model import Chart
 from outrider.core.errors import ConfigError
@@ -90,6 +91,7 @@ class Sidekick:
         self._chart = chart
         self._since = now()
         self._shown: Presence | None = None
+        self._stands_still = False
         last = journal.last
         if last is None:
             self._machine = Machine(chart, rules, memory, hierarchy=hierarchy)
@@ -103,6 +105,22 @@ class Sidekick:
     def memory(self) -> Memory:
         """What it knows; for the loop's own thread, or before it runs."""
         return self._machine.memory
+
+    @property
+    def shown(self) -> Presence | None:
+        """What it last showed the fleet; None before its first step. For any thread."""
+        return self._shown
+
+    @property
+    def steps(self) -> int:
+        """How many steps the journal has, with those that are no longer kept. For any thread."""
+        last = self._journal.last
+        return 0 if last is None else last.number
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether it waits for its journal to be written. For any thread."""
+        return self._stands_still
 
     @property
     def state(self) -> str:
@@ -244,6 +262,7 @@ class Sidekick:
                     return False
                 held_back.append(event_meanwhile)
             else:
+                self._stands_still = False
                 for waiting in held_back:
                     self._inbox.put(waiting)
                 return True
@@ -270,6 +289,7 @@ class Sidekick:
 
     def _stand_still(self, error: JournalError) -> None:
         """Nothing is done that isn't written down first; the fleet is told why."""
+        self._stands_still = True
         why = f"stands still until its journal can be written: {error}; make room on that disk"
         self._notifier.status(why)
         presence = msgspec.structs.replace(self._presence(), why=why)
@@ -316,6 +336,7 @@ class Sidekick:
             serves_url=served.url if served is not None else "",
             until=self._next_due(".expired"),
             again_at=self._next_due(".due"),
+            outrider=__version__,
         )
 
 

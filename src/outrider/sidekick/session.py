@@ -46,6 +46,11 @@ class EtcdSession:
         """The newest token of etcd's epoch that was seen."""
         return self._epoch.newest
 
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since etcd last told something of its own accord; None: never."""
+        return self._epoch.silent_s
+
     def start(self) -> None:
         """Begin to ask for a lease; returns at once."""
         self._keeper.start()

@@ -15,11 +15,13 @@ import pytest
 from outrider.core.blame import Evidence
 from outrider.runtimes import RunnableRelease, Workload
 from outrider.runtimes.docker import DockerSettings
+from outrider.runtimes.dpkg import DpkgSettings
 from outrider.runtimes.fleet import FleetSettings
 from outrider.runtimes.systemd import SystemdSettings
 from tests.support import docker_images
 from tests.support.barriers import WAIT, WAIT_SH, Barrier, ContainerBarrier, SocketBarrier
 from tests.support.command_programs import command_settings
+from tests.support.debs import build_deb, installed_content, use_dpkg_root
 from tests.support.fleet_stand_in import MACHINE, FleetStandIn
 from tests.support.systemd_machine import systemd_machine
 from tests.support.waiting import eventually
@@ -49,11 +51,13 @@ class RuntimeKit(Protocol):
         stopped: How it words the end of a workload that was stopped and obeyed.
         gone: How it words the end of what isn't there.
         is_live: It needs a program that the first ring does without.
+        runs_apps: What it starts is a process of the app's, and several run beside each other.
     """
 
     stopped: str
     gone: str
     is_live: bool
+    runs_apps: bool
 
     @property
     def settings(self) -> object: ...
@@ -90,6 +94,7 @@ class ProcessKit:
     stopped = "signal 15"
     gone = "gone"
     is_live = False
+    runs_apps = True
 
     def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         pass
@@ -132,6 +137,7 @@ class DockerKit:
     stopped = "exit 0: somebody let Docker stop it"
     gone = "gone"
     is_live = True
+    runs_apps = True
 
     def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         pass
@@ -232,10 +238,48 @@ class FleetKit(ProcessKit):
         fleet.socket.unlink()
 
 
+class DpkgKit:
+    """A Debian package with one file, which this machine's dpkg installs below a folder of the test."""
+
+    settings: object = DpkgSettings(
+        package="outrider-kit", instances=(), units=(), check=(), look_interval_s=0.05, quiet_timeout_s=5
+    )
+    stopped = gone = "gone"
+    is_live = False
+    runs_apps = False
+
+    def begin(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        use_dpkg_root(monkeypatch, folder / "system")
+
+    def clean(self, state_dir: Path) -> None:
+        pass  # all of it is below the test's folder
+
+    def good(self, folder: Path, version: str) -> RunnableRelease:
+        return release(version, build_deb(folder, version))
+
+    def bad(self, folder: Path) -> tuple[RunnableRelease, str]:
+        path = folder / "bad.payload"
+        path.write_text("<html>not found</html>" * 100)
+        return release("1.0.0", path), r"bad\.payload: not a Debian package"
+
+    def ending(self, folder: Path, version: str, how: Ending) -> RunnableRelease:
+        raise AssertionError("a package is no process, and ends in none of these ways")
+
+    def seen_in(self, how: Ending) -> Evidence | None:
+        return None
+
+    def barrier(self) -> Barrier:
+        raise AssertionError("a package is no process")
+
+    def answer(self, workload: Workload) -> Mapping[str, object]:
+        return {"OUTRIDER_VERSION": installed_content()}
+
+
 RUNTIME_KITS: Mapping[str, RuntimeKit] = {
     "process": ProcessKit(),
     "command": CommandKit(),
     "systemd": SystemdKit(),
     "fleet": FleetKit(),
     "docker": DockerKit(),
+    "dpkg": DpkgKit(),
 }

@@ -20,9 +20,11 @@ from typing import Any
 import msgspec
 from loguru import logger
 
+from outrider import __version__
 from outrider.balancers.agent.claim import NameTaken, ProcessId
 from outrider.balancers.agent.driver import AgentDriver, AgentServer, Away, Report
 from outrider.balancers.agent.entries import wanted_in
+from outrider.balancers.agent.gauges import AgentGauges
 from outrider.clocks import seconds_since_boot
 from outrider.core.errors import Conflict, DriverError
 from outrider.etcd.lease import LeaseKeeper
@@ -118,6 +120,10 @@ class BalancerAgent:
                 watch.close()
             self._keeper.close(revoke=True)
 
+    def gauges(self) -> tuple[AgentGauges, ...]:
+        """What is measured of its services now; for any thread."""
+        return tuple(one.gauges(is_connected=self._keeper.lease is not None) for one in self._services)
+
     def stop(self) -> None:
         """Let ``run`` end; safe in a signal handler's thread."""
         self._stopped = True
@@ -179,6 +185,7 @@ class ServiceRound:
         self._lease = self._revision = 0
         self._told: Applied | None = None
         self._told_at = 0.0
+        self._looked_at: float | None = None
         self._waits_since: float | None = None
         self._epochs, self._applies_from = SeenEpochs(), clock()
         self._complaints: tuple[str, ...] = ()
@@ -187,6 +194,19 @@ class ServiceRound:
     def is_held(self) -> bool:
         """Whether the name is ours."""
         return self._lease != 0
+
+    def gauges(self, *, is_connected: bool) -> AgentGauges:
+        """What is measured of the service now; for any thread."""
+        return AgentGauges(
+            service=self.service,
+            name=self._name,
+            balancer=self._driver.name,
+            machine=self._machine,
+            is_held=self.is_held,
+            is_connected=is_connected,
+            told=self._told,
+            looked_s=None if self._looked_at is None else max(0.0, self._clock() - self._looked_at),
+        )
 
     def tend(self, lease: int) -> bool:
         """One round. Whether nothing is left to do for now.
@@ -271,6 +291,7 @@ class ServiceRound:
             machine=self._machine,
             revision=0,
             at=_now(),
+            outrider=__version__,
         )
         first = msgspec.structs.replace(before, revision=0, problem="is starting", away=False, at=_now())
         compare: Compare = (
@@ -344,7 +365,7 @@ class ServiceRound:
                 draining=dict(sorted(report.draining.items())),
                 version=report.version,
             )
-        now = self._clock()
+        now = self._looked_at = self._clock()
         if after == before:
             return True
         counts_alone = msgspec.structs.replace(after, draining=before.draining) == before

@@ -6,6 +6,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -31,6 +32,14 @@ SERVICE = "{service}"
 _PER_SERVICE = frozenset({"backend", "upstream_file", "handler", "eds_file", "cluster"})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Metrics:
+    """As ``[metrics]`` of a sidekick."""
+
+    listen: str
+    textfile: Path | None
+
+
 @click.group(name="balancer-agent", cls=Group)
 def balancer_agent() -> None:
     """Apply the servers of a service to HAProxy, nginx, Caddy or Envoy; list and remove such agents.
@@ -51,6 +60,8 @@ def agent_options(command: F) -> F:
         name: str,
         ttl_s: float,
         verbose: int,
+        metrics_listen: str,
+        metrics_textfile: Path | None,
         etcd: EtcdAddress,
         prefix: str,
         **options: Any,
@@ -70,11 +81,22 @@ def agent_options(command: F) -> F:
             service: command(*arguments, **{key: _for(service, value) for key, value in options.items()})
             for service in services
         }
-        _run(drivers, name=name, ttl_s=ttl_s, verbose=verbose, etcd=etcd, prefix=prefix)
+        metrics = _Metrics(listen=metrics_listen, textfile=metrics_textfile)
+        _run(drivers, name=name, ttl_s=ttl_s, verbose=verbose, metrics=metrics, etcd=etcd, prefix=prefix)
 
     decorated: Any = run_agent
     for option in (
         click.option("-v", "--verbose", count=True, help="Log more; twice to log everything."),
+        click.option(
+            "--metrics-textfile",
+            type=_file(),
+            help="File for node_exporter's textfile collector; its name ends with .prom. Default: none.",
+        ),
+        click.option(
+            "--metrics-listen",
+            default="",
+            help="Where GET /metrics is answered: HOST:PORT of this machine alone, or unix:/PATH. Default: nowhere.",
+        ),
         click.option(
             "--ttl",
             "ttl_s",
@@ -215,12 +237,23 @@ def _words(option: str, text: str) -> tuple[str, ...]:
     return words
 
 
-def _run(drivers: Mapping[str, Any], *, name: str, ttl_s: float, verbose: int, etcd: EtcdAddress, prefix: str) -> None:
+def _run(
+    drivers: Mapping[str, Any],
+    *,
+    name: str,
+    ttl_s: float,
+    verbose: int,
+    metrics: _Metrics,
+    etcd: EtcdAddress,
+    prefix: str,
+) -> None:
+    from outrider.balancers.agent.gauges import HELPS, samples
     from outrider.balancers.agent.loop import BalancerAgent
     from outrider.cli.commands.sidekick import on_signals
     from outrider.config.sections import LogSettings
     from outrider.etcd.client import connect
     from outrider.log import setup_logging
+    from outrider.metrics import Sample, exposed
     from outrider.sd_notify import Notifier
 
     setup_logging(LogSettings(), verbosity=verbose)
@@ -243,7 +276,12 @@ def _run(drivers: Mapping[str, Any], *, name: str, ttl_s: float, verbose: int, e
         agents.append(agent)
         threading.excepthook = lambda failed: agent.crash(failed.exc_value or RuntimeError(str(failed.exc_type)))
         on_signals((signal.SIGTERM, signal.SIGINT), agent.stop)
-        agent.run()
+
+        def collect() -> list[Sample]:
+            return [sample for one in agent.gauges() for sample in samples(one)]
+
+        with exposed(collect, HELPS, listen=metrics.listen, textfile=metrics.textfile):
+            agent.run()
     finally:
         cluster.close()
 

@@ -1,5 +1,6 @@
 """``outrider sidekick run`` and ``shutdown``."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from outrider.cli.main import Group
 
 if TYPE_CHECKING:
     from outrider.balancers import Balancer
+    from outrider.config.sections import MetricsSettings
+    from outrider.sidekick.gauges import Gauges
 
 
 @click.group(cls=Group)
@@ -100,13 +103,30 @@ def run(
     # A thread that dies unseen would leave a sidekick that lives and no longer does its work.
     threading.excepthook = lambda failed: assembly.crash(failed.exc_value or RuntimeError(str(failed.exc_type)))
     on_signals((signal.SIGTERM, signal.SIGINT), assembly.stop)
-    assembly.run()
+    with _metrics(settings.metrics, lambda: (assembly.gauges(),)):
+        assembly.run()
+
+
+def _metrics(
+    settings: "MetricsSettings", gauges: "Callable[[], Iterable[Gauges]]"
+) -> contextlib.AbstractContextManager[str]:
+    """Expose what is measured of this process's instances, as ``[metrics]`` says."""
+    from outrider.metrics import exposed
+    from outrider.sidekick.gauges import HELPS, samples
+
+    return exposed(
+        lambda: [sample for one in gauges() for sample in samples(one)],
+        HELPS,
+        listen=settings.listen,
+        textfile=settings.textfile,
+        every_s=settings.textfile_interval_s,
+    )
 
 
 def run_several(common: tuple[Path, ...], path: Path, verbose: int) -> None:
     """Run the instances of a folder until a signal ends it."""
     from outrider.config.folder import Folder
-    from outrider.config.sections import LogSettings
+    from outrider.config.sections import LogSettings, MetricsSettings
     from outrider.log import setup_logging
     from outrider.sd_notify import Notifier
     from outrider.sidekick.host import Host
@@ -121,7 +141,8 @@ def run_several(common: tuple[Path, ...], path: Path, verbose: int) -> None:
     signal.signal(signal.SIGHUP, lambda *_: host.reload())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: host.stop())
-    host.run()
+    with _metrics(first.settings.metrics if first is not None else MetricsSettings(), host.gauges):
+        host.run()
 
 
 @sidekick.command()

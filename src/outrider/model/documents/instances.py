@@ -112,6 +112,7 @@ class Presence(Document, frozen=True, kw_only=True):
             sidekick too old to have one.
         until, again_at: When the deadline of ``state`` passes, and when it tries or asks again by itself, by its own
             clock as ``since``; None without such a time.
+        outrider: Version of outrider that the sidekick runs; empty: one too old to say so.
     """
 
     instance: str
@@ -146,6 +147,7 @@ class Presence(Document, frozen=True, kw_only=True):
     secret_sha256: str = ""
     until: datetime | None = None
     again_at: datetime | None = None
+    outrider: str = ""
 
     @property
     def wants(self) -> str | None:

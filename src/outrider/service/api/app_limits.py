@@ -14,7 +14,7 @@ from outrider.service.store.context import app_id_of, some
 from outrider.service.store.request import Principal
 
 _OF_AN_APP = re.compile(r"/api/v1/apps/([^/]+)(?:/.*)?", re.DOTALL)
-_BY_PARAMETER = frozenset({"/api/v1/status", "/api/v1/activity", "/api/v1/audit"})
+_BY_PARAMETER = frozenset({"/api/v1/status", "/api/v1/versions", "/api/v1/activity", "/api/v1/audit"})
 _FOR_ALL = frozenset(
     {
         ("GET", "/api/v1/whoami"),

@@ -1,6 +1,6 @@
 """The REST API of ``outrider status`` and ``outrider why``, for whoever can't reach etcd."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +11,7 @@ from outrider.service.problems import RESPONSES
 from outrider.service.rollouts.explain import explain
 from outrider.service.rollouts.explain_groups import explain_groups
 from outrider.service.rollouts.status import read_status
+from outrider.service.rollouts.versions import read_versions
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
 
@@ -71,6 +72,32 @@ def get_status(
     """Show groups and instances as `outrider status` does, living sidekicks and turns included."""
     groups = [GroupStatusShown.model_validate(one) for one in read_status(store.context, app, group, selector=selector)]
     return StatusShown(groups=groups, warnings=list(unready(store.context)))
+
+
+class RunnerShown(BaseModel):
+    """A living process of outrider."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    machine: str
+    outrider: str = Field(description="Its version of outrider; empty: one too old to say so.")
+    kind: Literal["sidekick", "agent"]
+    name: str = Field(description="app/group/instance of a sidekick, service/name of a balancer agent.")
+
+
+class VersionsShown(BaseModel):
+    """Which machine runs which outrider."""
+
+    runners: list[RunnerShown]
+
+
+@router.get("/versions", tags=["instances"])
+def get_versions(
+    store: Bound, app: Annotated[str | None, Query(description="Only its sidekicks; default: all, and agents.")] = None
+) -> VersionsShown:
+    """List the living sidekicks and balancer agents with their machine and version of outrider."""
+    found = read_versions(store.context, app)
+    return VersionsShown(runners=[RunnerShown.model_validate(one) for one in found])
 
 
 @router.get("/apps/{app}/instances/{instance}/why", tags=["instances"])

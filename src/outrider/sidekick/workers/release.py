@@ -1,6 +1,7 @@
 """The release's worker: asks the update service, downloads, verifies, and lets the runtime prepare."""
 
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -63,6 +64,12 @@ class ReleaseWork:
         self._upstream, self._payloads, self._runtime, self._post = upstream, payloads, runtime, post
         self._abandoned: deque[threading.Event] = deque()
         self._path: Path | None = None
+        self._answered_at: float | None = None
+
+    @property
+    def check_in_s(self) -> float | None:
+        """Seconds since the update service last answered a check-in; None: never."""
+        return None if self._answered_at is None else time.monotonic() - self._answered_at
 
     def interrupt(self, effect: ReleaseEffect) -> None:
         """Giving up a download mustn't wait behind it, and one that hasn't begun mustn't begin."""
@@ -110,6 +117,7 @@ class ReleaseWork:
             update=update,
             release=effect.release or ReleaseId(version=effect.version),
         )
+        self._answered_at = time.monotonic()
         if isinstance(answer, NoUpdate):
             if answer.is_unfinished and not self._has_reports():
                 # Nothing is under way here, or it would not ask: its folder was lost, or an operator ended the update.
