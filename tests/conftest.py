@@ -37,6 +37,9 @@ ONE_AFTER_THE_OTHER = ("tests/verify/test_checker.py", "tests/live/test_demo.py"
 """Files for one worker: their tests share something that takes a minute to make, or choose ports without asking us."""
 
 
+ON_ONE_WORKER = ("tests/service/api/test_schemathesis.py",)
+"""Files for one worker of the first ring: the first test of each takes two seconds longer than the others."""
+
 TOGETHER = 8
 """Tests of one file that a worker of the first ring is given at once: thousands of pieces would cost too much."""
 
@@ -61,6 +64,8 @@ class FleetsApart(LoadScopeScheduling):  # type: ignore[misc]
             return "under load"
         file = nodeid.partition("::")[0]
         if nodeid.startswith(ONE_AFTER_THE_OTHER):
+            return file
+        if self._is_first_ring and nodeid.startswith(ON_ONE_WORKER):
             return file
         if not self._is_first_ring or nodeid.startswith(SLOW_FIRST):
             return nodeid

@@ -167,20 +167,22 @@ def schedule(run: Scheduled, tests: list[str]) -> Any:
 
 def test_tests_of_one_file_are_given_out_together_in_the_first_ring_alone() -> None:
     """
-    1. eight tests of a file are one piece of work; one that takes seconds is one of its own, and comes first
+    1. eight tests of a file are one piece of work, a test that takes seconds is one, and so is a file for one worker
     2. in any other ring each test is a piece of its own
     """
     tests = [
-        "tests/verify/test_jobs.py::test_a",
+        *(f"tests/service/api/test_schemathesis.py::test_{number}" for number in range(TOGETHER + 1)),
+        *(f"tests/verify/test_jobs.py::test_{number}" for number in range(2)),
         *(f"tests/test_log.py::test_{number}" for number in range(TOGETHER + 1)),
     ]
-    first, live = Scheduled(FIRST_RING), Scheduled("live and not long")
 
-    schedule(first, tests)
-    schedule(live, tests)
+    def sizes(ring: str) -> list[int]:
+        run = Scheduled(ring)
+        made = schedule(run, tests)
+        return [len(piece) for piece in (*made.assigned_work[run].values(), *made.workqueue.values())]
 
-    assert list(range(1 + TOGETHER)) == first.told
-    assert [0, 1] == live.told
+    assert [TOGETHER + 1, 1, 1, TOGETHER, 1] == sizes(FIRST_RING)
+    assert [1] * len(tests) == sizes("live and not long")
 
 
 def test_every_test_is_given_out_once_and_what_is_done_is_forgotten() -> None:
