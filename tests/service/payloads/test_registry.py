@@ -1,7 +1,9 @@
 """What the service asks a registry, and what it believes of the answers."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from outrider.core.images import parse_image
 from outrider.service.payloads.registry import HttpRegistries, NoRegistries, RegistryError
 from tests.support.registry_stub import RegistryStub, credentials, digest_of, replied
 from tests.support.servers import make_tls_files
+
+CONFIG = b'{"os": "linux", "architecture": "amd64"}'
 
 
 @pytest.fixture
@@ -129,6 +133,48 @@ def test_what_is_no_manifest_is_refused(stub: RegistryStub, body: bytes, kind: s
     stub.before = lambda request: replied(request, 200, body, {"Content-Type": kind})
 
     with pytest.raises(RegistryError, match=said):
+        resolve(stub)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"manifests": 5}',
+        b'{"manifests": {"digest": "x"}}',
+        b'{"manifests": [5, null, {"platform": "linux"}, {"platform": {"os": "linux"}, "digest": 7}]}',
+        b'{"manifests": [{"platform": {"os": 5, "architecture": []}, "digest": "sha256:%s"}]}' % (b"ab" * 32),
+        b'{"config": 5}',
+        b'{"config": {"digest": ["x"]}}',
+        b'{"tags": 5}',
+        b'{"tags": "latest"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+    ],
+    ids=lambda body: body[:40].decode(),
+)
+def test_whatever_a_registry_sends_the_error_is_its_own(stub: RegistryStub, body: bytes) -> None:
+    """Any other error would end the thread that follows tags, and be the update service's own in a request."""
+    stub.before = lambda request: replied(request, 200, body, {"Content-Type": "application/json"})
+
+    with pytest.raises(RegistryError, match=stub.host):
+        resolve(stub)
+    with contextlib.suppress(RegistryError):
+        HttpRegistries(timeout_s=10.0).tags(f"{stub.host}/a/b")
+
+
+@pytest.mark.parametrize("size", ["1e400", '"x"', "[]", "null"])
+def test_a_layer_without_a_size_is_refused(stub: RegistryStub, size: str) -> None:
+    digest = f"sha256:{'ab' * 32}"
+    manifest = (
+        f'{{"config": {{"digest": "{digest_of(CONFIG)}"}}, "layers": [{{"digest": "{digest}", "size": {size}}}]}}'
+    )
+
+    def answer(request: BaseHTTPRequestHandler) -> bool:
+        return replied(request, 200, CONFIG if "/blobs/" in request.path else manifest.encode())
+
+    stub.before = answer
+
+    with pytest.raises(RegistryError, match="its layers have no size"):
         resolve(stub)
 
 

@@ -133,7 +133,7 @@ class HttpRegistries:
             path = f"/v2/{session.repository}/tags/list?n=1000"
             while path and len(found) < MAX_TAGS:
                 answer = session.get(path)
-                found += [str(one) for one in _json(session, answer.body).get("tags") or ()]
+                found += [str(one) for one in _list(session, _json(session, answer.body), "tags")]
                 path = answer.next_path
             return tuple(found[:MAX_TAGS])
 
@@ -337,9 +337,10 @@ class _Session:
 
 
 def _of_index(session: _Session, index: Mapping[str, Any]) -> Iterator[ImagePlatform]:
-    listed = [one for one in index.get("manifests") or () if isinstance(one, dict)]
+    listed = [one for one in _list(session, index, "manifests") if isinstance(one, dict)]
     # build tools add attestations, for a platform that is called unknown
-    images = [one for one in listed if (one.get("platform") or {}).get("os", "unknown") != "unknown"]
+    images = [one for one in listed if isinstance(one.get("platform"), dict)]
+    images = [one for one in images if one["platform"].get("os", "unknown") != "unknown"]
     if len(images) > MAX_PLATFORMS:
         raise session.error(f"names {len(images)} platforms; at most {MAX_PLATFORMS} are taken")
     for one in images:
@@ -351,10 +352,10 @@ def _of_index(session: _Session, index: Mapping[str, Any]) -> Iterator[ImagePlat
 
 
 def _of_manifest(session: _Session, platform: str, digest: str, manifest: Mapping[str, Any]) -> ImagePlatform:
-    layers = manifest.get("layers") or ()
+    layers = _list(session, manifest, "layers")
     try:
         size_bytes = sum(int(layer["size"]) for layer in layers)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise session.error(f"{digest}: its layers have no size") from None
     config = _field(session, manifest, "config", "digest")
     return ImagePlatform(platform=platform, manifest=digest, config=config, size_bytes=size_bytes)
@@ -382,10 +383,17 @@ def _digest(session: _Session, text: object) -> str:
         raise session.error(f"its manifest is none that we know (schema 2 or OCI): {problem}") from problem
 
 
+def _list(session: _Session, document: Mapping[str, Any], name: str) -> list[Any]:
+    found = document.get(name) or []
+    if not isinstance(found, list):
+        raise session.error(f"sent {name} that are no list: is it a registry?")
+    return found
+
+
 def _json(session: _Session, body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise session.error("sent no JSON: is it a registry?") from error
     if not isinstance(found, dict):
         raise session.error("sent JSON that is no object: is it a registry?")
