@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from outrider.balancers import drain as drain_module
 from outrider.balancers.drain import Drain, Drained, DrainVerdict, Expired, Interrupted, Unmoved
 from outrider.balancers.none import NoObserver
 from outrider.config.sections import DrainSettings
@@ -79,6 +80,13 @@ def drained(
     time = time or Time()
     drain = Drain(Told(lambda: answer(time()), exact=exact, counts=counts), settings or DrainSettings(), clock=time)
     return drain.wait(NEW, absent, inflight_url=inflight_url, stop=time, undoing=undoing), time()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apps are real here and the time isn't: near the deadline a slow machine would have a tenth of a second."""
+    asked = drain_module._inflight
+    monkeypatch.setattr(drain_module, "_inflight", lambda url, timeout_s: asked(url, 60.0))
 
 
 @contextmanager
