@@ -241,7 +241,7 @@ def _box(chart: Chart, state: State, notes: bool = True) -> Box:
 
 def filled(why: str, mark: str = "") -> str:
     """``o:why`` names facts in braces, which a running sidekick fills in; here their names stand for them."""
-    return re.sub(r"\{(\w+)\}", rf"{mark}\1{mark}", re.sub(r"(?<=\w)\{", " {", why))
+    return re.sub(r"\{(\w+)\}", rf"{mark}\1{mark}", re.sub(r"(?<=[\w}])\{", " {", why))
 
 
 def _top_id(state: str) -> str:
