@@ -207,7 +207,7 @@ _instance: contextvars.ContextVar[str] = contextvars.ContextVar("instance", defa
 
 
 def observe(observer: Observer | None) -> None:
-    """Let ``observer`` see every failpoint that this process meets, on the thread that makes it; None ends that."""
+    """Let ``observer`` see every failpoint of this process, on the thread that meets it; None ends that."""
     global _observer
     _observer = observer
 

@@ -1,4 +1,4 @@
-"""Notices that etcd was restored, so that everything that was read from it is looked over again.
+"""Notices a restored etcd, so that all that was read from it is looked over again.
 
 A watch by itself notices an older copy as long as its revision is behind what was seen before; by the epoch one is
 noticed that has overtaken us meanwhile (``model/epoch.py``).

@@ -31,8 +31,8 @@ class Agent(Document, frozen=True, kw_only=True):
     Attributes:
         balancer: Name of its driver.
         machine: Name of its host, for people.
-        had_servers: The agent has seen servers since it was registered. Without that, an etcd in which nothing is
-            stored is a new one, or one that was emptied, and says nothing about the servers.
+        had_servers: The agent has seen servers since it was registered. Without that, an empty etcd is a new
+            one or was emptied, and says nothing about the servers.
     """
 
     service: str

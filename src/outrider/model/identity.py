@@ -1,4 +1,4 @@
-"""Documents of who a client of the Omaha address is: tokens that were given out, and check-ins that proved nothing."""
+"""Documents about the identity of Omaha clients: their tokens, and check-ins that proved nothing."""
 
 from datetime import datetime, timedelta
 

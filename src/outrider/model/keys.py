@@ -316,7 +316,7 @@ class Keys:
         return f"{self.turns(scope)}slots/"
 
     def slot_of_number(self, scope: str, number: int) -> str:
-        """Prefix of the one key that takes a slot: whoever takes it compares that there is none."""
+        """Prefix of the one key that takes a slot; taking it compares that there is none."""
         return f"{self.slots(scope)}{number}/"
 
     def slot(self, scope: str, number: int, member: str) -> str:

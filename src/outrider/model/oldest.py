@@ -16,7 +16,7 @@ def unreadable(key: str) -> str:
 class Oldest(Document, frozen=True, kw_only=True):
     """``oldest/{app}/{group}``, without a lease: nothing older than ``version`` may start, join or be wanted.
 
-    It is written in the transaction in which a ``contract`` task is claimed, which compares that nothing older runs.
+    The transaction that claims a ``contract`` task writes it, and compares that nothing older runs.
 
     Attributes:
         group: For which it holds; empty: for every group of the app.

@@ -1,7 +1,7 @@
 """One instance in simulated time: the real chart, and a world around it where everything takes as long as it was drawn.
 
-What is asked of the world is answered well, but for the troubles that the run was asked to show: a candidate that does
-not prove healthy or is found bad while it is watched, and an etcd that is away.
+The world answers well, but for the troubles that the run is to show. A candidate does not prove healthy, or is found
+bad while it is watched, or etcd is away.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The update service of one group in simulated time: grants by the real policy, waves and thresholds.
 
-As the rollout controller does, it wakes those who wait when something has changed, and at the times that the policy's
-reasons name; a place is kept for whoever was woken until it has asked.
+As the rollout controller does, it wakes waiting instances when something has changed, and at the times that the
+policy's reasons name. A place is kept for an instance from its wake-up until it has asked.
 """
 
 from collections.abc import Callable, Mapping

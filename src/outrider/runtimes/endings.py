@@ -22,8 +22,8 @@ none of these                                    ended            ended
 ===============================================  ===============  =================
 
 On a full disk an app's last words may be missing, for they may go to that disk. So after it served the full disk is
-neither taken for the cause nor ruled out: nobody is blamed, and it is tried again. A taken port that isn't the one it
-was told may be a second one that the version before has, too, or one of another program: that is nobody's, either.
+neither taken for the cause nor ruled out: nobody is blamed, and it is tried again. A taken port may be another one than
+it was told: a second port of the version before, or one of another program. That is nobody's, either.
 """
 
 import re

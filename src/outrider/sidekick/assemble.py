@@ -156,8 +156,8 @@ def delays(settings: Settings) -> Mapping[str, float]:
 def soak_s(settings: Settings) -> float:
     """How long the new version is watched, in seconds; 0 when the operator wants no watch.
 
-    At least as long as ``probe.failures`` answers may take: a version that doesn't answer at all needs that long to be
-    blocked, and a watch that ends before it could say no says nothing.
+    At least as long as ``probe.failures`` answers may take. A version that doesn't answer at all is blocked after that
+    time, and a shorter watch could never say no.
     """
     if settings.soak.duration_s == 0:
         return 0.0

@@ -47,7 +47,7 @@ class Identity:
 def identity_of(state_dir: Path, last: Record | None) -> Identity:
     """A new identity; ``last`` is the last record of the journal in ``state_dir``, which exists and is locked.
 
-    A folder that was copied, or a machine that was cloned, has another home: its journal names processes that may live.
+    A copied folder, or a cloned machine, has another home: its journal names processes that may live.
     """
     folder = state_dir.stat()
     home = f"{boot_id()}:{folder.st_dev}:{folder.st_ino}"

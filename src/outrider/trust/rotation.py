@@ -1,9 +1,8 @@
 """New keys in place of old ones: a list of keys counts only when enough of the keys before it have signed it.
 
 Each list has a number, one more than the list before. A machine begins with the keys of its settings and follows the
-lists in order; it never goes back behind a list that it has followed once, so that keys which were replaced because
-somebody else had them don't count again. A list may name keys of minisign and cosign, which sign releases, and no
-lists.
+lists in order. It never goes back behind a list that it has followed: keys may have been replaced because somebody else
+had them, and must not count again. A list may name keys of minisign and cosign, which sign releases, and no lists.
 """
 
 import hashlib

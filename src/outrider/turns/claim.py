@@ -306,9 +306,9 @@ class Claim:
     def _take(self, take: Take, entry: Entry, budgets: Budgets) -> TurnGranted | Denied | None:
         """Create the slot key, and write our key in the queue once more.
 
-        The second write does two things: the one behind us watches that key and wakes, for it is next now; and
-        this transaction, which compares the key's mod revision, can't happen twice, not even when a first attempt
-        that was given up is carried out late.
+        The second write does two things. The one behind us watches that key and wakes, for it is next now. And this
+        transaction compares the key's mod revision, so it can't happen twice, not even when etcd carries out late an
+        attempt that was given up.
         """
         allowed = self._permitted()
         if isinstance(allowed, Denied):

@@ -2,7 +2,7 @@
 
 Whatever may run has a key below ``running/`` or does so under a turn. So the claim of the task is one transaction that
 compares both: no key of an older version, none written since they were read, and no turn. It writes the oldest version
-that may run; and whoever writes a key below ``running/``, or takes a turn, compares that.
+that may run. Each write below ``running/``, and each turn, compares that key.
 """
 
 from collections.abc import Iterable

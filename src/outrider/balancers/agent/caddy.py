@@ -1,18 +1,18 @@
 """Caddy 2: the upstreams of one ``reverse_proxy`` handler, changed through the admin API.
 
 ``GET`` gives the handler with an ``Etag``; ``PATCH`` with ``If-Match`` replaces it only if nobody has changed it since.
-A server that no entry names any more keeps its place with weight 0 (``weighted_round_robin`` passes it over) as long
-as ``num_requests`` of ``/reverse_proxy/upstreams`` says that it has requests: Caddy forgets an upstream that it no
-longer has, and its count with it. Measured on 2.11: with weights ``[0, 1]`` every new request goes to the second one,
-and counts go on through a reload.
+A server without an entry keeps its place with weight 0 (``weighted_round_robin`` passes it over) as long as
+``num_requests`` of ``/reverse_proxy/upstreams`` says that it has requests. Caddy forgets an upstream that it no longer
+has, and its count with it. Measured on 2.11: with weights ``[0, 1]`` every new request goes to the second one, and
+counts go on through a reload.
 
 Every change is a reload of Caddy's configuration: it ends websockets, unless ``stream_close_delay`` is set, and Caddy
 may drop a request that arrives in that moment (measured; a GET is sent again, a POST is lost). So a swap is one change:
 what has drained stays with weight 0 until the next one.
 
-The answer to a change doesn't wait for the configuration before it: connections that this one has accepted are served
-by it to their end, so a request that it is still reading goes to a server that is leaving, and no count shows it
-before. Therefore a server that leaves counts as busy for ``SETTLE_S`` after each change.
+The answer to a change doesn't wait for the configuration before it, which serves its connections to their end. So a
+request that it is still reading goes to a server that is leaving, and no count shows that request before. Therefore a
+server that leaves counts as busy for ``SETTLE_S`` after each change.
 """
 
 import http.client

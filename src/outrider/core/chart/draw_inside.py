@@ -1,7 +1,7 @@
 """One state's inside as a chart of its own, to be laid out as the path is: what it leads to elsewhere has no inside.
 
-Where the success path leads through the state, that is the line down; elsewhere it is what comes first, which the
-document says: the first transition of each leaf that leads to another one.
+Where the success path leads through the state, that is the line down. Elsewhere it is what comes first in the document:
+the first transition of each leaf that leads to another leaf.
 """
 
 from dataclasses import replace

@@ -10,8 +10,9 @@ from outrider.core.chart.model import Chart, Condition, State, Transition
 def prune(chart: Chart, said: Mapping[str, bool]) -> Chart:
     """What is left of ``chart`` when guards always answer the same.
 
-    Transitions that they refuse go, and so do those that an earlier one now always takes, conditions that always hold,
-    and then every state and history that nothing leads to any more. It is for drawings: it isn't checked again.
+    Transitions that they refuse go. So do transitions behind one that is now always taken, and conditions that always
+    hold. In the end every state and history goes to which nothing leads any more. It is for drawings: it isn't checked
+    again.
 
     Args:
         said: Answers by name of guard; every other guard may say either.

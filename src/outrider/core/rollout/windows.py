@@ -1,8 +1,8 @@
 """Update windows: weekly times of day in a zone, safe over changes of daylight saving time.
 
 A window is named by the day on which it opens. Both ends are times on the wall clock; what they mean in UTC is worked
-out for each day anew. An end that a clock set forward skips comes that much later (02:30 becomes 03:30); of an hour
-that a clock set back repeats, a window takes both passes.
+out for each day anew. A clock set forward may skip an end, which then comes that much later (02:30 becomes 03:30). A
+clock set back repeats an hour, and a window takes both passes.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Docker's API: one connection for each piece of work, and every failure as an error that says what was found out.
 
-The library is asked for a new client each time: one that was kept would meet a daemon that was restarted with a dead
+The library is asked for a new client each time. After a restart of the daemon a kept client would have a dead
 connection, and its first call would fail for that alone.
 """
 

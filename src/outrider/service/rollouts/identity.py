@@ -1,8 +1,8 @@
 """Who checks in: an instance that proves itself, or anybody (P13).
 
-A sidekick proves itself with the secret of its process, whose digest is in its presence: only who may write that key
-can have put it there. A client without a sidekick proves itself with a token in its address. Each proof holds for one
-app and group, and for one instance, or with a group's token for those that no sidekick ever spoke for.
+A sidekick proves itself with the secret of its process. The secret's digest is in its presence, which nobody else may
+write. A client without a sidekick proves itself with a token in its address. Each proof holds for one app and group,
+and for one instance, or with a group's token for those that no sidekick ever spoke for.
 
 An unproved check-in of an instance that was ever proved changes nothing, whatever the group asks for: it gets "no
 update", and a note. The note is one small document for each group, written now and then: a stranger can't flood it.

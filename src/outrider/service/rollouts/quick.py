@@ -1,8 +1,8 @@
 """Check-ins that change nothing, answered from the read model: no transaction, no thread, no round trip.
 
 The same code judges them (``checkins.py``), over the copy instead of etcd. Its answer counts only when it wrote nothing
-and depends on no other instance. Everything else is decided by a transaction: a check-in with news, one that may get or
-end a grant, one that joins or leaves the waiting list, one that nobody knows.
+and depends on no other instance. Everything else is decided by a transaction: a check-in with news, a possible grant or
+its end, a change of the waiting list, an unknown instance.
 """
 
 from dataclasses import dataclass, replace

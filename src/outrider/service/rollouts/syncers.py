@@ -1,8 +1,8 @@
 """Answers for another update service that copies from this one, such as Nebraska's syncer.
 
-A syncer is no machine: it gets no row, no grant and no place in a limit, and it is told all that the channel of its
-group leads through, in one answer: the floors above the version that it has, oldest first, and the target. It sees what
-machines may get: nothing of a paused group, of a rollout that stands still, or of a blocked release.
+A syncer is no machine: it gets no row, no grant and no place in a limit. One answer tells it the whole way of its
+group's channel: the floors above the version that it has, oldest first, and the target. It sees what machines may get:
+nothing of a paused group, of a rollout that stands still, or of a blocked release.
 
 All files of such an answer share one address, ``packages/APP/all/``, because an answer has one list of addresses.
 Source: Nebraska pkg/omaha/omaha.go and pkg/syncer/syncer.go.

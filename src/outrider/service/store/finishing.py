@@ -1,8 +1,8 @@
 """A rollout that is complete counts as finished before its group gets another target.
 
-The rollout controller looks at a group a moment after its last instance is at rest. Who changes the target within that
-moment, and takes it back, would otherwise go one release too far: that one was never seen to be finished, so it is not
-among those that the group served.
+The rollout controller looks at a group a moment after its last instance is at rest. An operator may change the target
+within that moment, and take it back. The way back would otherwise go one release too far: nobody saw the release
+finished, so it is not among those that the group served.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Removing an instance for good: every key that says that it is there, one by one, and a marker that it is gone."""
+"""Removing an instance for good: all its keys, one by one, and a marker in their place."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

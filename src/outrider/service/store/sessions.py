@@ -110,7 +110,7 @@ class Sessions:
         return secret
 
     def redeem(self, secret: str, *, for_s: float) -> NewSession:
-        """Begin the session of a link, which is used up by that: of two who try, one succeeds.
+        """Begin the session of a link and use the link up: of two attempts one succeeds.
 
         Raises:
             Unauthorized: it was used, or its time is over.

@@ -1,5 +1,5 @@
 """What was signed of packages (envelopes, and signatures of minisign and cosign), and which keys took the place of
-which: kept for the machines, which check it.
+which. The service keeps it; the machines check it.
 
 The service has no keys and checks no signature. It refuses what no machine could use: what can't be read, or is about
 something else than the package.

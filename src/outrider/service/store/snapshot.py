@@ -4,8 +4,8 @@ Check-ins, the rollout controller and ``outrider why`` judge by the same snapsho
 
 Some reads are not compared, because they need not be: who waits and who serves changes every second. Every *grant* and
 every end of one writes the rollout's key, which counts the open grants and is compared: that alone keeps grants exact
-(P6) for any number of processes. So the grants that are listed are those that the rollout counts, or the transaction
-fails; a count that is wrong all the same (a key that a person has removed) is put right by the next who lists them.
+(P6) for any number of processes. So either the listed grants are those that the rollout counts, or the transaction
+fails. A count may still be wrong, because a person has removed a key; the next reader of the list puts it right.
 """
 
 from collections.abc import Iterable

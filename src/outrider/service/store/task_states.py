@@ -84,7 +84,7 @@ def end_lost(context: StoreContext) -> frozenset[str]:
 def standstill_in(change: Change, keys: Keys, app: str, group: str, release: ReleaseId, package: Package) -> str:
     """Why no instance of a group may be granted a release, whose tasks are read in ``change``; empty: none.
 
-    A task that runs, or that nobody has claimed, holds up no grant: whoever is granted claims it, or waits for it.
+    A running or unclaimed task holds up no grant: the granted instance claims it, or waits for it.
     """
     for task in package.tasks:
         if task.kind == "pre":

@@ -1,8 +1,8 @@
 """Streams of what has changed on a page, as server-sent events; one turn of it also as JSON.
 
-A message has the fragments whose HTML is another than the one that its page has, and the order of lists that have
-changed. What a page has is known by the name of the last message that it got, or of the page itself, as long as this
-process remembers it; else it gets everything. So a page that comes back, also to another process, misses nothing.
+A message has the fragments with other HTML than its page shows, and the order of each changed list. What a page has is
+known by the name of the last message that it got, or of the page itself, as long as this process remembers it; else it
+gets everything. So a page that comes back, also to another process, misses nothing.
 
 All who look at the same page share its fragments, which are made at most every ``PACE_S``.
 """
