@@ -133,7 +133,14 @@ def test_every_word_has_its_row(heading: str, known: Any) -> None:
 
 def test_the_ends_of_turns_and_the_single_ends_are_those_of_the_code() -> None:
     assert {name: row[-1] for name, row in rows("Turns").items()} == dict(ends.TURN_ENDS)
-    for one in (ends.BUDGET_ENDS, ends.OFFLINE_ENDS, ends.STRANGER_ENDS, ends.IDENTITY_ENDS):
+    for one in (
+        ends.BLOCK_ENDS,
+        ends.TASK_BLOCK_ENDS,
+        ends.BUDGET_ENDS,
+        ends.OFFLINE_ENDS,
+        ends.STRANGER_ENDS,
+        ends.IDENTITY_ENDS,
+    ):
         assert one in PAGE
 
 

@@ -50,9 +50,9 @@ def target_of(store: Store, group: str = "beta") -> Target:
     return decode(Target, key, entry.value)
 
 
-def block(store: Store, version: str, why: str, at: datetime) -> None:
-    """Block a release, as a sidekick does."""
-    document = Block(version=version, sha256=SHA256, instance="web-1", why=why, at=at)
+def block(store: Store, version: str, why: str, at: datetime, *, task: str = "") -> None:
+    """Block a release, as a sidekick does; with ``task`` because that one failed."""
+    document = Block(version=version, sha256=SHA256, instance="web-1", why=why, at=at, task=task)
     put(store.context.cluster, store.context.keys.block(APP, version), encode(document))
 
 

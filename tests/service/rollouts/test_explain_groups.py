@@ -93,6 +93,18 @@ def test_an_open_window_says_when_it_closes(fleet: Fleet) -> None:
     assert closes in why(fleet.store)
 
 
+def test_a_release_that_is_blocked_for_its_task_names_the_tasks_command(store: Store) -> None:
+    """To unblock it would help nothing: the next sidekick that sees the failed task blocks it again."""
+    make_app(store, version="2.0.0")
+    be_alive(store, "web-1", NOON)
+    block(store, "2.0.0", "task migrate of 2.0.0 failed on web-1: exit 3", NOON, task="tasks/x")
+
+    told = why(store)
+
+    assert f"exit 3\nends: another version, or `outrider task retry {APP}/beta` once the cause is mended" in told
+    assert "release unblock" not in told
+
+
 def test_a_blocked_release_names_its_command(store: Store) -> None:
     make_app(store, version="2.0.0")
     be_alive(store, "web-1", NOON)

@@ -54,6 +54,14 @@ TURN_ENDS: Mapping[TurnWord, str] = MappingProxyType(
 )
 """What ends each state of a turn."""
 
+BLOCK_ENDS = "another version, or `outrider release unblock APP --version V`"
+"""What ends the block of a release."""
+
+TASK_BLOCK_ENDS = (
+    "another version, or `outrider task retry APP/GROUP` once the cause is mended: it lifts the block, too"
+)
+"""What ends a block for a task that failed."""
+
 BUDGET_ENDS = "an instance that is out serves again, or `outrider group policy APP/GROUP --budget` allows more"
 """What ends the hold of a disruption budget."""
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.release import ReleaseId
-from outrider.core.rollout.ends import BUDGET_ENDS, ENDS, IDENTITY_ENDS, OFFLINE_ENDS, filled_in
+from outrider.core.rollout.ends import BUDGET_ENDS, ENDS, IDENTITY_ENDS, OFFLINE_ENDS, TASK_BLOCK_ENDS, filled_in
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.model.damage import read_or_none, readable
@@ -486,7 +486,9 @@ def _service(
         lines = [f"deferred for {ago(waiting.deferred.since, now)}: {verdict.reason}; {position}"]
         lines += filter(None, (about_interval(verdict, snapshot.policy, before, now),))
     if isinstance(verdict, Defer) and verdict.by != "current":
-        lines.append(f"{ENDS_WITH}{filled_in(ENDS[verdict.by], overview.app, overview.name, instance)}")
+        is_tasks = verdict.by == "blocked" and overview.block is not None and bool(overview.block.task)
+        ends = TASK_BLOCK_ENDS if is_tasks else ENDS[verdict.by]
+        lines.append(f"{ENDS_WITH}{filled_in(ends, overview.app, overview.name, instance)}")
     if waiting is not None and waiting.deferred.woken_at is not None:
         lines.append(f"woken {ago(waiting.deferred.woken_at, now)} ago; no check-in since then")
     if not isinstance(verdict, Defer) or verdict.pending:

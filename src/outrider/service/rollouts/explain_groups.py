@@ -6,7 +6,15 @@ Instances that wait for the same stand in one line, so that a group of a thousan
 from dataclasses import dataclass
 from datetime import datetime
 
-from outrider.core.rollout.ends import ENDS, OFFLINE_ENDS, STRANGER_ENDS, TURN_ENDS, filled_in
+from outrider.core.rollout.ends import (
+    BLOCK_ENDS,
+    ENDS,
+    OFFLINE_ENDS,
+    STRANGER_ENDS,
+    TASK_BLOCK_ENDS,
+    TURN_ENDS,
+    filled_in,
+)
 from outrider.core.rollout.policy import Defer, Grant
 from outrider.core.rollout.slots import TurnWord
 from outrider.service.rollouts.explain import (
@@ -83,7 +91,7 @@ def _rollout(overview: GroupOverview, now: datetime) -> list[str]:
     if overview.rollout:
         lines.append(overview.rollout)
     if overview.block is not None:
-        ends = filled_in("another version, or `outrider release unblock APP --version V`", overview.app, overview.name)
+        ends = filled_in(TASK_BLOCK_ENDS if overview.block.task else BLOCK_ENDS, overview.app, overview.name)
         lines.append(f"{overview.target.label} blocked by {overview.block.instance}: {overview.block.why}")
         lines.append(f"{ENDS_WITH}{ends}")
     snapshot = overview.snapshot
@@ -149,7 +157,9 @@ def _wait_of(overview: GroupOverview, name: str, now: datetime) -> _Wait:
     if isinstance(verdict, Defer) and overview.snapshot is not None:
         if verdict.by == "current":
             return _Wait(kind=("current",), words=verdict.reason)
-        return _Wait(kind=("rule", verdict.by), words=verdict.reason, ends=ENDS[verdict.by])
+        is_tasks = verdict.by == "blocked" and overview.block is not None and bool(overview.block.task)
+        ends = TASK_BLOCK_ENDS if is_tasks else ENDS[verdict.by]
+        return _Wait(kind=("rule", verdict.by), words=verdict.reason, ends=ends)
     if isinstance(verdict, Grant):
         what = "granted" if verdict.standing else "available at the next check-in"
         return _Wait(kind=("grant", what, verdict.version), words=f"update to {verdict.version} {what}")
