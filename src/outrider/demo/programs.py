@@ -134,11 +134,19 @@ class TraefikProgram(Program):
     api_url: str
 
 
-def start_etcd(folder: Path, endpoint: Endpoint | None = None) -> Etcd:
-    """Start a single etcd with its data in ``folder``; ``wait_ready`` says when it serves.
+def start_etcd(
+    folder: Path,
+    endpoint: Endpoint | None = None,
+    *,
+    ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
+) -> Etcd:
+    """Start a single etcd with its data in ``folder``; ``wait_ready`` says when it serves, without certificates.
 
     Args:
         endpoint: Where it listens; None: at a free port of 127.0.0.1.
+        ca_file, cert_file, key_file: With them it serves TLS and asks for client certificates of that authority.
 
     Raises:
         ProgramMissing: there is no etcd on this machine.
@@ -146,7 +154,8 @@ def start_etcd(folder: Path, endpoint: Endpoint | None = None) -> Etcd:
     program = find_etcd()
     client, peer = free_ports(2)
     endpoint = endpoint or Endpoint(host="127.0.0.1", port=client)
-    client_url, peer_url = f"http://{endpoint.host}:{endpoint.port}", f"http://127.0.0.1:{peer}"
+    scheme = "https" if cert_file else "http"
+    client_url, peer_url = f"{scheme}://{endpoint.host}:{endpoint.port}", f"http://127.0.0.1:{peer}"
     command: list[str | Path] = [
         *(program, "--name", "demo", "--data-dir", folder / "etcd"),
         *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
@@ -154,6 +163,16 @@ def start_etcd(folder: Path, endpoint: Endpoint | None = None) -> Etcd:
         # no data outlives a demo, and some disks take 100 ms for every sync
         *("--initial-cluster", f"demo={peer_url}", "--log-level", "warn", "--unsafe-no-fsync"),
     ]
+    if ca_file and cert_file and key_file:
+        command += [
+            "--cert-file",
+            cert_file,
+            "--key-file",
+            key_file,
+            "--client-cert-auth",
+            "--trusted-ca-file",
+            ca_file,
+        ]
     etcd = Etcd("etcd", command, folder, ready=lambda: _is_json(f"{client_url}/health", {"health": "true"}))
     etcd.endpoint = endpoint
     return etcd
@@ -167,6 +186,8 @@ def start_traefik(
     throttle: str = "100ms",
     name: str = "traefik",
     ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
     user: str = "",
     password: str = "",
 ) -> TraefikProgram:
@@ -182,6 +203,7 @@ def start_traefik(
         throttle: Its ``providersThrottleDuration``.
         name: Of its log and configuration, when there are several.
         ca_file: Of an etcd that is asked over TLS.
+        cert_file, key_file: Its own, for an etcd that asks for one.
         user, password: Of an etcd with users.
 
     Raises:
@@ -192,7 +214,9 @@ def start_traefik(
     config = folder / f"{name}.toml"
     folder.mkdir(parents=True, exist_ok=True)
     signing_in = f"username = {json.dumps(user)}\npassword = {json.dumps(password)}\n" if user else ""
-    tls = f"\n[providers.etcd.tls]\nca = {json.dumps(str(ca_file))}\n" if ca_file else ""
+    files = {"ca": ca_file, "cert": cert_file, "key": key_file}
+    named = "".join(f"{name} = {json.dumps(str(path))}\n" for name, path in files.items() if path)
+    tls = f"\n[providers.etcd.tls]\n{named}" if named else ""
     # A file of our own, as Traefik would prefer one in /etc/traefik or in the home to any option.
     config.touch(mode=0o600)
     config.write_text(
