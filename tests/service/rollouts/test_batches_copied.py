@@ -88,8 +88,11 @@ def test_a_grant_costs_one_transaction_and_no_reading_though_the_watch_brings_no
 
 
 @pytest.mark.parametrize("policy", [Policy(max_in_progress=3), Policy(canary=3)], ids=["in progress", "canary"])
-def test_no_limit_is_passed_by_two_processes_that_see_nothing_of_each_other(pair: Pair, policy: Policy) -> None:
-    """Both watches are behind all the time."""
+def test_no_limit_is_passed_by_two_processes_that_see_nothing_of_each_other(
+    pair: Pair, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both watches are behind all the time; and nobody leaves the copy alone after it was behind."""
+    monkeypatch.setattr("outrider.service.rollouts.batches.COPY_PAUSE_S", 0.0)
     pair.one.set(policy)
     pair.begin()
 
@@ -116,7 +119,8 @@ def test_a_decision_that_writes_nothing_counts_only_as_of_now(pair: Pair) -> Non
     assert isinstance(pair.one.check("web-1"), Offer)
 
 
-def test_a_copy_that_was_behind_is_left_alone_for_a_moment(pair: Pair) -> None:
+def test_a_copy_that_was_behind_is_left_alone_for_a_moment(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outrider.service.rollouts.batches.COPY_PAUSE_S", 600.0)
     pair.begin()
     pair.other.check("web-1")
     pair.one.check("web-2")

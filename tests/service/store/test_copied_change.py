@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from outrider.etcd.seam import CreatedAt, Delete, DeletePrefix, ModifiedAt, Put
+from outrider.etcd.seam import Delete, DeletePrefix, Op, Put
 from outrider.model.documents import App, encode
 from outrider.model.keys import Keys
 from outrider.service.store import read_model
 from outrider.service.store.changes import Unaudited
 from outrider.service.store.copied_change import CopiedChange
-from outrider.service.store.read_model import NotingCluster, ReadModel
+from outrider.service.store.read_model import Behind, NotingCluster, ReadModel
 from tests.sim.fake_etcd import FakeEtcd
 from tests.support.service import NOON
 from tests.support.service_examples import put
@@ -113,8 +113,6 @@ def test_what_this_process_removed_is_gone_for_it_at_once(copied: Copied) -> Non
 
     assert copied.change().read(App, OTHER) is None
     assert copied.relabel("again", OTHER)
-    copied.cluster.txn((), (DeletePrefix(prefix=KEYS.apps()),))
-    assert [] == [entry.key for entry in copied.change().list(KEYS.apps()).entries]
 
 
 def test_a_list_has_what_this_process_wrote_once_before_and_after_the_watch_brings_it(copied: Copied) -> None:
@@ -128,14 +126,18 @@ def test_a_list_has_what_this_process_wrote_once_before_and_after_the_watch_brin
         copied.etcd.settle()
 
 
-@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "blind"])
-def test_what_it_knows_ahead_is_what_etcd_has(copied: Copied, guarded: bool) -> None:
-    stored = copied.rival.get(ONE)
-    assert stored is not None
-    compares = (ModifiedAt(key=ONE, revision=stored.mod_revision), CreatedAt(key=OTHER, revision=0)) if guarded else ()
-    copied.cluster.txn(compares, (Put(key=ONE, value=b"{}"), Put(key=OTHER, value=b"{}")))
+@pytest.mark.parametrize("op", [Put(key=ONE, value=b"{}"), Delete(key=ONE), DeletePrefix(prefix=KEYS.apps())])
+def test_what_was_not_decided_over_the_copy_is_not_mixed_with_it(copied: Copied, op: Op) -> None:
+    """It may have been decided by what the copy doesn't have."""
+    copied.relabel("second")
+    copied.cluster.txn((), (op,))
 
-    assert [copied.rival.get(ONE), copied.rival.get(OTHER)] == [copied.model.ahead.get(key) for key in (ONE, OTHER)]
+    with pytest.raises(Behind):
+        copied.change().read(App, ONE)
+    with pytest.raises(Behind):
+        copied.change().fetch(only_existing=(ONE,))
+    copied.etcd.settle()
+    assert copied.rival.get(ONE) == copied.model.ahead.get(ONE)
 
 
 def test_a_restore_makes_it_forget_what_it_wrote(copied: Copied) -> None:

@@ -10,12 +10,12 @@ another process, say) goes alone then, so that it sends the others back once. On
 along: what it had read and written is forgotten.
 """
 
+import math
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from loguru import logger
@@ -26,7 +26,8 @@ from outrider.service.store.changes import ATTEMPTS, MAX_OPERATIONS, Change, Cha
 from outrider.service.store.context import StoreContext
 from outrider.service.store.copied_change import CopiedChange
 from outrider.service.store.group_lock import GroupLock
-from outrider.service.store.read_model import ReadModel
+from outrider.service.store.read_model import Behind, ReadModel
+from outrider.service.store.serving import over_copy
 from outrider.service.store.snapshot import GroupSnapshot, SnapshotMark
 
 MOST = 20
@@ -66,7 +67,7 @@ class Batch:
         if self._model is None:
             return given
         if self._known is None or self._known[0] is not given:
-            self._known = given, replace(given, cluster=self._model.ahead, decode=self._model.decode)
+            self._known = given, over_copy(given, self._model)
         return self._known[1]
 
     def mark(self) -> tuple[ChangeMark, dict[str, tuple[GroupSnapshot, SnapshotMark]]]:
@@ -111,8 +112,10 @@ Outcome = Callable[[], T]
 
 
 class _Waiting(Generic[T]):
-    def __init__(self, booking: Booking[T], told: Callable[[Outcome[T]], None], is_wanted: Callable[[], bool]) -> None:
-        self.booking, self.is_wanted, self._told = booking, is_wanted, told
+    def __init__(
+        self, booking: Booking[T], told: Callable[[Outcome[T]], None], is_wanted: Callable[[], bool], waits_s: float
+    ) -> None:
+        self.booking, self.is_wanted, self.waits_s, self._told = booking, is_wanted, waits_s, told
         self.came = time.monotonic()
         self.is_told = False
 
@@ -147,7 +150,6 @@ class Batches(Generic[T]):
         Raises:
             Unknown: etcd gives no answer.
             Conflict: other changes of the same keys win every race.
-            Throttled: it has waited too long.
             Exception: what the booking itself raised.
         """
         told, outcomes = threading.Event(), list[Outcome[T]]()
@@ -169,14 +171,16 @@ class Batches(Generic[T]):
         auditing: Unaudited,
         told: Callable[[Outcome[T]], None],
         is_wanted: Callable[[], bool] = lambda: True,
+        waits_s: float = math.inf,
     ) -> None:
         """As ``book``, without waiting.
 
         Args:
+            waits_s: If it waits longer, it is sent away, and nothing is decided.
             told: Called once, from a thread of this object; it does not block, and raises nothing.
             is_wanted: Whether anybody still waits for it; asked before it is judged.
         """
-        mine = _Waiting(booking, told, is_wanted)
+        mine = _Waiting(booking, told, is_wanted, waits_s)
         with self._changing:
             queue = self._queues.get(name)
             if queue is not None:
@@ -239,7 +243,7 @@ class Batches(Generic[T]):
         for one in taken:
             if not one.is_wanted():
                 one.fail(Throttled("the client has gone", retry_after_s=1))
-            elif now - one.came > WAITS_S:
+            elif now - one.came > one.waits_s:
                 waited = f"too busy: this check-in has waited {now - one.came:.0f} s; come back later"
                 one.fail(TooBusy(waited, retry_after_s=random.randint(*COME_BACK_S)))  # noqa: S311 - spreads them
             else:
@@ -252,7 +256,11 @@ class Batches(Generic[T]):
         if model is not None and model.is_confirmed and self._no_copy_until.get(name, 0.0) <= time.monotonic():
             self._no_copy_until.pop(name, None)
             seen = [one for one in taken if self._is_seen(model, *one.booking.seen)]
-            if not self._commit_copied(cluster, model, seen, auditing):
+            try:
+                is_current = self._commit_copied(cluster, model, seen, auditing)
+            except Behind:
+                is_current = False
+            if not is_current:
                 self._no_copy_until[name] = time.monotonic() + COPY_PAUSE_S
             left = [one for one in taken if not one.is_told]
         self._commit(cluster, left, auditing)

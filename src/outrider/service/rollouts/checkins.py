@@ -34,7 +34,7 @@ from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.model.documents import App, Gone, Group, Happening, Instance, Presence, Product, unreadable_gone
 from outrider.model.identity import UnprovedCheckin
 from outrider.model.keys import check_part
-from outrider.service.rollouts.batches import Batch, Batches, Outcome
+from outrider.service.rollouts.batches import WAITS_S, Batch, Batches, Outcome
 from outrider.service.rollouts.identity import NO_CLAIM, Claim, Standing, note_unproved, standing_of
 from outrider.service.rollouts.misaddressed import OnMisaddressed
 from outrider.service.rollouts.offers import codebase_of, offered
@@ -182,7 +182,7 @@ class Checkins:
             told(answer)
 
         name = f"{app_id}/{group_id}"
-        self.batches.submit(self.context.cluster, self.group_lock, name, checkin, CHECK_IN, tell, is_wanted)
+        self.batches.submit(self.context.cluster, self.group_lock, name, checkin, CHECK_IN, tell, is_wanted, WAITS_S)
         return True
 
     def _checkin(

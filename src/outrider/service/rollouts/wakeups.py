@@ -22,8 +22,9 @@ from outrider.service.store.due_tasks import LEFT_RUNNING, note_due
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
 from outrider.service.store.instances import WAKEUP_TTL_S
 from outrider.service.store.judging import judge
-from outrider.service.store.read_model import ReadModel
+from outrider.service.store.read_model import Behind, ReadModel
 from outrider.service.store.recalls import closes_at, recall, take_back
+from outrider.service.store.serving import over_copy
 from outrider.service.store.snapshot import PATIENCE, DeferredInstance, GroupSnapshot, read_snapshot
 
 ROLLOUT_CONTROLLER = Unaudited("rollout controller: carries out the policy that an operator set")
@@ -117,10 +118,10 @@ def _looked_at_copy(
     Nothing is compared: whatever has moved meanwhile is noted, and looked at again.
     """
     change = CopiedChange(context.cluster, model)
-    copied = replace(context, cluster=model.ahead, decode=model.decode)
+    copied = over_copy(context, model)
     try:
         found = attempt(change, Leases(context.cluster, has_group_lock=False), copied)
-    except NeedsGroupLock:
+    except (NeedsGroupLock, Behind):
         return None
     return None if change.has_writes else found
 

@@ -309,7 +309,12 @@ class Change:
         except Unknown:
             return self._was_applied()
         self._note_moved(result)
+        if result.succeeded:
+            self._note_applied(result, compares, ops)
         return result.succeeded
+
+    def _note_applied(self, result: TxnResult, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> None:
+        """What was to be written is."""
 
     def _note_moved(self, result: TxnResult) -> None:
         if not result.succeeded:

@@ -9,6 +9,10 @@ from outrider.model.documents import Deferral
 PATIENCE = timedelta(seconds=30)
 """How long a place is kept for a woken instance: a living sidekick checks in within milliseconds."""
 
+SEEN = timedelta(hours=24)
+"""An older row does not prove that its instance serves."""
+CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckingInstance:

@@ -1,7 +1,7 @@
 """What all resource stores share: where they read and write, the clock, names, and messages."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -12,7 +12,7 @@ from outrider.core.omaha import app_key
 from outrider.etcd.seam import Cluster, Entry
 from outrider.model import documents
 from outrider.model.damage import read_or_none
-from outrider.model.documents import Document
+from outrider.model.documents import Document, Group
 from outrider.model.keys import Keys, check_part
 from outrider.service.store.request import Seen
 
@@ -46,6 +46,7 @@ class StoreContext:
     Attributes:
         seen: Collects each single document that is read, for a request; None: no request needs it.
         decode: As ``documents.decode``, for who has decoded documents already.
+        serving: The instances of a group that serve, for who counts them already.
     """
 
     cluster: Cluster
@@ -53,6 +54,7 @@ class StoreContext:
     now: Clock
     seen: Seen | None = None
     decode: Decode = documents.decode
+    serving: Callable[[Group, datetime], Collection[str]] | None = None
 
     def document(self, kind: type[D], entry: Entry) -> D | None:
         """The document of an entry; None, logged and counted, when it can't be read."""

@@ -5,7 +5,7 @@ never a wrong decision; the caller decides again, and reads etcd then. What chan
 counts as of that moment.
 """
 
-from outrider.etcd.seam import Cluster, CreatedAt
+from outrider.etcd.seam import Cluster, Compare, CreatedAt, Op, TxnResult
 from outrider.service.store.changes import Change
 from outrider.service.store.read_model import ReadModel
 
@@ -15,10 +15,14 @@ class CopiedChange(Change):
 
     def __init__(self, cluster: Cluster, model: ReadModel) -> None:
         super().__init__(model.ahead, model.decode)
-        self._store, self._look = cluster, model.entry_ahead
+        self._store, self._look, self._model = cluster, model.entry_ahead, model
 
     def fetch(self, *keys: str, only_existing: tuple[str, ...] = ()) -> None:
-        """As ``Change.fetch``; no call is made."""
+        """As ``Change.fetch``; no call is made.
+
+        Raises:
+            Behind: this process has written one of them otherwise than over the copy, a moment ago.
+        """
         entries, look = self._entries, self._look
         for key in keys:
             if key not in entries:
@@ -35,3 +39,6 @@ class CopiedChange(Change):
         result = self._store.txn(tuple(self._guards.values()), ())
         self._note_moved(result)
         return result.succeeded
+
+    def _note_applied(self, result: TxnResult, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> None:
+        self._model.note_ahead(result.revision, compares, ops)

@@ -33,15 +33,13 @@ from outrider.model.documents import (
     Target,
 )
 from outrider.service.store.changes import Change
-from outrider.service.store.checking import CheckingInstance, DeferredInstance
+from outrider.service.store.checking import SEEN, CheckingInstance, DeferredInstance
 from outrider.service.store.context import StoreContext
 from outrider.service.store.members import Member, read_members
 from outrider.service.store.served import note_served, read_served
 
 FRESH = timedelta(hours=1)
 """A deferred instance has checked in within about this time: a sidekick checks in at least every hour."""
-SEEN = timedelta(hours=24)
-"""An older row does not prove that its instance serves."""
 MAX_OTHERS = 60
 """Releases that a target lists besides its own: more than a channel has floors."""
 
@@ -72,7 +70,7 @@ class GroupSnapshot:
     grants: dict[str, Entry] = field(default_factory=dict)
     brake: int = 0
     waiting: tuple[DeferredInstance, ...] = ()
-    serving: frozenset[str] = frozenset()
+    serving: Collection[str] = frozenset()
     has_begun: bool = False
     is_whole: bool = False
     _begun: Progress | None = None

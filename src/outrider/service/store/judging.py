@@ -97,7 +97,8 @@ def judge_in(
 
 
 def _serving_besides(snapshot: GroupSnapshot, instance: str, progress: Progress) -> int:
-    return len(snapshot.serving - {one.instance for one in progress.opened} - {instance})
+    busy = {instance, *(one.instance for one in progress.opened)}
+    return len(snapshot.serving) - sum(name in snapshot.serving for name in busy)
 
 
 def _decided(snapshot: GroupSnapshot, situation: Situation, version: str, package: Package | None) -> Verdict:

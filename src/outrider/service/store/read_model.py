@@ -11,8 +11,8 @@ before it counts; then everything is listed anew, and until that has come nothin
 etcd tells a watch about keys below our prefix only. Where others write to the same etcd, its revision runs ahead of
 what we can see; then a key of our own is written, whose change comes after everything before it.
 
-*Ahead* is what this process has written itself and the watch has not brought yet. Who commits under a comparison of all
-that it read (``copied_change.py``) sees it, so that one transaction can follow the other without waiting.
+*Ahead* is what this process has written over the copy and the watch has not brought yet. Who commits under a comparison
+of all that it read (``copied_change.py``) sees it, so that one transaction can follow the other without waiting.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from loguru import logger
@@ -70,6 +70,31 @@ class Confirmed(Document, frozen=True, kw_only=True):
     token: str
 
 
+@dataclass(slots=True)
+class Followed:
+    """The keys directly below ``folder`` that have changed since somebody looked. ``is_anew``: perhaps all."""
+
+    folder: str
+    changed: set[str] = field(default_factory=set)
+    is_anew: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ahead:
+    """What this process has written. ``is_known``: over the copy, so that it fits to it."""
+
+    revision: int
+    entry: Entry | None = None
+    is_known: bool = True
+
+
+class Behind(Conflict):
+    """The copy can't be read there yet: this process has written it by what it saw in etcd itself."""
+
+
+K = TypeVar("K")
+
+
 class ReadModel:
     """A copy of everything below the prefix but the history, which is large and seldom asked for.
 
@@ -87,13 +112,15 @@ class ReadModel:
         self._decoded: dict[str, tuple[bytes, type[Document], Document]] = {}
         self._revision = self._written = self._seen_revision = 0
         self._unseen: dict[str, int] = {}
-        self._ahead: dict[str, tuple[int, Entry | None]] = {}
-        """Key -> revision of this process's last write of it, and what it wrote; until the copy is there."""
+        self._ahead: dict[str, _Ahead] = {}
+        """Of each key this process's last write, until the copy is there."""
         self._pending: list[KeyChanged] = []
         self._epochs = SeenEpochs()
         self._confirmed_at: float | None = None
         self._doubted = True
         self._wanted = self._closed = False
+        self._followed: dict[str, list[Followed]] = {}
+        self._kept: dict[object, object] = {}
         self._waiting: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[bool]]] = []
         self._watch: Watch | None = None
         self._thread: threading.Thread | None = None
@@ -171,15 +198,42 @@ class ReadModel:
         """The documents directly below ``prefix`` that can be read, in no order; each is decoded once."""
         with self._changed:
             entries = list(self._folders.get(prefix, {}).values())
-        found = []
-        for entry in entries:
-            try:
-                found.append(self.decode(kind, entry.key, entry.value))
-            except Conflict:
-                known = read_or_none(kind, entry.key, entry.value)  # it logs and counts what can't be read
-                if known is not None:
-                    found.append(known)
-        return found
+        found = (self._read(kind, entry) for entry in entries)
+        return [one for one in found if one is not None]
+
+    def kept(self, kind: "Callable[[ReadModel], K]") -> K:
+        """What is kept beside the copy, one of each kind; made when it is asked for first."""
+        with self._changed:
+            found = self._kept.get(kind)
+            if found is None:
+                found = self._kept[kind] = kind(self)
+            return found  # type: ignore[return-value]
+
+    def follow(self, folder: str) -> Followed:
+        """Note from now on which keys directly below ``folder`` change."""
+        followed = Followed(folder=folder)
+        with self._changed:
+            self._followed.setdefault(folder, []).append(followed)
+        return followed
+
+    def changes(self, kind: type[D], followed: Followed) -> tuple[bool, list[tuple[str, D | None]]]:
+        """What has changed since the last call; None for a document that has gone, or can't be read.
+
+        Returns:
+            Whether these are all that there are, and them.
+        """
+        with self._changed:
+            is_anew, keys = followed.is_anew, followed.changed
+            followed.is_anew, followed.changed = False, set()
+            found = self._folders.get(followed.folder, {})
+            entries = list(found.items()) if is_anew else [(key, found.get(key)) for key in keys]
+        return is_anew, [(key, None if entry is None else self._read(kind, entry)) for key, entry in entries]
+
+    def _read(self, kind: type[D], entry: Entry) -> D | None:
+        try:
+            return self.decode(kind, entry.key, entry.value)
+        except Conflict:
+            return read_or_none(kind, entry.key, entry.value)  # it logs and counts what can't be read
 
     def note_written(self, revision: int, keys: Iterable[str] = ()) -> None:
         """This process has written ``keys`` at ``revision``: its clients may know of that."""
@@ -188,8 +242,24 @@ class ReadModel:
             if revision > self._revision:
                 self._unseen.update(dict.fromkeys(keys, revision))
 
+    def note_elsewhere(self, revision: int, ops: tuple[Op, ...]) -> None:
+        """This process has made a transaction at ``revision`` that was not decided over the copy.
+
+        It may have seen more than the copy has. So what it wrote isn't known ahead: together with the rest of the copy
+        it would be a mixture, in which a rollout counts a grant that no list has.
+        """
+        with self._changed:
+            if revision <= self._revision:
+                return
+            for op in ops:
+                if isinstance(op, DeletePrefix):
+                    for key in (entry.key for entry in self.below(op.prefix).entries):
+                        self._go_ahead(key, _Ahead(revision=revision, is_known=False))
+                else:
+                    self._go_ahead(op.key, _Ahead(revision=revision, is_known=False))
+
     def note_ahead(self, revision: int, compares: tuple[Compare, ...], ops: tuple[Op, ...]) -> None:
-        """This process has made a transaction at ``revision``."""
+        """As ``note_elsewhere``, of one that was decided over the copy: what it wrote belongs to it."""
         with self._changed:
             if revision <= self._revision:
                 return
@@ -199,21 +269,21 @@ class ReadModel:
                     case Put(key=key, value=value, lease=lease):
                         created = self._creation(key, guards.get(key), revision)
                         new = Entry(key=key, value=value, create_revision=created, mod_revision=revision, lease=lease)
-                        self._go_ahead(key, revision, new)
+                        self._go_ahead(key, _Ahead(revision=revision, entry=new))
                     case Delete(key=key):
-                        self._go_ahead(key, revision, None)
-                    case DeletePrefix(prefix=prefix):
-                        for entry in self.below_ahead(prefix).entries:
-                            self._go_ahead(entry.key, revision, None)
+                        self._go_ahead(key, _Ahead(revision=revision))
+                    case DeletePrefix():
+                        raise AssertionError("what is decided over the copy names its keys")
 
-    def _go_ahead(self, key: str, revision: int, entry: Entry | None) -> None:
+    def _go_ahead(self, key: str, new: "_Ahead") -> None:
         known = self._ahead.get(key)
-        if known is None or known[0] < revision:
-            self._ahead[key] = revision, entry
+        if known is None or known.revision <= new.revision:
+            self._ahead[key] = new
 
     def _creation(self, key: str, guard: Compare | None, revision: int) -> int:
         """The create revision of a key that was written at ``revision``; one that is wrong makes a comparison fail."""
-        known = self.entry_ahead(key)
+        ahead = self._ahead.get(key)
+        known = ahead.entry if ahead is not None and ahead.is_known else self._entries.get(key)
         match guard:
             case CreatedAt(revision=created):
                 return created or revision
@@ -223,15 +293,23 @@ class ReadModel:
                 return revision if known is None else known.create_revision
 
     def entry_ahead(self, key: str) -> Entry | None:
-        """The entry at ``key`` as this process knows it, its own last write included."""
+        """The entry at ``key`` as this process knows it, what it wrote over the copy included.
+
+        Raises:
+            Behind: this process has written it otherwise, and the watch has not brought that.
+        """
         ahead = self._ahead.get(key)  # first: what leaves it is in the copy already
-        return self._entries.get(key) if ahead is None else ahead[1]
+        if ahead is None:
+            return self._entries.get(key)
+        if not ahead.is_known:
+            raise Behind(f"{key} was written a moment ago")
+        return ahead.entry
 
     def below_ahead(self, prefix: str) -> Listing:
-        """As ``below``, with this process's own writes."""
+        """As ``below``, with what this process wrote over the copy."""
         with self._changed:
             found = self.below(prefix)
-            mine = {key: entry for key, (_, entry) in self._ahead.items() if key.startswith(prefix)}
+            mine = {key: one.entry for key, one in self._ahead.items() if one.is_known and key.startswith(prefix)}
             if not mine:
                 return found
             entries = {entry.key: entry for entry in found.entries} | mine
@@ -367,6 +445,8 @@ class ReadModel:
         if change.key.startswith(self._history):
             return
         folder = change.key[: change.key.rfind("/") + 1]
+        for followed in self._followed.get(folder, ()):
+            followed.changed.add(change.key)
         if change.entry is None:
             self._entries.pop(change.key, None)
             self._decoded.pop(change.key, None)
@@ -389,6 +469,9 @@ class ReadModel:
         with self._changed:
             self._entries, self._folders, self._below = entries, folders, below
             self._decoded, self._pending = {}, []
+            for each in self._followed.values():
+                for followed in each:
+                    followed.is_anew = True
             self._revision, self._doubted = listing.revision, False
             self._forget_written()
             self._changed.notify_all()
@@ -398,7 +481,7 @@ class ReadModel:
         if self._unseen:
             self._unseen = {key: revision for key, revision in self._unseen.items() if revision > self._revision}
         if self._ahead:
-            self._ahead = {key: known for key, known in self._ahead.items() if known[0] > self._revision}
+            self._ahead = {key: known for key, known in self._ahead.items() if known.revision > self._revision}
 
     def _release(self) -> None:
         for revision, loop, future in self._waiting:
@@ -515,7 +598,7 @@ class NotingCluster:
         if ops and result.succeeded and self.model is not None:
             keys = [op.prefix if isinstance(op, DeletePrefix) else op.key for op in ops]
             self.model.note_written(result.revision, keys)
-            self.model.note_ahead(result.revision, compares, ops)
+            self.model.note_elsewhere(result.revision, ops)
         return result
 
 

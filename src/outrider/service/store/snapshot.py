@@ -26,15 +26,14 @@ from outrider.model.documents import (
     Target,
 )
 from outrider.service.store.changes import Change
+from outrider.service.store.checking import CAN_SERVE, SEEN
 from outrider.service.store.checking import PATIENCE as PATIENCE
 from outrider.service.store.checking import CheckingInstance as CheckingInstance
 from outrider.service.store.checking import DeferredInstance as DeferredInstance
 from outrider.service.store.context import StoreContext
-from outrider.service.store.group_snapshot import SEEN, keys_of_release
 from outrider.service.store.group_snapshot import GroupSnapshot as GroupSnapshot
 from outrider.service.store.group_snapshot import SnapshotMark as SnapshotMark
-
-CAN_SERVE = frozenset({"undefined", "complete", "on-hold"})
+from outrider.service.store.group_snapshot import keys_of_release
 
 
 def keys_of_check(context: StoreContext, app: str, group: str, instance: str) -> tuple[str, ...]:
@@ -122,7 +121,8 @@ def _read_all_instances(snapshot: GroupSnapshot) -> None:
     snapshot.waiting = tuple(sorted(waiting, key=lambda one: one.entry.create_revision))
     snapshot.is_whole = True
     if snapshot.group.policy.min_healthy:
-        snapshot.serving = _serving(snapshot)
+        count = snapshot.context.serving
+        snapshot.serving = _serving(snapshot) if count is None else count(snapshot.group, snapshot.now)
 
 
 def _serving(snapshot: GroupSnapshot) -> frozenset[str]:
