@@ -89,6 +89,24 @@ def test_what_a_sidekick_says_of_itself_is_repeated(notice: str) -> None:
     assert ("error", True) == (found.severity, notice in found.text)
 
 
+def test_versions_with_known_bugs_are_named_once_with_who_runs_them() -> None:
+    def of(*programs: str) -> list[doctor.Finding]:
+        each = [
+            msgspec.structs.replace(PRESENCE, instance=f"web-{number}", outrider=program)
+            for number, program in enumerate(programs)
+        ]
+        return list(doctor.of_programs(each, "0.3.0"))
+
+    assert [] == of("0.3.0", "0.3.0", "0.4.0")
+    (unknown,) = of("", "")
+    assert ("error", True) == (unknown.severity, "web-0" in unknown.text and "web-1" in unknown.text)
+    assert ["error"] == [one.severity for one in of("0.0.9")]
+    (older,) = of("0.2.0", "0.3.0")
+    assert ("info", True) == (older.severity, "0.2.0 is older than this command (0.3.0)" in older.text)
+    assert ["error"] == [one.severity for one in of("latest")]
+    assert " and others" in of(*[""] * 9)[0].text
+
+
 def test_an_agent_without_a_living_word_is_named_with_what_to_type() -> None:
     agents = [Agent(service="web", name=name, balancer="haproxy", since=NOON) for name in ("one", "two")]
     (found,) = doctor.of_agents(agents, frozenset({("web", "one")}))

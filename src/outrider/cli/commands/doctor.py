@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from outrider import __version__
 from outrider.cli.options import etcd_options, json_option, open_cluster
 from outrider.cli.output import echo_json
-from outrider.core.errors import DriverError
+from outrider.core import versions
+from outrider.core.errors import ConfigError, DriverError
 from outrider.etcd.seam import Cluster, EtcdAddress, PermissionDenied
 from outrider.model.balancer_agents import Agent, Applied
 from outrider.model.damage import readable
@@ -31,6 +33,14 @@ QUOTA_BYTES = 2 * 1024**3
 FULL = 0.6
 KEPT_REVISIONS = 100_000
 """A compacted etcd has forgotten that long ago."""
+
+
+MOST_NAMED = 5
+KNOWN_BUGS: tuple[tuple[str, str], ...] = (
+    ("0.1.0", "does not say its version: it may run a payload that etcd doesn't name, and check in unproved"),
+)
+"""Version in which it was mended, and what was wrong before; the newest first. One that isn't said is the oldest."""
+_UPGRADE = "upgrade outrider on these machines"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +156,36 @@ def of_sidekicks(presences: Sequence[Presence]) -> Iterator[Finding]:
             yield Finding(severity="error", text=f"{where}: {one.notice}")
 
 
+def of_programs(presences: Sequence[Presence], ours: str = __version__) -> Iterator[Finding]:
+    """Sidekicks of versions with known bugs, one line for each version."""
+    by_version: dict[str, list[str]] = {}
+    for one in presences:
+        by_version.setdefault(one.outrider, []).append(f"{one.app}/{one.instance}")
+    for version, names in sorted(by_version.items()):
+        who = f"{', '.join(sorted(names)[:MOST_NAMED])}{' and others' if len(names) > MOST_NAMED else ''}"
+        if bug := known_bug(version):
+            yield Finding(severity="error", text=f"outrider {version or '(unknown)'} {bug}: {who}", advice=_UPGRADE)
+        elif _is_older(version, ours):
+            yield Finding(
+                severity="info", text=f"outrider {version} is older than this command ({ours}): {who}", advice=_UPGRADE
+            )
+
+
+def known_bug(version: str) -> str:
+    """What is known to be wrong with a version of outrider, in words after its name; empty: nothing."""
+    try:
+        return next((bug for fixed, bug in KNOWN_BUGS if not version or versions.is_newer(fixed, version)), "")
+    except ConfigError:
+        return "is no version of outrider's"
+
+
+def _is_older(version: str, ours: str) -> bool:
+    try:
+        return versions.is_newer(ours, version)
+    except ConfigError:
+        return False
+
+
 def of_agents(agents: Sequence[Agent], living: frozenset[tuple[str, str]]) -> Iterator[Finding]:
     """Agents that nobody hears of: every drain waits for them."""
     for one in agents:
@@ -225,7 +265,8 @@ def _users(cluster: Cluster, keys: Keys) -> list[Finding]:
 def _fleet(cluster: Cluster, keys: Keys) -> list[Finding]:
     epochs = [one for _, one in readable(Epoch, cluster.list(keys.epoch(), exact=True).entries)]
     presences = [one for _, one in readable(Presence, cluster.list(keys.all_presences()).entries)]
-    return [*of_clocks(epochs[0] if epochs else None, presences, datetime.now(UTC)), *of_sidekicks(presences)]
+    clocks = of_clocks(epochs[0] if epochs else None, presences, datetime.now(UTC))
+    return [*clocks, *of_sidekicks(presences), *of_programs(presences)]
 
 
 def _agents(cluster: Cluster, keys: Keys) -> list[Finding]:
