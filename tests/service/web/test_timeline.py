@@ -13,7 +13,7 @@ from outrider.service.history.history_recorder import HistoryRecorder
 from outrider.service.history.over_time import GroupPast, Point
 from outrider.service.store.store import Store
 from outrider.service.web.timeline import style_of
-from outrider.service.web.versions import HEIGHT, OTHERS, chart_of, sampled
+from outrider.service.web.versions import HEIGHT, OTHERS, chart_of, sampled, usual_span
 from outrider.statechart import load_sidekick_chart
 from tests.service.web.visitors import logged_in
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
@@ -80,6 +80,12 @@ def test_what_is_not_known_of_the_span_is_said() -> None:
     assert "the history begins at 2026-11-23 11:20 UTC" == chart_of(past_of((20, {"1": 1})), "1h", "", NOON).note
     assert "nothing is recorded of some parts" == chart_of(past_of((-5, {"1": 1}), (9, None)), "1h", "", NOON).note
     assert "nothing is recorded of this time" == chart_of(GroupPast(), "1h", "", NOON).words
+
+
+def test_a_young_history_is_shown_over_an_hour() -> None:
+    assert "1h" == usual_span(past_of((1, {"1": 1})), NOON)
+    assert "1d" == usual_span(past_of((-1, {"1": 1})), NOON)
+    assert "1d" == usual_span(GroupPast(), NOON)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from outrider.service.web.fleet import SHADES, rank
 
 RANGES: Mapping[str, int] = {"1h": 3600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400}
 """Spans that can be looked at, in seconds."""
-USUAL = "1d"
 COLUMNS = 240
 WIDTH, HEIGHT = 960, 200
 MOST = 6
@@ -94,6 +93,12 @@ def chart_of(past: GroupPast, span: str, target: str, now: datetime) -> Chart:
         words=_words(columns, order),
         note=note,
     )
+
+
+def usual_span(past: GroupPast, now: datetime) -> str:
+    """The span that is shown when nobody has chosen one: a day, or an hour while the history has no more."""
+    is_young = bool(past.points) and milliseconds(now) - past.points[0].at < RANGES["1h"] * 1000
+    return "1h" if is_young else "1d"
 
 
 def sampled(points: Sequence[Point], begin: int, step: int) -> list[Mapping[str, int] | None]:

@@ -22,7 +22,7 @@ from outrider.service.web.fleet import card_of
 from outrider.service.web.rows import COLUMNS, chosen, rows_of
 from outrider.service.web.site import Drawing, Page, Visit
 from outrider.service.web.timeline import LEGEND, in_states, timeline_of
-from outrider.service.web.versions import RANGES, USUAL, chart_of, shades_of
+from outrider.service.web.versions import RANGES, chart_of, shades_of, usual_span
 from outrider.statechart import load_sidekick_chart
 
 INSTANCE = "/api/v1/apps/{app}/instances/{instance}"
@@ -56,9 +56,10 @@ def view(visit: Visit) -> Mapping[str, Any]:
     states = in_states(overview.alive.values())
     turns = _turns(overview, visit)
     may_command = visit.may("POST", f"{INSTANCE}/command".format(app=visit.names["app"], instance="x"))
-    snapshot, span = overview.snapshot, query["span"] if query["span"] in RANGES else USUAL
+    snapshot = overview.snapshot
     has_rollout = snapshot is not None and snapshot.wanted is not None
     past = visit.past.of(overview.app, overview.name, snapshot.progress.started if snapshot and has_rollout else None)
+    span = query["span"] if query["span"] in RANGES else usual_span(past, visit.now)
     chart = chart_of(past, span, overview.target.label or "", visit.now)
     shades = shades_of(chart)
     card = replace(card, bars=tuple(replace(bar, shade=shades.get(bar.version, bar.shade)) for bar in card.bars))
