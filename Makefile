@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup first demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all live live-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy pin sbom audit etcd docker systemd clean
+.PHONY: help setup first demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all live live-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy bench-preview bench-page pin sbom audit etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -157,6 +157,9 @@ bench-policy: $(stamp) ## measure outrider policy verify: a bad policy, the defa
 
 bench-grants: setup etcd ## measure grants beside a bare ASGI server: eight clients, 500 at once, bytes in etcd; half a minute
 	$(bin)/python -m bench.grants
+
+bench-page: setup etcd ## the page of 1,000 instances in Chromium: first paint, updates, memory; a quarter of an hour
+	$(bin)/python -m bench.page
 
 bench-preview: setup etcd ## what rollout preview foresees beside what fleets of 3 and 12 take, minutes
 	$(bin)/python -m bench.preview
