@@ -361,6 +361,7 @@ def test_the_found_package_is_taken_over_and_can_be_gone_back_to(runtime: DpkgRu
     kept = tmp_path / "state/kept"
     kept.mkdir()
     found_deb.rename(kept / found_deb.name)
+    runtime.prune([])  # before anything is prepared, as the sidekick does it
     runtime.prepare(new.release)
     runtime.stop(found.workload_id, 0)
     runtime.start(new)
@@ -373,6 +374,11 @@ def test_the_found_package_is_taken_over_and_can_be_gone_back_to(runtime: DpkgRu
     assert back == runtime.find(found.workload_id)
     assert "0.9.0" == installed_content()
     assert runtime.restart(NEW) is None, "it has a payload"
+    runtime.stop(found.workload_id, 0)
+    runtime.start(new)
+    runtime.remove(found.workload_id)
+    runtime.prune([])
+    assert [] == list(kept.iterdir()), "nobody goes back there any more"
 
 
 def test_another_package_or_version_in_the_payload_is_the_releases_fault(runtime: DpkgRuntime, tmp_path: Path) -> None:

@@ -177,11 +177,11 @@ class DpkgRuntime:
 
     def prune(self, needed: Collection[str]) -> None:
         """As ``Runtime.prune``: files of packages that were installed before there was a journal, and aren't now."""
-        used = {record.payload for record in self._records.all()}
+        if any(not record.sha256 for record in self._records.all()):
+            return  # it may be gone back to, also when nothing was prepared yet
         for path in self._kept.glob("*.deb"):
-            if str(path) not in used:
-                with failpoint("workload.prune"), contextlib.suppress(OSError):
-                    path.unlink()
+            with failpoint("workload.prune"), contextlib.suppress(OSError):
+                path.unlink()
 
     def close(self) -> None:
         """Stop looking."""
