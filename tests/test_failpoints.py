@@ -169,6 +169,10 @@ UNDER: dict[tuple[str, str], str] = {
     ("sidekick/workers/workload", "_remove"): "calls the runtime, which has the marks",
     ("sidekick/workers/workload", "_tidy"): "calls the runtime, which has the marks",
     ("sidekick/task_programs", "run"): "removes a folder of its own, which the next task removes, too",
+    (
+        "sidekick/task_programs",
+        "_to_its_end",
+    ): "ends its own program when this machine fails: unknown then",
     ("sidekick/task_programs", "_end_leftovers"): "the same, of a sidekick that was killed",
     ("sidekick/task_programs", "_to_its_end"): "ends the program that it started, when this machine fails",
 }
