@@ -60,7 +60,7 @@ class _World:
 
     def slot_of(self, instance: str) -> str | None:
         for key, (value, _) in self.keys.items():
-            if "/slots/" in key and key.startswith(TURNS) and msgspec.json.decode(value).get("instance") == instance:
+            if _is_turn(key) and msgspec.json.decode(value).get("instance") == instance:
                 return key
         return None
 
@@ -68,7 +68,7 @@ class _World:
         return any(key.startswith(TURNS) and key.endswith(f"/queue/{instance}") for key in self.keys)
 
     def slots(self) -> int:
-        return sum(key.startswith(TURNS) and "/slots/" in key for key in self.keys)
+        return sum(map(_is_turn, self.keys))
 
     def address(self, instance: str) -> str | None:
         for key, (value, _) in self.keys.items():
@@ -77,6 +77,11 @@ class _World:
             if key.startswith(AGENT_SERVERS) and key.endswith(f"/{instance}/entry"):
                 return str(msgspec.json.decode(value)["url"])
         return None
+
+
+def _is_turn(key: str) -> bool:
+    """A slot key; the slots of budgets, which come with a turn and end with it, are none."""
+    return key.startswith(TURNS) and "/slots/" in key and "/budgets/" not in key
 
 
 def audit(before: Mapping[str, bytes], changes: Iterable[KeyChanged], rules: Rules) -> list[str]:

@@ -119,7 +119,7 @@ SCENARIOS: Mapping[str, str] = {
     "/outbox.send": "good",
     "/outbox.remove": "good",
     "/presence.write": "good",
-    "/steps.write": "good",
+    "/steps.write": "told",
     "/announcement.read": "started",
     "/command.remove": "commanded",
     "/workload.adopt": "adopted",
@@ -173,7 +173,7 @@ OTHER_WAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Scenario -> effect -> failpoints that are met on this way, too: with a budget of a label, with a new environment."""
 
 
-TOGETHER = frozenset({"good", "good-2", "started", "restarted", "rotating", "adopted"})
+TOGETHER = frozenset({"told", "good", "good-2", "started", "restarted", "rotating", "adopted"})
 """Scenarios that end in a good release and nothing else: as many of their cases as there are instances meet in one."""
 
 

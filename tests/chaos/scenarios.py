@@ -13,6 +13,7 @@ from outrider.core.errors import Conflict
 from outrider.demo.fleet import APP_ID, GROUP, SERVICE, workloads
 from outrider.etcd.seam import Delete
 from outrider.model.documents import decode
+from outrider.model.history import LocalSteps
 from outrider.model.keys import group_scope
 from outrider.model.tasks import Task
 from outrider.runtimes import RunnableRelease, WorkloadSpec
@@ -279,6 +280,17 @@ def _look_after_the_task(case_run: CaseRun) -> None:
     eventually(is_over, within_s=120.0, every_s=0.2)
 
 
+def _is_told(case_run: CaseRun) -> bool:
+    """Each instance has told the steps of its update: once, and once after a start."""
+    fixture = case_run.fixture
+    for instance in fixture.instances:
+        key = fixture.keys.steps(APP_ID, GROUP, instance)
+        entry = fixture.cluster.get(key)
+        if entry is None or decode(LocalSteps, key, entry.value).version != case_run.wanted:
+            return False
+    return True
+
+
 _FOLLOWING = tuple(f"after-{number}" for number in range(12))
 """So many that each of three instances has one of them to run, all but surely."""
 
@@ -330,6 +342,7 @@ _RELOCK = "lock.retake/turn.read"
 SCENARIOS: Mapping[str, Scenario] = {
     "good": Scenario(release=_good),
     "good-2": Scenario(release=_good),
+    "told": Scenario(release=_good, ends_when=_is_told),
     "tasked": Scenario(goes_first=True, release=_release_with_a_task, repair=_look_after_the_task),
     "followed": Scenario(release=_release_that_is_followed, ends_when=_is_followed, repair=_look_after_what_follows),
     "unhealthy": Scenario(goes_first=True, release=_bad("unhealthy")),

@@ -157,7 +157,15 @@ def test_nothing_else_is_excused_there(story: Story, words: str) -> None:
 
 @pytest.mark.parametrize(("racks", "breaches"), [({"a": "1", "b": "1"}, 1), ({"a": "1", "b": "2"}, 0), ({}, 0)])
 def test_two_turns_in_one_rack_break_its_budget(racks: dict[str, str], breaches: int) -> None:
-    second: Story = [(12, queue("b"), "{}"), (13, slot(1), held_by("b")), (80, slot(1), None), (80, queue("b"), None)]
+    counted = f"{SCOPE}/budgets/rack=1/slots/0/b"
+    second: Story = [
+        (12, queue("b"), "{}"),
+        (13, slot(1), held_by("b")),
+        (13, counted, held_by("b")),
+        (80, slot(1), None),
+        (80, counted, None),
+        (80, queue("b"), None),
+    ]
 
     found = judged([*TAKE, *second, *GIVE], slots=2, racks=racks)
 
