@@ -17,6 +17,7 @@ PACKAGES = f"/apps/{APP_ID}/packages"
 PAGES = {
     "overview": "/",
     "group": PAGE,
+    "at": f"{PAGE}/at",
     "instance": f"{PAGE}/instances/{NAMES[0]}",
     "packages": PACKAGES,
     "activity": "/activity",
@@ -125,6 +126,34 @@ def test_an_instance_tells_its_last_update_and_is_found_from_its_group(chromium:
     drawn.scroll_into_view_if_needed()
     expect(drawn).to_have_js_property("complete", True)
     assert drawn.evaluate("each => each.naturalWidth") > 100
+
+
+def test_the_slider_shows_the_group_as_it_was_without_loading_the_page_again(
+    chromium: Browser, fleet: LiveFixture
+) -> None:
+    """
+    1. moved to its left end, the slider shows the beginning of the history, and the address says so
+    2. the step after leads on; without JavaScript the slider is a form
+    """
+    tab = Tab(chromium, fleet)
+    tab.page.goto(f"{tab.url}{PAGE}/at")
+    tab.page.evaluate("window.loadedOnce = true")
+    shown = tab.page.locator("#then h2")
+    now = shown.inner_text()
+
+    tab.page.get_by_label("Time").press("Home")
+    expect(shown).not_to_have_text(now, timeout=WITHIN_MS)
+    tab.page.wait_for_url("**/at?t=*")
+    assert tab.page.evaluate("window.loadedOnce")
+    tab.page.get_by_role("link", name="Step after").click()
+    tab.page.wait_for_url("**/at?when=*")
+    assert not tab.said
+
+    plain = Tab(chromium, fleet, java_script_enabled=False)
+    plain.page.goto(f"{plain.url}{PAGE}/at?when=1s")
+    plain.page.get_by_role("button", name="Show").first.click()
+    plain.page.wait_for_url("**/at?t=*")
+    expect(plain.page.locator("#then")).to_contain_text("UTC")
 
 
 def test_the_first_users_token_is_shown_once_and_lets_in(chromium: Browser, fleet: LiveFixture) -> None:
