@@ -44,7 +44,7 @@ defaults
     timeout connect 500ms
     timeout client 60s
     timeout server 60s
-    timeout check 500ms
+    timeout check 5s
 frontend web
     bind :{port}
     default_backend {service}

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from outrider.etcd.client import connect
@@ -154,7 +155,7 @@ def clock(run: Run) -> None:
         for name, seconds in off.items():
             site.machines[name].write(
                 "/etc/systemd/system/outrider-sidekick@.service.d/clock.conf",
-                f"[Service]\nEnvironment=LD_PRELOAD={HERE}/libfaketime.so.1 FAKETIME={seconds} FAKETIME_NO_CACHE=1"
+                f"[Service]\nEnvironment=LD_PRELOAD={HERE}/libfaketime.so.1 FAKETIME={seconds}"
                 " DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_FAKE_MONOTONIC=1\n",
             )
             site.machines[name].write(f"{PACKAGES}/scenario.pth", SLEEP + "\n")
@@ -212,15 +213,17 @@ def restore(run: Run) -> None:
 def poweroff(run: Run) -> None:
     """A machine loses its power in the middle of a swap and is replaced by another one."""
     site = run.site
-    version = site.release("good")
-    machine, state = _in_a_swap(run, WEB, but=SMALL_DISK)
-    with run.losing(machine):
-        machine.container.kill()
-    run.note(f"{machine.name} lost in {state}")
-    for app in APPS:
-        eventually(lambda app=app: site.presence(app, machine.name) is None, WITHIN_S, every_s=0.2)  # type: ignore[misc]
-        site.outrider(f"instance delete {app.name} {site.instance(app, machine.name)} --machine-off --yes")
-    del site.machines[machine.name]
+    with site.health_checks():
+        version = site.release("good")
+        machine, state = _in_a_swap(run, WEB, but=SMALL_DISK)
+        with run.losing(machine):
+            machine.container.kill()
+        run.note(f"{machine.name} lost in {state}")
+        for app in APPS:
+            gone = partial(lambda app: site.presence(app, machine.name) is None, app)
+            eventually(gone, WITHIN_S, every_s=0.2)
+            site.outrider(f"instance delete {app.name} {site.instance(app, machine.name)} --machine-off --yes")
+        del site.machines[machine.name]
     run.note(f"{site.add_machine().name} in its place")
     site.await_rest(version)
 

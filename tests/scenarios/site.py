@@ -6,7 +6,8 @@ of both, run by the runtime ``systemd``.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -15,7 +16,7 @@ from outrider.balancers.entry import ensure_static
 from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.demo.example import build_package
 from outrider.etcd.client import connect
-from outrider.etcd.seam import Cluster, Put
+from outrider.etcd.seam import Cluster, DeletePrefix, Put
 from outrider.model.balancer_agents import ServerEntry
 from outrider.model.documents import Block, Presence, decode
 from outrider.model.keys import Keys
@@ -210,6 +211,21 @@ class Site:
         found = self.cluster.get(key)
         return decode(ServerEntry, key, found.value).url if found is not None else None
 
+    @contextmanager
+    def health_checks(self) -> Iterator[None]:
+        """Let Traefik check the servers of ``web`` meanwhile.
+
+        One check that takes more than a second takes a server out: on a machine with much other work that would happen
+        to all of them at once, so they are checked only where one is about to be lost.
+        """
+        prefix = f"traefik/http/services/{WEB.name}/loadbalancer/healthcheck/"
+        checks = (Put(key=f"{prefix}{name}", value=text.encode()) for name, text in TRAEFIK_CHECKS.items())
+        self.cluster.txn((), tuple(checks))
+        try:
+            yield
+        finally:
+            self.cluster.txn((), (DeletePrefix(prefix=prefix),))
+
     def told(self) -> str:
         """The last lines of all journals, for a person."""
         lines = []
@@ -231,10 +247,6 @@ class Site:
     def _start_balancers(self) -> None:
         keys = TraefikKeys(TraefikSettings(rule=f"Host(`{HOST}`)"), service=WEB.name)
         ensure_static(self.cluster, keys)
-        checks = f"traefik/http/services/{WEB.name}/loadbalancer/healthcheck"
-        self.cluster.txn(
-            (), tuple(Put(key=f"{checks}/{name}", value=value.encode()) for name, value in TRAEFIK_CHECKS.items())
-        )
         programs = self.folder / "programs"
         commands = copy_programs(programs)
         self.balancers = self._machine("balancers", BALANCERS, self._images.machine, programs=programs)
