@@ -174,7 +174,6 @@ UNDER: dict[tuple[str, str], str] = {
         "_to_its_end",
     ): "ends its own program when this machine fails: unknown then",
     ("sidekick/task_programs", "_end_leftovers"): "the same, of a sidekick that was killed",
-    ("sidekick/task_programs", "_to_its_end"): "ends the program that it started, when this machine fails",
 }
 """(module below src/outrider, function) whose touches have no mark of their own -> why that is right."""
 

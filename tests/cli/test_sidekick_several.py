@@ -38,6 +38,9 @@ def test_sighup_reads_the_folder_again_and_the_others_end_it(tmp_path: Path, mon
             for number in SIGNALS:
                 signal.raise_signal(number)
 
+        def gauges(self) -> tuple[()]:
+            return ()
+
         def reload(self) -> None:
             done.append("reload")
 

@@ -19,7 +19,7 @@ import pytest
 from outrider.config.load import load_settings
 from outrider.config.sections import InstanceSettings
 from outrider.core.errors import ConfigError, DriverError, Refused
-from outrider.failpoints import FAILPOINTS_OF, FailpointHit, observe
+from outrider.failpoints import FAILPOINTS_OF, FailpointHit, observe, performing
 from outrider.journal.journal import Journal, Record
 from outrider.runtimes import Exited, Restarter, RunnableRelease, WorkloadSpec
 from outrider.runtimes.dpkg import DpkgSettings, calls
@@ -87,6 +87,7 @@ def killed_at(point: str, when: str) -> Iterator[list[FailpointHit]]:
             met.append(hit)
             raise Killed
 
+    performing("")  # a test before this one may have left an effect on this thread
     observe(see)
     try:
         yield met

@@ -157,6 +157,6 @@ def test_healthcheck_needs_a_runtime_that_reports_it() -> None:
     settings = Settings(instance=InstanceSettings(id="i", app="a", group="g"), probe=ProbeSettings(kind="healthcheck"))
 
     assert (
-        "healthcheck needs a runtime that reports it (docker), and instance.runtime is process"
+        "healthcheck needs a runtime that reports it (docker, dpkg), and instance.runtime is process"
         in (dict(contradictions(settings))["probe.kind"])
     )

@@ -218,6 +218,9 @@ def token_of(service: Service, role: Role) -> str:
     return token
 
 
+ABSENT_HERE = {("GET /api/v1/identity-provider", 404)}
+"""What the service under test has none of, and says so: tests/service/api/test_identity_provider.py has the rest."""
+
 ASKING = (("admin", SHORT), ("admin", REQUESTS), ("nobody yet", REQUESTS))
 
 
@@ -246,7 +249,8 @@ def test_every_answer_is_described(api: Api, operation: Any) -> None:
         if operation.label == "POST /api/v1/payloads":
             example = {"body": b"a file", "media_type": "application/octet-stream"}
         path_parameters = {name: known[name] for name in _names(operation.path)}
-        assert api.ask(operation.Case(path_parameters=path_parameters, **example)).status_code < 300
+        status = api.ask(operation.Case(path_parameters=path_parameters, **example)).status_code
+        assert status < 300 or (operation.label, status) in ABSENT_HERE
 
     if api.times == SHORT and zlib.crc32(operation.label.encode()) % 6:
         return  # the long form asks each operation in each way

@@ -37,14 +37,14 @@ _STATES: dict[str, str] = {
     "downloading": "fetch",
     "verifying": "fetch",
     "swapping": "tone-busy",
-    "swapping.queueing": "tone-held",
-    "swapping.withdrawing": "tone-held",
     "rollback": "tone-bad",
     "reporting": "tone-good",
     "idle": "calm",
     AWAY: "gone",
 }
-"""How a state, or all states in one, are coloured: a class of the style sheet."""
+"""How all states in one are coloured: a class of the style sheet."""
+_WAITING = frozenset({"queueing", "withdrawing"})
+"""Last words of the states in which it waits for a turn."""
 LEGEND = (
     ("fetch", "downloads"),
     ("tone-held", "waits for a turn"),
@@ -200,7 +200,8 @@ def _from_history(
 
 def style_of(state: str) -> str:
     """The class of a state's colour."""
-    return _STATES.get(state) or _STATES.get(state.partition(".")[0], "tone-rest")
+    first, _, inner = state.partition(".")
+    return "tone-held" if inner in _WAITING else _STATES.get(first, "tone-rest")
 
 
 def _from_reports(
