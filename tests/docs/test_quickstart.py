@@ -15,17 +15,12 @@ from outrider.core.errors import OutriderError
 from outrider.demo.fleet import end_workloads
 from outrider.demo.programs import find_etcd, free_ports
 from tests.support.requirements import skip_or_fail
-from tests.support.terminal import Terminal
+from tests.support.terminal import Terminal, typed_blocks
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "use" / "quickstart.md"
 MOST = 5
-
-
-def blocks() -> list[list[str]]:
-    """The code blocks of the page, as lines to type."""
-    return [text.strip().splitlines() for text in re.findall(r"^```\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.M)]
 
 
 @pytest.fixture
@@ -51,7 +46,7 @@ def test_five_commands_and_one_file_lead_to_a_group_of_three_that_rolls(terminal
         find_etcd()
     except OutriderError as error:
         skip_or_fail(str(error))
-    first, look, roll = blocks()
+    first, look, roll = typed_blocks(PAGE)
     set_up, serve, apply, sidekicks, wait = first
     assert len(first) <= MOST
     assert set_up.startswith("make setup ")

@@ -85,14 +85,50 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def build(version: str, files: Mapping[str, str] | None = None, lines: str = "") -> str:
-    """Name of a local image as ``context`` describes it; built when it isn't there."""
-    packed = context(version, files, lines)
-    name = f"outrider-test/app:{hashlib.sha256(packed).hexdigest()[:16]}"
+def base() -> str:
+    """A local image that stands for Docker Hub's ``busybox``: a shell, and a web server."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        _add(tar, "Dockerfile", b'FROM scratch\nCOPY root /\nENV PATH=/bin\nCMD ["sh"]\n')
+        _add(tar, "root/bin/busybox", busybox().read_bytes())
+        for name in ("sh", "mkdir", "httpd"):
+            link = tarfile.TarInfo(f"root/bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    return _built("outrider-test/busybox", packed.getvalue())
+
+
+def registry_image() -> str:
+    """A local image that stands for Docker Hub's ``registry:2``: Debian's ``docker-registry``, at port 5000."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        skip_or_fail("no docker-registry; apt-get install docker-registry")
+    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+    needed = [Path(word) for word in said.split() if word.startswith("/")]
+    config = "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: /data\nhttp:\n  addr: 0.0.0.0:5000\n"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        recipe = 'FROM scratch\nCOPY root /\nENTRYPOINT ["/registry", "serve", "/config.yml"]\n'
+        _add(tar, "Dockerfile", recipe.encode())
+        _add(tar, "root/config.yml", config.encode())
+        for path in (Path(program), *needed):
+            name = "registry" if path == Path(program) else str(path).lstrip("/")
+            _add(tar, f"root/{name}", path.read_bytes())
+    return _built("outrider-test/registry", packed.getvalue())
+
+
+def _built(repository: str, packed: bytes) -> str:
+    """Name of the local image of a packed context; built when it isn't there."""
+    name = f"{repository}:{hashlib.sha256(packed).hexdigest()[:16]}"
     with contextlib.closing(docker_client()) as client:
         if not client.images.list(name=name):
             client.images.build(fileobj=io.BytesIO(packed), custom_context=True, tag=name, rm=True)
     return name
+
+
+def build(version: str, files: Mapping[str, str] | None = None, lines: str = "") -> str:
+    """Name of a local image as ``context`` describes it; built when it isn't there."""
+    return _built("outrider-test/app", context(version, files, lines))
 
 
 def save(image: str, path: Path) -> Path:

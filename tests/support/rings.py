@@ -30,6 +30,8 @@ LIVE = (
     "tests/docs/test_first_steps.py",
     "tests/docs/test_guide.py",
     "tests/docs/test_quickstart.py",
+    "tests/docs/test_quickstart_docker.py",
+    "tests/docs/test_quickstart_systemd.py",
     # these wait for the time limits of a service
     "tests/security/test_limits.py",
     "tests/service/rollouts/test_grant_races.py",

@@ -27,10 +27,10 @@ from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 SCRIPT, TREE = ROOT / "tools/systemd_image.sh", ROOT / ".cache/systemd/tree.tar"
-_JOURNALCTL = """#!%s
+_PROGRAM = """#!%s
 import sys
 import docker
-code, output = docker.from_env().containers.get("%s").exec_run(["journalctl", *sys.argv[1:]])
+code, output = docker.from_env().containers.get("%s").exec_run(["%s", *sys.argv[1:]])
 sys.stdout.buffer.write(output)
 sys.exit(code)
 """
@@ -57,7 +57,6 @@ class SystemdMachine:
         self._client = docker_client()
         self.folder, self.shared = Path(tempfile.mkdtemp(prefix="outrider-systemd-")), shared
         (self.folder / "dbus").mkdir()
-        (self.folder / "bin").mkdir()
         atexit.register(self.remove)
         self._container: Any = self._client.containers.run(
             _image(self._client),
@@ -78,9 +77,7 @@ class SystemdMachine:
             environment={"container": "docker"},
         )
         self.name: str = self._container.name
-        journalctl = self.folder / "bin/journalctl"
-        journalctl.write_text(_JOURNALCTL % (sys.executable, self.name))
-        journalctl.chmod(0o755)
+        self.programs("journalctl", folder="bin")
         eventually(self._is_up, every_s=0.2)
 
     @property
@@ -94,6 +91,15 @@ class SystemdMachine:
         monkeypatch.setenv("PATH", f"{self.folder / 'bin'}:{os.environ['PATH']}")
         # it goes through Docker here, which takes its time on a busy machine
         monkeypatch.setattr("outrider.runtimes.systemd.results._JOURNAL_S", 60.0)
+
+    def programs(self, *names: str, folder: str = "programs") -> Path:
+        """A folder with programs of these names, which run on the machine."""
+        (self.folder / folder).mkdir(exist_ok=True)
+        for name in names:
+            program = self.folder / folder / name
+            program.write_text(_PROGRAM % (sys.executable, self.name, name))
+            program.chmod(0o755)
+        return self.folder / folder
 
     def run(self, *words: str, check: bool = True, user: str = "root") -> str:
         """What a command prints on the machine.

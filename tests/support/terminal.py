@@ -1,6 +1,7 @@
 """A shell for tests that type what a page of the documentation says."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,19 +20,48 @@ QUICK = {
 """Shorter waits, as settings of the sidekicks."""
 
 
+def blocks_of(page: Path, language: str) -> list[list[str]]:
+    """The blocks of a page in a language, as lines."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [text.strip().splitlines() for named, text in found if named == language]
+
+
+def typed_blocks(page: Path) -> list[list[str]]:
+    """The blocks of a page that are typed: those that name no language."""
+    return blocks_of(page, "")
+
+
 class Terminal:
     """One shell that is typed into, step by step; what it began in the background ends with it."""
 
-    def __init__(self, folder: Path, etcd: str, prefix: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        etcd: str,
+        prefix: str,
+        environment: Mapping[str, str] | None = None,
+        *,
+        replaced: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+    ) -> None:
+        """Start the shell.
+
+        Args:
+            folder: Where it types.
+            etcd, prefix: What its commands and sidekicks use.
+            environment: Further variables.
+            replaced: Further words of the page -> what is typed in their place.
+            programs: A folder of programs that are found before all others.
+        """
         self.folder, self._begun = folder, 0
-        self._replaced = {"127.0.0.1:2379": etcd, "127.0.0.1:8000": f"127.0.0.1:{free_ports(1)[0]}"}
+        self._replaced = {"127.0.0.1:2379": etcd, "127.0.0.1:8000": f"127.0.0.1:{free_ports(1)[0]}", **(replaced or {})}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OUTRIDER_", "UPDATECTL_"))}
         self._environment = kept | QUICK
         (folder / "run").mkdir(mode=0o700)  # where the service's socket is, which the commands use
         self._environment |= {"XDG_RUNTIME_DIR": str(folder / "run"), "OUTRIDER_PREFIX": prefix}
         self._environment |= {"OUTRIDER_ETCD_ENDPOINTS": etcd, "OUTRIDER_ETCD_PREFIX": prefix}
         self._environment |= environment or {}
-        self._environment["PATH"] = f"{PROGRAMS}:{kept['PATH']}"
+        self._environment["PATH"] = ":".join([*([str(programs)] if programs else []), str(PROGRAMS), kept["PATH"]])
         self._shell = subprocess.Popen(
             ["bash"],
             cwd=folder,
