@@ -7,7 +7,6 @@ here. The sidekick's app runs in units of its own.
 import json
 import re
 import shutil
-import sysconfig
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,10 +24,9 @@ from outrider.model.documents import encode
 from tests.live.live_fixture import LiveFixture
 from tests.support.requirements import skip_or_fail
 from tests.support.servers import etcd_binary
-from tests.support.systemd_machine import ROOT, SystemdMachine, systemd_image
+from tests.support.systemd_machine import PYTHON, ROOT, SystemdMachine, outrider_machine
 from tests.support.waiting import eventually
 
-PYTHON, CHECKOUT, PACKAGES = "/usr/bin/python3", "/opt/checkout", "/opt/site-packages"
 UNITS = ROOT / "units"
 SERVE, SIDEKICK, AGENT = "outrider-serve.service", "outrider-sidekick@web-a.service", "outrider-balancer-agent@haproxy.service"  # fmt: skip  # noqa: E501
 SERVICE, SERVER = "lb", "http://127.0.0.1:9"
@@ -82,28 +80,13 @@ def haproxy(tmp_path: Path) -> Iterator[Haproxy]:
 @pytest.fixture
 def machine(tmp_path: Path, fixture: Fleet) -> Iterator[SystemdMachine]:
     """Set up as docs/use/install.md and runtimes.md say."""
-    systemd_image()
-    packages = Path(sysconfig.get_paths()["purelib"])
-    made = SystemdMachine(tmp_path, read_only={ROOT: CHECKOUT, packages: PACKAGES})
+    made = outrider_machine(tmp_path)
     try:
-        version = made.run(PYTHON, "--version")
-        if not re.fullmatch(rf"Python {re.escape(sysconfig.get_python_version())}\..*\s*", version):
-            skip_or_fail(f"the machine has {version.strip()}, which can't load the packages of the tests' Python")
-        made.write("/usr/lib/sysusers.d/outrider.conf", (UNITS / "outrider.sysusers.conf").read_text())
-        made.run("systemd-sysusers")
         made.run("groupadd", "--gid", str(GROUP_ID), "haproxy")
         made.run("usermod", "--append", "--groups", "systemd-journal", "outrider")
-        for path in UNITS.rglob("*"):
-            if path.suffix in (".service", ".conf") and "sysusers" not in path.name:
-                made.write(f"/etc/systemd/system/{path.relative_to(UNITS)}", path.read_text())
         # how fast a machine starts a service is no fact about the unit
         made.write(f"/etc/systemd/system/{SERVE}.d/busy.conf", "[Service]\nTimeoutStartSec=300\n")
         made.write("/etc/polkit-1/rules.d/50-outrider.rules", (UNITS / "outrider.rules").read_text())
-        made.write(
-            "/opt/outrider/bin/outrider",
-            f'#!/bin/sh\nPYTHONPATH={CHECKOUT}/src:{PACKAGES} exec {PYTHON} -m outrider "$@"\n',
-        )
-        made.run("chmod", "755", "/opt/outrider/bin/outrider")
         made.run("systemctl", "daemon-reload")
         yield made
     finally:

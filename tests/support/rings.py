@@ -29,6 +29,7 @@ LIVE = (
     "tests/docs/test_api_page.py",
     "tests/docs/test_first_steps.py",
     "tests/docs/test_guide.py",
+    "tests/docs/test_guide_page.py",
     "tests/docs/test_quickstart.py",
     "tests/docs/test_quickstart_docker.py",
     "tests/docs/test_quickstart_systemd.py",

@@ -9,8 +9,10 @@ import atexit
 import contextlib
 import hashlib
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,8 @@ from tests.support.requirements import skip_or_fail
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+PYTHON, CHECKOUT, PACKAGES = "/usr/bin/python3", "/opt/checkout", "/opt/site-packages"
+"""On the machine: its Python, and where it sees this checkout and the packages of the tests' Python."""
 SCRIPT, TREE = ROOT / "tools/systemd_image.sh", ROOT / ".cache/systemd/tree.tar"
 _PROGRAM = """#!%s
 import sys
@@ -161,6 +165,36 @@ class SystemdMachine:
         except docker.errors.APIError:  # it is about to start
             return False
         return output.strip() in (b"running", b"degraded") and self.socket.exists()
+
+
+def outrider_machine(shared: Path, *, read_only: Mapping[Path, str] = MappingProxyType({})) -> SystemdMachine:
+    """A machine of its own with outrider's users and units, as docs/use/install.md says; the code is this checkout's.
+
+    Args:
+        shared, read_only: As ``SystemdMachine``.
+    """
+    systemd_image()
+    packages, units = Path(sysconfig.get_paths()["purelib"]), ROOT / "units"
+    made = SystemdMachine(shared, read_only={ROOT: CHECKOUT, packages: PACKAGES, **read_only})
+    try:
+        version = made.run(PYTHON, "--version")
+        if not re.fullmatch(rf"Python {re.escape(sysconfig.get_python_version())}\..*\s*", version):
+            skip_or_fail(f"the machine has {version.strip()}, which can't load the packages of the tests' Python")
+        made.write("/usr/lib/sysusers.d/outrider.conf", (units / "outrider.sysusers.conf").read_text())
+        made.run("systemd-sysusers")
+        for path in units.rglob("*"):
+            if path.suffix in (".service", ".conf") and "sysusers" not in path.name:
+                made.write(f"/etc/systemd/system/{path.relative_to(units)}", path.read_text())
+        made.write(
+            "/opt/outrider/bin/outrider",
+            f'#!/bin/sh\nPYTHONPATH={CHECKOUT}/src:{PACKAGES} exec {PYTHON} -m outrider "$@"\n',
+        )
+        made.run("chmod", "755", "/opt/outrider/bin/outrider")
+        made.run("systemctl", "daemon-reload")
+    except BaseException:
+        made.remove()
+        raise
+    return made
 
 
 _machine: list[SystemdMachine] = []
