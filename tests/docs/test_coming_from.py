@@ -74,7 +74,7 @@ def test_each_answer_is_a_command_or_a_setting_that_exists(tool: str) -> None:
 
 def test_commands_outside_of_the_tables_exist() -> None:
     text = "\n".join(line for line in PAGE.splitlines() if not line.startswith("|"))
-    commands = re.findall(r"`(outrider [^`]+)`", text) + re.findall(r"^    (outrider .+)$", text, re.MULTILINE)
+    commands = re.findall(r"`(outrider [^`]+)`", text) + re.findall(r"^(outrider .+)$", text, re.MULTILINE)
 
     assert len(commands) >= 3
     for command in commands:
