@@ -93,7 +93,7 @@ def test_the_page_offers_the_provider_and_lets_its_people_in(world: World) -> No
     assert "oidc:ann · operator" in page.text
     (session,) = [cookie for cookie in person.browser.cookies if cookie.name == "outrider_session"]
     assert session.has_nonstandard_attr("HttpOnly")
-    assert "Strict" == session.get_nonstandard_attr("SameSite")
+    assert "strict" == (session.get_nonstandard_attr("SameSite") or "").lower()
 
 
 def test_a_role_of_some_apps_is_one_of_the_page_too(world: World) -> None:
