@@ -132,7 +132,12 @@ class DemoFleet:
         command = [*OUTRIDER, "serve", "--listen", listen, "--etcd", self.endpoint, "--socket", str(self.socket)]
         command += ["--payload-dir", str(self.folder / "payloads")]
         self.service = self._keep(
-            Program("service", command, self.folder, ready=lambda: _answers(f"{self.service_url}/readyz"))
+            Program(
+                "service",
+                command,
+                self.folder,
+                ready=lambda: self.socket.exists() and _answers(f"{self.service_url}/readyz"),
+            )
         )
         self.service.wait_ready()
 
