@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
 from tests.live.live_fixture import LiveFixture
+from tests.support.chromium import Page, sync_playwright
 from tests.support.servers import etcd_binary
 
 from outrider.demo.fleet import APP_ID, GROUP
@@ -134,6 +134,7 @@ def measure(known: int, minutes: float) -> list[str]:
         instances = Instances(fixture, known)
         for number in range(known):
             instances.put(number, "idle.waiting", "1.0.0")
+        assert sync_playwright is not None, "make bench-page installs it"
         with sync_playwright() as started:
             browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()

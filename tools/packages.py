@@ -209,8 +209,10 @@ def dress(tree: Path, sidekick: Path, server: Path, version: str, codename: str)
         "usr/share/outrider/app-elsewhere.conf",
         (units / "outrider-sidekick@.service.d/app-elsewhere.conf").read_bytes(),
     )
-    for path in (ROOT / "docs/use/examples").iterdir():
-        add(sidekick, f"usr/share/outrider/examples/{path.name}", path.read_bytes())
+    examples = ROOT / "docs/use/examples"
+    for path in examples.rglob("*"):
+        if path.is_file():
+            add(sidekick, f"usr/share/outrider/examples/{path.relative_to(examples)}", path.read_bytes())
     for path in (ROOT / "dashboards").iterdir():
         add(sidekick, f"usr/share/outrider/dashboards/{path.name}", path.read_bytes())
     (sidekick / "usr/bin").mkdir(parents=True)

@@ -13,6 +13,7 @@ from outrider.core.omaha import NoUpdate, Offer, OfferedPackage
 from outrider.core.release import ReleaseId
 from outrider.core.rollout.policy import Defer, Grant, Situation, decide
 from outrider.core.sidekick.effects import DrainBalancer, Effect, UndrainBalancer
+from outrider.service.rollouts.checkins import PROVES_SOON_S
 from outrider.sidekick.workers.worker import Noun, failure
 from tests.sim.host import Killed, sha_of
 
@@ -139,7 +140,7 @@ class SimUpstream:
             raise Unknown("the update service's answer got lost")
         if not fleet.is_proved(self._life.member.name, secret):
             fleet.unproved += 1
-            return NoUpdate(reason="unproved check-in")
+            return NoUpdate(reason="unproved check-in", poll_interval_s=PROVES_SOON_S)
         goal, runs = fleet.release, release or ReleaseId(version=version)
         why = "bad" if goal.label in fleet.blocked else None
         verdict = decide(
