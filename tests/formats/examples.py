@@ -51,8 +51,21 @@ def example(kind: Any) -> Any:
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
-    """What a reader of this version takes, as a JSON Schema."""
-    return msgspec.json.schema(kind)
+    """What a reader of this version takes, as a JSON Schema without its texts: 3.13 indents docstrings otherwise."""
+    return dict(_without_texts(msgspec.json.schema(kind)))
+
+
+def _without_texts(schema: Any) -> Any:
+    # a text's value is a string; a field that is called description has a schema
+    if isinstance(schema, list):
+        return [_without_texts(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value if key in ("default", "enum") else _without_texts(value)
+        for key, value in schema.items()
+        if not (key == "description" and isinstance(value, str))
+    }
 
 
 def _of(kind: inspect.Type) -> Any:
