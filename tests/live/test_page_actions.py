@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from outrider.demo.example import build_package
-from outrider.demo.fleet import APP_ID
+from outrider.demo.fleet import APP_ID, CHANNEL, GROUP
+from outrider.model.documents import Served, decode
 from tests.live.live_fixture import HEALTHY_ANSWERS, LiveFixture
 from tests.live.test_page import CHECKOUT, NAMES, PAGE, WITHIN_MS, Tab, chromium
 from tests.support.chromium import Browser, expect
@@ -42,6 +43,21 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFixture]:
         finally:
             fleet.stop()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def fleet_on_two(fleet: LiveFixture) -> LiveFixture:
+    """The fleet with 2.0.0 finished, whichever tests ran before: a worker may be given one of them alone."""
+    fleet.outrider("channel", "update", f"--app-id={APP_ID}", f"--channel={CHANNEL}", "--version=2.0.0")
+    eventually(lambda: fleet.expect_all_on("2.0.0"), within_s=180, every_s=0.2)
+    key = fleet.keys.served(APP_ID, GROUP)
+
+    def is_booked() -> bool:
+        entry = fleet.cluster.get(key)
+        return entry is not None and "2.0.0" in decode(Served, key, entry.value).versions
+
+    eventually(is_booked, within_s=60, every_s=0.2)
+    return fleet
 
 
 class Operator:
@@ -156,13 +172,14 @@ def test_a_release_that_needs_approval_is_rejected_then_approved_and_an_instance
 
 
 def test_a_bad_release_leaves_a_turn_behind_is_blocked_unblocked_and_undone(
-    chromium: Browser, fleet: LiveFixture
+    chromium: Browser, fleet_on_two: LiveFixture
 ) -> None:
     """
     1. 3.0.0 is promoted; the sidekick that holds the turn is killed while it probes
     2. the page says whose turn was left behind; releasing it lets the next instance try, which blocks 3.0.0
     3. unblock lifts that; 3.0.0 is blocked again, and undo takes the group back to 2.0.0
     """
+    fleet = fleet_on_two
     operator = Operator(chromium, fleet)
     operator.does("Promote to .*…", says="→ 3.0.0", instances=3, path="promote/stable", fields={"Version": "3.0.0"})
 
