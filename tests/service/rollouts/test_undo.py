@@ -7,8 +7,10 @@ import pytest
 from outrider.core.errors import ConfigError, Conflict
 from outrider.core.release import ReleaseId
 from outrider.core.rollout.windows import Window
+from outrider.model.documents import Served
 from outrider.service.rollouts.explain import current_reason, read_overviews
 from outrider.service.rollouts.wakeups import look
+from outrider.service.store import finishing
 from outrider.service.store.effects import effects
 from outrider.service.store.environments import EnvironmentEdit
 from outrider.service.store.group_lock import GroupLock
@@ -44,6 +46,19 @@ def served(fleet: Fleet, *versions: str) -> None:
             promote(fleet, version)
         roll(fleet, version, "web-1", "web-2", running=running)
         running = version
+
+
+def change_target(fleet: Fleet, verb: str) -> None:
+    """Give the group another target in one of the ways there are."""
+    match verb:
+        case "restart":
+            fleet.store.rollouts.restart(APP, "beta")
+        case "env":
+            fleet.store.environments.change(APP, "beta", EnvironmentEdit(variables={"COLOUR": "red"}))
+        case "group":
+            fleet.store.groups.update(APP, "beta", channel="other")
+        case _:
+            promote(fleet, "4.0.0")
 
 
 def pin(fleet: Fleet) -> str | None:
@@ -396,12 +411,7 @@ def test_what_was_complete_in_the_moment_of_the_next_change_is_where_undo_goes(f
         assert "3.0.0" == fleet.granted(instance, "2.0.0", takes_turns=True)
         fleet.succeeds(instance, "3.0.0")
     assert fleet.progress.finished is None
-    if verb == "restart":
-        fleet.store.rollouts.restart(APP, "beta")
-    elif verb == "env":
-        fleet.store.environments.change(APP, "beta", EnvironmentEdit(variables={"COLOUR": "red"}))
-    else:
-        promote(fleet, "4.0.0")
+    change_target(fleet, verb)
 
     fleet.store.rollouts.undo(APP, "beta")
 
@@ -410,3 +420,35 @@ def test_what_was_complete_in_the_moment_of_the_next_change_is_where_undo_goes(f
         target_of(fleet.store).environment,
         target_of(fleet.store).generation,
     )
+
+
+@pytest.mark.parametrize("verb", ["restart", "env", "channel", "group"])
+def test_the_last_report_may_come_while_the_target_changes(
+    fleet: Fleet, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    1. the next release is made while web-2 is on its way to 3.0.0; the rollout is not complete when that is looked at
+    2. web-2 reports before the change is committed
+    3. undo goes to 3.0.0 all the same
+    """
+    served(fleet, "2.0.0")
+    fleet.store.channels.save(APP, "other", version="2.0.0")
+    promote(fleet, "3.0.0")
+    for instance in ("web-1", "web-2"):
+        assert "3.0.0" == fleet.granted(instance, "2.0.0", takes_turns=True)
+    fleet.succeeds("web-1", "3.0.0")
+    look_first, reports = finishing._finish_what_is_complete, ["web-2"]
+
+    def looked(*arguments: Any) -> Any:
+        found = look_first(*arguments)
+        if reports:
+            fleet.succeeds(reports.pop(), "3.0.0")
+        return found
+
+    monkeypatch.setattr(finishing, "_finish_what_is_complete", looked)
+
+    change_target(fleet, verb)
+
+    known = fleet.store.context.get(Served, fleet.store.context.keys.served(APP, "beta"))
+    assert known is not None
+    assert ["2.0.0", "3.0.0"] == list(known.versions)

@@ -273,6 +273,13 @@ class Change:
         """The entry that was read at ``key``, with its revisions."""
         return self._entries[key]
 
+    def revision(self, key: str) -> int:
+        """The revision of the last write of ``key``; guarded. 0: there is nothing."""
+        if key not in self._entries:
+            self._guard(key, self._cluster.get(key))
+        entry = self._entries[key]
+        return 0 if entry is None else entry.mod_revision
+
     def commit(self, auditing: Auditing) -> bool:
         """Write everything, with its audit entries, or nothing; False when something that was read has moved.
 

@@ -10,7 +10,7 @@ from outrider.core.follow import parse_follow
 from outrider.model.documents import App, Block, Channel, Group, Package
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, some
-from outrider.service.store.finishing import finish_what_is_complete, groups_on
+from outrider.service.store.finishing import apply_finished, groups_on
 from outrider.service.store.moving import moving_notes
 from outrider.service.store.targets import aim_all
 
@@ -162,9 +162,9 @@ class Channels:
             aim_all(change, keys, (new,), package, self.context.now(), ends_undo=version is not None)
             return Saved(document=new, created=old is None, notes=notes)
 
-        if version is not None:
-            finish_what_is_complete(self.context, app_id, groups_on(self.context, app_id, name))
-        return apply(self.context.cluster, attempt, self.auditing)
+        if version is None:
+            return apply(self.context.cluster, attempt, self.auditing)
+        return apply_finished(self.context, app_id, groups_on(self.context, app_id, name), attempt, self.auditing)
 
     def _refer(self, change: Change, channel: Channel, package: Package | None) -> None:
         """Let a change that deletes or adds the package see that this channel points at it."""

@@ -10,10 +10,10 @@ from outrider.core.environment import Difference, Environment, checked, differen
 from outrider.core.errors import Conflict, NotFound
 from outrider.model.documents import App, Channel, Group, Package, Target
 from outrider.model.environments import GroupEnvironment
-from outrider.service.store.changes import Auditing, Change, apply
+from outrider.service.store.changes import Auditing, Change
 from outrider.service.store.channels import absent_channel
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
-from outrider.service.store.finishing import finish_what_is_complete
+from outrider.service.store.finishing import apply_finished
 from outrider.service.store.groups import absent_group
 from outrider.service.store.served import read_served
 from outrider.service.store.targets import aim
@@ -163,8 +163,7 @@ class Environments:
             self._forget(change, new, present)
             return Saved(document=new, created=True)
 
-        finish_what_is_complete(self.context, app_id, (group,))
-        return apply(self.context.cluster, attempt, self.auditing)
+        return apply_finished(self.context, app_id, (group,), attempt, self.auditing)
 
     def _made(self, number: int, content: Environment, by: str, why: str) -> GroupEnvironment:
         salt = random_tokens.token_hex(16)

@@ -12,7 +12,7 @@ from outrider.model.identity import StoredToken
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.channels import absent_channel
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text, some
-from outrider.service.store.finishing import finish_what_is_complete
+from outrider.service.store.finishing import apply_finished
 from outrider.service.store.targets import aim
 
 MAX_SLOTS = 1000
@@ -158,9 +158,9 @@ class Groups:
                 change.put(brake_key, brake)
             return new
 
-        if channel is not None:
-            finish_what_is_complete(self.context, app_id, (group,))
-        return apply(self.context.cluster, attempt, self.auditing)
+        if channel is None:
+            return apply(self.context.cluster, attempt, self.auditing)
+        return apply_finished(self.context, app_id, (group,), attempt, self.auditing)
 
     def delete(self, app: str, group: str) -> Group:
         """Remove a group without running sidekicks, with its target and its rollout.

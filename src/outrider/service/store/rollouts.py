@@ -16,7 +16,7 @@ from outrider.core.rollout.rollout import Approval, Failure, Opened, Override, P
 from outrider.model.documents import App, Frames, Group, Instance, Presence, Rollout, Target
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import Saved, StoreContext, absent_app, app_id_of, checked_text
-from outrider.service.store.finishing import finish_what_is_complete
+from outrider.service.store.finishing import apply_finished
 from outrider.service.store.frames import by_hand, frames_note
 from outrider.service.store.groups import absent_group
 from outrider.service.store.members import read_members
@@ -253,8 +253,7 @@ class Rollouts:
             snapshot = self._snapshot(change, app, group)
             return undo(snapshot, to=to, keep=keep, at_once=at_once, by=by, why=why)
 
-        finish_what_is_complete(self.context, app_id_of(app), (group,))
-        return apply(self.context.cluster, attempt, self.auditing)
+        return apply_finished(self.context, app_id_of(app), (group,), attempt, self.auditing)
 
     def restart(self, app: str, group: str, *, why: str = "", by: str = "") -> Group:
         """Start every instance of a group anew, under turns, probes and policy: a release with a new generation.
@@ -264,10 +263,11 @@ class Rollouts:
             Conflict: the group has no target, or its target is blocked.
         """
         why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
-        finish_what_is_complete(self.context, app_id_of(app), (group,))
-        return apply(
-            self.context.cluster, lambda change: restart(self._snapshot(change, app, group), by, why), self.auditing
-        )
+
+        def attempt(change: Change) -> Group:
+            return restart(self._snapshot(change, app, group), by, why)
+
+        return apply_finished(self.context, app_id_of(app), (group,), attempt, self.auditing)
 
     def follow(self, app: str, group: str) -> Group:
         """End what ``undo`` did: the group follows its channel again.
@@ -276,7 +276,11 @@ class Rollouts:
             NotFound: there is no such app or group.
             Conflict: it follows its channel.
         """
-        return apply(self.context.cluster, lambda change: follow(self._snapshot(change, app, group)), self.auditing)
+
+        def attempt(change: Change) -> Group:
+            return follow(self._snapshot(change, app, group))
+
+        return apply_finished(self.context, app_id_of(app), (group,), attempt, self.auditing)
 
     def _tell(self, app: str, group: str, state: State, why: str, by: str) -> RolloutNow:
         why, by = checked_text("why", why, MAX_WHY), checked_text("by", by, MAX_WHY)
