@@ -127,7 +127,7 @@ def test_every_group_is_looked_at_again(restorable: Restorable, monkeypatch: pyt
     restorable.keep()
     looked: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
 
-    def look(context: object, group_lock: object, app: str, group: str, overdue: object) -> Look:
+    def look(context: object, group_lock: object, app: str, group: str, *others: object) -> Look:
         looked.put((app, group))
         return Look()
 

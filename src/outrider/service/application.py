@@ -123,7 +123,7 @@ def create_application(
         checkins=Checkins(
             context=stores.context,
             on_verdict=application.state.metrics.note_verdict,
-            batches=Batches(),
+            batches=Batches(read_model),
             room=GroupRoom(stores.context, limits, model=read_model),
             history=(limits.max_history, max(limits.max_history // 5, 1)),
             on_misaddressed=Misaddressed(stores.context),

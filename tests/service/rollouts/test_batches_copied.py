@@ -4,17 +4,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from outrider.core.omaha import AppAnswer, AppRequest, NoUpdate, Offer, OmahaRequest
+from outrider.core.omaha import AppAnswer, AppRequest, NoUpdate, Offer, OmahaEvent, OmahaRequest
 from outrider.core.rollout.policy_settings import Policy
+from outrider.model.documents import Served
 from outrider.service.rollouts.batches import Batches
 from outrider.service.rollouts.checkins import Checkins
+from outrider.service.rollouts.wakeups import look
 from outrider.service.store import read_model
 from outrider.service.store.changes import Change
+from outrider.service.store.group_lock import GroupLock
 from outrider.service.store.read_model import NotingCluster, ReadModel
 from outrider.service.store.snapshot import read_snapshot
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
-from tests.support.service_examples import APP, make_app, open_store
+from tests.support.service_examples import APP, make_app, open_store, payload_of, target_of
 from tests.support.service_fleets import CALLER
 from tests.support.wall_clock import WallClock
 
@@ -42,6 +45,18 @@ class Process:
         assert isinstance(answer, AppAnswer)
         assert isinstance(answer.update_check, (Offer, NoUpdate))
         return answer.update_check
+
+    def updates(self, instance: str, version: str) -> None:
+        """It gets what it is offered, and reports that it runs."""
+        assert isinstance(self.check(instance), Offer)
+        event = OmahaEvent(type=3, result=1, previous_version="1.0.0", next_version=version)
+        app = AppRequest(app_id=APP, version=version, track="beta", machine_id=instance, events=(event,))
+        self.checkins.answer(OmahaRequest(apps=(app,)), CALLER)
+
+    @property
+    def served(self) -> list[str]:
+        known = self.store.context.get(Served, self.store.context.keys.served(APP, "beta"))
+        return [] if known is None else list(known.versions)
 
     def set(self, policy: Policy) -> None:
         self.store.rollouts.set_policy(APP, "beta", policy)
@@ -146,3 +161,42 @@ def test_a_copy_that_nobody_has_confirmed_lately_is_not_asked(pair: Pair) -> Non
 
     assert isinstance(pair.one.check("web-1"), Offer)
     assert len(pair.one.client.calls) > 1
+
+
+@pytest.mark.parametrize("has_seen", [0, 1, 2], ids=["nothing", "the first", "both"])
+def test_a_complete_rollout_is_booked_before_the_next_target_whatever_the_copy_has_seen(
+    pair: Pair, has_seen: int
+) -> None:
+    """
+    1. both instances come to 2.0.0 by way of one process, and no controller has looked at the group
+    2. the watch of the process at which 3.0.0 is promoted has brought nothing of that, or a part
+    3. undo goes to 2.0.0
+    """
+    pair.begin()
+    for number in range(2):
+        pair.one.updates(f"web-{number}", "2.0.0")
+        if number < has_seen:
+            pair.etcd.settle()
+    seen = [pair.other.model.entry(pair.one.store.context.keys.instance(APP, f"web-{number}")) for number in range(2)]
+    assert has_seen == sum(one is not None for one in seen)
+    pair.other.store.packages.create(APP, "3.0.0", payload=payload_of("3.0.0"))
+
+    pair.other.store.channels.save(APP, "beta", version="3.0.0")
+
+    assert ["2.0.0"] == pair.other.served
+    pair.other.store.rollouts.undo(APP, "beta")
+    assert "2.0.0" == target_of(pair.one.store).version
+
+
+def test_a_look_at_a_copy_that_is_behind_books_nothing_and_the_next_one_does(pair: Pair) -> None:
+    """The controller waits for its copy, as far as its own watches have come; a copy behind that says nothing."""
+    other = pair.begin().other
+    for number in range(2):
+        pair.one.updates(f"web-{number}", "2.0.0")
+
+    look(other.store.context, GroupLock(), APP, "beta", model=other.model)
+    assert [] == other.served
+
+    pair.etcd.settle()
+    look(other.store.context, GroupLock(), APP, "beta", model=other.model)
+    assert ["2.0.0"] == pair.other.served

@@ -6,6 +6,7 @@ starts with a look at every group, so it catches up after a time without any pro
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -24,12 +25,18 @@ from outrider.service.rollouts.wakeups import look
 from outrider.service.store.changes import Unaudited, apply
 from outrider.service.store.context import StoreContext
 from outrider.service.store.group_lock import GroupLock
+from outrider.service.store.read_model import ReadModel
 from outrider.service.store.removal import finish
 from outrider.service.store.task_states import end_lost
 
 GATHER_S = 0.05
 """Changes come in bursts, and one look after a burst is enough. The length varies, so processes do not collide."""
 RETRY_S = 2.0
+RESTS = 9.0
+"""A group is left alone for so many times what a look took: the looks at it leave nine tenths to the check-ins."""
+LONGEST_REST_S = 1.0
+COPY_S = 0.1
+"""For how long the copy is waited for."""
 LONGEST_WAIT_S = 60.0
 """After this time the controller reads the clock again, because an operator may have set it."""
 
@@ -44,8 +51,20 @@ class RolloutController:
         context: StoreContext,
         group_lock: GroupLock | None = None,
         clock: Callable[[], float] = seconds_since_boot,
+        model: ReadModel | None = None,
     ) -> None:
-        """``group_lock``: the lock of this process's check-ins. ``clock``: seconds that never go back."""
+        """Prepare; nothing is asked yet.
+
+        Args:
+            group_lock: The lock of this process's check-ins.
+            clock: Seconds that never go back.
+            model: The copy of etcd that is looked at; None: etcd itself is.
+        """
+        self._model = model
+        self._noted = 0
+        """Revision of the last change that was noted: a copy that is behind it is not looked at."""
+        self._rests: dict[_Group, float] = {}
+        """Until when a group is left alone after a look, by the monotonic clock."""
         self._context, self._group_lock = context, group_lock or GroupLock()
         self._clock, self._overdue, self._ends = clock, OverdueGrants(clock), dict[_Group, float]()
         self._changed = threading.Condition()
@@ -102,7 +121,7 @@ class RolloutController:
     def _wait(self) -> bool:
         """Sleep until there is a group to look at; False after ``close``."""
         with self._changed:
-            while not self._closed and not (self._all or self._apps or self._to_look or self._gone):
+            while not self._closed and not (self._all or self._apps or self._is_any_ready() or self._gone):
                 wait_s = self._until_due_s()
                 if wait_s <= 0 or self._tasks or self._blocks:
                     break
@@ -111,8 +130,16 @@ class RolloutController:
                 self._changed.wait_for(lambda: self._closed, GATHER_S * random.uniform(0.2, 1.0))  # noqa: S311
             return not self._closed
 
+    def _is_any_ready(self) -> bool:
+        return any(not self._rests_s(group) for group in self._to_look)
+
+    def _rests_s(self, group: _Group) -> float:
+        """For how long a group is left alone, though something has changed; 0: it isn't."""
+        return max(self._rests.get(group, 0.0) - time.monotonic(), 0.0)
+
     def _until_due_s(self) -> float:
         ends_in_s = min(self._ends.values(), default=LONGEST_WAIT_S + self._clock()) - self._clock()
+        ends_in_s = min((ends_in_s, *map(self._rests_s, self._to_look)))
         if not self._due:
             return ends_in_s
         return min(ends_in_s, (min(self._due.values()) - self._context.now()).total_seconds())
@@ -181,7 +208,8 @@ class RolloutController:
     def _take(self) -> set[_Group]:
         """The groups to look at now."""
         with self._changed:
-            everything, apps, groups = self._all, set(self._apps), set(self._to_look)
+            everything, apps = self._all, set(self._apps)
+            groups = {group for group in self._to_look if not self._rests_s(group)}
         if everything:
             groups |= self._begin()
         for app in apps:
@@ -237,12 +265,16 @@ class RolloutController:
         with self._changed:
             # Before the look, so that no change during the look is missed.
             self._count_serving.add(group)
+            noted = self._noted
+        began_s = time.thread_time()
         try:
-            outcome = look(self._context, self._group_lock, *group, self._overdue)
+            outcome = look(self._context, self._group_lock, *group, self._overdue, self._copy(noted))
         except OutriderError as error:
             self._failed("queue not checked", error, group)
             return
+        took_s = time.thread_time() - began_s
         with self._changed:
+            self._rests[group] = time.monotonic() + min(took_s * RESTS, LONGEST_REST_S)
             if outcome.again_at is not None:
                 self._due[group] = outcome.again_at
             if outcome.overdue_in_s is not None:
@@ -251,6 +283,11 @@ class RolloutController:
                 self._count_serving.discard(group)
         if outcome.called:
             logger.bind(app=group[0], group=group[1], instances=list(outcome.called)).info("woken")
+
+    def _copy(self, revision: int) -> ReadModel | None:
+        """The copy, when it has come to ``revision``; in a moment, for it follows the same etcd."""
+        model = self._model
+        return model if model is not None and model.has_reached(revision, COPY_S) else None
 
     def _failed(self, what: str, error: OutriderError, group: _Group | None = None) -> None:
         log = logger.bind(error_kind=error.kind, cause=str(error), retry=True)
@@ -265,9 +302,11 @@ class RolloutController:
         """Note the event of a watch; it only says where to look."""
         with self._changed:
             match event:
-                case Resynced():
+                case Resynced(listing=listing):
                     self._all = self._tasks = self._blocks = True
+                    self._noted = listing.revision
                 case KeyChanged(key=key, entry=entry):
+                    self._noted = max(self._noted, event.revision)
                     if entry is not None and key.startswith(self._context.keys.all_presences()):
                         self._note_given_up(entry)
                     self._note_key(key)
@@ -310,10 +349,13 @@ class RolloutController:
 
 @contextmanager
 def rollout_controller(
-    context: StoreContext, group_lock: GroupLock | None = None, clock: Callable[[], float] = seconds_since_boot
+    context: StoreContext,
+    group_lock: GroupLock | None = None,
+    clock: Callable[[], float] = seconds_since_boot,
+    model: ReadModel | None = None,
 ) -> Iterator[None]:
     """Run the rollout controller while the block runs; any number of processes may."""
-    controller = RolloutController(context, group_lock, clock)
+    controller = RolloutController(context, group_lock, clock, model)
     controller.start()
     try:
         yield

@@ -5,6 +5,7 @@ grants nothing: the woken instance checks in, and is judged like every other. So
 processes that look at once, one wins the transaction; and the next look repeats the work of a process that died.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -12,16 +13,18 @@ import msgspec
 
 from outrider.core.rollout import waves
 from outrider.core.rollout.policy import Defer, Grant
-from outrider.model.damage import read_or_none
 from outrider.model.documents import Deferral, Presence, Wakeup
 from outrider.service.rollouts.overdue import OverdueGrants
 from outrider.service.store.changes import Change, Unaudited
 from outrider.service.store.context import StoreContext
+from outrider.service.store.copied_change import CopiedChange
 from outrider.service.store.due_tasks import LEFT_RUNNING, note_due
 from outrider.service.store.group_lock import GroupLock, Leases, NeedsGroupLock
 from outrider.service.store.instances import WAKEUP_TTL_S
 from outrider.service.store.judging import judge
+from outrider.service.store.read_model import Behind, ReadModel
 from outrider.service.store.recalls import closes_at, recall, take_back
+from outrider.service.store.serving import over_copy
 from outrider.service.store.snapshot import PATIENCE, DeferredInstance, GroupSnapshot, read_snapshot
 
 ROLLOUT_CONTROLLER = Unaudited("rollout controller: carries out the policy that an operator set")
@@ -54,18 +57,25 @@ class Look:
 
 
 def look(
-    context: StoreContext, group_lock: GroupLock, app: str, group: str, overdue: OverdueGrants | None = None
+    context: StoreContext,
+    group_lock: GroupLock,
+    app: str,
+    group: str,
+    overdue: OverdueGrants | None = None,
+    model: ReadModel | None = None,
 ) -> Look:
     """Close overdue grants, wake the instances that may update now, and finish the rollout if it is complete.
 
-    ``overdue``: which they are, as this process has seen them; None: none.
+    Args:
+        overdue: Which they are, as this process has seen them; None: none.
+        model: The copy that is looked at first; None: etcd is read.
 
     Raises:
         Unknown: etcd gives no answer; look again.
         Conflict: other changes of the same keys win every race; look again.
     """
 
-    def attempt(change: Change, leases: Leases) -> Look:
+    def attempt(change: Change, leases: Leases, context: StoreContext = context) -> Look:
         snapshot = read_snapshot(context, change, app, group)
         if snapshot is None:
             return Look()
@@ -93,7 +103,27 @@ def look(
         snapshot.write()
         return replace(outcome, overdue_in_s=overdue_in_s)
 
+    if model is not None and model.is_confirmed:
+        found = _looked_at_copy(context, model, attempt)
+        if found is not None:
+            return found
     return group_lock.apply(context.cluster, f"{app}/{group}", attempt, ROLLOUT_CONTROLLER)
+
+
+def _looked_at_copy(
+    context: StoreContext, model: ReadModel, attempt: Callable[[Change, Leases, StoreContext], Look]
+) -> Look | None:
+    """What a look at the copy found, when nothing is to be written; None: look at etcd.
+
+    Nothing is compared: whatever has moved meanwhile is noted, and looked at again.
+    """
+    change = CopiedChange(context.cluster, model)
+    copied = over_copy(context, model)
+    try:
+        found = attempt(change, Leases(context.cluster, has_group_lock=False), copied)
+    except (NeedsGroupLock, Behind):
+        return None
+    return None if change.has_writes else found
 
 
 def _end_given_up(snapshot: GroupSnapshot) -> None:
@@ -106,7 +136,7 @@ def _end_given_up(snapshot: GroupSnapshot) -> None:
         return
     keys, group, ended = snapshot.context.keys, snapshot.group, 0
     for entry in snapshot.context.cluster.list(f"{keys.presences(group.app)}{group.id}/").entries:
-        presence = read_or_none(Presence, entry.key, entry.value)
+        presence = snapshot.context.document(Presence, entry)
         if presence is None:
             continue
         grant = snapshot.grants.get(presence.instance)
