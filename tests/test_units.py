@@ -21,12 +21,14 @@ SIDEKICK = UNITS / "outrider-sidekick@.service"
 SIDEKICKS = UNITS / "outrider-sidekicks.service"
 EXAMPLE = UNITS / "example@.service"
 SERVE = UNITS / "outrider-serve.service"
+APPS = UNITS / "outrider-apps@.service"
 SHUTDOWN = UNITS / "outrider-shutdown@.service"
 AGENT = UNITS / "outrider-balancer-agent@.service"
 UPDATER = UNITS / "outrider-updater.service"
 INSTALLED = "/opt/outrider/bin/outrider"
 EXPOSURE = {
     "outrider-serve.service": 1.5,
+    "outrider-apps@a.service": 1.5,
     "outrider-shutdown@a.service": 1.5,
     "outrider-balancer-agent@haproxy.service": 1.5,
     "outrider-balancer-agent@caddy.service": 1.5,
@@ -73,7 +75,7 @@ def unit(request: pytest.FixtureRequest) -> Unit:
 
 
 def test_every_unit_file_is_looked_at_here() -> None:
-    assert set(UNITS.glob("*.service")) == {SIDEKICK, SIDEKICKS, SERVE, SHUTDOWN, AGENT, UPDATER, EXAMPLE}
+    assert set(UNITS.glob("*.service")) == {SIDEKICK, SIDEKICKS, APPS, SERVE, SHUTDOWN, AGENT, UPDATER, EXAMPLE}
 
 
 @pytest.mark.parametrize("path", [SIDEKICK, SIDEKICKS, UPDATER], ids=lambda path: path.name)
@@ -85,11 +87,29 @@ def test_a_restart_of_the_sidekick_leaves_the_workload_running(path: Path) -> No
     assert "PrivateTmp" not in dict(unit["Service"])
 
 
+@pytest.mark.parametrize(("path", "name"), [(SIDEKICK, "%i"), (SIDEKICKS, "sidekicks")], ids=["one", "all"])
+def test_apps_are_moved_to_a_unit_that_is_there_before_the_sidekick_and_ends_after_it(path: Path, name: str) -> None:
+    unit, apps = read_unit(path), read_unit(APPS)
+
+    home = f"outrider-apps@{name}.service"
+    assert ("Environment", f"OUTRIDER_WORKLOAD_UNIT={home}") in unit["Service"]
+    for key in ("Wants", "After"):
+        assert home in only(unit, "Unit", key).split()
+    assert not {"Requires", "BindsTo", "PartOf", "Upholds"} & dict(unit["Unit"]).keys(), "apps outlive their sidekick"
+    # what systemd needs to move a process there that isn't root's
+    assert dict(unit["Service"])["User"] == dict(apps["Service"])["User"]
+    assert only(apps, "Service", "Delegate") == "yes"
+    assert (only(apps, "Service", "Type"), only(apps, "Service", "RemainAfterExit")) == ("oneshot", "yes")
+    assert only(apps, "Service", "OOMPolicy") == "continue"
+    assert only(apps, "Unit", "RefuseManualStop") == "yes"
+
+
 def test_the_drain_at_shutdown_ends_before_the_sidekick_and_has_the_time_that_it_may_take() -> None:
     unit = read_unit(SHUTDOWN)
     instance, drain = InstanceSettings(app="a", group="b"), DrainSettings()
 
     ends_later = {"outrider-sidekick@%i.service", "outrider-sidekicks.service"}
+    ends_later |= {"outrider-apps@%i.service", "outrider-apps@sidekicks.service"}
     ends_later |= {f"{name}.service" for name in ("dbus", "polkit", "docker")}
     assert ends_later <= {word for key, value in unit["Unit"] if key == "After" for word in value.split()}
     assert not {"PartOf", "BindsTo", "Requires", "ConsistsOf"} & {key for key, _ in unit["Unit"]}, "a plain restart"
@@ -222,7 +242,7 @@ def test_what_units_and_pages_set_for_an_agent_are_options_that_it_has() -> None
 def test_systemd_knows_every_key_and_value(tmp_path: Path, installed: Path) -> None:
     program = Path(sys.executable).with_name("outrider")
     copies = []
-    for path in (SIDEKICK, SIDEKICKS, SERVE, SHUTDOWN, AGENT, EXAMPLE):
+    for path in (SIDEKICK, SIDEKICKS, APPS, SERVE, SHUTDOWN, AGENT, EXAMPLE):
         for product in ("haproxy", "nginx", "envoy") if path == AGENT else ("a",):
             name = path.name.replace("@", f"@{product}")
             copies.append(tmp_path / name)

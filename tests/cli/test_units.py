@@ -39,6 +39,7 @@ def test_all_units_with_drop_ins_and_users_are_written_below_a_root(tmp_path: Pa
         f"{system}/outrider-serve.service",
         f"{system}/outrider-sidekick@.service",
         f"{system}/outrider-sidekicks.service",
+        f"{system}/outrider-apps@.service",
         f"{system}/outrider-shutdown@.service",
         f"{system}/outrider-balancer-agent@.service",
         f"{system}/outrider-balancer-agent@haproxy.service.d/product.conf",
@@ -154,10 +155,12 @@ def rendered(tmp_path: Path, more: str = "", *words: str) -> dict[str, dict[str,
 
 
 def test_a_rendered_unit_names_instance_file_and_folder(tmp_path: Path) -> None:
-    (unit,) = rendered(tmp_path).items()
+    units = rendered(tmp_path)
 
-    name, keys = unit
-    assert "outrider-sidekick-web-a.service" == name
+    assert ["outrider-apps-web-a.service", "outrider-sidekick-web-a.service"] == list(units)
+    keys = units["outrider-sidekick-web-a.service"]
+    assert "network-online.target outrider-apps-web-a.service" == keys["Wants"]
+    assert "outrider-sidekick-web-a.service" == units["outrider-apps-web-a.service"]["MachineOf"]
     assert f"/bin/true sidekick run --config {tmp_path}/web-a.toml" == keys["ExecStart"]
     assert "outrider/web-a" == keys["StateDirectory"]
     assert "OUTRIDER_INSTANCE_ID=web-a OUTRIDER_INSTANCE_STATE_DIR=/var/lib/outrider/web-a" == keys["Environment"]
@@ -166,7 +169,7 @@ def test_a_rendered_unit_names_instance_file_and_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_elsewhere_may_be_written(tmp_path: Path) -> None:
-    (keys,) = rendered(tmp_path, 'state_dir = "/srv/web-a"\n').values()
+    keys = rendered(tmp_path, 'state_dir = "/srv/web-a"\n')["outrider-sidekick-web-a.service"]
 
     assert "/srv/web-a" == keys["ReadWritePaths"]
     assert not {"StateDirectory", "StateDirectoryMode"} & keys.keys()
@@ -176,6 +179,7 @@ def test_a_runtime_elsewhere_confines_more(tmp_path: Path) -> None:
     (keys,) = rendered(tmp_path, 'runtime = "systemd"\n[systemd]\ncommand = ["bin/x"]\n').values()
 
     assert ("no", "yes", "0077") == (keys["Delegate"], keys["PrivateTmp"], keys["UMask"])
+    assert "network-online.target" == keys["Wants"]
 
 
 def test_the_drain_at_shutdown_gets_the_time_that_it_may_take(tmp_path: Path) -> None:
@@ -184,11 +188,13 @@ def test_the_drain_at_shutdown_gets_the_time_that_it_may_take(tmp_path: Path) ->
     keys = rendered(tmp_path, more)["outrider-shutdown-web-a.service"]
 
     assert int(keys["TimeoutStopSec"]) > 500
-    assert "outrider-sidekick-web-a.service" in keys["After"]
+    text = (tmp_path / "units/outrider-shutdown-web-a.service").read_text()
+    ends_later = {word for line in text.splitlines() if line.startswith("After=") for word in line[6:].split()}
+    assert {"outrider-sidekick-web-a.service", "outrider-apps-web-a.service"} <= ends_later
 
 
 def test_for_fleet_the_sidekick_follows_the_app(tmp_path: Path) -> None:
-    (keys,) = rendered(tmp_path, "", "--machine-of", "example@a.service").values()
+    keys = rendered(tmp_path, "", "--machine-of", "example@a.service")["outrider-sidekick-web-a.service"]
 
     assert "example@a.service" == keys["MachineOf"]
     assert "Conflicts" not in keys
@@ -205,7 +211,7 @@ def test_systemd_takes_what_was_rendered(tmp_path: Path, runtime: str) -> None:
         ["systemd-analyze", "verify", "--man=no", *paths], capture_output=True, text=True, timeout=60, check=False
     )
 
-    assert 2 == len(paths)
+    assert (3 if runtime == "process" else 2) == len(paths)
     assert [] == re.findall(r"^.*web-a.*$", said.stderr, re.MULTILINE)
     assert 0 == said.returncode, said.stderr
 

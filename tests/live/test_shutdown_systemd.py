@@ -109,7 +109,7 @@ def machine(tmp_path: Path, fixture: Fleet) -> Iterator[SystemdMachine]:
             skip_or_fail(f"the machine has {version.strip()}, which can't load the packages of the tests' Python")
         made.write("/usr/lib/sysusers.d/outrider.conf", (ROOT / "units/outrider.sysusers.conf").read_text())
         made.run("systemd-sysusers")
-        for unit in ("outrider-sidekick@.service", "outrider-shutdown@.service"):
+        for unit in ("outrider-sidekick@.service", "outrider-apps@.service", "outrider-shutdown@.service"):
             made.write(f"/etc/systemd/system/{unit}", (ROOT / "units" / unit).read_text())
         # else ProtectKernelTunables= shows the kernel's own id of the boot, which no start of a container changes
         made.write(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from outrider.runtimes.process import family
-from outrider.runtimes.process.cgroups import Cgroups, find_delegated, own_cgroup
-from outrider.runtimes.process.family import cgroup_line, unit_cgroup
+from outrider.runtimes.process import cgroups as module
+from outrider.runtimes.process.cgroups import Cgroups, cgroup_folder, cgroup_line, find_delegated, own_cgroup
+from outrider.runtimes.process.family import unit_cgroup
 
 V2 = "26 25 0:23 / {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 
@@ -37,6 +37,23 @@ def test_the_own_cgroup_is_where_version_2_is_mounted(
     made = proc(tmp_path, cgroup, mountinfo.format(mount=tmp_path))
 
     assert (None if found is None else Path(found.format(mount=tmp_path))) == own_cgroup(made)
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        ("0::/system.slice/a.service\n", "{mount}/system.slice/apps.service"),
+        ("9:name=systemd:/system.slice/a.service\n0::/system.slice/a.service\n", None),
+    ],
+)
+def test_a_unit_has_a_folder_only_where_systemd_goes_by_version_2_alone(
+    tmp_path: Path, own: str, found: str | None
+) -> None:
+    made = proc(tmp_path, own, V2.format(mount=tmp_path))
+
+    folder = cgroup_folder("/system.slice/apps.service", made)
+
+    assert (None if found is None else Path(found.format(mount=tmp_path))) == folder
 
 
 @pytest.mark.parametrize(("mark", "is_delegated"), [("user.delegate", True), ("user.other", False)])
@@ -82,7 +99,7 @@ def test_the_cgroup_of_a_process_is_systemds(
 ) -> None:
     (tmp_path / "self").mkdir()
     (tmp_path / "self/cgroup").write_text(lines)
-    monkeypatch.setattr(family, "PROC", tmp_path)
+    monkeypatch.setattr(module, "PROC", tmp_path)
 
     assert line == cgroup_line("self")
 
@@ -102,7 +119,7 @@ def test_a_units_cgroup_is_ours_only_as_its_main_process(
     """What a runner of jobs, or a shell, has started beside us is not ours to stop."""
     (tmp_path / "self").mkdir()
     (tmp_path / "self/cgroup").write_text(lines)
-    monkeypatch.setattr(family, "PROC", tmp_path)
+    monkeypatch.setattr(module, "PROC", tmp_path)
     monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()) if pid == "ours" else pid)
 
     assert unit == unit_cgroup()

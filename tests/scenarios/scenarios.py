@@ -46,6 +46,9 @@ def bad(run: Run) -> None:
     for app in APPS:
         reached = run.reached(app, version)
         run.expect(len(reached) == 1, f"P5: {version} of {app.name} is bad, and {sorted(reached)} had a turn for it")
+        # a changed environment would make another release of it, which isn't blocked
+        site.point_at(app, before)
+    site.await_rest(before)
 
 
 def environment(run: Run) -> None:

@@ -118,10 +118,14 @@ class Site:
         path = build_package(self.shared, version, healthy_answers=HEALTHY[kind])
         for app in APPS:
             self.outrider(f"package create --app-id={app.name} --version={version} --file={HERE}/{path.name}")
-            self.outrider(f"channel update --app-id={app.name} --channel={CHANNEL} --version={version}")
+            self.point_at(app, version)
         if kind == "good":
             self.version = version
         return version
+
+    def point_at(self, app: App, version: str) -> None:
+        """Roll out a version that is there."""
+        self.outrider(f"channel update --app-id={app.name} --channel={CHANNEL} --version={version}")
 
     def add_machine(self) -> Machine:
         """Start one more machine, with an instance of each app."""

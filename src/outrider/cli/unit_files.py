@@ -18,6 +18,8 @@ UNITS, USERS, RULES = "etc/systemd/system", "etc/sysusers.d/outrider.conf", "etc
 """Where things go, below the root of a machine."""
 ELSEWHERE = "app-elsewhere.conf"
 """The drop-in for runtimes whose app doesn't run in the sidekick's unit."""
+_SIDEKICK = "outrider-sidekick@.service"
+_APPS_UNIT = ("Environment=OUTRIDER_WORKLOAD_UNIT=", "# systemctl kill ")
 APP_ELSEWHERE = frozenset({"systemd", "docker", "fleet"})
 
 WITH_PACKAGES = frozenset({"outrider-updater.service"})
@@ -99,12 +101,15 @@ def instance_units(settings: Settings, config: Path, *, program: str, machine_of
         machine_of: For fleet: the app's unit whose machine the sidekick follows.
 
     Returns:
-        File name -> text: the sidekick, and the drain at shutdown when ``instance.drain_at_shutdown`` is set.
+        File name -> text: the sidekick, what holds its apps unless they run elsewhere, and the drain at shutdown when
+        ``instance.drain_at_shutdown`` is set.
     """
     name, folder = settings.instance.id, settings.instance.state_dir
-    unit = f"outrider-sidekick-{name}.service"
-    lines = list(_rendered("outrider-sidekick@.service", name, config, folder, program))
+    unit, apps = f"outrider-sidekick-{name}.service", f"outrider-apps-{name}.service"
+    template = f"outrider-apps@{name}.service"
+    lines = [line.replace(template, apps) for line in _rendered(_SIDEKICK, name, config, folder, program)]
     if settings.instance.runtime in APP_ELSEWHERE:
+        lines = [line.replace(f" {apps}", "") for line in lines if not line.startswith(_APPS_UNIT)]
         text = (shipped("units") / "outrider-sidekick@.service.d" / ELSEWHERE).read_text(encoding="utf-8")
         more = [line for line in text.splitlines() if line and not line.startswith(("#", "["))]
         lines = _without(lines, {line.partition("=")[0] for line in more if not line.startswith("SystemCallFilter=~")})
@@ -114,10 +119,13 @@ def instance_units(settings: Settings, config: Path, *, program: str, machine_of
         start = lines.index("[X-Fleet]") + 1
         lines[start:] = [f"MachineOf={machine_of}"]
     found = {unit: "\n".join(lines) + "\n"}
+    if settings.instance.runtime not in APP_ELSEWHERE:
+        text = "\n".join(_rendered("outrider-apps@.service", name, config, folder, program)) + "\n"
+        found[apps] = text.replace(f"outrider-sidekick@{name}.service", unit)
     if settings.instance.drain_at_shutdown:
         needs_s = settings.instance.shutdown_wait_s + settings.drain.max_s + settings.drain.confirm_timeout_s + _SPARE_S
         text = "\n".join(_rendered("outrider-shutdown@.service", name, config, folder, program)) + "\n"
-        text = text.replace(f"outrider-sidekick@{name}.service", unit)
+        text = text.replace(f"outrider-sidekick@{name}.service", unit).replace(template, apps)
         found[f"outrider-shutdown-{name}.service"] = re.sub(
             "(?m)^TimeoutStopSec=.*$", f"TimeoutStopSec={needs_s:.0f}", text
         )

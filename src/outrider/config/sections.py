@@ -207,6 +207,14 @@ class WorkloadSettings:
         wanted='"", "PORT" or "FIRST-LAST"',
     )
     env: Mapping[str, str] = computed(dict, "Variables to add to the app's environment; PORT and HOST are always set.")
+    unit: str = setting(
+        "",
+        "systemd unit that the app is moved to, out of the sidekick's, so that systemctl kill spares it; active, with"
+        " Delegate=yes, and of the sidekick's user. For the runtimes process and command. The units that come along set"
+        " it to outrider-apps@NAME.service.",
+        pattern=r"[A-Za-z0-9:_.\\@-]+\.service",
+        wanted="the name of a unit that ends with .service",
+    )
     start_timeout_s: float = setting(
         60.0, "Time in which a version must be started; a minute more when it has to be prepared again.", above=0
     )

@@ -20,8 +20,9 @@ from outrider.core.errors import ConfigError, DriverError
 from outrider.runtimes import ExitWatch
 from outrider.runtimes.adopted import AdoptedRecord, Candidate, Sighting
 from outrider.runtimes.adopted.listening import family, listening_urls
+from outrider.runtimes.process.cgroups import cgroup_line
 from outrider.runtimes.process.exits import GONE, Exits
-from outrider.runtimes.process.family import WORKLOAD, cgroup_line
+from outrider.runtimes.process.family import WORKLOAD
 from outrider.runtimes.process.identity import PROC, Process, environment_of, is_running, look_at, processes
 from outrider.runtimes.process.signals import send, wait_for_end
 

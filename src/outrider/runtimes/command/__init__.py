@@ -88,5 +88,9 @@ def make(settings: Settings, context: RuntimeContext) -> Runtime:
     from outrider.runtimes.command.runtime import CommandRuntime
 
     return CommandRuntime(
-        settings.of(CommandSettings), settings.workload, settings.instance, environment=context.environment
+        settings.of(CommandSettings),
+        settings.workload,
+        settings.instance,
+        environment=context.environment,
+        only_sidekicks=context.owns_process or context.shares_process,
     )

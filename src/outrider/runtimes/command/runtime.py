@@ -24,6 +24,7 @@ from outrider.runtimes.command.programs import Call, Done, end_left, run
 from outrider.runtimes.endings import Finding, MemoryKills, Run, look_at_end
 from outrider.runtimes.inherited import passed_on
 from outrider.runtimes.polling import Polling
+from outrider.runtimes.process.apart import apps_unit
 from outrider.runtimes.process.command import last_lines
 from outrider.runtimes.process.identity import boot_id, marked
 from outrider.runtimes.process.output import Outputs
@@ -52,14 +53,21 @@ class CommandRuntime:
         instance: InstanceSettings,
         *,
         environment: Mapping[str, str],
+        only_sidekicks: bool = False,
     ) -> None:
-        """Run workloads of ``instance``; its programs inherit ``environment`` but for what is ours."""
+        """Run workloads of ``instance``; its programs inherit ``environment`` but for what is ours.
+
+        Args:
+            only_sidekicks: This process does nothing but run sidekicks: what ``start`` leaves running is moved to the
+                unit of ``workload.unit``.
+        """
         self._settings, self._shared, self._instance = settings, shared, instance
         self._state_dir = instance.state_dir.resolve()
         self._records = Records(self._state_dir, self.name)
         self._prepared = self._state_dir / "prepared"
         self._inherited = passed_on(environment)
         self._outputs = Outputs(self._state_dir / "workloads", _OUTPUT_MAX_BYTES)
+        self._apart = apps_unit(shared.unit) if only_sidekicks else None
         self._kills = MemoryKills()
         self._polling = Polling(self.name, self._ended, settings.find_interval_s)
 
@@ -95,6 +103,8 @@ class CommandRuntime:
         with failpoint("workload.spawn"):
             before = old.version if old is not None else ""
             done = self._run("start", record, self._shared.start_timeout_s, old=before, given=spec.given)
+        if self._apart is not None:
+            self._apart.take(name, self._run_of(record).own)
         if done.code != 0:
             raise self._problem(record, done.told("start", self._settings.start[0]), done, others)
         if told := _told(done):
@@ -137,6 +147,8 @@ class CommandRuntime:
         """As ``Runtime.remove``: its folder goes too."""
         self.stop(workload_id, self._shared.stop_grace_s)
         self._records.erase(workload_id)
+        if self._apart is not None:
+            self._apart.remove(workload_id)
         self._kills.forget(workload_id)
 
     def watch(self, workload_id: str, deliver: Callable[[Exited], None]) -> ExitWatch:

@@ -80,10 +80,41 @@ def own_cgroup(proc: Path = PROC) -> Path | None:
     """Folder of the cgroup (version 2) that this process is in; None for the root, and where there is no version 2."""
     try:
         lines = (proc / "self/cgroup").read_text().splitlines()
-        mounts = (proc / "self/mountinfo").read_text().splitlines()
     except OSError:
         return None
     path = next((line.removeprefix("0::") for line in lines if line.startswith("0::/")), "/")
+    return _mounted(path, proc)
+
+
+def cgroup_folder(line: str, proc: Path = PROC) -> Path | None:
+    """Folder of a unit's cgroup, named as ``cgroup_line`` does; None where systemd doesn't go by version 2 alone."""
+    try:
+        lines = (proc / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    if any(each.split(":")[1:2] == ["name=systemd"] for each in lines):
+        return None
+    return _mounted(line, proc)
+
+
+def cgroup_line(pid: int | str) -> str:
+    """The cgroup of a process that systemd goes by: version 2, or else systemd's own hierarchy; empty when unknown."""
+    try:
+        lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        return ""
+    found = [line.split(":", 2) for line in lines]
+    paths = {controllers: path for _, controllers, path in (one for one in found if len(one) == 3)}
+    systemd = paths.get("name=systemd", "")
+    return systemd if systemd not in ("", "/") else paths.get("", systemd)
+
+
+def _mounted(path: str, proc: Path) -> Path | None:
+    """Where a cgroup of version 2 lies in the file system; None for the root."""
+    try:
+        mounts = (proc / "self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
     for mount in mounts:
         before, _, after = mount.partition(" - ")
         fields = before.split()  # id, parent, device, root, mount point, options: proc(5)

@@ -3,7 +3,7 @@
 Theory. An orphan can change everything that it was born with, so each of these is evidence alone:
 
 - its environment has the workload's marks;
-- it is in the workload's cgroup, where cgroups are delegated to us;
+- it is in the workload's cgroup, where cgroups are delegated to us, or below the unit that apps are moved to;
 - it is in the session that the workload's first process began. While a session has a member, the kernel gives its
   number to no other process. A session without a leader must also lie in the cgroup in which the workload was started,
   since the number of an empty session is used again;
@@ -11,8 +11,9 @@ Theory. An orphan can change everything that it was born with, so each of these 
 - it descends from one of these.
 
 A daemon with two forks, a session of its own, no environment and no output keeps none of them. It still descends from
-the sidekick, if that is a child subreaper, or it is in the cgroup of the sidekick's unit. Such *kin* belong to some
-workload of this sidekick. They count for one if no other is there, or if they are older than all others.
+the sidekick, if that is a child subreaper, or it is in the cgroup of the sidekick's unit, or of the unit that its apps
+are moved to. Such *kin* belong to some workload of this sidekick. They count for one if no other is there, or if they
+are older than all others.
 
 Source: prctl(2) PR_SET_CHILD_SUBREAPER, setsid(2), proc(5), systemd.exec(5) ($SYSTEMD_EXEC_PID).
 """
@@ -27,7 +28,8 @@ from pathlib import Path
 from loguru import logger
 
 from outrider.runtimes import TASK
-from outrider.runtimes.process.cgroups import Cgroups
+from outrider.runtimes.process.apart import AppsUnit
+from outrider.runtimes.process.cgroups import Cgroups, cgroup_line
 from outrider.runtimes.process.identity import PROC, Process, environment_of, look_at, processes
 
 WORKLOAD, FOLDER = "OUTRIDER_WORKLOAD", "OUTRIDER_INSTANCE_DIR"
@@ -56,6 +58,7 @@ class Families:
     Attributes:
         folder: The instance's state folder.
         cgroups: Where each workload has one of its own; None when none was delegated.
+        apart: The unit that workloads are moved to, out of the sidekick's; None when there is none.
         owns_process: This process does nothing but run one sidekick: all its descendants belong to its workloads.
         strangers: Pid and start time of descendants that it had when it began, as a shell leaves them that ends with
             ``exec outrider``. They and what they start are not ours.
@@ -63,6 +66,7 @@ class Families:
 
     folder: Path
     cgroups: Cgroups | None = None
+    apart: AppsUnit | None = None
     owns_process: bool = False
     strangers: frozenset[tuple[int, int]] = frozenset()
 
@@ -80,16 +84,19 @@ class Families:
 
     def claim(self, workload_id: str, process: Process) -> None:
         """A first process was started a moment ago: move it, and what it has started since, into its cgroup."""
+        if self.apart is not None and self.apart.take(workload_id, lambda: _session_of(process)):
+            return
         if self.cgroups is None or not self.cgroups.put(workload_id, process.pid):
             return
-        for each in processes():
-            if each.session == process.pid and each.pid != process.pid:
-                self.cgroups.put(workload_id, each.pid)
+        for pid in _session_of(process):
+            if pid != process.pid:
+                self.cgroups.put(workload_id, pid)
 
     def forget(self, workload_id: str) -> None:
         """The workload was removed: so is its cgroup."""
-        if self.cgroups is not None:
-            self.cgroups.remove(workload_id)
+        for place in (self.cgroups, self.apart):
+            if place is not None:
+                place.remove(workload_id)
 
 
 class _Look:
@@ -114,8 +121,9 @@ class _Look:
         """Those with evidence, and their descendants that don't belong to another workload."""
         families, origin = self._families, self._origins.get(workload_id)
         own = {pid for pid, name in self._marked.items() if name == workload_id}
-        if families.cgroups is not None:
-            own |= families.cgroups.pids(workload_id) & self.table.keys()
+        for place in (families.cgroups, families.apart):
+            if place is not None:
+                own |= place.pids(workload_id) & self.table.keys()
         if origin is not None:
             own |= {pid for pid, each in self.table.items() if self._in_session(each, origin)}
         output = str(families.folder / "workloads" / workload_id / "output.log")
@@ -166,11 +174,15 @@ class _Look:
         return found
 
     def _unit(self) -> set[int]:
-        """Processes in the cgroup of our own unit, when systemd started this process as the unit's main one."""
-        own = unit_cgroup()
+        """Processes in the cgroup of our own unit, when systemd started this process as the unit's main one.
+
+        Those in the unit that our apps are moved to are among them.
+        """
+        own, apart = unit_cgroup(), self._families.apart
         if not own:
             return set()
-        return {pid for pid in self.table if _is_below(cgroup_line(pid), own)}
+        places = [own, *([apart.cgroup] if apart is not None and apart.cgroup else [])]
+        return {pid for pid in self.table if any(_is_below(cgroup_line(pid), place) for place in places)}
 
 
 def descendants() -> frozenset[tuple[int, int]]:
@@ -213,18 +225,6 @@ def reap(seen: set[tuple[int, int]]) -> set[tuple[int, int]]:
     return zombies - seen
 
 
-def cgroup_line(pid: int | str) -> str:
-    """The cgroup of a process that systemd goes by: version 2, or else systemd's own hierarchy; empty when unknown."""
-    try:
-        lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
-    except OSError:
-        return ""
-    found = [line.split(":", 2) for line in lines]
-    paths = {controllers: path for _, controllers, path in (one for one in found if len(one) == 3)}
-    systemd = paths.get("name=systemd", "")
-    return systemd if systemd not in ("", "/") else paths.get("", systemd)
-
-
 def unit_cgroup() -> str:
     """The cgroup of the systemd unit whose main process we are; empty without one."""
     own = cgroup_line("self")
@@ -235,6 +235,11 @@ def unit_cgroup() -> str:
 def _is_below(path: str, own: str) -> bool:
     # systemd's control processes (ExecReload and the like) are in ``.control``
     return path == own or (path.startswith(f"{own}/") and not path.startswith(f"{own}/.control"))
+
+
+def _session_of(leader: Process) -> tuple[int, ...]:
+    """Pids of a session that its leader has just begun, the leader's first."""
+    return (leader.pid, *(each.pid for each in processes() if each.session == leader.pid != each.pid))
 
 
 def _outputs_of(pid: int) -> tuple[str, ...]:

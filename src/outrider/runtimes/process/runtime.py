@@ -30,7 +30,8 @@ from outrider.runtimes import Exited, ExitWatch, Given, RunnableRelease, Workloa
 from outrider.runtimes.endings import Finding, MemoryKills, Run, look_at_end
 from outrider.runtimes.inherited import passed_on
 from outrider.runtimes.process import ProcessSettings
-from outrider.runtimes.process.cgroups import find_delegated
+from outrider.runtimes.process.apart import apps_unit
+from outrider.runtimes.process.cgroups import cgroup_line, find_delegated
 from outrider.runtimes.process.command import (
     check_program,
     command_line,
@@ -44,7 +45,6 @@ from outrider.runtimes.process.family import (
     Families,
     Origin,
     become_subreaper,
-    cgroup_line,
     descendants,
 )
 from outrider.runtimes.process.identity import (
@@ -133,7 +133,13 @@ class ProcessRuntime:
             become_subreaper()
         cgroups = find_delegated() if only_sidekicks else None
         strangers = descendants() if owns_process else frozenset()
-        self._families = Families(folder=self._folder, cgroups=cgroups, owns_process=owns_process, strangers=strangers)
+        self._families = Families(
+            folder=self._folder,
+            cgroups=cgroups,
+            apart=apps_unit(shared.unit) if only_sidekicks else None,
+            owns_process=owns_process,
+            strangers=strangers,
+        )
         self._exits = Exits(reaps=only_sidekicks)
         self._statuses: dict[str, str] = {}
         self._children: dict[str, tuple[int, int]] = {}

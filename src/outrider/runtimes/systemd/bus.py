@@ -109,6 +109,14 @@ class Manager:
         """Send a signal to all processes of the unit."""
         self._unless_gone("KillUnit", "ssi", unit, "all", number)
 
+    def attach(self, unit: str, pid: int) -> None:
+        """Move a process of our user into a unit of our user, which has to be active and delegated."""
+        self._manager("AttachProcessesToUnit", "ssau", unit, "/", [pid])
+
+    def cgroup_of(self, unit: str) -> str:
+        """The cgroup of a service, as /proc shows it; empty while nothing is in it."""
+        return str(self.properties(self.state(unit)).get("ControlGroup", ""))
+
     def reset_failed(self, unit: str) -> None:
         """Forget that it failed; a transient one is gone then."""
         self._unless_gone("ResetFailedUnit", "s", unit)
