@@ -194,27 +194,35 @@ def add(folder: Path, name: str, content: bytes | str, *, packed: bool = False, 
     path.chmod(mode)
 
 
+def copied() -> list[tuple[str, str, Path]]:
+    """What the packages have as it is here: the package, where it goes below ``/``, and the file."""
+    units, examples = ROOT / "units", ROOT / "docs/use/examples"
+    found = [
+        ("outrider-server" if path.name in SERVER_UNITS else "outrider", f"usr/lib/systemd/system/{path.name}", path)
+        for path in units.glob("outrider-*.service")
+    ]
+    own = [(f"usr/lib/systemd/system/{path.parent.name}/{path.name}", path) for path in units.glob("*.d/product.conf")]
+    own.append(("usr/lib/sysusers.d/outrider.conf", units / "outrider.sysusers.conf"))
+    own += [
+        (f"usr/share/outrider/{name}", units / name) for name in ("outrider.rules", "example@.service", "updater.sh")
+    ]
+    own.append(("usr/share/outrider/app-elsewhere.conf", units / "outrider-sidekick@.service.d/app-elsewhere.conf"))
+    for name, folder in (("examples", examples), ("dashboards", ROOT / "dashboards")):
+        own += [
+            (f"usr/share/outrider/{name}/{path.relative_to(folder)}", path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        ]
+    found += [("outrider", place, path) for place, path in own]
+    found += [(name, f"usr/share/doc/{name}/copyright", SOURCE / "copyright") for name in MOST_MB]
+    return sorted(found)
+
+
 def dress(tree: Path, sidekick: Path, server: Path, version: str, codename: str) -> None:
     """Units, users, manual pages, completion, licences: what is not Python."""
-    units = ROOT / "units"
-    for path in units.glob("outrider-*.service"):
-        add(server if path.name in SERVER_UNITS else sidekick, f"usr/lib/systemd/system/{path.name}", path.read_bytes())
-    for path in units.glob("*.service.d/product.conf"):
-        add(sidekick, f"usr/lib/systemd/system/{path.parent.name}/{path.name}", path.read_bytes())
-    add(sidekick, "usr/lib/sysusers.d/outrider.conf", (units / "outrider.sysusers.conf").read_bytes())
-    for name in ("outrider.rules", "example@.service", "updater.sh"):
-        add(sidekick, f"usr/share/outrider/{name}", (units / name).read_bytes())
-    add(
-        sidekick,
-        "usr/share/outrider/app-elsewhere.conf",
-        (units / "outrider-sidekick@.service.d/app-elsewhere.conf").read_bytes(),
-    )
-    examples = ROOT / "docs/use/examples"
-    for path in examples.rglob("*"):
-        if path.is_file():
-            add(sidekick, f"usr/share/outrider/examples/{path.relative_to(examples)}", path.read_bytes())
-    for path in (ROOT / "dashboards").iterdir():
-        add(sidekick, f"usr/share/outrider/dashboards/{path.name}", path.read_bytes())
+    folders = {"outrider": sidekick, "outrider-server": server}
+    for name, place, path in copied():
+        add(folders[name], place, path.read_bytes())
     (sidekick / "usr/bin").mkdir(parents=True)
     for name in sorted(PROGRAMS):
         (sidekick / "usr/bin" / name).symlink_to(f"/{PREFIX}/bin/{name}")
@@ -230,8 +238,7 @@ def dress(tree: Path, sidekick: Path, server: Path, version: str, codename: str)
     ):
         add(sidekick, place, run(*chroot, "completion", shell))
     add(sidekick.parent, "changelog.yaml", (SOURCE / "changelog.rpm.in").read_text().replace("@VERSION@", version))
-    for name, folder in (("outrider", sidekick), ("outrider-server", server)):
-        add(folder, f"usr/share/doc/{name}/copyright", (SOURCE / "copyright").read_bytes())
+    for name, folder in folders.items():
         add(folder, f"usr/share/doc/{name}/changelog.gz", (ROOT / "CHANGELOG.md").read_bytes(), packed=True)
         entry = (SOURCE / "changelog.in").read_text().replace("@NAME@", name)
         entry = entry.replace("@VERSION@", version).replace("@CODENAME@", codename)
