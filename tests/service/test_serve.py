@@ -41,7 +41,7 @@ class Process:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OUTRIDER_")}
         self._errors = (folder / "errors.txt").open("wb")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
-        self.line = self._first_line(within_s=90)
+        self.line = self._first_line(within_s=240)
         self.url = self.line.rpartition(" ")[2]
         self.mode = self.socket.stat().st_mode if self.socket.exists() else 0
 
