@@ -1,11 +1,14 @@
 """Check-ins are judged over this process's copy of etcd, and committed only when etcd is as the copy was."""
 
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from outrider.core.omaha import AppAnswer, AppRequest, NoUpdate, Offer, OmahaEvent, OmahaRequest
-from outrider.core.rollout.policy_settings import Policy
+from outrider.core.rollout.policy_settings import Policy, Rate
+from outrider.etcd.seam import Delete
 from outrider.model.documents import Served
 from outrider.service.rollouts.batches import Batches
 from outrider.service.rollouts.checkins import Checkins
@@ -17,7 +20,7 @@ from outrider.service.store.read_model import NotingCluster, ReadModel
 from outrider.service.store.snapshot import read_snapshot
 from outrider.service.store.store import Store
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
-from tests.support.service_examples import APP, make_app, open_store, payload_of, target_of
+from tests.support.service_examples import APP, be_alive, make_app, open_store, payload_of, target_of
 from tests.support.service_fleets import CALLER
 from tests.support.wall_clock import WallClock
 
@@ -39,8 +42,17 @@ class Process:
         self.client.calls.clear()
         return self
 
-    def check(self, instance: str, version: str = "1.0.0", seen: int = 0) -> Offer | NoUpdate:
-        app = AppRequest(app_id=APP, version=version, track="beta", machine_id=instance, update_check=True)
+    def check(
+        self, instance: str, version: str = "1.0.0", seen: int = 0, *, takes_turns: bool = False
+    ) -> Offer | NoUpdate:
+        app = AppRequest(
+            app_id=APP,
+            version=version,
+            track="beta",
+            machine_id=instance,
+            update_check=True,
+            takes_turns=takes_turns,
+        )
         (answer,) = self.checkins.answer(OmahaRequest(apps=(app,), seen_revision=seen), CALLER).apps
         assert isinstance(answer, AppAnswer)
         assert isinstance(answer.update_check, (Offer, NoUpdate))
@@ -49,7 +61,10 @@ class Process:
     def updates(self, instance: str, version: str) -> None:
         """It gets what it is offered, and reports that it runs."""
         assert isinstance(self.check(instance), Offer)
-        event = OmahaEvent(type=3, result=1, previous_version="1.0.0", next_version=version)
+        self.reports(instance, version)
+
+    def reports(self, instance: str, version: str, result: int = 1) -> None:
+        event = OmahaEvent(type=3, result=result, previous_version="1.0.0", next_version=version)
         app = AppRequest(app_id=APP, version=version, track="beta", machine_id=instance, events=(event,))
         self.checkins.answer(OmahaRequest(apps=(app,)), CALLER)
 
@@ -200,3 +215,103 @@ def test_a_look_at_a_copy_that_is_behind_books_nothing_and_the_next_one_does(pai
     pair.etcd.settle()
     look(other.store.context, GroupLock(), APP, "beta", model=other.model)
     assert ["2.0.0"] == pair.other.served
+
+
+def test_a_check_in_reads_no_other_grant_and_says_how_many_there_are(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    1. thirty updates are under way, some of which the watch has not brought yet; thirty are allowed
+    2. another instance is told so, and nothing was listed for that
+    """
+    pair.one.set(Policy(max_in_progress=30))
+    one = pair.begin().one
+    for number in range(30):
+        assert isinstance(one.check(f"web-{number}"), Offer)
+        if number == 20:
+            pair.etcd.settle()
+    monkeypatch.setattr(ReadModel, "below_ahead", lambda *_: pytest.fail("it lists what is in etcd"))
+
+    answer = one.check("web-30")
+
+    assert isinstance(answer, NoUpdate)
+    assert "30 of 30 in progress: web-0, web-1, web-2 and 27 more" == answer.reason
+    assert 30 == one.under_way
+
+
+def test_a_count_that_a_person_made_wrong_is_put_right(pair: Pair) -> None:
+    pair.one.set(Policy(max_in_progress=2))
+    one = pair.begin().one
+    for name in ("web-1", "web-2"):
+        assert isinstance(one.check(name), Offer)
+    pair.etcd.settle()
+    pair.other.client.txn((), (Delete(key=one.store.context.keys.grant(APP, "beta", "web-1")),))
+    pair.etcd.settle()
+
+    assert isinstance(one.check("web-3"), Offer)
+
+    assert 2 == one.under_way
+
+
+def test_a_place_is_kept_for_who_was_woken_until_it_has_checked_in(pair: Pair) -> None:
+    """
+    1. web-2 is deferred, a place becomes free, and the controller wakes web-2
+    2. web-3 comes first, and the place is kept; web-2 comes, and gets it, before the watch brings that
+    3. a second place becomes free by a new policy, and web-3 gets it: nothing is kept for web-2 any more
+    """
+    pair.one.set(Policy(max_in_progress=1))
+    one = pair.begin().one
+    keys = one.store.context.keys
+    be_alive(one.store, "web-2", pair.clock())
+    assert isinstance(one.check("web-1"), Offer)
+    assert isinstance(one.check("web-2"), NoUpdate)
+    one.reports("web-1", "2.0.0")
+    pair.etcd.settle()
+    assert ("web-2",) == look(one.store.context, GroupLock(), APP, "beta", model=one.model).called
+    pair.etcd.settle()
+    assert isinstance(one.check("web-3"), NoUpdate)
+
+    assert isinstance(one.check("web-2"), Offer)
+    known = one.model.entry(keys.deferral(APP, "beta", "web-2"))
+    assert known is not None, "the watch has brought too much for this test"
+    pair.other.set(Policy(max_in_progress=2))
+
+    assert isinstance(one.check("web-3"), Offer)
+
+
+@pytest.mark.parametrize(
+    "policy", [Policy(max_in_progress=3), Policy(canary=2, max_per_interval=Rate(count=4, interval_s=60)), Policy()]
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_over_the_copy_the_same_is_decided_as_over_etcd(pair: Pair, policy: Policy, seed: int) -> None:
+    """A fleet lives through the same troubles twice; in one of its lives the watch is late now and then."""
+    lives = []
+    for model in (True, False):
+        chance, etcd, clock = random.Random(seed), FakeEtcd(threaded=False), WallClock()
+        life = Process(etcd, "service", clock)
+        make_app(life.store, versions=("1.0.0", "2.0.0"), version="2.0.0")
+        life.set(policy)
+        etcd.settle()
+        life.begin()
+        if not model:
+            life.checkins = Checkins(context=life.store.context)
+        told: list[object] = []
+        for _ in range(30):
+            name, act = f"web-{chance.randrange(8)}", chance.randrange(10)
+            if act < 5:
+                answer = life.check(name, takes_turns=chance.random() < 0.5)
+                told.append((name, type(answer)))
+            elif act < 8:
+                life.reports(name, "2.0.0", result=int(act < 7))
+            elif act == 8:
+                limit = chance.randrange(1, 5)
+                life.set(replace(policy, max_in_progress=limit) if policy.counts else policy)
+            else:
+                clock.advance(20)
+            if chance.random() < 0.6:
+                etcd.settle()
+            told.append(life.under_way)
+        lives.append(told)
+        life.model.close()
+
+    assert lives[1] == lives[0]

@@ -65,3 +65,18 @@ class DeferredInstance:
     def has_reservation(self, now: datetime) -> bool:
         """A place is kept for it, because it was woken a moment ago."""
         return self.deferred.woken_at is not None and now - self.deferred.woken_at < PATIENCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupNumbers:
+    """What a check-in must know of the others of its group.
+
+    Attributes:
+        open: How many grants are open.
+        some: A few of them, by instance.
+        woken: Instances for which a place is kept, first come first.
+    """
+
+    open: int
+    some: tuple[tuple[str, Entry], ...]
+    woken: tuple[DeferredInstance, ...]

@@ -14,6 +14,7 @@ from outrider.model import documents
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Document, Group
 from outrider.model.keys import Keys, check_part
+from outrider.service.store.checking import GroupNumbers
 from outrider.service.store.request import Seen
 
 D = TypeVar("D", bound=Document)
@@ -47,6 +48,7 @@ class StoreContext:
         seen: Collects each single document that is read, for a request; None: no request needs it.
         decode: As ``documents.decode``, for who has decoded documents already.
         serving: The instances of a group that serve, for who counts them already.
+        numbers: How many grants of a group are open, for who counts them already.
     """
 
     cluster: Cluster
@@ -55,6 +57,7 @@ class StoreContext:
     seen: Seen | None = None
     decode: Decode = documents.decode
     serving: Callable[[Group, datetime], Collection[str]] | None = None
+    numbers: Callable[[Group, datetime], GroupNumbers] | None = None
 
     def document(self, kind: type[D], entry: Entry) -> D | None:
         """The document of an entry; None, logged and counted, when it can't be read."""

@@ -73,6 +73,7 @@ class GroupSnapshot:
     serving: Collection[str] = frozenset()
     has_begun: bool = False
     is_whole: bool = False
+    _ended: frozenset[str] = frozenset()
     _begun: Progress | None = None
     _members: dict[str, Member] | None = None
     _counted: tuple[Progress, Progress] | None = None
@@ -244,10 +245,30 @@ class GroupSnapshot:
         key = self.context.keys.grant(self.group.app, self.group.id, instance)
         grant = self.change.read_or_none(OpenGrant, key)
         entry = self.change.entry(key)
-        if self.is_whole or entry is None or instance in self.living:
+        if entry is not None and not self.is_whole and instance not in self.living:
+            self._know(instance, entry, grant)
+            self.progress = rollout.with_known(self.progress, self._opened(instance, grant))
+
+    def know(self, instance: str, entry: Entry) -> None:
+        """Know the open grant of another instance, which the rollout counts so far."""
+        if instance not in self.living:
+            grant = self.context.document(OpenGrant, entry)
+            self._know(instance, entry, grant)
+            self.progress = rollout.with_known(self.progress, self._opened(instance, grant))
+
+    def know_rest(self) -> None:
+        """Know every open grant, where those of others count; as they are after what this transaction has changed."""
+        if self.is_whole or not self.policy.counts or not self.progress.others.total:
             return
-        self._know(instance, entry, grant)
-        self.progress = rollout.with_known(self.progress, self._opened(instance, grant))
+        prefix = self.context.keys.grants(self.group.app, self.group.id)
+        opened = list(self.progress.opened)
+        for entry in self.change.list(prefix).entries:
+            instance = entry.key[len(prefix) :]
+            if instance not in self.living and instance not in self._ended:
+                grant = self.context.document(OpenGrant, entry)
+                self._know(instance, entry, grant)
+                opened.append(self._opened(instance, grant))
+        self.progress = rollout.with_all_known(self.progress, opened)
 
     def know_all(self, grants: Iterable[tuple[str, Entry]]) -> None:
         """Know every open grant."""
@@ -272,11 +293,11 @@ class GroupSnapshot:
     def mark(self) -> "SnapshotMark":
         """What is decided as yet."""
         known = self.progress, self.target, self.brake, dict(self.living), dict(self.grants)
-        return *known, self.waiting
+        return *known, self.waiting, self._ended
 
     def back_to(self, mark: "SnapshotMark") -> None:
         """Forget what was decided since ``mark``."""
-        self.progress, self.target, self.brake, living, grants, self.waiting = mark
+        self.progress, self.target, self.brake, living, grants, self.waiting, self._ended = mark
         self.living, self.grants = dict(living), dict(grants)
 
     def settle(self, overdue: Collection[str] = ()) -> None:
@@ -339,6 +360,7 @@ class GroupSnapshot:
 
     def _remove(self, instance: str) -> None:
         if self.living.pop(instance, None) is not None:
+            self._ended |= {instance}
             self.change.delete(self.context.keys.grant(self.group.app, self.group.id, instance))
 
     def write_brake(self, verb: str, by: str = "") -> None:
@@ -422,7 +444,9 @@ class GroupSnapshot:
             self.change.put(self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=self._as_stored))
 
 
-SnapshotMark = tuple[Progress, Target | None, int, dict[str, str], dict[str, Entry], tuple[DeferredInstance, ...]]
+SnapshotMark = tuple[
+    Progress, Target | None, int, dict[str, str], dict[str, Entry], tuple[DeferredInstance, ...], frozenset[str]
+]
 """A point in what a transaction decides to which it can go back."""
 
 

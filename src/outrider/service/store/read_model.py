@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import TypeVar
 
 from loguru import logger
@@ -198,7 +199,7 @@ class ReadModel:
         """The documents directly below ``prefix`` that can be read, in no order; each is decoded once."""
         with self._changed:
             entries = list(self._folders.get(prefix, {}).values())
-        found = (self._read(kind, entry) for entry in entries)
+        found = (self.document(kind, entry) for entry in entries)
         return [one for one in found if one is not None]
 
     def kept(self, kind: "Callable[[ReadModel], K]") -> K:
@@ -227,9 +228,10 @@ class ReadModel:
             followed.is_anew, followed.changed = False, set()
             found = self._folders.get(followed.folder, {})
             entries = list(found.items()) if is_anew else [(key, found.get(key)) for key in keys]
-        return is_anew, [(key, None if entry is None else self._read(kind, entry)) for key, entry in entries]
+        return is_anew, [(key, None if entry is None else self.document(kind, entry)) for key, entry in entries]
 
-    def _read(self, kind: type[D], entry: Entry) -> D | None:
+    def document(self, kind: type[D], entry: Entry) -> D | None:
+        """The document of an entry, decoded once if it is the copy's; None when it can't be read."""
         try:
             return self.decode(kind, entry.key, entry.value)
         except Conflict:
@@ -304,6 +306,28 @@ class ReadModel:
         if not ahead.is_known:
             raise Behind(f"{key} was written a moment ago")
         return ahead.entry
+
+    def entry_known(self, key: str) -> Entry | None:
+        """As ``entry_ahead``; what this process has written otherwise is passed over."""
+        ahead = self._ahead.get(key)
+        return self._entries.get(key) if ahead is None or not ahead.is_known else ahead.entry
+
+    def some_ahead(self, folder: str, most: int) -> tuple[int, list[Entry]]:
+        """How many keys are directly below ``folder``, and some of them, with what this process wrote over the copy.
+
+        Only what this process wrote, and the watch has not brought, is looked through.
+        """
+        with self._changed:
+            found = self._folders.get(folder, {})
+            ahead = {
+                key: one.entry
+                for key, one in self._ahead.items()
+                if one.is_known and key.startswith(folder) and "/" not in key[len(folder) :]
+            }
+            number = len(found) + sum((entry is not None) - (key in found) for key, entry in ahead.items())
+            there = (ahead.get(key, entry) for key, entry in found.items())
+            more = (entry for key, entry in ahead.items() if key not in found)
+            return number, list(islice((entry for entry in chain(there, more) if entry is not None), most))
 
     def below_ahead(self, prefix: str) -> Listing:
         """As ``below``, with what this process wrote over the copy."""

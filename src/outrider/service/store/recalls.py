@@ -1,6 +1,5 @@
 """Ends grants whose updates have not begun and that no longer hold; ``core/rollout/recall.py`` says which."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -25,13 +24,18 @@ def recall(snapshot: GroupSnapshot, only: str | None = None) -> bool:
     Returns:
         True: more of them are left.
     """
+    if only is not None:
+        mine = _open_grant(snapshot, only)
+        if mine is None or not _is_unbegun(mine):
+            return False
+        snapshot.know_rest()
     unbegun = _unbegun(snapshot)
     every = [
         Unbegun(opened=one, brake=unbegun[one.instance].brake)
         for one in snapshot.progress.opened
         if one.instance in unbegun
     ]
-    if not every or (only is not None and only not in unbegun):
+    if not every:
         return False
     living, policy = frozenset(snapshot.living), replace(snapshot.policy, max_per_interval=None)
     verdicts: dict[OpenGrant, Verdict] = {}
@@ -80,8 +84,7 @@ def _words(grant: OpenGrant) -> OpenGrant:
 
 def end_void(snapshot: GroupSnapshot, instance: str) -> None:
     """End the grant of an instance that checks in, when no turn can be taken for it any more."""
-    entry = snapshot.grants.get(instance) if instance in snapshot.living else None
-    mine = None if entry is None else snapshot.context.document(OpenGrant, entry)
+    mine = _open_grant(snapshot, instance)
     if mine is None or not mine.takes_turns:
         return
     if mine.brake != snapshot.brake or (mine.begin_before is not None and snapshot.now >= mine.begin_before):
@@ -101,12 +104,15 @@ def closes_at(snapshot: GroupSnapshot) -> datetime | None:
 
 
 def _unbegun(snapshot: GroupSnapshot) -> dict[str, OpenGrant]:
-    return {instance: grant for instance, grant in _open_grants(snapshot) if grant.takes_turns and grant.begun is None}
+    found = ((instance, _open_grant(snapshot, instance)) for instance in snapshot.living)
+    return {instance: grant for instance, grant in found if grant is not None and _is_unbegun(grant)}
 
 
-def _open_grants(snapshot: GroupSnapshot) -> Iterable[tuple[str, OpenGrant]]:
-    for instance in snapshot.living:
-        entry = snapshot.grants.get(instance)
-        grant = None if entry is None else snapshot.context.document(OpenGrant, entry)
-        if grant is not None:
-            yield instance, grant
+def _is_unbegun(grant: OpenGrant) -> bool:
+    return grant.takes_turns and grant.begun is None
+
+
+def _open_grant(snapshot: GroupSnapshot, instance: str) -> OpenGrant | None:
+    """The stored grant of an instance; None when it has none, or when it can't be read."""
+    entry = snapshot.grants.get(instance) if instance in snapshot.living else None
+    return None if entry is None else snapshot.context.document(OpenGrant, entry)

@@ -14,6 +14,7 @@ from outrider.model.documents import Group, Instance, Presence
 from outrider.model.keys import Keys
 from outrider.service.store.checking import CAN_SERVE, SEEN
 from outrider.service.store.context import StoreContext
+from outrider.service.store.numbers import NumbersIndex
 from outrider.service.store.read_model import Followed, ReadModel
 
 
@@ -121,10 +122,11 @@ def index_of(model: ReadModel) -> ServingIndex:
 
 def over_copy(context: StoreContext, model: ReadModel) -> StoreContext:
     """The same context, which reads the copy with this process's own writes."""
-    index, keys = index_of(model), context.keys
+    index, numbers, keys = index_of(model), model.kept(NumbersIndex), context.keys
     return replace(
         context,
         cluster=model.ahead,
         decode=model.decode,
         serving=lambda group, now: index.of(keys, group, now),
+        numbers=lambda group, now: numbers.of(keys, group, now),
     )

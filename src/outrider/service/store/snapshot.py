@@ -98,11 +98,31 @@ def read_snapshot(
     )
     if alone:
         snapshot._members = {}
-    if checking is None or (group.policy.counts and not alone):
+    if checking is None:
         _read_all_instances(snapshot)
-    else:
+    elif alone or not group.policy.counts:
         snapshot.look_at(checking)
+    elif not _read_numbers(snapshot, checking):
+        _read_all_instances(snapshot)
     return snapshot
+
+
+def _read_numbers(snapshot: GroupSnapshot, checking: str) -> bool:
+    """Know the instance's own grant, and how many others there are; False: all of them must be read.
+
+    That is so where a rule asks which instances update, and where the rollout counts another number than there is.
+    """
+    numbers, policy = snapshot.context.numbers, snapshot.group.policy
+    if numbers is None or policy.min_healthy or policy.uses_labels:
+        return False
+    found = numbers(snapshot.group, snapshot.now)
+    if found.open != snapshot.progress.open.total:
+        return False
+    snapshot.look_at(checking)
+    for instance, entry in found.some:
+        snapshot.know(instance, entry)
+    snapshot.waiting = found.woken
+    return True
 
 
 def _read_all_instances(snapshot: GroupSnapshot) -> None:
