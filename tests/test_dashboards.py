@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import requests
 import yaml
@@ -54,6 +55,19 @@ def test_every_metric_that_is_asked_for_is_exposed(service: Service) -> None:
     asked = {name for expression in expressions() for name in names_in(expression)}
     assert set() == asked - exposed
     assert {"outrider_sidekick_mood"} == names_in("rate(outrider_sidekick_mood[5m]) > 0") - exposed
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_every_expression_is_promql(expression: str) -> None:
+    promql_parser.parse(expression)
+
+
+@pytest.mark.parametrize(
+    "expression", ["sum by (app (outrider_turns) > 0", "changes(outrider_turns) == 0", "outrider_turns{state=dirty}"]
+)
+def test_what_prometheus_would_refuse_is_found_out(expression: str) -> None:
+    with pytest.raises(ValueError):
+        promql_parser.parse(expression)
 
 
 def test_every_metric_of_sidekicks_and_agents_is_on_the_page() -> None:
