@@ -22,6 +22,8 @@ from tests.support.waiting import eventually
 CHECKOUT = Path(__file__).parents[2]
 NAMES = ("web-a", "web-b", "web-c")
 PAGE = f"/apps/{APP_ID}/groups/{GROUP}"
+LABEL = "Production"
+"""What people call the group."""
 WITHIN_MS = 60_000
 
 
@@ -196,7 +198,7 @@ def test_with_the_keyboard_alone_a_group_is_reached_and_a_dialog_is_left(chromiu
     tab.open("/")
     for _ in range(20):
         tab.page.keyboard.press("Tab")
-        if tab.page.evaluate("document.activeElement.textContent") == GROUP:
+        if tab.page.evaluate("document.activeElement.textContent") == LABEL:
             break
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_url(f"**{PAGE}")

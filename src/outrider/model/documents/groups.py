@@ -103,6 +103,11 @@ class Group(Document, frozen=True, kw_only=True):
     created: datetime
 
     @property
+    def titled(self) -> str:
+        """Its id, which is what commands take, with its name for people when that is another one."""
+        return self.id if self.label in ("", self.id) else f"{self.id} ({self.label})"
+
+    @property
     def percent(self) -> float:
         """What the policy says of its instances; active frames may say something else."""
         return self.policy.percent

@@ -156,6 +156,16 @@ class GroupOverview:
         now = shown(self.snapshot)
         by, why = (f" by {now.by}" if now.by else ""), (f": {now.why}" if now.why else "")
         counts = [f"{now.succeeded} done"]
+    @property
+    def label(self) -> str:
+        """Its name for people; its id when it has no other."""
+        return self.name if self.group is None else self.group.label or self.name
+
+    @property
+    def titled(self) -> str:
+        """Its id, with its name for people when that is another one."""
+        return self.name if self.group is None else self.group.titled
+
         counts += [
             f"{len(some)} {what}"
             for some, what in ((now.opened, "under way"), (now.failures, "failed"), (now.waiting, "deferred"))
@@ -364,11 +374,16 @@ def explain_in(overview: GroupOverview, instance: str, command: Command | None, 
 def _where(
     instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
 ) -> list[str]:
-    name = f"{instance} of {overview.app}, group {overview.name}"
+    name = called(overview, instance)
     crash = overview.crashes.get(instance)
     crashed = [f"{describe_crash(crash, now)}; its log has the traceback"] if crash is not None else []
     if presence is not None:
         wanted = f", target {presence.wants}" if presence.wants and presence.wants != presence.runs else ""
+def called(overview: GroupOverview, instance: str) -> str:
+    """How the first line of an instance begins."""
+    return f"{instance} of {overview.app}, group {overview.titled}"
+
+
         lines = [f"{name}: {presence.state} for {in_state(presence, now)}, running {presence.runs}{wanted}"]
         # A deferred instance's own reason is that of its last check-in; the present one comes further down.
         if presence.why and not current_reason(overview, instance):

@@ -71,10 +71,10 @@ def explain_groups(context: StoreContext, app: str, group: str | None = None) ->
 def explain_group(overview: GroupOverview, now: datetime) -> tuple[str, ...]:
     """The lines of a group, from what was read."""
     if overview.problem:
-        return (f"group {overview.name} of {overview.app}: {overview.problem}",)
+        return (f"group {overview.titled} of {overview.app}: {overview.problem}",)
     at_target = sum(one.is_at(overview.target.release) for one in overview.alive.values())
     target = overview.target.label
-    head = f"group {overview.name} of {overview.app}: target {target or 'none'}"
+    head = f"group {overview.titled} of {overview.app}: target {target or 'none'}"
     if overview.instances:
         serving = sum(one.serving for one in overview.alive.values())
         known = count(len(overview.instances), "instance")

@@ -100,7 +100,7 @@ def _cells(*values: object) -> Cells:
 def _group_row(overview: GroupOverview) -> tuple[object, ...]:
     """A group in a line: ``web  2.4.0  3 of 3  running  ...``."""
     if overview.problem:
-        return (overview.name, "", "", overview.problem)
+        return (overview.titled, "", "", overview.problem)
     target = overview.target.label or ""
     alive = overview.alive.values()
     on_target = sum(one.is_at(overview.target.release) and one.serving for one in alive)
@@ -112,7 +112,7 @@ def _group_row(overview: GroupOverview) -> tuple[object, ...]:
     rollout = overview.rollout if overview.snapshot is not None and overview.snapshot.has_begun else ""
     crashed = f"{count(len(overview.crashes), 'sidekick')} crashed" if overview.crashes else ""
     news = "; ".join(filter(None, (paused, blocked, rollout, *overview.unable, crashed, *overview.tasks)))
-    return (overview.name, target, instances, news)
+    return (overview.titled, target, instances, news)
 
 
 def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[object, ...]:
@@ -136,9 +136,9 @@ def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[obj
 
 def _summary(overview: GroupOverview, now: datetime) -> str:
     if overview.problem:
-        return f"group {overview.name}: {overview.problem}"
+        return f"group {overview.titled}: {overview.problem}"
     version = overview.target.label or "none"
-    marks = [f"group {overview.name}: target: {version}"]
+    marks = [f"group {overview.titled}: target: {version}"]
     if overview.target.paused:
         marks.append("paused")
     if overview.group is not None and overview.group.undo is not None:
@@ -183,6 +183,7 @@ def _as_json(overview: GroupOverview, instances: Iterable[str]) -> dict[str, Any
         "instances": [
             {
                 "instance": name,
+        "label": overview.label,
                 "labels": dict(overview.labels_of(name)),
                 "alive": msgspec.to_builtins(overview.alive.get(name)),
                 "row": msgspec.to_builtins(overview.rows.get(name)),

@@ -25,7 +25,7 @@ def effects(context: StoreContext, app_id: str, groups: Iterable[Group]) -> tupl
     lines = []
     for group in chosen:
         ours = [one for (name, _), one in running.items() if name == group.id]
-        lines.append(f"group {group.id}: {_effect(context, group, ours)}")
+        lines.append(f"group {group.titled}: {_effect(context, group, ours)}")
     return tuple(lines)
 
 

@@ -57,7 +57,7 @@ class ActionRequests:
         html, _ = self._desk.templates.page(
             action.confirm_template,
             {
-                **self._desk.common(request, visitor, filled(action.title, names)),
+                **self._desk.common(request, visitor, filled(action.title, visit.labels)),
                 "action": action,
                 "action_path": request.url.path,
                 "back": filled_path(action.back, names),

@@ -51,12 +51,14 @@ class Card:
         state: In a word or two: ``running``, ``paused``, ``blocked``, ``up to date``.
         on_target, known, serving: Numbers of instances.
         words: Progress of the rollout, in a line; empty: there is none.
+        group: Its id; ``group_label``: its name for people, the id when it has no other.
         ends: When it will have ended; empty: nobody knows.
     """
 
     app: str
     label: str
     group: str
+    group_label: str
     channel: str
     target: str
     state: str
@@ -103,6 +105,7 @@ def card_of(overview: GroupOverview, label: str, visit: Visit) -> Card:
         app=overview.app,
         label=label,
         group=overview.name,
+        group_label=overview.label,
         channel="" if overview.group is None else overview.group.channel,
         target=target,
         state=state,
@@ -185,7 +188,7 @@ def _ends(overview: GroupOverview, visit: Visit) -> str:
 
 def attention_of(overview: GroupOverview, label: str, visit: Visit) -> tuple[Attention, ...]:
     """What a person must look at in a group, the most important first."""
-    where = f"{label}/{overview.name}"
+    where = f"{label}/{overview.label}"
 
     def note(tone: Tone, words: str, instance: str = "") -> Attention:
         return Attention(tone=tone, where=where, words=words, app=overview.app, group=overview.name, instance=instance)

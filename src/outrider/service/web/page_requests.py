@@ -39,7 +39,7 @@ class PageRequests:
         html, fragments = self._desk.templates.page(
             page.template,
             {
-                **self._desk.common(request, visitor, filled(page.title, visit.names)),
+                **self._desk.common(request, visitor, filled(page.title, visit.labels)),
                 **facts,
                 "nav": page.nav,
                 "stream": stream if page.is_live else "",

@@ -7,10 +7,13 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+from outrider.core.errors import ConfigError
+from outrider.model.damage import read_or_none
+from outrider.model.documents import App, Group
 from outrider.model.keys import Keys
 from outrider.service.context import Context
 from outrider.service.history.over_time import Past
-from outrider.service.store.context import StoreContext
+from outrider.service.store.context import StoreContext, app_id_of
 from outrider.service.store.request import RequestContext
 from outrider.service.store.store import Store
 from outrider.service.web.doors import Visitor
@@ -46,6 +49,31 @@ class Visit:
     @property
     def keys(self) -> Keys:
         return self.context.keys
+
+    def app_label(self, app: str) -> str:
+        """The app's name for people; its id when it has no other."""
+        return self._label(App, app, lambda: self.keys.app(app_id_of(app)))
+
+    def group_label(self, app: str, group: str) -> str:
+        """The group's name for people; its id when it has no other."""
+        return self._label(Group, group, lambda: self.keys.group(app_id_of(app), group))
+
+    def _label(self, kind: type[App | Group], name: str, key: Callable[[], str]) -> str:
+        try:
+            entry = self.context.cluster.get(key())
+        except ConfigError:  # an event's text, which can't be anybody's id
+            return name
+        found = None if entry is None else read_or_none(kind, entry.key, entry.value)
+        return name if found is None else found.label or name
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The variable parts of the path as people call them: what titles are filled with."""
+        app, group = self.names.get("app"), self.names.get("group")
+        if app is None:
+            return self.names
+        found = {"app": self.app_label(app)} | ({} if group is None else {"group": self.group_label(app, group)})
+        return {**self.names, **found}
 
     def may(self, method: str, path: str) -> bool:
         """Whether the API would let the visitor do that."""

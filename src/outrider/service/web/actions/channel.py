@@ -53,7 +53,7 @@ def _effect(visit: Visit, form: Mapping[str, str]) -> Effect:
         total += others
         paused = ", which is paused" if overview.group.paused else ""
         back = ", which follows its channel again" if pinned else ""
-        lines.append(f"group {overview.name}{paused}{back}: {count(others, 'instance')} with another version")
+        lines.append(f"group {overview.label}{paused}{back}: {count(others, 'instance')} with another version")
     return Effect(instances=total, lines=tuple(lines))
 
 

@@ -41,6 +41,10 @@ def view(visit: Visit) -> Mapping[str, Any]:
         "query": query,
         "apps": apps_of(visit),
         "labels": dict(apps_of(visit)),
+        "group_labels": {
+            where: visit.group_label(*where)
+            for where in {(one.app, one.group) for _, one in page if one.app and one.group}
+        },
         "kinds": kinds,
         "severities": [(one, "every" if one == SEVERITIES[0] else f"at least {one}") for one in SEVERITIES],
         "following": following,

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from outrider.core.errors import ConfigError, NotFound, OutriderError
-from outrider.model.documents import App
 from outrider.model.history import milliseconds, moment
 from outrider.service.history.stories import GroupThen, History, beside, group_at, parse_moment, read_history
 from outrider.service.web.actions.rollout import OF_GROUP, overview_of
@@ -20,11 +19,11 @@ MOST_ROLLOUTS = 20
 def view(visit: Visit) -> Mapping[str, Any]:
     """The group that the path names, at the moment that the query says: ``when``, or ``t`` in seconds since 1970."""
     overview = overview_of(visit)
-    app = visit.context.get_or_none(App, visit.keys.app(overview.app))
     facts: dict[str, Any] = {
         "app": overview.app,
-        "label": app.label if app is not None and app.label else overview.app,
+        "label": visit.app_label(overview.app),
         "group": overview.name,
+        "group_label": overview.label,
         "when": visit.query.get("when", "").strip(),
         "missing": "",
         "problem": "",

@@ -13,7 +13,6 @@ from outrider.core.chart.draw_svg import to_svg
 from outrider.core.chart.draw_theme import Theme
 from outrider.core.chart.flat import flattened
 from outrider.core.sidekick.guards import decided_by
-from outrider.model.documents import App
 from outrider.service.rollouts.explain import GroupOverview, describe_turn, with_remedy
 from outrider.service.rollouts.explain_groups import explain_group
 from outrider.service.store.context import some
@@ -49,8 +48,7 @@ class Turn:
 def view(visit: Visit) -> Mapping[str, Any]:
     """The group that the path names."""
     overview = overview_of(visit)
-    app = visit.context.get_or_none(App, visit.keys.app(overview.app))
-    card = card_of(overview, app.label if app is not None and app.label else overview.app, visit)
+    card = card_of(overview, visit.app_label(overview.app), visit)
     rows = rows_of(overview)
     query = {name: visit.query.get(name, "") for name in ("q", "state", "sort", "span")}
     states = in_states(overview.alive.values())

@@ -18,7 +18,7 @@ from outrider.core.sidekick.guards import decided_by
 from outrider.model.documents import Command, Instance
 from outrider.service.history.activity_log import read_activity
 from outrider.service.history.stories import GroupStory, read_story
-from outrider.service.rollouts.explain import GroupOverview, explain_in
+from outrider.service.rollouts.explain import GroupOverview, called, explain_in
 from outrider.service.rollouts.waits import length
 from outrider.service.web.actions.instance import OF_INSTANCE
 from outrider.service.web.actions.rollout import overview_of
@@ -73,13 +73,16 @@ def view(visit: Visit) -> Mapping[str, Any]:
     """The instance that the path names."""
     overview, name = _overview_with(visit)
     command = visit.context.get_or_none(Command, visit.keys.command(overview.app, name))
+    told = explain_in(overview, name, command, visit.now)
     events = read_activity(visit.context, app=overview.app, group=overview.name, instance=name)[:MOST_EVENTS]
     return {
         "app": visit.names["app"],
         "group": overview.name,
+        "above": f"{visit.app_label(overview.app)}/{overview.label}",
         "row": next(row for row in rows_of(overview) if row.instance == name),
         "target": overview.target.label or "",
-        "reasons": explain_in(overview, name, command, visit.now),
+        # the page says above which instance it is
+        "reasons": [line.removeprefix(f"{called(overview, name)}: ") for line in told],
         "facts": _facts(overview, name),
         "reports": _reports(overview.rows.get(name)),
         "events": [one for _, one in events],

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from outrider.model.documents import App, Channel, Group, Package, Target
+from outrider.model.documents import Channel, Group, Package, Target
 from outrider.service.api.pagination import page_of
 from outrider.service.store.changes import Unaudited
 from outrider.service.store.context import app_id_of
@@ -21,13 +21,14 @@ class Row:
     """A package as a line.
 
     Attributes:
-        channels, floors, groups: Which point at it, have it as a floor, or have it as their target.
+        channels, floors: Which point at it, or have it as a floor.
+        groups: Whose target it is: the id of each, and its name for people.
     """
 
     package: Package
     channels: tuple[str, ...]
     floors: tuple[str, ...]
-    groups: tuple[str, ...]
+    groups: tuple[tuple[str, str], ...]
 
     @property
     def kind(self) -> str:
@@ -58,15 +59,14 @@ def view(visit: Visit) -> Mapping[str, Any]:
     )
     channels = context.children(Channel, keys.channels(app_id))
     targets = {
-        group.id: target.version
+        (group.id, group.label or group.id): target.version
         for group in context.children(Group, keys.groups(app_id))
         if (target := context.get_or_none(Target, keys.target(app_id, group.id))) is not None
     }
-    app = context.get_or_none(App, keys.app(app_id))
     one = API_PACKAGES.format(app=visit.names["app"])
     return {
         "app": visit.names["app"],
-        "label": app.label if app is not None and app.label else app_id,
+        "label": visit.app_label(app_id),
         "rows": [
             Row(
                 package=package,
