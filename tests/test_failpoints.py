@@ -163,7 +163,11 @@ UNDER: dict[tuple[str, str], str] = {
         "_take_up_new_code",
     ): "ends this process at rest, as systemd does; nothing is under way",
     ("turns/turns", "free_turn"): "an operator's command",
-    ("sidekick/crashes", "tell_crash"): "the last words of a process that ends, after its last step",
+    (
+        "sidekick/crashes",
+        "tell_crash",
+    ): "the last words of a process that ends, after its last step or before its first",
+    ("sidekick/crashes", "tell_begun"): "takes back such words, which nothing decides by",
     ("sidekick/host", "_wake"): "a pipe of its own, to its own main thread",
     ("etcd/lease", "close"): "ends the lease on an orderly stop; not doing it leaves it to its time",
     ("sidekick/workers/workload", "_remove"): "calls the runtime, which has the marks",

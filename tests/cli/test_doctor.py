@@ -13,7 +13,7 @@ from outrider.cli.commands import doctor
 from outrider.etcd.health import NodeHealth
 from outrider.etcd.seam import Cluster, Endpoint, EtcdAddress, Put
 from outrider.model.balancer_agents import Agent
-from outrider.model.documents import Presence, encode
+from outrider.model.documents import Crash, Presence, encode
 from outrider.model.epoch import Epoch
 from outrider.model.keys import Keys
 from tests.support.servers import EtcdServer
@@ -72,6 +72,15 @@ def test_no_users_and_lost_users_differ() -> None:
 def test_the_services_clock_is_read_off_the_epoch(off_s: int, expected: list[str]) -> None:
     epoch = Epoch(token="t", at=NOON + timedelta(seconds=off_s))
     assert expected == severities(doctor.of_clocks(epoch, [], NOON))
+
+
+def test_a_machine_that_cannot_begin_is_an_error_and_a_crash_is_not() -> None:
+    died = Crash(app="shop", group="g", instance="a", state="idle.waiting", what="x", count=1, first=NOON, at=NOON)
+    unbegun = msgspec.structs.replace(died, state="", what="Docker does not answer", cannot_begin=True)
+
+    (found,) = doctor.of_beginnings([died, unbegun])
+
+    assert "error: shop/a: machine cannot begin: Docker does not answer" in found.line
 
 
 def test_a_machine_whose_clock_is_ahead_is_named() -> None:

@@ -138,6 +138,7 @@ def test_the_ends_of_turns_and_the_single_ends_are_those_of_the_code() -> None:
         ends.TASK_BLOCK_ENDS,
         ends.BUDGET_ENDS,
         ends.OFFLINE_ENDS,
+        ends.BEGIN_ENDS,
         ends.STRANGER_ENDS,
         ends.IDENTITY_ENDS,
     ):

@@ -14,15 +14,21 @@ from outrider.cli.commands import sidekick as command
 from outrider.cli.commands import status
 from outrider.config.load import load_settings
 from outrider.core.errors import OutriderError, Unknown
+from outrider.core.rollout.ends import BEGIN_ENDS
 from outrider.demo.programs import free_ports
 from outrider.etcd.seam import Put
 from outrider.model.documents import Crash, decode
 from outrider.model.keys import Keys
+from outrider.runtimes import Workload
+from outrider.runtimes.process.runtime import ProcessRuntime
 from outrider.service.history.activity_log import read_activity
 from outrider.service.rollouts.explain import explain, read_overviews
+from outrider.service.rollouts.explain_groups import explain_groups
+from outrider.service.rollouts.status import read_status
 from outrider.service.store.context import StoreContext
+from outrider.service.web.rows import rows_of
 from outrider.sidekick.assemble import Assembly
-from outrider.sidekick.crashes import MAX_TEXT, in_words, tell_crash
+from outrider.sidekick.crashes import MAX_TEXT, in_words, tell_begun, tell_crash
 from tests.sim.fake_etcd import FakeCluster, FakeEtcd
 from tests.support.waiting import eventually
 from tests.support.wall_clock import NOON
@@ -201,6 +207,83 @@ def test_an_end_that_is_no_bug_is_not_told(tmp_path: Path) -> None:
     assert isinstance(dies(sidekick, lambda: sidekick.crash(Unknown("etcd is away"))), OutriderError)
 
     assert KEY not in etcd.entries
+
+
+def cannot_begin(cluster: FakeCluster, why: str, *, after_s: float = 0.0) -> None:
+    tell_crash(
+        cluster, Keys(), app="shop", group="web", instance="a", state="", error=Unknown(why),
+        at=NOON + timedelta(seconds=after_s), cannot_begin=True,
+    )  # fmt: skip
+
+
+def test_one_that_cannot_begin_is_seen_in_status_and_why_and_serves_nowhere() -> None:
+    etcd = FakeEtcd()
+    for second in range(3):
+        cannot_begin(etcd.client(), f"Docker does not answer ({second})", after_s=-second)
+
+    (found,) = read_status(context(etcd), "shop")
+    group = "\n".join(explain_groups(context(etcd), "shop")[0].reasons)
+    why = "\n".join(explain(context(etcd), "shop", "a"))
+
+    words = "machine cannot begin: Docker does not answer (2) (tried 3 times, last 2s ago)"
+    assert ("0 of 1 serve", "1 machine cannot begin") == found.line[3:]
+    assert ("web", "a", "", "(cannot begin)") == found.rows[0][:4]
+    assert words in found.rows[0][-1]
+    assert words in group
+    assert f"ends: {BEGIN_ENDS}" in group
+    assert words in why
+    assert f"ends: {BEGIN_ENDS}" in why
+    assert "traceback" not in why
+    assert ["sidekick-cannot-begin"] == [one.kind for _, one in read_activity(context(etcd))]
+    (overview,) = read_overviews(context(etcd), "shop")
+    assert ("(cannot begin)", "bad", False) == ((row := rows_of(overview)[0]).state, row.tone, row.serving)
+    assert not etcd.client().list(Keys().presences("shop")).entries
+
+
+def test_what_is_told_of_one_that_cannot_begin_goes_once_it_has_and_by_itself() -> None:
+    etcd = FakeEtcd()
+    client = etcd.client()
+    cannot_begin(client, "Docker does not answer")
+    tell_begun(client, Keys(), app="shop", instance="a")
+    assert KEY not in etcd.entries
+
+    cannot_begin(client, "Docker does not answer")
+    etcd.clock.advance(301)
+    assert KEY not in etcd.entries
+
+    tell(client, KeyError("x"))
+    tell_begun(client, Keys(), app="shop", instance="a")
+    assert KEY in etcd.entries, "what it died of is shown for an hour"
+
+
+def test_one_whose_runtime_is_away_says_so_before_its_process_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    1. the runtime doesn't answer at the first start: the fleet is told, and the process ends as before
+    2. it answers at the next start: what was told is taken back as soon as etcd has accepted the sidekick
+    """
+    etcd = FakeEtcd()
+
+    def away(self: ProcessRuntime) -> tuple[Workload, ...]:
+        raise Unknown("D-Bus does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessRuntime, "running", away)
+        with pytest.raises(Unknown, match="D-Bus"):
+            sidekick_over(etcd, tmp_path)
+    crash = decode(Crash, KEY, etcd.entries[KEY].value)
+    assert (True, "D-Bus does not answer", "") == (crash.cannot_begin, crash.what, crash.state)
+
+    sidekick = sidekick_over(etcd, tmp_path)
+    running = threading.Thread(target=sidekick.run)
+    running.start()
+    try:
+        eventually(lambda: KEY not in etcd.entries)
+    finally:
+        sidekick.stop()
+        running.join(60)
+    assert not running.is_alive()
 
 
 def test_an_exception_in_words_fits_on_a_line() -> None:

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from outrider.model.keys import Keys
 from outrider.runtimes import Exited, RunnableRelease, Runtime, Workload, WorkloadSpec
 from outrider.runtimes.drivers import RuntimeContext, RuntimeDriver
 from outrider.sd_notify import Notices, Notifier
+from outrider.service.rollouts.explain import explain
+from outrider.service.store.context import StoreContext
 from outrider.sidekick import assemble, loop
 from outrider.sidekick import host as host_module
 from outrider.sidekick.assemble import Assembly
@@ -164,6 +167,10 @@ class Machine:
         presence = self.presences().get(name)
         return presence.notice if presence is not None else ""
 
+    def why(self, name: str) -> tuple[str, ...]:
+        """What ``outrider why`` says of it."""
+        return explain(StoreContext(cluster=self.cluster, keys=KEYS, now=lambda: datetime.now(UTC)), APP, name)
+
     def serving(self) -> set[str]:
         """Who has proved healthy, and goes on to ask the update service, which is away."""
         return {name for name, one in self.presences().items() if one.state in ("checking", "idle.cooling")}
@@ -272,8 +279,11 @@ def test_one_whose_runtime_is_away_at_its_first_start_begins_when_it_is_back(
     machine.write("a", healthy)
     with machine.running():
         eventually(lambda: len(asked) >= 5, within_s=60)
+        assert "machine cannot begin: Docker does not answer (tried " in "\n".join(machine.why("a"))
+        assert {} == machine.presences()
         monkeypatch.setattr(Standing, "running", lambda self: (self.workload,))
         eventually(lambda: machine.serving() == {"a"}, within_s=60)
+        eventually(lambda: "cannot begin" not in "\n".join(machine.why("a")), within_s=60)
 
     assert asked[4] - asked[1] < 3, "each attempt leaves threads behind"
 

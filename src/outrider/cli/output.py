@@ -12,7 +12,7 @@ from loguru import logger
 from outrider.core.client_tokens import masked
 from outrider.core.errors import OutriderError
 
-_BAD = re.compile(r"\b(blocked|crashed|dirty|error|failed|halted|refused|left behind)\b")
+_BAD = re.compile(r"\b(blocked|cannot begin|crashed|dirty|error|failed|halted|refused|left behind)\b")
 _HELD = re.compile(r"\b(cannot|deferred|offline|paused|unknown)\b")
 
 

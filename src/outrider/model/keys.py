@@ -395,6 +395,10 @@ class Keys:
     def command(self, app: str, instance: str) -> str:
         return f"{self.prefix}/commands/{check_app(app)}/{check_part('instance', instance)}"
 
+    def all_crashes(self) -> str:
+        """Prefix of the same of all apps."""
+        return f"{self.prefix}/crashes/"
+
     def crashes(self, app: str) -> str:
         """Prefix of the last words of an app's sidekicks that ended unexpectedly."""
         return f"{self.prefix}/crashes/{check_app(app)}/"

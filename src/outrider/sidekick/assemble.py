@@ -35,7 +35,7 @@ from outrider.sd_notify import Notices, Notifier
 from outrider.sidekick.adoption import adopted
 from outrider.sidekick.analysing import InstanceAnalyst
 from outrider.sidekick.announcements import Announcements
-from outrider.sidekick.crashes import tell_crash
+from outrider.sidekick.crashes import tell_begun, tell_crash
 from outrider.sidekick.due_tasks import DueTasks
 from outrider.sidekick.entry_watch import EntryWatch
 from outrider.sidekick.environments import Environments, ReferenceWatch
@@ -237,16 +237,15 @@ class Assembly:
         self._journal = Journal(settings.instance.state_dir, reserve_bytes=settings.instance.reserve_bytes)
         with ExitStack() as made:  # where the rest can't be made, the next attempt in this process needs the journal
             made.callback(self._journal.close)
-            self._make(
-                settings,
-                made,
-                cluster=cluster,
-                session=session,
-                notifier=notifier,
-                context=RuntimeContext(
-                    environment=os.environ, owns_process=owns_process, shares_process=shares_process
-                ),
-            )
+            self._keys, self._shares_session = Keys(settings.etcd.prefix), session is not None
+            self._session = session or session_of(settings, cluster, on_bug=self.crash)
+            self._cluster = self._session.cluster
+            context = RuntimeContext(environment=os.environ, owns_process=owns_process, shares_process=shares_process)
+            try:
+                self._make(settings, made, notifier=notifier, context=context)
+            except OutriderError as error:
+                self._tell_cannot_begin(settings, error)
+                raise
             made.pop_all()
 
     def _make(
@@ -254,8 +253,6 @@ class Assembly:
         settings: Settings,
         made: ExitStack,
         *,
-        cluster: Cluster | None,
-        session: EtcdSession | None,
         notifier: Notices | None,
         context: RuntimeContext,
     ) -> None:
@@ -266,10 +263,7 @@ class Assembly:
             delays(settings), retry_min_s=settings.service.retry_min_s, retry_max_s=settings.service.retry_max_s
         )
         identity = identity_of(instance.state_dir, self._journal.last)
-        keys = Keys(settings.etcd.prefix)
-        self._shares_session = session is not None
-        self._session = session or session_of(settings, cluster, on_bug=self.crash)
-        self._cluster = self._session.cluster
+        keys = self._keys
         self._clock = clock = SuspendAwareClock().start()
         made.callback(clock.close)
         notifier = notifier or Notifier.from_environment(os.environ)
@@ -313,7 +307,7 @@ class Assembly:
             identity,
             lambda: self._session.lease,
             self._post,
-            self._note_running,
+            self._note_accepted,
             caution=unverified(service) or unproved(service),
         )
         made.callback(self._presence.close)
@@ -454,7 +448,7 @@ class Assembly:
             ended=self._steps.ended,
         )
         self._written, self._machine = written, identity.machine
-        self._settings, self._notifier, self._keys = settings, notifier, keys
+        self._settings, self._notifier = settings, notifier
         self._references = ReferenceWatch(environments, lambda: self._sidekick.memory.running, self._presence.hint)
 
     def _prove(self, within_s: float) -> str:
@@ -515,6 +509,20 @@ class Assembly:
         """Let ``run`` raise ``error``, which a thread of the sidekick died of: a sidekick without it would be deaf."""
         self._sidekick.crash(error)
 
+    def _tell_cannot_begin(self, settings: Settings, error: OutriderError) -> None:
+        instance = settings.instance
+        tell_crash(
+            self._cluster,
+            self._keys,
+            app=app_key(instance.app),
+            group=instance.group,
+            instance=instance.id,
+            state="",
+            error=error,
+            at=now(),
+            cannot_begin=True,
+        )
+
     def _tell_crash(self, error: Exception) -> None:
         memory = self._sidekick.memory
         tell_crash(
@@ -571,6 +579,10 @@ class Assembly:
         self._entry_watch.look_again()
         self._due_tasks.look_again()
         self._presence.look_again()
+
+    def _note_accepted(self) -> None:
+        tell_begun(self._cluster, self._keys, app=self._sidekick.memory.app, instance=self._sidekick.memory.instance)
+        self._note_running()
 
     def _note_running(self) -> None:
         """What runs already, and was committed by an earlier outrider, in another group or by nobody: adopted."""

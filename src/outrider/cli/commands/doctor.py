@@ -16,7 +16,7 @@ from outrider.core.errors import ConfigError, DriverError
 from outrider.etcd.seam import Cluster, EtcdAddress, PermissionDenied
 from outrider.model.balancer_agents import Agent, Applied
 from outrider.model.damage import readable
-from outrider.model.documents import Presence
+from outrider.model.documents import Crash, Presence
 from outrider.model.epoch import Epoch
 from outrider.model.keys import Keys
 
@@ -156,6 +156,17 @@ def of_sidekicks(presences: Sequence[Presence]) -> Iterator[Finding]:
             yield Finding(severity="error", text=f"{where}: {one.notice}")
 
 
+def of_beginnings(crashes: Sequence[Crash]) -> Iterator[Finding]:
+    """Instances whose sidekick can't begin."""
+    for one in crashes:
+        if one.cannot_begin:
+            yield Finding(
+                severity="error",
+                text=f"{one.app}/{one.instance}: machine cannot begin: {one.what}",
+                advice="start what it names on that machine; its sidekick tries again by itself",
+            )
+
+
 def of_programs(presences: Sequence[Presence], ours: str = __version__) -> Iterator[Finding]:
     """Sidekicks of versions with known bugs, one line for each version."""
     by_version: dict[str, list[str]] = {}
@@ -266,7 +277,8 @@ def _fleet(cluster: Cluster, keys: Keys) -> list[Finding]:
     epochs = [one for _, one in readable(Epoch, cluster.list(keys.epoch(), exact=True).entries)]
     presences = [one for _, one in readable(Presence, cluster.list(keys.all_presences()).entries)]
     clocks = of_clocks(epochs[0] if epochs else None, presences, datetime.now(UTC))
-    return [*clocks, *of_sidekicks(presences), *of_programs(presences)]
+    crashes = [one for _, one in readable(Crash, cluster.list(keys.all_crashes()).entries)]
+    return [*clocks, *of_sidekicks(presences), *of_beginnings(crashes), *of_programs(presences)]
 
 
 def _agents(cluster: Cluster, keys: Keys) -> list[Finding]:

@@ -68,6 +68,9 @@ BUDGET_ENDS = "an instance that is out serves again, or `outrider group policy A
 OFFLINE_ENDS = "its sidekick runs and reaches etcd: look at its machine (`systemctl status`, its log)"
 """What ends the silence of an instance."""
 
+BEGIN_ENDS = "what it names answers (its Docker, its D-Bus): the sidekick tries again by itself, at least each minute"
+"""What ends that a sidekick can't begin."""
+
 STRANGER_ENDS = "the other sidekick ends, or gets an instance.id of its own"
 """What ends the refusal of a sidekick that may not be the instance."""
 

@@ -236,12 +236,13 @@ class Admission(Document, frozen=True, kw_only=True):
 
 
 class Crash(Document, frozen=True, kw_only=True):
-    """``crashes/{app}/{instance}``, under a lease of an hour: what a sidekick died of.
+    """``crashes/{app}/{instance}``, under a lease: what a sidekick died of, or why it cannot begin.
 
     Attributes:
-        state: Full dotted path of the chart's state in which it died.
+        state: Full dotted path of the chart's state in which it died; empty: before its first.
         what: The exception in a line.
         count: How often it died within that hour; ``first`` and ``at``: when first and last.
+        cannot_begin: It did not die: what it needs before its first step is away, or refused. ``count``: its attempts.
     """
 
     app: str
@@ -252,3 +253,4 @@ class Crash(Document, frozen=True, kw_only=True):
     count: int
     first: datetime
     at: datetime
+    cannot_begin: bool = False

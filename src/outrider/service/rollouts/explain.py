@@ -11,7 +11,15 @@ from datetime import datetime
 from outrider.core.errors import ConfigError, Conflict, NotFound
 from outrider.core.omaha import FailureCode, failure_text
 from outrider.core.release import ReleaseId
-from outrider.core.rollout.ends import BUDGET_ENDS, ENDS, IDENTITY_ENDS, OFFLINE_ENDS, TASK_BLOCK_ENDS, filled_in
+from outrider.core.rollout.ends import (
+    BEGIN_ENDS,
+    BUDGET_ENDS,
+    ENDS,
+    IDENTITY_ENDS,
+    OFFLINE_ENDS,
+    TASK_BLOCK_ENDS,
+    filled_in,
+)
 from outrider.core.rollout.policy import Defer, Grant, Verdict
 from outrider.core.rollout.slots import TurnState, line, turns
 from outrider.model.damage import read_or_none, readable
@@ -149,14 +157,6 @@ class GroupOverview:
         return presence.labels if presence is not None else row.labels if row is not None else {}
 
     @property
-    def rollout(self) -> str:
-        """Progress of the rollout in one line; empty without a release."""
-        if self.snapshot is None or self.snapshot.wanted is None:
-            return ""
-        now = shown(self.snapshot)
-        by, why = (f" by {now.by}" if now.by else ""), (f": {now.why}" if now.why else "")
-        counts = [f"{now.succeeded} done"]
-    @property
     def label(self) -> str:
         """Its name for people; its id when it has no other."""
         return self.name if self.group is None else self.group.label or self.name
@@ -166,6 +166,14 @@ class GroupOverview:
         """Its id, with its name for people when that is another one."""
         return self.name if self.group is None else self.group.titled
 
+    @property
+    def rollout(self) -> str:
+        """Progress of the rollout in one line; empty without a release."""
+        if self.snapshot is None or self.snapshot.wanted is None:
+            return ""
+        now = shown(self.snapshot)
+        by, why = (f" by {now.by}" if now.by else ""), (f": {now.why}" if now.why else "")
+        counts = [f"{now.succeeded} done"]
         counts += [
             f"{len(some)} {what}"
             for some, what in ((now.opened, "under way"), (now.failures, "failed"), (now.waiting, "deferred"))
@@ -371,19 +379,28 @@ def explain_in(overview: GroupOverview, instance: str, command: Command | None, 
     return tuple(lines)
 
 
-def _where(
-    instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
-) -> list[str]:
-    name = called(overview, instance)
-    crash = overview.crashes.get(instance)
-    crashed = [f"{describe_crash(crash, now)}; its log has the traceback"] if crash is not None else []
-    if presence is not None:
-        wanted = f", target {presence.wants}" if presence.wants and presence.wants != presence.runs else ""
+CANNOT_BEGIN = "machine cannot begin"
+"""What a sidekick needs before its first step is away."""
+
+
 def called(overview: GroupOverview, instance: str) -> str:
     """How the first line of an instance begins."""
     return f"{instance} of {overview.app}, group {overview.titled}"
 
 
+def _where(
+    instance: str, overview: GroupOverview, presence: Presence | None, row: Instance | None, now: datetime
+) -> list[str]:
+    name = called(overview, instance)
+    crash = overview.crashes.get(instance)
+    if crash is None:
+        crashed = []
+    elif crash.cannot_begin:
+        crashed = [describe_crash(crash, now), f"{ENDS_WITH}{BEGIN_ENDS}"]
+    else:
+        crashed = [f"{describe_crash(crash, now)}; its log has the traceback"]
+    if presence is not None:
+        wanted = f", target {presence.wants}" if presence.wants and presence.wants != presence.runs else ""
         lines = [f"{name}: {presence.state} for {in_state(presence, now)}, running {presence.runs}{wanted}"]
         # A deferred instance's own reason is that of its last check-in; the present one comes further down.
         if presence.why and not current_reason(overview, instance):
@@ -396,13 +413,20 @@ def called(overview: GroupOverview, instance: str) -> str:
     if overview.strangers_of(instance):
         return [f"{name}: no sidekick is known as this instance", *overview.strangers_of(instance), *crashed]
     if row is None:
-        return [f"{name}: sidekick offline; it has never checked in", *crashed, f"{ENDS_WITH}{OFFLINE_ENDS}"]
+        begins = [] if crash is not None and crash.cannot_begin else [f"{ENDS_WITH}{OFFLINE_ENDS}"]
+        return [f"{name}: sidekick offline; it has never checked in", *crashed, *begins]
     seen = f"last check-in {ago(row.last_seen, now)} ago: running {row.runs or 'no version'}, status {row.status}"
     return [f"{name}: sidekick offline; {seen}", *crashed]
 
 
 def describe_crash(crash: Crash, now: datetime) -> str:
-    """``sidekick ended unexpectedly 3 times, last 12s ago in idle.waiting: KeyError: 'x' (loop.py:71)``."""
+    """``sidekick ended unexpectedly 3 times, last 12s ago in idle.waiting: KeyError: 'x' (loop.py:71)``.
+
+    Of one that can't begin: ``machine cannot begin: Docker does not answer (tried 3 times, last 12s ago)``.
+    """
+    if crash.cannot_begin:
+        tried = "tried" if crash.count == 1 else f"tried {crash.count} times, last"
+        return f"{CANNOT_BEGIN}: {crash.what} ({tried} {ago(crash.at, now)} ago)"
     times = "" if crash.count == 1 else f" {crash.count} times, last"
     return f"sidekick ended unexpectedly{times} {ago(crash.at, now)} ago in {crash.state}: {crash.what}"
 

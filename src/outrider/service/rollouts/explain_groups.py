@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from outrider.core.rollout.ends import (
+    BEGIN_ENDS,
     BLOCK_ENDS,
     ENDS,
     OFFLINE_ENDS,
@@ -146,6 +147,8 @@ def _wait_of(overview: GroupOverview, name: str, now: datetime) -> _Wait:
         crash = overview.crashes.get(name)
         seen = "" if row is None else f"; last check-in {ago(row.last_seen, now)} ago"
         died = "" if crash is None else f"; {describe_crash(crash, now)}"
+        if crash is not None and crash.cannot_begin:
+            return _Wait(kind=("cannot-begin", name), words=f"sidekick offline{seen}{died}", ends=BEGIN_ENDS)
         if died or row is None or row.had_sidekick:
             return _Wait(kind=("offline",), words=f"sidekick offline{seen}{died}", ends=OFFLINE_ENDS)
     verdict = verdict_of(overview, name)

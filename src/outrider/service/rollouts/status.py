@@ -110,8 +110,11 @@ def _group_row(overview: GroupOverview) -> tuple[object, ...]:
     paused = "paused" if overview.target.paused else ""
     blocked = f"blocked by {overview.block.instance}: {overview.block.why}" if overview.block is not None else ""
     rollout = overview.rollout if overview.snapshot is not None and overview.snapshot.has_begun else ""
-    crashed = f"{count(len(overview.crashes), 'sidekick')} crashed" if overview.crashes else ""
-    news = "; ".join(filter(None, (paused, blocked, rollout, *overview.unable, crashed, *overview.tasks)))
+    begun = [one for one in overview.crashes.values() if not one.cannot_begin]
+    crashed = f"{count(len(begun), 'sidekick')} crashed" if begun else ""
+    waiting = len(overview.crashes) - len(begun)
+    unbegun = f"{count(waiting, 'machine')} cannot begin" if waiting else ""
+    news = "; ".join(filter(None, (paused, blocked, rollout, *overview.unable, unbegun, crashed, *overview.tasks)))
     return (overview.titled, target, instances, news)
 
 
@@ -129,7 +132,10 @@ def _row(context: StoreContext, overview: GroupOverview, name: str) -> tuple[obj
     if row is None:
         strange = overview.strangers_of(name)
         what = strange or ("sidekick offline",)
-        return (*head, "(refused)" if strange else "(unknown)", "", "", "", "; ".join([*what, *crashed]))
+        state = (
+            "(refused)" if strange else "(cannot begin)" if crash is not None and crash.cannot_begin else "(unknown)"
+        )
+        return (*head, state, "", "", "", "; ".join([*what, *crashed]))
     away = "; ".join([f"sidekick offline; last check-in {ago(row.last_seen, now)} ago", *crashed])
     return (*head, f"({row.status})", row.runs, row.granted, "", away)
 
@@ -177,13 +183,13 @@ def _as_json(overview: GroupOverview, instances: Iterable[str]) -> dict[str, Any
     return {
         "app": overview.app,
         "group": overview.name,
+        "label": overview.label,
         "target": msgspec.to_builtins(overview.target),
         "pin": msgspec.to_builtins(None if overview.group is None else overview.group.undo),
         "blocks": msgspec.to_builtins(overview.block),
         "instances": [
             {
                 "instance": name,
-        "label": overview.label,
                 "labels": dict(overview.labels_of(name)),
                 "alive": msgspec.to_builtins(overview.alive.get(name)),
                 "row": msgspec.to_builtins(overview.rows.get(name)),

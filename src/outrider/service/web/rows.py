@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from outrider.core.labels import shown as shown_labels
-from outrider.service.rollouts.explain import GroupOverview, current_reason
+from outrider.service.rollouts.explain import CANNOT_BEGIN, GroupOverview, current_reason
 from outrider.service.web.fleet import Tone
 
 COLUMNS = ("instance", "state", "version", "since", "why", "machine", "labels", "seen")
@@ -79,11 +79,12 @@ def _row(overview: GroupOverview, name: str, waits: bool) -> Row:
             drains=presence.drain_since is not None,
         )
     crash = overview.crashes.get(name)
-    died = f"sidekick ended unexpectedly: {crash.what}" if crash is not None else ""
+    unbegun = crash is not None and crash.cannot_begin
+    died = "" if crash is None else f"{CANNOT_BEGIN if unbegun else 'sidekick ended unexpectedly'}: {crash.what}"
     offline = "" if row is None or not row.had_sidekick else "sidekick offline"
     return Row(
         instance=name,
-        state=f"({row.status})" if row is not None else "(unknown)",
+        state="(cannot begin)" if unbegun else f"({row.status})" if row is not None else "(unknown)",
         tone="bad" if died or strange or (row is not None and row.status == "error") else "rest",
         version="" if row is None else row.runs,
         is_at_target=row is not None and target is not None and row.is_at(target),
