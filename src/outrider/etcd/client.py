@@ -17,8 +17,10 @@ from outrider.etcd.channel import Connection, Nodes
 from outrider.etcd.errors import Compacted, TooLarge
 from outrider.etcd.permissions import Asked, Denials, asked_in, explained
 from outrider.etcd.seam import Compare, Entry, EtcdAddress, Listing, Op, PermissionDenied, TxnResult, WatchEvent
-from outrider.etcd.watch import EtcdWatch, Watchdog
+from outrider.etcd.watch import EtcdWatch
+from outrider.etcd.watch_stream import WatchStream
 from outrider.etcd.wire import compare_message, encode_key, entry_of, op_message, prefix_range
+from outrider.pool import ElasticPool
 
 PAGE_ENTRIES = 1000
 
@@ -40,7 +42,7 @@ class EtcdCluster:
 
     def __init__(self, nodes: Nodes, on_bug: Callable[[BaseException], None] | None = None) -> None:
         self._nodes, self._on_bug = nodes, on_bug
-        self._watchdog = Watchdog()
+        self._watches, self._pool = WatchStream(nodes), ElasticPool("outrider-etcd")
         self._denials = Denials()
         self._written: list[Callable[[int], None]] = []
 
@@ -161,28 +163,36 @@ class EtcdCluster:
             self._denials.denied((asked,), error)
             return error
 
+        def revision() -> int:
+            request = etcdrpc.RangeRequest(key=start, range_end=end, limit=1, count_only=True)
+            return int(self._call("get", lambda c: c.kv.Range, request, repeatable=True).header.revision)
+
         watch = EtcdWatch(
-            self._nodes,
+            self._watches,
+            self._pool,
             start,
             end,
             from_revision,
             deliver,
             lambda: self._list_all(start, end),
-            self._watchdog.remove,
-            self._on_bug,
-            denied,
+            revision,
+            timeout_s=self._nodes.timeout_s,
+            on_bug=self._on_bug,
+            denied=denied,
         )
-        self._watchdog.add(watch)
+        self._watches.add(watch)
         watch.start()
         return watch
 
     def close(self) -> None:
-        watches = self._watchdog.close()
+        watches = self._watches.close()
         for watch in watches:
             watch.stop()
         self._nodes.close()  # ends the calls that the watches may be in, so closing them takes no time
         for watch in watches:
             watch.close()
+        self._watches.join()
+        self._pool.close()
 
     def _call(self, what: str, method: Callable[[Connection], Any], request: Any, *, repeatable: bool) -> Any:
         def ask(connection: Connection, limit_s: float, metadata: Any) -> Any:

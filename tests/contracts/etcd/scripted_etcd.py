@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -20,11 +21,13 @@ class ScriptedStream:
         create: The client's create request.
         metadata: What the client sent along.
         progress: How often the client asked for progress.
+        creates: The client's further create requests.
     """
 
     def __init__(self, create: Any, metadata: dict[str, str]) -> None:
         self.create, self.metadata = create, metadata
         self.progress = threading.Semaphore(0)
+        self.creates: SimpleQueue[Any] = SimpleQueue()
         self.ended = threading.Event()
 
 
@@ -78,16 +81,20 @@ class ScriptedEtcd:
         self.streams.append(stream)
         script = self._scripts[min(len(self.streams), len(self._scripts)) - 1]
 
-        def count_progress() -> None:
+        def note_requests() -> None:
             try:
-                for _ in requests:
-                    stream.progress.release()
+                for request in requests:
+                    match request.WhichOneof("request_union"):
+                        case "create_request":
+                            stream.creates.put(request.create_request)
+                        case "progress_request":
+                            stream.progress.release()
             except grpc.RpcError:
                 pass
             except Exception:  # noqa: BLE001 (gRPC raises a bare Exception when the client is gone)
                 pass
 
-        threading.Thread(target=count_progress, daemon=True).start()
+        threading.Thread(target=note_requests, daemon=True).start()
         for response in script(stream):
             if response == "break":
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the script breaks the stream")
@@ -112,17 +119,17 @@ def progress(revision: int) -> Any:
     return etcdrpc.WatchResponse(header=header(revision))
 
 
-def canceled(reason: str) -> Any:
-    return etcdrpc.WatchResponse(header=header(1), created=True, canceled=True, cancel_reason=reason)
+def canceled(reason: str, **more: Any) -> Any:
+    return etcdrpc.WatchResponse(header=header(1), created=True, canceled=True, cancel_reason=reason, **more)
 
 
 def compacted(revision: int) -> Any:
     return etcdrpc.WatchResponse(header=header(revision), canceled=True, compact_revision=revision)
 
 
-def written(*changes: tuple[str, int]) -> Any:
-    """One response with these keys, written at these revisions."""
-    response = etcdrpc.WatchResponse(header=header(max(revision for _, revision in changes)))
+def written(*changes: tuple[str, int], number: int = 0) -> Any:
+    """One response with these keys, written at these revisions, for the watch of this number."""
+    response = etcdrpc.WatchResponse(header=header(max(revision for _, revision in changes)), watch_id=number)
     for key, revision in changes:
         event = response.events.add()
         event.kv.CopyFrom(stored(key, revision))

@@ -1,12 +1,17 @@
 """The watch against a server that misbehaves by script: what real servers do rarely, and old ones do by mistake."""
 
+import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
+from queue import Empty
 from typing import Any
 
 import pytest
+from etcd3 import etcdrpc
 
 from outrider.etcd import watch as etcd_watch
+from outrider.etcd import watch_stream
 from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.seam import EtcdAddress, KeyChanged, Resynced, WatchEvent
 from tests.contracts.etcd.scripted_etcd import (
@@ -16,6 +21,7 @@ from tests.contracts.etcd.scripted_etcd import (
     canceled,
     compacted,
     created,
+    header,
     progress,
     stored,
     written,
@@ -48,9 +54,9 @@ def start_scripted(no_thread_left: None) -> Iterator[StartScripted]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The watchdog ten times as quick."""
-    monkeypatch.setattr(etcd_watch, "LOOK_S", 0.05)
-    monkeypatch.setattr(etcd_watch, "PROBE_S", 0.25)
-    monkeypatch.setattr(etcd_watch, "SILENT_S", 0.7)
+    monkeypatch.setattr(watch_stream, "LOOK_S", 0.05)
+    monkeypatch.setattr(watch_stream, "PROBE_S", 0.25)
+    monkeypatch.setattr(watch_stream, "SILENT_S", 0.7)
 
 
 def stays_open(*responses: Any) -> Script:
@@ -136,25 +142,137 @@ def test_a_quiet_stream_that_answers_is_never_replaced(start_scripted: StartScri
     watch.close()
 
 
-def test_a_reader_that_waits_for_slow_deliveries_does_not_blame_the_server(
+def serves(last: int, *before: Any) -> Script:
+    """A stream that registers every watch under the next number, and sends it all revisions up to ``last``."""
+
+    def script(stream: ScriptedStream) -> Iterator[Any]:
+        yield from before
+        create, number = stream.create, 0
+        while not stream.ended.is_set():
+            if create is not None:
+                key = create.key.decode()
+                yield created(last, watch_id=number)
+                for revision in range(create.start_revision, last + 1):
+                    yield written((f"{key}{revision}", revision), number=number)
+                number += 1
+            while stream.progress.acquire(blocking=False):
+                yield progress(1)
+            try:
+                create = stream.creates.get(timeout=0.05)
+            except Empty:
+                create = None
+
+    return script
+
+
+def test_all_watches_of_a_connection_share_one_stream(start_scripted: StartScripted) -> None:
+    cluster, (server,) = start_scripted(ScriptedEtcd(serves(3)))
+    diaries = [Diary() for _ in range(5)]
+
+    for number, diary in enumerate(diaries):
+        cluster.watch(f"/{number}/", 1 + number % 3, diary)
+
+    for number, diary in enumerate(diaries):
+        keys = [f"/{number}/{revision}" for revision in range(1 + number % 3, 4)]
+        eventually(lambda keys=keys, diary=diary: keys == [key for key, _ in diary.told()])  # type: ignore[misc]
+    assert 1 == len(server.streams)
+
+
+def test_a_watch_with_slow_deliveries_leaves_the_stream_and_holds_up_no_other(
     start_scripted: StartScripted, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mailbox is full for three times as long as a server may be silent."""
+    """Its mailbox is full for three times as long as a server may be silent; nobody blames the server for that."""
     monkeypatch.setattr(etcd_watch, "MAILBOX", 2)
-    diary, began = Diary(), time.monotonic()
+    slow, quick, began = Diary(), Diary(), time.monotonic()
 
-    def slow(event: Any) -> None:
+    def deliver(event: Any) -> None:
         eventually(lambda: time.monotonic() - began > 2.1)
-        diary(event)
+        slow(event)
 
-    cluster, (server,) = start_scripted(
-        ScriptedEtcd(stays_open(created(), *(written((f"/k/{number}", number + 2)) for number in range(9))))
-    )
-    watch = cluster.watch("/k/", 1, slow)
+    cluster, (server,) = start_scripted(ScriptedEtcd(serves(9)), timeout_s=5.0)
+    cluster.watch("/quick/", 1, quick)
+    cluster.watch("/slow/", 1, deliver)
+    cluster.watch("/late/", 1, quick)
 
-    eventually(lambda: [f"/k/{number}" for number in range(9)] == [key for key, _ in diary.told()])
+    eventually(lambda: len(quick.events) == 18)
+    assert [] == slow.events, "the others have all theirs meanwhile"
+    eventually(lambda: [f"/slow/{number}" for number in range(1, 10)] == [key for key, _ in slow.told()])
     assert 1 == len(server.streams)
-    watch.close()
+
+
+def test_what_ends_one_watch_leaves_the_others_on_the_stream(start_scripted: StartScripted) -> None:
+    def script(stream: ScriptedStream) -> Iterator[Any]:
+        yield created(1, watch_id=0)
+        stream.creates.get(timeout=60)
+        yield created(1, watch_id=1)
+        yield etcdrpc.WatchResponse(header=header(9), watch_id=1, canceled=True, compact_revision=5)
+        assert 9 == stream.creates.get(timeout=60).start_revision
+        yield created(9, watch_id=2)
+        yield written(("/a/x", 10), number=0)
+        yield written(("/b/x", 11), number=2)
+        stream.ended.wait()
+
+    server = ScriptedEtcd(script)
+    server.store = (9, [stored("/b/y", 4)])
+    a, b = Diary(), Diary()
+    cluster, _ = start_scripted(server)
+    cluster.watch("/a/", 1, a)
+    cluster.watch("/b/", 1, b)
+
+    eventually(lambda: ["/a/x"] == [key for key, _ in a.told()] and len(b.events) == 2)
+    assert [True, False] == [isinstance(event, Resynced) for event in b.events]
+    assert (1, 1) == (len(a.events), len(server.streams))
+
+
+def test_a_watch_that_was_closed_before_etcd_answered_is_taken_back_there(start_scripted: StartScripted) -> None:
+    """Its answer must not be taken for that of the watch that asked after it."""
+    let_go = threading.Event()
+
+    def script(stream: ScriptedStream) -> Iterator[Any]:
+        yield created(1, watch_id=0)
+        stream.creates.get(timeout=60)
+        stream.creates.get(timeout=60)
+        let_go.wait(60)
+        yield created(1, watch_id=1)
+        yield created(1, watch_id=2)
+        yield written(("/gone/x", 2), number=1)
+        yield written(("/after/x", 2), number=2)
+        stream.ended.wait()
+
+    gone, after = Diary(), Diary()
+    cluster, _ = start_scripted(ScriptedEtcd(script), timeout_s=0.3)
+    cluster.watch("/first/", 1, Diary())
+
+    cluster.watch("/gone/", 1, gone).close()
+    cluster.watch("/after/", 1, after)
+    let_go.set()
+
+    eventually(lambda: ["/after/x"] == [key for key, _ in after.told()])
+    assert [] == gone.events
+
+
+def test_a_server_that_tells_no_progress_but_answers_is_not_replaced(
+    start_scripted: StartScripted, impatient: None
+) -> None:
+    """etcd from 3.5.21 on, while one of the watches begins later than its newest revision."""
+
+    def script(stream: ScriptedStream) -> Iterator[Any]:
+        yield created(1, watch_id=0)
+        for number in itertools.count(1):
+            try:
+                asked = stream.creates.get(timeout=30)
+            except Empty:
+                return
+            answered.append(asked)
+            yield created(1, watch_id=number)
+
+    answered: list[Any] = []
+    cluster, (server,) = start_scripted(ScriptedEtcd(script), timeout_s=5.0)
+    cluster.watch("/k/", 2, Diary())
+
+    eventually(lambda: len(answered) >= 4)
+
+    assert 1 == len(server.streams)
 
 
 def test_the_second_half_of_a_revision_is_not_lost_when_the_stream_breaks_between(
