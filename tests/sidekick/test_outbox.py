@@ -201,7 +201,7 @@ def test_closing_ends_a_long_wait_at_once(open_outbox: Outboxes) -> None:
 
     outbox.close(within_s=10)
 
-    assert "outbox" not in [thread.name for thread in threading.enumerate()]
+    eventually(lambda: "outbox" not in [thread.name for thread in threading.enumerate()])
     outbox.close()
 
 

@@ -9,7 +9,7 @@ from loguru import logger
 
 from outrider.balancers.drain import Drain
 from outrider.balancers.drivers import BALANCERS, BalancerContext
-from outrider.clocks import ServiceClock, SuspendAwareClock
+from outrider.clocks import ServiceClock
 from outrider.config.cautions import unproved, unverified
 from outrider.config.sections import EtcdSettings, Settings
 from outrider.core.errors import ConfigError, OutriderError
@@ -264,8 +264,7 @@ class Assembly:
         )
         identity = identity_of(instance.state_dir, self._journal.last)
         keys = self._keys
-        self._clock = clock = SuspendAwareClock().start()
-        made.callback(clock.close)
+        clock, pool = self._session.clock, self._session.pool
         notifier = notifier or Notifier.from_environment(os.environ)
         service_clock, service = ServiceClock(), settings.service
         verify = True if service.ca_file is None else str(service.ca_file)
@@ -309,9 +308,10 @@ class Assembly:
             self._post,
             self._note_accepted,
             caution=unverified(service) or unproved(service),
+            pool=pool,
         )
         made.callback(self._presence.close)
-        self._outbox = Outbox(instance.state_dir / "outbox", upstream.send)
+        self._outbox = Outbox(instance.state_dir / "outbox", upstream.send, pool=pool)
         made.callback(self._outbox.close, 0.0)
         written = SeenRevision()
         if isinstance(self._cluster, EtcdCluster):
@@ -326,6 +326,7 @@ class Assembly:
             app=app,
             group=instance.group,
             instance=instance.id,
+            pool=pool,
         )
         oldest = OldestVersion(self._cluster, keys, app=app, group=instance.group, scope=us.scope)
         self._running = RunningKeys(
@@ -382,6 +383,7 @@ class Assembly:
             find_payload=payloads.find,
             clock=service_clock,
             crash=self.crash,
+            pool=pool,
         )
         self._release_work = ReleaseWork(
             upstream,
@@ -423,7 +425,7 @@ class Assembly:
             ),
             "analysis": AnalysisWork(InstanceAnalyst(settings, self._cluster, keys, clock=clock), self._post),
         }
-        self._workers = {name: Worker(name, noun, self._post, self.crash) for name, noun in nouns.items()}
+        self._workers = {name: Worker(pool, noun, self._post, self.crash) for name, noun in nouns.items()}
         for worker in self._workers.values():
             made.callback(worker.close, 0.0)
         self._announcements = Announcements(
@@ -449,7 +451,9 @@ class Assembly:
         )
         self._written, self._machine = written, identity.machine
         self._settings, self._notifier = settings, notifier
-        self._references = ReferenceWatch(environments, lambda: self._sidekick.memory.running, self._presence.hint)
+        self._references = ReferenceWatch(
+            environments, lambda: self._sidekick.memory.running, self._presence.hint, pool=pool
+        )
 
     def _prove(self, within_s: float) -> str:
         """For the update service: see ``PresenceWriter.proof``."""
@@ -554,7 +558,6 @@ class Assembly:
             self._session.close()
         self._outbox.close(STOP_WITHIN_S)
         self._runtime.close()
-        self._clock.close()
         self._journal.close()
 
     def warn(self, text: str) -> None:

@@ -29,6 +29,7 @@ from outrider.model.damage import read_or_none
 from outrider.model.documents import Package, Target, decode, encode
 from outrider.model.keys import Keys
 from outrider.model.tasks import Task
+from outrider.pool import ElasticPool, Rounds
 from outrider.sidekick.task_claims import NO_PRESENCE, Claimed, Result, TaskClaims
 from outrider.sidekick.task_programs import Interrupted
 from outrider.sidekick.workers.task import LOOK_S, RETRY_MAX_S, RETRY_MIN_S, Programs
@@ -58,6 +59,7 @@ class DueTasks:
         clock: Callable[[], datetime],
         crash: Callable[[BaseException], None],
         monotonic: Callable[[], float] = time.monotonic,
+        pool: ElasticPool | None = None,
     ) -> None:
         """Prepare.
 
@@ -65,21 +67,23 @@ class DueTasks:
             programs: Runs them; not the one that runs the tasks of an update, which may run at the same time.
             oldest: What a ``contract`` task compares and leaves behind.
             find_payload: By its digest; None: it isn't on this machine.
-            crash: Told of a bug that the thread died of.
+            crash: Told of a bug that a round died of.
+            pool: Lends the thread that runs what is due.
         """
         self._cluster, self._keys, self._claims, self._programs = cluster, keys, claims, programs
         self._oldest = oldest
         self._app, self._group, self._instance, self._process = app, group, instance, process
         self._find_payload, self._clock, self._crash, self._monotonic = find_payload, clock, crash, monotonic
-        self._changed = threading.Condition()
-        self._changes, self._closed = 0, False
+        self._changed = threading.Lock()
+        self._started = self._closed = False
         self._entries: dict[str, Mapping[str, Entry]] = {}
         self._unable: dict[str, float] = {}
         self._unanswered: set[str] = set()
         self._claimed: Claimed | None = None
         self._result: Result | None = None
         self._subjects: list[Subject] = []
-        self._thread: threading.Thread | None = None
+        self._rounds = Rounds(pool, for_same_instance(self._round), "due tasks")
+        self._delay_s = RETRY_MIN_S
         self._told: dict[str, str] = {}
 
     @property
@@ -88,13 +92,13 @@ class DueTasks:
         return self._claimed is not None
 
     def start(self) -> None:
-        """Watch, and run what is due from a thread of its own."""
+        """Watch, and run what is due on a thread of the pool."""
         for prefix in self._claims.watched:
             self._subjects.append(
                 Subject(self._cluster, prefix, lambda entries, _, at=prefix: self.tell(at, entries), exact=False)  # type: ignore[misc]
             )
-        self._thread = threading.Thread(target=for_same_instance(self._run), name="due tasks", daemon=True)
-        self._thread.start()
+        self._started = True
+        self._rounds.ask()
 
     def look_again(self) -> None:
         """etcd was restored: list what is due anew."""
@@ -106,18 +110,15 @@ class DueTasks:
         self._programs.close()
         for subject in self._subjects:
             subject.close()
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(10.0)
+        self._closed = True
+        self._rounds.close(10.0)
 
     def tell(self, prefix: str, entries: Mapping[str, Entry]) -> None:
         """What stands below one of the watched prefixes now."""
         with self._changed:
             self._entries[prefix] = dict(entries)
-            self._changes += 1
-            self._changed.notify_all()
+        if self._started:
+            self._rounds.ask()
 
     def round(self) -> float:
         """Do the next thing.
@@ -275,24 +276,16 @@ class DueTasks:
             ours = ModifiedAt(key=claimed.key, revision=claimed.revision)
             self._cluster.txn((ours,), (Put(key=claimed.key, value=encode(again)),))
 
-    def _run(self) -> None:
-        delay_s = RETRY_MIN_S
+    def _round(self) -> float | None:
+        if self._closed:
+            return None
         try:
-            while True:
-                with self._changed:
-                    seen = self._changes
-                    if self._closed:
-                        return
-                try:
-                    wait_s, delay_s = self.round(), RETRY_MIN_S
-                except OutriderError as error:
-                    logger.bind(error_kind=error.kind, cause=str(error)).warning("due task waits for etcd")
-                    wait_s, delay_s = delay_s, min(RETRY_MAX_S, delay_s * 2)
-                if wait_s:
-                    self._wait(seen, wait_s)
+            wait_s, self._delay_s = self.round(), RETRY_MIN_S
+        except OutriderError as error:
+            logger.bind(error_kind=error.kind, cause=str(error)).warning("due task waits for etcd")
+            wait_s, self._delay_s = self._delay_s, min(RETRY_MAX_S, self._delay_s * 2)
         except BaseException as error:  # noqa: BLE001 - handed to the loop, which dies of it
+            self._closed = True
             self._crash(error)
-
-    def _wait(self, seen: int, wait_s: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._changes != seen, wait_s)
+            return None
+        return wait_s

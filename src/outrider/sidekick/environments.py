@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from outrider.files import make_folder, read_file, write_file
 from outrider.model.damage import read_or_none
 from outrider.model.environments import GroupEnvironment
 from outrider.model.keys import Keys
+from outrider.pool import ElasticPool, Rounds
 from outrider.runtimes import Given
 
 DOCKER_SECRETS = Path("/run/secrets")
@@ -245,21 +245,20 @@ class ReferenceWatch:
         running: Callable[[], Installed | None],
         tell: Callable[[str], None],
         interval_s: float = LOOK_S,
+        pool: ElasticPool | None = None,
     ) -> None:
-        """``tell`` gets words for a person, empty when nothing has changed."""
+        """``tell`` gets words for a person, empty when nothing has changed. ``pool``: lends a thread."""
         self._environments, self._running, self._tell, self._interval_s = environments, running, tell, interval_s
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=for_same_instance(self._run), name="references", daemon=True)
+        self._was_told = False
+        self._rounds = Rounds(pool, for_same_instance(self._round), "references")
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._rounds.ask_in(self._interval_s)
 
     def close(self) -> None:
         """End."""
-        self._closed.set()
-        if self._thread.is_alive():
-            self._thread.join(10.0)
+        self._rounds.close(10.0)
 
     def look(self) -> None:
         """Look once."""
@@ -268,12 +267,11 @@ class ReferenceWatch:
             f"secret files changed since start ({', '.join(names)}): `rollout restart` applies them" if names else ""
         )
 
-    def _run(self) -> None:
-        told = False
-        while not self._closed.wait(self._interval_s):
-            try:
-                self.look()
-            except OSError as error:
-                if not told:
-                    logger.bind(cause=str(error)).warning("references not looked at")
-                told = True
+    def _round(self) -> float:
+        try:
+            self.look()
+        except OSError as error:
+            if not self._was_told:
+                logger.bind(cause=str(error)).warning("references not looked at")
+            self._was_told = True
+        return self._interval_s

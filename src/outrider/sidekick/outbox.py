@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 import msgspec
 from loguru import logger
@@ -26,6 +25,7 @@ from outrider.core.omaha import Report, is_progress
 from outrider.failpoints import failpoint, for_same_instance
 from outrider.files import clear_file, is_file, make_folder, open_file, read_file, sync_folder
 from outrider.journal.reserve import spend as spend_reserve
+from outrider.pool import ElasticPool, Rounds
 
 MAX_PENDING = 10_000
 """A sidekick writes about five reports per update: years of updates against a service that never answers."""
@@ -76,6 +76,7 @@ class Outbox:
         retry_min_s: float = 1.0,
         retry_max_s: float = 300.0,
         spread: Callable[[], float] = random.random,
+        pool: ElasticPool | None = None,
     ) -> None:
         self._folder = folder
         self._send = send
@@ -91,8 +92,9 @@ class Outbox:
             self._open()
         except OSError as error:
             raise ConfigError(f"outbox {folder}: {error.strerror}; give it a folder that it can write to") from error
-        self._thread = threading.Thread(target=for_same_instance(self._deliver), name="outbox", daemon=True)
-        self._thread.start()
+        self._failures = 0
+        self._rounds = Rounds(pool, for_same_instance(self._deliver), "outbox")
+        self._rounds.ask()
 
     def put(self, report: Report) -> None:
         """Keep ``report`` and return once it is safely on disk; a report that is already waiting is not doubled.
@@ -118,6 +120,7 @@ class Outbox:
             self._next += 1
             self._waiting.append(_QueuedReport(report=report, path=path))
             self._changed.notify_all()
+        self._rounds.ask()
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
@@ -146,48 +149,50 @@ class Outbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(within_s)
+        self._rounds.close(within_s)
 
-    def _deliver(self) -> None:
-        failures = 0
-        while (waiting := self._take()) is not None:
-            report = waiting.report
-            log = logger.bind(update=report.update, request_id=report.request_id, event=report.event.code)
-            try:
-                with failpoint("outbox.send"):
-                    self._send(report)
-            except Refused as error:
-                log.bind(error_kind=error.kind, cause=str(error), retry=False).error("report refused forever")
-                self._set_aside(waiting.path)
-                self._forget(waiting)
-            except OutriderError as error:
-                failures += 1
-                delay_s = retry_delay_s(
-                    failures, error, least_s=self._retry_min_s, most_s=self._retry_max_s, spread=self._spread()
-                )
-                log.bind(error_kind=error.kind, cause=str(error), retry=True, delay_s=round(delay_s, 3)).warning(
-                    "report not delivered"
-                )
-                self._pause(delay_s)
-                continue
-            except Exception:
-                # A bug, ours or the callable's: whoever reads the log must see it, and nothing is lost on disk.
-                log.exception("outbox died")
-                raise
-            else:
-                log.debug("report delivered")
-                self._remove(waiting.path)
-                self._forget(waiting)
-                if self._on_delivered is not None:
-                    self._on_delivered(report)
-            failures = 0
+    def _deliver(self) -> float | None:
+        """One report; returns when to go on."""
+        waiting = self._take()
+        if waiting is None:
+            return None
+        report = waiting.report
+        log = logger.bind(update=report.update, request_id=report.request_id, event=report.event.code)
+        try:
+            with failpoint("outbox.send"):
+                self._send(report)
+        except Refused as error:
+            log.bind(error_kind=error.kind, cause=str(error), retry=False).error("report refused forever")
+            self._set_aside(waiting.path)
+            self._forget(waiting)
+        except OutriderError as error:
+            self._failures += 1
+            delay_s = retry_delay_s(
+                self._failures, error, least_s=self._retry_min_s, most_s=self._retry_max_s, spread=self._spread()
+            )
+            log.bind(error_kind=error.kind, cause=str(error), retry=True, delay_s=round(delay_s, 3)).warning(
+                "report not delivered"
+            )
+            with self._changed:
+                self._under_way = None
+            return self._rounds.hold(delay_s)
+        except Exception:
+            # A bug, ours or the callable's: whoever reads the log must see it, and nothing is lost on disk.
+            log.exception("outbox died")
+            raise
+        else:
+            log.debug("report delivered")
+            self._remove(waiting.path)
+            self._forget(waiting)
+            if self._on_delivered is not None:
+                self._on_delivered(report)
+        self._failures = 0
+        return 0.0
 
     def _take(self) -> _QueuedReport | None:
         with self._changed:
             self._under_way = None
-            self._changed.wait_for(lambda: self._closed or self._waiting)
-            if self._closed:
+            if self._closed or not self._waiting:
                 return None
             self._under_way = self._waiting[0]
             return self._under_way
@@ -196,13 +201,6 @@ class Outbox:
         with self._changed:
             self._waiting = [other for other in self._waiting if other is not waiting]
             self._changed.notify_all()
-
-    def _pause(self, delay_s: float) -> None:
-        until = monotonic() + delay_s
-        with self._changed:
-            self._under_way = None
-            while not self._closed and (left_s := until - monotonic()) > 0:
-                self._changed.wait(left_s)
 
     def _drop_one(self) -> None:
         droppable = [waiting for waiting in self._waiting if waiting is not self._under_way]

@@ -30,6 +30,7 @@ from outrider.etcd.subject import Subject
 from outrider.failpoints import failpoint, for_same_instance
 from outrider.model.documents import Contender, Gone, Presence, Stranger, decode, encode
 from outrider.model.keys import Keys
+from outrider.pool import ElasticPool, Rounds
 from outrider.sidekick.identity import Identity
 from outrider.sidekick.workers.worker import Post, now
 
@@ -37,7 +38,7 @@ RETRY_S = 2.0
 
 
 class PresenceWriter:
-    """Writes the newest state, from a thread of its own; states that are overtaken meanwhile are skipped."""
+    """Writes the newest state, on a thread of the pool; states that are overtaken meanwhile are skipped."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class PresenceWriter:
         accepted: Callable[[], None] = lambda: None,
         *,
         caution: str = "",
+        pool: ElasticPool | None = None,
     ) -> None:
         """Begin; nothing is written before ``show``.
 
@@ -62,6 +64,7 @@ class PresenceWriter:
             post: Hears whether this process is the instance.
             accepted: Called when it is, before that is posted; when it raises a ``DriverError``, soon again.
             caution: A part of the notice as long as this process lives.
+            pool: Lends the thread that writes; None: one of its own.
         """
         self._tell_accepted, self._caution = accepted, caution
         self._cluster, self._us, self._identity, self._lease, self._post = cluster, contender, identity, lease, post
@@ -80,8 +83,7 @@ class PresenceWriter:
         self._stale = False
         self._closed = False
         self._acknowledged: int | None = None
-        self._thread = threading.Thread(target=for_same_instance(self._run), name="presence", daemon=True)
-        self._thread.start()
+        self._rounds = Rounds(pool, for_same_instance(self._round), "presence")
 
     def start(self) -> None:
         """Look out for others who are this instance, too."""
@@ -94,7 +96,7 @@ class PresenceWriter:
         """Let the fleet see this from now on."""
         with self._changed:
             self._newest, self._stale = replace(presence, shared_scope=self._us.shared_scope), True
-            self._changed.notify_all()
+            self._wake()
 
     def note(self, text: str) -> None:
         """Add ``text`` to the reason that is shown, until another one comes; empty: nothing is added.
@@ -104,21 +106,21 @@ class PresenceWriter:
         with self._changed:
             if text != self._note:
                 self._note, self._stale = text, self._newest is not None
-                self._changed.notify_all()
+                self._wake()
 
     def warn(self, text: str) -> None:
         """Show ``text`` as the notice, until another one comes; empty: nothing is shown."""
         with self._changed:
             if text != self._warning:
                 self._warning, self._stale = text, self._newest is not None
-                self._changed.notify_all()
+                self._wake()
 
     def hint(self, text: str) -> None:
         """Add ``text`` to the notice, until another one comes; empty: nothing is added."""
         with self._changed:
             if text != self._hint:
                 self._hint, self._stale = text, self._newest is not None
-                self._changed.notify_all()
+                self._wake()
 
     def proof(self, within_s: float) -> str:
         """The secret of this process, once etcd has acknowledged the presence under the present lease.
@@ -144,7 +146,7 @@ class PresenceWriter:
         with self._changed:
             if text != self._denied:
                 self._denied, self._stale = text, self._newest is not None
-                self._changed.notify_all()
+                self._wake()
 
     def doubt(self) -> None:
         """Say anew whether this process is the instance: it has just removed itself for good.
@@ -154,13 +156,13 @@ class PresenceWriter:
         with self._changed:
             self._is_accepted, self._acknowledged = False, None
             self._stale = self._newest is not None
-            self._changed.notify_all()
+            self._wake()
 
     def refresh(self) -> None:
         """Write again: there is a new lease, and the key went with the old one; or it isn't as we wrote it."""
         with self._changed:
             self._stale = self._newest is not None
-            self._changed.notify_all()
+            self._wake()
 
     def look_again(self) -> None:
         """etcd was restored: what was written may be gone."""
@@ -195,12 +197,16 @@ class PresenceWriter:
         if changed:
             self.refresh()
 
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        self._rounds.ask()
+
     def close(self, *, remove: bool = False) -> None:
         """End; with ``remove`` the keys go now, where the lease that they hang on lives on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(10.0)
+        self._rounds.close(10.0)
         for subject in self._subjects:
             subject.close()
         if not remove:
@@ -214,31 +220,29 @@ class PresenceWriter:
         except DriverError as error:
             logger.bind(error_kind=error.kind, cause=str(error), retry=False).warning("presence left to its lease")
 
-    def _run(self) -> None:
-        while True:
+    def _round(self) -> float | None:
+        with self._changed:
+            # who is refused asks again: whatever stands in its way may be gone
+            if self._closed or not (self._stale or self._refused):
+                return None
+            presence, self._stale, others = self._newest, False, self._others or self._warning
+            hint = "; ".join(filter(None, (self._denied, self._hint)))
+            if presence is not None and self._note:
+                presence = replace(presence, why=f"{presence.why}: {self._note}" if presence.why else self._note)
+        lease = self._lease()
+        if presence is None or lease is None:
+            return RETRY_S if self._refused else None  # refresh() comes with the next lease
+        try:
+            notice = "; ".join(filter(None, (others or presence.notice, hint, self._caution)))
+            self._write(replace(presence, notice=notice), lease)
+        except DriverError as error:
+            denied = isinstance(error, PermissionDenied)
+            log = logger.bind(error_kind=error.kind, cause=str(error))
+            log.log("ERROR" if denied else "DEBUG", "presence not written")
             with self._changed:
-                # who is refused asks again: whatever stands in its way may be gone
-                self._changed.wait_for(lambda: self._stale or self._closed, timeout=RETRY_S if self._refused else None)
-                if self._closed:
-                    return
-                presence, self._stale, others = self._newest, False, self._others or self._warning
-                hint = "; ".join(filter(None, (self._denied, self._hint)))
-                if presence is not None and self._note:
-                    presence = replace(presence, why=f"{presence.why}: {self._note}" if presence.why else self._note)
-            lease = self._lease()
-            if presence is None or lease is None:
-                continue  # refresh() comes with the next lease
-            try:
-                notice = "; ".join(filter(None, (others or presence.notice, hint, self._caution)))
-                self._write(replace(presence, notice=notice), lease)
-            except DriverError as error:
-                denied = isinstance(error, PermissionDenied)
-                log = logger.bind(error_kind=error.kind, cause=str(error))
-                log.log("ERROR" if denied else "DEBUG", "presence not written")
-                with self._changed:
-                    self._stale = True
-                    if self._changed.wait_for(lambda: self._closed, timeout=DENIED_RETRY_S if denied else RETRY_S):
-                        return
+                self._stale = True
+            return self._rounds.hold(DENIED_RETRY_S if denied else RETRY_S)
+        return RETRY_S if self._refused else None
 
     def _write(self, presence: Presence, lease: int) -> None:
         """Write the presence, unless it is another process's."""

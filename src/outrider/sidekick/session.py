@@ -1,12 +1,14 @@
-"""What all instances of a process share of etcd: one connection, one lease, one watch for a restored store."""
+"""What all instances of a process share: one connection to etcd, one lease, threads to borrow, and a clock."""
 
 import threading
 from typing import Protocol
 
+from outrider.clocks import SuspendAwareClock
 from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.lease import LeaseKeeper
 from outrider.etcd.seam import Cluster
 from outrider.model.keys import Keys
+from outrider.pool import ElasticPool
 
 
 class Member(Protocol):
@@ -23,7 +25,7 @@ class Member(Protocol):
 
 
 class EtcdSession:
-    """A connection with a lease, for one or more instances of one process.
+    """A connection with a lease, for one or more instances of one process; with the threads that they borrow.
 
     A lease that is lost is lost for all of them; an instance that ends removes its own keys, and nobody else's.
     """
@@ -31,6 +33,7 @@ class EtcdSession:
     def __init__(self, cluster: Cluster, keys: Keys, ttl_s: float) -> None:
         """Prepare; ``start`` begins. The session closes ``cluster``."""
         self.cluster, self.keys = cluster, keys
+        self.pool, self.clock = ElasticPool("outrider-work"), SuspendAwareClock()
         self._keeper = LeaseKeeper(cluster, ttl_s, on_granted=self._granted, on_lost=self._lost)
         self._epoch = EpochWatch(cluster, keys, self._restored)
         self._mutex = threading.Lock()
@@ -53,6 +56,7 @@ class EtcdSession:
 
     def start(self) -> None:
         """Begin to ask for a lease; returns at once."""
+        self.clock.start()
         self._keeper.start()
         self._epoch.start()
 
@@ -71,6 +75,8 @@ class EtcdSession:
         self._epoch.close()
         self._keeper.close(revoke=True)
         self.cluster.close()
+        self.clock.close()
+        self.pool.close()
 
     def _all(self) -> tuple[Member, ...]:
         with self._mutex:

@@ -5,7 +5,6 @@ process may have ended before; whoever records it knows the update. Under the si
 nothing behind.
 """
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from outrider.journal.journal import JournalError
 from outrider.model.documents import encode
 from outrider.model.history import LocalSteps
 from outrider.model.keys import Keys
+from outrider.pool import ElasticPool, Rounds
 from outrider.story.lines import StoryError, read_lines
 from outrider.story.local import last_story, local_steps
 
@@ -30,53 +30,46 @@ class StepsWriter:
 
     def __init__(
         self, cluster: Cluster, keys: Keys, chart: Chart, journal: Path, lease: Callable[[], int | None], *,
-        app: str, group: str, instance: str,
+        app: str, group: str, instance: str, pool: ElasticPool | None = None,
     ) -> None:  # fmt: skip
-        """``journal``: its file. ``lease``: the sidekick's, while it can be trusted."""
+        """``journal``: its file. ``lease``: the sidekick's, while it can be trusted. ``pool``: lends a thread."""
         self._cluster, self._chart, self._journal, self._lease = cluster, chart, journal, lease
         self._key, self._app, self._group = keys.steps(app, group, instance), app, group
-        self._changed = threading.Condition()
-        self._due = self._closed = False
+        self._due = self._started = False
         self._told = ""
-        self._thread = threading.Thread(target=for_same_instance(self._run), name="steps", daemon=True)
+        self._rounds = Rounds(pool, for_same_instance(self._round), "steps")
 
     def start(self) -> None:
         """Begin; returns at once."""
-        self._thread.start()
+        self._started = True
+        self._rounds.ask()
 
     def ended(self) -> None:
         """An update has ended, and its journal is written."""
-        with self._changed:
-            self._due = True
-            self._changed.notify_all()
+        self._due = True
+        if self._started:
+            self._rounds.ask()
 
     def close(self) -> None:
         """Stop; what isn't told by then is told after the next start."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(10.0)
+        self._rounds.close(10.0)
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._due or self._closed)
-                if self._closed:
-                    return
-                self._due = False
-            try:
-                is_told = self._tell()
-            except (JournalError, StoryError, PermissionDenied) as error:  # trying again can't help
-                self._say(error)
-                continue
-            except DriverError as error:
-                self._say(error)
-                is_told = False
-            with self._changed:
-                self._due = self._due or not is_told
-                if not is_told and self._changed.wait_for(lambda: self._closed, RETRY_S):
-                    return
+    def _round(self) -> float | None:
+        if not self._due:
+            return None
+        self._due = False
+        try:
+            is_told = self._tell()
+        except (JournalError, StoryError, PermissionDenied) as error:  # trying again can't help
+            self._say(error)
+            return None
+        except DriverError as error:
+            self._say(error)
+            is_told = False
+        if is_told:
+            return None
+        self._due = True
+        return self._rounds.hold(RETRY_S)
 
     def _say(self, error: OutriderError) -> None:
         logger.bind(error_kind=error.kind, cause=str(error)).debug("steps of the last update not told")

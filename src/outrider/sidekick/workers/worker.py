@@ -1,7 +1,5 @@
-"""Workers: one thread for each noun, so that effects on one noun stay in order and no slow one holds up the rest."""
+"""Workers: one queue for each noun, so that effects on one noun stay in order and no slow one holds up the rest."""
 
-import queue
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
@@ -24,6 +22,7 @@ from outrider.core.sidekick.events import (
 )
 from outrider.failpoints import for_same_instance, performing
 from outrider.payloads.transfer import PayloadError
+from outrider.pool import ElasticPool, SerialQueue
 from outrider.sidekick.provenance import NotRecorded
 
 Post = Callable[[AnyEvent], None]
@@ -95,43 +94,46 @@ def failure(effect: str, error: OutriderError, request: int | None) -> AnyEvent 
 
 
 class Worker(Generic[E]):
-    """The thread of one noun."""
+    """The queue of one noun; it borrows a thread for as long as it has something to do."""
 
-    def __init__(self, name: str, noun: Noun[E], post: Post, crash: Callable[[BaseException], None]) -> None:
+    def __init__(self, pool: ElasticPool, noun: Noun[E], post: Post, crash: Callable[[BaseException], None]) -> None:
         """``crash`` is told of anything that isn't an ``OutriderError``: a bug, which ends the process."""
         self._noun, self._post, self._crash = noun, post, crash
-        self._queue: queue.SimpleQueue[tuple[E, int | None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=for_same_instance(self._run), name=f"worker-{name}", daemon=True)
-        self._thread.start()
+        self._queue = SerialQueue(pool)
+        self._is_over = False
+        self._queue.put(for_same_instance(lambda: None))
 
     def submit(self, effect: E, request: int | None) -> None:
         """Queue an effect behind those of the same noun."""
         self._noun.interrupt(effect)
-        self._queue.put((effect, request))
+        self._queue.put(lambda: self._perform(effect, request))
 
     def close(self, within_s: float) -> None:
         """End after the effect under way, if that ends in time."""
-        self._queue.put(None)
-        self._thread.join(within_s)
+        self._queue.put(self._end)
+        self._queue.join(within_s)
         self._noun.close()
 
-    def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
-            effect, request = work
-            started = now()
-            performing(effect.name)
-            try:
-                self._noun.perform(effect, request)
-            except OutriderError as error:
-                logger.bind(effect=effect.name, error_kind=error.kind, retry=error.retry, cause=str(error)).warning(
-                    "effect failed"
-                )
-                event = failure(effect.name, error, request) if request is not None else None
-                if event is not None:
-                    self._post(event)
-            except BaseException as error:  # noqa: BLE001 - handed to the loop, which dies of it
-                self._crash(error)
-                return
-            else:
-                took_s = round((now() - started).total_seconds(), 3)
-                logger.bind(effect=effect.name, request=request, took_s=took_s).debug("effect performed")
+    def _end(self) -> None:
+        self._is_over = True
+
+    def _perform(self, effect: E, request: int | None) -> None:
+        if self._is_over:
+            return
+        started = now()
+        performing(effect.name)
+        try:
+            self._noun.perform(effect, request)
+        except OutriderError as error:
+            logger.bind(effect=effect.name, error_kind=error.kind, retry=error.retry, cause=str(error)).warning(
+                "effect failed"
+            )
+            event = failure(effect.name, error, request) if request is not None else None
+            if event is not None:
+                self._post(event)
+        except BaseException as error:  # noqa: BLE001 - handed to the loop, which dies of it
+            self._is_over = True
+            self._crash(error)
+        else:
+            took_s = round((now() - started).total_seconds(), 3)
+            logger.bind(effect=effect.name, request=request, took_s=took_s).debug("effect performed")
