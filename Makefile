@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup first demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all live live-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy bench-preview bench-page pin sbom audit etcd docker systemd clean
+.PHONY: help setup first demo demo-docker test test-live test-fleet test-partitions test-long test-all test-pythons test-install test-packages packages check fuzz chaos chaos-all live live-all long soak partitions verify verify-all lint format diagrams man bench bench-etcd bench-omaha bench-service bench-grants bench-policy bench-preview bench-page bench-sidekick bench-compare pin sbom audit etcd docker systemd clean
 
 # another Python, in an environment of its own (.venv-3.11.2) beside .venv: make test python=/usr/bin/python3
 ifdef python
@@ -141,7 +141,7 @@ packages: $(stamp) ## .deb for Debian 12 and 13, .rpm for their Pythons, into bu
 man: $(stamp) ## write the manual pages to build/man/man1
 	$(bin)/outrider man --dir build/man/man1
 
-bench: bench-etcd bench-omaha bench-service bench-grants bench-policy ## run all benchmarks
+bench: bench-etcd bench-omaha bench-service bench-grants bench-policy bench-sidekick ## run all benchmarks
 
 bench-etcd: setup etcd ## measure the etcd seam: delivery, hand-off beside etcdctl lock
 	$(bin)/python -m bench.etcd
@@ -160,6 +160,12 @@ bench-grants: setup etcd ## measure grants beside a bare ASGI server: eight clie
 
 bench-page: setup etcd ## the page of 1,000 instances in Chromium: first paint, updates, memory; a quarter of an hour
 	$(bin)/python -m bench.page
+
+bench-sidekick: setup etcd ## measure sidekicks at rest: memory, threads, CPU, imports, machine step; five minutes (write=1: into the docs)
+	$(bin)/python -m bench.sidekick $(if $(write),--write)
+
+bench-compare: setup etcd ## measure this tree beside another commit (REF=main, parts=step,etcd,sidekick,twenty,service)
+	$(bin)/python -m bench.compare $(or $(REF),main) $(if $(parts),--parts $(parts))
 
 bench-preview: setup etcd ## what rollout preview foresees beside what fleets of 3 and 12 take, minutes
 	$(bin)/python -m bench.preview
