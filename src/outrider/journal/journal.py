@@ -8,9 +8,10 @@ crash or a full disk was never acted upon, so it is dropped on opening.
 import contextlib
 import os
 import zlib
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 from loguru import logger
@@ -26,6 +27,8 @@ from outrider.journal.reserve import spend as spend_reserve
 SCHEMA = 1
 ROTATE_BYTES = 4 * 1024 * 1024
 """One older file is kept beside the current one: some thousand steps, weeks of an ordinary instance's life."""
+BLOCK_BYTES = 64 * 1024
+"""How much of a journal is read at once, from its end."""
 
 
 class JournalError(OutriderError):
@@ -98,6 +101,38 @@ def read(path: Path) -> list[Record]:
             raise JournalError(f"{path}:{number}: damaged line; move the file away to start without it")
         records.append(record)
     return records
+
+
+def read_backwards(path: Path) -> Iterator[Record]:
+    """The same records, the newest first, without having more than one of them in memory.
+
+    A journal may have megabytes, and its records as objects take ten times that. What is written after the first step
+    isn't read, and a journal that is rotated meanwhile is read on.
+
+    Raises:
+        JournalError: as ``read``, without the number of the line.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(_lines_backwards(file)):
+                record = _parse(line) if number else None  # what stands behind the last newline was torn
+                if record is not None:
+                    yield record
+                elif number > 1:
+                    raise JournalError(f"{path}: damaged line; move the file away to start without it")
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}") from error
+
+
+def _lines_backwards(file: BinaryIO) -> Iterator[bytes]:
+    """From the end to the beginning; the first one is what stands behind the last newline, mostly nothing."""
+    at, rest = file.seek(0, os.SEEK_END), b""
+    while at:
+        size = min(BLOCK_BYTES, at)
+        at = file.seek(at - size)
+        rest, *lines = (file.read(size) + rest).split(b"\n")
+        yield from reversed(lines)
+    yield rest
 
 
 def _last_good(data: bytes) -> tuple[int, Record | None]:

@@ -19,8 +19,8 @@ from outrider.model.documents import encode
 from outrider.model.history import LocalSteps
 from outrider.model.keys import Keys
 from outrider.pool import ElasticPool, Rounds
-from outrider.story.lines import StoryError, read_lines
-from outrider.story.local import last_story, local_steps
+from outrider.story.lines import StoryError, read_last_update
+from outrider.story.local import EARLIER, last_story, local_steps
 
 RETRY_S = 2.0
 
@@ -88,5 +88,5 @@ class StepsWriter:
         return True
 
     def _newest(self) -> LocalSteps | None:
-        story = last_story(read_lines(self._journal), self._chart)
+        story = last_story(read_last_update(self._journal, earlier=EARLIER), self._chart)
         return None if story is None else local_steps(story, app=self._app, group=self._group)

@@ -1,6 +1,6 @@
 """Journals as lines that know where they stand, and what a line says in the core's own types."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from outrider.core.errors import OutriderError
 from outrider.core.sidekick.events import TIMERS, AnyEvent, TimerExpired
 from outrider.core.sidekick.memory import Memory
 from outrider.core.sidekick.remember import EVENT_TYPES
-from outrider.journal.journal import SCHEMA, JournalError, Record, read
+from outrider.journal.journal import SCHEMA, JournalError, Record, read, read_backwards
 
 START = "start"
 """The name under which entering the chart is journalled; it is no event."""
@@ -79,6 +79,54 @@ def read_lines(path: Path) -> tuple[Line, ...]:
         if line.record == lines[0].record:
             return earlier[:position] + lines
     return lines
+
+
+def read_last_update(path: Path, *, earlier: int) -> tuple[Line, ...]:
+    """The lines of the last update that has ended, with the step that ended it and ``earlier`` ones before it.
+
+    Oldest first; none when no update has ended. Only that much is held in memory, however long the journal is: what a
+    running sidekick reads of its own journal must not grow with it.
+
+    Raises:
+        JournalError: as ``read_lines``; only what is read can be damaged.
+    """
+    lines: list[Line] = []
+    update, after = "", 0
+    for line in _lines_backwards(path):
+        own = str(line.record.memory.get("update", ""))
+        if not update:  # still behind it
+            is_end = bool(lines) and bool(own) and own != str(lines[-1].record.memory.get("update", ""))
+            lines = [*lines, line] if is_end else [line]
+            update = own if is_end else ""
+            continue
+        lines.append(line)
+        after += own != update or after > 0
+        if after > earlier:
+            break
+    return tuple(reversed(lines)) if update else ()
+
+
+def _lines_backwards(path: Path) -> Iterator[Line]:
+    """As ``read_lines``, from the end; a location is the number of the step."""
+    oldest: Record | None = None
+    for record in read_backwards(path):
+        oldest = record
+        yield _line(path, record)
+    older = path.with_suffix(".1.jsonl")
+    if oldest is None or oldest.event.get("name") == START or not older.exists():
+        return
+    # the new file begins with the last record of the old one; an old file without it is another journal's
+    leads_up = False
+    for record in read_backwards(older):
+        if leads_up:
+            yield _line(older, record)
+        leads_up = leads_up or record == oldest
+
+
+def _line(path: Path, record: Record) -> Line:
+    if record.schema != SCHEMA:
+        raise JournalError(f"{path}: schema {record.schema}, this outrider reads {SCHEMA}")
+    return Line(location=f"{path.name} step {record.number}", record=record)
 
 
 def know(line: Line) -> Known:

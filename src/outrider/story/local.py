@@ -11,7 +11,7 @@ from outrider.story.telling import Moment, Story, tell
 MAX_BYTES = 1_600
 """Of what is told of one update, as it is stored."""
 MAX_TEXT = 100
-_EARLIER = 20
+EARLIER = 20
 """Records before an update that may say what began it."""
 
 
@@ -29,7 +29,7 @@ def last_story(lines: Sequence[Line], chart: Chart) -> Story | None:
     begin = last - 1
     while begin > 0 and updates[begin - 1] == updates[last - 1]:
         begin -= 1
-    told = tell(lines[max(0, begin - _EARLIER) : last + 1], chart)
+    told = tell(lines[max(0, begin - EARLIER) : last + 1], chart)
     return told[-1] if told else None
 
 
