@@ -14,6 +14,7 @@ from outrider.etcd import watch as etcd_watch
 from outrider.etcd import watch_stream
 from outrider.etcd.client import EtcdCluster, connect
 from outrider.etcd.seam import EtcdAddress, KeyChanged, Resynced, WatchEvent
+from tests.conftest import our_threads
 from tests.contracts.etcd.scripted_etcd import (
     Script,
     ScriptedEtcd,
@@ -175,6 +176,17 @@ def test_all_watches_of_a_connection_share_one_stream(start_scripted: StartScrip
     for number, diary in enumerate(diaries):
         keys = [f"/{number}/{revision}" for revision in range(1 + number % 3, 4)]
         eventually(lambda keys=keys, diary=diary: keys == [key for key, _ in diary.told()])  # type: ignore[misc]
+    assert 1 == len(server.streams)
+
+
+def test_thirty_watches_take_as_many_threads_as_one(start_scripted: StartScripted) -> None:
+    cluster, (server,) = start_scripted(ScriptedEtcd(serves(1)))
+    before = set(threading.enumerate())
+
+    for number in range(30):
+        cluster.watch(f"/{number}/", 2, Diary())
+
+    assert ["outrider-watch", "outrider-watchdog"] == sorted(our_threads(before))
     assert 1 == len(server.streams)
 
 
