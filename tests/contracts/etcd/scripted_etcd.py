@@ -37,6 +37,7 @@ class ScriptedEtcd:
     Attributes:
         streams: All streams so far.
         store: What listings return, with their revision.
+        denies: Whether nothing may be read.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class ScriptedEtcd:
         self.version, self.leader = version, leader
         self.streams: list[ScriptedStream] = []
         self.store: tuple[int, list[Any]] = (1, [])
-        self.listings = 0
+        self.listings = self.sign_ins = 0
+        self.denies = False
         self._server = grpc.server(futures.ThreadPoolExecutor(16, thread_name_prefix="scripted"))
         etcdrpc.add_WatchServicer_to_server(self, self._server)
         etcdrpc.add_MaintenanceServicer_to_server(self, self._server)
@@ -70,8 +72,14 @@ class ScriptedEtcd:
     def Status(self, request: Any, context: Any) -> Any:  # noqa: N802
         return etcdrpc.StatusResponse(version=self.version, leader=self.leader)
 
+    def Authenticate(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.sign_ins += 1
+        return etcdrpc.AuthenticateResponse(token=f"token-{self.sign_ins}")
+
     def Range(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.listings += 1
+        if self.denies:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
         revision, kvs = self.store
         return etcdrpc.RangeResponse(header=header(revision), kvs=kvs)
 

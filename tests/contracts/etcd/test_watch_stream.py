@@ -13,7 +13,7 @@ from etcd3 import etcdrpc
 from outrider.etcd import watch as etcd_watch
 from outrider.etcd import watch_stream
 from outrider.etcd.client import EtcdCluster, connect
-from outrider.etcd.seam import EtcdAddress, KeyChanged, Resynced, WatchEvent
+from outrider.etcd.seam import EtcdAddress, KeyChanged, PermissionDenied, Resynced, WatchEvent
 from tests.conftest import our_threads
 from tests.contracts.etcd.scripted_etcd import (
     Script,
@@ -209,6 +209,58 @@ def test_a_watch_with_slow_deliveries_leaves_the_stream_and_holds_up_no_other(
     eventually(lambda: len(quick.events) == 18)
     assert [] == slow.events, "the others have all theirs meanwhile"
     eventually(lambda: [f"/slow/{number}" for number in range(1, 10)] == [key for key, _ in slow.told()])
+    assert 1 == len(server.streams)
+
+
+@pytest.fixture
+def signed_in(no_thread_left: None) -> Iterator[tuple[EtcdCluster, ScriptedEtcd]]:
+    """A server that denies each stream's second watch, until there is a new stream."""
+
+    def script(stream: ScriptedStream) -> Iterator[Any]:
+        yield created(1, watch_id=0)
+        number = 0
+        while not stream.ended.is_set():
+            try:
+                stream.creates.get(timeout=0.05)
+            except Empty:
+                continue
+            number += 1
+            if len(server.streams) == 1:
+                yield canceled("etcdserver: permission denied", watch_id=-1)
+            else:
+                yield created(1, watch_id=number)
+
+    server = ScriptedEtcd(script)
+    cluster = connect(EtcdAddress(endpoints=(server.endpoint,), timeout_s=3.0, user="u", password="p"))
+    yield cluster, server
+    cluster.close()
+    server.stop()
+
+
+def test_a_denial_for_a_token_that_died_with_its_stream_gets_a_new_stream(
+    signed_in: tuple[EtcdCluster, ScriptedEtcd],
+) -> None:
+    """etcd before 3.5.6 answers so to a watch on a stream that is older than the token's five idle minutes."""
+    cluster, server = signed_in
+    cluster.watch("/a/", 1, Diary())
+
+    watch = cluster.watch("/b/", 1, Diary())
+
+    assert not watch.is_over
+    assert 2 == len(server.streams)
+    assert server.listings >= 1, "it was asked whether we may read it"
+
+
+def test_a_denial_that_is_meant_so_is_told_and_the_other_watch_goes_on(
+    signed_in: tuple[EtcdCluster, ScriptedEtcd],
+) -> None:
+    cluster, server = signed_in
+    cluster.watch("/a/", 1, Diary())
+    server.denies = True
+
+    with pytest.raises(PermissionDenied):
+        cluster.watch("/b/", 1, Diary())
+
     assert 1 == len(server.streams)
 
 
