@@ -164,7 +164,7 @@ def world(instances: Sequence[str]) -> Iterator[IdleFixture]:
         fixture = IdleFixture(Path(folder), instances)
         try:
             fixture.start()
-            fixture.create()
+            fixture.create(slots=len(instances))  # or they would come up one after the other
             yield fixture
         finally:
             fixture.stop()

@@ -93,7 +93,7 @@ PURE = frozenset(
         "headers.get", "os.environ.get", "paths.get", "self.modes.get", "msgspec.structs.replace", "replace",
         "response.headers.get", "scope.queue.get",
         "seen.queue.get", "self._answers.get", "self._children.get", "self._cluster.get", "self._inbox.get",
-        "self._marked.get", "self._origins.get", "self._queue.get",
+        "self._marked.get", "self._origins.get",
         "self._quiet_until.get", "self._sidekick.post", "self._statuses.get", "self._watched.get",
         "self._told.get", "self._keys.grant", "changed.get", "self._members.remove", "self.kinds.get",
         "self.targets.get", "server.get", "told.get",
