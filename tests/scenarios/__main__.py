@@ -33,12 +33,10 @@ def main() -> int:
     if unknown := [name for name in names if name not in SCENARIOS]:
         parser.error(f"no such scenario: {', '.join(unknown)}; known: {', '.join(SCENARIOS)}")
     try:
-        results = run_all(names, given.times)
+        results = run_all(names, given.times, write=given.write)
     except (pytest.skip.Exception, pytest.fail.Exception) as reason:
         print(f"live: {reason}", file=sys.stderr)
         return 1
-    if given.write:
-        write_report(results, KEPT / "results")
     broken = sorted({result.scenario for result in results if result.problems})
     requests = sum(result.requests for result in results)
     verdict = f"broken: {', '.join(broken)}" if broken else "all held"
@@ -46,8 +44,12 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def run_all(names: list[str], times: int) -> list[Result]:
-    """Run each scenario so often; what breaks one leaves its journals behind, and the next one gets a new site."""
+def run_all(names: list[str], times: int, *, write: bool = False) -> list[Result]:
+    """Run each scenario so often; what breaks one leaves its journals behind, and the next one gets a new site.
+
+    Args:
+        write: Put the results into the table each time that all were run: what is broken off leaves those before.
+    """
     results: list[Result] = []
     site: Site | None = None
     try:
@@ -62,6 +64,8 @@ def run_all(names: list[str], times: int) -> list[Result]:
                     keep(site, result)
                     site.stop()
                     site = None
+            if write:
+                write_report(results, KEPT / "results")
     finally:
         if site is not None:
             site.stop()
