@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,9 +54,15 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(etcd_server: EtcdServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("oidc")
+    with trusting(etcd_server, tmp_path_factory.mktemp("oidc"), "127.0.0.1") as world:
+        yield world
+
+
+@contextmanager
+def trusting(etcd_server: EtcdServer, folder: Path, host: str) -> Iterator[World]:
+    """A service that trusts a provider on ``host``."""
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
-    provider = IdentityProvider(folder / "provider", f"{url}/login/oidc/callback").start()
+    provider = IdentityProvider(folder / "provider", f"{url}/login/oidc/callback", host=host).start()
     (folder / "service").mkdir()
     secret, file = folder / "secret", folder / "oidc.toml"
     secret.write_text(SECRET)

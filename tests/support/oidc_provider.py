@@ -28,15 +28,16 @@ PEOPLE = {"ann": ["sre"], "ben": ["shop-devs"], "cat": [], "eve": ["admins"]}
 class IdentityProvider:
     """The provider as a program. ``issuer`` stays the same over restarts."""
 
-    def __init__(self, folder: Path, callback: str) -> None:
-        self.folder, self.callback = folder, callback
+    def __init__(self, folder: Path, callback: str, *, host: str = "127.0.0.1") -> None:
+        """``host``: in its addresses; ``localhost`` is another site than 127.0.0.1 for a browser."""
+        self.folder, self.callback, self.host = folder, callback, host
         self.port = free_ports(1)[0]
         self.keys: list[Path] = []
         self.program: Program | None = None
 
     @property
     def issuer(self) -> str:
-        return f"http://127.0.0.1:{self.port}/o"
+        return f"http://{self.host}:{self.port}/o"
 
     def rotate(self, *, keep: bool = False) -> None:
         """A new key signs from the next start on; the old one is no longer published unless ``keep``."""
@@ -125,11 +126,13 @@ def serve(folder: Path, port: int, callback: str, keys: list[Path]) -> None:
     from django.conf import settings
 
     os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
-    login_page = {"registration/login.html": '<form method="post">{% csrf_token %}{{ form }}</form>'}
+    login_page = {
+        "registration/login.html": '<form method="post">{% csrf_token %}{{ form }}<button>Sign in</button></form>'
+    }
     settings.configure(
         SECRET_KEY="of the tests",
         DEBUG=True,  # tells in its log what failed
-        ALLOWED_HOSTS=["127.0.0.1"],
+        ALLOWED_HOSTS=["127.0.0.1", "localhost"],
         ROOT_URLCONF="tests.support.oidc_provider_urls",
         USE_TZ=True,
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "provider.sqlite")}},
