@@ -169,7 +169,7 @@ def test_the_guide_on_todays_parts(site: Site) -> None:
     browser = Visitor(site.type_all(page).strip())
     assert "Example App" in browser.read("/")
     packages = browser.read(f"/apps/{site.app}/packages")
-    assert [] == [each for each in ("1.0.0", "master", GROUP) if each not in packages], packages
+    assert [] == [each for each in ("1.0.0", "master", "Example Group") if each not in packages], packages
 
     (configuration,) = blocks_of(PAGE, "toml")
     for name in NAMES:
