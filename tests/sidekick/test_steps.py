@@ -98,6 +98,35 @@ def test_an_update_is_told_once_under_the_lease(writer: StepsWriter, client: Fak
     assert (LEASE[0], first) == (first.lease, client.get(KEY))
 
 
+def test_it_is_told_again_under_the_next_lease(writer: StepsWriter, client: FakeCluster) -> None:
+    """
+    1. it was told, and the lease is lost: the key is gone
+    2. a new lease is granted: it is told again, without another update
+    """
+    writer.ended()
+    eventually(lambda: told_of(client) is not None)
+    lost, LEASE[0] = LEASE[0], None
+    assert lost is not None
+    client.revoke(lost)
+    assert told_of(client) is None
+
+    LEASE[0] = client.grant(30.0)
+    writer.lease_granted()
+
+    eventually(lambda: told_of(client) is not None)
+    entry = client.get(KEY)
+    assert entry is not None
+    assert LEASE[0] == entry.lease
+
+
+def test_a_lease_tells_nothing_of_an_update_that_is_under_way(writer: StepsWriter, client: FakeCluster) -> None:
+    """Nothing was told yet: what has ended is told by its own end, and not by the first lease."""
+    writer.lease_granted()
+
+    assert not writer._due
+    assert told_of(client) is None
+
+
 def test_it_is_told_when_etcd_is_back(
     writer: StepsWriter, client: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

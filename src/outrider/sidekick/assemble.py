@@ -567,6 +567,7 @@ class Assembly:
     def lease_granted(self) -> None:
         """As ``Member``."""
         self._presence.refresh()
+        self._steps.lease_granted()
         pending = self._lock_work.take_pending()
         if pending is not None:
             self._workers["lock"].submit(*pending)

@@ -2,7 +2,7 @@
 
 Nothing depends on it. It is written by a thread of its own when an update has ended, and again after a start, for the
 process may have ended before; whoever records it knows the update. Under the sidekick's lease: what is gone leaves
-nothing behind.
+nothing behind. With a lease that was lost it is gone, too, so it is told again under the next one.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class StepsWriter:
         self._cluster, self._chart, self._journal, self._lease = cluster, chart, journal, lease
         self._key, self._app, self._group = keys.steps(app, group, instance), app, group
         self._due = self._started = False
-        self._told = ""
+        self._told: tuple[str, int | None] = "", None
         self._rounds = Rounds(pool, for_same_instance(self._round), "steps")
 
     def start(self) -> None:
@@ -47,6 +47,13 @@ class StepsWriter:
     def ended(self) -> None:
         """An update has ended, and its journal is written."""
         self._due = True
+        if self._started:
+            self._rounds.ask()
+
+    def lease_granted(self) -> None:
+        """What was told under the lease before is gone."""
+        if self._told[0]:
+            self._due = True
         if self._started:
             self._rounds.ask()
 
@@ -76,15 +83,15 @@ class StepsWriter:
 
     def _tell(self) -> bool:
         """False: there is no lease now."""
-        told = self._newest()
-        if told is None or told.update == self._told:
-            return True
         lease = self._lease()
         if lease is None:
             return False
+        told = self._newest()
+        if told is None or (told.update, lease) == self._told:
+            return True
         with failpoint("steps.write"):
             self._cluster.txn((), (Put(key=self._key, value=encode(told), lease=lease),))
-        self._told = told.update
+        self._told = told.update, lease
         return True
 
     def _newest(self) -> LocalSteps | None:
