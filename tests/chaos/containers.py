@@ -42,3 +42,7 @@ class ContainerChaosFixture(ChaosFixture, DockerFleet):
 
 class SecuredContainerFixture(SecuredFixture, ContainerChaosFixture):
     """The same, secured."""
+
+    def start(self) -> None:
+        self.start_registry()  # the secured start takes the place of the one that starts a registry
+        super().start()
