@@ -116,7 +116,8 @@ def main() -> int:
         largest = ", ".join(
             f"{name} {kib / 1024:.1f}" for name, kib in sorted(found.items(), key=lambda it: -it[1])[:10]
         )
-        lines.append(f"| memory by import, MB | {largest} |")
+        total = sum(found.values()) / 1024
+        lines.append(f"| memory by import, MB | {total:.1f}: {largest} |")
     found_needless = needless(found)
     text = "\n".join(
         [
@@ -212,33 +213,45 @@ def thread_names(pid: int) -> list[str]:
 
 
 IMPORT = """
-import builtins, json, sys
+import json, sys
 from pathlib import Path
 
-def uss():
+def private_kib():
     return sum(int(line.split()[1]) for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
                if line.startswith(("Private_Clean", "Private_Dirty")))
 
-plain, took, depth = builtins.__import__, {}, []
+took, within = {}, []
 
-def measured(name, *arguments, **keywords):
-    if name.partition(".")[0] in took or name in sys.modules:
-        return plain(name, *arguments, **keywords)
-    before = uss()
-    depth.append(0)
-    try:
-        return plain(name, *arguments, **keywords)
-    finally:
-        whole = uss() - before
-        within = depth.pop()
-        top = name.partition(".")[0]
-        took[top] = took.get(top, 0) + whole - within
-        if depth:
-            depth[-1] += whole
+def measured(name, make):
+    def run(module):
+        before = private_kib()
+        within.append(0)
+        try:
+            return make(module)
+        finally:
+            whole = private_kib() - before
+            top = name.partition(".")[0]
+            took[top] = took.get(top, 0) + whole - within.pop()
+            if within:
+                within[-1] += whole
+    return run
 
-builtins.__import__ = measured
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        for finder in sys.meta_path[1:]:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "path"):
+                    spec.loader.exec_module = measured(name, spec.loader.exec_module)
+                    spec.loader.create_module = measured(name, spec.loader.create_module)
+                return spec
+
+sys.meta_path.insert(0, Finder)
+began = private_kib()
 exec(sys.argv[1])
-builtins.__import__ = plain
+del sys.meta_path[0]
+took["python itself"] = began
 print(json.dumps({"took": took, "modules": sorted(sys.modules)}))
 """
 
