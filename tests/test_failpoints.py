@@ -31,7 +31,7 @@ MODULES = tuple(
         "sidekick/prober", "sidekick/probes", "etcd/subject", "etcd/epoch_watch",
         "omaha_client/client", "omaha_client/exchange", "runtimes/process/runtime", "payloads/archive",
         "runtimes/process/command", "runtimes/process/exits", "runtimes/process/identity",
-        "runtimes/process/cgroups", "runtimes/process/family", "runtimes/process/holders",
+        "runtimes/process/apart", "runtimes/process/cgroups", "runtimes/process/family", "runtimes/process/holders",
         "runtimes/docker/runtime", "runtimes/docker/images", "runtimes/docker/pull", "runtimes/docker/exits",
         "runtimes/docker/container", "runtimes/docker/engine",
         "runtimes/process/prepared", "runtimes/process/signals", "runtimes/process/output", "sidekick/adoption",
@@ -66,7 +66,7 @@ TOUCHES = frozenset(
         "write_text", "write_bytes", "mkdir", "symlink_to", "touch", "Popen", "killpg", "kill", "pidfd_send_signal",
         "txn", "grant", "revoke", "keep_alive", "get", "post", "request", "remove", "extract", "rmdir",
         "create_container_from_config", "connect_container_to_network", "remove_container", "remove_image",
-        "load_image", "unpause", "tag",
+        "load_image", "unpause", "tag", "attach",
     }
 )  # fmt: skip
 """Names of functions and methods that change what outlives a process, or ask another program."""
@@ -82,6 +82,7 @@ PURE = frozenset(
         "found['Config'].get", "found['State'].get", "found['HostConfig'].get", "found['NetworkSettings'].get",
         "found['HostConfig']['RestartPolicy'].get", "host.get", "published.get", "policy.get", "binding.get",
         "(found or {}).get", "(found or {}).get('HostConfig', {}).get", "_published(found, settings).get",
+        "self.properties(self.state(unit)).get",
         "self._manager.properties(state).get", "self._manager.properties(state, 'Unit').get",
         "self._record.policy.get", "children.get", "NEEDS.get",
         "before.get", "before.memory.get", "metadata.get", "node.get", "upstream.get",
@@ -139,6 +140,9 @@ UNDER: dict[tuple[str, str], str] = {
     ("runtimes/process/prepared", "move"): "always under workload.unpack",
     ("runtimes/process/prepared", "_unpack"): "always under workload.prepare or workload.unpack",
     ("runtimes/process/signals", "send"): "always within _end of the runtime",
+    ("runtimes/process/apart", "_take"): "always under workload.spawn",
+    ("runtimes/process/apart", "remove"): "an empty cgroup: leaving it does no harm",
+    ("runtimes/command/runtime", "remove"): "the same; the rest is in records, which has the marks",
     ("runtimes/process/cgroups", "put"): "always under workload.spawn",
     ("runtimes/process/cgroups", "remove"): "always under workload.erase",
     ("runtimes/process/family", "forget"): "always under workload.erase",

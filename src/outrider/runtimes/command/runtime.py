@@ -103,8 +103,8 @@ class CommandRuntime:
         with failpoint("workload.spawn"):
             before = old.version if old is not None else ""
             done = self._run("start", record, self._shared.start_timeout_s, old=before, given=spec.given)
-        if self._apart is not None:
-            self._apart.take(name, self._run_of(record).own)
+            if self._apart is not None:
+                self._apart.take(name, self._run_of(record).own)
         if done.code != 0:
             raise self._problem(record, done.told("start", self._settings.start[0]), done, others)
         if told := _told(done):
