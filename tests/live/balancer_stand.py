@@ -1,12 +1,14 @@
 """One real balancer with its agent, an etcd, and the entry of one instance: what the tests of balancers stand on."""
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import requests
 
 from outrider.balancers import Balancer
+from outrider.balancers.agent.envoy import hosts_in
 from outrider.balancers.agent.haproxy import HaproxyDriver
 from outrider.balancers.agent.nginx import addresses_in
 from outrider.balancers.drain import Drain, DrainVerdict
@@ -14,7 +16,7 @@ from outrider.balancers.drivers import BALANCERS, BalancerContext
 from outrider.balancers.entry import ensure_static
 from outrider.balancers.traefik import TraefikKeys, TraefikSettings
 from outrider.config.sections import DrainSettings
-from outrider.demo.balancers import START, BalancerProgram, Caddy, Haproxy, Nginx, start_agent
+from outrider.demo.balancers import START, BalancerProgram, Caddy, Envoy, Haproxy, Nginx, start_agent
 from outrider.demo.programs import Program, ProgramMissing, start_etcd, start_traefik
 from outrider.etcd.client import connect
 from outrider.etcd.seam import Cluster, CreatedAt, Delete, EtcdAddress, Put
@@ -38,7 +40,14 @@ RULE = f"Host(`{HOST}`)"
 class Stand:
     """Traefik has no agent: it reads etcd itself."""
 
-    def __init__(self, product: str, folder: Path, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        product: str,
+        folder: Path,
+        stack: ExitStack,
+        start: Callable[[Path, str], BalancerProgram] | None = None,
+    ) -> None:
+        """``start``: starts the product otherwise than its users do."""
         self.product, self.folder, self._stack = product, folder, stack
         self.etcd = start_etcd(folder)
         stack.callback(self.etcd.stop)
@@ -54,7 +63,7 @@ class Stand:
             own = TraefikSettings(rule=RULE, api_urls=(traefik.api_url,), throttle_s=0.1)
         else:
             try:
-                self.program = started = START[product](folder, SERVICE)
+                self.program = started = (start or START[product])(folder, SERVICE)
             except ProgramMissing as missing:
                 skip_or_fail(str(missing))
             self.web_url = started.web_url
@@ -146,6 +155,11 @@ class Stand:
                     for one, weight in zip(told["upstreams"], weights, strict=True)
                     if weight or len(weights) == 1
                 )
+            case Envoy():
+                told = requests.get(f"{self.program.admin_url}/clusters?format=json", timeout=60).json()
+                found = hosts_in(told, self.program.cluster)
+                assert found is not None
+                return frozenset(f"http://{address}" for address, host in found.items() if not host.draining)
             case _:
                 told = requests.get(f"{self.api_url}/api/http/services/{SERVICE}@etcd", timeout=60).json()
                 return frozenset(one["url"] for one in told["loadBalancer"].get("servers") or ())

@@ -1,5 +1,6 @@
-"""Real HAProxy, nginx, Caddy and Traefik, with real agents and etcd: what is never lost, and what a freeze can't do."""
+"""Real HAProxy, nginx, Caddy, Envoy, Traefik, agents and etcd: what is never lost, and what a freeze can't do."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -8,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 import requests
 
+from outrider.balancers.agent.haproxy import FINER
 from outrider.balancers.agent.nginx import addresses_in
 from outrider.balancers.drain import Drained, Expired, Unmoved
 from outrider.config.sections import DrainSettings
@@ -25,6 +28,8 @@ from outrider.demo.balancers import (
     Nginx,
     agent_words,
     start_agent,
+    start_envoy,
+    start_haproxy,
     start_nginx,
 )
 from outrider.demo.programs import Program, ProgramMissing
@@ -61,8 +66,24 @@ def test_five_swaps_under_load_lose_none_of_10000_requests(stand: Stand) -> None
     docs/use/balancers.md. So there each POST has a connection of its own. Even so Caddy drops one now and then, in any
     reload: at most those that were on their way in that moment.
     """
-    fresh_posts = stand.product in CLOSES_IDLE
-    dropped = POSTING * 5 if stand.product in DROPS_POSTS else 0
+    swap_five_times(
+        stand,
+        fresh_posts=stand.product in CLOSES_IDLE,
+        dropped=POSTING * 5 if stand.product in DROPS_POSTS else 0,
+    )
+
+
+def test_an_nginx_that_keeps_no_connection_of_clients_loses_no_post_of_clients_that_would_keep_theirs(
+    tmp_path: Path,
+) -> None:
+    with ExitStack() as stack:
+        stand = Stand("nginx", tmp_path, stack, start=partial(start_nginx, keeps_clients=False))
+
+        swap_five_times(stand, fresh_posts=False, dropped=0)
+
+
+def swap_five_times(stand: Stand, *, fresh_posts: bool, dropped: int) -> None:
+    """Five swaps during 10,000 requests, none of which fails, but for ``dropped`` POSTs at most."""
 
     def lost(load: ClosedLoad) -> dict[str, int]:
         """Failures but for POSTs that Caddy may drop: they got no byte of an answer, or not even a connection."""
@@ -158,6 +179,47 @@ def test_a_servers_weight_is_its_share_of_the_requests(product: str, tmp_path: P
     assert {} == load.failures
     share = load.versions["3.0.0"] / load.versions.total()
     assert 0.65 < share < 0.85, load.versions
+
+
+def test_a_server_that_joins_a_haproxy_with_slow_start_gets_its_share_by_and_by(tmp_path: Path) -> None:
+    """
+    1. the first server has its full weight, 20 s after it came
+    2. a second one comes: by HAProxy's own word it has less at first, and as much in the end
+    """
+
+    def weights() -> list[int]:
+        """What HAProxy gives to each of the servers now."""
+        assert isinstance(stand.program, Haproxy)
+        lines = requests.get(stand.program.stats_url, timeout=60).text.splitlines()
+        rows = list(csv.DictReader(lines))
+        return sorted(int(row["weight"]) for row in rows if row["# pxname"] == SERVICE and row["status"] == "no check")
+
+    with ExitStack() as stack:
+        stand = Stand("haproxy", tmp_path, stack, start=partial(start_haproxy, slow_start_s=20))
+        stand.begin()
+        new = stand.app("3.0.0")
+        eventually(lambda: weights() == [FINER], within_s=120)
+        entry = encode(ServerEntry(url=new.url))
+        stand.cluster.txn((), (Put(key=KEYS.server_entry(SERVICE, "web-2"), value=entry),))
+
+        first = eventually(lambda: found if len(found := weights()) == 2 else [], every_s=0.05)
+        eventually(lambda: weights() == [FINER, FINER], within_s=120)
+
+    assert first[0] < FINER / 2
+    assert first[1] == FINER
+
+
+def test_an_envoy_with_slow_start_swaps_as_one_without(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stand = Stand("envoy", tmp_path, stack, start=partial(start_envoy, slow_start_s=20))
+        old, new = stand.begin(), stand.app("2.0.0")
+
+        stand.switch(new)
+        verdict = stand.drain(old, new)
+
+        assert isinstance(verdict, Drained), verdict
+        assert "2.0.0" == stand.version()
+        assert {new.url} == stand.own_state()
 
 
 def test_a_swap_waits_for_every_balancer_of_its_service(haproxy: Stand) -> None:

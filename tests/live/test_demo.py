@@ -29,7 +29,14 @@ def processes_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     "chosen",
     mostly_long(
-        ("--balancer=traefik", "--balancer=haproxy", "--balancer=nginx", "--balancer=caddy", "--runtime=docker"),
+        (
+            "--balancer=traefik",
+            "--balancer=haproxy",
+            "--balancer=nginx",
+            "--balancer=caddy",
+            "--balancer=envoy",
+            "--runtime=docker",
+        ),
         short=lambda one: one in ("--balancer=traefik", "--balancer=haproxy"),
     ),
 )

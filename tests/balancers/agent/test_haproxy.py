@@ -8,6 +8,7 @@ import pytest
 
 from outrider.balancers.agent.driver import AgentServer, CannotFollow
 from outrider.balancers.agent.haproxy import (
+    FINER,
     HaproxyDriver,
     HaproxyState,
     Save,
@@ -38,7 +39,7 @@ def server(port: int, weight: int = 1, id: str = "web-1") -> AgentServer:
     return AgentServer(id=id, url=f"http://127.0.0.1:{port}", weight=weight)
 
 
-def slot(name: str, port: int, state: str, *, weight: int = 1, open: int = 0) -> Slot:
+def slot(name: str, port: int, state: str, *, weight: int = FINER, open: int = 0) -> Slot:
     return Slot(name=name, address=f"127.0.0.1:{port}", weight=weight, state=state, open=open)
 
 
@@ -54,7 +55,7 @@ def test_what_haproxy_prints_is_read_as_slots() -> None:
     assert (
         slot("s1", 9, "maint", weight=100),
         slot("s2", 8085, "drain", weight=10, open=3),
-        slot("s3", 8086, "ready"),
+        slot("s3", 8086, "ready", weight=1),
     ) == slots_in(DUMP, "hello", {"s2": 3})
     assert ("[::1]:80",) == tuple(one.address for one in slots_in(DUMP, "other", {}))
 
@@ -99,7 +100,7 @@ def test_a_swap_brings_the_new_address_in_before_the_old_one_drains() -> None:
         Say(
             lines=(
                 "set server hello/s2 addr 127.0.0.1 port 8086",
-                "set server hello/s2 weight 1",
+                "set server hello/s2 weight 16",
                 "set server hello/s2 state ready",
             )
         ),
@@ -124,9 +125,22 @@ def test_an_address_that_comes_back_is_made_ready_where_it_drains() -> None:
 
 
 def test_a_changed_weight_is_said() -> None:
-    assert ["set server hello/s1 weight 5", "show servers state > file"] == said(
+    assert ["set server hello/s1 weight 80", "show servers state > file"] == said(
         server(8085, weight=5), to=state(slot("s1", 8085, "ready"))
     )
+
+
+def test_weights_are_finer_than_ours_as_far_as_haproxy_has_numbers_for_them() -> None:
+    """Its slow start goes up by whole weights: of weight 1 there is no half."""
+    plain, heavy, heaviest = server(8085), server(8086, weight=100, id="web-2"), server(8087, weight=256, id="web-3")
+    slots = state(*(slot(f"s{port}", port, "ready", weight=7) for port in (8085, 8086, 8087)))
+
+    def weights(*servers: AgentServer) -> list[int]:
+        return [int(line.rpartition(" ")[2]) for line in said(*servers, to=slots) if "weight" in line]
+
+    assert [16] == weights(plain)
+    assert [2, 200] == weights(plain, heavy)
+    assert [1, 100, 256] == weights(plain, heavy, heaviest)
 
 
 def test_two_slots_with_one_address_become_one() -> None:

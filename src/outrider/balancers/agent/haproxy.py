@@ -85,6 +85,9 @@ class Save:
 
 
 Command = Say | Save
+MAX_WEIGHT = 256
+"""HAProxy's own limit."""
+FINER = 16
 
 
 def plan(servers: tuple[AgentServer, ...], state: HaproxyState) -> tuple[Command, ...]:
@@ -94,6 +97,7 @@ def plan(servers: tuple[AgentServer, ...], state: HaproxyState) -> tuple[Command
         CannotFollow: there are more servers than slots.
     """
     wanted = {server.address: server for server in servers}
+    times = finer(servers)
     at: dict[str, Slot] = {}
     spare: list[Slot] = []
     commands: list[Command] = []
@@ -121,13 +125,13 @@ def plan(servers: tuple[AgentServer, ...], state: HaproxyState) -> tuple[Command
                     state,
                     free,
                     f"addr {server.host} port {server.port}",
-                    f"weight {server.weight}",
+                    f"weight {server.weight * times}",
                     "state ready",
                 )
             )
             continue
-        if found.weight != server.weight:
-            commands.append(_say(state, found, f"weight {server.weight}"))
+        if found.weight != server.weight * times:
+            commands.append(_say(state, found, f"weight {server.weight * times}"))
         if found.state != "ready":
             commands.append(_say(state, found, "state ready"))
     for slot in state.slots:
@@ -136,6 +140,15 @@ def plan(servers: tuple[AgentServer, ...], state: HaproxyState) -> tuple[Command
     if commands or not state.is_saved:
         commands.append(Save())
     return tuple(commands)
+
+
+def finer(servers: tuple[AgentServer, ...]) -> int:
+    """How many of HAProxy's weights are one of ours.
+
+    ``slowstart`` goes up by whole weights, so a server of weight 1 would have its full share from the first request on
+    (measured on 2.6.12).
+    """
+    return min(FINER, MAX_WEIGHT // max((server.weight for server in servers), default=1))
 
 
 def report(servers: tuple[AgentServer, ...], state: HaproxyState) -> Report:

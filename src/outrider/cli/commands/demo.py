@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.option("--keep", is_flag=True, help="Keep everything running until Ctrl-C, and print commands to try.")
 @click.option(
     "--balancer",
-    type=click.Choice(["traefik", "haproxy", "nginx", "caddy"]),
+    type=click.Choice(["traefik", "haproxy", "nginx", "caddy", "envoy"]),
     default="traefik",
     show_default=True,
-    help="The balancer; HAProxy, nginx and Caddy get a balancer agent.",
+    help="The balancer; HAProxy, nginx, Caddy and Envoy get a balancer agent.",
 )
 @click.option("--instances", type=click.IntRange(1, 9), default=3, show_default=True, help="Number of instances.")
 @click.option(
