@@ -170,6 +170,47 @@ def test_a_yes_to_an_undoing_counts_once_what_is_undone_had_its_time_to_arrive()
     assert pytest.approx(2.5, abs=0.11) == at
 
 
+def test_a_balancer_that_did_not_follow_in_time_is_not_believed_sooner_when_that_is_undone() -> None:
+    """
+    1. it does not follow for 30 s: unmoved, and the change is undone
+    2. it says "as you wish" at once, for it sends as before the change: 4 s later it makes the change after all
+    3. it follows the undoing, too; until then what it might send to stays
+    4. the next swap and its undoing have nothing to do with that
+    """
+    time = Time()
+    settings = DrainSettings(wait_s=0, confirm_timeout_s=30.0, max_s=120.0)
+    states = [(0.0, False), (30.05, True), (34.0, False), (36.0, True), (200.0, True)]
+
+    def says() -> bool:
+        return [follows for since, follows in states if since <= time()][-1]
+
+    drain = Drain(Told(says), settings, clock=time)
+    first = drain.wait(NEW, OLD, inflight_url=None, stop=time)
+    unmoved_at = time()
+    undone = drain.wait(NEW, OLD, inflight_url=None, stop=time, undoing=True)
+
+    assert isinstance(first, Unmoved)
+    assert isinstance(undone, Drained)
+    assert pytest.approx(2 * unmoved_at, abs=0.3) == time()
+    before = time()
+    assert isinstance(drain.wait(NEW, OLD, inflight_url=None, stop=time, undoing=True), Drained)
+    assert pytest.approx(2.5, abs=0.2) == time() - before
+
+
+def test_an_undoing_that_is_interrupted_is_doubted_as_long_when_it_goes_on() -> None:
+    time = Time()
+    settings = DrainSettings(wait_s=0, confirm_timeout_s=30.0, max_s=120.0)
+    drain = Drain(Told(lambda: time() >= 30.05), settings, clock=time)
+    assert isinstance(drain.wait(NEW, OLD, inflight_url=None, stop=time), Unmoved)
+    interrupted = threading.Event()
+    interrupted.set()
+    assert isinstance(drain.wait(NEW, OLD, inflight_url=None, stop=interrupted, undoing=True), Interrupted)
+
+    before = time()
+    assert isinstance(drain.wait(NEW, OLD, inflight_url=None, stop=time, undoing=True), Drained)
+    assert pytest.approx(30.0, abs=0.3) == time() - before
+
+
 def test_a_yes_of_an_exact_observer_counts_at_once_also_for_an_undoing() -> None:
     verdict, at = drained(lambda now: True, undoing=True, exact=True, settings=DrainSettings(wait_s=0))
 

@@ -55,6 +55,8 @@ class Drain:
     ) -> None:
         """``clock`` gives seconds that never go back."""
         self._observer, self._settings, self._clock = observer, settings, clock
+        self._behind_s = 0.0
+        """How long the last change was waited for in vain: the balancer is at least so far behind."""
 
     def wait(
         self,
@@ -79,12 +81,17 @@ class Drain:
             inflight_url: Where the old instance tells its number of open requests as plain text; None without it.
             stop: Ends the wait at once, with ``Interrupted``.
             undoing: The change takes back another one, which may be on its way to the balancer still: one that says
-                "as you wish" may not have begun yet. So its word counts only after ``propagation_s``.
+                "as you wish" may not have begun yet. So its word counts only after ``propagation_s``, and after as long
+                as the change before was waited for in vain: a balancer that is late will still make it.
         """
         started = self._clock()
         end = started + self._settings.max_s
-        heed_from = started + (self._observer.propagation_s if undoing and not self._observer.exact else 0.0)
+        doubted_s = max(self._observer.propagation_s, self._behind_s)
+        heed_from = started + (doubted_s if undoing and not self._observer.exact else 0.0)
         propagated = self._propagated(present, absent, started, heed_from, end, stop)
+        waited_s = self._clock() - started
+        still_s = self._behind_s if undoing else 0.0
+        self._behind_s = 0.0 if isinstance(propagated, Drained) else max(waited_s, still_s)
         if not isinstance(propagated, Drained) or not absent:
             return propagated
         finished = self._finished(absent, inflight_url, end, stop)
