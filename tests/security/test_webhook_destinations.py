@@ -14,8 +14,8 @@ import requests
 from outrider.core.addresses import masked_path
 from outrider.core.errors import ConfigError
 from outrider.model.activity import Activity
+from outrider.service.destinations import Destinations, NotAllowed, parse_allowed
 from outrider.service.history import chat
-from outrider.service.history.destinations import Destinations, NotAllowed, parse_allowed
 from outrider.service.history.webhook_sender import post
 from outrider.service.history.webhooks import Webhooks
 from outrider.service.store.store import Store

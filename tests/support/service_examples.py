@@ -9,7 +9,7 @@ from outrider.etcd.seam import Cluster, Put
 from outrider.model.documents import Block, Contender, Presence, Target, decode, encode
 from outrider.model.keys import DEFAULT_PREFIX
 from outrider.model.tasks import Task
-from outrider.service.history.destinations import parse_allowed
+from outrider.service.destinations import parse_allowed
 from outrider.service.store.context import Clock
 from outrider.service.store.packages import Payload
 from outrider.service.store.store import Store, open_stores, utc_now

@@ -16,9 +16,10 @@ WAVE: Json = {
     "soak_s": 0,
     "success_percent": 100.0,
     "approval": False,
+    "analyses": [],
 }
 """What a wave is that says nothing of itself."""
-_HOW = "write SELECTOR; COUNT or SHARE%; soak TIME; success SHARE%; approval"
+_HOW = "write SELECTOR; COUNT or SHARE%; soak TIME; success SHARE%; analysis NAME; approval"
 _EXAMPLE = "'canary=yes; 2; soak 30m; approval'"
 
 
@@ -40,6 +41,8 @@ def wave_text(wave: Json, duration: Callable[[int], str]) -> str:
     parts += [f"{wave['percent']:g}%"] if wave["percent"] is not None else []
     parts += [f"soak {duration(wave['soak_s'])}"] if wave["soak_s"] else []
     parts += [f"success {wave['success_percent']:g}%"] if wave["success_percent"] != WAVE["success_percent"] else []
+    # a service of an older version knows no analyses
+    parts += [f"analysis {', '.join(wave['analyses'])}"] if wave.get("analyses") else []
     parts += ["approval"] if wave["approval"] else []
     return "; ".join(parts)
 
@@ -101,7 +104,7 @@ def _wave(text: str, seconds: Callable[[str], int]) -> Json:
 
 def _is_part(text: str) -> bool:
     """Whether it says how many, or what holds after the wave, and not who."""
-    return text == "approval" or bool(re.fullmatch(r"[0-9]+|[0-9.]+ ?%|(soak|success) .*", text))
+    return text == "approval" or bool(re.fullmatch(r"[0-9]+|[0-9.]+ ?%|(soak|success|analysis) .*", text))
 
 
 def _part(part: str, seconds: Callable[[str], int]) -> tuple[str, Any]:
@@ -115,4 +118,7 @@ def _part(part: str, seconds: Callable[[str], int]) -> tuple[str, Any]:
         return "success_percent", float(match[1])
     if part.startswith("soak "):
         return "soak_s", seconds(part.removeprefix("soak "))
+    if part.startswith("analysis "):
+        names = [name.strip() for name in part.removeprefix("analysis ").split(",")]
+        return "analyses", list(filter(None, names))
     raise ConfigError(f"{part!r} can't be read")

@@ -36,9 +36,9 @@ class Known:
 
 
 def unattended(policy: Policy) -> Policy:
-    """The policy with every approval given at once."""
-    waves_ = tuple(replace(one, approval=False) for one in policy.waves)
-    return replace(policy, approval=False, approve_after_s=None, waves=waves_)
+    """The policy with every approval given at once, and every analysis between waves passed."""
+    waves_ = tuple(replace(one, approval=False, analyses=()) for one in policy.waves)
+    return replace(policy, approval=False, approve_after_s=None, waves=waves_, analyses=())
 
 
 class GroupInTime:

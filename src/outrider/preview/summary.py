@@ -128,6 +128,8 @@ def _assumed(group: Group, durations: Durations, trouble: Trouble) -> tuple[str,
     policy = group.policy
     if policy.approval or any(one.approval for one in policy.waves):
         lines.append("approvals come at once")
+    if any(one.analyses for one in policy.waves):
+        lines.append("the analyses between waves pass")
     if policy.max_failures is None and trouble.fails_at:
         lines.append("max_failures is not set: once one has succeeded, failures do not halt the rollout")
     lines.append("no crash, no lost machine, no change by a person; analyses pass at once, and tasks take no time")

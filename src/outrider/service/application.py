@@ -32,7 +32,7 @@ from outrider.service.coreupdate import uploads as coreupdate_uploads
 from outrider.service.coreupdate import verbs as coreupdate_verbs
 from outrider.service.coreupdate.auth import HawkMiddleware
 from outrider.service.cup import CupSigner
-from outrider.service.history.destinations import Destinations
+from outrider.service.destinations import ANALYSES, Destinations
 from outrider.service.inlet import ClientRules, Inlet
 from outrider.service.limits import Limits, Network, checkin_buckets
 from outrider.service.omaha import endpoint as omaha_endpoint
@@ -76,6 +76,7 @@ def create_application(
     coreupdate_api: bool = False,
     registries: Registries | None = None,
     destinations: Destinations | None = None,
+    analysis_destinations: Destinations = ANALYSES,
     limits: Limits | None = None,
     trusted_proxies: tuple[Network, ...] = (),
     now: Clock = utc_now,
@@ -95,6 +96,7 @@ def create_application(
         coreupdate_api: Serve CoreUpdate's REST API, too.
         registries: Where it asks which image a tag names; None: nowhere.
         destinations: Where webhooks may lead; None: to public addresses.
+        analysis_destinations: Where the analyses at the end of a wave may lead.
         limits: What it takes; None: the defaults.
         trusted_proxies: Whose word about a client's address counts.
 
@@ -137,6 +139,7 @@ def create_application(
         tokens=tokens,
         registries=registries or NoRegistries(),
         destinations=destinations or Destinations(),
+        analysis_destinations=analysis_destinations,
         limits=limits,
         checkin_buckets=checkin_buckets(limits),
         read_model=read_model,

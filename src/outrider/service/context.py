@@ -4,16 +4,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Query, Request
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from outrider.core.errors import Unauthorized
+from outrider.core.rollout.policy_settings import Policy
 from outrider.oidc.tokens import Tokens
 from outrider.service.admission import AdmissionControl
 from outrider.service.cup import CupSigner
-from outrider.service.history.destinations import Destinations
+from outrider.service.destinations import ANALYSES, Destinations
 from outrider.service.limits import Buckets, Limits, checkin_buckets
 from outrider.service.payloads.folder import PayloadFolder
 from outrider.service.payloads.registry import NoRegistries, Registries
@@ -39,6 +41,7 @@ class Context:
         registries: Where it asks which image a tag names.
         limits: What it takes.
         destinations: Where webhooks may lead.
+        analysis_destinations: Where the analyses at the end of a wave may lead.
         checkin_buckets: How often each instance may check in.
         read_model: Answers what needs no transaction, while it runs.
     """
@@ -55,6 +58,7 @@ class Context:
     registries: Registries = field(default_factory=NoRegistries)
     limits: Limits = field(default_factory=Limits)
     destinations: Destinations = field(default_factory=Destinations)
+    analysis_destinations: Destinations = ANALYSES
     checkin_buckets: Buckets = field(default_factory=lambda: checkin_buckets(Limits()))
     admission: AdmissionControl = field(default_factory=AdmissionControl)
     read_model: ReadModel | None = None
@@ -70,6 +74,21 @@ def context_of(request: Request) -> Context:
     """The context of the application that serves ``request``."""
     context: Context = request.app.state.context
     return context
+
+
+def check_destinations(context: Context, policy: Policy | None) -> None:
+    """Refuse a policy whose analyses lead where this service may not send requests.
+
+    Raises:
+        ConfigError: with the address, and the option that allows it.
+    """
+    for one in () if policy is None else policy.analyses:
+        try:
+            host = urlsplit(one.url).hostname
+        except ValueError:
+            host = None  # what is wrong with it, the policy's own check says
+        if host:
+            context.analysis_destinations.check(f"analyses: {one.name}: url", host)
 
 
 GONE = "outrider_gone"

@@ -157,7 +157,12 @@ def serve(
     _open_files_for(context.limits.max_connections)
     try:
         with (
-            rollout_controller(context.stores.context, context.checkins.group_lock, model=context.read_model),
+            rollout_controller(
+                context.stores.context,
+                context.checkins.group_lock,
+                model=context.read_model,
+                destinations=context.analysis_destinations,
+            ),
             epoch_renewal(context.stores.context),
             stranger_expiry(context.stores.context, context.limits),
             contextlib.nullcontext() if context.read_model is None else context.read_model.running(),

@@ -44,6 +44,22 @@ EVERYTHING = {
             "soak_s": 60,
             "success_percent": 90.0,
             "approval": True,
+            "analyses": ["errors"],
+        }
+    ],
+    "analyses": [
+        {
+            "name": "errors",
+            "kind": "http",
+            "url": "https://93.184.215.14/verdict",
+            "query": "",
+            "condition": "< 0.01",
+            "field": "stats.rate",
+            "timeout_s": 3,
+            "failures": 2,
+            "interval_s": 30,
+            "deadline_s": 900,
+            "undecided": "fail",
         }
     ],
 }

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from outrider.cli import addressing
+from outrider.cli.analysis_texts import analysis_text, read_analyses
 from outrider.cli.options import json_option, service_options
 from outrider.cli.output import echo_json, echo_table
 from outrider.cli.rest_client import Json, ServiceClient
@@ -161,6 +162,15 @@ def budgets(texts: tuple[str, ...]) -> list[Json]:
     return read_budgets(texts)
 
 
+def analyses(texts: tuple[str, ...]) -> list[Json]:
+    """As ``analysis_texts.read_analyses``.
+
+    Raises:
+        ConfigError: as there.
+    """
+    return read_analyses(texts, seconds)
+
+
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_per_interval": per_interval,
     "max_in_progress": _number_or_none("max-in-progress"),
@@ -171,6 +181,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "freezes": freezes,
     "waves": waves,
     "budgets": budgets,
+    "analyses": analyses,
     "canary_selector": lambda text: "" if text == "none" else text,
     "approve_after_s": lambda text: None if text == "none" else seconds(text),
     "pin": lambda text: "" if text == "none" else text,
@@ -204,7 +215,15 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     metavar="'LABELS; N; soak TIME'",
     multiple=True,
     help="Instances that go first, and what must hold before the next ones follow, such as"
-    " 'site=a; 25%; soak 1h; success 90%; approval'; repeatable, in order; none for no waves.",
+    " 'site=a; 25%; soak 1h; success 90%; analysis NAME; approval'; repeatable, in order; none for no waves.",
+)
+@click.option(
+    "--analysis",
+    "analyses",
+    metavar="'NAME; prometheus URL; < N; query PROMQL'",
+    multiple=True,
+    help="What the service asks at the end of the waves that name it ('site=a; soak 1h; analysis NAME'), before the"
+    " next ones begin: Prometheus, or an endpoint ('NAME; http URL'); repeatable; none for no analyses.",
 )
 @click.option(
     "--budget",
@@ -342,6 +361,8 @@ def text_of(name: str, value: Any) -> Any:
         return duration(value)
     if name == "budgets":
         return [text for one in value for text in budget_texts(one)]
+    if name == "analyses":
+        return [analysis_text(one, duration) for one in value]
     if name == "waves":
         return [wave_text(one, duration) for one in value]
     if name == "freezes":

@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     multiple=True,
     help="Address or network that webhooks may reach besides public ones, such as 10.1.0.0/16; repeat for several.",
 )
+@click.option(
+    "--allow-analyses-to",
+    multiple=True,
+    help="Address or network that the analyses at the end of a wave may reach besides public ones, such as your"
+    " Prometheus; repeat for several.",
+)
 @click.option("--protect-metrics", is_flag=True, help="Ask for a token at /metrics, too.")
 @click.option(
     "--cup-key",
@@ -131,6 +137,7 @@ def serve(
     allow_host: tuple[str, ...],
     protect_metrics: bool,
     allow_webhooks_to: tuple[str, ...],
+    allow_analyses_to: tuple[str, ...],
     trusted_proxy: tuple[str, ...],
     limits: "Limits",
     cup_key: tuple[str, ...],
@@ -167,8 +174,8 @@ def serve(
     from outrider.log import setup_logging
     from outrider.sd_notify import Notifier
     from outrider.service.cup import load_cup
+    from outrider.service.destinations import ANALYSES, parse_allowed
     from outrider.service.history.background import background_tasks
-    from outrider.service.history.destinations import parse_allowed
     from outrider.service.limits import parse_proxies
     from outrider.service.payloads.folder import PayloadFolder
     from outrider.service.payloads.follower import tag_follower
@@ -180,6 +187,7 @@ def serve(
     if public_url and (problem := http_problem(public_url)):
         raise ConfigError(f"--public-url {public_url[:MAX_SHOWN]!r}: {problem}")
     destinations, proxies = parse_allowed(allow_webhooks_to), parse_proxies(trusted_proxy)
+    analysis_destinations = parse_allowed(allow_analyses_to, ANALYSES)
     if dev:
         click_context.with_resource(_development_etcd(etcd, dev_dir.absolute()))
         if click_context.get_parameter_source("payload_dir") is ParameterSource.DEFAULT:
@@ -226,6 +234,7 @@ def serve(
             coreupdate_api=coreupdate_api,
             registries=registries,
             destinations=destinations,
+            analysis_destinations=analysis_destinations,
             limits=limits,
             trusted_proxies=proxies,
         )

@@ -7,7 +7,18 @@ from typing import Any
 
 import msgspec
 
-from outrider.cli.commands.policy import budgets, deny_windows, freezes, per_interval, seconds, text_of, waves, windows
+from outrider.cli.analysis_texts import ANALYSIS, EXAMPLE
+from outrider.cli.commands.policy import (
+    analyses,
+    budgets,
+    deny_windows,
+    freezes,
+    per_interval,
+    seconds,
+    text_of,
+    waves,
+    windows,
+)
 from outrider.cli.declared.reader import Reader, line_of, plain
 from outrider.cli.declared.tree import Items, Node, Scalar, Table
 from outrider.cli.rest_client import Json
@@ -39,6 +50,7 @@ _LISTS: Mapping[str, tuple[Callable[[tuple[str, ...]], list[Json]], str, Json]] 
     "deny_windows": (deny_windows, "fri 16:00-24:00", _WINDOW),
     "freezes": (freezes, "2026-12-20..2027-01-03 holidays", {"begins": "", "ends": "", "why": ""}),
     "waves": (waves, "canary=yes; 2; soak 30m; approval", WAVE),
+    "analyses": (analyses, EXAMPLE, ANALYSIS),
     "budgets": (budgets, "at most 1 per rack", {"label": "", "max_out": None, "min_serving": 0}),
 }
 """Settings that are lists: how a text is read, an example, and what a table has by default."""
@@ -107,7 +119,7 @@ def _reworded(what: str, name: str, read: Any) -> Any:
     try:
         return read()
     except ConfigError as error:
-        text = re.sub(r"^--(window|deny-window|freeze|wave|budget|max-per-interval) ", "", str(error))
+        text = re.sub(r"^--(window|deny-window|freeze|wave|analysis|budget|max-per-interval) ", "", str(error))
         raise ConfigError(f"{what}.{name}: {text}") from error
 
 

@@ -36,7 +36,8 @@ ENDS: Mapping[Rule, str] = MappingProxyType(
         "windows": "the window opens; in an emergency `outrider rollout override APP/GROUP`",
         "min-healthy": "another instance serves again (`outrider status APP/GROUP`), or a lower"
         " `outrider group policy APP/GROUP --min-healthy N`",
-        "waves": "the wave is complete, its soak time is over and it is approved where it asks for that:"
+        "waves": "the wave is complete, its soak time is over, its analyses pass, and it is approved where"
+        " it asks for that:"
         " `outrider rollout approve APP/GROUP`",
         "canary": "the canaries succeed; a failed one halts the rollout",
         "max-in-progress": "one of those in progress succeeds, fails, or its time is over",

@@ -7,6 +7,7 @@ from typing import Literal
 from outrider.core import versions
 from outrider.core.errors import ConfigError
 from outrider.core.labels import parse_selector
+from outrider.core.rollout.analysis_settings import WaveAnalysis, check_analyses
 from outrider.core.rollout.budgets import Budget, check_budgets
 from outrider.core.rollout.calendar import MAX_FREEZES, Calendar, Freeze, check_freeze
 from outrider.core.rollout.wave_settings import Wave, check_waves
@@ -60,6 +61,7 @@ class Policy:
         canary_selector: Whose labels it selects may be a canary; empty: any instance.
         waves: Which instances go first, and what must hold before the next ones follow; none: there is no order.
         budgets: How many instances with one value of a label may be out, and how many must serve; they limit turns.
+        analyses: What the service asks at the end of the waves that name it, before the next instances begin.
     """
 
     enabled: bool = True
@@ -83,6 +85,7 @@ class Policy:
     canary_selector: str = ""
     waves: tuple[Wave, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    analyses: tuple[WaveAnalysis, ...] = ()
 
     @property
     def calendar(self) -> Calendar:
@@ -106,6 +109,10 @@ class Policy:
             or self.min_healthy
             or self.waves
         )
+
+    def analyses_after(self, wave: Wave) -> tuple[WaveAnalysis, ...]:
+        """What is asked at the end of a wave."""
+        return tuple(one for one in self.analyses if one.name in wave.analyses)
 
     @property
     def uses_labels(self) -> bool:
@@ -148,6 +155,7 @@ def check_policy(policy: Policy) -> Policy:
     except ConfigError as error:
         raise ConfigError(f"canary_selector: {error}") from error
     check_waves(policy.waves)
+    check_analyses(policy.analyses, ((number, wave.analyses) for number, wave in enumerate(policy.waves, 1)))
     check_budgets(policy.budgets)
     if policy.pin and not _is_prefix(policy.pin):
         raise ConfigError(f"pin {policy.pin!r}: write the beginning of a version, for example 1.2, or a whole version")

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
+from outrider.core.analysis.results import Result as AnalysisResult
 from outrider.core.rollout.policy_settings import MAX_COUNTED_FAILURES, Policy
 
 KEPT_TIMES = 16
@@ -105,6 +106,47 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisAnswer:
+    """The last answer to an analysis at the end of a wave.
+
+    Attributes:
+        name: Of the analysis (``analysis_settings``).
+        question: What was asked; an answer to another question counts for nothing.
+        at: When it was asked.
+        number: How many answers there were. Of two processes that ask at once the first one's answer counts.
+        failed: How many answers in a row failed.
+        words: For people.
+    """
+
+    name: str
+    question: str
+    at: datetime
+    number: int
+    result: AnalysisResult
+    failed: int = 0
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisState:
+    """What the analyses at the end of a wave have come to.
+
+    Attributes:
+        began: When the first question was due.
+        answers: The last one to each, in the order in which they came.
+        verdict: None while it isn't decided.
+        words: What decided it, for people.
+        at: When it was decided.
+    """
+
+    began: datetime
+    answers: tuple[AnalysisAnswer, ...] = ()
+    verdict: Literal["pass", "fail", "undecided"] | None = None
+    words: str = ""
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaveState:
     """The wave that a rollout is at (``wave_settings``).
 
@@ -115,6 +157,7 @@ class WaveState:
         succeeded: Instances that came to the release in it.
         proved: When enough of its instances had succeeded; None before.
         approval: A person's word on what follows it; None while nobody was asked.
+        analysis: What was asked at its end; None before, and where nothing is.
     """
 
     number: int
@@ -124,6 +167,7 @@ class WaveState:
     succeeded: int = 0
     proved: datetime | None = None
     approval: Approval | None = None
+    analysis: AnalysisState | None = None
 
     @property
     def waits_for_approval(self) -> bool:
@@ -347,9 +391,23 @@ def lapsed(progress: Progress, dead: Collection[str], policy: Policy, now: datet
 
 
 def told(progress: Progress, state: State, why: str, by: str, now: datetime) -> Progress:
-    """A person pauses, halts or resumes. A resume counts the failures from zero again."""
-    failures = () if state == "running" else progress.failures
-    return replace(progress, state=state, why=why, by=by, since=now, failures=failures)
+    """A person pauses, halts or resumes.
+
+    A resume counts the failures from zero again. It takes a wave whose analysis paused the rollout as it is; any other
+    analysis begins anew, so what failed is asked again.
+    """
+    failures, wave = progress.failures, progress.wave
+    if state == "running":
+        failures = ()
+        if wave is not None and progress.state != "running" and not _is_let_through(progress.state, wave.analysis):
+            wave = replace(wave, analysis=None)
+    return replace(progress, state=state, why=why, by=by, since=now, failures=failures, wave=wave)
+
+
+def _is_let_through(state: State, analysis: AnalysisState | None) -> bool:
+    return analysis is not None and (
+        analysis.verdict == "pass" or (analysis.verdict == "undecided" and state == "paused")
+    )
 
 
 def asked(progress: Progress, now: datetime) -> Progress:

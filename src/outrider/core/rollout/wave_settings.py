@@ -29,6 +29,7 @@ class Wave:
         success_percent: Percentage of its instances that must succeed. When it can't be reached any more, the rollout
             halts.
         approval: A person must approve what follows it.
+        analyses: Names of what must pass before the next instances begin (``analysis_settings``).
     """
 
     selector: str = ""
@@ -37,6 +38,7 @@ class Wave:
     soak_s: int = 0
     success_percent: float = 100.0
     approval: bool = False
+    analyses: tuple[str, ...] = ()
 
     @property
     def takes_all(self) -> bool:

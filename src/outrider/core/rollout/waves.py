@@ -3,7 +3,7 @@
 A wave is *complete* when enough of its instances have come to the release, and none of them is under way any more.
 An instance that ran the release before the wave began counts, and where nobody is left who doesn't run it, the wave is
 complete, too. One that selects no known instance never is: nothing is skipped silently. After a complete wave its soak
-time passes, and a person approves what follows where the policy says so; then the next wave begins.
+time passes, its analyses pass, and a person approves what follows where the policy says so; then the next wave begins.
 
 The number of grants of a wave is exact (P6): ``Progress`` counts them, and each grant compares and writes it.
 """
@@ -12,8 +12,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from outrider.core.rollout import wave_analysis
 from outrider.core.rollout.policy_settings import Policy
 from outrider.core.rollout.rollout import Approval, Opened, Progress, WaveState
+from outrider.core.rollout.wave_analysis import over
 from outrider.core.rollout.wave_settings import Wave
 from outrider.core.rollout.windows import zone_of
 
@@ -61,7 +63,13 @@ def advanced(progress: Progress, policy: Policy, members: Collection[Member], no
         elif not wave.approval and state.waits_for_approval:
             state = replace(state, approval=None)
         state = _approved_by_itself(state, policy, now)
-        if state.waits_for_approval or now < _over(state, wave):
+        state, stands = wave_analysis.decided(state, policy, now)
+        if stands is not None:
+            name = f"wave {state.number} of {len(policy.waves)} ({wave.words})"
+            why = f"the analysis after {name} {stands.why}"
+            progress = replace(progress, state=stands.state, why=why, by="", since=now)
+            break
+        if state.waits_for_approval or now < over(state, wave) or wave_analysis.is_open(state, policy):
             break
         state = _begun(progress, policy, state.number + 1, members, now)
         progress = replace(progress, others=replace(progress.others, in_wave=0))
@@ -137,15 +145,17 @@ def describe(progress: Progress, policy: Policy, state: WaveState | None) -> str
 
 
 def due(progress: Progress, policy: Policy) -> datetime | None:
-    """When the next wave may begin, or an approval comes by itself; None: only an event helps."""
+    """When the next wave may begin, an approval comes by itself, or an analysis is late; None: only an event helps."""
     state = progress.wave
     if state is None or state.proved is None or state.number > len(policy.waves):
         return None
     wave, approval = policy.waves[state.number - 1], state.approval
     by_itself = _approval_due(approval, policy) if approval is not None and approval.verdict is None else None
+    if (late := wave_analysis.due(progress, policy)) is not None:
+        return min(filter(None, (late, by_itself)))
     if state.waits_for_approval and by_itself is None:
         return None
-    return max(filter(None, (_over(state, wave), by_itself)))
+    return max(filter(None, (over(state, wave), by_itself)))
 
 
 def _begun(progress: Progress, policy: Policy, number: int, members: Collection[Member], now: datetime) -> WaveState:
@@ -192,15 +202,20 @@ def _between(state: WaveState, policy: Policy, name: str) -> Held:
     """What a complete wave waits for."""
     assert state.proved is not None, "the wave is complete"
     wave = policy.waves[state.number - 1]
-    over = _over(state, wave)
+    begins = over(state, wave)
     is_last = state.number == len(policy.waves)
     following, verb = ("the others", "wait") if is_last else (f"wave {state.number + 1}", "waits")
+    asked = wave_analysis.words(state, policy)
     if state.approval is not None and state.waits_for_approval:
         by_itself = _approval_due(state.approval, policy)
         when = f"; by itself at {_clock(by_itself, policy)}" if by_itself is not None else ""
+        when += f"; {asked}" if asked else ""
         reason = f"{name} succeeded; {following} {verb} for an approval (`outrider rollout approve`){when}"
         return Held(reason=reason, again_at=by_itself)
-    return Held(reason=f"{name} succeeded; {following} may begin at {_clock(over, policy)}", again_at=over)
+    reason = f"{name} succeeded; {following} may begin at {_clock(begins, policy)}"
+    if (late := wave_analysis.late_at(state, policy)) is not None:
+        return Held(reason=f"{reason} if its analysis passes ({asked}); undecided at {_clock(late, policy)}")
+    return Held(reason=reason, again_at=begins)
 
 
 def _counts(state: WaveState, trying: Collection[str], failed: Collection[str], more: int = 0) -> str:
@@ -222,11 +237,6 @@ def _names(instances: Collection[str], unknown: int = 0) -> str:
 def _clock(at: datetime, policy: Policy) -> str:
     local = at.astimezone(zone_of(policy.time_zone))
     return f"{local:%Y-%m-%d %H:%M:%S} {local:%Z}"
-
-
-def _over(state: WaveState, wave: Wave) -> datetime:
-    assert state.proved is not None, "the wave is complete"
-    return state.proved + timedelta(seconds=wave.soak_s)
 
 
 def _approval_due(approval: Approval, policy: Policy) -> datetime | None:

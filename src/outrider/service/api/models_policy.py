@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.types import JsonValue
 
+from outrider.core.rollout.analysis_settings import WaveAnalysis
 from outrider.core.rollout.budgets import Budget
 from outrider.core.rollout.calendar import Freeze
 from outrider.core.rollout.policy_settings import DEFAULT_TIMEOUT_S, Policy, Rate
@@ -55,6 +56,29 @@ class WaveModel(Given):
     soak_s: int = Field(0, description="Seconds that pass after it before the next instances begin.")
     success_percent: float = Field(100.0, description="Percentage that must succeed; else the rollout halts.")
     approval: bool = Field(False, description="A person must approve what follows it.")
+    analyses: list[str] = Field([], description="Names of analyses that must pass before the next instances begin.")
+
+
+class AnalysisModel(Given):
+    """An analysis: what the service asks at the end of the waves that name it."""
+
+    name: str = Field(description="Unique in the policy.", examples=["errors"])
+    kind: Literal["prometheus", "http", "command"] = Field(
+        "prometheus", description="`command` is refused: the service runs no programs."
+    )
+    url: str = Field("", description="Of Prometheus, without /api/v1; or of the endpoint.")
+    query: str = Field("", description="PromQL; `{app}`, `{group}` and `{version}` are replaced.")
+    condition: str = Field("", description="What every series, or the endpoint's number, must be.", examples=["< 0.01"])
+    field: str = Field("", description="Path of the number in the endpoint's JSON answer.", examples=["stats.rate"])
+    timeout_s: int = Field(5, description="Longest time for one answer.")
+    failures: int = Field(1, description="Failing answers in a row that fail it.")
+    interval_s: int = Field(15, description="Time between two questions.")
+    deadline_s: int = Field(
+        600, description="Longest time after the wave's soak time in which it may still pass; then it is undecided."
+    )
+    undecided: Literal["pause", "pass", "fail"] = Field(
+        "pause", description="What the rollout does then: it is paused, goes on, or halts."
+    )
 
 
 class BudgetModel(Given):
@@ -107,11 +131,12 @@ class PolicyGiven(Given):
     canary_selector: str = Field("", description="Labels of the instances that may be canaries; empty: any.")
     waves: list[WaveModel] = Field([], description="Which instances go first, in their order; then the others follow.")
     budgets: list[BudgetModel] = Field([], description="How many instances with one value of a label may be out.")
+    analyses: list[AnalysisModel] = Field([], description="What is asked at the end of the waves that name it.")
 
     def to_policy(self) -> Policy:
         """The policy for the store; it is not checked yet."""
         settings = self.model_dump(
-            exclude={"max_per_interval", "windows", "deny_windows", "freezes", "waves", "budgets"}
+            exclude={"max_per_interval", "windows", "deny_windows", "freezes", "waves", "budgets", "analyses"}
         )
         rate = self.max_per_interval
         return Policy(
@@ -119,7 +144,8 @@ class PolicyGiven(Given):
             windows=_windows(self.windows),
             deny_windows=_windows(self.deny_windows),
             freezes=tuple(Freeze(begins=one.begins, ends=one.ends, why=one.why) for one in self.freezes),
-            waves=tuple(Wave(**one.model_dump()) for one in self.waves),
+            waves=tuple(Wave(**one.model_dump() | {"analyses": tuple(one.analyses)}) for one in self.waves),
+            analyses=tuple(WaveAnalysis(**one.model_dump()) for one in self.analyses),
             budgets=tuple(Budget(**one.model_dump()) for one in self.budgets),
             **settings,
         )
@@ -175,6 +201,23 @@ class WaveShown(Shown):
     soak_s: int
     success_percent: float
     approval: bool
+    analyses: list[str]
+
+
+class AnalysisShown(Shown):
+    """An analysis: what the service asks at the end of the waves that name it."""
+
+    name: str
+    kind: str
+    url: str
+    query: str
+    condition: str
+    field: str
+    timeout_s: int
+    failures: int
+    interval_s: int
+    deadline_s: int
+    undecided: str
 
 
 class BudgetShown(Shown):
@@ -209,6 +252,7 @@ class PolicyShown(Shown):
     canary_selector: str
     waves: list[WaveShown]
     budgets: list[BudgetShown]
+    analyses: list[AnalysisShown]
     warnings: list[str] = Field([], description="Parts that cannot work, one line each.")
     notes: list[str] = Field([], description="Further notes for a person.")
 
@@ -249,6 +293,27 @@ class OverrideShown(Shown):
     until: datetime
 
 
+class AnalysisAnswerShown(Shown):
+    """The last answer to an analysis."""
+
+    name: str
+    at: datetime = Field(description="When it was asked.")
+    number: int = Field(description="How many answers there were.")
+    result: Literal["pass", "fail", "no data"]
+    failed: int = Field(description="How many answers in a row failed.")
+    words: str
+
+
+class AnalysisStateShown(Shown):
+    """What the analyses at the end of a wave have come to."""
+
+    began: datetime
+    answers: list[AnalysisAnswerShown]
+    verdict: Literal["pass", "fail", "undecided"] | None = Field(description="null: it isn't decided.")
+    words: str = Field(description="What decided it.")
+    at: datetime | None = Field(description="When it was decided.")
+
+
 class WaveStateShown(Shown):
     """The wave that a rollout is at."""
 
@@ -260,6 +325,7 @@ class WaveStateShown(Shown):
     proved: datetime | None = Field(description="When enough of its instances had succeeded.")
     waits_for_approval: bool = Field(description="A person must approve what follows it.")
     approval: ApprovalShown | None
+    analysis: AnalysisStateShown | None = Field(None, description="null: nothing is asked, or not yet.")
 
 
 class RolloutShown(Shown):

@@ -1,6 +1,6 @@
 """The REST API of policies, rollouts, floors and exclusions."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from outrider.core.rollout.policy_settings import Policy
 from outrider.model.documents import Channel
@@ -17,7 +17,7 @@ from outrider.service.api.models_policy import (
     RolloutShown,
     Steering,
 )
-from outrider.service.context import Asked, Bound
+from outrider.service.context import Asked, Bound, check_destinations, context_of
 from outrider.service.problems import RESPONSES
 from outrider.service.store.effects import effects
 from outrider.service.store.rollouts import RolloutNow
@@ -34,9 +34,11 @@ def get_policy(app: str, group: str, store: Bound, asked: Asked) -> PolicyShown:
 
 
 @router.put("/apps/{app}/groups/{group}/policy", tags=["groups"])
-def set_policy(app: str, group: str, given: PolicyGiven, store: Bound) -> PolicyShown:
+def set_policy(app: str, group: str, given: PolicyGiven, store: Bound, request: Request) -> PolicyShown:
     """Replace the policy of a group; it applies from the next check-in, and instances that may update now are woken."""
-    saved = store.rollouts.set_policy(app, group, given.to_policy())
+    policy = given.to_policy()
+    check_destinations(context_of(request), policy)
+    saved = store.rollouts.set_policy(app, group, policy)
     notes = effects(store.context, saved.document.app, [saved.document])
     return _policy(saved.document.policy, saved.notes).model_copy(update={"notes": list(notes)})
 

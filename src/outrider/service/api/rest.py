@@ -39,7 +39,7 @@ from outrider.service.api.models import (
 from outrider.service.api.models_policy import NewGroup
 from outrider.service.api.package_files import files_of
 from outrider.service.api.pagination import DEFAULT_LIMIT, After, Limit, page_of
-from outrider.service.context import Asked, Bound, Context, OfSelector, base_url_of, context_of
+from outrider.service.context import Asked, Bound, Context, OfSelector, base_url_of, check_destinations, context_of
 from outrider.service.payloads.images import image_notes, image_payload
 from outrider.service.payloads.resolver import resolve
 from outrider.service.problems import RESPONSES
@@ -152,8 +152,10 @@ def list_groups(app: str, store: Bound, limit: Limit = DEFAULT_LIMIT, after: Aft
 
 
 @router.post("/apps/{app}/groups", status_code=201, tags=["groups"])
-def create_group(app: str, new: NewGroup, store: Bound) -> GroupShown:
+def create_group(app: str, new: NewGroup, store: Bound, request: Request) -> GroupShown:
     """Add a group."""
+    policy = None if new.policy is None else new.policy.to_policy()
+    check_destinations(context_of(request), policy)
     saved = store.groups.create(
         app,
         new.id,
@@ -162,7 +164,7 @@ def create_group(app: str, new: NewGroup, store: Bound) -> GroupShown:
         slots=new.slots,
         paused=new.paused,
         identity=new.identity,
-        policy=None if new.policy is None else new.policy.to_policy(),
+        policy=policy,
     )
     return GroupShown.model_validate(saved.document).model_copy(update={"notes": list(saved.notes)})
 

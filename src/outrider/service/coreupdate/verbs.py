@@ -122,11 +122,11 @@ def list_groups(app: str, store: Bound) -> Json:
 
 
 @router.post("/apps/{app}/groups")
-def create_group(app: str, body: GroupBody, store: Bound) -> Json:
+def create_group(app: str, body: GroupBody, store: Bound, request: Request) -> Json:
     _refuse_blacklist(body)
     facts = {"id": body.id, "channel": body.channel_id, "label": body.label, "paused": body.updates_paused}
     new = NewGroup.model_validate(facts)
-    rest.create_group(app, new, store)
+    rest.create_group(app, new, store, request)
     return group_shown(store.frames.get(app, body.id))
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from outrider.core.omaha import FailureCode, failure_text
-from outrider.core.rollout.rollout import Approval, Progress, WaveState
+from outrider.core.rollout.rollout import AnalysisState, Approval, Progress, WaveState
 from outrider.model.activity import Activity, Severity
 from outrider.model.documents import App, Block, Channel, Command, Document, Group, Instance, Package, Rollout
 from outrider.model.identity import UnprovedCheckins
@@ -193,6 +193,7 @@ def _waved(shift: Shift, old: WaveState | None, new: WaveState | None, about: Ma
     if new.proved is not None and (old is None or not is_same or old.proved is None):
         text = f"{of} succeeded: {new.there + new.succeeded} of {new.size}"
         yield _line(shift, "info", "wave-succeeded", text, **about, at=new.proved)
+    yield from _analysed(shift, old.analysis if old is not None and is_same else None, new.analysis, of, about)
     asked = old.approval if old is not None and is_same else None
     if new.approval is not None and new.approval != asked:
         if new.approval.verdict is None:
@@ -201,6 +202,28 @@ def _waved(shift: Shift, old: WaveState | None, new: WaveState | None, about: Ma
         else:
             text, by = f"what follows {of} was {new.approval.words}", new.approval.by
             yield _line(shift, "info", "rollout-approved", text, **about, by=by, at=new.approval.at)
+
+
+def _analysed(
+    shift: Shift, old: AnalysisState | None, new: AnalysisState | None, of: str, about: Mapping[str, Any]
+) -> Iterator[Activity]:
+    """An analysis at the end of a wave answers otherwise than before, or is decided."""
+    if new is None:
+        return
+    before = {one.name: one.result for one in old.answers} if old is not None else {}
+    for one in new.answers:
+        if before.get(one.name) != one.result:
+            severity: Severity = "info" if one.result == "pass" else "warning"
+            text = f"analysis after {of}: {one.name}: {one.words}"
+            facts = {"analysis": one.name, "result": one.result}
+            yield _line(shift, severity, "wave-analysed", text, **about, at=one.at, facts=facts)
+    if new.verdict is not None and (old is None or old.verdict is None):
+        passed = new.verdict == "pass"
+        text = f"the analysis after {of} {f'passed: {new.words}' if passed else new.words}"
+        facts = {"verdict": new.verdict}
+        yield _line(
+            shift, "success" if passed else "warning", "wave-analysis-ended", text, **about, at=new.at, facts=facts
+        )
 
 
 def _halted(shift: Shift, progress: Progress, about: Mapping[str, Any]) -> Activity:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from outrider.etcd.seam import Cluster
 from outrider.model.keys import Keys
-from outrider.service.history.destinations import Destinations
+from outrider.service.destinations import Destinations
 from outrider.service.history.history_recorder import MAX_BYTES, HistoryRecorder
 from outrider.service.history.recorder import ActivityRecorder
 from outrider.service.history.trace_exporter import Send, TraceExporter

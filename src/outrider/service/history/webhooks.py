@@ -23,8 +23,8 @@ from outrider.etcd.seam import Op, Put
 from outrider.model.activity import SEVERITIES, Activity, Severity
 from outrider.model.documents import Document, encode
 from outrider.model.keys import Keys, check_part
+from outrider.service.destinations import Destinations
 from outrider.service.history.chat import checked_recipient, recipient_hosts
-from outrider.service.history.destinations import Destinations
 from outrider.service.store.changes import Auditing, Change, apply
 from outrider.service.store.context import StoreContext, checked_address
 

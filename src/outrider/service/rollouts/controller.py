@@ -19,9 +19,11 @@ from outrider.etcd.epoch_watch import EpochWatch
 from outrider.etcd.seam import Entry, KeyChanged, Resynced, Watch, WatchEvent
 from outrider.model.damage import read_or_none
 from outrider.model.documents import Gone, Group, Presence
+from outrider.service.destinations import ANALYSES, Destinations
 from outrider.service.rollouts.block_check import check_blocks
 from outrider.service.rollouts.overdue import OverdueGrants
 from outrider.service.rollouts.wakeups import look
+from outrider.service.rollouts.wave_analyst import WaveAnalyst
 from outrider.service.store.changes import Unaudited, apply
 from outrider.service.store.context import StoreContext
 from outrider.service.store.group_lock import GroupLock
@@ -52,6 +54,7 @@ class RolloutController:
         group_lock: GroupLock | None = None,
         clock: Callable[[], float] = seconds_since_boot,
         model: ReadModel | None = None,
+        destinations: Destinations = ANALYSES,
     ) -> None:
         """Prepare; nothing is asked yet.
 
@@ -59,6 +62,7 @@ class RolloutController:
             group_lock: The lock of this process's check-ins.
             clock: Seconds that never go back.
             model: The copy of etcd that is looked at; None: etcd itself is.
+            destinations: Where the analyses at the end of a wave may lead.
         """
         self._model = model
         self._noted = 0
@@ -82,11 +86,13 @@ class RolloutController:
         self._closed = False
         self._watches: list[Watch] = []
         self._epoch = EpochWatch(context.cluster, context.keys, self._look_again)
+        self._analyst = WaveAnalyst(context, self._group_lock, destinations)
         self._thread = threading.Thread(target=self._run, name="outrider-rollout-controller", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, even while etcd is away."""
         self._thread.start()
+        self._analyst.start()
 
     def close(self) -> None:
         """Stop; this controller wakes no instance after this returns."""
@@ -95,6 +101,7 @@ class RolloutController:
             self._closed = True
             self._changed.notify_all()
         self._thread.join(10.0)
+        self._analyst.close()
         for watch in self._watches:
             watch.close()
 
@@ -273,6 +280,7 @@ class RolloutController:
             self._failed("queue not checked", error, group)
             return
         took_s = time.thread_time() - began_s
+        self._analyst.ask(*group, outcome.questions)
         with self._changed:
             self._rests[group] = time.monotonic() + min(took_s * RESTS, LONGEST_REST_S)
             if outcome.again_at is not None:
@@ -353,9 +361,10 @@ def rollout_controller(
     group_lock: GroupLock | None = None,
     clock: Callable[[], float] = seconds_since_boot,
     model: ReadModel | None = None,
+    destinations: Destinations = ANALYSES,
 ) -> Iterator[None]:
     """Run the rollout controller while the block runs; any number of processes may."""
-    controller = RolloutController(context, group_lock, clock, model)
+    controller = RolloutController(context, group_lock, clock, model, destinations)
     controller.start()
     try:
         yield

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from outrider.core.rollout import waves
+from outrider.core.rollout import wave_analysis, waves
 from outrider.core.rollout.policy import Defer, Grant
+from outrider.core.rollout.wave_analysis import Question
 from outrider.model.documents import Deferral, Presence, Wakeup
 from outrider.service.rollouts.overdue import OverdueGrants
 from outrider.service.store.changes import Change, Unaudited
@@ -48,12 +49,14 @@ class Look:
         counts_serving: The sidekicks' states matter: an instance waits for others to serve, or has a grant that ends
             when its sidekick is idle.
         overdue_in_s: Seconds until the next open grant is overdue; None without one.
+        questions: What is to be asked at the end of a wave.
     """
 
     called: tuple[str, ...] = ()
     again_at: datetime | None = None
     counts_serving: bool = False
     overdue_in_s: float | None = None
+    questions: tuple[Question, ...] = ()
 
 
 def look(
@@ -101,7 +104,8 @@ def look(
         if snapshot.has_changed and not leases.has_group_lock:
             raise NeedsGroupLock
         snapshot.write()
-        return replace(outcome, overdue_in_s=overdue_in_s)
+        questions = wave_analysis.questions(snapshot.progress, snapshot.policy)
+        return replace(outcome, overdue_in_s=overdue_in_s, questions=questions)
 
     if model is not None and model.is_confirmed:
         found = _looked_at_copy(context, model, attempt)

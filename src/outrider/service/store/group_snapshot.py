@@ -436,10 +436,11 @@ class GroupSnapshot:
         return self._counted[1]
 
     def write(self) -> None:
-        """Write the rollout if this transaction has changed it, and the brake when the policy has halted it."""
-        was_halted = self._begun is not None and self._begun.state == "halted"
-        if self.progress.state == "halted" and not was_halted:
-            self.write_brake("halt")
+        """Write the rollout if this transaction has changed it, and the brake when the policy has stopped it."""
+        was = "running" if self._begun is None else self._begun.state
+        is_stopped = self.progress.state == "halted" and was != "halted"
+        if is_stopped or (self.progress.state == "paused" and was == "running" and self.brake != -1):
+            self.write_brake("halt" if is_stopped else "pause")
         if self.has_changed:
             self.change.put(self.context.keys.rollout(self.group.app, self.group.id), Rollout(progress=self._as_stored))
 

@@ -9,6 +9,7 @@ from outrider.core.errors import ConfigError, OutriderError
 from outrider.core.rollout.policy_settings import Policy, check_policy
 from outrider.model.environments import GroupEnvironment
 from outrider.service.api.models_policy import PolicyGiven, PolicyShown
+from outrider.service.context import check_destinations
 from outrider.service.rollouts.explain import count
 from outrider.service.store.changes import Unaudited
 from outrider.service.store.environments import EnvironmentEdit, Environments
@@ -59,6 +60,7 @@ def _policy_effect(visit: Visit, form: Mapping[str, str]) -> Effect:
 
 def _set_policy(doing: Doing) -> Sequence[str]:
     policy = read_policy(doing.form.get("policy", ""))
+    check_destinations(doing.ours, policy)
     saved = doing.store.rollouts.set_policy(doing.names["app"], doing.names["group"], policy)
     return (*saved.notes, *notes_of(doing))
 

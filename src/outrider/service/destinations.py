@@ -1,9 +1,9 @@
-"""Where webhooks may lead: to public addresses, and to what the operator allows besides.
+"""Where requests of the service may lead: to public addresses, and to what the operator allows besides.
 
-A webhook makes the service send a request to an address of somebody's choice. So it must not reach what only the
-service's own network can: loopback, link-local (a cloud's metadata), private networks. A name is resolved when the
-webhook is made, and again by each connection: the address that is connected to is what counts, whatever the name's
-server said before, and wherever a redirect leads.
+A webhook, and an analysis at the end of a wave, make the service send a request to an address of somebody's choice. So
+it must not reach what only the service's own network can: loopback, link-local (a cloud's metadata), private networks.
+A name is resolved when the webhook or the policy is made, and again by each connection: the address that is connected
+to is what counts, whatever the name's server said before, and wherever a redirect leads.
 """
 
 import ipaddress
@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -25,21 +25,25 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class NotAllowed(OSError):
-    """A connection to an address that webhooks may not reach."""
+    """A connection to an address that may not be reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destinations:
-    """What webhooks may reach.
+    """What webhooks, or analyses, may reach.
 
     Attributes:
         allowed: Networks besides the public ones.
+        whose: Who is sent there, for people.
+        option: The option that allows more.
     """
 
     allowed: tuple[Network, ...] = ()
+    whose: str = "webhooks"
+    option: str = "--allow-webhooks-to"
 
     def allows(self, address: Address) -> bool:
-        """Whether a webhook may connect to ``address``."""
+        """Whether ``address`` may be connected to."""
         inner = _inner(address)
         if any(
             one.version == network.version and one in network for one in (address, inner) for network in self.allowed
@@ -56,8 +60,8 @@ class Destinations:
         for address in addresses_of(host):
             if not self.allows(address):
                 raise ConfigError(
-                    f"{what}: {host} is {address}, which is no public address; if webhooks shall reach it, start the"
-                    f" service with --allow-webhooks-to={address}"
+                    f"{what}: {host} is {address}, which is no public address; if {self.whose} shall reach it, start"
+                    f" the service with {self.option}={address}"
                 )
 
     @contextmanager
@@ -84,8 +88,15 @@ class Destinations:
             _OF_THREAD.rule, _OF_THREAD.closed = None, False
 
 
-def parse_allowed(texts: tuple[str, ...]) -> Destinations:
-    """Read the networks that webhooks may reach: ``10.0.0.0/8``, ``127.0.0.1``, ``::1``.
+ANALYSES = Destinations(whose="analyses", option="--allow-analyses-to")
+"""Where analyses lead while nothing is allowed besides public addresses."""
+
+
+def parse_allowed(texts: tuple[str, ...], kind: Destinations = Destinations()) -> Destinations:
+    """Read the networks that may be reached besides: ``10.0.0.0/8``, ``127.0.0.1``, ``::1``.
+
+    Args:
+        kind: Whose they are.
 
     Raises:
         ConfigError: one is no network.
@@ -96,9 +107,9 @@ def parse_allowed(texts: tuple[str, ...]) -> Destinations:
             networks.append(ipaddress.ip_network(text.strip()))
         except ValueError as error:
             raise ConfigError(
-                f"--allow-webhooks-to {text[:100]!r}: write an address or a network, such as 10.1.0.0/16"
+                f"{kind.option} {text[:100]!r}: write an address or a network, such as 10.1.0.0/16"
             ) from error
-    return Destinations(allowed=tuple(networks))
+    return replace(kind, allowed=tuple(networks))
 
 
 def addresses_of(host: str) -> tuple[Address, ...]:
@@ -144,7 +155,7 @@ def _at_connection(event: str, arguments: tuple[Any, ...]) -> None:
         return
     target = arguments[1]
     if _OF_THREAD.closed or not isinstance(target, tuple):
-        raise NotAllowed("webhooks may not reach that address")
+        raise NotAllowed("that address may not be reached")
     assert _OF_THREAD.rule is not None
     destinations, proxies, refused = _OF_THREAD.rule
     try:
