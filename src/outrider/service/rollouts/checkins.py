@@ -99,6 +99,7 @@ class _Booked:
 
 
 _Outcome = _Booked | Literal["no app", "no group"]
+_Gives = Outcome[_Outcome]  # once: an annotation of a function in a function is made anew at each check-in
 
 Told = Callable[[Callable[[], AppAnswer | None]], None]
 """Is told what gives the answer to a check-in, or raises why there is none; None: ``answer`` has it."""
@@ -174,7 +175,7 @@ class Checkins:
             return False
         checkin = self._checkin(request, app, caller, app_id, group_id, instance_id)
 
-        def tell(outcome: Outcome[_Outcome]) -> None:
+        def tell(outcome: _Gives) -> None:
             def answer() -> AppAnswer | None:
                 booked = outcome()
                 return None if isinstance(booked, str) else self._told(app_id, group_id, app, booked)
