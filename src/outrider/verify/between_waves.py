@@ -9,7 +9,7 @@ halts and resumes. What is required is written down here apart from them, by wha
 - whatever failed as often in a row as it may has halted the rollout, and nothing else has, but an undecided one that
   is set so
 - while the rollout stands still, no answer changes anything
-- what is left alone is decided: no state waits for ever
+- what is left alone is decided: no state waits forever
 """
 
 from collections import deque
