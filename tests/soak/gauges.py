@@ -1,7 +1,7 @@
 """Whether a process stays as it is: memory, open files and threads from /proc, and what grows on disk."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,11 @@ SETTLING_S = 60.0
 SLOPE_KIB_PER_MIN = 512.0
 """Some five rollouts a minute: a leak of a tenth of a megabyte in each would show, the allocator's noise doesn't."""
 LEAST_S = 90.0
-"""A life shorter than that says nothing about a slope."""
+"""A life shorter than that says nothing about files and threads."""
+MEMORY_LEAST_S = 240.0
+"""Nor about a slope of memory: the first rollback, the first lost lease and so on still come. Who lives shorter is
+compared with those who live longer (``outgrown``)."""
+SPARE_RSS = 1.1
 SPARE = {"files": 4, "threads": 12}
 """What comes and goes: a probe's request, a watch that reconnects, gRPC's own threads after an outage of etcd."""
 
@@ -51,7 +55,7 @@ class Life:
             return []
         found = []
         slope = slope_per_min([(one.at_s, float(one.rss_kib)) for one in late])
-        if slope > SLOPE_KIB_PER_MIN:
+        if late[-1].at_s - late[0].at_s >= MEMORY_LEAST_S / 2 and slope > SLOPE_KIB_PER_MIN:
             found.append(f"{self.name}: memory grows by {slope:.0f} KiB/min, at {late[-1].rss_kib} KiB now")
         third = max(1, len(settled) // 3)
         for what, spare in SPARE.items():
@@ -72,6 +76,21 @@ class Life:
             f"{self.name}: {last.at_s - first.at_s:.0f} s, {first.rss_kib} -> {last.rss_kib} KiB"
             f" ({slope:+.0f} KiB/min at the end), {last.files} files, {last.threads} threads"
         )
+
+
+def outgrown(lives: Iterable[Life]) -> list[str]:
+    """Of processes of one kind, those that became larger than the one that lived longest, though they lived shorter."""
+    seen = [life for life in lives if life.samples]
+    if not seen:
+        return []
+    oldest = max(seen, key=lambda life: life.samples[-1].at_s - life.samples[0].at_s)
+    most = SPARE_RSS * max(one.rss_kib for one in oldest.samples)
+    largest = [(life, max(one.rss_kib for one in life.samples)) for life in seen]
+    return [
+        f"{life.name}: {rss_kib} KiB, more than {oldest.name} had in a longer life"
+        for life, rss_kib in largest
+        if rss_kib > most
+    ]
 
 
 def slope_per_min(points: list[tuple[float, float]]) -> float:

@@ -19,7 +19,7 @@ from outrider.statechart import load_sidekick_chart
 from outrider.story import lines_of, replay
 from tests.soak.faults import Excuse, Faults
 from tests.soak.fixture import Kind, SecuredSoakFixture, SoakFixture
-from tests.soak.gauges import LIMITS, Life, on_disk
+from tests.soak.gauges import LIMITS, Life, on_disk, outgrown
 
 INSTANCES = ("web-a", "web-b", "web-c", "web-d", "web-e")
 SPARED = ("web-a", "web-b")
@@ -290,6 +290,7 @@ class Soak:
                 self.tally.breaches.append(f"{instance}: {error}")
         for life in self._lives.values():
             self.tally.breaches += life.complaints()
+        self.tally.breaches += outgrown(life for life in self._lives.values() if life.name.startswith("sidekick"))
 
     def summary(self) -> list[str]:
         """The last words, line by line."""
