@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from outrider.model.activity import Activity
-from outrider.model.documents import encode
+from outrider.model.documents import Crash, encode
 from outrider.service.rollouts.explain_groups import explain_groups
 from outrider.service.rollouts.status import read_status
 from outrider.service.store.store import Store
@@ -74,3 +74,27 @@ def test_commands_say_the_id_which_they_take_and_the_name_beside_it(browser: Bro
     assert found.summary.startswith(f"group beta ({LABEL}): target: 1.0.0")
     assert ("beta", LABEL) == (found.facts["group"], found.facts["label"])
     assert why.reasons[0].startswith(f"group beta ({LABEL}) of {APP}: target 1.0.0")
+
+
+def test_commands_in_a_reason_are_set_apart_and_nothing_in_it_is_markup(browser: Browser, store: Store) -> None:
+    put(
+        store.context.cluster,
+        store.context.keys.crash(APP, "web-2"),
+        encode(
+            Crash(
+                app=APP, group="beta", instance="web-2", state="", what="`<i>dbus</i>` is away", count=1,
+                first=store.context.now(), at=store.context.now(), cannot_begin=True,
+            )
+        ),
+    )  # fmt: skip
+    browser.get(GROUP)
+
+    assert "<code>&lt;i&gt;dbus&lt;/i&gt;</code> is away" in browser.text
+
+
+def test_a_fleet_without_an_app_says_what_adds_one(client: FakeCluster, tmp_path: Path, clock: WallClock) -> None:
+    browser = Browser(application_over(client, tmp_path, now=clock, open_to_all=True))
+    browser.get("/")
+
+    assert "<code>outrider app create</code> adds one" in browser.text
+    assert "Nothing needs attention" not in browser.text

@@ -6,6 +6,7 @@ same template makes the whole page and, for a stream, its fragments: they are ga
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from markupsafe import Markup, escape
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+_COMMAND = re.compile("`([^`]+)`")
 _COLLECTOR = "outrider_collector"
 
 
@@ -81,6 +83,11 @@ def _moment(at: datetime | None) -> Markup:
     )
 
 
+def _coded(text: object) -> Markup:
+    """A sentence in which commands stand between backticks, as in a terminal."""
+    return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it was escaped
+
+
 def _part(text: object) -> str:
     """One part of a path."""
     return quote(str(text), safe="")
@@ -110,7 +117,7 @@ class Templates:
             auto_reload=False,
         )
         self._environment.globals |= {"live": _live, "live_list": _live_list, "static": _static_address()}
-        self._environment.filters |= {"moment": _moment, "part": _part}
+        self._environment.filters |= {"coded": _coded, "moment": _moment, "part": _part}
 
     def page(self, template: str, facts: Mapping[str, Any]) -> tuple[str, Fragments]:
         """A whole page, and its fragments."""
