@@ -83,7 +83,7 @@ def goes_on_undecided(progress: Progress, policy: Policy, members: Any, now: dat
     return waves.advanced(progress, lax, members, now)
 
 
-def waits_for_ever(progress: Progress, policy: Policy, members: Any, now: datetime) -> Progress:
+def waits_forever(progress: Progress, policy: Policy, members: Any, now: datetime) -> Progress:
     patient = replace(policy, analyses=tuple(replace(one, deadline_s=1000) for one in policy.analyses))
     return waves.advanced(progress, patient, members, now)
 
@@ -108,7 +108,7 @@ def panics(progress: Progress, policy: Policy, members: Any, now: datetime) -> P
         (Functions(answered=counts_twice), (analysis(failures=2),), "nothing has failed or is overdue"),
         (Functions(told=lets_all_through), (analysis(),), "errors has not passed since the soak time"),
         (Functions(advanced=goes_on_undecided), (analysis(),), "errors has not passed since the soak time"),
-        (Functions(advanced=waits_for_ever), (analysis(),), "it is overdue, and not decided"),
+        (Functions(advanced=waits_forever), (analysis(),), "it is overdue, and not decided"),
         (Functions(advanced=shrugs), (analysis(),), "errors has failed often enough, and the rollout is running"),
         (Functions(advanced=panics), (analysis(failures=2),), "nothing has failed or is overdue"),
     ],
