@@ -35,7 +35,7 @@ APPS = """
 import glob
 for path in glob.glob("/proc/[0-9]*/cmdline"):
     try:
-        if open(path, "rb").read().startswith(b"python3\\0-m\\0http.server\\0"):
+        if b"python3\\0-m\\0http.server\\0" in open(path, "rb").read():
             print(path.split("/")[2])
     except OSError:
         pass
