@@ -2,6 +2,8 @@
 
 from itertools import permutations
 
+import msgspec
+
 from outrider.model.history import Kind, Step
 from outrider.story.merged import StoryLine, merge
 
@@ -104,6 +106,23 @@ def test_a_local_step_that_claims_to_have_seen_less_than_its_predecessor_stays_b
     steps = [state(10, "a", "one", machine=BEGAN), local(10, "a", "one", 1, machine=BEGAN), local(0, "a", "two", 2)]
 
     assert [("10", "a", "one"), ("10..", "a", "two")] == shown(merge(steps))
+
+
+def test_what_happens_within_a_state_is_not_put_before_the_write_of_that_state() -> None:
+    """It is told with the state that it was in, whose own line names the write at its beginning."""
+    within = msgspec.structs.replace(local(50, "web-a", "swapping.queueing", 4), stays=True)
+    steps = [
+        state(48, "web-a", "swapping.queueing", machine=BEGAN),
+        within,
+        local(47, "web-a", "swapping.queueing", 5, machine=BEGAN),
+        local(55, "web-a", "swapping.starting", 6, machine=BEGAN + 9 * SECOND),
+        state(56, "web-a", "swapping.starting", machine=BEGAN + 9 * SECOND),
+    ]
+
+    places = [line.place for line in merge(steps)]
+
+    assert ["48", "50..56", "56"] == places
+    assert ["50.."] == [line.place for line in merge([steps[0], within, steps[2]]) if line.revision is None]
 
 
 def test_at_one_revision_the_cause_stands_before_what_it_caused() -> None:

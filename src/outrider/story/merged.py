@@ -94,7 +94,10 @@ def _instance(name: str, steps: Sequence[Step]) -> Iterable[StoryLine]:
             after = max(after, states[pairs[number]].revision)
             continue
         after = max(after, step.revision)
-        following = (states[pairs[later]].revision for later in range(number + 1, len(told)) if later in pairs)
+        later = number + 1
+        if step.stays:  # its own state stands behind it, where that ends, and was written when it began
+            later = next((at for at in range(later, len(told)) if not told[at].stays), len(told)) + 1
+        following = (states[pairs[at]].revision for at in range(later, len(told)) if at in pairs)
         before = next(following, None)
         if before is None:
             before = next((one.revision for one in seen if one.revision > after and one.kind in _OWN), None)
