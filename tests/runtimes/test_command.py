@@ -164,6 +164,19 @@ def test_without_another_version_nobody_is_blamed_for_what_find_does_not_see(mak
     assert "world" == judge(caught.value.evidence)
 
 
+def test_what_start_tells_after_the_apps_last_words_hides_them_not(make: Make, tmp_path: Path) -> None:
+    """An app in the background may end before its ``start`` prints how it is called."""
+    runtime = make()
+    answer(runtime.start(spec(tmp_path)))
+    switch(tmp_path, "start.says", "sh: 1: exec: frobnicate: not found\nhandle=pid 7\nurl=http://127.0.0.1:7\n")
+    switch(tmp_path, "start.exits", "0")
+
+    with pytest.raises(DriverError, match="said: sh: 1: exec: frobnicate: not found; frobnicate is not on") as caught:
+        runtime.start(second(tmp_path))
+
+    assert "no-interpreter" == caught.value.evidence
+
+
 def test_a_port_in_use_is_this_machines_fault_and_names_who_has_it(make: Make, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

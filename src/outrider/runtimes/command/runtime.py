@@ -237,6 +237,8 @@ class CommandRuntime:
         that doesn't fit this machine. What has served fits.
         """
         lines = last_lines(self._records.home(record.workload_id) / "output.log")
+        # what start told us comes between the app's words, or after its last ones
+        lines = tuple(line for line in lines if line.partition("=")[0] not in _TOLD)
         evidence: Evidence = "ended" if others else "unknown"
         return look_at_end(_GONE, lines, self._run_of(record), evidence=evidence, after_serving="ended")
 
