@@ -286,10 +286,10 @@ def test_an_exit_status_is_told_right_to_who_comes_before_it_was_read(state_dir:
 
 def test_the_first_free_port_of_a_range_is_taken(state_dir: Path, tmp_path: Path) -> None:
     with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
+        port = free_port("127.0.0.1", "")  # no outgoing connection is given one of those behind it
+        busy.bind(("127.0.0.1", port))
         busy.listen()
-        port = busy.getsockname()[1]
-        settings = replace(SHARED, ports=f"{port}-{min(port + 20, 65535)}")
+        settings = replace(SHARED, ports=f"{port}-{port + 20}")
         runtime = make_process_runtime(state_dir, settings)
 
         started = runtime.start(spec(tmp_path))
@@ -360,10 +360,8 @@ def test_a_workload_that_is_started_again_gets_no_address_but_its_own(state_dir:
     2. the one that the balancer's entry names is started first, and a third beside it
     3. each is where the balancer may look for it, and the third where nothing of ours was
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = replace(SHARED, ports=f"{port}-{min(port + 20, 65535)}")
+    port = free_port("127.0.0.1", "")  # of those that no outgoing connection is given
+    settings = replace(SHARED, ports=f"{port}-{port + 20}")
     runtime = make_process_runtime(state_dir, settings)
     try:
         old, new = (runtime.start(spec(tmp_path, workload_id=name)).url for name in ("app-old", "app-new"))
